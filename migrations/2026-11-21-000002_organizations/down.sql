@@ -1,0 +1,3 @@
+DROP TABLE organization_words;
+DROP TABLE organization_ancestors;
+DROP TABLE organizations;

@@ -1,0 +1,2 @@
+DROP TABLE account_words;
+DROP TABLE accounts;

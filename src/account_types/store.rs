@@ -1,0 +1,214 @@
+//! Account types in the database.
+
+use chrono::{DateTime, Utc};
+use diesel::{
+    prelude::*,
+    result::{DatabaseErrorKind, Error as DieselError},
+};
+use diesel_async::RunQueryDsl;
+use serde::Serialize;
+
+use crate::{
+    db::{Event, Tx, WriteTx, snapshot},
+    error::{Error, Kind, Result},
+    page::{Page, keyset},
+    schema::account_types,
+};
+
+/// An account type as it is kept.
+#[derive(Debug, Clone, Queryable, Selectable, Serialize)]
+#[diesel(table_name = account_types, check_for_backend(diesel::pg::Pg))]
+pub struct AccountType {
+    /// Chosen by the caller or generated.
+    pub account_type_id: String,
+    /// What a caller can change.
+    #[diesel(embed)]
+    #[serde(flatten)]
+    pub fields: Fields,
+    /// Counts the changes; part of the etag.
+    #[serde(skip)]
+    pub revision: i64,
+    /// When it was created.
+    #[serde(skip)]
+    pub create_time: DateTime<Utc>,
+    /// When it was last changed.
+    #[serde(skip)]
+    pub update_time: DateTime<Utc>,
+}
+
+/// The fields of an account type that a caller can change.
+#[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize)]
+#[diesel(table_name = account_types, check_for_backend(diesel::pg::Pg))]
+pub struct Fields {
+    /// Name for people, unique in the tenant without regard to case.
+    pub display_name: String,
+    /// The name in lower case: what is unique, and the order of lists.
+    #[serde(skip)]
+    pub name_key: String,
+    /// What the type means.
+    pub description: String,
+    /// Whether new accounts without a type get this one.
+    pub is_default: bool,
+    /// Whether the type can be assigned.
+    pub active: bool,
+}
+
+/// A valid account type that is not there yet.
+#[derive(Debug)]
+pub struct NewAccountType {
+    /// Its id.
+    pub account_type_id: String,
+    /// The rest.
+    pub fields: Fields,
+}
+
+/// Which account types a list shows.
+#[derive(Debug)]
+pub struct Filter {
+    /// Deactivated ones too.
+    pub show_inactive: bool,
+}
+
+impl NewAccountType {
+    /// Inserts it; as the default, it takes the place of the present one.
+    pub async fn insert(&self, tx: &WriteTx) -> Result<AccountType> {
+        if self.fields.is_default {
+            AccountType::clear_default(tx, &self.account_type_id).await?;
+        }
+        let created = diesel::insert_into(account_types::table)
+            .values((account_types::account_type_id.eq(&self.account_type_id), &self.fields))
+            .returning(AccountType::as_returning())
+            .get_result(&mut tx.conn())
+            .await
+            .map_err(|error| translate(error, &self.account_type_id, &self.fields))?;
+        created.record(tx, None)?;
+        Ok(created)
+    }
+}
+
+impl AccountType {
+    /// The account type with this id.
+    pub async fn find(tx: &Tx, account_type_id: &str) -> Result<Self> {
+        account_types::table
+            .filter(account_types::account_type_id.eq(account_type_id))
+            .select(Self::as_select())
+            .first(&mut tx.conn())
+            .await
+            .optional()?
+            .ok_or_else(|| Error::not_found(Kind::AccountType, account_type_id))
+    }
+
+    /// The same, held against others who would change it until the transaction ends.
+    pub async fn find_for_update(tx: &WriteTx, account_type_id: &str) -> Result<Self> {
+        account_types::table
+            .filter(account_types::account_type_id.eq(account_type_id))
+            .select(Self::as_select())
+            .for_no_key_update()
+            .first(&mut tx.conn())
+            .await
+            .optional()?
+            .ok_or_else(|| Error::not_found(Kind::AccountType, account_type_id))
+    }
+
+    /// Refuses a type that does not exist or is deactivated; an active one stays so until the transaction ends.
+    pub async fn require_active(tx: &WriteTx, account_type_id: &str) -> Result<()> {
+        let active = account_types::table
+            .filter(account_types::account_type_id.eq(account_type_id))
+            .select(account_types::active)
+            .for_share()
+            .first(&mut tx.conn())
+            .await
+            .optional()?;
+        match active {
+            None => Err(Error::not_found(Kind::AccountType, account_type_id)),
+            Some(false) => Err(Error::AccountTypeInactive { id: account_type_id.to_owned() }),
+            Some(true) => Ok(()),
+        }
+    }
+
+    /// The id of the default, if there is one; it stays active until the transaction ends.
+    pub async fn default_id(tx: &WriteTx) -> Result<Option<String>> {
+        Ok(account_types::table
+            .filter(account_types::is_default)
+            .select(account_types::account_type_id)
+            .for_share()
+            .first(&mut tx.conn())
+            .await
+            .optional()?)
+    }
+
+    /// One page of account types, and the token of the next.
+    pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<(Vec<Self>, String)> {
+        let mut query = account_types::table.select(Self::as_select()).into_boxed();
+        if !filter.show_inactive {
+            query = query.filter(account_types::active);
+        }
+        let mut rows = keyset!(query, page, account_types(name_key, account_type_id)).load::<Self>(&mut tx.conn()).await?;
+        let next = page.cut(&mut rows, |row| (&row.fields.name_key, row.create_time, &row.account_type_id));
+        Ok((rows, next))
+    }
+
+    /// Gives the type, which the transaction holds, new fields. Nothing happens if they are the present ones.
+    pub async fn update(self, tx: &WriteTx, fields: &Fields) -> Result<Self> {
+        if self.fields == *fields {
+            return Ok(self);
+        }
+        if fields.is_default && !self.fields.is_default {
+            Self::clear_default(tx, &self.account_type_id).await?;
+        }
+        let updated = diesel::update(account_types::table)
+            .filter(account_types::account_type_id.eq(&self.account_type_id))
+            .set((
+                fields,
+                account_types::revision.eq(account_types::revision + 1),
+                account_types::update_time.eq(diesel::dsl::now),
+            ))
+            .returning(Self::as_returning())
+            .get_result::<Self>(&mut tx.conn())
+            .await
+            .map_err(|error| translate(error, &self.account_type_id, fields))?;
+        updated.record(tx, Some(&self))?;
+        Ok(updated)
+    }
+
+    /// Takes the default flag from whatever type has it, unless it is `except`.
+    async fn clear_default(tx: &WriteTx, except: &str) -> Result<()> {
+        let cleared = diesel::update(account_types::table)
+            .filter(account_types::is_default.and(account_types::account_type_id.ne(except)))
+            .set((
+                account_types::is_default.eq(false),
+                account_types::revision.eq(account_types::revision + 1),
+                account_types::update_time.eq(diesel::dsl::now),
+            ))
+            .returning(Self::as_returning())
+            .get_results::<Self>(&mut tx.conn())
+            .await?;
+        for now in cleared {
+            let mut before = now.clone();
+            before.fields.is_default = true;
+            now.record(tx, Some(&before))?;
+        }
+        Ok(())
+    }
+
+    fn record(&self, tx: &WriteTx, before: Option<&Self>) -> Result<()> {
+        tx.record(Event {
+            kind: Kind::AccountType,
+            id: &self.account_type_id,
+            account_id: None,
+            before: before.map(snapshot).transpose()?.flatten(),
+            after: snapshot(self)?,
+        });
+        Ok(())
+    }
+}
+
+fn translate(error: DieselError, id: &str, fields: &Fields) -> Error {
+    let DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, info) = &error else { return error.into() };
+    let (field, value) = match info.constraint_name() {
+        Some("account_types_pkey") => ("account_type_id", id),
+        Some("account_types_name_key") => ("display_name", fields.display_name.as_str()),
+        _ => return error.into(),
+    };
+    Error::AlreadyExists { kind: Kind::AccountType, field, value: value.to_owned() }
+}

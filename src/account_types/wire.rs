@@ -1,0 +1,130 @@
+//! Account types between the contract and the rows.
+
+use super::store::{AccountType, Fields, Filter, NewAccountType};
+use crate::{
+    caller::Caller,
+    error::{Error, Kind, Result},
+    mask::Mask,
+    page::Page,
+    proto,
+    validate::Violations,
+    wire::{etag, require_etag, timestamp},
+};
+
+const MAX_NAME: usize = 100;
+const MAX_DESCRIPTION: usize = 1000;
+
+impl Fields {
+    fn parse(v: &mut Violations, account_type: proto::AccountType) -> Self {
+        let display_name = v.required_line("account_type.display_name", account_type.display_name, MAX_NAME);
+        Self {
+            name_key: display_name.to_lowercase(),
+            display_name,
+            description: v.text("account_type.description", account_type.description, MAX_DESCRIPTION),
+            is_default: account_type.is_default,
+            active: account_type.active,
+        }
+    }
+}
+
+impl NewAccountType {
+    /// A valid new account type, which is active, or every violation of the request.
+    pub fn parse(request: proto::CreateAccountTypeRequest) -> Result<Self> {
+        let mut v = Violations::default();
+        v.request_id(&request.request_id);
+        let account_type = v.message("account_type", request.account_type);
+        let account_type_id = v.new_id("account_type.account_type_id", account_type.account_type_id.clone(), "atyp");
+        let fields = Fields { active: true, ..Fields::parse(&mut v, account_type) };
+        v.finish(Self { account_type_id, fields })
+    }
+}
+
+/// The id of a get request.
+pub fn id(request: proto::GetAccountTypeRequest) -> Result<String> {
+    let mut v = Violations::default();
+    let id = v.id("account_type_id", request.account_type_id);
+    v.finish(id)
+}
+
+impl Filter {
+    /// What a list request asks for, and which page of it.
+    pub fn parse(caller: &Caller, mut request: proto::ListAccountTypesRequest) -> Result<(Self, Page)> {
+        let mut v = Violations::default();
+        let page = Page::take(&mut v, caller, &mut request)?;
+        v.finish((Self { show_inactive: request.show_inactive }, page))
+    }
+}
+
+/// An update as it was asked for; what it comes to depends on the present account type.
+pub struct Update {
+    /// Which account type.
+    pub id: String,
+    wanted: proto::AccountType,
+    mask: Mask,
+}
+
+impl Update {
+    /// The update, or every violation that shows without the present account type.
+    pub fn parse(request: proto::UpdateAccountTypeRequest) -> Result<Self> {
+        let mut v = Violations::default();
+        v.request_id(&request.request_id);
+        let wanted = v.message("account_type", request.account_type);
+        let id = v.id("account_type.account_type_id", wanted.account_type_id.clone());
+        let mask = Mask::parse(&mut v, &wanted, request.update_mask, "account_type_id")?;
+        v.finish(Self { id, wanted, mask })
+    }
+
+    /// The fields that the account type gets. Deactivating the default makes it no default; asking for an inactive
+    /// default is refused.
+    pub fn apply(&self, current: &AccountType) -> Result<Fields> {
+        let present = proto::AccountType::from(current.clone());
+        require_etag(&self.wanted.etag, &present.etag, Kind::AccountType, &self.id)?;
+        let mut v = Violations::default();
+        let mut fields = Fields::parse(&mut v, self.mask.apply(&present, &self.wanted)?);
+        if fields.is_default && !fields.active {
+            if self.mask.has("is_default") {
+                return Err(Error::DefaultAccountTypeInactive { id: self.id.clone() });
+            }
+            fields.is_default = false;
+        }
+        v.finish(fields)
+    }
+}
+
+/// A deactivation as it was asked for.
+pub struct Deactivation {
+    /// Which account type.
+    pub id: String,
+    etag: String,
+}
+
+impl Deactivation {
+    /// The deactivation, or every violation of the request.
+    pub fn parse(request: proto::DeactivateAccountTypeRequest) -> Result<Self> {
+        let mut v = Violations::default();
+        v.request_id(&request.request_id);
+        let id = v.id("account_type_id", request.account_type_id);
+        v.finish(Self { id, etag: request.etag })
+    }
+
+    /// The fields that the account type gets.
+    pub fn apply(&self, current: &AccountType) -> Result<Fields> {
+        require_etag(&self.etag, &etag(current.create_time, current.revision), Kind::AccountType, &self.id)?;
+        Ok(Fields { active: false, is_default: false, ..current.fields.clone() })
+    }
+}
+
+impl From<AccountType> for proto::AccountType {
+    fn from(row: AccountType) -> Self {
+        Self {
+            etag: etag(row.create_time, row.revision),
+            account_type_id: row.account_type_id,
+            display_name: row.fields.display_name,
+            description: row.fields.description,
+            is_default: row.fields.is_default,
+            active: row.fields.active,
+            create_time: Some(timestamp(row.create_time)),
+            update_time: Some(timestamp(row.update_time)),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The values inside an account: status, contact, addresses, and how they are kept.
+
+use diesel::{
+    deserialize::{self, FromSql, FromSqlRow},
+    expression::AsExpression,
+    pg::{Pg, PgValue},
+    serialize::{self, Output, ToSql},
+    sql_types::{Jsonb, Text},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::error::{Error, Result};
+
+/// The status of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, FromSqlRow, AsExpression)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[diesel(sql_type = Text)]
+pub enum Status {
+    /// In use.
+    Active,
+    /// Held for a while.
+    Suspended,
+    /// Out of use.
+    Inactive,
+}
+
+impl Status {
+    const ALL: [Self; 3] = [Self::Active, Self::Suspended, Self::Inactive];
+
+    /// The name in the contract, without prefix, and in the database.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "ACTIVE",
+            Self::Suspended => "SUSPENDED",
+            Self::Inactive => "INACTIVE",
+        }
+    }
+
+    /// Refuses a status that cannot follow this one: from INACTIVE an account can only become ACTIVE (design, section 2).
+    pub fn require_next(self, next: Self, account_id: &str) -> Result<()> {
+        if matches!((self, next), (Self::Inactive, Self::Suspended)) {
+            return Err(Error::StatusTransition { id: account_id.to_owned(), from: self.name(), to: next.name() });
+        }
+        Ok(())
+    }
+}
+
+impl ToSql<Text, Pg> for Status {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        <str as ToSql<Text, Pg>>::to_sql(self.name(), out)
+    }
+}
+
+impl FromSql<Text, Pg> for Status {
+    fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+        let name = std::str::from_utf8(value.as_bytes())?;
+        Self::ALL.into_iter().find(|status| status.name() == name).ok_or_else(|| format!("unknown status {name:?}").into())
+    }
+}
+
+/// A person to talk to, as named inline.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Contact {
+    /// Name of the person.
+    pub name: String,
+    /// Email address.
+    pub email: String,
+    /// Phone number as people write it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub phone: String,
+}
+
+/// A postal address; every field may be empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Address {
+    /// First line.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub line1: String,
+    /// Second line.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub line2: String,
+    /// City.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub city: String,
+    /// State, province or canton.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub state: String,
+    /// Postal code.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub postal_code: String,
+    /// ISO 3166-1 alpha-2.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub country: String,
+}
+
+/// A value kept as jsonb.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, FromSqlRow, AsExpression)]
+#[serde(transparent)]
+#[diesel(sql_type = Jsonb)]
+pub struct Json<T>(pub T);
+
+impl<T: Serialize + std::fmt::Debug> ToSql<Jsonb, Pg> for Json<T> {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        let value = serde_json::to_value(&self.0)?;
+        <serde_json::Value as ToSql<Jsonb, Pg>>::to_sql(&value, &mut out.reborrow())
+    }
+}
+
+impl<T: DeserializeOwned> FromSql<Jsonb, Pg> for Json<T> {
+    fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+        let value = <serde_json::Value as FromSql<Jsonb, Pg>>::from_sql(value)?;
+        Ok(Self(serde_json::from_value(value)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_transitions() {
+        for from in Status::ALL {
+            for to in Status::ALL {
+                let allowed = from.require_next(to, "a").is_ok();
+                assert_eq!(allowed, (from, to) != (Status::Inactive, Status::Suspended), "{from:?} to {to:?}");
+            }
+        }
+    }
+}

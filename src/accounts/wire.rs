@@ -1,0 +1,358 @@
+//! Accounts between the contract and the rows.
+
+use prost_types::{Struct, value::Kind as JsonKind};
+use serde_json::{Map, Value};
+
+use super::{
+    country,
+    store::{Account, Fields, Filter, NewAccount},
+    value::{Address, Contact, Json, Status},
+};
+use crate::{
+    caller::Caller,
+    error::{Error, Kind, Result},
+    mask::Mask,
+    page::Page,
+    proto::{self, AccountStatus},
+    validate::Violations,
+    wire::{etag, require_etag, timestamp},
+};
+
+const MAX_NAME: usize = 200;
+const MAX_DESCRIPTION: usize = 2000;
+const MAX_REASON: usize = 500;
+const MAX_PHONE: usize = 50;
+const MAX_ADDRESS_LINE: usize = 200;
+const MAX_POSTAL_CODE: usize = 20;
+const MAX_BILLING_DETAILS: usize = 10_000;
+/// Bytes of JSON text.
+const MAX_PREFERENCES: usize = 64 * 1024;
+/// Objects and lists inside each other.
+const MAX_PREFERENCES_DEPTH: usize = 32;
+const MAX_COMMENT: usize = 5000;
+const MAX_METADATA: usize = 64;
+const MAX_METADATA_KEY: usize = 64;
+const MAX_METADATA_VALUE: usize = 500;
+const MAX_QUERY: usize = 200;
+const MAX_BATCH: usize = 1000;
+
+impl Fields {
+    fn parse(v: &mut Violations, account: proto::Account) -> Self {
+        let display_name = v.required_line("account.display_name", account.display_name, MAX_NAME);
+        Self {
+            sort_key: crate::search::fold(&display_name),
+            display_name,
+            description: v.text("account.description", account.description, MAX_DESCRIPTION),
+            organization_id: v.id("account.organization_id", account.organization_id),
+            account_type_id: v.optional_id("account.account_type_id", account.account_type_id),
+            status: status(v, "account.status", account.status).unwrap_or(Status::Active),
+            status_reason: v.text("account.status_reason", account.status_reason, MAX_REASON),
+            primary_contact: account.primary_contact.and_then(|it| contact(v, it)).map(Json),
+            billing_address: address(v, "account.billing_address", account.billing_address),
+            shipping_address: address(v, "account.shipping_address", account.shipping_address),
+            postal_address: address(v, "account.postal_address", account.postal_address),
+            official_address: address(v, "account.official_address", account.official_address),
+            billing_details: v.text("account.billing_details", account.billing_details, MAX_BILLING_DETAILS),
+            preferences: account.preferences.map(|preferences| object(v, preferences)),
+            is_primary: account.is_primary,
+            comment: v.text("account.comment", account.comment, MAX_COMMENT),
+            metadata: Json(metadata(v, account.metadata)),
+        }
+    }
+}
+
+impl NewAccount {
+    /// A valid new account, or every violation of the request.
+    pub fn parse(request: proto::CreateAccountRequest) -> Result<Self> {
+        let mut v = Violations::default();
+        v.request_id(&request.request_id);
+        let account = v.message("account", request.account);
+        if request.without_account_type && !account.account_type_id.is_empty() {
+            v.add("without_account_type", "must not be set together with account.account_type_id");
+        }
+        let account_id = v.new_id("account.account_id", account.account_id.clone(), "acct");
+        let people = require_no_people(&account);
+        let fields = Fields::parse(&mut v, account);
+        let new = v.finish(Self { account_id, fields, without_account_type: request.without_account_type })?;
+        people.map(|()| new)
+    }
+}
+
+/// The id of a get request.
+pub fn id(request: proto::GetAccountRequest) -> Result<String> {
+    let mut v = Violations::default();
+    let id = v.id("account_id", request.account_id);
+    v.finish(id)
+}
+
+/// The ids of a batch get request.
+pub fn ids(request: proto::BatchGetAccountsRequest) -> Result<Vec<String>> {
+    let mut v = Violations::default();
+    if !(1..=MAX_BATCH).contains(&request.account_ids.len()) {
+        v.add("account_ids", format!("must have 1 to {MAX_BATCH} ids, has {}", request.account_ids.len()));
+        return v.finish(Vec::new());
+    }
+    let ids = (0..).zip(request.account_ids).map(|(i, id)| v.id(format_args!("account_ids[{i}]"), id)).collect();
+    v.finish(ids)
+}
+
+impl Filter {
+    /// What a list request asks for, and which page of it.
+    pub fn parse(caller: &Caller, mut request: proto::ListAccountsRequest) -> Result<(Self, Page)> {
+        let mut v = Violations::default();
+        let page = Page::take(&mut v, caller, &mut request)?;
+        let statuses = (0..).zip(request.statuses).filter_map(|(i, number)| {
+            let field = format!("statuses[{i}]");
+            let status = status(&mut v, &field, number);
+            if number == 0 {
+                v.add(field, "must not be ACCOUNT_STATUS_UNSPECIFIED");
+            }
+            status
+        });
+        let statuses = statuses.collect();
+        let filter = Self {
+            statuses,
+            query: v.text("query", request.query, MAX_QUERY),
+            organization_id: v.optional_id("organization_id", request.organization_id),
+            account_type_id: v.optional_id("account_type_id", request.account_type_id),
+        };
+        v.finish((filter, page))
+    }
+}
+
+/// An update as it was asked for; what it comes to depends on the present account.
+pub struct Update {
+    /// Which account.
+    pub id: String,
+    wanted: proto::Account,
+    mask: Mask,
+}
+
+impl Update {
+    /// The update, or every violation that shows without the present account.
+    pub fn parse(request: proto::UpdateAccountRequest) -> Result<Self> {
+        let mut v = Violations::default();
+        v.request_id(&request.request_id);
+        let wanted = v.message("account", request.account);
+        let id = v.id("account.account_id", wanted.account_id.clone());
+        let mask = Mask::parse(&mut v, &wanted, request.update_mask, "account_id")?;
+        v.finish(Self { id, wanted, mask })
+    }
+
+    /// The fields that the account gets. A reason belongs to the status it was given for, so a new status without one
+    /// clears the old reason.
+    pub fn apply(&self, current: &Account) -> Result<Fields> {
+        let present = proto::Account::from(current.clone());
+        require_etag(&self.wanted.etag, &present.etag, Kind::Account, &self.id)?;
+        let mut v = Violations::default();
+        let merged = self.mask.apply(&present, &self.wanted)?;
+        if merged.status == AccountStatus::Unspecified as i32 {
+            v.add("account.status", "must be specified when the update mask names it");
+        }
+        let people = require_no_people(&merged);
+        let mut fields = Fields::parse(&mut v, merged);
+        if fields.status != current.fields.status && !self.mask.has("status_reason") {
+            fields.status_reason.clear();
+        }
+        let fields = v.finish(fields)?;
+        people.map(|()| fields)
+    }
+}
+
+/// A deletion as it was asked for.
+pub struct Deletion {
+    /// Which account.
+    pub id: String,
+    etag: String,
+}
+
+impl Deletion {
+    /// The deletion, or every violation of the request.
+    pub fn parse(request: proto::DeleteAccountRequest) -> Result<Self> {
+        let mut v = Violations::default();
+        v.request_id(&request.request_id);
+        let id = v.id("account_id", request.account_id);
+        v.finish(Self { id, etag: request.etag })
+    }
+
+    /// Refuses to delete an account that has changed since the caller read it.
+    pub fn check(&self, current: &Account) -> Result<()> {
+        require_etag(&self.etag, &etag(current.create_time, current.revision), Kind::Account, &self.id)
+    }
+}
+
+impl From<Account> for proto::Account {
+    fn from(row: Account) -> Self {
+        let fields = row.fields;
+        Self {
+            etag: etag(row.create_time, row.revision),
+            account_id: row.account_id,
+            display_name: fields.display_name,
+            description: fields.description,
+            organization_id: fields.organization_id,
+            account_type_id: fields.account_type_id.unwrap_or_default(),
+            status: match fields.status {
+                Status::Active => AccountStatus::Active,
+                Status::Suspended => AccountStatus::Suspended,
+                Status::Inactive => AccountStatus::Inactive,
+            }
+            .into(),
+            status_reason: fields.status_reason,
+            primary_contact: fields.primary_contact.map(|Json(contact)| proto::Contact {
+                person_id: String::new(),
+                name: contact.name,
+                email: contact.email,
+                phone: contact.phone,
+            }),
+            billing_address: fields.billing_address.map(Into::into),
+            shipping_address: fields.shipping_address.map(Into::into),
+            postal_address: fields.postal_address.map(Into::into),
+            official_address: fields.official_address.map(Into::into),
+            billing_details: fields.billing_details,
+            preferences: fields.preferences.and_then(|preferences| match to_wire(preferences).kind {
+                Some(JsonKind::StructValue(object)) => Some(object),
+                _ => None,
+            }),
+            is_primary: fields.is_primary,
+            account_manager_id: String::new(),
+            billing_contact_id: String::new(),
+            cc_billing_contact_id: String::new(),
+            comment: fields.comment,
+            metadata: fields.metadata.0,
+            create_time: Some(timestamp(row.create_time)),
+            update_time: Some(timestamp(row.update_time)),
+        }
+    }
+}
+
+impl From<Json<Address>> for proto::Address {
+    fn from(Json(address): Json<Address>) -> Self {
+        let Address { line1, line2, city, state, postal_code, country } = address;
+        Self { line1, line2, city, state, postal_code, country }
+    }
+}
+
+/// There are no people yet that an account could name.
+fn require_no_people(account: &proto::Account) -> Result<()> {
+    let contact = account.primary_contact.as_ref().map_or("", |contact| &contact.person_id);
+    let named = [contact, &account.account_manager_id, &account.billing_contact_id, &account.cc_billing_contact_id];
+    named.into_iter().find(|id| !id.is_empty()).map_or(Ok(()), |id| Err(Error::not_found(Kind::Person, id)))
+}
+
+fn status(v: &mut Violations, field: &str, value: i32) -> Option<Status> {
+    Some(match v.known(field, value)? {
+        AccountStatus::Unspecified => return None,
+        AccountStatus::Active => Status::Active,
+        AccountStatus::Suspended => Status::Suspended,
+        AccountStatus::Inactive => Status::Inactive,
+    })
+}
+
+/// A contact given inline; one without any content is none.
+fn contact(v: &mut Violations, contact: proto::Contact) -> Option<Contact> {
+    if contact == proto::Contact::default() || !contact.person_id.is_empty() {
+        return None;
+    }
+    let field = "account.primary_contact";
+    if contact.email.is_empty() {
+        v.add(format_args!("{field}.email"), "is required");
+    }
+    Some(Contact {
+        name: v.required_line(format_args!("{field}.name"), contact.name, MAX_NAME),
+        email: v.email(format_args!("{field}.email"), contact.email),
+        phone: v.line(format_args!("{field}.phone"), contact.phone, MAX_PHONE),
+    })
+}
+
+/// An address; one without any content is none.
+fn address(v: &mut Violations, field: &str, address: Option<proto::Address>) -> Option<Json<Address>> {
+    let address = address.filter(|address| *address != proto::Address::default())?;
+    let country = v.line(format_args!("{field}.country"), address.country, 2);
+    if !country.is_empty() && !country::is_known(&country) {
+        v.add(format_args!("{field}.country"), "must be a country code of ISO 3166-1 alpha-2 in upper case, such as DE");
+    }
+    Some(Json(Address {
+        line1: v.line(format_args!("{field}.line1"), address.line1, MAX_ADDRESS_LINE),
+        line2: v.line(format_args!("{field}.line2"), address.line2, MAX_ADDRESS_LINE),
+        city: v.line(format_args!("{field}.city"), address.city, MAX_ADDRESS_LINE),
+        state: v.line(format_args!("{field}.state"), address.state, MAX_ADDRESS_LINE),
+        postal_code: v.line(format_args!("{field}.postal_code"), address.postal_code, MAX_POSTAL_CODE),
+        country,
+    }))
+}
+
+fn metadata(
+    v: &mut Violations,
+    metadata: std::collections::BTreeMap<String, String>,
+) -> std::collections::BTreeMap<String, String> {
+    if metadata.len() > MAX_METADATA {
+        v.add("account.metadata", format!("must have at most {MAX_METADATA} entries, has {}", metadata.len()));
+    }
+    for (key, value) in &metadata {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "_.-/".contains(c);
+        if !(1..=MAX_METADATA_KEY).contains(&key.len()) || !key.chars().all(fits) {
+            v.add(
+                format_args!("account.metadata[{key:?}]"),
+                format!("key must be 1 to {MAX_METADATA_KEY} characters out of letters, digits and _.-/"),
+            );
+        }
+        v.text(format_args!("account.metadata[{key:?}]"), value.clone(), MAX_METADATA_VALUE);
+    }
+    metadata
+}
+
+/// The preferences as JSON. PostgreSQL's jsonb holds no NUL character, and JSON no number that is not finite.
+fn object(v: &mut Violations, preferences: Struct) -> Value {
+    let field = "account.preferences";
+    let value = Value::Object(
+        preferences.fields.into_iter().map(|(key, value)| (key, from_wire(v, value, MAX_PREFERENCES_DEPTH - 1))).collect(),
+    );
+    let text = value.to_string();
+    if text.len() > MAX_PREFERENCES {
+        v.add(field, format!("must have at most {MAX_PREFERENCES} bytes as JSON, has {}", text.len()));
+    }
+    if text.contains("\\u0000") {
+        v.add(field, "must not contain NUL characters");
+    }
+    value
+}
+
+fn from_wire(v: &mut Violations, value: prost_types::Value, depth: usize) -> Value {
+    match value.kind {
+        None | Some(JsonKind::NullValue(_)) => Value::Null,
+        Some(JsonKind::BoolValue(value)) => Value::Bool(value),
+        Some(JsonKind::StringValue(value)) => Value::String(value),
+        Some(JsonKind::NumberValue(number)) => serde_json::Number::from_f64(number).map_or_else(
+            || {
+                v.add("account.preferences", "must not contain numbers that are not finite");
+                Value::Null
+            },
+            Value::Number,
+        ),
+        Some(JsonKind::StructValue(_) | JsonKind::ListValue(_)) if depth == 0 => {
+            v.add("account.preferences", format!("must be at most {MAX_PREFERENCES_DEPTH} levels deep"));
+            Value::Null
+        }
+        Some(JsonKind::ListValue(list)) => list.values.into_iter().map(|value| from_wire(v, value, depth - 1)).collect(),
+        Some(JsonKind::StructValue(object)) => {
+            let fields = object.fields.into_iter().map(|(key, value)| (key, from_wire(v, value, depth - 1)));
+            Value::Object(fields.collect::<Map<_, _>>())
+        }
+    }
+}
+
+fn to_wire(value: Value) -> prost_types::Value {
+    let kind = match value {
+        Value::Null => JsonKind::NullValue(0),
+        Value::Bool(value) => JsonKind::BoolValue(value),
+        Value::Number(number) => JsonKind::NumberValue(number.as_f64().unwrap_or_default()),
+        Value::String(value) => JsonKind::StringValue(value),
+        Value::Array(values) => {
+            JsonKind::ListValue(prost_types::ListValue { values: values.into_iter().map(to_wire).collect() })
+        }
+        Value::Object(fields) => JsonKind::StructValue(Struct {
+            fields: fields.into_iter().map(|(key, value)| (key, to_wire(value))).collect(),
+        }),
+    };
+    prost_types::Value { kind: Some(kind) }
+}

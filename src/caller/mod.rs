@@ -1,0 +1,163 @@
+//! Who is calling: the tenant, the actor and what they may do.
+//!
+//! The guard (`crate::guard`) asks the configured [`Identity`] once for each call and puts the [`Caller`] into the request's
+//! extensions; calls take it from there. Further ways in (tokens, certificates, mesh) are further variants.
+
+mod development;
+
+use std::fmt;
+
+use http::HeaderMap;
+use tokio::time::Instant;
+use tonic::Request;
+
+use crate::{
+    error::{Error, Result},
+    policy::Policy,
+};
+
+/// A tenant's id: 1 to 64 letters, digits, `_` or `-`. Nothing else can be one, so it may stand in SQL text as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TenantId(String);
+
+impl TenantId {
+    /// Checks the form of an id.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        ((1..=64).contains(&text.len()) && text.chars().all(fits)).then(|| Self(text.to_owned()))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A set of roles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Roles(u8);
+
+impl Roles {
+    /// Reads.
+    pub const VIEWER: Self = Self(1);
+    /// Reads and writes.
+    pub const EDITOR: Self = Self(2);
+    /// Reads, writes, deletes and configures.
+    pub const ADMIN: Self = Self(4);
+
+    /// The role of this name; an unknown name is no role.
+    pub fn named(name: &str) -> Self {
+        match name {
+            "viewer" => Self::VIEWER,
+            "editor" => Self::EDITOR,
+            "admin" => Self::ADMIN,
+            _ => Self::default(),
+        }
+    }
+
+    /// The roles that have a permission, by its verb: `accounts.read`, `.write`, `.delete` or `.configure`.
+    pub fn having(permission: &str) -> Option<Self> {
+        match permission.rsplit_once('.')?.1 {
+            "read" => Some(Self::VIEWER.and(Self::EDITOR).and(Self::ADMIN)),
+            "write" => Some(Self::EDITOR.and(Self::ADMIN)),
+            "delete" | "configure" => Some(Self::ADMIN),
+            _ => None,
+        }
+    }
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether the sets have a role in common.
+    pub const fn any_of(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// The caller of one call.
+#[derive(Clone)]
+pub struct Caller {
+    /// The tenant whose data the call sees.
+    pub tenant: TenantId,
+    /// Who acts: the subject of the identity, as the activity trail records it.
+    pub actor: String,
+    /// What the actor may do.
+    pub roles: Roles,
+    /// The call, as `accounts.v1.AccountService/GetAccount`.
+    pub method: &'static str,
+    /// When the call must have ended.
+    pub deadline: Instant,
+}
+
+impl fmt::Debug for Caller {
+    /// Without the actor: it may name a person, and debug output may reach a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Caller").field("tenant", &self.tenant.0).field("method", &self.method).finish_non_exhaustive()
+    }
+}
+
+/// The caller of a request, which the guard has put there.
+pub trait RequestExt {
+    /// Takes the caller out of the request.
+    fn caller(&mut self) -> Result<Caller>;
+}
+
+impl<T> RequestExt for Request<T> {
+    fn caller(&mut self) -> Result<Caller> {
+        self.extensions_mut().remove().ok_or_else(|| Error::Internal("a call was reached without passing the guard".into()))
+    }
+}
+
+/// How the service finds out who is calling.
+#[derive(Debug, Clone, Copy)]
+pub enum Identity {
+    /// Whoever the request says: on loopback addresses only.
+    Development,
+}
+
+impl Identity {
+    /// The caller of the call that `policy` belongs to, or why there is none.
+    pub fn caller(self, headers: &HeaderMap, policy: &Policy, deadline: Instant) -> Result<Caller> {
+        let (tenant, actor, roles) = match self {
+            Self::Development => development::identify(headers)?,
+        };
+        if !roles.any_of(policy.roles) {
+            return Err(Error::PermissionDenied { permission: policy.permission.to_owned() });
+        }
+        Ok(Caller { tenant, actor, roles, method: policy.method, deadline })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tenant_ids_cannot_carry_sql() {
+        for good in ["a", "Acme_1-x", &"x".repeat(64)] {
+            assert!(TenantId::parse(good).is_some(), "{good}");
+        }
+        for bad in ["", "a b", "a'b", "a;b", "ä", "a\0", "a.b", &"x".repeat(65)] {
+            assert!(TenantId::parse(bad).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn roles_follow_the_verb_of_the_permission() {
+        let may = |role: Roles, permission| role.any_of(Roles::having(permission).unwrap());
+        assert!(may(Roles::VIEWER, "accounts.read") && !may(Roles::VIEWER, "accounts.write"));
+        assert!(may(Roles::EDITOR, "accounts.write") && !may(Roles::EDITOR, "accounts.delete"));
+        assert!(may(Roles::ADMIN, "accounts.delete") && may(Roles::ADMIN, "account_types.configure"));
+        assert_eq!(Roles::having("accounts.frobnicate"), None);
+        assert_eq!(Roles::named("root"), Roles::default());
+    }
+}

@@ -1,0 +1,174 @@
+//! The configuration: one struct, whose `--help` is the manual. Every option is also an environment variable.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::telemetry::LogFormat;
+
+/// Customer Accounts: a multi-tenant gRPC service for the accounts of B2B customers.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 120)]
+pub struct Cli {
+    /// What to do; `serve` without a command.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// What all commands share.
+    #[command(flatten)]
+    pub config: Config,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum Command {
+    /// Serve gRPC until SIGTERM or SIGINT (the default).
+    Serve,
+    /// Bring the database to the schema of this version, or revert migrations.
+    Migrate {
+        /// Revert the last N migrations instead; what they hold is lost.
+        #[arg(long, value_name = "N")]
+        revert: Option<usize>,
+    },
+    /// Check configuration and database, and exit with 0 if the service could serve.
+    Check,
+    /// Ask a running service on --listen for its readiness, and exit with 0 if it is ready. For container probes.
+    Healthcheck,
+    /// Fill the tenant `demo` of a running service on --listen with a small, realistic example.
+    Seed,
+}
+
+/// The options of the service.
+#[derive(Debug, Clone, Args)]
+pub struct Config {
+    /// Address to serve on.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_LISTEN", default_value = "127.0.0.1:50051")]
+    pub listen: SocketAddr,
+
+    /// PostgreSQL 15 or later, as postgres://user:password@host:port/database. Without it the service runs an embedded
+    /// PostgreSQL on --data-dir.
+    #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+
+    /// Login that migrates, where it is another than the one that serves. It owns the tables through the role
+    /// customer_accounts_owner and may create roles.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MIGRATION_DATABASE_URL", hide_env_values = true)]
+    pub migration_database_url: Option<String>,
+
+    /// Role that the service changes to after login; empty to stay the login. It must be no superuser, own nothing and not
+    /// bypass row-level security.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_DATABASE_ROLE", default_value = "customer_accounts_app")]
+    pub database_role: String,
+
+    /// Whether `serve` migrates before it serves. Safe with several replicas.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MIGRATE", default_value_t = true, action = clap::ArgAction::Set)]
+    pub migrate: bool,
+
+    /// Folder of the embedded PostgreSQL.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_DATA_DIR", default_value = "./data")]
+    pub data_dir: PathBuf,
+
+    /// Database connections at most. The embedded PostgreSQL always has one.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_POOL_SIZE", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub pool_size: u32,
+
+    /// How long a call waits for a database connection: at most 1s.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_POOL_WAIT", default_value = "1s", value_parser = at_most_a_second)]
+    pub pool_wait: Duration,
+
+    /// After how long a database connection is replaced by a new one.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_POOL_MAX_LIFETIME", default_value = "30m", value_parser = duration)]
+    pub pool_max_lifetime: Duration,
+
+    /// Calls under way at once, on all connections together; further ones are refused with RESOURCE_EXHAUSTED.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_CALLS", default_value_t = 1024, value_parser = at_least_one)]
+    pub max_calls: usize,
+
+    /// Calls under way at once on one connection.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_STREAMS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_streams: u32,
+
+    /// Largest request and response message in bytes.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_MESSAGE_BYTES", default_value_t = 4 * 1024 * 1024, value_parser = at_least_one)]
+    pub max_message_bytes: usize,
+
+    /// Time a call has when its caller sets no deadline.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_DEFAULT_DEADLINE", default_value = "10s", value_parser = duration)]
+    pub default_deadline: Duration,
+
+    /// Time a call has at most, whatever deadline its caller sets.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_DEADLINE", default_value = "60s", value_parser = duration)]
+    pub max_deadline: Duration,
+
+    /// Time between NOT_SERVING and the refusal of new connections at shutdown, for load balancers to notice.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_SHUTDOWN_DELAY", default_value = "0s", value_parser = duration)]
+    pub shutdown_delay: Duration,
+
+    /// Time after a shutdown signal at which the service exits, whatever is still under way.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_SHUTDOWN_DEADLINE", default_value = "25s", value_parser = duration)]
+    pub shutdown_deadline: Duration,
+
+    /// Whether gRPC reflection is served, which grpcurl needs to know the calls.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_REFLECTION", default_value_t = true, action = clap::ArgAction::Set)]
+    pub reflection: bool,
+
+    /// Which log lines are written: `info`, or directives such as `warn,customer_accounts=debug`.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_LOG", default_value = "info")]
+    pub log: String,
+
+    /// How log lines look.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_LOG_FORMAT", default_value = "auto")]
+    pub log_format: LogFormat,
+}
+
+/// A duration as people write it: `250ms`, `10s`, `5m`, `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (amount, unit) = text.split_at(digits);
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err("a duration is a number and one of ms, s, m, h: 250ms, 10s".to_owned()),
+    };
+    let amount: u64 = amount.parse().map_err(|_| "a duration begins with a number: 250ms, 10s".to_owned())?;
+    amount.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| "the duration is too long".to_owned())
+}
+
+fn at_most_a_second(text: &str) -> Result<Duration, String> {
+    let wait = duration(text)?;
+    if (Duration::from_millis(1)..=Duration::from_secs(1)).contains(&wait) { Ok(wait) } else { Err("from 1ms to 1s".to_owned()) }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&number| number >= 1).ok_or_else(|| "a number from 1 on".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_is_an_environment_variable() {
+        for argument in Config::augment_args(clap::Command::new("x")).get_arguments() {
+            assert!(argument.get_env().is_some(), "{}", argument.get_id());
+        }
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        for bad in ["", "5", "s", "-5s", "5 s", "5d", "99999999999999999999s", "18446744073709551615h"] {
+            assert!(duration(bad).is_err(), "{bad:?}");
+        }
+        assert!(at_most_a_second("2s").is_err());
+    }
+}

@@ -1,0 +1,187 @@
+//! The database: every slice reaches it through [`Db::read`] and [`Db::write`], one transaction a call.
+//!
+//! A transaction belongs to one tenant and one call. It sends BEGIN, the tenant, the time that is left and the first query
+//! in one flight. `write` does once for all calls what each would forget: the replay of request ids, `validate_only`, the
+//! activity trail, and trying again what lost a race.
+
+#[cfg(feature = "embedded")]
+pub mod embedded;
+pub mod migrate;
+mod pool;
+mod replay;
+mod trail;
+mod tx;
+
+use std::{future::Future, time::Duration};
+
+use diesel_async::SimpleAsyncConnection as _;
+use futures_util::future::join;
+use prost::Message;
+use tokio::time::{Instant, sleep, timeout};
+
+pub use self::{
+    pool::{ConnectError, Manager},
+    replay::Meta,
+    trail::{Event, snapshot},
+    tx::{Tx, WriteTx},
+};
+use self::pool::Lease;
+use crate::{
+    caller::Caller,
+    error::{Error, Result},
+    telemetry::PoolState,
+};
+
+/// How often a transaction that lost a race is tried again.
+const RETRIES: u32 = 3;
+/// First pause before trying again; doubled each time and spread by up to as much again.
+const RETRY_PAUSE: Duration = Duration::from_millis(5);
+
+/// A request that changes something; implemented by build.rs for every message with `request_id` and `validate_only`.
+pub trait Change: Message {
+    /// The id the client chose for the request, or empty.
+    fn request_id(&self) -> &str;
+    /// Whether to run everything and keep nothing (AIP-163).
+    fn validate_only(&self) -> bool;
+}
+
+/// An async closure over a transaction, whose future can be sent between threads and which can be run again.
+///
+/// `AsyncFn` alone cannot say that its future is `Send`; the second bound gives the future a name to say it of.
+pub trait Work<T, R>: AsyncFn(T) -> R + Fn(T) -> <Self as Work<T, R>>::Future {
+    /// What the closure returns.
+    type Future: Future<Output = R>;
+}
+
+impl<F, T, Fut, R> Work<T, R> for F
+where
+    F: AsyncFn(T) -> R + Fn(T) -> Fut,
+    Fut: Future<Output = R>,
+{
+    type Future = Fut;
+}
+
+/// The database.
+#[derive(Debug, Clone)]
+pub struct Db {
+    pool: bb8::Pool<Manager>,
+    /// Longest wait for a connection.
+    wait: Duration,
+}
+
+impl Db {
+    /// A pool of at most `size` connections, none of which is made yet.
+    pub fn new(manager: Manager, size: u32, wait: Duration, max_lifetime: Option<Duration>) -> Self {
+        let pool = bb8::Pool::builder()
+            .max_size(size)
+            .connection_timeout(wait)
+            .idle_timeout(None)
+            .max_lifetime(max_lifetime)
+            .error_sink(Box::new(LogErrors))
+            .build_unchecked(manager);
+        Self { pool, wait }
+    }
+
+    /// Runs `work` in a read-only transaction that sees one moment of the tenant's data.
+    ///
+    /// The transaction is ended in the background: nothing is left to wait for once the work is done.
+    pub async fn read<R, F>(&self, caller: &Caller, work: F) -> Result<R>
+    where
+        for<'t> F: AsyncFn(&'t Tx) -> Result<R> + Work<&'t Tx, Result<R>, Future: Send>,
+    {
+        let tx = Tx::new(self.lease(caller).await?);
+        let (begun, done) = join(tx.begin("ISOLATION LEVEL REPEATABLE READ READ ONLY", caller), work(&tx)).await;
+        begun?;
+        done
+    }
+
+    /// Runs `work` in a transaction and commits it, or keeps nothing if the request only wants to be validated.
+    ///
+    /// The work is run again, at most three times, when it loses a race against other transactions; it must not have
+    /// effects outside its transaction. A repeated `request_id` gets the first answer without running the work.
+    pub async fn write<R, F>(&self, caller: &Caller, meta: &Meta, work: F) -> Result<R>
+    where
+        R: Message + Default,
+        for<'t> F: AsyncFn(&'t WriteTx) -> Result<R> + Work<&'t WriteTx, Result<R>, Future: Send> + Sync,
+    {
+        let mut pause = RETRY_PAUSE;
+        for _ in 0..RETRIES {
+            match self.attempt(caller, meta, &work).await {
+                Err(Error::Retry) => {}
+                answer => return answer,
+            }
+            let spread = uuid::Uuid::now_v7().as_u128() % pause.as_micros();
+            sleep(pause + Duration::from_micros(u64::try_from(spread).unwrap_or_default())).await;
+            pause *= 2;
+        }
+        match self.attempt(caller, meta, &work).await {
+            Err(Error::Retry) => Err(Error::Conflict),
+            answer => answer,
+        }
+    }
+
+    async fn attempt<R, F>(&self, caller: &Caller, meta: &Meta, work: &F) -> Result<R>
+    where
+        R: Message + Default,
+        for<'t> F: AsyncFn(&'t WriteTx) -> Result<R> + Work<&'t WriteTx, Result<R>, Future: Send> + Sync,
+    {
+        let tx = WriteTx::new(Tx::new(self.lease(caller).await?));
+        let answer = async {
+            if let Some(first) = meta.first_answer(&tx).await? {
+                return R::decode(&*first).map_err(|error| Error::Internal(format!("kept answer: {error}")));
+            }
+            let response = work(&tx).await?;
+            trail::write(&tx, caller, &meta.request_id).await?;
+            meta.remember(&tx, response.encode_to_vec()).await?;
+            Ok(response)
+        };
+        let (begun, answer) = join(tx.begin("", caller), answer).await;
+        begun?;
+        let answer = answer?;
+        tx.into_tx().end(if meta.validate_only { "ROLLBACK" } else { "COMMIT" }).await?;
+        Ok(answer)
+    }
+
+    /// Whether the database answers within `limit`. A pool whose connections are all in use counts as an answer.
+    pub async fn ping(&self, limit: Duration) -> Result<()> {
+        let ping = async {
+            match self.pool.get().await {
+                Ok(conn) => Ok((&mut conn.pg()).batch_execute("SELECT 1").await?),
+                Err(_) if self.pool.state().connections > 0 => Ok(()),
+                Err(_) => Err(Error::DatabaseUnavailable),
+            }
+        };
+        // Longer than the pool waits, so that its answer is heard.
+        timeout(limit + self.wait, ping).await.map_err(|_| Error::DatabaseUnavailable)?
+    }
+
+    /// How the pool is used.
+    pub fn state(&self) -> PoolState {
+        let state = self.pool.state();
+        PoolState { connections: state.connections, idle: state.idle_connections }
+    }
+
+    async fn lease(&self, caller: &Caller) -> Result<Lease> {
+        let left = caller.deadline.saturating_duration_since(Instant::now());
+        match timeout(left.min(self.wait), self.pool.get_owned()).await {
+            Ok(Ok(conn)) => Ok(Lease::new(conn)),
+            _ if left < self.wait => Err(Error::DeadlineExceeded),
+            // A pool with connections is full; one without has no server to connect to.
+            _ if self.pool.state().connections > 0 => Err(Error::Overloaded),
+            _ => Err(Error::DatabaseUnavailable),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct LogErrors;
+
+impl bb8::ErrorSink<ConnectError> for LogErrors {
+    fn sink(&self, error: ConnectError) {
+        tracing::warn!(%error, "database connection");
+    }
+
+    fn boxed_clone(&self) -> Box<dyn bb8::ErrorSink<ConnectError>> {
+        Box::new(*self)
+    }
+}

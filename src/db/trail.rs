@@ -1,0 +1,134 @@
+//! The activity trail: what a transaction changed, written with it.
+
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::tx::WriteTx;
+use crate::{
+    caller::Caller,
+    error::{Error, Kind, Result},
+    id,
+    schema::activities,
+};
+
+/// Something that happened to a resource. `before` and `after` are its fields as they are to be read in the trail.
+pub struct Event<'a> {
+    /// What kind of resource.
+    pub kind: Kind,
+    /// Which one.
+    pub id: &'a str,
+    /// The account it belongs to, if it belongs to one.
+    pub account_id: Option<&'a str>,
+    /// The fields before; `None` when the resource was created.
+    pub before: Option<Value>,
+    /// The fields after; `None` when it was deleted.
+    pub after: Option<Value>,
+}
+
+/// A change as it goes to the trail.
+pub struct Change {
+    action: String,
+    kind: Kind,
+    id: String,
+    account_id: Option<String>,
+    changes: Value,
+}
+
+/// The fields of a row for the trail.
+pub fn snapshot(row: &impl Serialize) -> Result<Option<Value>> {
+    serde_json::to_value(row).map(Some).map_err(|error| Error::Internal(format!("snapshot for the trail: {error}")))
+}
+
+impl Event<'_> {
+    /// The change, or nothing if no field differs.
+    pub(super) fn into_change(self) -> Option<Change> {
+        let verb = match (&self.before, &self.after) {
+            (None, _) => "created",
+            (_, None) => "deleted",
+            _ => "updated",
+        };
+        let changes = differences(&fields(self.before), &fields(self.after));
+        (verb != "updated" || !changes.is_empty()).then(|| Change {
+            action: format!("{}.{verb}", self.kind.noun()),
+            kind: self.kind,
+            id: self.id.to_owned(),
+            account_id: self.account_id.map(ToOwned::to_owned),
+            changes: Value::Array(changes),
+        })
+    }
+}
+
+fn fields(snapshot: Option<Value>) -> Map<String, Value> {
+    match snapshot {
+        Some(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    }
+}
+
+/// `{field, before, after}` for every field that differs; null stands for "not set".
+fn differences(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<Value> {
+    let added = after.keys().filter(|field| !before.contains_key(*field));
+    before
+        .keys()
+        .chain(added)
+        .filter(|field| before.get(*field).unwrap_or(&Value::Null) != after.get(*field).unwrap_or(&Value::Null))
+        .map(|field| json!({ "field": field, "before": before.get(field), "after": after.get(field) }))
+        .collect()
+}
+
+/// Writes what `tx` has recorded.
+pub(super) async fn write(tx: &WriteTx, caller: &Caller, request_id: &str) -> Result<()> {
+    for (ordinal, change) in (0_i32..).zip(tx.take_trail()) {
+        diesel::insert_into(activities::table)
+            .values((
+                activities::activity_id.eq(id::generate("actv")),
+                activities::ordinal.eq(ordinal),
+                activities::actor.eq(&caller.actor),
+                activities::method.eq(caller.method),
+                activities::request_id.eq(Some(request_id).filter(|id| !id.is_empty())),
+                activities::action.eq(&change.action),
+                activities::resource_type.eq(change.kind.noun()),
+                activities::resource_id.eq(&change.id),
+                activities::account_id.eq(change.account_id.as_deref()),
+                activities::changes.eq(&change.changes),
+            ))
+            .execute(&mut tx.conn())
+            .await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(before: Option<Value>, after: Option<Value>) -> Option<(String, Value)> {
+        let event = Event { kind: Kind::AccountType, id: "t", account_id: None, before, after };
+        event.into_change().map(|change| (change.action, change.changes))
+    }
+
+    #[test]
+    fn an_update_holds_the_fields_that_differ_and_is_nothing_without_any() {
+        let before = json!({ "name": "a", "active": true, "gone": 1, "null": null });
+        let (action, changes) = change(Some(before.clone()), Some(json!({ "name": "b", "active": true, "come": 2 }))).unwrap();
+        assert_eq!(action, "account_type.updated");
+        assert_eq!(
+            changes,
+            json!([
+                { "field": "gone", "before": 1, "after": null },
+                { "field": "name", "before": "a", "after": "b" },
+                { "field": "come", "before": null, "after": 2 },
+            ])
+        );
+        assert!(change(Some(before.clone()), Some(before)).is_none());
+    }
+
+    #[test]
+    fn a_deletion_holds_the_last_snapshot() {
+        let (action, changes) = change(Some(json!({ "name": "a" })), None).unwrap();
+        assert_eq!(action, "account_type.deleted");
+        assert_eq!(changes, json!([{ "field": "name", "before": "a", "after": null }]));
+    }
+}

@@ -1,0 +1,121 @@
+//! The tenant transaction: the only way to a connection inside a slice.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _};
+use tokio::time::Instant;
+
+use super::{
+    pool::Lease,
+    trail::{Change, Event},
+};
+use crate::{
+    caller::Caller,
+    error::{Error, Result},
+};
+
+/// A transaction of one tenant, for reading.
+pub struct Tx {
+    lease: Lease,
+}
+
+impl Tx {
+    pub(super) const fn new(lease: Lease) -> Self {
+        Self { lease }
+    }
+
+    /// The connection, for Diesel: `query.load(&mut tx.conn())`. Several queries may be sent at once through it.
+    #[expect(clippy::expect_used, reason = "a lease holds its connection until it is dropped, and this borrows it")]
+    pub fn conn(&self) -> &AsyncPgConnection {
+        self.lease.conn().expect("connection of a live lease").pg()
+    }
+
+    /// Sends what opens the transaction, in one message. Whoever polls this first may send queries behind it in the same
+    /// flight: if it fails, they fail too, or see no tenant and so no row.
+    pub(super) async fn begin(&self, mode: &str, caller: &Caller) -> Result<()> {
+        let left = caller.deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        // A tenant id has no character that could end the literal (TenantId).
+        let sql = format!(
+            "BEGIN {mode};SET LOCAL app.tenant_id='{}';SET LOCAL statement_timeout={}",
+            caller.tenant,
+            left.as_millis()
+        );
+        Ok((&mut self.conn()).batch_execute(&sql).await?)
+    }
+
+    /// Ends the transaction with `COMMIT` or `ROLLBACK` and waits until the server has done so.
+    pub(super) async fn end(mut self, how: &str) -> Result<()> {
+        (&mut self.conn()).batch_execute(how).await?;
+        self.lease.ended();
+        Ok(())
+    }
+}
+
+/// A transaction of one tenant that changes something, and what it has changed so far.
+pub struct WriteTx {
+    tx: Tx,
+    trail: Mutex<Vec<Change>>,
+}
+
+impl WriteTx {
+    pub(super) const fn new(tx: Tx) -> Self {
+        Self { tx, trail: Mutex::new(Vec::new()) }
+    }
+
+    /// Adds a change to the activity trail; it is written before the transaction commits.
+    pub fn record(&self, event: Event<'_>) {
+        if let Some(change) = event.into_change() {
+            self.trail.lock().unwrap_or_else(PoisonError::into_inner).push(change);
+        }
+    }
+
+    pub(super) fn take_trail(&self) -> Vec<Change> {
+        std::mem::take(&mut *self.trail.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn into_tx(self) -> Tx {
+        self.tx
+    }
+}
+
+impl std::ops::Deref for WriteTx {
+    type Target = Tx;
+
+    fn deref(&self) -> &Tx {
+        &self.tx
+    }
+}
+
+/// Faults of the database as errors of the service. Violated constraints with a meaning are translated by the store that
+/// knows them, before they get here.
+impl From<diesel::result::Error> for Error {
+    fn from(error: diesel::result::Error) -> Self {
+        use diesel::result::{DatabaseErrorKind as Kind, Error as Diesel};
+        match &error {
+            Diesel::DatabaseError(Kind::SerializationFailure, _) => Self::Retry,
+            Diesel::DatabaseError(Kind::UnableToSendCommand | Kind::ClosedConnection, cause) => {
+                tracing::warn!(cause = cause.message(), "database connection lost");
+                Self::DatabaseUnavailable
+            }
+            // Partial unique indexes of this name hold "at most one": who loses the race for it tries again and wins or waits.
+            Diesel::DatabaseError(Kind::UniqueViolation, info)
+                if info.constraint_name().is_some_and(|name| name.ends_with("_at_most_one")) =>
+            {
+                Self::Retry
+            }
+            Diesel::DatabaseError(_, info) => match info.message() {
+                "deadlock detected" => Self::Retry,
+                "canceling statement due to statement timeout" => Self::DeadlineExceeded,
+                message if message.starts_with("terminating connection") || message.starts_with("the database system is") => {
+                    tracing::warn!(cause = message, "database went away");
+                    Self::DatabaseUnavailable
+                }
+                _ => Self::Internal(format!("database: {error}")),
+            },
+            _ => Self::Internal(format!("database: {error}")),
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! The one error of the service, and its one translation to `google.rpc.Status`.
+//!
+//! Every answer carries an `ErrorInfo` with a stable reason; the reasons are `accounts.v1.ErrorReason`. What went wrong
+//! inside (SQL, addresses, panics) goes to the log and never to a client.
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::proto::{ErrorReason, PACKAGE};
+
+/// What the calls and everything below them return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// How long a client should wait before it tries again what failed for lack of room or of a database.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long a client should wait before it tries again what lost a race.
+const RETRY_RACE_AFTER: Duration = Duration::from_millis(100);
+
+/// A kind of resource, as errors and the activity trail name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `accounts.v1.Account`
+    Account,
+    /// `accounts.v1.AccountType`
+    AccountType,
+    /// `accounts.v1.Organization`
+    Organization,
+    /// `accounts.v1.Person`
+    Person,
+}
+
+impl Kind {
+    /// The noun in `snake_case`: the resource type of the trail, and with `_id` the name of the id field.
+    pub const fn noun(self) -> &'static str {
+        match self {
+            Self::Account => "account",
+            Self::AccountType => "account_type",
+            Self::Organization => "organization",
+            Self::Person => "person",
+        }
+    }
+
+    const fn not_found(self) -> ErrorReason {
+        match self {
+            Self::Account => ErrorReason::AccountNotFound,
+            Self::AccountType => ErrorReason::AccountTypeNotFound,
+            Self::Organization => ErrorReason::OrganizationNotFound,
+            Self::Person => ErrorReason::PersonNotFound,
+        }
+    }
+
+    const fn already_exists(self) -> ErrorReason {
+        match self {
+            Self::Account => ErrorReason::AccountAlreadyExists,
+            Self::AccountType => ErrorReason::AccountTypeAlreadyExists,
+            Self::Organization => ErrorReason::OrganizationAlreadyExists,
+            Self::Person => ErrorReason::Internal, // people cannot be created yet
+        }
+    }
+}
+
+/// One rule that one field of a request breaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Path of the field from the request: `account.billing_address.country`.
+    pub field: String,
+    /// The rule, for the person who reads the error.
+    pub rule: String,
+}
+
+/// Why a call was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Fields of the request break rules; all of them are listed.
+    #[error("{}", summary(.0))]
+    Invalid(Vec<Violation>),
+    /// The page token is not one that this list gave for these filters in this tenant.
+    #[error("page_token was not given out for this list with these filters")]
+    PageToken,
+    /// The request id already belongs to another request.
+    #[error("request_id was used for another request in the last 24 hours")]
+    RequestIdReused,
+    /// There is no such resource, or it is not visible to the caller: the two are the same answer.
+    #[error("no {} {id:?}", noun(.kind))]
+    NotFound {
+        /// What was looked for.
+        kind: Kind,
+        /// Its id.
+        id: String,
+    },
+    /// The id, or a name that must be unique, is taken.
+    #[error("there is already {} {} with the {field} {value:?}", article(.kind), noun(.kind))]
+    AlreadyExists {
+        /// What could not be created or renamed.
+        kind: Kind,
+        /// The field whose value is taken.
+        field: &'static str,
+        /// The value.
+        value: String,
+    },
+    /// The resource has changed since the caller read it.
+    #[error("{} {id:?} has changed since its etag was read", noun(.kind))]
+    EtagMismatch {
+        /// What changed.
+        kind: Kind,
+        /// Its id.
+        id: String,
+    },
+    /// The change lost against others made at the same time, more often than it was worth trying again.
+    #[error("too many others changed the same resources at the same time; nothing was changed")]
+    Conflict,
+    /// The account type is deactivated and cannot be assigned or kept.
+    #[error("account type {id:?} is deactivated: choose an active one, or none")]
+    AccountTypeInactive {
+        /// The account type.
+        id: String,
+    },
+    /// A deactivated account type cannot be the default.
+    #[error("account type {id:?} is deactivated: a default must be active")]
+    DefaultAccountTypeInactive {
+        /// The account type.
+        id: String,
+    },
+    /// The status cannot follow the present one.
+    #[error("an account cannot go from {from} to {to}")]
+    StatusTransition {
+        /// The account.
+        id: String,
+        /// The present status.
+        from: &'static str,
+        /// The status asked for.
+        to: &'static str,
+    },
+    /// The organization would lie too deep.
+    #[error("organization {parent_id:?} is at level {max}, the deepest there is: it cannot have organizations below it", max = crate::organizations::MAX_DEPTH)]
+    OrganizationTooDeep {
+        /// The organization it would lie below.
+        parent_id: String,
+    },
+    /// Nobody the service knows is calling.
+    #[error("{0}")]
+    Unauthenticated(String),
+    /// The caller's roles do not include what the call needs.
+    #[error("the call needs the permission {permission}, which none of the caller's roles has")]
+    PermissionDenied {
+        /// The permission of the call's policy.
+        permission: String,
+    },
+    /// The service, or its share of the database, is busy; the call was not started.
+    #[error("the service is busy; the call was not started")]
+    Overloaded,
+    /// The caller's deadline, or the service's own, has passed.
+    #[error("the call took longer than its deadline")]
+    DeadlineExceeded,
+    /// The database cannot be reached.
+    #[error("the database cannot be reached")]
+    DatabaseUnavailable,
+    /// There is no such call.
+    #[error("the service has no call {0}")]
+    Unimplemented(String),
+    /// The request message is larger than the service accepts.
+    #[error("the request is larger than the service accepts")]
+    RequestTooLarge,
+    /// The request is no message that the call understands.
+    #[error("the request is no message that the call understands")]
+    MalformedRequest,
+    /// A fault of the service itself. The text is for the log.
+    #[error("{0}")]
+    Internal(String),
+    /// A fault that trying the transaction again can mend; `write` turns it into `Conflict` when it gives up.
+    #[error("transaction lost a race")]
+    Retry,
+}
+
+fn noun(kind: &Kind) -> String {
+    kind.noun().replace('_', " ")
+}
+
+fn article(kind: &Kind) -> &'static str {
+    if noun(kind).starts_with(['a', 'o']) { "an" } else { "a" }
+}
+
+fn summary(violations: &[Violation]) -> String {
+    let fields: Vec<_> = violations.iter().map(|violation| format!("{}: {}", violation.field, violation.rule)).collect();
+    format!("{} invalid {}: {}", fields.len(), if fields.len() == 1 { "field" } else { "fields" }, fields.join("; "))
+}
+
+impl Error {
+    /// One field, one rule.
+    pub fn invalid(field: impl Into<String>, rule: impl Into<String>) -> Self {
+        Self::Invalid(vec![Violation { field: field.into(), rule: rule.into() }])
+    }
+
+    /// No such resource.
+    pub fn not_found(kind: Kind, id: &str) -> Self {
+        Self::NotFound { kind, id: id.to_owned() }
+    }
+
+    const fn code(&self) -> Code {
+        match self {
+            Self::Invalid(_) | Self::PageToken | Self::RequestIdReused | Self::MalformedRequest => Code::InvalidArgument,
+            Self::NotFound { .. } => Code::NotFound,
+            Self::AlreadyExists { .. } => Code::AlreadyExists,
+            Self::EtagMismatch { .. } | Self::Conflict | Self::Retry => Code::Aborted,
+            Self::AccountTypeInactive { .. }
+            | Self::DefaultAccountTypeInactive { .. }
+            | Self::StatusTransition { .. }
+            | Self::OrganizationTooDeep { .. } => Code::FailedPrecondition,
+            Self::Unauthenticated(_) => Code::Unauthenticated,
+            Self::PermissionDenied { .. } => Code::PermissionDenied,
+            Self::Overloaded => Code::ResourceExhausted,
+            Self::DeadlineExceeded => Code::DeadlineExceeded,
+            Self::DatabaseUnavailable => Code::Unavailable,
+            Self::Unimplemented(_) => Code::Unimplemented,
+            Self::RequestTooLarge => Code::OutOfRange,
+            Self::Internal(_) => Code::Internal,
+        }
+    }
+
+    const fn reason(&self) -> ErrorReason {
+        match self {
+            Self::Invalid(_) => ErrorReason::InvalidField,
+            Self::PageToken => ErrorReason::InvalidPageToken,
+            Self::RequestIdReused => ErrorReason::RequestIdReused,
+            Self::NotFound { kind, .. } => kind.not_found(),
+            Self::AlreadyExists { kind, .. } => kind.already_exists(),
+            Self::EtagMismatch { .. } => ErrorReason::EtagMismatch,
+            Self::Conflict | Self::Retry => ErrorReason::Conflict,
+            Self::AccountTypeInactive { .. } => ErrorReason::AccountTypeInactive,
+            Self::DefaultAccountTypeInactive { .. } => ErrorReason::DefaultAccountTypeInactive,
+            Self::StatusTransition { .. } => ErrorReason::AccountStatusTransition,
+            Self::OrganizationTooDeep { .. } => ErrorReason::OrganizationTooDeep,
+            Self::Unauthenticated(_) => ErrorReason::Unauthenticated,
+            Self::PermissionDenied { .. } => ErrorReason::PermissionDenied,
+            Self::Overloaded => ErrorReason::Overloaded,
+            Self::DeadlineExceeded => ErrorReason::DeadlineExceeded,
+            Self::DatabaseUnavailable => ErrorReason::DatabaseUnavailable,
+            Self::Unimplemented(_) => ErrorReason::Unimplemented,
+            Self::RequestTooLarge => ErrorReason::RequestTooLarge,
+            Self::MalformedRequest => ErrorReason::MalformedRequest,
+            Self::Internal(_) => ErrorReason::Internal,
+        }
+    }
+
+    /// What a program reads from the error besides its reason.
+    fn metadata(&self) -> HashMap<String, String> {
+        let pairs: Vec<(String, String)> = match self {
+            Self::NotFound { kind, id } | Self::EtagMismatch { kind, id } => vec![(format!("{}_id", kind.noun()), id.clone())],
+            Self::AlreadyExists { kind: Kind::AccountType, field, .. } => vec![("field".into(), (*field).into())],
+            Self::AlreadyExists { field, value, .. } => vec![((*field).into(), value.clone())],
+            Self::AccountTypeInactive { id } | Self::DefaultAccountTypeInactive { id } => {
+                vec![("account_type_id".into(), id.clone())]
+            }
+            Self::StatusTransition { id, from, to } => {
+                vec![("account_id".into(), id.clone()), ("from".into(), (*from).into()), ("to".into(), (*to).into())]
+            }
+            Self::OrganizationTooDeep { parent_id } => vec![("parent_id".into(), parent_id.clone())],
+            Self::PermissionDenied { permission } => vec![("permission".into(), permission.clone())],
+            Self::Invalid(_)
+            | Self::PageToken
+            | Self::RequestIdReused
+            | Self::Conflict
+            | Self::Unauthenticated(_)
+            | Self::Overloaded
+            | Self::DeadlineExceeded
+            | Self::DatabaseUnavailable
+            | Self::Unimplemented(_)
+            | Self::RequestTooLarge
+            | Self::MalformedRequest
+            | Self::Internal(_)
+            | Self::Retry => Vec::new(),
+        };
+        pairs.into_iter().collect()
+    }
+
+    fn details(&self) -> ErrorDetails {
+        let reason = reason_name(self.reason());
+        let mut details = ErrorDetails::with_error_info(reason.clone(), PACKAGE, self.metadata());
+        match self {
+            Self::Invalid(violations) => {
+                for violation in violations {
+                    details.add_bad_request_violation(&violation.field, &violation.rule);
+                }
+            }
+            Self::PageToken => {
+                details.add_bad_request_violation("page_token", self.to_string());
+            }
+            Self::RequestIdReused => {
+                details.add_bad_request_violation("request_id", self.to_string());
+            }
+            Self::NotFound { kind, id } => {
+                details.set_resource_info(resource_type(*kind), id, "", self.to_string());
+            }
+            Self::AlreadyExists { kind, value, .. } => {
+                details.set_resource_info(resource_type(*kind), value, "", self.to_string());
+            }
+            Self::AccountTypeInactive { id } | Self::DefaultAccountTypeInactive { id } => {
+                details.add_precondition_failure_violation(reason, format!("account_type/{id}"), self.to_string());
+            }
+            Self::StatusTransition { id, .. } => {
+                details.add_precondition_failure_violation(reason, format!("account/{id}"), self.to_string());
+            }
+            Self::OrganizationTooDeep { parent_id } => {
+                details.add_precondition_failure_violation(reason, format!("organization/{parent_id}"), self.to_string());
+            }
+            Self::Conflict | Self::Retry => {
+                details.set_retry_info(Some(RETRY_RACE_AFTER));
+            }
+            Self::Overloaded | Self::DatabaseUnavailable => {
+                details.set_retry_info(Some(RETRY_AFTER));
+            }
+            Self::EtagMismatch { .. }
+            | Self::Unauthenticated(_)
+            | Self::PermissionDenied { .. }
+            | Self::DeadlineExceeded
+            | Self::Unimplemented(_)
+            | Self::RequestTooLarge
+            | Self::MalformedRequest
+            | Self::Internal(_) => {}
+        }
+        details
+    }
+}
+
+/// The reason as it stands in `ErrorInfo`: the name of the enum value without its prefix.
+fn reason_name(reason: ErrorReason) -> String {
+    reason.as_str_name().trim_start_matches("ERROR_REASON_").to_owned()
+}
+
+fn resource_type(kind: Kind) -> String {
+    let words = kind.noun().split('_').map(|word| word[..1].to_uppercase() + &word[1..]);
+    format!("{PACKAGE}.{}", words.collect::<String>())
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let message = if let Error::Internal(cause) = &error {
+            tracing::error!(%cause, "internal error");
+            "a fault inside the service; it has been recorded".to_owned()
+        } else {
+            error.to_string()
+        };
+        Self::with_error_details(error.code(), message, error.details())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inner_details_never_reach_a_client() {
+        let status = Status::from(Error::Internal("password authentication failed for user ca at 10.0.0.3".into()));
+        assert_eq!(status.code(), Code::Internal);
+        assert!(!format!("{status:?}").contains("password"), "{status:?}");
+    }
+
+    #[test]
+    fn all_violations_are_listed_and_named_in_the_message() {
+        let status = Status::from(Error::Invalid(vec![
+            Violation { field: "account.display_name".into(), rule: "is required".into() },
+            Violation { field: "page_size".into(), rule: "must not be negative".into() },
+        ]));
+        assert_eq!(status.message(), "2 invalid fields: account.display_name: is required; page_size: must not be negative");
+        let details = status.get_error_details();
+        assert_eq!(details.bad_request().unwrap().field_violations.len(), 2);
+        assert_eq!(details.error_info().unwrap().reason, "INVALID_FIELD");
+        assert_eq!(details.error_info().unwrap().domain, "accounts.v1");
+    }
+}

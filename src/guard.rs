@@ -1,0 +1,250 @@
+//! What stands before every call: room, a deadline, an identity, a permission, and a net for panics.
+//!
+//! One tower layer for the whole server, so that its limits are the server's and not a connection's. Health and reflection
+//! pass it untouched. Errors that tonic itself answers (too large, not decodable, unknown) get their reason here.
+
+use std::{
+    any::Any,
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::FutureExt as _;
+use http::{HeaderMap, Request, Response};
+use http_body::{Frame, SizeHint};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+use tonic::{Code, Status, body::Body};
+use tonic_types::StatusExt as _;
+use tower::{Layer, Service};
+
+use crate::{
+    caller::Identity,
+    error::{Error, Result},
+    policy::Policies,
+    proto::PACKAGE,
+    telemetry,
+};
+
+/// How much, and how long, the service works at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Calls under way on all connections together; further ones are refused.
+    pub calls: usize,
+    /// Time a call has when its caller sets no deadline.
+    pub default_deadline: Duration,
+    /// Time a call has at most.
+    pub max_deadline: Duration,
+}
+
+/// The layer that guards every call; see [`Guard`].
+#[derive(Debug, Clone)]
+pub struct GuardLayer(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    policies: Policies,
+    identity: Identity,
+    limits: Limits,
+    room: Arc<Semaphore>,
+    under_way: TaskTracker,
+}
+
+impl GuardLayer {
+    /// A guard that knows the calls and who may make them.
+    pub fn new(policies: Policies, identity: Identity, limits: Limits) -> Self {
+        let room = Arc::new(Semaphore::new(limits.calls));
+        Self(Arc::new(Shared { policies, identity, limits, room, under_way: TaskTracker::new() }))
+    }
+
+    /// Waits until no call is under way.
+    pub async fn idle(&self) {
+        self.0.under_way.close();
+        self.0.under_way.wait().await;
+    }
+}
+
+impl<S> Layer<S> for GuardLayer {
+    type Service = Guard<S>;
+
+    fn layer(&self, inner: S) -> Guard<S> {
+        Guard { inner, shared: Arc::clone(&self.0) }
+    }
+}
+
+/// A service whose calls are guarded.
+#[derive(Debug, Clone)]
+pub struct Guard<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S, B> Service<Request<B>> for Guard<S>
+where
+    S: Service<Request<B>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // The clone that was polled ready must make the call; the fresh one waits for its turn.
+        let fresh = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, fresh);
+        if !is_ours(request.uri().path()) {
+            let mut inner = inner;
+            return Box::pin(async move { inner.call(request).await.map(explain) });
+        }
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move { shared.answer(inner, request).await })
+    }
+}
+
+impl Shared {
+    async fn answer<S, B>(&self, mut inner: S, mut request: Request<B>) -> Result<Response<Body>, S::Error>
+    where
+        S: Service<Request<B>, Response = Response<Body>>,
+    {
+        let admitted = self.admit(&mut request);
+        let (deadline, held) = match admitted {
+            Ok(admitted) => admitted,
+            Err(error) => return Ok(Status::from(error).into_http()),
+        };
+        let call = AssertUnwindSafe(timeout_at(deadline, inner.call(request))).catch_unwind();
+        match call.await {
+            Ok(Ok(response)) => Ok(explain(response?).map(|body| Body::new(Held { body, _held: held }))),
+            Ok(Err(_)) => Ok(Status::from(Error::DeadlineExceeded).into_http()),
+            Err(panic) => Ok(Status::from(Error::Internal(format!("panic: {}", message(&*panic)))).into_http()),
+        }
+    }
+
+    /// Finds out who calls, whether they may, and until when, and takes one place of the room.
+    fn admit<B>(&self, request: &mut Request<B>) -> Result<(Instant, Place)> {
+        let path = request.uri().path();
+        let policy = self.policies.get(path).ok_or_else(|| Error::Unimplemented(path.trim_start_matches('/').to_owned()))?;
+        let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Error::Overloaded)?;
+        let limit = asked_for(request.headers())?.unwrap_or(self.limits.default_deadline).min(self.limits.max_deadline);
+        let deadline = Instant::now() + limit;
+        let caller = self.identity.caller(request.headers(), policy, deadline)?;
+        telemetry::set_tenant(caller.tenant.as_str());
+        request.extensions_mut().insert(caller);
+        Ok((deadline, Place { _room: room, _under_way: self.under_way.token() }))
+    }
+}
+
+fn is_ours(path: &str) -> bool {
+    path.strip_prefix('/').and_then(|path| path.strip_prefix(PACKAGE)).is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// The `grpc-timeout` of the request: at most eight digits and a unit (gRPC over HTTP/2).
+fn asked_for(headers: &HeaderMap) -> Result<Option<Duration>> {
+    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+    let parse = || {
+        let (digits, unit) = value.to_str().ok()?.split_at_checked(value.len().checked_sub(1)?)?;
+        let amount = digits.parse().ok().filter(|_| digits.len() <= 8 && digits.bytes().all(|b| b.is_ascii_digit()))?;
+        Some(match unit {
+            "H" => Duration::from_secs(amount * 3600),
+            "M" => Duration::from_secs(amount * 60),
+            "S" => Duration::from_secs(amount),
+            "m" => Duration::from_millis(amount),
+            "u" => Duration::from_micros(amount),
+            "n" => Duration::from_nanos(amount),
+            _ => return None,
+        })
+    };
+    parse().map(Some).ok_or_else(|| Error::invalid("grpc-timeout", "must be up to eight digits and one of H M S m u n"))
+}
+
+/// Gives an error that carries no details, because tonic answered it, the reason that the contract promises.
+fn explain(response: Response<Body>) -> Response<Body> {
+    let headers = response.headers();
+    if headers.get("grpc-status").is_none_or(|code| code == "0") || headers.contains_key("grpc-status-details-bin") {
+        return response;
+    }
+    let Some(status) = Status::from_header_map(headers) else { return response };
+    let error = match status.code() {
+        Code::OutOfRange => Error::RequestTooLarge,
+        Code::Internal if status.message().starts_with("failed to decode") => Error::MalformedRequest,
+        Code::Unimplemented => Error::Unimplemented(String::new()),
+        _ => return response,
+    };
+    let details = Status::from(error).get_error_details();
+    let code = if status.code() == Code::Internal { Code::InvalidArgument } else { status.code() };
+    Status::with_error_details(code, status.message(), details).into_http()
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// A place in the room, given back when the answer has been sent.
+struct Place {
+    _room: OwnedSemaphorePermit,
+    _under_way: TaskTrackerToken,
+}
+
+/// The body of an answer, which holds the call's place until it is through.
+struct Held {
+    body: Body,
+    _held: Place,
+}
+
+impl http_body::Body for Held {
+    type Data = <Body as http_body::Body>::Data;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_timeouts() {
+        let parse = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", value.parse().unwrap());
+            asked_for(&headers).ok().flatten()
+        };
+        for (value, limit) in [
+            ("1S", Some(Duration::from_secs(1))),
+            ("250m", Some(Duration::from_millis(250))),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            ("100000000S", None),
+            ("S", None),
+            ("", None),
+            ("1", None),
+            ("-1S", None),
+            ("+1S", None),
+            ("1s", None),
+            ("1é", None),
+        ] {
+            assert_eq!(parse(value), limit, "{value:?}");
+        }
+        assert_eq!(asked_for(&HeaderMap::new()).unwrap(), None);
+    }
+}

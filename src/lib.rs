@@ -1,0 +1,30 @@
+//! Customer Accounts: a multi-tenant gRPC service for the accounts of B2B customers and the people on them.
+//!
+//! The map, in the direction of dependencies: `main` and `server` use the slices, slices use what stands above them here.
+//! `docs/ARCHITECTURE.md` walks one request through it.
+
+pub mod proto;
+pub mod schema;
+
+pub mod error;
+pub mod id;
+pub mod validate;
+
+pub mod caller;
+pub mod mask;
+pub mod page;
+pub mod policy;
+pub mod search;
+pub mod wire;
+
+pub mod db;
+
+pub mod account_types;
+pub mod accounts;
+pub mod organizations;
+
+pub mod config;
+pub mod guard;
+pub mod seed;
+pub mod server;
+pub mod telemetry;

@@ -1,0 +1,209 @@
+//! Parses the command line, starts telemetry and runs the command.
+
+use std::{error::Error, net::SocketAddr, process::ExitCode, time::Duration};
+
+use clap::Parser as _;
+use customer_accounts::{
+    config::{Cli, Command, Config},
+    db::{Db, Manager, migrate},
+    seed,
+    server::{self, READINESS},
+    telemetry::{self, Telemetry},
+};
+use tokio::{net::TcpListener, runtime, signal, time::timeout};
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+/// How long a command waits for a running service to answer.
+const ANSWER: Duration = Duration::from_secs(3);
+/// How long work that blocks may hold up the end of the process.
+const FAREWELL: Duration = Duration::from_secs(6);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let options = telemetry::Options { log: cli.config.log.clone(), log_format: cli.config.log_format };
+    let (runtime, telemetry) = match start(&options) {
+        Ok(started) => started,
+        Err(error) => return fail(&*error),
+    };
+    let outcome = runtime.block_on(run(cli.command.unwrap_or(Command::Serve), &cli.config));
+    runtime.shutdown_timeout(FAREWELL);
+    telemetry.shutdown();
+    outcome.map_or_else(|error| fail(&*error), |()| ExitCode::SUCCESS)
+}
+
+fn start(options: &telemetry::Options) -> Result<(runtime::Runtime, Telemetry), Box<dyn Error>> {
+    let telemetry = telemetry::start(options)?;
+    Ok((runtime::Builder::new_multi_thread().enable_all().build()?, telemetry))
+}
+
+fn fail(error: &dyn Error) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
+}
+
+async fn run(command: Command, config: &Config) -> Outcome {
+    match command {
+        Command::Serve => serve(config).await,
+        Command::Migrate { revert } => {
+            let database = Database::open(config).await?;
+            let direction = revert.map_or(migrate::Direction::Up, migrate::Direction::Down);
+            let versions = migrate::run(&database.migrator, direction).await?;
+            let done = if revert.is_some() { "reverted" } else { "applied" };
+            println!("{done}: {}", if versions.is_empty() { "nothing".to_owned() } else { versions.join(", ") });
+            database.close().await;
+            Ok(())
+        }
+        Command::Check => {
+            let database = Database::open(config).await?;
+            let verified = database.db.verify().await;
+            database.close().await;
+            verified?;
+            println!("configuration and database are fine");
+            Ok(())
+        }
+        Command::Healthcheck => healthcheck(config.listen).await,
+        Command::Seed => {
+            let seeded = seed::seed(connect(config.listen).await?).await?;
+            println!("tenant demo: {} resources created, {} were there already", seeded.created, seeded.kept);
+            Ok(())
+        }
+    }
+}
+
+async fn serve(config: &Config) -> Outcome {
+    // From here on a signal ends the service in order, also while it starts.
+    let stop = stop_signal()?;
+    if !config.listen.ip().is_loopback() {
+        return Err(server::ServeError::NotLoopback(config.listen).into());
+    }
+    let listener = TcpListener::bind(config.listen).await.map_err(|error| format!("--listen {}: {error}", config.listen))?;
+    let database = Database::open(config).await?;
+    if config.migrate || database.is_embedded() {
+        let versions = migrate::run(&database.migrator, migrate::Direction::Up).await?;
+        if !versions.is_empty() {
+            tracing::info!(?versions, "database migrated");
+        }
+    }
+    database.db.verify().await?;
+    let observed = database.db.clone();
+    telemetry::observe_pool(move || observed.state());
+    welcome(listener.local_addr()?, &database, config);
+    let served = server::serve(listener, database.db.clone(), config, stop).await;
+    database.close().await;
+    Ok(served?)
+}
+
+/// Tells a person at a terminal what runs and what to try next.
+fn welcome(address: SocketAddr, database: &Database, config: &Config) {
+    let store = if database.is_embedded() {
+        format!("embedded PostgreSQL in {}", config.data_dir.display())
+    } else {
+        "PostgreSQL of DATABASE_URL".to_owned()
+    };
+    println!(
+        "customer-accounts {} serves on {address}, {store}\n\
+         Without credentials configured every caller is believed: tenant `demo`, role `admin` unless the request says else.\n\
+         Try, from another terminal:\n  \
+         customer-accounts seed        (or: cargo run -- seed)\n  \
+         grpcurl -plaintext {address} list\n  \
+         grpcurl -plaintext -d '{{\"query\": \"acme\"}}' {address} accounts.v1.AccountService/ListAccounts",
+        env!("CARGO_PKG_VERSION"),
+    );
+}
+
+/// The database of the configuration: a server elsewhere, or the embedded one, which runs as long as this lives.
+struct Database {
+    db: Db,
+    migrator: Manager,
+    #[cfg(feature = "embedded")]
+    embedded: Option<customer_accounts::db::embedded::Embedded>,
+}
+
+impl Database {
+    async fn open(config: &Config) -> Result<Self, Box<dyn Error>> {
+        let role = (!config.database_role.is_empty()).then(|| config.database_role.clone());
+        let Some(url) = &config.database_url else { return Self::open_embedded(config, role).await };
+        let parse = |option: &str, url: &str| {
+            let parsed: Result<tokio_postgres::Config, _> = url.parse();
+            parsed.map_err(|error| format!("{option}: {error}; it takes postgres://user:password@host:port/database"))
+        };
+        let login = parse("DATABASE_URL", url)?;
+        let migrator = match &config.migration_database_url {
+            Some(url) => parse("--migration-database-url", url)?,
+            None => login.clone(),
+        };
+        Ok(Self {
+            db: Db::new(Manager::new(login, role), config.pool_size, config.pool_wait, Some(config.pool_max_lifetime)),
+            migrator: Manager::new(migrator, None),
+            #[cfg(feature = "embedded")]
+            embedded: None,
+        })
+    }
+
+    #[cfg(feature = "embedded")]
+    async fn open_embedded(config: &Config, role: Option<String>) -> Result<Self, Box<dyn Error>> {
+        let embedded = customer_accounts::db::embedded::Embedded::start(&config.data_dir).await?;
+        let login = embedded.config();
+        Ok(Self {
+            db: Db::new(Manager::new(login.clone(), role), 1, config.pool_wait, None),
+            migrator: Manager::new(login, None),
+            embedded: Some(embedded),
+        })
+    }
+
+    #[cfg(not(feature = "embedded"))]
+    async fn open_embedded(_: &Config, _: Option<String>) -> Result<Self, Box<dyn Error>> {
+        Err("DATABASE_URL is not set, and this build has no embedded PostgreSQL (cargo feature `embedded`)".into())
+    }
+
+    const fn is_embedded(&self) -> bool {
+        #[cfg(feature = "embedded")]
+        return self.embedded.is_some();
+        #[cfg(not(feature = "embedded"))]
+        return false;
+    }
+
+    async fn close(self) {
+        drop(self.db);
+        #[cfg(feature = "embedded")]
+        if let Some(embedded) = self.embedded {
+            embedded.stop().await;
+        }
+    }
+}
+
+/// Completes at SIGTERM or SIGINT (Ctrl-C where there are no such signals).
+fn stop_signal() -> Result<impl Future<Output = ()> + Send, std::io::Error> {
+    #[cfg(unix)]
+    {
+        let mut terminate = signal::unix::signal(signal::unix::SignalKind::terminate())?;
+        let mut interrupt = signal::unix::signal(signal::unix::SignalKind::interrupt())?;
+        Ok(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
+    }
+    #[cfg(not(unix))]
+    Ok(async {
+        let _ = signal::ctrl_c().await;
+    })
+}
+
+async fn connect(address: SocketAddr) -> Result<Channel, String> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
+    endpoint.connect_timeout(ANSWER).connect().await.map_err(|_| format!("no service answers on {address} (--listen)"))
+}
+
+async fn healthcheck(address: SocketAddr) -> Outcome {
+    let mut client = HealthClient::new(connect(address).await?);
+    let check = client.check(HealthCheckRequest { service: READINESS.to_owned() });
+    let answer = timeout(ANSWER, check).await.map_err(|_| format!("{address} does not answer within {ANSWER:?}"))??;
+    let status = answer.into_inner().status();
+    println!("{READINESS}: {}", status.as_str_name());
+    if status == ServingStatus::Serving { Ok(()) } else { Err("not ready".into()) }
+}

@@ -1,0 +1,179 @@
+//! Pages of lists (AIP-158): a bounded size and a token that continues behind the last row seen.
+//!
+//! Lists are read by keyset: a page starts behind a (key, id) pair of an index, so that the ten-thousandth page costs what
+//! the first does, and rows that come or go do not shift the others.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::{DateTime, Utc};
+use prost::Message;
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    caller::Caller,
+    error::{Error, Result},
+    validate::Violations,
+};
+
+const DEFAULT_SIZE: i32 = 50;
+const MAX_SIZE: i32 = 1000;
+/// Bytes of the hash in a token that bind it to tenant, call and filters.
+const BINDING: usize = 12;
+
+/// A list request; implemented by build.rs for every message with `page_size` and `page_token`.
+pub trait Paged: Message {
+    /// Takes `page_size` and `page_token` out; what stays is what a token is bound to.
+    fn take_page(&mut self) -> (i32, String);
+    /// The number of the order asked for.
+    fn order_by(&self) -> i32;
+}
+
+/// The order of a list; the `order_by` enums of all lists have the same values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// By name without case (and, where the slice says so, accents).
+    Name,
+    /// The same, backwards.
+    NameDesc,
+    /// Oldest first.
+    Created,
+    /// Newest first.
+    CreatedDesc,
+}
+
+impl Order {
+    /// The order that a list request asks for; by name if it asks for none.
+    pub fn parse(violations: &mut Violations, order_by: i32) -> Self {
+        match order_by {
+            0 | 1 => Self::Name,
+            2 => Self::NameDesc,
+            3 => Self::Created,
+            4 => Self::CreatedDesc,
+            unknown => {
+                violations.add("order_by", format!("has no value {unknown}"));
+                Self::Name
+            }
+        }
+    }
+
+    const fn by_name(self) -> bool {
+        matches!(self, Self::Name | Self::NameDesc)
+    }
+}
+
+/// Orders a boxed query by name or creation and starts it behind the page's last row: `(key, id) > (…, …)`, which is a
+/// range of the index over tenant, key and id.
+macro_rules! keyset {
+    ($query:expr, $page:expr, $table:ident ($name:ident, $id:ident)) => {{
+        use diesel::{
+            IntoSql as _,
+            sql_types::{Record, Text, Timestamptz},
+        };
+        use $crate::page::Order;
+        let (query, page) = ($query, $page);
+        let name = || ($table::$name, $table::$id).into_sql::<Record<(Text, Text)>>();
+        let created = || ($table::create_time, $table::$id).into_sql::<Record<(Timestamptz, Text)>>();
+        let query = match (page.order(), page.after_name()) {
+            (Order::Name, Some(after)) => query.filter(name().gt(after)),
+            (Order::NameDesc, Some(after)) => query.filter(name().lt(after)),
+            _ => query,
+        };
+        let query = match (page.order(), page.after_time()?) {
+            (Order::Created, Some(after)) => query.filter(created().gt(after)),
+            (Order::CreatedDesc, Some(after)) => query.filter(created().lt(after)),
+            _ => query,
+        };
+        let query = query.limit(page.limit());
+        match page.order() {
+            Order::Name => query.order(($table::$name, $table::$id)),
+            Order::NameDesc => query.order(($table::$name.desc(), $table::$id.desc())),
+            Order::Created => query.order(($table::create_time, $table::$id)),
+            Order::CreatedDesc => query.order(($table::create_time.desc(), $table::$id.desc())),
+        }
+    }};
+}
+pub(crate) use keyset;
+
+/// The page asked for.
+#[derive(Debug)]
+pub struct Page {
+    size: i64,
+    order: Order,
+    after: Option<(String, String)>,
+    binding: [u8; BINDING],
+}
+
+impl Page {
+    /// Takes the page out of a list request. A token that was made for another tenant, call, filter or order is refused.
+    pub fn take<R: Paged>(violations: &mut Violations, caller: &Caller, request: &mut R) -> Result<Self> {
+        let (size, token) = request.take_page();
+        if size < 0 {
+            violations.add("page_size", "must not be negative");
+        }
+        let size = if size == 0 { DEFAULT_SIZE } else { size.min(MAX_SIZE) };
+        let order = Order::parse(violations, request.order_by());
+        let binding = binding(caller, request);
+        let after = if token.is_empty() { None } else { Some(decode(&token, &binding)?) };
+        Ok(Self { size: size.into(), order, after, binding })
+    }
+
+    /// The order of the list.
+    pub const fn order(&self) -> Order {
+        self.order
+    }
+
+    /// How many rows to read: one more than the page holds, which tells whether there is a next page.
+    pub const fn limit(&self) -> i64 {
+        self.size + 1
+    }
+
+    /// The name and id behind which a list ordered by name starts.
+    pub fn after_name(&self) -> Option<(String, String)> {
+        self.after.clone().filter(|_| self.order.by_name())
+    }
+
+    /// The time and id behind which a list ordered by creation starts.
+    pub fn after_time(&self) -> Result<Option<(DateTime<Utc>, String)>> {
+        let Some((key, id)) = self.after.as_ref().filter(|_| !self.order.by_name()) else { return Ok(None) };
+        let time = key.parse().ok().and_then(DateTime::from_timestamp_micros).ok_or(Error::PageToken)?;
+        Ok(Some((time, id.clone())))
+    }
+
+    /// Cuts `rows`, read with `limit`, down to the page and makes the token of the next one: empty on the last page.
+    /// `key` tells name, creation and id of a row, by which the list is ordered.
+    pub fn cut<'r, T>(&self, rows: &'r mut Vec<T>, key: impl Fn(&'r T) -> (&'r str, DateTime<Utc>, &'r str)) -> String {
+        let size = usize::try_from(self.size).unwrap_or(usize::MAX);
+        if rows.len() <= size {
+            return String::new();
+        }
+        rows.truncate(size);
+        rows.last().map_or_else(String::new, |row| {
+            let (name, created, id) = key(row);
+            // To the microsecond that PostgreSQL keeps.
+            let created = created.timestamp_micros().to_string();
+            encode(&self.binding, if self.order.by_name() { name } else { &created }, id)
+        })
+    }
+}
+
+fn binding<R: Paged>(caller: &Caller, filters: &R) -> [u8; BINDING] {
+    let mut hash = Sha256::new();
+    hash.update(caller.tenant.as_str());
+    hash.update([0]);
+    hash.update(caller.method.as_bytes());
+    hash.update([0]);
+    hash.update(filters.encode_to_vec());
+    let mut binding = [0; BINDING];
+    binding.copy_from_slice(&hash.finalize()[..BINDING]);
+    binding
+}
+
+fn encode(binding: &[u8], key: &str, id: &str) -> String {
+    URL_SAFE_NO_PAD.encode([binding, key.as_bytes(), &[0], id.as_bytes()].concat())
+}
+
+fn decode(token: &str, binding: &[u8]) -> Result<(String, String)> {
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| Error::PageToken)?;
+    let rest = bytes.strip_prefix(binding).ok_or(Error::PageToken)?;
+    let (key, id) = std::str::from_utf8(rest).ok().and_then(|text| text.split_once('\0')).ok_or(Error::PageToken)?;
+    Ok((key.to_owned(), id.to_owned()))
+}

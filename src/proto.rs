@@ -1,0 +1,22 @@
+//! The contract as Rust: messages, clients and servers of `proto/accounts/v1`, and the descriptors behind them.
+
+#![expect(missing_docs, clippy::all, clippy::pedantic, reason = "generated from proto/, where every item is commented")]
+
+use std::sync::LazyLock;
+
+use prost_reflect::DescriptorPool;
+
+tonic::include_proto!("accounts.v1");
+
+include!(concat!(env!("OUT_DIR"), "/shapes.rs"));
+
+/// The encoded descriptor set: the services, their imports and the custom method options.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The package all services live in; also the domain of `google.rpc.ErrorInfo`.
+pub const PACKAGE: &str = "accounts.v1";
+
+/// The descriptors, decoded once.
+#[expect(clippy::expect_used, reason = "the bytes are made by build.rs and every test run decodes them")]
+pub static POOL: LazyLock<DescriptorPool> =
+    LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS).expect("build.rs writes a valid descriptor set"));

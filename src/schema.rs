@@ -1,0 +1,120 @@
+// Generated from the migrations: `UPDATE_SCHEMA=1 cargo test schema` writes it anew, the same test fails when it differs.
+
+diesel::table! {
+    account_types (tenant_id, account_type_id) {
+        tenant_id -> Text,
+        account_type_id -> Text,
+        display_name -> Text,
+        name_key -> Text,
+        description -> Text,
+        is_default -> Bool,
+        active -> Bool,
+        revision -> Int8,
+        create_time -> Timestamptz,
+        update_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    account_words (tenant_id, account_id, word) {
+        tenant_id -> Text,
+        account_id -> Text,
+        word -> Text,
+    }
+}
+
+diesel::table! {
+    accounts (tenant_id, account_id) {
+        tenant_id -> Text,
+        account_id -> Text,
+        display_name -> Text,
+        sort_key -> Text,
+        description -> Text,
+        organization_id -> Text,
+        account_type_id -> Nullable<Text>,
+        status -> Text,
+        status_reason -> Text,
+        primary_contact -> Nullable<Jsonb>,
+        billing_address -> Nullable<Jsonb>,
+        shipping_address -> Nullable<Jsonb>,
+        postal_address -> Nullable<Jsonb>,
+        official_address -> Nullable<Jsonb>,
+        billing_details -> Text,
+        preferences -> Nullable<Jsonb>,
+        is_primary -> Bool,
+        comment -> Text,
+        metadata -> Jsonb,
+        revision -> Int8,
+        create_time -> Timestamptz,
+        update_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    activities (tenant_id, activity_id) {
+        tenant_id -> Text,
+        activity_id -> Text,
+        transaction_id -> Int8,
+        ordinal -> Int4,
+        create_time -> Timestamptz,
+        actor -> Text,
+        method -> Text,
+        request_id -> Nullable<Text>,
+        action -> Text,
+        resource_type -> Text,
+        resource_id -> Text,
+        account_id -> Nullable<Text>,
+        changes -> Jsonb,
+    }
+}
+
+diesel::table! {
+    organization_ancestors (tenant_id, organization_id, ancestor_id) {
+        tenant_id -> Text,
+        organization_id -> Text,
+        ancestor_id -> Text,
+        distance -> Int4,
+    }
+}
+
+diesel::table! {
+    organization_words (tenant_id, organization_id, word) {
+        tenant_id -> Text,
+        organization_id -> Text,
+        word -> Text,
+    }
+}
+
+diesel::table! {
+    organizations (tenant_id, organization_id) {
+        tenant_id -> Text,
+        organization_id -> Text,
+        display_name -> Text,
+        sort_key -> Text,
+        parent_id -> Nullable<Text>,
+        revision -> Int8,
+        create_time -> Timestamptz,
+        update_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    requests (tenant_id, request_id) {
+        tenant_id -> Text,
+        request_id -> Text,
+        fingerprint -> Bytea,
+        response -> Nullable<Bytea>,
+        create_time -> Timestamptz,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(
+    account_types,
+    account_words,
+    accounts,
+    activities,
+    organization_ancestors,
+    organization_words,
+    organizations,
+    requests,
+);

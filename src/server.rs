@@ -1,0 +1,179 @@
+//! The server on one screen: every service, layer and limit, health, and how it ends.
+
+use std::{collections::BTreeSet, future::Future, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    service::Routes,
+    transport::{Server, server::TcpIncoming},
+};
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic_reflection::server::Builder as Reflection;
+
+use crate::{
+    account_types, accounts,
+    caller::Identity,
+    config::Config,
+    db::Db,
+    guard::{GuardLayer, Limits},
+    organizations,
+    policy::{Policies, PolicyError},
+    proto::{
+        DESCRIPTORS, account_service_server::AccountServiceServer, account_type_service_server::AccountTypeServiceServer,
+        organization_service_server::OrganizationServiceServer,
+    },
+    telemetry::RpcLayer,
+};
+
+/// Health name of the process alone: it serves as long as it runs.
+pub const LIVENESS: &str = "liveness";
+/// Health name of the process with its database.
+pub const READINESS: &str = "readiness";
+
+/// Streams that a peer may make the server reset before its connection is closed (a rapid-reset flood).
+const LOCAL_RESETS: usize = 1024;
+/// How long a silent connection is left alone before it is asked whether its peer is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// How often the database is asked whether it is there, and how long it has to answer.
+const PROBE: Duration = Duration::from_secs(1);
+/// Unanswered probes in a row that end readiness, and answered ones that bring it back.
+const HYSTERESIS: u32 = 2;
+/// Time for the last answers to leave the machine once no call is under way.
+const FLUSH: Duration = Duration::from_millis(100);
+
+/// Why the service did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Development identity is for this machine only.
+    #[error(
+        "--listen {0}: without credentials configured the service believes whatever a request says about its caller, \
+         so it serves on loopback addresses only, such as 127.0.0.1:50051"
+    )]
+    NotLoopback(std::net::SocketAddr),
+    /// A call without a policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The reflection service refuses the descriptors.
+    #[error("reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The address cannot be used.
+    #[error("--listen: {0}")]
+    Listen(#[from] std::io::Error),
+    /// The transport ended.
+    #[error("transport: {0}")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// Serves on `listener` until `stop` completes, then drains and returns, at the latest when the shutdown deadline has passed.
+pub async fn serve(listener: TcpListener, db: Db, config: &Config, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
+    let address = listener.local_addr()?;
+    if !address.ip().is_loopback() {
+        return Err(ServeError::NotLoopback(address));
+    }
+    let policies = Policies::read()?;
+    let paths = paths(&policies);
+    let names = health_names(&policies);
+    let limits =
+        Limits { calls: config.max_calls, default_deadline: config.default_deadline, max_deadline: config.max_deadline };
+    let guard = GuardLayer::new(policies, Identity::Development, limits);
+
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let mut routes = Routes::new(health_service);
+    let size = config.max_message_bytes;
+    macro_rules! add {
+        ($server:ident, $service:expr) => {
+            routes = routes.add_service($server::new($service).max_decoding_message_size(size).max_encoding_message_size(size));
+        };
+    }
+    add!(AccountServiceServer, accounts::Service { db: db.clone() });
+    add!(AccountTypeServiceServer, account_types::Service { db: db.clone() });
+    add!(OrganizationServiceServer, organizations::Service { db: db.clone() });
+    if config.reflection {
+        routes = routes.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
+    }
+
+    let draining = CancellationToken::new();
+    let server = Server::builder()
+        .layer(RpcLayer::new(paths))
+        .layer(guard.clone())
+        .max_concurrent_streams(config.max_streams)
+        .http2_max_local_error_reset_streams(Some(LOCAL_RESETS))
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE)),
+            draining.clone().cancelled_owned(),
+        );
+    // Whatever a peer does, this ends: an open health watch or an idle connection keeps the transport alive, not us.
+    let ending = async {
+        tokio::select! {
+            () = stop => {}
+            () = probe(&health, &db, &names) => {}
+        }
+        tracing::info!("shutting down");
+        let drained = async {
+            report(&health, &names, ServingStatus::NotServing).await;
+            sleep(config.shutdown_delay).await;
+            draining.cancel();
+            guard.idle().await;
+            sleep(FLUSH).await;
+        };
+        if timeout(config.shutdown_deadline, drained).await.is_err() {
+            tracing::warn!("the shutdown deadline has passed with calls under way");
+        }
+    };
+    tokio::select! {
+        ended = server => Ok(ended?),
+        () = ending => Ok(()),
+    }
+}
+
+fn reflection() -> Reflection<'static> {
+    Reflection::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// All calls that telemetry counts by name.
+fn paths(policies: &Policies) -> Vec<String> {
+    let health = ["Check", "Watch"].map(|method| format!("grpc.health.v1.Health/{method}"));
+    let reflection = ["v1", "v1alpha"].map(|version| format!("grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"));
+    policies.iter().map(|policy| policy.method.to_owned()).chain(health).chain(reflection).collect()
+}
+
+/// The names whose health follows the database: every service, the server as a whole (the empty name), and readiness.
+fn health_names(policies: &Policies) -> BTreeSet<&'static str> {
+    let services = policies.iter().filter_map(|policy| policy.method.split('/').next());
+    services.chain(["", READINESS]).collect()
+}
+
+/// Keeps the health up to date, for ever. A single missed answer is no news, and a full pool is no missing database.
+async fn probe(health: &HealthReporter, db: &Db, names: &BTreeSet<&'static str>) {
+    health.set_service_status(LIVENESS, ServingStatus::Serving).await;
+    report(health, names, ServingStatus::Serving).await;
+    let (mut ready, mut against) = (true, 0);
+    let mut ticks = interval(PROBE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let answered = db.ping(PROBE).await.is_ok();
+        against = if answered == ready { 0 } else { against + 1 };
+        if against == HYSTERESIS {
+            (ready, against) = (answered, 0);
+            tracing::warn!(ready, "readiness changed: the database {}", if ready { "answers again" } else { "does not answer" });
+            report(health, names, if ready { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
+        }
+    }
+}
+
+async fn report(health: &HealthReporter, names: &BTreeSet<&'static str>, status: ServingStatus) {
+    for name in names {
+        health.set_service_status(name, status).await;
+    }
+}

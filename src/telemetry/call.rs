@@ -1,0 +1,264 @@
+//! One call under way: what is known of it, and what is recorded when it ends.
+//!
+//! While a task works on a call, the call is the thread's current one. Log lines and tenants find it there, without a
+//! `tracing` span for each call, which would cost more than the rest of this module.
+
+use std::{
+    cell::Cell,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Instant,
+};
+
+use opentelemetry::{
+    Context, ContextGuard, KeyValue,
+    metrics::Histogram,
+    trace::{SpanId, Status, TraceContextExt as _, TraceId},
+};
+use tonic::Code;
+
+thread_local! {
+    static CURRENT: Cell<Option<Box<Call>>> = const { Cell::new(None) };
+}
+
+/// Names the tenant of the call that this thread is working on, once the caller is known; log lines and the span then
+/// carry it. `tenant` must be a checked tenant id (`[A-Za-z0-9_-]`), for it is written as it is. Does nothing outside a call.
+pub fn set_tenant(tenant: &str) {
+    swap(|current| {
+        if let Some(call) = current {
+            call.tenant = Some(tenant.into());
+        }
+    });
+}
+
+/// Shows the call that this thread is working on, if there is one.
+pub(super) fn with_current(show: impl FnOnce(&Call) -> std::fmt::Result) -> std::fmt::Result {
+    swap(|current| current.as_deref().map_or(Ok(()), show)).unwrap_or(Ok(()))
+}
+
+/// Works on the thread's current call in place; `None` only while the thread is being torn down.
+fn swap<T>(work: impl FnOnce(&mut Option<Box<Call>>) -> T) -> Option<T> {
+    CURRENT
+        .try_with(|current| {
+            let mut call = current.take();
+            let result = work(&mut call);
+            current.set(call);
+            result
+        })
+        .ok()
+}
+
+/// A method that calls are counted under, with its attributes made once.
+#[derive(Debug)]
+pub(super) struct Method {
+    /// `accounts.v1.AccountService/GetAccount`
+    name: Arc<str>,
+    /// `rpc.system`, `rpc.service`, `rpc.method`
+    attributes: [KeyValue; 3],
+    /// By status code, made when the code first occurs.
+    by_code: [OnceLock<[KeyValue; 4]>; CODES.len()],
+}
+
+impl Method {
+    /// `path` is `package.Service/Method`; without a slash it names both service and method.
+    pub(super) fn new(path: &str) -> Self {
+        let (service, method) = path.split_once('/').unwrap_or((path, path));
+        // Reference-counted, so that copies of the attributes allocate nothing.
+        let attributes = [
+            KeyValue::new("rpc.system", "grpc"),
+            KeyValue::new("rpc.service", Arc::<str>::from(service)),
+            KeyValue::new("rpc.method", Arc::<str>::from(method)),
+        ];
+        Self { name: path.into(), attributes, by_code: Default::default() }
+    }
+
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// What a span of this method starts with.
+    pub(super) fn attributes(&self) -> [KeyValue; 3] {
+        self.attributes.clone()
+    }
+
+    fn measured(&self, code: Code) -> &[KeyValue] {
+        let made = self.by_code.get(code as usize).map(|slot| {
+            slot.get_or_init(|| {
+                let [system, service, method] = self.attributes();
+                [system, service, method, status_code(code)]
+            })
+        });
+        made.map_or(&[], |attributes| attributes.as_slice())
+    }
+}
+
+fn status_code(code: Code) -> KeyValue {
+    KeyValue::new("rpc.grpc.status_code", i64::from(code as i32))
+}
+
+/// Where calls are counted.
+#[derive(Debug)]
+pub(super) struct Meters {
+    /// Seconds; `None` when metrics are off.
+    pub(super) duration: Option<Histogram<f64>>,
+    pub(super) in_flight: AtomicI64,
+}
+
+/// What is known of one call.
+#[derive(Debug)]
+pub(super) struct Call {
+    method: Arc<Method>,
+    meters: Arc<Meters>,
+    started: Instant,
+    /// The call's span; `None` when traces are off.
+    context: Option<Context>,
+    trace: Option<(TraceId, SpanId)>,
+    tenant: Option<Box<str>>,
+}
+
+impl Call {
+    pub(super) fn method(&self) -> &Method {
+        &self.method
+    }
+
+    pub(super) fn tenant(&self) -> Option<&str> {
+        self.tenant.as_deref()
+    }
+
+    /// The call's span; when traces are off, the caller's.
+    pub(super) fn trace(&self) -> Option<(TraceId, SpanId)> {
+        self.trace
+    }
+
+    /// Takes the duration, ends the span, and returns the milliseconds that the call took.
+    fn end(&self, code: Code) -> f64 {
+        let took = self.started.elapsed();
+        self.meters.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if let Some(duration) = &self.meters.duration {
+            duration.record(took.as_secs_f64(), self.method.measured(code));
+        }
+        if let Some(span) = self.context.as_ref().map(|context| context.span())
+            && span.is_recording()
+        {
+            span.set_attribute(status_code(code));
+            if let Some(tenant) = &self.tenant {
+                span.set_attribute(KeyValue::new("tenant.id", tenant.to_string()));
+            }
+            if is_our_fault(code) {
+                span.set_status(Status::error(name(code)));
+            }
+            span.end();
+        }
+        // Microseconds are as fine as a reader wants.
+        (took.as_secs_f64() * 1e6).round() / 1e3
+    }
+}
+
+/// A call that must end: with [`Running::finish`], or by being dropped, which is `CANCELLED`.
+#[derive(Debug)]
+pub(super) struct Running(Option<Box<Call>>);
+
+impl Running {
+    pub(super) fn new(
+        method: Arc<Method>,
+        meters: Arc<Meters>,
+        context: Option<Context>,
+        trace: Option<(TraceId, SpanId)>,
+    ) -> Self {
+        meters.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(Some(Box::new(Call { method, meters, started: Instant::now(), context, trace, tenant: None })))
+    }
+
+    /// Makes this the thread's current call until the guard is dropped.
+    pub(super) fn enter(&mut self) -> Entered<'_> {
+        let context = self.0.as_ref().and_then(|call| call.context.clone()).map(Context::attach);
+        let outer = swap(|current| std::mem::replace(current, self.0.take())).flatten();
+        Entered { running: self, outer, _context: context }
+    }
+
+    /// Ends the call; only the first time counts.
+    pub(super) fn finish(&mut self, code: Code) {
+        let Some(call) = &self.0 else { return };
+        let duration_ms = call.end(code);
+        let entered = self.enter();
+        log(code, duration_ms);
+        drop(entered);
+        self.0 = None;
+    }
+
+    /// Hands the call on to whatever continues it.
+    pub(super) fn take(&mut self) -> Self {
+        Self(self.0.take())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.finish(Code::Cancelled);
+    }
+}
+
+/// See [`Running::enter`].
+pub(super) struct Entered<'a> {
+    running: &'a mut Running,
+    outer: Option<Box<Call>>,
+    _context: Option<ContextGuard>,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        let outer = self.outer.take();
+        self.running.0 = swap(|current| std::mem::replace(current, outer)).flatten();
+    }
+}
+
+/// The one line that a finished call logs; the writer adds the method, the tenant and the trace.
+fn log(code: Code, duration_ms: f64) {
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(target: "customer_accounts::rpc", code = name(code), duration_ms, "call finished")
+        };
+    }
+    match code {
+        // Cancelled is how every watch ends.
+        Code::Ok | Code::Cancelled => line!(debug),
+        Code::Unknown | Code::Internal | Code::DataLoss => line!(error),
+        Code::DeadlineExceeded | Code::Unavailable => line!(warn),
+        _ => line!(info),
+    }
+}
+
+/// Whether a server's span with this code is an error, by the OpenTelemetry conventions for gRPC.
+fn is_our_fault(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unknown | Code::DeadlineExceeded | Code::Unimplemented | Code::Internal | Code::Unavailable | Code::DataLoss
+    )
+}
+
+fn name(code: Code) -> &'static str {
+    CODES.get(code as usize).copied().unwrap_or("UNKNOWN")
+}
+
+/// The names of the gRPC status codes, by number.
+const CODES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];

@@ -1,0 +1,22 @@
+//! What every slice's translation between rows and messages shares.
+
+use chrono::{DateTime, Utc};
+use prost_types::Timestamp;
+
+use crate::error::{Error, Kind, Result};
+
+/// The etag of a row (AIP-154): its creation, so that a row recreated under the same id has another one, and its revision.
+pub fn etag(create_time: DateTime<Utc>, revision: i64) -> String {
+    format!("{:x}-{revision:x}", create_time.timestamp_micros())
+}
+
+/// Refuses a change when the caller sent an etag and it is not `current`.
+pub fn require_etag(sent: &str, current: &str, kind: Kind, id: &str) -> Result<()> {
+    if sent.is_empty() || sent == current { Ok(()) } else { Err(Error::EtagMismatch { kind, id: id.to_owned() }) }
+}
+
+/// A time on the wire.
+pub fn timestamp(time: DateTime<Utc>) -> Timestamp {
+    // Below 10^9, so it fits.
+    Timestamp { seconds: time.timestamp(), nanos: i32::try_from(time.timestamp_subsec_nanos()).unwrap_or_default() }
+}
