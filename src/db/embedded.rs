@@ -156,7 +156,10 @@ impl Engine {
     async fn serve(mut self, listener: place::Waiting, stop: &CancellationToken) -> io::Result<()> {
         let listener = place::Listener::from_std(listener)?;
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-            let (mut client, _) = accepted?;
+            let Ok((mut client, _)) = accepted else {
+                sleep(Duration::from_millis(100)).await; // out of file descriptors, most likely: they come back
+                continue;
+            };
             if let Some(Some(opening)) = stop.run_until_cancelled(greet(&mut client)).await {
                 self.session(client, opening, stop).await;
             }

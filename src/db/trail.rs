@@ -67,14 +67,19 @@ fn fields(snapshot: Option<Value>) -> Map<String, Value> {
     }
 }
 
-/// `{field, before, after}` for every field that differs; null stands for "not set".
+/// `{field, before, after}` for every field that differs; null stands for "not set", as do an empty text and an empty object.
 fn differences(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<Value> {
+    fn set<'v>(fields: &'v Map<String, Value>, field: &str) -> Option<&'v Value> {
+        let empty = |value: &Value| *value == json!(null) || *value == json!("") || *value == json!({});
+        fields.get(field).filter(|value| !empty(value))
+    }
     let added = after.keys().filter(|field| !before.contains_key(*field));
     before
         .keys()
         .chain(added)
-        .filter(|field| before.get(*field).unwrap_or(&Value::Null) != after.get(*field).unwrap_or(&Value::Null))
-        .map(|field| json!({ "field": field, "before": before.get(field), "after": after.get(field) }))
+        .map(|field| (field, set(before, field), set(after, field)))
+        .filter(|(_, before, after)| before != after)
+        .map(|(field, before, after)| json!({ "field": field, "before": before, "after": after }))
         .collect()
 }
 

@@ -1,0 +1,254 @@
+//! The harness: one service for all tests, tenants, clients, and what tests assert about errors.
+
+pub mod process;
+
+use std::{
+    future::pending,
+    net::SocketAddr,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use clap::Parser as _;
+use customer_accounts::{
+    caller::{Caller, Roles, TenantId},
+    config::{Cli, Config},
+    db::{Db, Manager, migrate},
+    proto::{
+        Account, CreateAccountRequest, CreateOrganizationRequest, Organization,
+        account_service_client::AccountServiceClient, account_type_service_client::AccountTypeServiceClient,
+        organization_service_client::OrganizationServiceClient,
+    },
+    server,
+};
+use tokio::{net::TcpListener, time::Instant};
+use tonic::{
+    Code, Request, Status,
+    metadata::MetadataValue,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// The real server to test on, if there is one.
+pub fn real_server() -> Option<String> {
+    std::env::var("TEST_DATABASE_URL").ok().filter(|url| !url.is_empty())
+}
+
+/// The URL of a fresh database on the real server, or `None` with a word to the reader: the test needs what the embedded
+/// server does not have.
+pub async fn real_database(why: &str) -> Option<String> {
+    let Some(server) = real_server() else {
+        eprintln!("skipped without TEST_DATABASE_URL: {why}");
+        return None;
+    };
+    Some(fresh_database(&server).await)
+}
+
+/// Creates a database and tells its URL.
+pub async fn fresh_database(server: &str) -> String {
+    let name = format!("it_{}", unique());
+    let sql = sql(server).await;
+    sql.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+    let (base, query) = server.split_once('?').unwrap_or((server, ""));
+    let (base, _) = base.rsplit_once('/').unwrap();
+    if query.is_empty() { format!("{base}/{name}") } else { format!("{base}/{name}?{query}") }
+}
+
+/// A plain connection, as the login of the URL.
+pub async fn sql(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// A name that no other test has, also in another run.
+pub fn unique() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("{}_{}", uuid::Uuid::now_v7().simple(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Options as the command line would give them.
+pub fn config(arguments: &[&str]) -> Config {
+    Cli::parse_from(["customer-accounts"].iter().chain(arguments)).config
+}
+
+/// The service that all tests share.
+pub struct Shared {
+    pub address: SocketAddr,
+    pub db: Db,
+    /// URL of the database; `None` on the embedded server.
+    pub url: Option<String>,
+}
+
+pub fn shared() -> &'static Shared {
+    static SHARED: OnceLock<Shared> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        // A runtime of its own: those of the tests end with them.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+            runtime.block_on(serve(sender));
+        });
+        receiver.recv().unwrap()
+    })
+}
+
+async fn serve(started: std::sync::mpsc::Sender<Shared>) {
+    let (login, size, url, _embedded) = match real_server() {
+        Some(server) => {
+            let url = fresh_database(&server).await;
+            (url.parse().unwrap(), 8, Some(url), None)
+        }
+        None => {
+            // Kept until the process ends: the server runs in it.
+            let folder = tempfile::Builder::new().prefix("ca-it").tempdir().unwrap();
+            let embedded = customer_accounts::db::embedded::Embedded::start(folder.path()).await.unwrap();
+            (embedded.config(), 1, None, Some((embedded, folder)))
+        }
+    };
+    migrate::run(&Manager::new(login.clone(), None), migrate::Direction::Up).await.unwrap();
+    let config = config(&["--max-calls", "4096"]);
+    // Many tests share the one connection of the embedded server, so its users wait longer than a caller would.
+    let wait = if url.is_some() { config.pool_wait } else { Duration::from_secs(20) };
+    let db = Db::new(Manager::new(login, Some(config.database_role.clone())), size, wait, None);
+    db.verify().await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    started.send(Shared { address: listener.local_addr().unwrap(), db: db.clone(), url }).unwrap();
+    server::serve(listener, db, &config, pending()).await.unwrap();
+}
+
+pub async fn connect(address: SocketAddr) -> Channel {
+    Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+}
+
+/// A caller of the development identity: what every request of its clients says about itself.
+#[derive(Clone)]
+pub struct As {
+    pub tenant: String,
+    pub actor: String,
+    pub roles: String,
+}
+
+impl Interceptor for As {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        for (name, value) in [("x-tenant-id", &self.tenant), ("x-actor", &self.actor), ("x-roles", &self.roles)] {
+            request.metadata_mut().insert(name, MetadataValue::try_from(value).unwrap());
+        }
+        Ok(request)
+    }
+}
+
+pub type Client = InterceptedService<Channel, As>;
+
+/// A tenant of its own for each test, seen by an administrator unless told else.
+#[derive(Clone)]
+pub struct Tenant {
+    pub caller: As,
+    pub channel: Channel,
+}
+
+impl Tenant {
+    /// A new tenant of the shared service.
+    pub async fn new() -> Self {
+        Self::on(connect(shared().address).await)
+    }
+
+    /// A new tenant of another service.
+    pub fn on(channel: Channel) -> Self {
+        Self { caller: As { tenant: format!("t-{}", unique()), actor: "tester".into(), roles: "admin".into() }, channel }
+    }
+
+    /// The same tenant, seen by a caller with these roles.
+    pub fn with_roles(&self, roles: &str) -> Self {
+        Self { caller: As { roles: roles.into(), ..self.caller.clone() }, channel: self.channel.clone() }
+    }
+
+    /// The same tenant, seen by another actor.
+    pub fn with_actor(&self, actor: &str) -> Self {
+        Self { caller: As { actor: actor.into(), ..self.caller.clone() }, channel: self.channel.clone() }
+    }
+
+    pub fn accounts(&self) -> AccountServiceClient<Client> {
+        AccountServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
+    }
+
+    pub fn account_types(&self) -> AccountTypeServiceClient<Client> {
+        AccountTypeServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
+    }
+
+    pub fn organizations(&self) -> OrganizationServiceClient<Client> {
+        OrganizationServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
+    }
+
+    /// The caller as the service's own code sees it, to look behind the API: `shared().db.read(&tenant.caller(), …)`.
+    pub fn caller(&self) -> Caller {
+        Caller {
+            tenant: TenantId::parse(&self.caller.tenant).unwrap(),
+            actor: self.caller.actor.clone(),
+            roles: Roles::ADMIN,
+            method: "test",
+            deadline: Instant::now() + Duration::from_secs(30),
+        }
+    }
+
+    /// Creates an organization under this id, which is also its name.
+    pub async fn organization(&self, id: &str, parent_id: &str) -> Organization {
+        let organization = Organization {
+            organization_id: id.into(),
+            display_name: id.into(),
+            parent_id: parent_id.into(),
+            ..Default::default()
+        };
+        let request = CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
+        self.organizations().create_organization(request).await.unwrap().into_inner().organization.unwrap()
+    }
+
+    /// Creates an account as it is given.
+    pub async fn account(&self, account: Account) -> Account {
+        self.try_account(account).await.unwrap()
+    }
+
+    /// The same, when it may be refused.
+    pub async fn try_account(&self, account: Account) -> Result<Account, Status> {
+        let request = CreateAccountRequest { account: Some(account), ..Default::default() };
+        self.accounts().create_account(request).await.map(|response| response.into_inner().account.unwrap())
+    }
+}
+
+/// The least that an account needs.
+pub fn account(id: &str, organization_id: &str) -> Account {
+    Account {
+        account_id: id.into(),
+        display_name: format!("Account {id}"),
+        organization_id: organization_id.into(),
+        ..Default::default()
+    }
+}
+
+/// Code and reason of an error, which every error has.
+#[track_caller]
+pub fn reason<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, String) {
+    let (status, details) = refused(answer);
+    (status.code(), details.error_info().map(|info| info.reason.clone()).unwrap_or_default())
+}
+
+/// The error and its details.
+#[track_caller]
+pub fn refused<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Status, ErrorDetails) {
+    let status = answer.expect_err("an error");
+    let details = status.get_error_details();
+    (status, details)
+}
+
+/// The fields and rules that a request breaks.
+#[track_caller]
+pub fn violations<T: std::fmt::Debug>(answer: Result<T, Status>) -> Vec<(String, String)> {
+    let (status, details) = refused(answer);
+    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+    let violations = details.bad_request().expect("field violations").field_violations.clone();
+    violations.into_iter().map(|violation| (violation.field, violation.description)).collect()
+}
