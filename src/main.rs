@@ -18,6 +18,9 @@ type Outcome = Result<(), Box<dyn Error>>;
 
 /// How long a command waits for a running service to answer.
 const ANSWER: Duration = Duration::from_secs(3);
+/// How long a call waits for the one connection of the embedded server.
+#[cfg(feature = "embedded")]
+const EMBEDDED_WAIT: Duration = Duration::from_secs(10);
 /// How long work that blocks may hold up the end of the process.
 const FAREWELL: Duration = Duration::from_secs(6);
 
@@ -148,7 +151,8 @@ impl Database {
         let embedded = customer_accounts::db::embedded::Embedded::start(&config.data_dir).await?;
         let login = embedded.config();
         Ok(Self {
-            db: Db::new(Manager::new(login.clone(), role), 1, config.pool_wait, None),
+            // One connection, which takes its time to open, and again after a long statement was given up.
+            db: Db::new(Manager::new(login.clone(), role), 1, EMBEDDED_WAIT, None),
             migrator: Manager::new(login, None),
             embedded: Some(embedded),
         })

@@ -146,7 +146,9 @@ mod tests {
 
     #[test]
     fn unknown_paths_are_violations() {
-        for path in ["nickname", "billing_address.town", "display_name.first", "metadata.key", "preferences.fields", "", "Display_Name"] {
+        for path in
+            ["nickname", "billing_address.town", "display_name.first", "metadata.key", "preferences.fields", "", "Display_Name"]
+        {
             let mut violations = Violations::default();
             let mask = FieldMask { paths: vec![path.to_owned()] };
             Mask::parse(&mut violations, &Account::default(), Some(mask), "account_id").unwrap();

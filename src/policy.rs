@@ -36,7 +36,9 @@ impl Policies {
     /// Reads the policies from the descriptor set. Every call of the package must have one.
     pub fn read() -> Result<Self, PolicyError> {
         let mut policies = HashMap::new();
-        for method in POOL.services().filter(|service| service.package_name() == PACKAGE).flat_map(|s| s.methods().collect::<Vec<_>>()) {
+        for method in
+            POOL.services().filter(|service| service.package_name() == PACKAGE).flat_map(|s| s.methods().collect::<Vec<_>>())
+        {
             let name = format!("{}/{}", method.parent_service().full_name(), method.name());
             let policy = Self::of(&method, &name).map_err(|fault| PolicyError { method: name.clone(), fault })?;
             policies.insert(format!("/{name}"), policy);
@@ -75,4 +77,3 @@ impl Policies {
 fn leak(text: String) -> &'static str {
     Box::leak(text.into_boxed_str())
 }
-

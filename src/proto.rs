@@ -1,6 +1,13 @@
 //! The contract as Rust: messages, clients and servers of `proto/accounts/v1`, and the descriptors behind them.
 
-#![expect(missing_docs, clippy::all, clippy::pedantic, reason = "generated from proto/, where every item is commented")]
+#![expect(
+    missing_docs,
+    unused_qualifications,
+    clippy::pedantic,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated from proto/, where every item is commented"
+)]
 
 use std::sync::LazyLock;
 

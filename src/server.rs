@@ -69,7 +69,12 @@ pub enum ServeError {
 }
 
 /// Serves on `listener` until `stop` completes, then drains and returns, at the latest when the shutdown deadline has passed.
-pub async fn serve(listener: TcpListener, db: Db, config: &Config, stop: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
+pub async fn serve(
+    listener: TcpListener,
+    db: Db,
+    config: &Config,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<(), ServeError> {
     let address = listener.local_addr()?;
     if !address.ip().is_loopback() {
         return Err(ServeError::NotLoopback(address));
@@ -77,8 +82,7 @@ pub async fn serve(listener: TcpListener, db: Db, config: &Config, stop: impl Fu
     let policies = Policies::read()?;
     let paths = paths(&policies);
     let names = health_names(&policies);
-    let limits =
-        Limits { calls: config.max_calls, default_deadline: config.default_deadline, max_deadline: config.max_deadline };
+    let limits = Limits { calls: config.max_calls, default_deadline: config.default_deadline, max_deadline: config.max_deadline };
     let guard = GuardLayer::new(policies, Identity::Development, limits);
 
     let (health, health_service) = tonic_health::server::health_reporter();

@@ -37,9 +37,7 @@ impl AccountTypeService for Service {
         let new = NewAccountType::parse(request.into_inner())?;
         let response = self
             .db
-            .write(&caller, &meta, async |tx| {
-                Ok(CreateAccountTypeResponse { account_type: Some(new.insert(tx).await?.into()) })
-            })
+            .write(&caller, &meta, async |tx| Ok(CreateAccountTypeResponse { account_type: Some(new.insert(tx).await?.into()) }))
             .await?;
         Ok(Response::new(response))
     }

@@ -61,10 +61,7 @@ impl AccountService for Service {
         Ok(Response::new(BatchGetAccountsResponse { accounts: accounts.into_iter().map(Into::into).collect() }))
     }
 
-    async fn list_accounts(
-        &self,
-        mut request: Request<ListAccountsRequest>,
-    ) -> Result<Response<ListAccountsResponse>, Status> {
+    async fn list_accounts(&self, mut request: Request<ListAccountsRequest>) -> Result<Response<ListAccountsResponse>, Status> {
         let caller = request.caller()?;
         let (filter, page) = Filter::parse(&caller, request.into_inner())?;
         let (rows, next_page_token) = self.db.read(&caller, async |tx| Account::list(tx, &filter, &page).await).await?;

@@ -347,12 +347,10 @@ fn to_wire(value: Value) -> prost_types::Value {
         Value::Bool(value) => JsonKind::BoolValue(value),
         Value::Number(number) => JsonKind::NumberValue(number.as_f64().unwrap_or_default()),
         Value::String(value) => JsonKind::StringValue(value),
-        Value::Array(values) => {
-            JsonKind::ListValue(prost_types::ListValue { values: values.into_iter().map(to_wire).collect() })
+        Value::Array(values) => JsonKind::ListValue(prost_types::ListValue { values: values.into_iter().map(to_wire).collect() }),
+        Value::Object(fields) => {
+            JsonKind::StructValue(Struct { fields: fields.into_iter().map(|(key, value)| (key, to_wire(value))).collect() })
         }
-        Value::Object(fields) => JsonKind::StructValue(Struct {
-            fields: fields.into_iter().map(|(key, value)| (key, to_wire(value))).collect(),
-        }),
     };
     prost_types::Value { kind: Some(kind) }
 }

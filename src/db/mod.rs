@@ -19,13 +19,13 @@ use futures_util::future::join;
 use prost::Message;
 use tokio::time::{Instant, sleep, timeout};
 
+use self::pool::Lease;
 pub use self::{
     pool::{ConnectError, Manager},
     replay::Meta,
     trail::{Event, snapshot},
     tx::{Tx, WriteTx},
 };
-use self::pool::Lease;
 use crate::{
     caller::Caller,
     error::{Error, Result},

@@ -87,10 +87,9 @@ impl ManageConnection for Manager {
             setup.push_str(&role.replace('"', "\"\""));
             setup.push('"');
         }
-        pg.batch_execute(&setup).await.map_err(|error| ConnectError::Setup {
-            role: self.role.clone().unwrap_or_default(),
-            cause: error.to_string(),
-        })?;
+        pg.batch_execute(&setup)
+            .await
+            .map_err(|error| ConnectError::Setup { role: self.role.clone().unwrap_or_default(), cause: error.to_string() })?;
         Ok(Conn { pg, idle: true })
     }
 

@@ -38,11 +38,8 @@ impl Tx {
     pub(super) async fn begin(&self, mode: &str, caller: &Caller) -> Result<()> {
         let left = caller.deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         // A tenant id has no character that could end the literal (TenantId).
-        let sql = format!(
-            "BEGIN {mode};SET LOCAL app.tenant_id='{}';SET LOCAL statement_timeout={}",
-            caller.tenant,
-            left.as_millis()
-        );
+        let sql =
+            format!("BEGIN {mode};SET LOCAL app.tenant_id='{}';SET LOCAL statement_timeout={}", caller.tenant, left.as_millis());
         Ok((&mut self.conn()).batch_execute(&sql).await?)
     }
 

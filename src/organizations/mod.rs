@@ -36,9 +36,7 @@ impl OrganizationService for Service {
         let new = NewOrganization::parse(request.into_inner())?;
         let response = self
             .db
-            .write(&caller, &meta, async |tx| {
-                Ok(CreateOrganizationResponse { organization: Some(new.insert(tx).await?.into()) })
-            })
+            .write(&caller, &meta, async |tx| Ok(CreateOrganizationResponse { organization: Some(new.insert(tx).await?.into()) }))
             .await?;
         Ok(Response::new(response))
     }

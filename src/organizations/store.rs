@@ -122,11 +122,7 @@ impl NewOrganization {
             DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, info)
                 if info.constraint_name() == Some("organizations_pkey") =>
             {
-                Error::AlreadyExists {
-                    kind: Kind::Organization,
-                    field: "organization_id",
-                    value: self.organization_id.clone(),
-                }
+                Error::AlreadyExists { kind: Kind::Organization, field: "organization_id", value: self.organization_id.clone() }
             }
             _ => error.into(),
         }

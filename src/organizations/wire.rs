@@ -40,10 +40,8 @@ impl Filter {
     pub fn parse(caller: &Caller, mut request: proto::ListOrganizationsRequest) -> Result<(Self, Page)> {
         let mut v = Violations::default();
         let page = Page::take(&mut v, caller, &mut request)?;
-        let filter = Self {
-            query: v.text("query", request.query, MAX_QUERY),
-            parent_id: v.optional_id("parent_id", request.parent_id),
-        };
+        let filter =
+            Self { query: v.text("query", request.query, MAX_QUERY), parent_id: v.optional_id("parent_id", request.parent_id) };
         v.finish((filter, page))
     }
 }

@@ -20,8 +20,7 @@ async fn a_request_with_eight_mistakes_is_answered_with_eight_field_violations()
         metadata: [("bad key".to_owned(), String::new())].into(),
         ..Default::default()
     };
-    let request =
-        CreateAccountRequest { account: Some(account), request_id: "with blank".into(), ..Default::default() };
+    let request = CreateAccountRequest { account: Some(account), request_id: "with blank".into(), ..Default::default() };
     let violations = violations(tenant.accounts().create_account(request).await);
     insta::assert_debug_snapshot!(violations, @"");
 }

@@ -18,9 +18,8 @@ use customer_accounts::{
     config::{Cli, Config},
     db::{Db, Manager, migrate},
     proto::{
-        Account, CreateAccountRequest, CreateOrganizationRequest, Organization,
-        account_service_client::AccountServiceClient, account_type_service_client::AccountTypeServiceClient,
-        organization_service_client::OrganizationServiceClient,
+        Account, CreateAccountRequest, CreateOrganizationRequest, Organization, account_service_client::AccountServiceClient,
+        account_type_service_client::AccountTypeServiceClient, organization_service_client::OrganizationServiceClient,
     },
     server,
 };
