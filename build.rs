@@ -6,6 +6,7 @@
 
 use std::{env, error::Error, fmt::Write as _, fs, path::PathBuf};
 
+#[expect(clippy::disallowed_methods, reason = "OUT_DIR is how cargo speaks to build scripts")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed=migrations");

@@ -49,8 +49,8 @@ pub struct Config {
     #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
 
-    /// Login that migrates, where it is another than the one that serves. It owns the tables through the role
-    /// customer_accounts_owner and may create roles.
+    /// Login that migrates, where it is another than the one that serves. It may create roles, or is a
+    /// member of `customer_accounts_owner`, which owns the tables.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MIGRATION_DATABASE_URL", hide_env_values = true)]
     pub migration_database_url: Option<String>,
 

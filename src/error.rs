@@ -83,7 +83,7 @@ pub enum Error {
     #[error("request_id was used for another request in the last 24 hours")]
     RequestIdReused,
     /// There is no such resource, or it is not visible to the caller: the two are the same answer.
-    #[error("no {} {id:?}", noun(.kind))]
+    #[error("no {} {id:?}", noun(*.kind))]
     NotFound {
         /// What was looked for.
         kind: Kind,
@@ -91,7 +91,7 @@ pub enum Error {
         id: String,
     },
     /// The id, or a name that must be unique, is taken.
-    #[error("there is already {} {} with the {field} {value:?}", article(.kind), noun(.kind))]
+    #[error("there is already {} {} with the {field} {value:?}", article(*.kind), noun(*.kind))]
     AlreadyExists {
         /// What could not be created or renamed.
         kind: Kind,
@@ -101,7 +101,7 @@ pub enum Error {
         value: String,
     },
     /// The resource has changed since the caller read it.
-    #[error("{} {id:?} has changed since its etag was read", noun(.kind))]
+    #[error("{} {id:?} has changed since its etag was read", noun(*.kind))]
     EtagMismatch {
         /// What changed.
         kind: Kind,
@@ -174,11 +174,11 @@ pub enum Error {
     Retry,
 }
 
-fn noun(kind: &Kind) -> String {
+fn noun(kind: Kind) -> String {
     kind.noun().replace('_', " ")
 }
 
-fn article(kind: &Kind) -> &'static str {
+fn article(kind: Kind) -> &'static str {
     if noun(kind).starts_with(['a', 'o']) { "an" } else { "a" }
 }
 

@@ -7,7 +7,7 @@ pub const MAX_CHARS: usize = 50;
 
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
-/// A new id: `prefix`, an underscore and a `UUIDv7` in Crockford base 32, after the TypeID specification 0.3.
+/// A new id: `prefix`, an underscore and a UUID version 7 in Crockford base 32, after the TypeID specification 0.3.
 /// Ids made later sort later, to the millisecond.
 pub fn generate(prefix: &str) -> String {
     encode(prefix, Uuid::now_v7())

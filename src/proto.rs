@@ -1,7 +1,6 @@
 //! The contract as Rust: messages, clients and servers of `proto/accounts/v1`, and the descriptors behind them.
 
 #![expect(
-    missing_docs,
     unused_qualifications,
     clippy::pedantic,
     clippy::allow_attributes,

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeSet;
 
+use diesel::sql_types::{Array, Text};
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
 diesel::define_sql_function! {
     /// The elements of an array as rows: one cached statement inserts any number of words.
-    fn unnest(elements: diesel::sql_types::Array<diesel::sql_types::Text>) -> Text;
+    fn unnest(elements: Array<Text>) -> Text;
 }
 
 /// Longest word kept, in characters; a longer one is found by its first so many.

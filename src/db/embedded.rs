@@ -38,7 +38,12 @@ pub enum StartError {
     InUse(PathBuf),
     /// The folder cannot be made, locked or given a socket.
     #[error("the data folder {} cannot be used: {source}", dir.display())]
-    Folder { dir: PathBuf, source: io::Error },
+    Folder {
+        /// The folder.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// PostgreSQL itself; the text is the whole chain of causes.
     #[error("the embedded PostgreSQL cannot start: {0}")]
     Engine(String),
@@ -107,6 +112,7 @@ impl Embedded {
 }
 
 impl Drop for Embedded {
+    #[expect(clippy::disallowed_methods, reason = "the end of the process waits for the server's thread, which needs no worker")]
     fn drop(&mut self) {
         self.stop.cancel();
         let deadline = Instant::now() + STOP_WITHIN;
@@ -268,7 +274,7 @@ mod place {
 
     pub use tokio::net::{UnixListener as Listener, UnixStream as Stream};
 
-    use super::*;
+    use super::{File, Path, PathBuf, PgliteServer, PgliteServerBuilder, SystemTime, fs, io};
 
     const SOCKET: &str = ".s.PGSQL.5432";
     /// Bytes in a socket's path; macOS has the smallest limit.
@@ -339,7 +345,7 @@ mod place {
 
     pub use tokio::net::{TcpListener as Listener, TcpStream as Stream};
 
-    use super::*;
+    use super::{Path, PgliteServer, PgliteServerBuilder, SystemTime, fs, io};
 
     pub struct Place(SocketAddr);
 

@@ -52,7 +52,7 @@ pub enum MigrateError {
         /// The role.
         role: String,
         /// What is wrong with it.
-        why: &'static str,
+        why: String,
     },
     /// Migrations are missing.
     #[error("the database lacks migration {0}: run `customer-accounts migrate`, or let the service do it with --migrate")]
@@ -110,19 +110,18 @@ fn collided(error: &diesel::result::Error) -> bool {
 struct Session {
     #[diesel(sql_type = sql_types::Text)]
     role: String,
-    #[diesel(sql_type = sql_types::Bool)]
-    superuser: bool,
-    #[diesel(sql_type = sql_types::Bool)]
-    bypasses: bool,
-    #[diesel(sql_type = sql_types::Bool)]
-    owns: bool,
+    /// Why the role could get around row-level security, if it could.
+    #[diesel(sql_type = sql_types::Nullable<sql_types::Text>)]
+    fault: Option<String>,
     #[diesel(sql_type = sql_types::Bool)]
     migrated: bool,
 }
 
-const SESSION: &str = "SELECT current_user::text AS role, rolsuper AS superuser, rolbypassrls AS bypasses, \
-    EXISTS (SELECT FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace \
-            AND pg_has_role(current_user, relowner, 'USAGE')) AS owns, \
+const SESSION: &str = "SELECT current_user::text AS role, \
+    CASE WHEN rolsuper THEN 'is a superuser' \
+         WHEN rolbypassrls THEN 'bypasses row-level security' \
+         WHEN EXISTS (SELECT FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace \
+                      AND pg_has_role(current_user, relowner, 'USAGE')) THEN 'owns tables of the service' END AS fault, \
     to_regclass('public.__diesel_schema_migrations') IS NOT NULL AS migrated \
     FROM pg_roles WHERE rolname = current_user";
 
@@ -134,6 +133,7 @@ struct Applied {
 
 impl Db {
     /// Refuses a role that could get around row-level security, and a schema that is older than the service.
+    #[expect(clippy::disallowed_methods, reason = "asks the catalogue, once, at the start")]
     pub async fn verify(&self) -> Result<(), MigrateError> {
         let conn = self.pool.get().await.map_err(|error| match error {
             bb8::RunError::User(error) => error,
@@ -141,15 +141,8 @@ impl Db {
         })?;
         let mut pg = conn.pg();
         let session: Session = diesel::sql_query(SESSION).get_result(&mut pg).await?;
-        let unsafe_role = |why| MigrateError::UnsafeRole { role: session.role.clone(), why };
-        if session.superuser {
-            return Err(unsafe_role("is a superuser"));
-        }
-        if session.bypasses {
-            return Err(unsafe_role("bypasses row-level security"));
-        }
-        if session.owns {
-            return Err(unsafe_role("owns tables of the service"));
+        if let Some(why) = session.fault {
+            return Err(MigrateError::UnsafeRole { role: session.role, why });
         }
         let applied: Vec<Applied> = if session.migrated {
             diesel::sql_query("SELECT version::text FROM __diesel_schema_migrations").load(&mut pg).await?

@@ -40,6 +40,7 @@ pub enum LogFormat {
 }
 
 /// The layer that writes to stderr.
+#[expect(clippy::disallowed_methods, reason = "NO_COLOR is a convention of terminals, not an option of this service")]
 pub(super) fn layer(options: &Options) -> Result<Box<dyn Layer<Registry> + Send + Sync>, Error> {
     let filter = EnvFilter::builder().parse(&options.log)?.and(Sparingly::default());
     let terminal = io::stderr().is_terminal();

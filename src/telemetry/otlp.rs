@@ -109,6 +109,7 @@ fn measurements(resource: Resource) -> Result<SdkMeterProvider, Error> {
 }
 
 /// The value of an environment variable; empty is unset, as the OpenTelemetry specification has it.
+#[expect(clippy::disallowed_methods, reason = "the OTEL_* variables are OpenTelemetry's own configuration")]
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
 }
