@@ -267,7 +267,7 @@ fn contact(v: &mut Violations, contact: proto::Contact) -> Option<Contact> {
 /// An address; one without any content is none.
 fn address(v: &mut Violations, field: &str, address: Option<proto::Address>) -> Option<Json<Address>> {
     let address = address.filter(|address| *address != proto::Address::default())?;
-    let country = v.line(format_args!("{field}.country"), address.country, 2);
+    let country = address.country;
     if !country.is_empty() && !country::is_known(&country) {
         v.add(format_args!("{field}.country"), "must be a country code of ISO 3166-1 alpha-2 in upper case, such as DE");
     }
