@@ -72,7 +72,7 @@ pub struct Config {
     pub pool_size: u32,
 
     /// How long a call waits for a database connection: at most 1s.
-    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_POOL_WAIT", default_value = "1s", value_parser = at_most_a_second)]
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_POOL_WAIT", default_value = "800ms", value_parser = at_most_a_second)]
     pub pool_wait: Duration,
 
     /// After how long a database connection is replaced by a new one.

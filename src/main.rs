@@ -152,7 +152,7 @@ impl Database {
         let login = embedded.config();
         Ok(Self {
             // One connection, which takes its time to open, and again after a long statement was given up.
-            db: Db::new(Manager::new(login.clone(), role), 1, EMBEDDED_WAIT, None),
+            db: Db::new(Manager::new(login.clone(), role).without_cancel(), 1, EMBEDDED_WAIT, None),
             migrator: Manager::new(login, None),
             embedded: Some(embedded),
         })

@@ -89,8 +89,9 @@ impl Db {
     where
         for<'t> F: AsyncFn(&'t Tx) -> Result<R> + Work<&'t Tx, Result<R>, Future: Send>,
     {
-        let tx = Tx::new(self.lease(caller).await?);
+        let mut tx = Tx::new(self.lease(caller).await?);
         let (begun, done) = join(tx.begin("ISOLATION LEVEL REPEATABLE READ READ ONLY", caller), work(&tx)).await;
+        tx.settled();
         begun?;
         done
     }
@@ -136,9 +137,10 @@ impl Db {
             Ok(response)
         };
         let (begun, answer) = join(tx.begin("", caller), answer).await;
+        let tx = tx.settled();
         begun?;
         let answer = answer?;
-        tx.into_tx().end(if meta.validate_only { "ROLLBACK" } else { "COMMIT" }).await?;
+        tx.end(if meta.validate_only { "ROLLBACK" } else { "COMMIT" }).await?;
         Ok(answer)
     }
 

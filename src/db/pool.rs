@@ -4,23 +4,64 @@ use std::{fmt, time::Duration};
 
 use bb8::{ManageConnection, PooledConnection};
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _, pooled_connection::PoolableConnection as _};
+use futures_util::future::join;
 use tokio::{runtime::Handle, time::timeout};
 use tokio_postgres::{Config, NoTls};
 
-/// How long a connection whose call was given up may take to come back clean before it is closed instead.
+/// How long the statement of a call that was given up may run on before the server is asked to cancel it.
+const GRACE: Duration = Duration::from_millis(100);
+/// How long its connection may then take to come back clean before it is closed instead.
 const RECOVERY: Duration = Duration::from_secs(10);
 
-/// A connection, and whether it is outside any transaction.
+/// Where a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Session {
+    /// Outside any transaction: a COMMIT or ROLLBACK was acknowledged.
+    Idle,
+    /// Perhaps in a transaction, with a statement perhaps running: from the moment a BEGIN may have been sent.
+    Running,
+    /// In a transaction whose statements have all been answered.
+    Settled,
+}
+
+/// A connection, and where it is.
 pub struct Conn {
     pg: AsyncPgConnection,
-    /// False from the moment a BEGIN may have been sent until a COMMIT or ROLLBACK was acknowledged.
-    idle: bool,
+    /// Whether the server takes cancel requests.
+    cancels: bool,
+    session: Session,
 }
 
 impl Conn {
     /// The connection of Diesel; through a shared reference, queries can be sent before earlier ones are answered.
     pub const fn pg(&self) -> &AsyncPgConnection {
         &self.pg
+    }
+
+    /// Rolls back behind whatever is still running. What runs long is cancelled: nobody waits for it any more.
+    async fn recover(&mut self) {
+        let mut pg = &self.pg;
+        let rollback = pg.batch_execute("ROLLBACK");
+        tokio::pin!(rollback);
+        let grace = if self.session == Session::Running { GRACE } else { RECOVERY };
+        let mut rolled_back = timeout(grace, &mut rollback).await;
+        if rolled_back.is_err() && self.session == Session::Running {
+            let cancel = timeout(RECOVERY, self.cancel());
+            let (heard, late) = join(cancel, timeout(RECOVERY, rollback)).await;
+            // A request still on its way could hit the statement of the next borrower: then there is no next borrower.
+            rolled_back = heard.and(late);
+        }
+        if matches!(rolled_back, Ok(Ok(()))) {
+            self.session = Session::Idle;
+        }
+    }
+
+    async fn cancel(&self) {
+        if self.cancels
+            && let Err(error) = self.pg.cancel_token().cancel_query(NoTls).await
+        {
+            tracing::warn!(%error, "cannot cancel a statement that nobody waits for");
+        }
     }
 }
 
@@ -46,6 +87,7 @@ pub struct Manager {
     config: Config,
     /// Role each session changes to; `None` keeps the login.
     role: Option<String>,
+    cancels: bool,
 }
 
 impl fmt::Debug for Manager {
@@ -58,7 +100,14 @@ impl fmt::Debug for Manager {
 impl Manager {
     /// A manager that logs in with `config` and changes to `role`.
     pub const fn new(config: Config, role: Option<String>) -> Self {
-        Self { config, role }
+        Self { config, role, cancels: true }
+    }
+
+    /// The same for a server that takes no cancel requests, as the embedded one, which has no second connection for them.
+    #[must_use]
+    pub const fn without_cancel(mut self) -> Self {
+        self.cancels = false;
+        self
     }
 
     /// A connection outside the pool, logged in but in no other role.
@@ -90,7 +139,7 @@ impl ManageConnection for Manager {
         pg.batch_execute(&setup)
             .await
             .map_err(|error| ConnectError::Setup { role: self.role.clone().unwrap_or_default(), cause: error.to_string() })?;
-        Ok(Conn { pg, idle: true })
+        Ok(Conn { pg, cancels: self.cancels, session: Session::Idle })
     }
 
     /// Costs no round trip: a connection that died is noticed by its socket, and one that dies later by its call.
@@ -99,7 +148,7 @@ impl ManageConnection for Manager {
     }
 
     fn has_broken(&self, conn: &mut Conn) -> bool {
-        !conn.idle || conn.pg.is_broken()
+        conn.session != Session::Idle || conn.pg.is_broken()
     }
 }
 
@@ -112,7 +161,7 @@ pub struct Lease(Option<PooledConnection<'static, Manager>>);
 impl Lease {
     /// Marks `conn` as in use.
     pub fn new(mut conn: PooledConnection<'static, Manager>) -> Self {
-        conn.idle = false;
+        conn.session = Session::Running;
         Self(Some(conn))
     }
 
@@ -121,10 +170,19 @@ impl Lease {
         self.0.as_deref()
     }
 
+    /// Notes that every statement sent so far has been answered.
+    pub fn settled(&mut self) {
+        self.set(Session::Settled);
+    }
+
     /// Notes that the server has acknowledged the end of the transaction.
     pub fn ended(&mut self) {
+        self.set(Session::Idle);
+    }
+
+    fn set(&mut self, session: Session) {
         if let Some(conn) = &mut self.0 {
-            conn.idle = true;
+            conn.session = session;
         }
     }
 }
@@ -132,15 +190,12 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let Some(mut conn) = self.0.take() else { return };
-        if conn.idle {
+        if conn.session == Session::Idle {
             return;
         }
         // Without a runtime the process is ending; the connection is then closed, not reused.
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move {
-                let rolled_back = timeout(RECOVERY, (&mut &conn.pg).batch_execute("ROLLBACK")).await;
-                conn.idle = matches!(rolled_back, Ok(Ok(())));
-            });
+            runtime.spawn(async move { conn.recover().await });
         }
     }
 }

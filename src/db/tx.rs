@@ -43,6 +43,11 @@ impl Tx {
         Ok((&mut self.conn()).batch_execute(&sql).await?)
     }
 
+    /// Notes that every statement sent so far has been answered.
+    pub(super) fn settled(&mut self) {
+        self.lease.settled();
+    }
+
     /// Ends the transaction with `COMMIT` or `ROLLBACK` and waits until the server has done so.
     pub(super) async fn end(mut self, how: &str) -> Result<()> {
         (&mut self.conn()).batch_execute(how).await?;
@@ -73,7 +78,9 @@ impl WriteTx {
         std::mem::take(&mut *self.trail.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn into_tx(self) -> Tx {
+    /// Without the trail, once every statement has been answered.
+    pub(super) fn settled(mut self) -> Tx {
+        self.tx.settled();
         self.tx
     }
 }
