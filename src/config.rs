@@ -87,7 +87,7 @@ pub struct Config {
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_STREAMS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_streams: u32,
 
-    /// Largest request and response message in bytes.
+    /// Largest request message in bytes.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_MESSAGE_BYTES", default_value_t = 4 * 1024 * 1024, value_parser = at_least_one)]
     pub max_message_bytes: usize,
 

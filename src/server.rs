@@ -90,7 +90,7 @@ pub async fn serve(
     let size = config.max_message_bytes;
     macro_rules! add {
         ($server:ident, $service:expr) => {
-            routes = routes.add_service($server::new($service).max_decoding_message_size(size).max_encoding_message_size(size));
+            routes = routes.add_service($server::new($service).max_decoding_message_size(size));
         };
     }
     add!(AccountServiceServer, accounts::Service { db: db.clone() });
