@@ -18,6 +18,11 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long a client should wait before it tries again what lost a race.
 const RETRY_RACE_AFTER: Duration = Duration::from_millis(100);
 
+/// Most bytes of violations in the details of an error, and in its message. An error travels in HTTP headers, encoded, and
+/// many clients take no more than 8 KiB of them: to those a longer one is a broken connection.
+const MAX_VIOLATIONS: usize = 2560;
+const MAX_SUMMARY: usize = 768;
+
 /// A kind of resource, as errors and the activity trail name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -183,8 +188,22 @@ fn article(kind: Kind) -> &'static str {
 }
 
 fn summary(violations: &[Violation]) -> String {
-    let fields: Vec<_> = violations.iter().map(|violation| format!("{}: {}", violation.field, violation.rule)).collect();
-    format!("{} invalid {}: {}", fields.len(), if fields.len() == 1 { "field" } else { "fields" }, fields.join("; "))
+    let (listed, left_out) = fitting(violations, MAX_SUMMARY);
+    let mut lines: Vec<_> = listed.iter().map(|violation| format!("{}: {}", violation.field, violation.rule)).collect();
+    lines.extend((left_out > 0).then(|| format!("and {left_out} more")));
+    let count = violations.len();
+    format!("{count} invalid {}: {}", if count == 1 { "field" } else { "fields" }, lines.join("; "))
+}
+
+/// As many of the violations as fit into so many bytes, and how many are left out.
+fn fitting(violations: &[Violation], mut room: usize) -> (&[Violation], usize) {
+    let fits = |violation: &&Violation| {
+        let left = room.checked_sub(violation.field.len() + violation.rule.len());
+        room = left.unwrap_or_default();
+        left.is_some()
+    };
+    let (listed, left_out) = violations.split_at(violations.iter().take_while(fits).count());
+    (listed, left_out.len())
 }
 
 impl Error {
@@ -280,8 +299,12 @@ impl Error {
         let mut details = ErrorDetails::with_error_info(reason.clone(), PACKAGE, self.metadata());
         match self {
             Self::Invalid(violations) => {
-                for violation in violations {
+                let (listed, left_out) = fitting(violations, MAX_VIOLATIONS);
+                for violation in listed {
                     details.add_bad_request_violation(&violation.field, &violation.rule);
+                }
+                if left_out > 0 {
+                    details.add_bad_request_violation("", format!("and {left_out} more, too many to list"));
                 }
             }
             Self::PageToken => {

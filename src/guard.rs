@@ -106,38 +106,44 @@ where
         let inner = std::mem::replace(&mut self.inner, fresh);
         if !is_ours(request.uri().path()) {
             let mut inner = inner;
-            return Box::pin(async move { inner.call(request).await.map(explain) });
+            let uri = request.uri().clone();
+            return Box::pin(async move { inner.call(request).await.map(|response| explain(response, uri.path())) });
         }
         let shared = Arc::clone(&self.shared);
-        Box::pin(async move { shared.answer(inner, request).await })
+        // Read here and not when the future is first polled: tonic starts a timer of its own for `grpc-timeout` after this
+        // returns, and whichever is first answers. Ours says DEADLINE_EXCEEDED and why, tonic's says CANCELLED.
+        let arrived = Instant::now();
+        Box::pin(async move { shared.answer(inner, request, arrived).await })
     }
 }
 
 impl Shared {
-    async fn answer<S, B>(&self, mut inner: S, mut request: Request<B>) -> Result<Response<Body>, S::Error>
+    async fn answer<S, B>(&self, mut inner: S, mut request: Request<B>, arrived: Instant) -> Result<Response<Body>, S::Error>
     where
         S: Service<Request<B>, Response = Response<Body>>,
     {
-        let admitted = self.admit(&mut request);
+        let uri = request.uri().clone();
+        let admitted = self.admit(&mut request, arrived);
         let (deadline, held) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => return Ok(Status::from(error).into_http()),
         };
-        let call = AssertUnwindSafe(timeout_at(deadline, inner.call(request))).catch_unwind();
+        // In a block, so that a panic before there is a future is caught too.
+        let call = AssertUnwindSafe(timeout_at(deadline, async { inner.call(request).await })).catch_unwind();
         match call.await {
-            Ok(Ok(response)) => Ok(explain(response?).map(|body| Body::new(Held { body, _held: held }))),
+            Ok(Ok(response)) => Ok(explain(response?, uri.path()).map(|body| Body::new(Held { body, _held: held }))),
             Ok(Err(_)) => Ok(Status::from(Error::DeadlineExceeded).into_http()),
             Err(panic) => Ok(Status::from(Error::Internal(format!("panic: {}", message(&*panic)))).into_http()),
         }
     }
 
     /// Finds out who calls, whether they may, and until when, and takes one place of the room.
-    fn admit<B>(&self, request: &mut Request<B>) -> Result<(Instant, Place)> {
+    fn admit<B>(&self, request: &mut Request<B>, arrived: Instant) -> Result<(Instant, Place)> {
         let path = request.uri().path();
         let policy = self.policies.get(path).ok_or_else(|| Error::Unimplemented(path.trim_start_matches('/').to_owned()))?;
         let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Error::Overloaded)?;
         let limit = asked_for(request.headers())?.unwrap_or(self.limits.default_deadline).min(self.limits.max_deadline);
-        let deadline = Instant::now() + limit;
+        let deadline = arrived + limit;
         let caller = self.identity.caller(request.headers(), policy, deadline)?;
         telemetry::set_tenant(caller.tenant.as_str());
         request.extensions_mut().insert(caller);
@@ -168,8 +174,9 @@ fn asked_for(headers: &HeaderMap) -> Result<Option<Duration>> {
     parse().map(Some).ok_or_else(|| Error::invalid("grpc-timeout", "must be up to eight digits and one of H M S m u n"))
 }
 
-/// Gives an error that carries no details, because tonic answered it, the reason that the contract promises.
-fn explain(response: Response<Body>) -> Response<Body> {
+/// Gives an error that carries no details, because tonic answered it, the reason that the contract promises. Where tonic
+/// says INTERNAL, it could not read a message from the request: what goes wrong inside a call comes with details.
+fn explain(response: Response<Body>, path: &str) -> Response<Body> {
     let headers = response.headers();
     if headers.get("grpc-status").is_none_or(|code| code == "0") || headers.contains_key("grpc-status-details-bin") {
         return response;
@@ -177,13 +184,14 @@ fn explain(response: Response<Body>) -> Response<Body> {
     let Some(status) = Status::from_header_map(headers) else { return response };
     let error = match status.code() {
         Code::OutOfRange => Error::RequestTooLarge,
-        Code::Internal if status.message().starts_with("failed to decode") => Error::MalformedRequest,
-        Code::Unimplemented => Error::Unimplemented(String::new()),
+        Code::Internal => Error::MalformedRequest,
+        Code::Unimplemented => Error::Unimplemented(path.trim_start_matches('/').to_owned()),
         _ => return response,
     };
-    let details = Status::from(error).get_error_details();
-    let code = if status.code() == Code::Internal { Code::InvalidArgument } else { status.code() };
-    Status::with_error_details(code, status.message(), details).into_http()
+    let explained = Status::from(error);
+    let message = if status.message().is_empty() { explained.message() } else { status.message() };
+    let details = explained.get_error_details();
+    Status::with_error_details_and_metadata(explained.code(), message, details, status.metadata().clone()).into_http()
 }
 
 fn message(panic: &(dyn Any + Send)) -> &str {

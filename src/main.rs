@@ -1,6 +1,6 @@
 //! Parses the command line, starts telemetry and runs the command.
 
-use std::{error::Error, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{error::Error, net::SocketAddr, pin::pin, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 use customer_accounts::{
@@ -78,11 +78,25 @@ async fn run(command: Command, config: &Config) -> Outcome {
 
 async fn serve(config: &Config) -> Outcome {
     // From here on a signal ends the service in order, also while it starts.
-    let stop = stop_signal()?;
+    let mut stop = pin!(stop_signal()?);
     if !config.listen.ip().is_loopback() {
         return Err(server::ServeError::NotLoopback(config.listen).into());
     }
     let listener = TcpListener::bind(config.listen).await.map_err(|error| format!("--listen {}: {error}", config.listen))?;
+    let database = tokio::select! {
+        database = database_to_serve(config) => database?,
+        () = &mut stop => return Ok(()),
+    };
+    let observed = database.db.clone();
+    telemetry::observe_pool(move || observed.state());
+    welcome(listener.local_addr()?, &database, config);
+    let served = server::serve(listener, database.db.clone(), config, stop).await;
+    database.close().await;
+    Ok(served?)
+}
+
+/// The database, with the schema and the role that the service needs.
+async fn database_to_serve(config: &Config) -> Result<Database, Box<dyn Error>> {
     let database = Database::open(config).await?;
     if config.migrate || database.is_embedded() {
         let versions = migrate::run(&database.migrator, migrate::Direction::Up).await?;
@@ -91,12 +105,7 @@ async fn serve(config: &Config) -> Outcome {
         }
     }
     database.db.verify().await?;
-    let observed = database.db.clone();
-    telemetry::observe_pool(move || observed.state());
-    welcome(listener.local_addr()?, &database, config);
-    let served = server::serve(listener, database.db.clone(), config, stop).await;
-    database.close().await;
-    Ok(served?)
+    Ok(database)
 }
 
 /// Tells a person at a terminal what runs and what to try next.

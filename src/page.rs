@@ -16,8 +16,8 @@ use crate::{
 
 const DEFAULT_SIZE: i32 = 50;
 const MAX_SIZE: i32 = 1000;
-/// Bytes of the hash in a token that bind it to tenant, call and filters.
-const BINDING: usize = 12;
+/// Bytes of the hash in a token that bind it to tenant, call and filters, and show whether it is damaged.
+const CHECK: usize = 12;
 
 /// A list request; implemented by build.rs for every message with `page_size` and `page_token`.
 pub trait Paged: Message {
@@ -99,7 +99,7 @@ pub struct Page {
     size: i64,
     order: Order,
     after: Option<(String, String)>,
-    binding: [u8; BINDING],
+    binding: Sha256,
 }
 
 impl Page {
@@ -155,25 +155,38 @@ impl Page {
     }
 }
 
-fn binding<R: Paged>(caller: &Caller, filters: &R) -> [u8; BINDING] {
+/// Has taken in what a token is bound to.
+fn binding<R: Paged>(caller: &Caller, filters: &R) -> Sha256 {
     let mut hash = Sha256::new();
-    hash.update(caller.tenant.as_str());
-    hash.update([0]);
-    hash.update(caller.method.as_bytes());
-    hash.update([0]);
-    hash.update(filters.encode_to_vec());
-    let mut binding = [0; BINDING];
-    binding.copy_from_slice(&hash.finalize()[..BINDING]);
-    binding
+    for part in [caller.tenant.as_str(), caller.method] {
+        hash.update(part);
+        hash.update([0]);
+    }
+    let filters = filters.encode_to_vec();
+    hash.update(filters.len().to_be_bytes());
+    hash.update(filters);
+    hash
 }
 
-fn encode(binding: &[u8], key: &str, id: &str) -> String {
-    URL_SAFE_NO_PAD.encode([binding, key.as_bytes(), &[0], id.as_bytes()].concat())
+/// The position, `key` and `id` with a NUL between them, behind a hash over it and what it is bound to.
+fn encode(binding: &Sha256, key: &str, id: &str) -> String {
+    let position = [key.as_bytes(), &[0], id.as_bytes()].concat();
+    URL_SAFE_NO_PAD.encode([&check(binding, &position), &*position].concat())
 }
 
-fn decode(token: &str, binding: &[u8]) -> Result<(String, String)> {
+fn decode(token: &str, binding: &Sha256) -> Result<(String, String)> {
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| Error::PageToken)?;
-    let rest = bytes.strip_prefix(binding).ok_or(Error::PageToken)?;
-    let (key, id) = std::str::from_utf8(rest).ok().and_then(|text| text.split_once('\0')).ok_or(Error::PageToken)?;
+    let (sent, position) = bytes.split_first_chunk().ok_or(Error::PageToken)?;
+    if *sent != check(binding, position) {
+        return Err(Error::PageToken);
+    }
+    // Neither a name nor an id contains a NUL, which PostgreSQL would not take either.
+    let position = std::str::from_utf8(position).ok().and_then(|text| text.split_once('\0'));
+    let (key, id) = position.filter(|(_, id)| !id.contains('\0')).ok_or(Error::PageToken)?;
     Ok((key.to_owned(), id.to_owned()))
+}
+
+fn check(binding: &Sha256, position: &[u8]) -> [u8; CHECK] {
+    let hash = binding.clone().chain_update(position).finalize();
+    std::array::from_fn(|i| hash[i])
 }

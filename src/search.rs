@@ -24,7 +24,8 @@ pub fn fold(text: &str) -> String {
     text.nfkd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase).flat_map(unaccented).collect()
 }
 
-/// Letters that carry their mark inside and therefore do not decompose.
+/// Letters that carry their mark inside and therefore do not decompose, and the sigma at the end of a word, which is a form
+/// that the capital does not have.
 fn unaccented(c: char) -> impl Iterator<Item = char> {
     let plain = match c {
         'ß' => "ss",
@@ -36,23 +37,27 @@ fn unaccented(c: char) -> impl Iterator<Item = char> {
         'þ' => "th",
         'ı' => "i",
         'ħ' => "h",
+        'ς' => "σ",
         _ => "",
     };
     plain.chars().chain(plain.is_empty().then_some(c))
 }
 
-/// The words under which a resource with these texts is found: every piece between blanks, and the pieces of letters and
-/// digits inside it, so that `jane.doe@acme.example` is found by `jane`, by `doe` and by `jane.doe@`.
+/// The words under which a resource with these texts is found: from every beginning of letters and digits on to the next
+/// blank, so that `jane.doe@acme.example` is found by `jane.doe@`, by `doe`, and by `acme.ex`.
 pub fn words<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let mut words = BTreeSet::new();
     for text in texts {
-        let folded = fold(text);
-        for token in folded.split_whitespace() {
-            words.extend(token.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(shorten));
-            words.insert(shorten(token.trim_start_matches(|c: char| !c.is_alphanumeric())));
+        for token in fold(text).split_whitespace() {
+            let mut inside = false;
+            for (start, c) in token.char_indices() {
+                if c.is_alphanumeric() && !inside {
+                    words.insert(shorten(&token[start..]));
+                }
+                inside = c.is_alphanumeric();
+            }
         }
     }
-    words.remove("");
     words.into_iter().collect()
 }
 
@@ -110,7 +115,7 @@ mod tests {
 
     #[test]
     fn folds_case_accents_and_letters_that_do_not_decompose() {
-        assert_eq!(fold("ÅNGSTRÖM Straße Łódź Ⅷ İstanbul"), "angstrom strasse lodz viii istanbul");
+        assert_eq!(fold("ÅNGSTRÖM Straße Łódź Ⅷ İstanbul Οδός"), "angstrom strasse lodz viii istanbul οδοσ");
     }
 
     #[test]

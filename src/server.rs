@@ -100,6 +100,10 @@ pub async fn serve(
         routes = routes.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
     }
 
+    // Before the first connection is accepted, so that whoever sees the port open also sees the health.
+    health.set_service_status(LIVENESS, ServingStatus::Serving).await;
+    report(&health, &names, ServingStatus::Serving).await;
+
     let draining = CancellationToken::new();
     let server = Server::builder()
         .layer(RpcLayer::new(paths))
@@ -159,8 +163,6 @@ fn health_names(policies: &Policies) -> BTreeSet<&'static str> {
 
 /// Keeps the health up to date, for ever. A single missed answer is no news, and a full pool is no missing database.
 async fn probe(health: &HealthReporter, db: &Db, names: &BTreeSet<&'static str>) {
-    health.set_service_status(LIVENESS, ServingStatus::Serving).await;
-    report(health, names, ServingStatus::Serving).await;
     let (mut ready, mut against) = (true, 0);
     let mut ticks = interval(PROBE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

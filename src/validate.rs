@@ -12,6 +12,9 @@ const MAX_REQUEST_ID: usize = 100;
 /// Longest email address in characters (RFC 5321, 4.5.3.1.3, less the angle brackets).
 const MAX_EMAIL: usize = 254;
 
+/// Longest field path or rule in an answer, in characters.
+const MAX_QUOTED: usize = 150;
+
 /// The violations found so far.
 #[derive(Debug, Default)]
 pub struct Violations(Vec<Violation>);
@@ -19,7 +22,7 @@ pub struct Violations(Vec<Violation>);
 impl Violations {
     /// Notes that `field` breaks `rule`.
     pub fn add(&mut self, field: impl Display, rule: impl Into<String>) {
-        self.0.push(Violation { field: field.to_string(), rule: rule.into() });
+        self.0.push(Violation { field: shorten(field.to_string()), rule: shorten(rule.into()) });
     }
 
     /// The parsed value, if nothing was violated.
@@ -109,6 +112,15 @@ impl Violations {
         };
         (known != T::default()).then_some(known)
     }
+}
+
+/// Cuts a text that quotes what the caller sent: all of it would not fit into the headers that an error travels in.
+fn shorten(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(MAX_QUOTED) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 /// <https://html.spec.whatwg.org/multipage/input.html#valid-e-mail-address>, but letters beyond ASCII are welcome (RFC 6531).

@@ -25,6 +25,7 @@ const MAX_PHONE: usize = 50;
 const MAX_ADDRESS_LINE: usize = 200;
 const MAX_POSTAL_CODE: usize = 20;
 const MAX_BILLING_DETAILS: usize = 10_000;
+const PREFERENCES: &str = "account.preferences";
 /// Bytes of JSON text.
 const MAX_PREFERENCES: usize = 64 * 1024;
 /// Objects and lists inside each other.
@@ -53,7 +54,7 @@ impl Fields {
             postal_address: address(v, "account.postal_address", account.postal_address),
             official_address: address(v, "account.official_address", account.official_address),
             billing_details: v.text("account.billing_details", account.billing_details, MAX_BILLING_DETAILS),
-            preferences: account.preferences.map(|preferences| object(v, preferences)),
+            preferences: account.preferences.and_then(|preferences| object(v, preferences)),
             is_primary: account.is_primary,
             comment: v.text("account.comment", account.comment, MAX_COMMENT),
             metadata: Json(metadata(v, account.metadata)),
@@ -301,43 +302,52 @@ fn metadata(
     metadata
 }
 
-/// The preferences as JSON. PostgreSQL's jsonb holds no NUL character, and JSON no number that is not finite.
-fn object(v: &mut Violations, preferences: Struct) -> Value {
-    let field = "account.preferences";
-    let value = Value::Object(
-        preferences.fields.into_iter().map(|(key, value)| (key, from_wire(v, value, MAX_PREFERENCES_DEPTH - 1))).collect(),
-    );
-    let text = value.to_string();
-    if text.len() > MAX_PREFERENCES {
-        v.add(field, format!("must have at most {MAX_PREFERENCES} bytes as JSON, has {}", text.len()));
+/// The preferences as JSON; an empty object is none. PostgreSQL's jsonb holds no NUL character, and JSON no number that is
+/// not finite.
+fn object(v: &mut Violations, preferences: Struct) -> Option<Value> {
+    if preferences.fields.is_empty() {
+        return None;
     }
-    if text.contains("\\u0000") {
-        v.add(field, "must not contain NUL characters");
+    let value = map(v, preferences, MAX_PREFERENCES_DEPTH - 1);
+    let bytes = value.to_string().len();
+    if bytes > MAX_PREFERENCES {
+        v.add(PREFERENCES, format!("must have at most {MAX_PREFERENCES} bytes as JSON, has {bytes}"));
     }
-    value
+    Some(value)
+}
+
+fn map(v: &mut Violations, object: Struct, depth: usize) -> Value {
+    let fields = object.fields.into_iter().map(|(key, value)| (string(v, key), from_wire(v, value, depth)));
+    Value::Object(fields.collect::<Map<_, _>>())
+}
+
+fn string(v: &mut Violations, text: String) -> String {
+    if text.contains('\0') {
+        v.add(PREFERENCES, "must not contain NUL characters");
+    }
+    text
 }
 
 fn from_wire(v: &mut Violations, value: prost_types::Value, depth: usize) -> Value {
     match value.kind {
         None | Some(JsonKind::NullValue(_)) => Value::Null,
         Some(JsonKind::BoolValue(value)) => Value::Bool(value),
-        Some(JsonKind::StringValue(value)) => Value::String(value),
-        Some(JsonKind::NumberValue(number)) => serde_json::Number::from_f64(number).map_or_else(
-            || {
-                v.add("account.preferences", "must not contain numbers that are not finite");
+        Some(JsonKind::StringValue(value)) => Value::String(string(v, value)),
+        // By way of its digits, which is how jsonb gives it back (1e16 as a whole number, -0 as 0), so that it stays equal to
+        // itself.
+        Some(JsonKind::NumberValue(number)) => (number + 0.0).to_string().parse().map_or_else(
+            |_| {
+                v.add(PREFERENCES, "must not contain numbers that are not finite");
                 Value::Null
             },
             Value::Number,
         ),
         Some(JsonKind::StructValue(_) | JsonKind::ListValue(_)) if depth == 0 => {
-            v.add("account.preferences", format!("must be at most {MAX_PREFERENCES_DEPTH} levels deep"));
+            v.add(PREFERENCES, format!("must be at most {MAX_PREFERENCES_DEPTH} levels deep"));
             Value::Null
         }
         Some(JsonKind::ListValue(list)) => list.values.into_iter().map(|value| from_wire(v, value, depth - 1)).collect(),
-        Some(JsonKind::StructValue(object)) => {
-            let fields = object.fields.into_iter().map(|(key, value)| (key, from_wire(v, value, depth - 1)));
-            Value::Object(fields.collect::<Map<_, _>>())
-        }
+        Some(JsonKind::StructValue(object)) => map(v, object, depth - 1),
     }
 }
 

@@ -28,8 +28,8 @@ const ALONE: &str = "SET LOCAL ROLE customer_accounts_owner; \
     SET LOCAL client_min_messages = warning; \
     CREATE TABLE IF NOT EXISTS __diesel_schema_migrations (\
         version varchar(50) PRIMARY KEY NOT NULL, run_on timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP); \
-    GRANT SELECT ON __diesel_schema_migrations TO customer_accounts_app; \
-    LOCK TABLE __diesel_schema_migrations IN ACCESS EXCLUSIVE MODE";
+    LOCK TABLE __diesel_schema_migrations IN ACCESS EXCLUSIVE MODE; \
+    GRANT SELECT ON __diesel_schema_migrations TO customer_accounts_app";
 
 /// Why the schema is not as the service needs it.
 #[derive(Debug, thiserror::Error)]
