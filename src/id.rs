@@ -41,10 +41,11 @@ mod tests {
 
     #[test]
     fn generated_ids_fit_and_sort_by_age() {
-        let first = generate("acct");
-        std::thread::sleep(std::time::Duration::from_millis(2));
-        let second = generate("acct");
-        assert!(first < second, "{first} was made before {second}");
-        assert!(second.len() <= MAX_CHARS);
+        let at = |millis: u32| {
+            let time = uuid::Timestamp::from_unix_time(1_700_000_000, millis * 1_000_000, 0, 0);
+            encode("acct", Uuid::new_v7(time))
+        };
+        assert!(at(1) < at(2));
+        assert!(generate("acct").len() <= MAX_CHARS);
     }
 }

@@ -14,6 +14,12 @@ use tokio::{net::TcpListener, runtime, signal, time::timeout};
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
+#[cfg(feature = "embedded")]
+use customer_accounts::db::embedded::Embedded;
+/// Without the feature there never is one.
+#[cfg(not(feature = "embedded"))]
+type Embedded = std::convert::Infallible;
+
 type Outcome = Result<(), Box<dyn Error>>;
 
 /// How long a command waits for a running service to answer.
@@ -130,8 +136,7 @@ fn welcome(address: SocketAddr, database: &Database, config: &Config) {
 struct Database {
     db: Db,
     migrator: Manager,
-    #[cfg(feature = "embedded")]
-    embedded: Option<customer_accounts::db::embedded::Embedded>,
+    embedded: Option<Embedded>,
 }
 
 impl Database {
@@ -150,14 +155,13 @@ impl Database {
         Ok(Self {
             db: Db::new(Manager::new(login, role), config.pool_size, config.pool_wait, Some(config.pool_max_lifetime)),
             migrator: Manager::new(migrator, None),
-            #[cfg(feature = "embedded")]
             embedded: None,
         })
     }
 
     #[cfg(feature = "embedded")]
     async fn open_embedded(config: &Config, role: Option<String>) -> Result<Self, Box<dyn Error>> {
-        let embedded = customer_accounts::db::embedded::Embedded::start(&config.data_dir).await?;
+        let embedded = Embedded::start(&config.data_dir).await?;
         let login = embedded.config();
         Ok(Self {
             // One connection, which takes its time to open, and again after a long statement was given up.
@@ -168,22 +172,23 @@ impl Database {
     }
 
     #[cfg(not(feature = "embedded"))]
+    #[expect(clippy::unused_async, reason = "the same signature as with an embedded server")]
     async fn open_embedded(_: &Config, _: Option<String>) -> Result<Self, Box<dyn Error>> {
         Err("DATABASE_URL is not set, and this build has no embedded PostgreSQL (cargo feature `embedded`)".into())
     }
 
     const fn is_embedded(&self) -> bool {
-        #[cfg(feature = "embedded")]
-        return self.embedded.is_some();
-        #[cfg(not(feature = "embedded"))]
-        return false;
+        self.embedded.is_some()
     }
 
+    #[cfg_attr(not(feature = "embedded"), expect(clippy::unused_async, reason = "there is nothing to wait for then"))]
     async fn close(self) {
         drop(self.db);
-        #[cfg(feature = "embedded")]
         if let Some(embedded) = self.embedded {
+            #[cfg(feature = "embedded")]
             embedded.stop().await;
+            #[cfg(not(feature = "embedded"))]
+            match embedded {}
         }
     }
 }

@@ -4,8 +4,23 @@
 //! Each test works in a tenant of its own.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+#![expect(clippy::disallowed_methods, reason = "a test has no call whose deadline its tasks could outlive, and no config.rs")]
 
 mod support;
 
+mod account_types;
 mod accounts;
+mod clients;
+mod contract;
+mod durability;
+mod isolation;
+mod lifecycle;
+mod limits;
+mod lists;
+mod organizations;
+mod plans;
+mod races;
 mod readme;
+mod requests;
+mod schema;
+mod telemetry;

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use customer_accounts::proto::{ListAccountTypesRequest, account_type_service_client::AccountTypeServiceClient};
+use customer_accounts::proto::{
+    Account, Address, Contact, GetAccountRequest, ListAccountTypesRequest, ListAccountsRequest, UpdateAccountRequest,
+    account_type_service_client::AccountTypeServiceClient,
+};
 use opentelemetry_proto::tonic::{
     collector::{
         metrics::v1::{
@@ -21,9 +24,9 @@ use opentelemetry_proto::tonic::{
 };
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status, transport::Server};
+use tonic::{Code, Request, Response, Status, transport::Server};
 
-use crate::support;
+use crate::support::{Tenant, account, eventually, process::Service};
 
 /// How long anything here may take.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -34,16 +37,17 @@ const PARENT_ID: &str = "b7ad6b7169203331";
 async fn a_call_is_exported_as_span_and_measurement() {
     let collector = Collector::start().await;
     // The export intervals stay at their defaults of many seconds: what arrives was flushed at shutdown.
-    let service = support::Service::spawn_with_env(&[
+    let environment = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint.as_str()),
         ("OTEL_SDK_DISABLED", "false"),
         ("OTEL_SERVICE_NAME", "accounts-under-test"),
         ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test"),
         ("OTEL_TRACES_SAMPLER", "parentbased_always_on"),
-    ])
-    .await;
+    ];
+    let service = Service::fresh(&[], &environment).await;
     list_account_types(&service).await.expect("the call succeeds");
-    service.terminate().await;
+    service.terminate();
+    assert!(service.ended().await.success());
 
     let name = "accounts.v1.AccountTypeService/ListAccountTypes";
     let (resource, span) = collector.received(|seen| seen.spans.iter().find(|(_, span)| span.name == name).cloned()).await;
@@ -74,19 +78,90 @@ async fn an_absent_collector_delays_neither_calls_nor_shutdown() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
     drop(listener);
-    let service = support::Service::spawn_with_env(&[("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str())]).await;
+    let service = Service::fresh(&[], &[("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str())]).await;
     list_account_types(&service).await.expect("the call succeeds");
     let stopping = Instant::now();
-    timeout(DEADLINE, service.terminate()).await.expect("the service stops");
+    service.terminate();
+    assert!(service.ended().await.success());
     assert!(stopping.elapsed() < DEADLINE);
 }
 
-async fn list_account_types(service: &support::Service) -> Result<(), Status> {
+/// Nothing that a request says about people reaches the log, however the call ends and however much is logged.
+#[tokio::test]
+async fn no_log_line_carries_personal_data() {
+    const SECRETS: [&str; 10] = [
+        "Quentin",
+        "Zabriskie",
+        "zabriskie-mail",
+        "zabriskie-actor",
+        "5550199",
+        "Xanadu",
+        "Oubliette",
+        "Vellichor",
+        "Yggdrasil",
+        "Psithur",
+    ];
+    let service = Service::fresh(&["--log", "debug"], &[]).await;
+    let tenant = Tenant::on(service.channel().await).with_actor("zabriskie-actor");
+    tenant.organization("o", "").await;
+    let person = Account {
+        display_name: "Quentin Oubliette".into(),
+        primary_contact: Some(Contact {
+            name: "Quentin Zabriskie".into(),
+            email: "zabriskie-mail@example.com".into(),
+            phone: "+41 5550199".into(),
+            ..Default::default()
+        }),
+        billing_address: Some(Address { line1: "Xanadu 1".into(), ..Default::default() }),
+        comment: "Vellichor".into(),
+        ..account("a", "o")
+    };
+    tenant.account(person.clone()).await;
+    let mut accounts = tenant.accounts();
+    let mut codes = Vec::new();
+    let no_email = Contact { name: "Zabriskie".into(), email: "zabriskie-mail".into(), ..Default::default() };
+    for wrong in [
+        person.clone(),
+        Account { account_id: "b".into(), organization_id: "Yggdrasil".into(), ..person.clone() },
+        Account { account_id: "c".into(), account_type_id: "Yggdrasil".into(), ..person.clone() },
+        Account { account_id: "d".into(), primary_contact: Some(no_email), ..person.clone() },
+        // PostgreSQL has no such character, and says so with the text around it.
+        Account { account_id: "e".into(), comment: "Vellichor \0".into(), ..person.clone() },
+        Account { account_id: "f".into(), display_name: "Oubliette \u{fffe}".repeat(40), ..person.clone() },
+    ] {
+        codes.push(tenant.try_account(wrong).await.map_or_else(|status| status.code(), |_| Code::Ok));
+    }
+    for (query, page_token) in [("Psithur zabriskie-mail@example.com", ""), ("", "Yggdrasil")] {
+        let request = ListAccountsRequest { query: query.into(), page_token: page_token.into(), ..Default::default() };
+        codes.push(accounts.list_accounts(request).await.map_or_else(|status| status.code(), |_| Code::Ok));
+    }
+    let stale = Account { etag: "Psithur".into(), ..person.clone() };
+    let update = UpdateAccountRequest { account: Some(stale), request_id: "Psithur-1".into(), ..Default::default() };
+    codes.push(accounts.update_account(update).await.map_or_else(|status| status.code(), |_| Code::Ok));
+    let missing = GetAccountRequest { account_id: "Yggdrasil".into() };
+    codes.push(accounts.get_account(missing.clone()).await.map_or_else(|status| status.code(), |_| Code::Ok));
+    let refused = tenant.with_actor("zabriskie-actor").with_roles("Psithur").accounts().get_account(missing).await;
+    codes.push(refused.unwrap_err().code());
+    assert!(codes.iter().filter(|code| **code != Code::Ok).count() >= 8, "{codes:?}");
+
+    let log = service.log();
+    service.terminate();
+    service.ended().await;
+    let text =
+        eventually(DEADLINE, "the end of the log", async || Some(log.text()).filter(|text| text.contains("shutting down"))).await;
+    assert!(text.matches("call finished").count() > 10, "the log is there:\n{text}");
+    for secret in SECRETS {
+        let lines: Vec<_> = text.lines().filter(|line| line.to_lowercase().contains(&secret.to_lowercase())).collect();
+        assert!(lines.is_empty(), "{secret} in the log: {lines:#?}");
+    }
+}
+
+async fn list_account_types(service: &Service) -> Result<(), Status> {
     let mut request = Request::new(ListAccountTypesRequest::default());
     let parent = format!("00-{TRACE_ID}-{PARENT_ID}-01");
     request.metadata_mut().insert("traceparent", parent.parse().expect("a header value"));
     request.metadata_mut().insert("tracestate", "vendor=1".parse().expect("a header value"));
-    AccountTypeServiceClient::new(service.channel()).list_account_types(request).await.map(|_| ())
+    AccountTypeServiceClient::new(service.channel().await).list_account_types(request).await.map(|_| ())
 }
 
 /// An OTLP collector in this process that keeps what it is sent.
@@ -186,5 +261,9 @@ fn number(attributes: &[KeyValue], key: &str) -> i64 {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes everything");
+        text
+    })
 }

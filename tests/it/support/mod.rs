@@ -1,10 +1,15 @@
 //! The harness: one service for all tests, tenants, clients, and what tests assert about errors.
 
+pub mod calls;
+pub mod cluster;
 pub mod process;
+pub mod raw;
+pub mod tap;
 
 use std::{
-    future::pending,
+    future::{Future, pending, poll_fn},
     net::SocketAddr,
+    pin::pin,
     sync::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -23,7 +28,7 @@ use customer_accounts::{
     },
     server,
 };
-use tokio::{net::TcpListener, time::Instant};
+use tokio::{net::TcpListener, runtime::Handle, time::Instant};
 use tonic::{
     Code, Request, Status,
     metadata::MetadataValue,
@@ -64,6 +69,51 @@ pub async fn sql(url: &str) -> tokio_postgres::Client {
     client
 }
 
+/// Asks again and again until `wanted` finds something, at most so long.
+#[track_caller]
+pub fn eventually<T>(limit: Duration, what: &str, mut wanted: impl AsyncFnMut() -> Option<T>) -> impl Future<Output = T> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(found) = wanted().await {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "{caller}: not within {limit:?}: {what}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// Waits until so many statements of the connection's database wait for locks.
+#[track_caller]
+pub fn waiting_for_locks(sql: &tokio_postgres::Client, count: i64) -> impl Future<Output = ()> {
+    let query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually(Duration::from_secs(10), "statements that wait for locks", async move || {
+        // Inside a transaction PostgreSQL goes on showing what it showed first.
+        sql.batch_execute("SELECT pg_stat_clear_snapshot()").await.unwrap();
+        (sql.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == count).then_some(())
+    })
+}
+
+/// A die for tests that try many ways: xorshift from a random seed.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new() -> Self {
+        let (_, random) = uuid::Uuid::now_v7().as_u64_pair();
+        Self(random | 1)
+    }
+
+    /// From 0 to `sides` - 1.
+    pub fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
 /// A name that no other test has, also in another run.
 pub fn unique() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -81,6 +131,20 @@ pub struct Shared {
     pub db: Db,
     /// URL of the database; `None` on the embedded server.
     pub url: Option<String>,
+    /// Where work on `db` belongs: a connection made on a test's own runtime would end with that test, for all.
+    pub runtime: Handle,
+}
+
+impl Shared {
+    /// Does on the service's runtime what a test does with `db` itself.
+    pub async fn on_its_runtime<F: Future>(&self, work: F) -> F::Output {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            let _entered = self.runtime.enter();
+            work.as_mut().poll(cx)
+        })
+        .await
+    }
 }
 
 pub fn shared() -> &'static Shared {
@@ -97,26 +161,26 @@ pub fn shared() -> &'static Shared {
 }
 
 async fn serve(started: std::sync::mpsc::Sender<Shared>) {
-    let (login, size, url, _embedded) = match real_server() {
-        Some(server) => {
-            let url = fresh_database(&server).await;
-            (url.parse().unwrap(), 8, Some(url), None)
-        }
-        None => {
-            // Kept until the process ends: the server runs in it.
-            let folder = tempfile::Builder::new().prefix("ca-it").tempdir().unwrap();
-            let embedded = customer_accounts::db::embedded::Embedded::start(folder.path()).await.unwrap();
-            (embedded.config(), 1, None, Some((embedded, folder)))
-        }
+    let (login, size, url, _embedded) = if let Some(server) = real_server() {
+        let url = fresh_database(&server).await;
+        (url.parse().unwrap(), 8, Some(url), None)
+    } else {
+        // Kept until the process ends: the server runs in it.
+        let folder = tempfile::Builder::new().prefix("ca-it").tempdir().unwrap();
+        let embedded = customer_accounts::db::embedded::Embedded::start(folder.path()).await.unwrap();
+        (embedded.config(), 1, None, Some((embedded, folder)))
     };
     migrate::run(&Manager::new(login.clone(), None), migrate::Direction::Up).await.unwrap();
     let config = config(&["--max-calls", "4096"]);
     // Many tests share the one connection of the embedded server, so its users wait longer than a caller would.
     let wait = if url.is_some() { config.pool_wait } else { Duration::from_secs(20) };
-    let db = Db::new(Manager::new(login, Some(config.database_role.clone())), size, wait, None);
+    let manager = Manager::new(login, Some(config.database_role.clone()));
+    let manager = if url.is_some() { manager } else { manager.without_cancel() };
+    let db = Db::new(manager, size, wait, None);
     db.verify().await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    started.send(Shared { address: listener.local_addr().unwrap(), db: db.clone(), url }).unwrap();
+    let shared = Shared { address: listener.local_addr().unwrap(), db: db.clone(), url, runtime: Handle::current() };
+    started.send(shared).unwrap();
     server::serve(listener, db, &config, pending()).await.unwrap();
 }
 
@@ -183,7 +247,8 @@ impl Tenant {
         OrganizationServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
     }
 
-    /// The caller as the service's own code sees it, to look behind the API: `shared().db.read(&tenant.caller(), …)`.
+    /// The caller as the service's own code sees it, to look behind the API:
+    /// `shared().on_its_runtime(shared().db.read(&tenant.caller(), …))`.
     pub fn caller(&self) -> Caller {
         Caller {
             tenant: TenantId::parse(&self.caller.tenant).unwrap(),

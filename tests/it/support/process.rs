@@ -3,7 +3,8 @@
 use std::{
     net::SocketAddr,
     path::Path,
-    process::{ExitStatus, Stdio},
+    process::{ExitStatus, Output, Stdio},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -15,24 +16,57 @@ use tokio::{
 use tonic::transport::Channel;
 
 /// Longest that a process may take to start, or to end after it should have.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running `customer-accounts serve`; killed when dropped.
 pub struct Service {
     child: Child,
     pub address: SocketAddr,
+    log: Log,
+    /// The data of an embedded server that nobody needs after this service.
+    _folder: Option<tempfile::TempDir>,
+}
+
+/// What a service has written to stderr so far.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<String>>);
+
+impl Log {
+    pub fn text(&self) -> String {
+        self.0.lock().unwrap().clone()
+    }
 }
 
 impl Service {
     /// Starts it on a free port with these further arguments and environment variables, and waits until it serves.
     pub async fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = command(arguments, environment).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command(arguments, environment).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Log::default();
+        let (mut errors, written) = (BufReader::new(child.stderr.take().unwrap()).lines(), log.clone());
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = errors.next_line().await {
+                eprintln!("{line}");
+                written.0.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = timeout(PATIENCE, lines.next_line()).await.expect("starts in time").unwrap().expect("serves");
         let address = first.split(" serves on ").nth(1).and_then(|rest| rest.split(',').next()).expect("names its address");
         let address = address.parse().unwrap();
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, address }
+        Self { child, address, log, _folder: None }
+    }
+
+    /// Starts it on a fresh database: of the real server if there is one, embedded otherwise.
+    pub async fn fresh(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        if let Some(server) = super::real_server() {
+            let url = super::fresh_database(&server).await;
+            return Self::start(arguments, &[&[("DATABASE_URL", &*url)], environment].concat()).await;
+        }
+        let folder = tempfile::Builder::new().prefix("ca-it").tempdir().unwrap();
+        let data = folder.path().to_str().unwrap();
+        let service = Self::start(&[&["--data-dir", data], arguments].concat(), environment).await;
+        Self { _folder: Some(folder), ..service }
     }
 
     /// Starts it on an embedded server in this folder.
@@ -48,6 +82,11 @@ impl Service {
 
     pub async fn channel(&self) -> Channel {
         super::connect(self.address).await
+    }
+
+    /// What it writes to stderr; complete a moment after it has ended.
+    pub fn log(&self) -> Log {
+        self.log.clone()
     }
 
     /// Sends SIGTERM and does not wait.
@@ -69,12 +108,33 @@ impl Service {
 
 /// The binary with `--listen 127.0.0.1:0`, these arguments, and no configuration from the test's own environment.
 pub fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
+    plain_command(&[&["--listen", "127.0.0.1:0"], arguments].concat(), environment)
+}
+
+/// The same with nothing but these arguments.
+pub fn plain_command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_customer-accounts"));
     for (name, _) in std::env::vars() {
         if name.starts_with("CUSTOMER_ACCOUNTS_") || name.starts_with("OTEL_") || name == "DATABASE_URL" {
             command.env_remove(name);
         }
     }
-    command.args(["--listen", "127.0.0.1:0"]).args(arguments).envs(environment.iter().copied()).kill_on_drop(true);
+    command.args(arguments).envs(environment.iter().copied()).kill_on_drop(true);
     command
+}
+
+/// Runs the binary with nothing but these arguments to its end.
+pub async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
+    let output = timeout(PATIENCE, plain_command(arguments, environment).stdin(Stdio::null()).output());
+    let Output { status, stdout, stderr } = output.await.expect("ends in time").unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Finished { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+}
+
+/// A process that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
 }

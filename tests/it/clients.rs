@@ -1,0 +1,200 @@
+//! Clients that know nothing but the address: `grpcurl`, and a Python program that learns the contract by reflection.
+//!
+//! They are no part of a Rust installation. A test whose client is missing says so and passes; `.ci/run` brings both.
+
+use std::{process::Stdio, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::{process::Command, time::timeout};
+
+use crate::support::{Tenant, shared};
+
+/// How long a client may take.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+#[tokio::test]
+async fn grpcurl_lists_and_describes_the_services() {
+    let Some(grpcurl) = Grpcurl::find().await else { return };
+    let services = grpcurl.ask(&["list"]).await;
+    for service in [
+        "accounts.v1.AccountService",
+        "accounts.v1.AccountTypeService",
+        "accounts.v1.OrganizationService",
+        "grpc.health.v1.Health",
+    ] {
+        assert!(services.lines().any(|line| line == service), "{service} is not in\n{services}");
+    }
+    let service = grpcurl.ask(&["describe", "accounts.v1.AccountService"]).await;
+    for part in [
+        "rpc CreateAccount ( .accounts.v1.CreateAccountRequest ) returns ( .accounts.v1.CreateAccountResponse )",
+        r#"option (.accounts.v1.policy) = { permission:"accounts.write" module:"customer_accounts" };"#,
+    ] {
+        assert!(squeeze(&service).contains(&squeeze(part)), "{part} is not in\n{service}");
+    }
+    let message = grpcurl.ask(&["describe", "accounts.v1.Address"]).await;
+    assert!(message.contains("string postal_code = 5;"), "{message}");
+}
+
+#[tokio::test]
+async fn grpcurl_creates_and_reads_an_account() {
+    let Some(grpcurl) = Grpcurl::find().await else { return };
+    let organization = json!({"organization": {"organization_id": "acme", "display_name": "Acme Corp"}});
+    grpcurl.call("OrganizationService/CreateOrganization", &organization).await;
+    let account = json!({"account": {
+        "account_id": "acme-1",
+        "display_name": "Acme Corporation",
+        "organization_id": "acme",
+        "primary_contact": {"name": "Jane Doe", "email": "jane@acme.example"},
+        "billing_address": {"line1": "Main Street 1", "city": "Berlin", "country": "DE"},
+        "preferences": {"language": "de"},
+    }});
+    let created = grpcurl.call("AccountService/CreateAccount", &account).await;
+    assert_eq!(created["account"]["status"], "ACCOUNT_STATUS_ACTIVE");
+    let id = json!({"account_id": "acme-1"});
+    let read = grpcurl.call("AccountService/GetAccount", &id).await;
+    assert_eq!(read, created);
+    assert_eq!(read["account"]["primaryContact"]["email"], "jane@acme.example");
+    assert_eq!(read["account"]["preferences"], json!({"language": "de"}));
+    let found = grpcurl.call("AccountService/ListAccounts", &json!({"query": "corp acme", "page_size": 10})).await;
+    assert_eq!(found["accounts"], json!([read["account"]]));
+    grpcurl.call("AccountService/DeleteAccount", &json!({"account_id": "acme-1", "etag": read["account"]["etag"]})).await;
+    let gone = grpcurl.refused("AccountService/GetAccount", &id).await;
+    assert!(gone.contains("Code: NotFound"), "{gone}");
+}
+
+#[tokio::test]
+async fn grpcurl_shows_what_is_wrong_with_a_request() {
+    let Some(grpcurl) = Grpcurl::find().await else { return };
+    let unknown = grpcurl.refused("AccountService/GetAccount", &json!({"account_id": "nobody"})).await;
+    for part in [
+        "Code: NotFound",
+        r#""@type":"type.googleapis.com/google.rpc.ErrorInfo""#,
+        r#""domain":"accounts.v1""#,
+        r#""metadata":{"account_id":"nobody"}"#,
+        r#""reason":"ACCOUNT_NOT_FOUND""#,
+        r#""@type":"type.googleapis.com/google.rpc.ResourceInfo""#,
+    ] {
+        assert!(unknown.contains(part), "{part} is not in\n{unknown}");
+    }
+    let mistakes = json!({"account": {
+        "account_id": "x".repeat(51),
+        "status": 9,
+        "primary_contact": {"name": "Jane", "email": "nobody"},
+        "billing_address": {"country": "xx"},
+        "metadata": {"bad key": ""},
+    }});
+    let wrong = grpcurl.refused("AccountService/CreateAccount", &mistakes).await;
+    for part in [
+        "Code: InvalidArgument",
+        r#""reason":"INVALID_FIELD""#,
+        r#""@type":"type.googleapis.com/google.rpc.BadRequest""#,
+        r#""field":"account.account_id""#,
+        r#""field":"account.display_name""#,
+        r#""field":"account.organization_id""#,
+        r#""field":"account.status""#,
+        r#""field":"account.primary_contact.email""#,
+        r#""field":"account.billing_address.country""#,
+        r#""field":"account.metadata"#,
+    ] {
+        assert!(wrong.contains(part), "{part} is not in\n{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn a_python_client_needs_only_reflection() {
+    let imports = ["-c", "import grpc, grpc_reflection"];
+    if !runs("python3", &imports).await {
+        eprintln!("skipped: python3 with grpcio and grpcio-reflection is not there");
+        return;
+    }
+    let tenant = Tenant::new().await.caller.tenant;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/client.py");
+    let output = run(Command::new("python3").args([script, &shared().address.to_string(), &tenant])).await;
+    assert!(output.success, "{}", output.stderr);
+    let answer: Value = serde_json::from_str(&output.stdout).unwrap();
+
+    let created = &answer["created"];
+    assert!(created["account_id"].as_str().unwrap().starts_with("acct_"), "{created}");
+    assert_eq!(created["display_name"], "Zoë's account");
+    assert_eq!(created["preferences"], json!({"language": "de", "copies": 2.0, "channels": ["email"]}));
+    assert_eq!(created["metadata"], json!({"erp": "4711"}));
+
+    let refused = &answer["refused"];
+    assert_eq!(refused["code"], "INVALID_ARGUMENT");
+    let details = &refused["details"];
+    assert_eq!(details["google.rpc.ErrorInfo"], json!({"domain": "accounts.v1", "reason": "INVALID_FIELD"}));
+    let violations = details["google.rpc.BadRequest"]["field_violations"].as_array().unwrap();
+    let fields: Vec<&str> = violations.iter().map(|violation| violation["field"].as_str().unwrap()).collect();
+    for field in ["account.account_id", "account.display_name", "account.organization_id"] {
+        assert!(fields.contains(&field), "{field} is not in {fields:?}");
+    }
+    assert_eq!(fields.len(), 4, "{fields:?}");
+}
+
+/// `grpcurl` on the shared service, in a tenant of its own.
+struct Grpcurl {
+    tenant: String,
+}
+
+impl Grpcurl {
+    /// `None`, with a word to the reader, where it is not installed.
+    async fn find() -> Option<Self> {
+        if runs("grpcurl", &["--version"]).await {
+            return Some(Self { tenant: Tenant::new().await.caller.tenant });
+        }
+        eprintln!("skipped: grpcurl is not there");
+        None
+    }
+
+    /// Asks about the contract: `list`, `describe`.
+    async fn ask(&self, question: &[&str]) -> String {
+        let output = run(Command::new("grpcurl").args(["-plaintext", &shared().address.to_string()]).args(question)).await;
+        assert!(output.success, "{}", output.stderr);
+        output.stdout
+    }
+
+    /// Makes a call and returns its answer.
+    async fn call(&self, method: &str, request: &Value) -> Value {
+        let output = self.send(method, request).await;
+        assert!(output.success, "{method}: {}", output.stderr);
+        serde_json::from_str(&output.stdout).unwrap()
+    }
+
+    /// Makes a call that must fail and returns what grpcurl prints, without the blanks that its JSON may have.
+    async fn refused(&self, method: &str, request: &Value) -> String {
+        let output = self.send(method, request).await;
+        assert!(!output.success, "{method}: {}", output.stdout);
+        output.stderr.replace("\": ", "\":")
+    }
+
+    async fn send(&self, method: &str, request: &Value) -> Output {
+        let tenant = format!("x-tenant-id: {}", self.tenant);
+        let (address, method) = (shared().address.to_string(), format!("accounts.v1.{method}"));
+        let request = request.to_string();
+        run(Command::new("grpcurl").args(["-plaintext", "-H", &tenant, "-d", &request, &address, &method])).await
+    }
+}
+
+/// What a program printed, and whether it says that all went well.
+struct Output {
+    success: bool,
+    stdout: String,
+    stderr: String,
+}
+
+async fn run(command: &mut Command) -> Output {
+    let output = timeout(PATIENCE, command.stdin(Stdio::null()).kill_on_drop(true).output());
+    let output = output.await.expect("ends in time").unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Output { success: output.status.success(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// Whether there is such a program, and it answers this with success.
+async fn runs(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program).args(arguments).stdin(Stdio::null()).output().await.is_ok_and(|output| output.status.success())
+}
+
+/// The text with one blank for each stretch of white space.
+fn squeeze(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,459 @@
+//! What holds for every call of the contract, read from the descriptor set: a new call is tested here before it exists.
+
+use std::collections::BTreeSet;
+
+use customer_accounts::{
+    policy::Policies,
+    proto::{
+        Account, AccountType, BatchGetAccountsRequest, CreateAccountRequest, CreateAccountTypeRequest, CreateOrganizationRequest,
+        DeactivateAccountTypeRequest, DeleteAccountRequest, ErrorReason, GetAccountRequest, GetAccountTypeRequest,
+        GetOrganizationRequest, ListAccountTypesRequest, ListAccountsRequest, ListOrganizationsRequest, Organization, PACKAGE,
+        POOL, UpdateAccountRequest, UpdateAccountTypeRequest,
+    },
+};
+use prost::Message as _;
+use prost_reflect::{Cardinality, EnumDescriptor, Kind, MessageDescriptor, MethodDescriptor};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::support::{
+    Tenant, account, config, connect,
+    raw::{self, call},
+    refused, shared,
+};
+
+/// Bytes that are no message: a field with the wire type 7, which does not exist.
+const NO_MESSAGE: &[u8] = &[0x0f];
+
+fn methods() -> impl Iterator<Item = MethodDescriptor> {
+    let services = POOL.services().filter(|service| service.package_name() == PACKAGE);
+    services.flat_map(|service| service.methods().collect::<Vec<_>>())
+}
+
+/// `AccountService/GetAccount`
+fn name(method: &MethodDescriptor) -> String {
+    format!("{}/{}", method.parent_service().name(), method.name())
+}
+
+/// Roles that must not be enough for a permission, and the least role that is.
+fn roles(permission: &str) -> (&'static [&'static str], &'static str) {
+    match permission.rsplit_once('.').expect("a noun and a verb").1 {
+        "read" => (&["", "nobody"], "viewer"),
+        "write" => (&["", "nobody", "viewer"], "editor"),
+        "delete" | "configure" => (&["", "nobody", "viewer", "editor", "viewer,editor"], "admin"),
+        verb => panic!("{permission}: say here who has the verb {verb}"),
+    }
+}
+
+/// The details of an error, which has an `ErrorInfo` with a reason of the contract.
+#[track_caller]
+fn explained(call: &str, status: &Status) -> ErrorDetails {
+    let details = status.get_error_details();
+    let info = details.error_info().unwrap_or_else(|| panic!("{call}: no ErrorInfo: {status:?}"));
+    assert_eq!(info.domain, "accounts.v1", "{call}: {status:?}");
+    assert!(reasons().contains(&info.reason), "{call}: {:?} is no ErrorReason", info.reason);
+    assert!(!status.message().is_empty(), "{call}: no message: {status:?}");
+    details
+}
+
+#[track_caller]
+fn assert_refused(call: &str, status: &Status, code: Code, reason: &str) {
+    let details = explained(call, status);
+    assert_eq!((status.code(), &*details.error_info().unwrap().reason), (code, reason), "{call}: {status:?}");
+}
+
+fn reasons() -> BTreeSet<String> {
+    let reasons = POOL.get_enum_by_name("accounts.v1.ErrorReason").unwrap();
+    reasons.values().filter(|value| value.number() != 0).map(|value| value.name().replace("ERROR_REASON_", "")).collect()
+}
+
+#[test]
+fn every_call_has_a_policy() {
+    let policies = Policies::read().unwrap();
+    assert!(methods().count() >= 14);
+    for method in methods() {
+        let path = format!("/{PACKAGE}.{}", name(&method));
+        let policy = policies.get(&path).unwrap_or_else(|| panic!("{path} has no policy"));
+        assert_eq!(format!("/{}", policy.method), path);
+        let (noun, verb) = policy.permission.split_once('.').unwrap();
+        assert!(!noun.is_empty() && ["read", "write", "delete", "configure"].contains(&verb), "{path}: {}", policy.permission);
+        assert!(!policy.module.is_empty(), "{path}");
+        let reads = ["Get", "List", "BatchGet", "Check", "BatchCheck", "Watch", "Export"];
+        let reads = reads.iter().any(|verb| method.name().starts_with(verb));
+        assert_eq!(verb == "read", reads, "{path} needs {}: calls that read are named so, and only they", policy.permission);
+    }
+}
+
+#[tokio::test]
+async fn every_call_refuses_a_caller_without_an_identity() {
+    let channel = connect(shared().address).await;
+    let long = "x".repeat(65);
+    let nobody = "x".repeat(201);
+    let identities: &[&[(&str, &[u8])]] = &[
+        &[("x-tenant-id", b"")],
+        &[("x-tenant-id", b"a b")],
+        &[("x-tenant-id", b"a';DROP TABLE accounts;--")],
+        &[("x-tenant-id", b"a,b")],
+        &[("x-tenant-id", "ä".as_bytes())],
+        &[("x-tenant-id", long.as_bytes())],
+        &[("x-tenant-id", b"t"), ("x-actor", b"")],
+        &[("x-tenant-id", b"t"), ("x-actor", nobody.as_bytes())],
+        &[("x-tenant-id", b"t"), ("x-actor", b"\xff")],
+        &[("x-tenant-id", b"t"), ("x-roles", b"\xff")],
+        // Who is calling comes before what they may do.
+        &[("x-tenant-id", b"a b"), ("x-roles", b"")],
+    ];
+    for method in methods() {
+        for identity in identities {
+            // Neither an empty nor an undecodable request is looked at before the caller is known.
+            for body in [&[], NO_MESSAGE] {
+                let status = call(&channel, &name(&method), identity, body).await.unwrap_err();
+                assert_refused(&name(&method), &status, Code::Unauthenticated, "UNAUTHENTICATED");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_call_refuses_too_small_a_role_before_it_looks_at_the_request() {
+    let tenant = Tenant::new().await;
+    for policy in Policies::read().unwrap().iter() {
+        let method = policy.method.trim_start_matches("accounts.v1.");
+        let identity = |roles: &'static str| [("x-tenant-id", tenant.caller.tenant.as_bytes()), ("x-roles", roles.as_bytes())];
+        let (too_small, enough) = roles(policy.permission);
+        for roles in too_small {
+            for body in [&[], NO_MESSAGE] {
+                let status = call(&tenant.channel, method, &identity(roles), body).await.unwrap_err();
+                assert_refused(method, &status, Code::PermissionDenied, "PERMISSION_DENIED");
+                let details = status.get_error_details();
+                let metadata = &details.error_info().unwrap().metadata;
+                assert_eq!(metadata.get("permission").map(String::as_str), Some(policy.permission), "{method} as {roles:?}");
+            }
+        }
+        for roles in [enough, "admin", "nobody, admin"] {
+            if let Err(status) = call(&tenant.channel, method, &identity(roles), &[]).await {
+                explained(method, &status);
+                assert_eq!(status.code(), Code::InvalidArgument, "{method} as {roles:?}: {status:?}");
+            }
+            let status = call(&tenant.channel, method, &identity(roles), NO_MESSAGE).await.unwrap_err();
+            assert_refused(method, &status, Code::InvalidArgument, "MALFORMED_REQUEST");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_call_is_unimplemented_and_says_so() {
+    let channel = connect(shared().address).await;
+    for path in [
+        "/accounts.v1.AccountService/DropAccounts",
+        "/accounts.v1.AccountService/getaccount",
+        "/accounts.v1.AccountService/",
+        "/accounts.v1.NoService/GetAccount",
+        "/accounts.v2.AccountService/GetAccount",
+        "/other.Service/Call",
+        "/grpc.health.v1.Health/NoCall",
+    ] {
+        let status = raw::call_path(&channel, path, &[], &[]).await.unwrap_err();
+        assert_refused(path, &status, Code::Unimplemented, "UNIMPLEMENTED");
+    }
+}
+
+#[tokio::test]
+async fn errors_that_tonic_makes_have_a_reason_too() {
+    let tenant = Tenant::new().await;
+    let identity = [("x-tenant-id", tenant.caller.tenant.as_bytes())];
+    let too_large = vec![0; config(&[]).max_message_bytes + 1];
+    for method in methods() {
+        let method = name(&method);
+        let status = call(&tenant.channel, &method, &identity, &too_large).await.unwrap_err();
+        assert_refused(&method, &status, Code::OutOfRange, "REQUEST_TOO_LARGE");
+        let status = call(&tenant.channel, &method, &identity, NO_MESSAGE).await.unwrap_err();
+        assert_refused(&method, &status, Code::InvalidArgument, "MALFORMED_REQUEST");
+    }
+    // A text that is not UTF-8, a field cut off, and frames that no message comes out of.
+    let path = "/accounts.v1.AccountService/GetAccount";
+    for body in [&[0x0a, 0x01, 0xff][..], &[0x0a, 0x05, b'x']] {
+        let status = raw::call_path(&tenant.channel, path, &identity, body).await.unwrap_err();
+        assert_refused("a broken message", &status, Code::InvalidArgument, "MALFORMED_REQUEST");
+    }
+    for (what, frames) in [
+        ("no message", &[][..]),
+        ("half a frame header", &[0, 0, 0]),
+        ("half a message", &[0, 0, 0, 0, 9, 0x0a]),
+        ("a flag that does not exist", &[9, 0, 0, 0, 0]),
+        ("compressed by nothing", &[1, 0, 0, 0, 0]),
+    ] {
+        let status = raw::call_frames(&tenant.channel, path, &identity, frames).await.unwrap_err();
+        assert_refused(what, &status, Code::InvalidArgument, "MALFORMED_REQUEST");
+    }
+    let compressed = [identity[0], ("grpc-encoding", b"gzip")];
+    let status = raw::call_frames(&tenant.channel, path, &compressed, &[1, 0, 0, 0, 0]).await.unwrap_err();
+    assert_refused("an encoding that the service does not speak", &status, Code::Unimplemented, "UNIMPLEMENTED");
+}
+
+#[tokio::test]
+async fn a_malformed_timeout_is_a_violation() {
+    let tenant = Tenant::new().await;
+    let identity = [("x-tenant-id", tenant.caller.tenant.as_bytes()), ("grpc-timeout", b"soon")];
+    let status = call(&tenant.channel, "AccountService/ListAccounts", &identity, &[]).await.unwrap_err();
+    assert_refused("ListAccounts", &status, Code::InvalidArgument, "INVALID_FIELD");
+}
+
+#[test]
+fn requests_of_one_shape_have_the_fields_that_clients_rely_on() {
+    let policies = Policies::read().unwrap();
+    let mut messages = BTreeSet::new();
+    for method in methods() {
+        let (request, response) = (method.input(), method.output());
+        assert_eq!(request.name(), format!("{}Request", method.name()));
+        assert_eq!(response.name(), format!("{}Response", method.name()));
+        assert!(messages.insert(request.full_name().to_owned()), "{} is the request of two calls", request.name());
+        let policy = policies.get(&format!("/{PACKAGE}.{}", name(&method))).unwrap();
+        let changes = policy.permission.rsplit('.').next() != Some("read");
+        for (field, kind) in [("request_id", Kind::String), ("validate_only", Kind::Bool)] {
+            assert_eq!(scalar(&request, field), changes.then_some(kind), "{}.{field}", request.name());
+        }
+        let verb = ["Create", "Put", "Get", "Update", "Delete", "List"].into_iter().find(|verb| method.name().starts_with(verb));
+        match verb {
+            Some("Create" | "Put") => {
+                let resource = resource(&request, method.name());
+                assert!(resource.get_field_by_name("etag").is_some(), "{} has an etag", resource.name());
+            }
+            Some("Update") => {
+                resource(&request, method.name());
+                let mask = request.get_field_by_name("update_mask").map(|field| field.kind());
+                let mask = mask.and_then(|kind| kind.as_message().map(|mask| mask.full_name().to_owned()));
+                assert_eq!(mask.as_deref(), Some("google.protobuf.FieldMask"), "{}", request.name());
+            }
+            Some("Delete") => assert_eq!(scalar(&request, "etag"), Some(Kind::String), "{}", request.name()),
+            Some("List") => {
+                assert_eq!(scalar(&request, "page_size"), Some(Kind::Int32), "{}", request.name());
+                assert_eq!(scalar(&request, "page_token"), Some(Kind::String), "{}", request.name());
+                assert_eq!(scalar(&response, "next_page_token"), Some(Kind::String), "{}", response.name());
+                let plural = response.get_field(1).expect("field 1 is the page");
+                assert!(plural.cardinality() == Cardinality::Repeated, "{}", plural.full_name());
+                let order = request.get_field_by_name("order_by").unwrap_or_else(|| panic!("{} has order_by", request.name()));
+                assert_ordered(order.kind().as_enum().unwrap_or_else(|| panic!("{} is an enum", order.full_name())));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The kind of a single field that is no message.
+fn scalar(message: &MessageDescriptor, field: &str) -> Option<Kind> {
+    message.get_field_by_name(field).filter(|field| !field.is_list()).map(|field| field.kind())
+}
+
+/// The resource of a create or update request: a message field named after the call.
+fn resource(request: &MessageDescriptor, method: &str) -> MessageDescriptor {
+    let noun = method.trim_start_matches("Create").trim_start_matches("Put").trim_start_matches("Update");
+    let field = request.fields().find(|field| field.kind().as_message().is_some_and(|message| message.name() == noun));
+    let field = field.unwrap_or_else(|| panic!("{} has a {noun}", request.name()));
+    assert_eq!(field.name().replace('_', ""), noun.to_lowercase());
+    field.kind().as_message().unwrap().clone()
+}
+
+/// `page::Order` reads the numbers of every such enum alike.
+fn assert_ordered(order: &EnumDescriptor) {
+    let mut values: Vec<_> = order.values().map(|value| (value.number(), value.name().to_owned())).collect();
+    values.sort();
+    let prefix = values[0].1.strip_suffix("UNSPECIFIED").expect("0 is unspecified").to_owned();
+    let names = ["UNSPECIFIED", "DISPLAY_NAME", "DISPLAY_NAME_DESC", "CREATE_TIME", "CREATE_TIME_DESC"];
+    let expected: Vec<_> = (0..).zip(names.map(|name| format!("{prefix}{name}"))).collect();
+    assert_eq!(values, expected, "{}", order.full_name());
+}
+
+#[test]
+fn everything_in_the_contract_is_explained() {
+    let mut things = 0;
+    for file in POOL.files().filter(|file| file.package_name() == PACKAGE) {
+        let proto = file.file_descriptor_proto();
+        let info = proto.source_code_info.as_ref().expect("the descriptor set has the comments");
+        let comment = |path: &[i32]| {
+            let location = info.location.iter().find(|location| location.path == path);
+            location.map(|location| location.leading_comments().trim().to_owned()).unwrap_or_default()
+        };
+        let mut paths = Vec::new();
+        for service in file.services() {
+            paths.push((service.full_name().to_owned(), service.path().to_vec()));
+            paths.extend(service.methods().map(|method| (method.full_name().to_owned(), method.path().to_vec())));
+        }
+        for message in file.messages() {
+            paths.push((message.full_name().to_owned(), message.path().to_vec()));
+            paths.extend(message.fields().map(|field| (field.full_name().to_owned(), field.path().to_vec())));
+        }
+        for values in file.enums() {
+            paths.push((values.full_name().to_owned(), values.path().to_vec()));
+            paths.extend(values.values().map(|value| (value.full_name().to_owned(), value.path().to_vec())));
+        }
+        things += paths.len();
+        for (name, path) in paths {
+            assert!(!comment(&path).is_empty(), "{name} in {} has no comment", file.name());
+        }
+    }
+    assert!(things > 150, "{things}");
+}
+
+#[test]
+fn every_reason_says_its_code_and_comes_from_somewhere() {
+    let reasons = POOL.get_enum_by_name("accounts.v1.ErrorReason").unwrap();
+    let info = reasons.parent_file().file_descriptor_proto().source_code_info.clone().unwrap();
+    for reason in reasons.values().filter(|value| value.number() != 0) {
+        let location = info.location.iter().find(|location| location.path == reason.path()).unwrap();
+        let comment = location.leading_comments();
+        let (code, advice) = comment.trim().split_once(". ").unwrap_or_else(|| panic!("{}: {comment}", reason.name()));
+        assert!(code.bytes().all(|c| c.is_ascii_uppercase() || c == b'_'), "{} begins with its gRPC code", reason.name());
+        assert!(advice.len() > 20, "{}: {advice}", reason.name());
+        assert!(ErrorReason::from_str_name(reason.name()).is_some());
+    }
+}
+
+/// Every call, as it asks for the resources under `id`.
+fn asks_for(id: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let id = || id.to_owned();
+    let named = |account: Account| Account { display_name: "n".into(), ..account };
+    let org = |organization| CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
+    let create = |account| CreateAccountRequest { account: Some(account), ..Default::default() };
+    let update = |account| UpdateAccountRequest { account: Some(account), ..Default::default() };
+    let account = || Account { account_id: id(), ..Default::default() };
+    let account_type = AccountType { account_type_id: id(), description: "d".into(), ..Default::default() };
+    let below = Organization { display_name: "n".into(), parent_id: id(), ..Default::default() };
+    vec![
+        ("AccountService/CreateAccount", create(named(Account { organization_id: id(), ..Default::default() })).encode_to_vec()),
+        (
+            "AccountService/CreateAccount",
+            create(named(Account { organization_id: "own".into(), account_type_id: id(), ..Default::default() })).encode_to_vec(),
+        ),
+        ("AccountService/GetAccount", GetAccountRequest { account_id: id() }.encode_to_vec()),
+        ("AccountService/BatchGetAccounts", BatchGetAccountsRequest { account_ids: vec![id()] }.encode_to_vec()),
+        ("AccountService/BatchGetAccounts", BatchGetAccountsRequest { account_ids: vec!["own".into(), id()] }.encode_to_vec()),
+        ("AccountService/UpdateAccount", update(Account { comment: "c".into(), ..account() }).encode_to_vec()),
+        (
+            "AccountService/UpdateAccount",
+            update(Account { account_id: "own".into(), organization_id: id(), ..Default::default() }).encode_to_vec(),
+        ),
+        (
+            "AccountService/UpdateAccount",
+            update(Account { account_id: "own".into(), account_type_id: id(), ..Default::default() }).encode_to_vec(),
+        ),
+        (
+            "AccountService/UpdateAccount",
+            update(Account { etag: "no such etag".into(), is_primary: true, ..account() }).encode_to_vec(),
+        ),
+        ("AccountService/DeleteAccount", DeleteAccountRequest { account_id: id(), ..Default::default() }.encode_to_vec()),
+        (
+            "AccountService/DeleteAccount",
+            DeleteAccountRequest { account_id: id(), etag: "no such etag".into(), force: true, ..Default::default() }
+                .encode_to_vec(),
+        ),
+        ("AccountTypeService/GetAccountType", GetAccountTypeRequest { account_type_id: id() }.encode_to_vec()),
+        (
+            "AccountTypeService/UpdateAccountType",
+            UpdateAccountTypeRequest { account_type: Some(account_type), ..Default::default() }.encode_to_vec(),
+        ),
+        (
+            "AccountTypeService/DeactivateAccountType",
+            DeactivateAccountTypeRequest { account_type_id: id(), ..Default::default() }.encode_to_vec(),
+        ),
+        ("OrganizationService/CreateOrganization", org(below).encode_to_vec()),
+        ("OrganizationService/GetOrganization", GetOrganizationRequest { organization_id: id() }.encode_to_vec()),
+    ]
+}
+
+/// Calls that return what the caller may see, as they would show the resources under `id`.
+fn lists(id: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let id = || id.to_owned();
+    let accounts = ListAccountsRequest::default();
+    let organizations = ListOrganizationsRequest::default();
+    vec![
+        ("AccountService/ListAccounts", accounts.encode_to_vec()),
+        ("AccountService/ListAccounts", ListAccountsRequest { query: id(), ..accounts.clone() }.encode_to_vec()),
+        ("AccountService/ListAccounts", ListAccountsRequest { organization_id: id(), ..accounts.clone() }.encode_to_vec()),
+        ("AccountService/ListAccounts", ListAccountsRequest { account_type_id: id(), ..accounts.clone() }.encode_to_vec()),
+        ("AccountService/ListAccounts", ListAccountsRequest { statuses: vec![1, 2, 3], ..accounts }.encode_to_vec()),
+        (
+            "AccountTypeService/ListAccountTypes",
+            ListAccountTypesRequest { show_inactive: true, ..Default::default() }.encode_to_vec(),
+        ),
+        ("OrganizationService/ListOrganizations", organizations.encode_to_vec()),
+        (
+            "OrganizationService/ListOrganizations",
+            ListOrganizationsRequest { query: id(), ..organizations.clone() }.encode_to_vec(),
+        ),
+        ("OrganizationService/ListOrganizations", ListOrganizationsRequest { parent_id: id(), ..organizations }.encode_to_vec()),
+    ]
+}
+
+/// Calls that take no existing resource.
+const ASKS_FOR_NOTHING: &[&str] = &["AccountTypeService/CreateAccountType"];
+
+#[test]
+fn what_another_tenant_gets_is_tested_for_every_call() {
+    let all: BTreeSet<_> = methods().map(|method| name(&method)).collect();
+    let (asked, listed) = (asks_for("x"), lists("x"));
+    let tested: BTreeSet<_> =
+        asked.iter().chain(&listed).map(|(name, _)| *name).chain(ASKS_FOR_NOTHING.iter().copied()).map(str::to_owned).collect();
+    assert_eq!(tested, all, "asks_for, lists and ASKS_FOR_NOTHING together name every call");
+}
+
+#[tokio::test]
+async fn another_tenants_resources_are_word_for_word_like_those_that_never_existed() {
+    let (ours, theirs) = (Tenant::new().await, Tenant::new().await);
+    // As long as an id that nobody has, so that the encoded details are, too.
+    let (taken, free) = ("taken-id", "never-id");
+    for (tenant, id) in [(&theirs, taken), (&ours, "own")] {
+        everything(tenant, id).await;
+    }
+    let identity = [("x-tenant-id", ours.caller.tenant.as_bytes())];
+    for ((method, taken_request), (_, free_request)) in asks_for(taken).into_iter().zip(asks_for(free)) {
+        let theirs = call(&ours.channel, method, &identity, &taken_request).await.unwrap_err();
+        let nobodys = call(&ours.channel, method, &identity, &free_request).await.unwrap_err();
+        assert_eq!(theirs.code(), Code::NotFound, "{method}: {theirs:?}");
+        explained(method, &theirs);
+        let words = |status: &Status| {
+            let details = String::from_utf8_lossy(status.details()).into_owned();
+            let headers: BTreeSet<_> = status.metadata().keys().map(|key| format!("{key:?}")).collect();
+            (status.code(), status.message().to_owned(), details, headers)
+        };
+        let (code, message, details, headers) = words(&theirs);
+        let unnamed = (code, message.replace(taken, free), details.replace(taken, free), headers);
+        assert_eq!(unnamed, words(&nobodys), "{method}");
+    }
+    // The same ids are free for us, as everything that lies under them is.
+    everything(&ours, taken).await;
+}
+
+#[tokio::test]
+async fn another_tenants_lists_are_empty() {
+    let (ours, theirs) = (Tenant::new().await, Tenant::new().await);
+    everything(&theirs, "taken-id").await;
+    for (method, request) in lists("taken-id") {
+        let shown = |tenant: &Tenant| {
+            let (channel, tenant, request) = (tenant.channel.clone(), tenant.caller.tenant.clone(), request.clone());
+            async move { call(&channel, method, &[("x-tenant-id", tenant.as_bytes())], &request).await.unwrap() }
+        };
+        assert_eq!(shown(&ours).await, [Vec::<u8>::new()], "{method} shows nothing to another tenant");
+        let below = request == lists("taken-id").pop().unwrap().1;
+        assert!(below || shown(&theirs).await != [Vec::<u8>::new()], "{method} shows something to its own");
+    }
+}
+
+/// One of each resource under this id.
+async fn everything(tenant: &Tenant, id: &str) {
+    tenant.organization(id, "").await;
+    let account_type = AccountType { account_type_id: id.into(), display_name: id.into(), ..Default::default() };
+    let request = CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() };
+    tenant.account_types().create_account_type(request).await.unwrap();
+    tenant.account(Account { account_type_id: id.into(), ..account(id, id) }).await;
+}
+
+#[tokio::test]
+async fn a_not_found_names_what_was_not_found() {
+    let tenant = Tenant::new().await;
+    let (status, details) = refused(tenant.accounts().get_account(GetAccountRequest { account_id: "gone".into() }).await);
+    assert_refused("GetAccount", &status, Code::NotFound, "ACCOUNT_NOT_FOUND");
+    assert_eq!(details.error_info().unwrap().metadata.get("account_id").map(String::as_str), Some("gone"));
+    let resource = details.resource_info().unwrap();
+    assert_eq!((&*resource.resource_type, &*resource.resource_name), ("accounts.v1.Account", "gone"));
+}

@@ -1,0 +1,301 @@
+//! How PostgreSQL answers the queries of the service: by index, however many rows there are and however deep the page is.
+//!
+//! The plans are those of the statements that the running service sends, prepared and with row-level security as ever.
+
+use customer_accounts::{
+    db::{Db, Manager, migrate},
+    proto::{
+        BatchGetAccountsRequest, GetAccountRequest, GetAccountTypeRequest, ListAccountTypesRequest, ListAccountsRequest,
+        ListOrganizationsRequest,
+    },
+    server,
+};
+use serde_json::Value;
+use tokio::{net::TcpListener, time::Duration};
+
+use crate::support::{self, Tenant, config, connect, real_database, tap::Tap};
+
+/// Accounts of the tenant that asks, and of all others together.
+const ACCOUNTS: i32 = 30_000;
+const OTHERS: i32 = 5_000;
+/// After so many executions, PostgreSQL may take a generic plan for a prepared statement.
+const CUSTOM_PLANS: usize = 5;
+/// Pages of tables and indexes that a page of 50 rows may take when an index has its order: about one a row.
+const FEW: i64 = 120;
+
+/// Two words a name, so that they are more or less frequent; ids, names and words as the service writes them.
+const FILL: &str = "
+CREATE TEMP TABLE syllables AS SELECT n, (ARRAY['alpha','beta','gamma','delta','epsilon','zeta','eta','theta','iota','kappa'])[1 + n % 10]
+    || CASE WHEN n >= 10 THEN (ARRAY['lo','mi','ra','tu','ve','xo','zy','qui','pe','sa'])[n / 10] ELSE '' END AS word
+    FROM generate_series(0, 99) AS n;
+CREATE TEMP TABLE filled AS SELECT CASE WHEN f.n <= $accounts THEN '$tenant' ELSE 'other-' || f.n % 3 END AS tenant,
+    'acct-' || lpad(f.n::text, 7, '0') AS id, initcap(a.word) || ' ' || initcap(b.word) AS name, f.n, a.word AS first, b.word AS second
+    FROM generate_series(1, $accounts + $others) AS f (n)
+    -- A few first words are frequent, most are not; the second has nothing to do with the first.
+    JOIN syllables AS a ON a.n = (sqrt((hashint4(f.n) & 9999)::float8))::int % 100
+    JOIN syllables AS b ON b.n = (hashint4(f.n + 1000000) & 1023) % 100;
+INSERT INTO organizations (tenant_id, organization_id, display_name, sort_key, parent_id)
+    SELECT tenant, 'org-' || n, 'Unit ' || n, 'unit ' || n, NULL
+    FROM (SELECT DISTINCT tenant FROM filled) AS tenants CROSS JOIN generate_series(0, 9) AS n;
+INSERT INTO organizations (tenant_id, organization_id, display_name, sort_key, parent_id)
+    SELECT tenant, 'org-' || n, 'Unit ' || n, 'unit ' || n, 'org-' || n % 10
+    FROM (SELECT DISTINCT tenant FROM filled) AS tenants CROSS JOIN generate_series(10, 999) AS n;
+INSERT INTO organization_words (tenant_id, organization_id, word)
+    SELECT DISTINCT tenant_id, organization_id, unnest(ARRAY['org', organization_id, substr(organization_id, 5), 'unit']) FROM organizations;
+INSERT INTO account_types (tenant_id, account_type_id, display_name, name_key)
+    SELECT tenant, 'type-' || n, 'Type ' || n, 'type ' || n FROM (SELECT DISTINCT tenant FROM filled) AS tenants CROSS JOIN generate_series(0, 199) AS n;
+INSERT INTO accounts (tenant_id, account_id, display_name, sort_key, organization_id, account_type_id, status, create_time)
+    SELECT tenant, id, name, lower(name), 'org-' || CASE WHEN n % 10 = 0 THEN 0 ELSE n % 1000 END,
+        CASE WHEN n % 100 = 0 THEN 'type-' || n / 100 % 200 WHEN n % 2 = 0 THEN 'type-0' END,
+        CASE WHEN n % 100 = 1 THEN 'INACTIVE' WHEN n % 50 = 2 THEN 'SUSPENDED' ELSE 'ACTIVE' END,
+        '2026-01-01Z'::timestamptz + n * interval '1 second' FROM filled;
+INSERT INTO account_words (tenant_id, account_id, word)
+    SELECT DISTINCT tenant, id, unnest(ARRAY['acct', id, substr(id, 6), first, second]) FROM filled;
+";
+
+struct Measured {
+    tap: Tap,
+    tenant: Tenant,
+}
+
+impl Measured {
+    /// A service with a pool of one on a database full of accounts.
+    async fn start(why: &str) -> Option<Self> {
+        let url = real_database(why).await?;
+        let login = |config| Manager::new(config, Some("customer_accounts_app".into()));
+        migrate::run(&Manager::new(url.parse().unwrap(), None), migrate::Direction::Up).await.unwrap();
+        let name = format!("t-{}", support::unique());
+        let fill = [("$tenant", name.as_str()), ("$accounts", &ACCOUNTS.to_string()), ("$others", &OTHERS.to_string())];
+        let fill = fill.iter().fold(FILL.to_owned(), |sql, (name, value)| sql.replace(name, value));
+        let sql = support::sql(&url).await;
+        sql.batch_execute(&fill).await.unwrap();
+        sql.batch_execute("VACUUM ANALYZE").await.unwrap();
+        let tap = Tap::on(&url).await;
+        let db = Db::new(login(tap.login(&url)), 1, Duration::from_secs(1), None);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { server::serve(listener, db, &config(&[]), std::future::pending()).await });
+        let mut tenant = Tenant::on(connect(address).await);
+        tenant.caller.tenant = name;
+        Some(Self { tap, tenant })
+    }
+
+    /// Waits until PostgreSQL has explained everything up to now.
+    async fn settle(&self) {
+        // On its one connection the service answers this after the call before has ended, and PostgreSQL has explained it.
+        let settled = GetAccountTypeRequest { account_type_id: "settled".into() };
+        self.tenant.account_types().get_account_type(settled).await.unwrap_err();
+    }
+
+    /// The plan of the one query with this in its text that the calls since the last time made.
+    async fn plan(&self, text: &str) -> Plan {
+        self.settle().await;
+        let mut plans = self.tap.take();
+        plans.retain(|plan| plan["Query Text"].as_str().unwrap().contains(text));
+        assert_eq!(plans.len(), 1, "{text}: {plans:?}");
+        Plan(plans.remove(0)["Plan"].take())
+    }
+
+    async fn accounts(&self, request: &ListAccountsRequest) -> (usize, String, Plan) {
+        let response = self.tenant.accounts().list_accounts(request.clone()).await.unwrap().into_inner();
+        (response.accounts.len(), response.next_page_token, self.plan("ORDER BY \"accounts\"").await)
+    }
+
+    /// The token of a page far behind, read with large pages.
+    async fn deep(&self, request: &ListAccountsRequest) -> String {
+        let mut request = ListAccountsRequest { page_size: 1000, ..request.clone() };
+        loop {
+            let response = self.tenant.accounts().list_accounts(request.clone()).await.unwrap().into_inner();
+            if response.next_page_token.is_empty() {
+                self.settle().await;
+                self.tap.take();
+                return request.page_token;
+            }
+            request.page_token = response.next_page_token;
+        }
+    }
+}
+
+/// A plan as `EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)` has it.
+struct Plan(Value);
+
+impl Plan {
+    /// Pages of tables and indexes looked at.
+    fn pages(&self) -> i64 {
+        ["Shared Hit Blocks", "Shared Read Blocks"].iter().map(|field| self.0[field].as_i64().unwrap()).sum()
+    }
+
+    fn nodes(&self) -> Vec<&Value> {
+        fn add<'p>(node: &'p Value, nodes: &mut Vec<&'p Value>) {
+            nodes.push(node);
+            node["Plans"].as_array().into_iter().flatten().for_each(|node| add(node, nodes));
+        }
+        let mut nodes = Vec::new();
+        add(&self.0, &mut nodes);
+        nodes
+    }
+
+    /// Nothing is read from end to end, no table of all tenants is looked through, and the index is used as it should be.
+    #[track_caller]
+    fn check(&self, what: &str, uses: &Uses, pages: i64) {
+        let plan = || format!("{what}: {} pages\n{}", self.pages(), self.lines());
+        let text = |node: &Value, field: &str| node[field].as_str().unwrap_or_default().to_owned();
+        for node in self.nodes() {
+            assert_ne!(node["Node Type"], "Seq Scan", "{}", plan());
+            let scans = !text(node, "Index Name").is_empty();
+            assert!(!scans || text(node, "Index Cond").contains("tenant_id = "), "{}", plan());
+        }
+        let is_used = |node: &&Value| text(node, "Index Name").starts_with(uses.0) && text(node, "Index Cond").contains(uses.1);
+        assert!(self.nodes().iter().any(is_used), "does not use {} by {:?}\n{}", uses.0, uses.1, plan());
+        assert!(self.pages() <= pages, "more than {pages} pages\n{}", plan());
+    }
+
+    /// One line a node: what it does by which index with which condition, and how many rows came out.
+    fn lines(&self) -> String {
+        use std::fmt::Write as _;
+        fn add(node: &Value, depth: usize, text: &mut String) {
+            write!(text, "{:1$}", "", 2 * depth).unwrap();
+            for field in ["Node Type", "Relation Name", "Index Name", "Index Cond", "Filter"] {
+                if let Some(value) = node[field].as_str() {
+                    write!(text, "{value} ").unwrap();
+                }
+            }
+            let hit = &node["Shared Hit Blocks"];
+            writeln!(text, "rows {} x {}, pages {hit}", node["Actual Rows"], node["Actual Loops"]).unwrap();
+            node["Plans"].as_array().into_iter().flatten().for_each(|node| add(node, depth + 1, text));
+        }
+        let mut text = String::new();
+        add(&self.0, 0, &mut text);
+        text
+    }
+}
+
+/// The plan uses an index whose name begins so, and narrows it by this and not by the tenant alone.
+struct Uses(&'static str, &'static str);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_list_search_and_get_uses_its_index() {
+    let Some(on) = Measured::start("the embedded server has no auto_explain").await else { return };
+    let all = ListAccountsRequest::default;
+    let query = |query: &str| ListAccountsRequest { query: query.into(), ..all() };
+    let by_word = "(word >= ";
+    // The request, the index it must use with which condition, and how many pages it may look at.
+    let cases = [
+        // The first page of a list without filters is the beginning of its index.
+        (all(), Uses("accounts_sort_key_idx", "tenant_id"), FEW),
+        (ListAccountsRequest { order_by: 2, ..all() }, Uses("accounts_sort_key_idx", "tenant_id"), FEW),
+        (ListAccountsRequest { order_by: 3, ..all() }, Uses("accounts_create_time_idx", "tenant_id"), FEW),
+        (ListAccountsRequest { order_by: 4, ..all() }, Uses("accounts_create_time_idx", "tenant_id"), FEW),
+        (ListAccountsRequest { statuses: vec![3], ..all() }, Uses("accounts_status_idx", "status = "), FEW),
+        (ListAccountsRequest { statuses: vec![3], order_by: 2, ..all() }, Uses("accounts_status_idx", "status = "), FEW),
+        // Several statuses have no index with their order: few are read and sorted, many are picked out of the order by name.
+        (ListAccountsRequest { statuses: vec![2, 3], ..all() }, Uses("accounts_", "tenant_id"), 1500),
+        (ListAccountsRequest { statuses: vec![1, 2], ..all() }, Uses("accounts_sort_key_idx", "tenant_id"), FEW),
+        (
+            ListAccountsRequest { organization_id: "org-7".into(), ..all() },
+            Uses("accounts_organization_idx", "organization_id = "),
+            FEW,
+        ),
+        (
+            ListAccountsRequest { organization_id: "org-7".into(), order_by: 4, ..all() },
+            Uses("accounts_organization_idx", "organization_id = "),
+            FEW,
+        ),
+        (
+            ListAccountsRequest { organization_id: "org-0".into(), ..all() },
+            Uses("accounts_organization_idx", "organization_id = "),
+            FEW,
+        ),
+        (
+            ListAccountsRequest { account_type_id: "type-7".into(), ..all() },
+            Uses("accounts_account_type_idx", "account_type_id = "),
+            FEW,
+        ),
+        (
+            ListAccountsRequest { account_type_id: "type-7".into(), statuses: vec![1], order_by: 3, ..all() },
+            Uses("accounts_account_type_idx", "account_type_id = "),
+            FEW,
+        ),
+        // A word of one account, of none, of a few hundred, and of all.
+        (query("acct-0012345"), Uses("account_words_word_idx", by_word), FEW),
+        (query("nothing"), Uses("account_words_word_idx", by_word), FEW),
+        (query("alphalo"), Uses("account_words_word_idx", by_word), 1500),
+        (query("acct"), Uses("account_words_pkey", by_word), 3 * FEW),
+        // Two words: the rare one decides.
+        (query("acct acct-0012345"), Uses("account_words_word_idx", by_word), FEW),
+        (query("acct nothing"), Uses("account_words_word_idx", by_word), FEW),
+        (query("alphalo betami"), Uses("account_words_word_idx", by_word), 1500),
+        // And with filters.
+        (
+            ListAccountsRequest { organization_id: "org-7".into(), ..query("alpha") },
+            Uses("accounts_organization_idx", "organization_id = "),
+            3 * FEW,
+        ),
+        (
+            ListAccountsRequest { account_type_id: "type-7".into(), ..query("acct") },
+            Uses("accounts_account_type_idx", "account_type_id = "),
+            FEW,
+        ),
+    ];
+    for (request, uses, pages) in cases {
+        for _ in 0..CUSTOM_PLANS + 2 {
+            let (_, _, plan) = on.accounts(&request).await;
+            plan.check(&format!("{request:?}"), &uses, pages);
+        }
+    }
+    let mut accounts = on.tenant.accounts();
+    for _ in 0..CUSTOM_PLANS + 2 {
+        accounts.get_account(GetAccountRequest { account_id: "acct-0000042".into() }).await.unwrap();
+        let plan = on.plan("\"accounts\".\"account_id\" = $1").await;
+        plan.check("GetAccount", &Uses("accounts_pkey", "account_id = "), 4);
+        let account_ids = (1..=100).map(|n| format!("acct-{:07}", n * 7)).collect();
+        accounts.batch_get_accounts(BatchGetAccountsRequest { account_ids }).await.unwrap();
+        on.plan("\"accounts\".\"account_id\" = ANY").await.check(
+            "BatchGetAccounts",
+            &Uses("accounts_pkey", "account_id = "),
+            500,
+        );
+    }
+    let all = ListOrganizationsRequest::default;
+    for (request, uses) in [
+        (all(), Uses("organizations_sort_key_idx", "tenant_id")),
+        (ListOrganizationsRequest { order_by: 4, ..all() }, Uses("organizations_create_time_idx", "tenant_id")),
+        (ListOrganizationsRequest { parent_id: "org-7".into(), ..all() }, Uses("organizations_parent_idx", "parent_id = ")),
+        (ListOrganizationsRequest { query: "org-77".into(), ..all() }, Uses("organization_words_word_idx", by_word)),
+    ] {
+        for _ in 0..CUSTOM_PLANS + 2 {
+            on.tenant.organizations().list_organizations(request.clone()).await.unwrap();
+            on.plan("ORDER BY \"organizations\"").await.check(&format!("{request:?}"), &uses, FEW);
+        }
+    }
+    for order_by in 1..=4 {
+        let request = ListAccountTypesRequest { order_by, ..Default::default() };
+        on.tenant.account_types().list_account_types(request).await.unwrap();
+        let index = if order_by < 3 { "account_types_name_key" } else { "account_types_create_time_idx" };
+        on.plan("ORDER BY \"account_types\"").await.check("ListAccountTypes", &Uses(index, "tenant_id"), FEW);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_page_costs_what_the_first_does() {
+    let Some(on) = Measured::start("the embedded server has no auto_explain").await else { return };
+    let all = ListAccountsRequest::default;
+    for request in [
+        all(),
+        ListAccountsRequest { order_by: 4, ..all() },
+        ListAccountsRequest { statuses: vec![1], order_by: 2, ..all() },
+        ListAccountsRequest { query: "acct".into(), ..all() },
+    ] {
+        let (_, _, first) = on.accounts(&request).await;
+        let page_token = on.deep(&request).await;
+        let (rows, _, deep) = on.accounts(&ListAccountsRequest { page_token, ..request.clone() }).await;
+        assert_eq!(rows, 50);
+        let (first_pages, deep_pages) = (first.pages(), deep.pages());
+        assert!(
+            2 * deep_pages <= 3 * first_pages,
+            "{request:?}: {first_pages} and {deep_pages} pages\n{}{}",
+            first.lines(),
+            deep.lines()
+        );
+    }
+}

@@ -1,0 +1,98 @@
+//! A PostgreSQL server of the test's own, which it may stop and kill.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use tempfile::TempDir;
+
+/// Where Debian keeps the server's programs, which are on no PATH.
+const DEBIAN: &str = "/usr/lib/postgresql/15/bin";
+
+/// A running server; stopped and deleted when dropped.
+pub struct Cluster {
+    programs: PathBuf,
+    folder: TempDir,
+    port: u16,
+}
+
+impl Cluster {
+    /// Starts a server, or tells the reader why there is none.
+    pub fn start() -> Option<Self> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let Some(programs) = std::env::split_paths(&path).chain([DEBIAN.into()]).find(|folder| folder.join("initdb").exists())
+        else {
+            eprintln!("skipped: initdb is neither on the PATH nor in {DEBIAN}");
+            return None;
+        };
+        // In /tmp itself: a socket's path must be short.
+        let folder = tempfile::Builder::new().prefix("ca-pg").tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let cluster = Self { programs, folder, port };
+        if is_root() {
+            let id = |flag| String::from_utf8(Command::new("id").args([flag, "postgres"]).output().unwrap().stdout).unwrap();
+            let (Ok(user), Ok(group)) = (id("-u").trim().parse(), id("-g").trim().parse()) else {
+                eprintln!("skipped: PostgreSQL refuses to run as root, and there is no user postgres");
+                return None;
+            };
+            std::os::unix::fs::chown(cluster.folder.path(), Some(user), Some(group)).unwrap();
+        }
+        let data = cluster.data();
+        cluster.run("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "--no-sync"]);
+        // The machine does not fail in this test, only the server: what it wrote is there without waiting for the disk.
+        let settings = format!("\nport = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nfsync = off\n");
+        let file = cluster.folder.path().join("data/postgresql.conf");
+        fs::write(&file, fs::read_to_string(&file).unwrap() + &settings).unwrap();
+        cluster.resume();
+        Some(cluster)
+    }
+
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Ends the server as a crash does: without a checkpoint, and without a word to its clients.
+    pub fn crash(&self) {
+        self.run("pg_ctl", &["-D", &self.data(), "-m", "immediate", "-w", "stop"]);
+    }
+
+    /// Starts it again and waits until it takes connections.
+    pub fn resume(&self) {
+        let log = self.folder.path().join("log");
+        self.run("pg_ctl", &["-D", &self.data(), "-l", log.to_str().unwrap(), "-w", "start"]);
+    }
+
+    fn data(&self) -> String {
+        self.folder.path().join("data").to_str().unwrap().to_owned()
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) {
+        let Output { status, stderr, .. } = command(&self.programs.join(program)).args(arguments).output().unwrap();
+        assert!(status.success(), "{program}: {}", String::from_utf8_lossy(&stderr));
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let stop = ["-D", &self.data(), "-m", "immediate", "-w", "stop"];
+        let _ = command(&self.programs.join("pg_ctl")).args(stop).output();
+    }
+}
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output().unwrap();
+    id.stdout.trim_ascii() == b"0"
+}
+
+/// A program as somebody who is not root.
+fn command(program: &Path) -> Command {
+    let mut command = if is_root() { Command::new("setpriv") } else { Command::new(program) };
+    if is_root() {
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program);
+    }
+    command.current_dir("/");
+    command
+}

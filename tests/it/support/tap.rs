@@ -1,0 +1,110 @@
+//! A tap between a service and its database: what PostgreSQL says about the queries it is really sent.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy},
+    net::{TcpListener, TcpStream, UnixStream},
+};
+use tokio_postgres::{Config, config::Host};
+
+/// A proxy that keeps the plans which `auto_explain` sends along as notices.
+pub struct Tap {
+    address: SocketAddr,
+    plans: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Tap {
+    /// Taps a database, all whose later sessions will explain what they execute. Needs a superuser.
+    pub async fn on(url: &str) -> Self {
+        let sql = super::sql(url).await;
+        let database = sql.query_one("SELECT quote_ident(current_database())", &[]).await.unwrap().get::<_, String>(0);
+        for (name, value) in [
+            ("session_preload_libraries", "auto_explain"),
+            ("auto_explain.log_min_duration", "0"),
+            ("auto_explain.log_level", "notice"),
+            ("auto_explain.log_format", "json"),
+            ("auto_explain.log_analyze", "on"),
+            ("auto_explain.log_timing", "off"),
+            ("auto_explain.log_buffers", "on"),
+        ] {
+            // The library is loaded first, because its settings do not exist before.
+            sql.batch_execute(&format!("LOAD 'auto_explain'; ALTER DATABASE {database} SET {name} = '{value}'")).await.unwrap();
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tap = Self { address: listener.local_addr().unwrap(), plans: Arc::default() };
+        let (config, plans) = (url.parse::<Config>().unwrap(), Arc::clone(&tap.plans));
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(forward(client, config.clone(), Arc::clone(&plans)));
+            }
+        });
+        tap
+    }
+
+    /// The login of the tapped database, through the tap.
+    pub fn login(&self, url: &str) -> Config {
+        let direct = url.parse::<Config>().unwrap();
+        let mut config = Config::new();
+        config.host(self.address.ip().to_string()).port(self.address.port());
+        config.user(direct.get_user().unwrap()).dbname(direct.get_dbname().unwrap());
+        if let Some(password) = direct.get_password() {
+            config.password(password);
+        }
+        config
+    }
+
+    /// The plans seen since the last time, each with its `Query Text`.
+    pub fn take(&self) -> Vec<Value> {
+        std::mem::take(&mut self.plans.lock().unwrap())
+    }
+}
+
+async fn forward(client: TcpStream, config: Config, plans: Arc<Mutex<Vec<Value>>>) {
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    match &config.get_hosts()[0] {
+        Host::Tcp(host) => relay(client, TcpStream::connect((host.as_str(), port)).await.unwrap(), plans).await,
+        Host::Unix(folder) => {
+            let socket = folder.join(format!(".s.PGSQL.{port}"));
+            relay(client, UnixStream::connect(socket).await.unwrap(), plans).await;
+        }
+    }
+}
+
+async fn relay(client: TcpStream, server: impl AsyncRead + AsyncWrite + Send + 'static, plans: Arc<Mutex<Vec<Value>>>) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = tokio::io::split(server);
+    let up = async {
+        let _ = copy(&mut from_client, &mut to_server).await;
+        let _ = to_server.shutdown().await;
+    };
+    let down = async {
+        // Every message of the server: a type, and a length that counts itself.
+        while let Ok(kind) = from_server.read_u8().await {
+            let Ok(length) = from_server.read_u32().await else { return };
+            let mut body = vec![0; usize::try_from(length).unwrap() - 4];
+            if from_server.read_exact(&mut body).await.is_err() {
+                return;
+            }
+            if kind == b'N' {
+                plans.lock().unwrap().extend(plan(&body));
+            }
+            let message = [&[kind][..], &length.to_be_bytes(), &body].concat();
+            if to_client.write_all(&message).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(up, down);
+}
+
+/// The plan in a notice: fields of a letter and a text that ends with NUL, of which `M` is the message.
+fn plan(body: &[u8]) -> Option<Value> {
+    let message = body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(b"M"))?;
+    let text = std::str::from_utf8(message).ok()?;
+    text.split_once("plan:\n").map(|(_, json)| serde_json::from_str(json).unwrap())
+}
