@@ -120,6 +120,9 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
+/// Longest duration of an option.
+const LONGEST: Duration = Duration::from_hours(720);
+
 /// A duration as people write it: `250ms`, `10s`, `5m`, `1h`.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -132,7 +135,8 @@ fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err("a duration is a number and one of ms, s, m, h: 250ms, 10s".to_owned()),
     };
     let amount: u64 = amount.parse().map_err(|_| "a duration begins with a number: 250ms, 10s".to_owned())?;
-    amount.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| "the duration is too long".to_owned())
+    let duration = amount.checked_mul(millis).map(Duration::from_millis).filter(|duration| *duration <= LONGEST);
+    duration.ok_or_else(|| "a duration is at most 720h".to_owned())
 }
 
 fn at_most_a_second(text: &str) -> Result<Duration, String> {
@@ -166,7 +170,7 @@ mod tests {
     fn durations() {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("5m"), Ok(Duration::from_mins(5)));
-        for bad in ["", "5", "s", "-5s", "5 s", "5d", "99999999999999999999s", "18446744073709551615h"] {
+        for bad in ["", "5", "s", "-5s", "5 s", "5d", "99999999999999999999s", "18446744073709551615h", "721h"] {
             assert!(duration(bad).is_err(), "{bad:?}");
         }
         assert!(at_most_a_second("2s").is_err());

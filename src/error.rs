@@ -22,6 +22,8 @@ const RETRY_RACE_AFTER: Duration = Duration::from_millis(100);
 /// many clients take no more than 8 KiB of them: to those a longer one is a broken connection.
 const MAX_VIOLATIONS: usize = 2560;
 const MAX_SUMMARY: usize = 768;
+/// Most characters of an unknown call's name in an error.
+const MAX_PATH: usize = 150;
 
 /// A kind of resource, as errors and the activity trail name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,6 +212,11 @@ impl Error {
     /// One field, one rule.
     pub fn invalid(field: impl Into<String>, rule: impl Into<String>) -> Self {
         Self::Invalid(vec![Violation { field: field.into(), rule: rule.into() }])
+    }
+
+    /// No such call. The path is cut: an error travels in headers, which a long one would not fit into.
+    pub fn unimplemented(path: &str) -> Self {
+        Self::Unimplemented(path.trim_start_matches('/').chars().take(MAX_PATH).collect())
     }
 
     /// No such resource.

@@ -140,7 +140,7 @@ impl Shared {
     /// Finds out who calls, whether they may, and until when, and takes one place of the room.
     fn admit<B>(&self, request: &mut Request<B>, arrived: Instant) -> Result<(Instant, Place)> {
         let path = request.uri().path();
-        let policy = self.policies.get(path).ok_or_else(|| Error::Unimplemented(path.trim_start_matches('/').to_owned()))?;
+        let policy = self.policies.get(path).ok_or_else(|| Error::unimplemented(path))?;
         let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Error::Overloaded)?;
         let limit = asked_for(request.headers())?.unwrap_or(self.limits.default_deadline).min(self.limits.max_deadline);
         let deadline = arrived + limit;
@@ -185,7 +185,7 @@ fn explain(response: Response<Body>, path: &str) -> Response<Body> {
     let error = match status.code() {
         Code::OutOfRange => Error::RequestTooLarge,
         Code::Internal => Error::MalformedRequest,
-        Code::Unimplemented => Error::Unimplemented(path.trim_start_matches('/').to_owned()),
+        Code::Unimplemented => Error::unimplemented(path),
         _ => return response,
     };
     let explained = Status::from(error);
