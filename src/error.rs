@@ -63,7 +63,7 @@ impl Kind {
             Self::Account => ErrorReason::AccountAlreadyExists,
             Self::AccountType => ErrorReason::AccountTypeAlreadyExists,
             Self::Organization => ErrorReason::OrganizationAlreadyExists,
-            Self::Person => ErrorReason::Internal, // people cannot be created yet
+            Self::Person => ErrorReason::PersonAlreadyExists,
         }
     }
 }
@@ -146,6 +146,62 @@ pub enum Error {
         /// The organization it would lie below.
         parent_id: String,
     },
+    /// The organization would lie below itself.
+    #[error("organization {organization_id:?} cannot be moved below {parent_id:?}, which is itself or lies below it")]
+    OrganizationCycle {
+        /// The organization to be moved.
+        organization_id: String,
+        /// Where to.
+        parent_id: String,
+    },
+    /// The organization has others directly below it, or accounts.
+    #[error("organization {organization_id:?} has {children} organizations directly below it and {accounts} accounts")]
+    OrganizationNotEmpty {
+        /// The organization to be deleted.
+        organization_id: String,
+        /// Organizations directly below it.
+        children: i64,
+        /// Accounts that belong to it.
+        accounts: i64,
+    },
+    /// The person is not a member of the organization itself.
+    #[error("person {person_id:?} is not a member of organization {organization_id:?}")]
+    OrganizationMemberNotFound {
+        /// The organization.
+        organization_id: String,
+        /// The person.
+        person_id: String,
+    },
+    /// The person is not a user of the account.
+    #[error("person {person_id:?} is not a user of account {account_id:?}")]
+    NotAnAccountUser {
+        /// The account.
+        account_id: String,
+        /// The person.
+        person_id: String,
+    },
+    /// The person is inactive.
+    #[error("person {person_id:?} is inactive")]
+    PersonInactive {
+        /// The person.
+        person_id: String,
+    },
+    /// The person is not one of the tenant's staff.
+    #[error("person {person_id:?} is not of the kind STAFF, as an account manager must be")]
+    PersonNotStaff {
+        /// The person.
+        person_id: String,
+    },
+    /// The person manages accounts.
+    #[error("person {person_id:?} is the manager of {accounts} accounts")]
+    PersonInUse {
+        /// The person.
+        person_id: String,
+        /// How many accounts.
+        accounts: i64,
+        /// The first of them.
+        first: Vec<String>,
+    },
     /// Nobody the service knows is calling.
     #[error("{0}")]
     Unauthenticated(String),
@@ -227,13 +283,19 @@ impl Error {
     const fn code(&self) -> Code {
         match self {
             Self::Invalid(_) | Self::PageToken | Self::RequestIdReused | Self::MalformedRequest => Code::InvalidArgument,
-            Self::NotFound { .. } => Code::NotFound,
+            Self::NotFound { .. } | Self::OrganizationMemberNotFound { .. } => Code::NotFound,
             Self::AlreadyExists { .. } => Code::AlreadyExists,
             Self::EtagMismatch { .. } | Self::Conflict | Self::Retry => Code::Aborted,
             Self::AccountTypeInactive { .. }
             | Self::DefaultAccountTypeInactive { .. }
             | Self::StatusTransition { .. }
-            | Self::OrganizationTooDeep { .. } => Code::FailedPrecondition,
+            | Self::OrganizationTooDeep { .. }
+            | Self::OrganizationCycle { .. }
+            | Self::OrganizationNotEmpty { .. }
+            | Self::NotAnAccountUser { .. }
+            | Self::PersonInactive { .. }
+            | Self::PersonNotStaff { .. }
+            | Self::PersonInUse { .. } => Code::FailedPrecondition,
             Self::Unauthenticated(_) => Code::Unauthenticated,
             Self::PermissionDenied { .. } => Code::PermissionDenied,
             Self::Overloaded => Code::ResourceExhausted,
@@ -258,6 +320,13 @@ impl Error {
             Self::DefaultAccountTypeInactive { .. } => ErrorReason::DefaultAccountTypeInactive,
             Self::StatusTransition { .. } => ErrorReason::AccountStatusTransition,
             Self::OrganizationTooDeep { .. } => ErrorReason::OrganizationTooDeep,
+            Self::OrganizationCycle { .. } => ErrorReason::OrganizationCycle,
+            Self::OrganizationNotEmpty { .. } => ErrorReason::OrganizationNotEmpty,
+            Self::OrganizationMemberNotFound { .. } => ErrorReason::OrganizationMemberNotFound,
+            Self::NotAnAccountUser { .. } => ErrorReason::NotAnAccountUser,
+            Self::PersonInactive { .. } => ErrorReason::PersonInactive,
+            Self::PersonNotStaff { .. } => ErrorReason::PersonNotStaff,
+            Self::PersonInUse { .. } => ErrorReason::PersonInUse,
             Self::Unauthenticated(_) => ErrorReason::Unauthenticated,
             Self::PermissionDenied { .. } => ErrorReason::PermissionDenied,
             Self::Overloaded => ErrorReason::Overloaded,
@@ -274,7 +343,7 @@ impl Error {
     fn metadata(&self) -> HashMap<String, String> {
         let pairs: Vec<(String, String)> = match self {
             Self::NotFound { kind, id } | Self::EtagMismatch { kind, id } => vec![(format!("{}_id", kind.noun()), id.clone())],
-            Self::AlreadyExists { kind: Kind::AccountType, field, .. } => vec![("field".into(), (*field).into())],
+            Self::AlreadyExists { kind: Kind::AccountType | Kind::Person, field, .. } => vec![("field".into(), (*field).into())],
             Self::AlreadyExists { field, value, .. } => vec![((*field).into(), value.clone())],
             Self::AccountTypeInactive { id } | Self::DefaultAccountTypeInactive { id } => {
                 vec![("account_type_id".into(), id.clone())]
@@ -283,6 +352,26 @@ impl Error {
                 vec![("account_id".into(), id.clone()), ("from".into(), (*from).into()), ("to".into(), (*to).into())]
             }
             Self::OrganizationTooDeep { parent_id } => vec![("parent_id".into(), parent_id.clone())],
+            Self::OrganizationCycle { organization_id, parent_id } => {
+                vec![("organization_id".into(), organization_id.clone()), ("parent_id".into(), parent_id.clone())]
+            }
+            Self::OrganizationNotEmpty { organization_id, children, accounts } => vec![
+                ("organization_id".into(), organization_id.clone()),
+                ("children".into(), children.to_string()),
+                ("accounts".into(), accounts.to_string()),
+            ],
+            Self::OrganizationMemberNotFound { organization_id, person_id } => {
+                vec![("organization_id".into(), organization_id.clone()), ("person_id".into(), person_id.clone())]
+            }
+            Self::NotAnAccountUser { account_id, person_id } => {
+                vec![("account_id".into(), account_id.clone()), ("person_id".into(), person_id.clone())]
+            }
+            Self::PersonInactive { person_id } | Self::PersonNotStaff { person_id } => {
+                vec![("person_id".into(), person_id.clone())]
+            }
+            Self::PersonInUse { person_id, accounts, .. } => {
+                vec![("person_id".into(), person_id.clone()), ("accounts".into(), accounts.to_string())]
+            }
             Self::PermissionDenied { permission } => vec![("permission".into(), permission.clone())],
             Self::Invalid(_)
             | Self::PageToken
@@ -334,6 +423,32 @@ impl Error {
             }
             Self::OrganizationTooDeep { parent_id } => {
                 details.add_precondition_failure_violation(reason, format!("organization/{parent_id}"), self.to_string());
+            }
+            Self::OrganizationCycle { organization_id, .. } => {
+                details.add_precondition_failure_violation(reason, format!("organization/{organization_id}"), self.to_string());
+            }
+            Self::OrganizationNotEmpty { organization_id, children, accounts } => {
+                let subject = format!("organization/{organization_id}");
+                for (count, what) in [(children, "organizations lie directly below it"), (accounts, "accounts belong to it")] {
+                    if *count > 0 {
+                        details.add_precondition_failure_violation(&reason, &subject, format!("{count} {what}"));
+                    }
+                }
+            }
+            Self::OrganizationMemberNotFound { person_id, .. } => {
+                details.set_resource_info(resource_type(Kind::Person), person_id, "", self.to_string());
+            }
+            Self::NotAnAccountUser { account_id, .. } => {
+                details.add_precondition_failure_violation(reason, format!("account/{account_id}"), self.to_string());
+            }
+            Self::PersonInactive { person_id } | Self::PersonNotStaff { person_id } => {
+                details.add_precondition_failure_violation(reason, format!("person/{person_id}"), self.to_string());
+            }
+            Self::PersonInUse { first, .. } => {
+                for account_id in first {
+                    let subject = format!("account/{account_id}/account_manager");
+                    details.add_precondition_failure_violation(&reason, subject, "give the account another manager, or none");
+                }
             }
             Self::Conflict | Self::Retry => {
                 details.set_retry_info(Some(RETRY_RACE_AFTER));

@@ -79,7 +79,8 @@ impl AccountService for Service {
             .db
             .write(&caller, &meta, async |tx| {
                 let current = Account::find_for_update(tx, &update.id).await?;
-                let fields = update.apply(&current)?;
+                let (fields, contacts) = update.apply(&current)?;
+                Account::refuse_contacts(tx, &update.id, &contacts).await?;
                 Ok(UpdateAccountResponse { account: Some(current.update(tx, &fields).await?.into()) })
             })
             .await?;
