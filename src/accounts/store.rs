@@ -199,11 +199,15 @@ impl Account {
             statuses => query.filter(accounts::status.eq_any(statuses)),
         };
         match &filter.organization_id {
-            Some(id) if filter.include_descendants => {
+            Some(id) if filter.include_descendants && filter.query.is_empty() => {
                 let below = organization_ancestors::table
                     .filter(organization_ancestors::ancestor_id.eq(id))
                     .select(organization_ancestors::organization_id);
                 query = query.filter(accounts::organization_id.eq_any(below));
+            }
+            // Of two subqueries PostgreSQL may take every row of one with every row of the other, so one is asked first.
+            Some(id) if filter.include_descendants => {
+                query = query.filter(accounts::organization_id.eq_any(Organization::below(tx, id).await?));
             }
             Some(id) => query = query.filter(accounts::organization_id.eq(id)),
             None => {}

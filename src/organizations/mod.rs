@@ -64,7 +64,7 @@ impl OrganizationService for Service {
     ) -> Result<Response<ListOrganizationsResponse>, Status> {
         let caller = request.caller()?;
         let (filter, page) = Filter::parse(&caller, request.into_inner())?;
-        let (rows, next_page_token) = self.db.read(&caller, async |tx| Organization::list(tx, &filter, &page).await).await?;
+        let (rows, next_page_token) = self.db.list(&caller, async |tx| Organization::list(tx, &filter, &page).await).await?;
         let organizations = rows.into_iter().map(Into::into).collect();
         Ok(Response::new(ListOrganizationsResponse { organizations, next_page_token }))
     }
@@ -173,7 +173,7 @@ impl OrganizationService for Service {
         let (id, filter, page) = wire::members(&caller, request.into_inner())?;
         let (rows, next_page_token) = self
             .db
-            .read(&caller, async |tx| {
+            .list(&caller, async |tx| {
                 Organization::find(tx, &id).await?;
                 Person::list(tx, &filter, &page).await
             })

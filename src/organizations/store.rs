@@ -173,6 +173,12 @@ impl Organization {
             .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))
     }
 
+    /// The ids of the organization and of all below it; none if it does not exist.
+    pub async fn below(tx: &Tx, organization_id: &str) -> Result<Vec<String>> {
+        let below = organization_ancestors::table.filter(organization_ancestors::ancestor_id.eq(organization_id));
+        Ok(below.select(organization_ancestors::organization_id).load(&mut tx.conn()).await?)
+    }
+
     /// One page of organizations, and the token of the next.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<(Vec<Self>, String)> {
         let mut query = organizations::table.select(Self::as_select()).into_boxed();

@@ -49,7 +49,7 @@ impl PersonService for Service {
     async fn list_people(&self, mut request: Request<ListPeopleRequest>) -> Result<Response<ListPeopleResponse>, Status> {
         let caller = request.caller()?;
         let (filter, page) = Filter::parse(&caller, request.into_inner())?;
-        let (rows, next_page_token) = self.db.read(&caller, async |tx| Person::list(tx, &filter, &page).await).await?;
+        let (rows, next_page_token) = self.db.list(&caller, async |tx| Person::list(tx, &filter, &page).await).await?;
         Ok(Response::new(ListPeopleResponse { people: rows.into_iter().map(Into::into).collect(), next_page_token }))
     }
 

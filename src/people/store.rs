@@ -16,8 +16,9 @@ use serde::Serialize;
 use crate::{
     db::{Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
+    organizations::store::Organization,
     page::{Page, keyset},
-    schema::{accounts, organization_ancestors, organization_members, people, person_words},
+    schema::{accounts, organization_members, people, person_words},
     search::{self, unnest},
 };
 
@@ -195,9 +196,8 @@ impl Person {
         }
         match &filter.organization_id {
             Some(id) if filter.include_descendants => {
-                let below = organization_ancestors::table
-                    .filter(organization_ancestors::ancestor_id.eq(id))
-                    .select(organization_ancestors::organization_id);
+                // Asked first: with the ids in hand PostgreSQL knows which organizations have many members.
+                let below = Organization::below(tx, id).await?;
                 let members = organization_members::table
                     .filter(organization_members::organization_id.eq_any(below))
                     .select(organization_members::person_id);

@@ -13,6 +13,7 @@ mod accounts;
 mod clients;
 mod contract;
 mod durability;
+mod forest_races;
 mod isolation;
 mod lifecycle;
 mod limits;

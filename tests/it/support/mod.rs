@@ -25,6 +25,7 @@ use customer_accounts::{
     proto::{
         Account, CreateAccountRequest, CreateOrganizationRequest, Organization, account_service_client::AccountServiceClient,
         account_type_service_client::AccountTypeServiceClient, organization_service_client::OrganizationServiceClient,
+        person_service_client::PersonServiceClient,
     },
     server,
 };
@@ -245,6 +246,10 @@ impl Tenant {
 
     pub fn organizations(&self) -> OrganizationServiceClient<Client> {
         OrganizationServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
+    }
+
+    pub fn people(&self) -> PersonServiceClient<Client> {
+        PersonServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
     }
 
     /// The caller as the service's own code sees it, to look behind the API:
