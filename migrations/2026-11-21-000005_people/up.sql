@@ -6,7 +6,7 @@ CREATE TABLE tenants (
     CONSTRAINT tenants_pkey PRIMARY KEY (tenant_id)
 );
 
-COMMENT ON TABLE tenants IS 'One row for each tenant that has organizations: locked by whoever changes the shape of its forest.';
+COMMENT ON TABLE tenants IS 'One row for each tenant whose organizations have been put below one another: locked by whoever changes the shape of the forest.';
 COMMENT ON COLUMN tenants.tenant_id IS 'The tenant.';
 COMMENT ON COLUMN tenants.create_time IS 'When the tenant was first seen.';
 

@@ -1,6 +1,8 @@
 //! Calls that race for the shape of the forest, for an organization that goes, and for a manager who goes: the forest stays
 //! one, its table of ancestors stays right, nothing is left hanging, and who loses learns why.
 
+#![expect(clippy::large_futures, reason = "the calls of a race start together")]
+
 use std::{
     collections::BTreeMap,
     future::Future,
@@ -121,7 +123,7 @@ impl Tenant {
         self.organizations().update_organization(request).await.map(drop)
     }
 
-    async fn delete_organization(&self, id: &str) -> Result<(), Status> {
+    async fn dissolve(&self, id: &str) -> Result<(), Status> {
         let request = DeleteOrganizationRequest { organization_id: id.into(), ..Default::default() };
         self.organizations().delete_organization(request).await.map(drop)
     }
@@ -144,7 +146,7 @@ impl Tenant {
         self.organizations().remove_organization_member(request).await.map(drop)
     }
 
-    async fn staff(&self, id: &str) -> Result<(), Status> {
+    async fn hire(&self, id: &str) -> Result<(), Status> {
         let person = Person { kind: PersonKind::Staff.into(), display_name: format!("Person {id}"), ..somebody(id) };
         self.people().create_person(CreatePersonRequest { person: Some(person), ..Default::default() }).await.map(drop)
     }
@@ -162,7 +164,7 @@ impl Tenant {
         self.change_person(Person { kind: kind.into(), ..somebody(id) }, "kind").await
     }
 
-    async fn delete_person(&self, id: &str) -> Result<(), Status> {
+    async fn dismiss(&self, id: &str) -> Result<(), Status> {
         let request = DeletePersonRequest { person_id: id.into(), ..Default::default() };
         self.people().delete_person(request).await.map(drop)
     }
@@ -278,7 +280,7 @@ async fn a_move_and_a_creation_below_it_wait_for_each_other() {
     let (moving, deleting) = (tenant.clone(), tenant.clone());
     let moving = tokio::spawn(async move { moving.put("middle", "top").await });
     waiting_for_locks(held.client(), 2).await;
-    let deleting = tokio::spawn(async move { deleting.delete_organization("low").await });
+    let deleting = tokio::spawn(async move { deleting.dissolve("low").await });
     waiting_for_locks(held.client(), 3).await;
     held.commit().await.unwrap();
     creation.await.unwrap().unwrap();
@@ -299,7 +301,7 @@ async fn nothing_is_left_in_an_organization_that_is_deleted_meanwhile() {
         let id = format!("o{round}");
         let (id, child, person) = (&*id, &*format!("child{round}"), &*format!("p{round}"));
         tenant.organization(id, ["", "elsewhere"][round % 2]).await;
-        tenant.staff(person).await.unwrap();
+        tenant.hire(person).await.unwrap();
         // Each alone against the deletion, then several together; who asks first changes.
         let filled = async {
             match round % 6 {
@@ -319,10 +321,10 @@ async fn nothing_is_left_in_an_organization_that_is_deleted_meanwhile() {
             }
         };
         let (deletion, joined, renamed, filled) = if round % 4 < 2 {
-            join4(tenant.delete_organization(id), tenant.join_in(id, person), tenant.rename(id, "Other"), filled).await
+            join4(tenant.dissolve(id), tenant.join_in(id, person), tenant.rename(id, "Other"), filled).await
         } else {
             let (filled, renamed, joined, deletion) =
-                join4(filled, tenant.rename(id, "Other"), tenant.join_in(id, person), tenant.delete_organization(id)).await;
+                join4(filled, tenant.rename(id, "Other"), tenant.join_in(id, person), tenant.dissolve(id)).await;
             (deletion, joined, renamed, filled)
         };
         ok_or(&joined, &gone);
@@ -339,13 +341,13 @@ async fn nothing_is_left_in_an_organization_that_is_deleted_meanwhile() {
     for round in 0..15 {
         let (id, person) = (&*format!("e{round}"), &*format!("q{round}"));
         tenant.organization(id, "elsewhere").await;
-        tenant.staff(person).await.unwrap();
+        tenant.hire(person).await.unwrap();
         let (one, other, joined, left, fired) = join5(
-            tenant.delete_organization(id),
-            tenant.delete_organization(id),
+            tenant.dissolve(id),
+            tenant.dissolve(id),
             tenant.join_in(id, person),
             tenant.leave(id, person),
-            tenant.delete_person(person),
+            tenant.dismiss(person),
         )
         .await;
         assert_eq!(u8::from(ok_or(&one, &gone)) + u8::from(ok_or(&other, &gone)), 1, "{one:?} {other:?}");
@@ -366,10 +368,10 @@ async fn nobody_who_goes_becomes_an_account_manager() {
     let (mut went, mut stayed) = (0, 0);
     for round in 0..60 {
         let (id, new) = (&*format!("p{round}"), &*format!("new{round}"));
-        tenant.staff(id).await.unwrap();
+        tenant.hire(id).await.unwrap();
         let going = async {
             match round % 3 {
-                0 => tenant.delete_person(id).await,
+                0 => tenant.dismiss(id).await,
                 1 => tenant.set_active(id, false).await,
                 _ => tenant.set_kind(id, PersonKind::Customer).await,
             }
@@ -390,10 +392,10 @@ async fn nobody_who_goes_becomes_an_account_manager() {
     }
     eprintln!("went {went}, stayed {stayed}");
     // The present manager goes while the account lets them go, changes something else, or takes another.
-    tenant.staff("other").await.unwrap();
+    tenant.hire("other").await.unwrap();
     for round in 0..20 {
         let id = &*format!("m{round}");
-        tenant.staff(id).await.unwrap();
+        tenant.hire(id).await.unwrap();
         tenant.manage("a", id).await.unwrap();
         let successor = ["", "other"][round % 2];
         let commented = Account { comment: format!("{round}"), ..only("a") };
@@ -412,14 +414,14 @@ async fn nobody_who_goes_becomes_an_account_manager() {
 async fn making_a_manager_and_deactivating_them_wait_for_each_other() {
     let Some((tenant, mut other, _)) = apart().await else { return };
     tenant.organization("o", "").await;
-    tenant.staff("p").await.unwrap();
+    tenant.hire("p").await.unwrap();
     let background = |call: u8, tenant: Tenant| {
         tokio::spawn(async move {
             match call {
                 0 => tenant.open("a", "o", "p").await,
                 1 => tenant.set_active("p", false).await,
                 2 => tenant.open("b", "o", "p").await,
-                _ => tenant.delete_person("p").await,
+                _ => tenant.dismiss("p").await,
             }
         })
     };
@@ -467,7 +469,7 @@ async fn two_changes_that_together_go_too_deep_do_not_both_win() {
         scene.check(format!("move and creation, round {round}")).await;
         tenant.put("x1", "").await.unwrap();
         if !moved {
-            tenant.delete_organization("more").await.unwrap();
+            tenant.dissolve("more").await.unwrap();
         }
         let (one, other) = join(tenant.put("y1", "x8"), tenant.put("x1", "c8")).await;
         one_wins(format!("two moves, round {round}"), [one, other]);
@@ -480,7 +482,7 @@ async fn two_changes_that_together_go_too_deep_do_not_both_win() {
         scene.check(format!("creation and move, round {round}")).await;
         tenant.put("z1", "").await.unwrap();
         if created {
-            tenant.delete_organization("last").await.unwrap();
+            tenant.dissolve("last").await.unwrap();
         }
     }
 }
@@ -550,7 +552,7 @@ async fn something(tenant: &Tenant, dice: &mut Dice) -> (&'static str, Result<()
         }
         9 => {
             let reasons = &["ORGANIZATION_NOT_FOUND", "ORGANIZATION_NOT_EMPTY"];
-            ("delete", tenant.delete_organization(&organization).await, reasons)
+            ("delete", tenant.dissolve(&organization).await, reasons)
         }
         10 => ("rename", tenant.rename(&organization, &above).await, &["ORGANIZATION_NOT_FOUND"]),
         11 => {
@@ -570,9 +572,9 @@ async fn something(tenant: &Tenant, dice: &mut Dice) -> (&'static str, Result<()
             let reasons = &["ORGANIZATION_NOT_FOUND", "ORGANIZATION_MEMBER_NOT_FOUND"];
             ("leave", tenant.leave(&joined, &person).await, reasons)
         }
-        17 => ("staff", tenant.staff(&person).await, &["PERSON_ALREADY_EXISTS"]),
+        17 => ("staff", tenant.hire(&person).await, &["PERSON_ALREADY_EXISTS"]),
         18 => match dice.roll(4) {
-            0 => ("fire", tenant.delete_person(&person).await, &["PERSON_NOT_FOUND", "PERSON_IN_USE"]),
+            0 => ("fire", tenant.dismiss(&person).await, &["PERSON_NOT_FOUND", "PERSON_IN_USE"]),
             1 => {
                 let kind = if dice.roll(2) == 0 { PersonKind::Staff } else { PersonKind::Customer };
                 ("kind", tenant.set_kind(&person, kind).await, &["PERSON_NOT_FOUND", "PERSON_IN_USE"])

@@ -438,10 +438,10 @@ fn members(organization_id: &str, order_by: i32) -> ListOrganizationMembersReque
 impl Measured {
     /// The first page, one in the middle and the last, each as often as it takes until PostgreSQL might plan for no values.
     async fn check(&self, list: List, uses: Uses, Bound(most, even): Bound) {
-        let (middle, last, total) = list.depths(self).await;
+        let (middle, deepest, total) = list.depths(self).await;
         let mut first = None;
         let mut seen = Vec::new();
-        for (what, token) in [("first", ""), ("middle", &middle), ("last", &last)] {
+        for (what, token) in [("first", ""), ("middle", &middle), ("deepest", &deepest)] {
             for _ in 0..CUSTOM_PLANS + 2 {
                 let (rows, plan) = list.plan(self, token).await;
                 assert!(rows > 0, "{list:?}, {what}");

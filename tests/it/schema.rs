@@ -6,8 +6,7 @@ use customer_accounts::{
     db::{Db, Manager, Meta, migrate},
     error::{Error, Result},
     proto::{
-        Account, AccountType, AddOrganizationMemberRequest, CreateAccountRequest, CreateAccountTypeRequest,
-        CreateOrganizationRequest, CreatePersonRequest, DeleteAccountRequest, Person, PersonKind,
+        Account, AccountType, CreateAccountRequest, CreateAccountTypeRequest, CreateOrganizationRequest, DeleteAccountRequest,
     },
 };
 use diesel::{QueryableByName, sql_types::Text};
@@ -336,18 +335,10 @@ async fn one_of_everything(tenant: &Tenant) {
     let account_type = AccountType { account_type_id: "type".into(), display_name: "Type".into(), ..Default::default() };
     let request = CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() };
     tenant.account_types().create_account_type(request).await.unwrap();
-    let person = Person {
-        person_id: "person".into(),
-        display_name: "Person".into(),
-        kind: PersonKind::Staff.into(),
-        subject: "somebody".into(),
-        ..Default::default()
-    };
-    tenant.people().create_person(CreatePersonRequest { person: Some(person), ..Default::default() }).await.unwrap();
-    let member = ("below".into(), "person".into());
-    let request = AddOrganizationMemberRequest { organization_id: member.0, person_id: member.1, ..Default::default() };
-    tenant.organizations().add_organization_member(request).await.unwrap();
-    let kept = Account { account_type_id: "type".into(), account_manager_id: "person".into(), ..account("kept", "below") };
+    tenant.staff("sam").await;
+    tenant.add_member("below", "sam").await.unwrap();
+    let manager = "sam".into();
+    let kept = Account { account_type_id: "type".into(), account_manager_id: manager, ..account("kept", "below") };
     let request = CreateAccountRequest { account: Some(kept), request_id: unique(), ..Default::default() };
     tenant.accounts().create_account(request).await.unwrap();
     tenant.account(account("gone", "below")).await;
