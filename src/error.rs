@@ -49,6 +49,11 @@ impl Kind {
         }
     }
 
+    /// The name of the id field.
+    fn id_field(self) -> String {
+        format!("{}_id", self.noun())
+    }
+
     const fn not_found(self) -> ErrorReason {
         match self {
             Self::Account => ErrorReason::AccountNotFound,
@@ -63,7 +68,7 @@ impl Kind {
             Self::Account => ErrorReason::AccountAlreadyExists,
             Self::AccountType => ErrorReason::AccountTypeAlreadyExists,
             Self::Organization => ErrorReason::OrganizationAlreadyExists,
-            Self::Person => ErrorReason::Internal, // people cannot be created yet
+            Self::Person => ErrorReason::PersonAlreadyExists,
         }
     }
 }
@@ -146,6 +151,62 @@ pub enum Error {
         /// The organization it would lie below.
         parent_id: String,
     },
+    /// The organization would lie below itself.
+    #[error("organization {organization_id:?} cannot be moved below {parent_id:?}, which is itself or lies below it")]
+    OrganizationCycle {
+        /// The organization to be moved.
+        organization_id: String,
+        /// Where to.
+        parent_id: String,
+    },
+    /// The organization has others directly below it, or accounts.
+    #[error("organization {organization_id:?} has {children} organizations directly below it and {accounts} accounts")]
+    OrganizationNotEmpty {
+        /// The organization to be deleted.
+        organization_id: String,
+        /// Organizations directly below it.
+        children: i64,
+        /// Accounts that belong to it.
+        accounts: i64,
+    },
+    /// The person is not a member of the organization itself.
+    #[error("person {person_id:?} is not a member of organization {organization_id:?}")]
+    OrganizationMemberNotFound {
+        /// The organization.
+        organization_id: String,
+        /// The person.
+        person_id: String,
+    },
+    /// The person is not a user of the account.
+    #[error("person {person_id:?} is not a user of account {account_id:?}")]
+    NotAnAccountUser {
+        /// The account.
+        account_id: String,
+        /// The person.
+        person_id: String,
+    },
+    /// The person is inactive.
+    #[error("person {person_id:?} is inactive")]
+    PersonInactive {
+        /// The person.
+        person_id: String,
+    },
+    /// The person is not one of the tenant's staff.
+    #[error("person {person_id:?} is not of the kind STAFF, as an account manager must be")]
+    PersonNotStaff {
+        /// The person.
+        person_id: String,
+    },
+    /// The person manages accounts.
+    #[error("person {person_id:?} is the manager of {accounts} accounts")]
+    PersonInUse {
+        /// The person.
+        person_id: String,
+        /// How many accounts.
+        accounts: i64,
+        /// The first of them.
+        first: Vec<String>,
+    },
     /// Nobody the service knows is calling.
     #[error("{0}")]
     Unauthenticated(String),
@@ -224,155 +285,165 @@ impl Error {
         Self::NotFound { kind, id: id.to_owned() }
     }
 
-    const fn code(&self) -> Code {
+    /// Code, reason, metadata and details: the one place that says how each error is answered.
+    fn answer(&self) -> Answer {
+        use ErrorReason as Reason;
+        let answer = |code, reason| Answer::new(code, reason, self.to_string());
         match self {
-            Self::Invalid(_) | Self::PageToken | Self::RequestIdReused | Self::MalformedRequest => Code::InvalidArgument,
-            Self::NotFound { .. } => Code::NotFound,
-            Self::AlreadyExists { .. } => Code::AlreadyExists,
-            Self::EtagMismatch { .. } | Self::Conflict | Self::Retry => Code::Aborted,
-            Self::AccountTypeInactive { .. }
-            | Self::DefaultAccountTypeInactive { .. }
-            | Self::StatusTransition { .. }
-            | Self::OrganizationTooDeep { .. } => Code::FailedPrecondition,
-            Self::Unauthenticated(_) => Code::Unauthenticated,
-            Self::PermissionDenied { .. } => Code::PermissionDenied,
-            Self::Overloaded => Code::ResourceExhausted,
-            Self::DeadlineExceeded => Code::DeadlineExceeded,
-            Self::DatabaseUnavailable => Code::Unavailable,
-            Self::Unimplemented(_) => Code::Unimplemented,
-            Self::RequestTooLarge => Code::OutOfRange,
-            Self::Internal(_) => Code::Internal,
+            Self::Invalid(violations) => answer(Code::InvalidArgument, Reason::InvalidField).violations(violations),
+            Self::PageToken => answer(Code::InvalidArgument, Reason::InvalidPageToken).field("page_token"),
+            Self::RequestIdReused => answer(Code::InvalidArgument, Reason::RequestIdReused).field("request_id"),
+            Self::MalformedRequest => answer(Code::InvalidArgument, Reason::MalformedRequest),
+            Self::RequestTooLarge => answer(Code::OutOfRange, Reason::RequestTooLarge),
+            Self::Unauthenticated(_) => answer(Code::Unauthenticated, Reason::Unauthenticated),
+            Self::PermissionDenied { permission } => {
+                answer(Code::PermissionDenied, Reason::PermissionDenied).with("permission", permission)
+            }
+            Self::NotFound { kind, id } => {
+                answer(Code::NotFound, kind.not_found()).with(&kind.id_field(), id).resource(*kind, id)
+            }
+            Self::OrganizationMemberNotFound { organization_id, person_id } => {
+                let answer = answer(Code::NotFound, Reason::OrganizationMemberNotFound).resource(Kind::Person, person_id);
+                answer.with("organization_id", organization_id).with("person_id", person_id)
+            }
+            Self::AlreadyExists { kind, field, value } => {
+                let answer = answer(Code::AlreadyExists, kind.already_exists()).resource(*kind, value);
+                match kind {
+                    // More than the id can be taken.
+                    Kind::AccountType | Kind::Person => answer.with("field", field),
+                    Kind::Account | Kind::Organization => answer.with(field, value),
+                }
+            }
+            Self::EtagMismatch { kind, id } => answer(Code::Aborted, Reason::EtagMismatch).with(&kind.id_field(), id),
+            Self::Conflict | Self::Retry => answer(Code::Aborted, Reason::Conflict).retry_after(RETRY_RACE_AFTER),
+            Self::AccountTypeInactive { id } => answer(Code::FailedPrecondition, Reason::AccountTypeInactive)
+                .broken("account_type", id)
+                .with("account_type_id", id),
+            Self::DefaultAccountTypeInactive { id } => answer(Code::FailedPrecondition, Reason::DefaultAccountTypeInactive)
+                .broken("account_type", id)
+                .with("account_type_id", id),
+            Self::StatusTransition { id, from, to } => answer(Code::FailedPrecondition, Reason::AccountStatusTransition)
+                .broken("account", id)
+                .with("account_id", id)
+                .with("from", from)
+                .with("to", to),
+            Self::OrganizationTooDeep { parent_id } => answer(Code::FailedPrecondition, Reason::OrganizationTooDeep)
+                .broken("organization", parent_id)
+                .with("parent_id", parent_id),
+            Self::OrganizationCycle { organization_id, parent_id } => answer(Code::FailedPrecondition, Reason::OrganizationCycle)
+                .broken("organization", organization_id)
+                .with("organization_id", organization_id)
+                .with("parent_id", parent_id),
+            Self::OrganizationNotEmpty { organization_id, children, accounts } => {
+                let counts = [("children", children), ("accounts", accounts)];
+                let answer =
+                    answer(Code::FailedPrecondition, Reason::OrganizationNotEmpty).with("organization_id", organization_id);
+                counts.into_iter().fold(answer, |answer, (what, count)| {
+                    let answer = answer.with(what, count);
+                    let subject = format!("organization/{organization_id}");
+                    if *count > 0 { answer.precondition(&subject, &format!("it has {count} {what}")) } else { answer }
+                })
+            }
+            Self::NotAnAccountUser { account_id, person_id } => answer(Code::FailedPrecondition, Reason::NotAnAccountUser)
+                .broken("account", account_id)
+                .with("account_id", account_id)
+                .with("person_id", person_id),
+            Self::PersonInactive { person_id } => {
+                answer(Code::FailedPrecondition, Reason::PersonInactive).broken("person", person_id).with("person_id", person_id)
+            }
+            Self::PersonNotStaff { person_id } => {
+                answer(Code::FailedPrecondition, Reason::PersonNotStaff).broken("person", person_id).with("person_id", person_id)
+            }
+            Self::PersonInUse { person_id, accounts, first } => {
+                let answer =
+                    answer(Code::FailedPrecondition, Reason::PersonInUse).with("person_id", person_id).with("accounts", accounts);
+                first.iter().fold(answer, |answer, account_id| {
+                    let subject = format!("account/{account_id}/account_manager");
+                    answer.precondition(&subject, "give the account another manager, or none")
+                })
+            }
+            Self::Overloaded => answer(Code::ResourceExhausted, Reason::Overloaded).retry_after(RETRY_AFTER),
+            Self::DeadlineExceeded => answer(Code::DeadlineExceeded, Reason::DeadlineExceeded),
+            Self::DatabaseUnavailable => answer(Code::Unavailable, Reason::DatabaseUnavailable).retry_after(RETRY_AFTER),
+            Self::Unimplemented(_) => answer(Code::Unimplemented, Reason::Unimplemented),
+            Self::Internal(_) => Answer {
+                message: "a fault inside the service; it has been recorded".to_owned(),
+                ..answer(Code::Internal, Reason::Internal)
+            },
         }
     }
+}
 
-    const fn reason(&self) -> ErrorReason {
-        match self {
-            Self::Invalid(_) => ErrorReason::InvalidField,
-            Self::PageToken => ErrorReason::InvalidPageToken,
-            Self::RequestIdReused => ErrorReason::RequestIdReused,
-            Self::NotFound { kind, .. } => kind.not_found(),
-            Self::AlreadyExists { kind, .. } => kind.already_exists(),
-            Self::EtagMismatch { .. } => ErrorReason::EtagMismatch,
-            Self::Conflict | Self::Retry => ErrorReason::Conflict,
-            Self::AccountTypeInactive { .. } => ErrorReason::AccountTypeInactive,
-            Self::DefaultAccountTypeInactive { .. } => ErrorReason::DefaultAccountTypeInactive,
-            Self::StatusTransition { .. } => ErrorReason::AccountStatusTransition,
-            Self::OrganizationTooDeep { .. } => ErrorReason::OrganizationTooDeep,
-            Self::Unauthenticated(_) => ErrorReason::Unauthenticated,
-            Self::PermissionDenied { .. } => ErrorReason::PermissionDenied,
-            Self::Overloaded => ErrorReason::Overloaded,
-            Self::DeadlineExceeded => ErrorReason::DeadlineExceeded,
-            Self::DatabaseUnavailable => ErrorReason::DatabaseUnavailable,
-            Self::Unimplemented(_) => ErrorReason::Unimplemented,
-            Self::RequestTooLarge => ErrorReason::RequestTooLarge,
-            Self::MalformedRequest => ErrorReason::MalformedRequest,
-            Self::Internal(_) => ErrorReason::Internal,
-        }
+/// A `google.rpc.Status` in the making.
+struct Answer {
+    code: Code,
+    reason: String,
+    message: String,
+    metadata: HashMap<String, String>,
+    details: ErrorDetails,
+}
+
+impl Answer {
+    fn new(code: Code, reason: ErrorReason, message: String) -> Self {
+        // The reason as it stands in `ErrorInfo`: the name of the enum value without its prefix.
+        let reason = reason.as_str_name().trim_start_matches("ERROR_REASON_").to_owned();
+        Self { code, reason, message, metadata: HashMap::new(), details: ErrorDetails::new() }
     }
 
     /// What a program reads from the error besides its reason.
-    fn metadata(&self) -> HashMap<String, String> {
-        let pairs: Vec<(String, String)> = match self {
-            Self::NotFound { kind, id } | Self::EtagMismatch { kind, id } => vec![(format!("{}_id", kind.noun()), id.clone())],
-            Self::AlreadyExists { kind: Kind::AccountType, field, .. } => vec![("field".into(), (*field).into())],
-            Self::AlreadyExists { field, value, .. } => vec![((*field).into(), value.clone())],
-            Self::AccountTypeInactive { id } | Self::DefaultAccountTypeInactive { id } => {
-                vec![("account_type_id".into(), id.clone())]
-            }
-            Self::StatusTransition { id, from, to } => {
-                vec![("account_id".into(), id.clone()), ("from".into(), (*from).into()), ("to".into(), (*to).into())]
-            }
-            Self::OrganizationTooDeep { parent_id } => vec![("parent_id".into(), parent_id.clone())],
-            Self::PermissionDenied { permission } => vec![("permission".into(), permission.clone())],
-            Self::Invalid(_)
-            | Self::PageToken
-            | Self::RequestIdReused
-            | Self::Conflict
-            | Self::Unauthenticated(_)
-            | Self::Overloaded
-            | Self::DeadlineExceeded
-            | Self::DatabaseUnavailable
-            | Self::Unimplemented(_)
-            | Self::RequestTooLarge
-            | Self::MalformedRequest
-            | Self::Internal(_)
-            | Self::Retry => Vec::new(),
-        };
-        pairs.into_iter().collect()
+    fn with(mut self, key: &str, value: &impl ToString) -> Self {
+        self.metadata.insert(key.to_owned(), value.to_string());
+        self
     }
 
-    fn details(&self) -> ErrorDetails {
-        let reason = reason_name(self.reason());
-        let mut details = ErrorDetails::with_error_info(reason.clone(), PACKAGE, self.metadata());
-        match self {
-            Self::Invalid(violations) => {
-                let (listed, left_out) = fitting(violations, MAX_VIOLATIONS);
-                for violation in listed {
-                    details.add_bad_request_violation(&violation.field, &violation.rule);
-                }
-                if left_out > 0 {
-                    details.add_bad_request_violation("", format!("and {left_out} more, too many to list"));
-                }
-            }
-            Self::PageToken => {
-                details.add_bad_request_violation("page_token", self.to_string());
-            }
-            Self::RequestIdReused => {
-                details.add_bad_request_violation("request_id", self.to_string());
-            }
-            Self::NotFound { kind, id } => {
-                details.set_resource_info(resource_type(*kind), id, "", self.to_string());
-            }
-            Self::AlreadyExists { kind, value, .. } => {
-                details.set_resource_info(resource_type(*kind), value, "", self.to_string());
-            }
-            Self::AccountTypeInactive { id } | Self::DefaultAccountTypeInactive { id } => {
-                details.add_precondition_failure_violation(reason, format!("account_type/{id}"), self.to_string());
-            }
-            Self::StatusTransition { id, .. } => {
-                details.add_precondition_failure_violation(reason, format!("account/{id}"), self.to_string());
-            }
-            Self::OrganizationTooDeep { parent_id } => {
-                details.add_precondition_failure_violation(reason, format!("organization/{parent_id}"), self.to_string());
-            }
-            Self::Conflict | Self::Retry => {
-                details.set_retry_info(Some(RETRY_RACE_AFTER));
-            }
-            Self::Overloaded | Self::DatabaseUnavailable => {
-                details.set_retry_info(Some(RETRY_AFTER));
-            }
-            Self::EtagMismatch { .. }
-            | Self::Unauthenticated(_)
-            | Self::PermissionDenied { .. }
-            | Self::DeadlineExceeded
-            | Self::Unimplemented(_)
-            | Self::RequestTooLarge
-            | Self::MalformedRequest
-            | Self::Internal(_) => {}
+    /// The message, as the rule that one field breaks.
+    fn field(mut self, field: &str) -> Self {
+        self.details.add_bad_request_violation(field, &self.message);
+        self
+    }
+
+    fn violations(mut self, violations: &[Violation]) -> Self {
+        let (listed, left_out) = fitting(violations, MAX_VIOLATIONS);
+        for violation in listed {
+            self.details.add_bad_request_violation(&violation.field, &violation.rule);
         }
-        details
+        if left_out > 0 {
+            self.details.add_bad_request_violation("", format!("and {left_out} more, too many to list"));
+        }
+        self
     }
-}
 
-/// The reason as it stands in `ErrorInfo`: the name of the enum value without its prefix.
-fn reason_name(reason: ErrorReason) -> String {
-    reason.as_str_name().trim_start_matches("ERROR_REASON_").to_owned()
-}
+    fn resource(mut self, kind: Kind, name: &str) -> Self {
+        let words = kind.noun().split('_').map(|word| word[..1].to_uppercase() + &word[1..]);
+        self.details.set_resource_info(format!("{PACKAGE}.{}", words.collect::<String>()), name, "", &self.message);
+        self
+    }
 
-fn resource_type(kind: Kind) -> String {
-    let words = kind.noun().split('_').map(|word| word[..1].to_uppercase() + &word[1..]);
-    format!("{PACKAGE}.{}", words.collect::<String>())
+    fn precondition(mut self, subject: &str, description: &str) -> Self {
+        self.details.add_precondition_failure_violation(&self.reason, subject, description);
+        self
+    }
+
+    /// The message, as the precondition that a resource does not meet.
+    fn broken(self, noun: &str, id: &str) -> Self {
+        let message = self.message.clone();
+        self.precondition(&format!("{noun}/{id}"), &message)
+    }
+
+    fn retry_after(mut self, delay: Duration) -> Self {
+        self.details.set_retry_info(Some(delay));
+        self
+    }
 }
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        let message = if let Error::Internal(cause) = &error {
+        if let Error::Internal(cause) = &error {
             tracing::error!(%cause, "internal error");
-            "a fault inside the service; it has been recorded".to_owned()
-        } else {
-            error.to_string()
-        };
-        Self::with_error_details(error.code(), message, error.details())
+        }
+        let mut answer = error.answer();
+        answer.details.set_error_info(answer.reason, PACKAGE, answer.metadata);
+        Self::with_error_details(answer.code, answer.message, answer.details)
     }
 }
 

@@ -23,6 +23,7 @@ pub mod db;
 pub mod account_types;
 pub mod accounts;
 pub mod organizations;
+pub mod people;
 
 pub mod config;
 pub mod guard;

@@ -47,6 +47,7 @@ diesel::table! {
         revision -> Int8,
         create_time -> Timestamptz,
         update_time -> Timestamptz,
+        account_manager_id -> Nullable<Text>,
     }
 }
 
@@ -78,6 +79,15 @@ diesel::table! {
 }
 
 diesel::table! {
+    organization_members (tenant_id, organization_id, person_id) {
+        tenant_id -> Text,
+        organization_id -> Text,
+        person_id -> Text,
+        create_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
     organization_words (tenant_id, organization_id, word) {
         tenant_id -> Text,
         organization_id -> Text,
@@ -99,11 +109,43 @@ diesel::table! {
 }
 
 diesel::table! {
+    people (tenant_id, person_id) {
+        tenant_id -> Text,
+        person_id -> Text,
+        display_name -> Text,
+        sort_key -> Text,
+        email -> Text,
+        phone -> Text,
+        kind -> Text,
+        subject -> Nullable<Text>,
+        active -> Bool,
+        revision -> Int8,
+        create_time -> Timestamptz,
+        update_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    person_words (tenant_id, person_id, word) {
+        tenant_id -> Text,
+        person_id -> Text,
+        word -> Text,
+    }
+}
+
+diesel::table! {
     requests (tenant_id, request_id) {
         tenant_id -> Text,
         request_id -> Text,
         fingerprint -> Bytea,
         response -> Nullable<Bytea>,
+        create_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    tenants (tenant_id) {
+        tenant_id -> Text,
         create_time -> Timestamptz,
     }
 }
@@ -114,7 +156,11 @@ diesel::allow_tables_to_appear_in_same_query!(
     accounts,
     activities,
     organization_ancestors,
+    organization_members,
     organization_words,
     organizations,
+    people,
+    person_words,
     requests,
+    tenants,
 );

@@ -3,9 +3,10 @@
 use tonic::{Code, Request, Status, transport::Channel};
 
 use crate::proto::{
-    Account, AccountType, Address, Contact, CreateAccountRequest, CreateAccountTypeRequest, CreateOrganizationRequest,
-    Organization, UpdateAccountRequest, account_service_client::AccountServiceClient,
-    account_type_service_client::AccountTypeServiceClient, organization_service_client::OrganizationServiceClient,
+    Account, AccountType, AddOrganizationMemberRequest, Address, Contact, CreateAccountRequest, CreateAccountTypeRequest,
+    CreateOrganizationRequest, CreatePersonRequest, Organization, Person, PersonKind, UpdateAccountRequest,
+    account_service_client::AccountServiceClient, account_type_service_client::AccountTypeServiceClient,
+    organization_service_client::OrganizationServiceClient, person_service_client::PersonServiceClient,
 };
 
 const TENANT: &str = "demo";
@@ -28,6 +29,18 @@ const ORGANIZATIONS: [(&str, &str, &str); 5] = [
     ("acme-amer", "Acme Corp Americas", "acme"),
     ("acme-apac", "Acme Corp APAC", "acme"),
     ("globex", "Globex", ""),
+];
+
+/// The member of staff who manages the accounts of Acme.
+const MANAGER: &str = "staff-costa";
+
+/// Id, name, and the organization they are a member of; the staff are of none.
+const PEOPLE: [(&str, &str, &str); 5] = [
+    (MANAGER, "Ana Costa", ""),
+    ("acme-stone", "Robin Stone", "acme"),
+    ("acme-meier", "Chris Meier", "acme-emea"),
+    ("acme-silva", "Alex Silva", "acme-amer"),
+    ("globex-scorpio", "Hank Scorpio", "globex"),
 ];
 
 /// Id, name, organization, type, city, country.
@@ -74,6 +87,24 @@ pub async fn seed(channel: Channel) -> Result<Seeded, Status> {
         let request = CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
         seeded.count(organizations.create_organization(as_seed(request)).await)?;
     }
+    let mut people = PersonServiceClient::new(channel.clone());
+    for (id, name, organization) in PEOPLE {
+        let kind = if organization.is_empty() { PersonKind::Staff } else { PersonKind::Customer };
+        let person = Person {
+            person_id: id.into(),
+            display_name: name.into(),
+            email: format!("{id}@people.example"),
+            kind: kind.into(),
+            ..Default::default()
+        };
+        let request = CreatePersonRequest { person: Some(person), ..Default::default() };
+        let made = seeded.count(people.create_person(as_seed(request)).await)?;
+        if made && !organization.is_empty() {
+            let member =
+                AddOrganizationMemberRequest { organization_id: organization.into(), person_id: id.into(), ..Default::default() };
+            organizations.add_organization_member(as_seed(member)).await?;
+        }
+    }
     let mut accounts = AccountServiceClient::new(channel);
     for (id, name, organization, account_type, city, country) in ACCOUNTS {
         let account = Account {
@@ -82,6 +113,7 @@ pub async fn seed(channel: Channel) -> Result<Seeded, Status> {
             organization_id: organization.into(),
             account_type_id: account_type.into(),
             is_primary: true,
+            account_manager_id: if id.starts_with("acct-acme") { MANAGER.into() } else { String::new() },
             primary_contact: Some(Contact {
                 name: format!("{name} Purchasing"),
                 email: format!("purchasing@{organization}.example"),

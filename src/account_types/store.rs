@@ -193,7 +193,7 @@ impl AccountType {
 
     fn record(&self, tx: &WriteTx, before: Option<&Self>) -> Result<()> {
         tx.record(Event {
-            kind: Kind::AccountType,
+            resource: Kind::AccountType.noun(),
             id: &self.account_type_id,
             account_id: None,
             before: before.map(snapshot).transpose()?.flatten(),

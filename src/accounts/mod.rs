@@ -64,7 +64,7 @@ impl AccountService for Service {
     async fn list_accounts(&self, mut request: Request<ListAccountsRequest>) -> Result<Response<ListAccountsResponse>, Status> {
         let caller = request.caller()?;
         let (filter, page) = Filter::parse(&caller, request.into_inner())?;
-        let (rows, next_page_token) = self.db.read(&caller, async |tx| Account::list(tx, &filter, &page).await).await?;
+        let (rows, next_page_token) = self.db.list(&caller, async |tx| Account::list(tx, &filter, &page).await).await?;
         Ok(Response::new(ListAccountsResponse { accounts: rows.into_iter().map(Into::into).collect(), next_page_token }))
     }
 
@@ -79,7 +79,8 @@ impl AccountService for Service {
             .db
             .write(&caller, &meta, async |tx| {
                 let current = Account::find_for_update(tx, &update.id).await?;
-                let fields = update.apply(&current)?;
+                let (fields, contacts) = update.apply(&current)?;
+                Account::refuse_contacts(tx, &update.id, &contacts).await?;
                 Ok(UpdateAccountResponse { account: Some(current.update(tx, &fields).await?.into()) })
             })
             .await?;

@@ -19,7 +19,8 @@ use crate::{
     error::{Error, Kind, Result},
     organizations::store::Organization,
     page::{Page, keyset},
-    schema::{account_words, accounts},
+    people::store::Person,
+    schema::{account_words, accounts, organization_ancestors},
     search::{self, unnest},
 };
 
@@ -83,6 +84,8 @@ pub struct Fields {
     pub comment: String,
     /// For callers' own use.
     pub metadata: Json<BTreeMap<String, String>>,
+    /// The person of the tenant's staff who looks after it.
+    pub account_manager_id: Option<String>,
 }
 
 /// A valid account that is not there yet.
@@ -94,6 +97,8 @@ pub struct NewAccount {
     pub fields: Fields,
     /// Unassigned on purpose: no type, not even the default.
     pub without_account_type: bool,
+    /// People whom the account is to have as contacts.
+    pub contacts: Vec<String>,
 }
 
 /// Which accounts a list shows.
@@ -105,6 +110,10 @@ pub struct Filter {
     pub statuses: Vec<Status>,
     /// Only those of this organization.
     pub organization_id: Option<String>,
+    /// And of those below it.
+    pub include_descendants: bool,
+    /// Only those with this manager.
+    pub account_manager_id: Option<String>,
     /// Only those of this type.
     pub account_type_id: Option<String>,
 }
@@ -117,6 +126,10 @@ impl NewAccount {
             Some(id) => AccountType::require_active(tx, id).await?,
             None if self.without_account_type => {}
             None => fields.account_type_id = AccountType::default_id(tx).await?,
+        }
+        Account::refuse_contacts(tx, &self.account_id, &self.contacts).await?;
+        if let Some(id) = &fields.account_manager_id {
+            Person::require_manager(tx, id).await?;
         }
         if fields.is_primary {
             Account::clear_primary(tx, &fields.organization_id, &self.account_id).await?;
@@ -185,8 +198,22 @@ impl Account {
             [status] => query.filter(accounts::status.eq(*status)),
             statuses => query.filter(accounts::status.eq_any(statuses)),
         };
-        if let Some(organization_id) = &filter.organization_id {
-            query = query.filter(accounts::organization_id.eq(organization_id));
+        match &filter.organization_id {
+            Some(id) if filter.include_descendants && filter.query.is_empty() => {
+                let below = organization_ancestors::table
+                    .filter(organization_ancestors::ancestor_id.eq(id))
+                    .select(organization_ancestors::organization_id);
+                query = query.filter(accounts::organization_id.eq_any(below));
+            }
+            // Of two subqueries PostgreSQL may take every row of one with every row of the other, so one is asked first.
+            Some(id) if filter.include_descendants => {
+                query = query.filter(accounts::organization_id.eq_any(Organization::below(tx, id).await?));
+            }
+            Some(id) => query = query.filter(accounts::organization_id.eq(id)),
+            None => {}
+        }
+        if let Some(account_manager_id) = &filter.account_manager_id {
+            query = query.filter(accounts::account_manager_id.eq(account_manager_id));
         }
         if let Some(account_type_id) = &filter.account_type_id {
             query = query.filter(accounts::account_type_id.eq(account_type_id));
@@ -202,6 +229,10 @@ impl Account {
         // Also a type it keeps: an account whose type was deactivated must leave it with its next update.
         if let Some(id) = &fields.account_type_id {
             AccountType::require_active(tx, id).await?;
+        }
+        if let Some(id) = fields.account_manager_id.as_deref().filter(|id| self.fields.account_manager_id.as_deref() != Some(*id))
+        {
+            Person::require_manager(tx, id).await?;
         }
         if self.fields == *fields {
             return Ok(self);
@@ -231,13 +262,20 @@ impl Account {
     pub async fn delete(self, tx: &WriteTx) -> Result<()> {
         diesel::delete(accounts::table.filter(accounts::account_id.eq(&self.account_id))).execute(&mut tx.conn()).await?;
         tx.record(Event {
-            kind: Kind::Account,
+            resource: Kind::Account.noun(),
             id: &self.account_id,
             account_id: Some(&self.account_id),
             before: snapshot(&self)?,
             after: None,
         });
         Ok(())
+    }
+
+    /// Refuses people as contacts: a contact is a user of the account, and people cannot become users yet.
+    pub async fn refuse_contacts(tx: &WriteTx, account_id: &str, contacts: &[String]) -> Result<()> {
+        let Some(person_id) = contacts.first() else { return Ok(()) };
+        Person::find(tx, person_id).await?;
+        Err(Error::NotAnAccountUser { account_id: account_id.to_owned(), person_id: person_id.clone() })
     }
 
     /// Takes the primary flag from whatever account of the organization has it, unless it is `except`. Others who want the
@@ -280,7 +318,7 @@ impl Account {
 
     fn record(&self, tx: &WriteTx, before: Option<&Self>) -> Result<()> {
         tx.record(Event {
-            kind: Kind::Account,
+            resource: Kind::Account.noun(),
             id: &self.account_id,
             account_id: Some(&self.account_id),
             before: before.map(snapshot).transpose()?.flatten(),

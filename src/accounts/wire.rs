@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     caller::Caller,
-    error::{Error, Kind, Result},
+    error::{Kind, Result},
     mask::Mask,
     page::Page,
     proto::{self, AccountStatus},
@@ -58,6 +58,7 @@ impl Fields {
             is_primary: account.is_primary,
             comment: v.text("account.comment", account.comment, MAX_COMMENT),
             metadata: Json(metadata(v, account.metadata)),
+            account_manager_id: v.optional_id("account.account_manager_id", account.account_manager_id),
         }
     }
 }
@@ -72,10 +73,9 @@ impl NewAccount {
             v.add("without_account_type", "must not be set together with account.account_type_id");
         }
         let account_id = v.new_id("account.account_id", account.account_id.clone(), "acct");
-        let people = require_no_people(&account);
+        let contacts = contacts(&mut v, &account);
         let fields = Fields::parse(&mut v, account);
-        let new = v.finish(Self { account_id, fields, without_account_type: request.without_account_type })?;
-        people.map(|()| new)
+        v.finish(Self { account_id, fields, without_account_type: request.without_account_type, contacts })
     }
 }
 
@@ -116,6 +116,8 @@ impl Filter {
             query: v.text("query", request.query, MAX_QUERY),
             organization_id: v.optional_id("organization_id", request.organization_id),
             account_type_id: v.optional_id("account_type_id", request.account_type_id),
+            include_descendants: request.include_descendants,
+            account_manager_id: v.optional_id("account_manager_id", request.account_manager_id),
         };
         v.finish((filter, page))
     }
@@ -140,9 +142,9 @@ impl Update {
         v.finish(Self { id, wanted, mask })
     }
 
-    /// The fields that the account gets. A reason belongs to the status it was given for, so a new status without one
+    /// The fields that the account gets, and the people it is to have as contacts. A reason belongs to the status it was given for, so a new status without one
     /// clears the old reason.
-    pub fn apply(&self, current: &Account) -> Result<Fields> {
+    pub fn apply(&self, current: &Account) -> Result<(Fields, Vec<String>)> {
         let present = proto::Account::from(current.clone());
         require_etag(&self.wanted.etag, &present.etag, Kind::Account, &self.id)?;
         let mut v = Violations::default();
@@ -150,13 +152,12 @@ impl Update {
         if merged.status == AccountStatus::Unspecified as i32 {
             v.add("account.status", "must be specified when the update mask names it");
         }
-        let people = require_no_people(&merged);
+        let contacts = contacts(&mut v, &merged);
         let mut fields = Fields::parse(&mut v, merged);
         if fields.status != current.fields.status && !self.mask.has("status_reason") {
             fields.status_reason.clear();
         }
-        let fields = v.finish(fields)?;
-        people.map(|()| fields)
+        v.finish((fields, contacts))
     }
 }
 
@@ -215,7 +216,7 @@ impl From<Account> for proto::Account {
                 _ => None,
             }),
             is_primary: fields.is_primary,
-            account_manager_id: String::new(),
+            account_manager_id: fields.account_manager_id.unwrap_or_default(),
             billing_contact_id: String::new(),
             cc_billing_contact_id: String::new(),
             comment: fields.comment,
@@ -233,11 +234,15 @@ impl From<Json<Address>> for proto::Address {
     }
 }
 
-/// There are no people yet that an account could name.
-fn require_no_people(account: &proto::Account) -> Result<()> {
-    let contact = account.primary_contact.as_ref().map_or("", |contact| &contact.person_id);
-    let named = [contact, &account.account_manager_id, &account.billing_contact_id, &account.cc_billing_contact_id];
-    named.into_iter().find(|id| !id.is_empty()).map_or(Ok(()), |id| Err(Error::not_found(Kind::Person, id)))
+/// The people whom an account names as its contacts.
+fn contacts(v: &mut Violations, account: &proto::Account) -> Vec<String> {
+    let primary = account.primary_contact.as_ref().map_or("", |contact| &contact.person_id);
+    let named = [
+        ("account.primary_contact.person_id", primary),
+        ("account.billing_contact_id", &account.billing_contact_id),
+        ("account.cc_billing_contact_id", &account.cc_billing_contact_id),
+    ];
+    named.into_iter().filter_map(|(field, id)| v.optional_id(field, id.to_owned())).collect()
 }
 
 fn status(v: &mut Violations, field: &str, value: i32) -> Option<Status> {

@@ -32,6 +32,10 @@ use crate::{
     telemetry::PoolState,
 };
 
+/// How a transaction begins that only reads.
+const READ: &str = "ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/// The same, with plans for the values of each query.
+const LIST: &str = "ISOLATION LEVEL REPEATABLE READ READ ONLY;SET LOCAL plan_cache_mode=force_custom_plan";
 /// How often a transaction that lost a race is tried again.
 const RETRIES: u32 = 3;
 /// First pause before trying again; doubled each time and spread by up to as much again.
@@ -89,8 +93,24 @@ impl Db {
     where
         for<'t> F: AsyncFn(&'t Tx) -> Result<R> + Work<&'t Tx, Result<R>, Future: Send>,
     {
+        self.read_in(READ, caller, work).await
+    }
+
+    /// The same for a list with filters: each query is planned for the values it is sent with. How a list is best read
+    /// depends on whether a filter leaves few rows or many, which the generic plan of a prepared statement cannot tell.
+    pub async fn list<R, F>(&self, caller: &Caller, work: F) -> Result<R>
+    where
+        for<'t> F: AsyncFn(&'t Tx) -> Result<R> + Work<&'t Tx, Result<R>, Future: Send>,
+    {
+        self.read_in(LIST, caller, work).await
+    }
+
+    async fn read_in<R, F>(&self, mode: &str, caller: &Caller, work: F) -> Result<R>
+    where
+        for<'t> F: AsyncFn(&'t Tx) -> Result<R> + Work<&'t Tx, Result<R>, Future: Send>,
+    {
         let mut tx = Tx::new(self.lease(caller).await?);
-        let (begun, done) = join(tx.begin("ISOLATION LEVEL REPEATABLE READ READ ONLY", caller), work(&tx)).await;
+        let (begun, done) = join(tx.begin(mode, caller), work(&tx)).await;
         tx.settled();
         begun?;
         done

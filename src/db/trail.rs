@@ -8,15 +8,15 @@ use serde_json::{Map, Value, json};
 use super::tx::WriteTx;
 use crate::{
     caller::Caller,
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     id,
     schema::activities,
 };
 
 /// Something that happened to a resource. `before` and `after` are its fields as they are to be read in the trail.
 pub struct Event<'a> {
-    /// What kind of resource.
-    pub kind: Kind,
+    /// What kind of resource, as a noun in `snake_case`.
+    pub resource: &'static str,
     /// Which one.
     pub id: &'a str,
     /// The account it belongs to, if it belongs to one.
@@ -30,7 +30,7 @@ pub struct Event<'a> {
 /// A change as it goes to the trail.
 pub struct Change {
     action: String,
-    kind: Kind,
+    resource: &'static str,
     id: String,
     account_id: Option<String>,
     changes: Value,
@@ -51,8 +51,8 @@ impl Event<'_> {
         };
         let changes = differences(&fields(self.before), &fields(self.after));
         (verb != "updated" || !changes.is_empty()).then(|| Change {
-            action: format!("{}.{verb}", self.kind.noun()),
-            kind: self.kind,
+            action: format!("{}.{verb}", self.resource),
+            resource: self.resource,
             id: self.id.to_owned(),
             account_id: self.account_id.map(ToOwned::to_owned),
             changes: Value::Array(changes),
@@ -94,7 +94,7 @@ pub(super) async fn write(tx: &WriteTx, caller: &Caller, request_id: &str) -> Re
                 activities::method.eq(caller.method),
                 activities::request_id.eq(Some(request_id).filter(|id| !id.is_empty())),
                 activities::action.eq(&change.action),
-                activities::resource_type.eq(change.kind.noun()),
+                activities::resource_type.eq(change.resource),
                 activities::resource_id.eq(&change.id),
                 activities::account_id.eq(change.account_id.as_deref()),
                 activities::changes.eq(&change.changes),
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     fn change(before: Option<Value>, after: Option<Value>) -> Option<(String, Value)> {
-        let event = Event { kind: Kind::AccountType, id: "t", account_id: None, before, after };
+        let event = Event { resource: "account_type", id: "t", account_id: None, before, after };
         event.into_change().map(|change| (change.action, change.changes))
     }
 

@@ -8,15 +8,21 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
+use serde_json::json;
 
 use super::MAX_DEPTH;
 use crate::{
     db::{Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
     page::{Page, keyset},
-    schema::{organization_ancestors, organization_words, organizations},
+    people::store::Person,
+    schema::{accounts, organization_ancestors, organization_members, organization_words, organizations, people, tenants},
     search::{self, unnest},
 };
+
+/// The columns of an ancestor.
+const ANCESTOR: (organization_ancestors::organization_id, organization_ancestors::ancestor_id, organization_ancestors::distance) =
+    (organization_ancestors::organization_id, organization_ancestors::ancestor_id, organization_ancestors::distance);
 
 /// An organization as it is kept.
 #[derive(Debug, Clone, Queryable, Selectable, Serialize)]
@@ -66,7 +72,8 @@ impl NewOrganization {
     /// Inserts it below its parent, with its ancestors and words.
     pub async fn insert(&self, tx: &WriteTx) -> Result<Organization> {
         if let Some(parent_id) = &self.parent_id {
-            Organization::require_room_below(tx, parent_id).await?;
+            Organization::hold_the_forest(tx).await?;
+            Organization::require_room(tx, parent_id, 1).await?;
         }
         let organization = diesel::insert_into(organizations::table)
             .values((
@@ -80,25 +87,12 @@ impl NewOrganization {
             .await
             .map_err(|error| self.translate(error))?;
         self.insert_ancestors(tx).await?;
-        let words = search::words([self.organization_id.as_str(), &self.display_name]);
-        diesel::insert_into(organization_words::table)
-            .values(diesel::select((self.organization_id.as_str().into_sql::<Text>(), unnest(words))))
-            .into_columns((organization_words::organization_id, organization_words::word))
-            .execute(&mut tx.conn())
-            .await?;
-        tx.record(Event {
-            kind: Kind::Organization,
-            id: &organization.organization_id,
-            account_id: None,
-            before: None,
-            after: snapshot(&organization)?,
-        });
+        organization.insert_words(tx).await?;
+        organization.record(tx, None)?;
         Ok(organization)
     }
 
     async fn insert_ancestors(&self, tx: &WriteTx) -> Result<()> {
-        let columns =
-            (organization_ancestors::organization_id, organization_ancestors::ancestor_id, organization_ancestors::distance);
         diesel::insert_into(organization_ancestors::table)
             .values((
                 organization_ancestors::organization_id.eq(&self.organization_id),
@@ -113,7 +107,7 @@ impl NewOrganization {
             organization_ancestors::ancestor_id,
             organization_ancestors::distance + 1,
         ));
-        diesel::insert_into(organization_ancestors::table).values(above).into_columns(columns).execute(&mut tx.conn()).await?;
+        diesel::insert_into(organization_ancestors::table).values(above).into_columns(ANCESTOR).execute(&mut tx.conn()).await?;
         Ok(())
     }
 
@@ -141,6 +135,30 @@ impl Organization {
             .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))
     }
 
+    /// The same, held against others who would change or delete it until the transaction ends.
+    pub async fn find_for_update(tx: &WriteTx, organization_id: &str) -> Result<Self> {
+        organizations::table
+            .filter(organizations::organization_id.eq(organization_id))
+            .select(Self::as_select())
+            .for_update()
+            .first(&mut tx.conn())
+            .await
+            .optional()?
+            .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))
+    }
+
+    /// The same, which is not deleted until the transaction ends.
+    pub async fn find_and_keep(tx: &WriteTx, organization_id: &str) -> Result<Self> {
+        organizations::table
+            .filter(organizations::organization_id.eq(organization_id))
+            .select(Self::as_select())
+            .for_key_share()
+            .first(&mut tx.conn())
+            .await
+            .optional()?
+            .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))
+    }
+
     /// Holds the organization against others who lock it, until the transaction ends; whoever changes what only one of its
     /// accounts can be does this first.
     pub async fn lock(tx: &WriteTx, organization_id: &str) -> Result<()> {
@@ -153,6 +171,12 @@ impl Organization {
             .optional()?
             .map(|_| ())
             .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))
+    }
+
+    /// The ids of the organization and of all below it; none if it does not exist.
+    pub async fn below(tx: &Tx, organization_id: &str) -> Result<Vec<String>> {
+        let below = organization_ancestors::table.filter(organization_ancestors::ancestor_id.eq(organization_id));
+        Ok(below.select(organization_ancestors::organization_id).load(&mut tx.conn()).await?)
     }
 
     /// One page of organizations, and the token of the next.
@@ -172,8 +196,180 @@ impl Organization {
         Ok((rows, next))
     }
 
-    /// Refuses a parent that does not exist or lies at the deepest level.
-    async fn require_room_below(tx: &Tx, parent_id: &str) -> Result<()> {
+    /// Gives the organization, which the transaction holds, another name. Nothing happens if it is the present one.
+    pub async fn rename(self, tx: &WriteTx, display_name: &str) -> Result<Self> {
+        if self.display_name == display_name {
+            return Ok(self);
+        }
+        let renamed = diesel::update(organizations::table)
+            .filter(organizations::organization_id.eq(&self.organization_id))
+            .set((
+                organizations::display_name.eq(display_name),
+                organizations::sort_key.eq(search::fold(display_name)),
+                organizations::revision.eq(organizations::revision + 1),
+                organizations::update_time.eq(diesel::dsl::now),
+            ))
+            .returning(Self::as_returning())
+            .get_result::<Self>(&mut tx.conn())
+            .await?;
+        diesel::delete(organization_words::table.filter(organization_words::organization_id.eq(&self.organization_id)))
+            .execute(&mut tx.conn())
+            .await?;
+        renamed.insert_words(tx).await?;
+        renamed.record(tx, Some(&self))?;
+        Ok(renamed)
+    }
+
+    /// Puts the organization, which the transaction holds together with the forest, below `parent_id` or at the top, with
+    /// everything below it. Nothing happens if it is there already.
+    pub async fn put_below(self, tx: &WriteTx, parent_id: Option<&str>) -> Result<Self> {
+        if self.parent_id.as_deref() == parent_id {
+            return Ok(self);
+        }
+        let below = || organization_ancestors::table.filter(organization_ancestors::ancestor_id.eq(&self.organization_id));
+        if let Some(parent_id) = parent_id {
+            let cycle = below().filter(organization_ancestors::organization_id.eq(parent_id));
+            if diesel::select(diesel::dsl::exists(cycle)).get_result(&mut tx.conn()).await? {
+                let organization_id = self.organization_id.clone();
+                return Err(Error::OrganizationCycle { organization_id, parent_id: parent_id.to_owned() });
+            }
+            let height = below().select(diesel::dsl::max(organization_ancestors::distance));
+            let height = height.get_result::<Option<i32>>(&mut tx.conn()).await?.unwrap_or_default();
+            Self::require_room(tx, parent_id, i64::from(height) + 1).await?;
+        }
+        let moved: Vec<String> = below().select(organization_ancestors::organization_id).load(&mut tx.conn()).await?;
+        diesel::delete(organization_ancestors::table)
+            .filter(organization_ancestors::organization_id.eq_any(&moved))
+            .filter(organization_ancestors::ancestor_id.ne_all(&moved))
+            .execute(&mut tx.conn())
+            .await?;
+        if let Some(parent_id) = parent_id {
+            let above = diesel::alias!(organization_ancestors as above);
+            // Each of those moved, with each at or above the parent.
+            let pairs = organization_ancestors::table
+                .inner_join(above.on(above.field(organization_ancestors::organization_id).eq(parent_id)))
+                .filter(organization_ancestors::ancestor_id.eq(&self.organization_id))
+                .select((
+                    organization_ancestors::organization_id,
+                    above.field(organization_ancestors::ancestor_id),
+                    organization_ancestors::distance + above.field(organization_ancestors::distance) + 1,
+                ));
+            diesel::insert_into(organization_ancestors::table)
+                .values(pairs)
+                .into_columns(ANCESTOR)
+                .execute(&mut tx.conn())
+                .await?;
+        }
+        let moved = diesel::update(organizations::table)
+            .filter(organizations::organization_id.eq(&self.organization_id))
+            .set((
+                organizations::parent_id.eq(parent_id),
+                organizations::revision.eq(organizations::revision + 1),
+                organizations::update_time.eq(diesel::dsl::now),
+            ))
+            .returning(Self::as_returning())
+            .get_result::<Self>(&mut tx.conn())
+            .await?;
+        moved.record(tx, Some(&self))?;
+        Ok(moved)
+    }
+
+    /// Deletes the organization, which the transaction holds together with the forest, for good.
+    pub async fn delete(self, tx: &WriteTx) -> Result<()> {
+        let children: i64 = organizations::table
+            .filter(organizations::parent_id.eq(&self.organization_id))
+            .count()
+            .get_result(&mut tx.conn())
+            .await?;
+        let accounts: i64 = accounts::table
+            .filter(accounts::organization_id.eq(&self.organization_id))
+            .count()
+            .get_result(&mut tx.conn())
+            .await?;
+        if children + accounts > 0 {
+            return Err(Error::OrganizationNotEmpty { organization_id: self.organization_id, children, accounts });
+        }
+        diesel::delete(organizations::table.filter(organizations::organization_id.eq(&self.organization_id)))
+            .execute(&mut tx.conn())
+            .await?;
+        tx.record(Event {
+            resource: Kind::Organization.noun(),
+            id: &self.organization_id,
+            account_id: None,
+            before: snapshot(&self)?,
+            after: None,
+        });
+        Ok(())
+    }
+
+    /// Makes a person a member. Nothing happens if they are one.
+    pub async fn add_member(&self, tx: &WriteTx, person_id: &str) -> Result<Person> {
+        // Held, so that neither is deleted meanwhile.
+        let person = people::table
+            .filter(people::person_id.eq(person_id))
+            .select(Person::as_select())
+            .for_key_share()
+            .first::<Person>(&mut tx.conn())
+            .await
+            .optional()?
+            .ok_or_else(|| Error::not_found(Kind::Person, person_id))?;
+        let added = diesel::insert_into(organization_members::table)
+            .values((
+                organization_members::organization_id.eq(&self.organization_id),
+                organization_members::person_id.eq(person_id),
+            ))
+            .on_conflict_do_nothing()
+            .execute(&mut tx.conn())
+            .await?;
+        if added > 0 {
+            self.record_member(tx, person_id, true);
+        }
+        Ok(person)
+    }
+
+    /// Takes a member out.
+    pub async fn remove_member(&self, tx: &WriteTx, person_id: &str) -> Result<()> {
+        let removed = diesel::delete(organization_members::table)
+            .filter(organization_members::organization_id.eq(&self.organization_id))
+            .filter(organization_members::person_id.eq(person_id))
+            .execute(&mut tx.conn())
+            .await?;
+        if removed == 0 {
+            let organization_id = self.organization_id.clone();
+            return Err(Error::OrganizationMemberNotFound { organization_id, person_id: person_id.to_owned() });
+        }
+        self.record_member(tx, person_id, false);
+        Ok(())
+    }
+
+    /// Holds the shape of the forest: nobody moves or deletes an organization until the transaction ends.
+    pub async fn hold_the_forest(tx: &WriteTx) -> Result<()> {
+        let tenant = || tenants::table.select(tenants::tenant_id);
+        if tenant().for_share().first::<String>(&mut tx.conn()).await.optional()?.is_none() {
+            Self::first_row(tx).await?;
+            tenant().for_share().first::<String>(&mut tx.conn()).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the forest for a change of its shape: others who do the same, or hold it, go before or after.
+    pub async fn take_the_forest(tx: &WriteTx) -> Result<()> {
+        Self::first_row(tx).await?;
+        tenants::table.select(tenants::tenant_id).for_update().first::<String>(&mut tx.conn()).await?;
+        Ok(())
+    }
+
+    async fn first_row(tx: &WriteTx) -> Result<()> {
+        diesel::insert_into(tenants::table)
+            .values(tenants::create_time.eq(diesel::dsl::now))
+            .on_conflict_do_nothing()
+            .execute(&mut tx.conn())
+            .await?;
+        Ok(())
+    }
+
+    /// Refuses a parent that does not exist, or that has no room for so many levels below it.
+    async fn require_room(tx: &Tx, parent_id: &str, levels: i64) -> Result<()> {
         let depth: i64 = organization_ancestors::table
             .filter(organization_ancestors::organization_id.eq(parent_id))
             .count()
@@ -181,8 +377,36 @@ impl Organization {
             .await?;
         match depth {
             0 => Err(Error::not_found(Kind::Organization, parent_id)),
-            depth if depth >= MAX_DEPTH => Err(Error::OrganizationTooDeep { parent_id: parent_id.to_owned() }),
+            depth if depth + levels > MAX_DEPTH => Err(Error::OrganizationTooDeep { parent_id: parent_id.to_owned() }),
             _ => Ok(()),
         }
+    }
+
+    async fn insert_words(&self, tx: &WriteTx) -> Result<()> {
+        let words = search::words([self.organization_id.as_str(), &self.display_name]);
+        diesel::insert_into(organization_words::table)
+            .values(diesel::select((self.organization_id.as_str().into_sql::<Text>(), unnest(words))))
+            .into_columns((organization_words::organization_id, organization_words::word))
+            .execute(&mut tx.conn())
+            .await?;
+        Ok(())
+    }
+
+    fn record(&self, tx: &WriteTx, before: Option<&Self>) -> Result<()> {
+        tx.record(Event {
+            resource: Kind::Organization.noun(),
+            id: &self.organization_id,
+            account_id: None,
+            before: before.map(snapshot).transpose()?.flatten(),
+            after: snapshot(self)?,
+        });
+        Ok(())
+    }
+
+    fn record_member(&self, tx: &WriteTx, person_id: &str, is_member: bool) {
+        let member = Some(json!({ "organization_id": self.organization_id, "person_id": person_id }));
+        let (before, after) = if is_member { (None, member) } else { (member, None) };
+        let id = format!("{}/{person_id}", self.organization_id);
+        tx.record(Event { resource: "organization_member", id: &id, account_id: None, before, after });
     }
 }

@@ -3,11 +3,13 @@
 use super::store::{Filter, NewOrganization, Organization};
 use crate::{
     caller::Caller,
-    error::Result,
+    error::{Kind, Result},
+    mask::Mask,
     page::Page,
+    people::store::Filter as PeopleFilter,
     proto,
     validate::Violations,
-    wire::{etag, timestamp},
+    wire::{etag, require_etag, timestamp},
 };
 
 const MAX_NAME: usize = 200;
@@ -44,6 +46,105 @@ impl Filter {
             Self { query: v.text("query", request.query, MAX_QUERY), parent_id: v.optional_id("parent_id", request.parent_id) };
         v.finish((filter, page))
     }
+}
+
+/// An update as it was asked for; what it comes to depends on the present organization.
+pub struct Update {
+    /// Which organization.
+    pub id: String,
+    wanted: proto::Organization,
+    mask: Mask,
+}
+
+impl Update {
+    /// The update, or every violation that shows without the present organization.
+    pub fn parse(request: proto::UpdateOrganizationRequest) -> Result<Self> {
+        let mut v = Violations::default();
+        v.request_id(&request.request_id);
+        let wanted = v.message("organization", request.organization);
+        let id = v.id("organization.organization_id", wanted.organization_id.clone());
+        let mask = Mask::parse(&mut v, &wanted, request.update_mask, "organization_id")?;
+        v.finish(Self { id, wanted, mask })
+    }
+
+    /// The name that the organization gets; its place in the forest is not changed here.
+    pub fn apply(&self, current: &Organization) -> Result<String> {
+        let present = proto::Organization::from(current.clone());
+        require_etag(&self.wanted.etag, &present.etag, Kind::Organization, &self.id)?;
+        let merged = self.mask.apply(&present, &self.wanted)?;
+        let mut v = Violations::default();
+        if merged.parent_id != present.parent_id {
+            v.add("organization.parent_id", "is changed by MoveOrganization only");
+        }
+        let name = v.required_line("organization.display_name", merged.display_name, MAX_NAME);
+        v.finish(name)
+    }
+}
+
+/// A change that names an organization and perhaps its etag, as it was asked for.
+pub struct Change {
+    /// Which organization.
+    pub id: String,
+    /// Where to, when it is to be moved; `None` is the top.
+    pub parent_id: Option<String>,
+    etag: String,
+}
+
+impl Change {
+    /// A move, or every violation of the request.
+    pub fn of_place(request: proto::MoveOrganizationRequest) -> Result<Self> {
+        let mut v = Violations::default();
+        v.request_id(&request.request_id);
+        let id = v.id("organization_id", request.organization_id);
+        let parent_id = v.optional_id("parent_id", request.parent_id);
+        v.finish(Self { id, parent_id, etag: request.etag })
+    }
+
+    /// A deletion, or every violation of the request.
+    pub fn to_nothing(request: proto::DeleteOrganizationRequest) -> Result<Self> {
+        let mut v = Violations::default();
+        v.request_id(&request.request_id);
+        let id = v.id("organization_id", request.organization_id);
+        v.finish(Self { id, parent_id: None, etag: request.etag })
+    }
+
+    /// Refuses to change an organization that has changed since the caller read it.
+    pub fn check(&self, current: &Organization) -> Result<()> {
+        require_etag(&self.etag, &etag(current.create_time, current.revision), Kind::Organization, &self.id)
+    }
+}
+
+/// Who is to become, or to stop being, a member of what.
+pub struct Member {
+    /// The organization.
+    pub organization_id: String,
+    /// The person.
+    pub person_id: String,
+}
+
+impl Member {
+    /// The pair of ids, or every violation of the request that has them.
+    pub fn parse(organization_id: String, person_id: String, request_id: &str) -> Result<Self> {
+        let mut v = Violations::default();
+        v.request_id(request_id);
+        let organization_id = v.id("organization_id", organization_id);
+        let person_id = v.id("person_id", person_id);
+        v.finish(Self { organization_id, person_id })
+    }
+}
+
+/// The members that a list request asks for, and which page of them.
+pub fn members(caller: &Caller, mut request: proto::ListOrganizationMembersRequest) -> Result<(String, PeopleFilter, Page)> {
+    let mut v = Violations::default();
+    let page = Page::take(&mut v, caller, &mut request)?;
+    let id = v.id("organization_id", request.organization_id);
+    let filter = PeopleFilter {
+        query: String::new(),
+        organization_id: Some(id.clone()),
+        include_descendants: request.include_descendants,
+        kind: None,
+    };
+    v.finish((id, filter, page))
 }
 
 impl From<Organization> for proto::Organization {

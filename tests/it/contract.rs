@@ -1,20 +1,23 @@
 //! What holds for every call of the contract, read from the descriptor set: a new call is tested here before it exists.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use customer_accounts::{
     policy::Policies,
     proto::{
-        Account, AccountType, BatchGetAccountsRequest, CreateAccountRequest, CreateAccountTypeRequest, CreateOrganizationRequest,
-        DeactivateAccountTypeRequest, DeleteAccountRequest, ErrorReason, GetAccountRequest, GetAccountTypeRequest,
-        GetOrganizationRequest, ListAccountTypesRequest, ListAccountsRequest, ListOrganizationsRequest, Organization, PACKAGE,
-        POOL, UpdateAccountRequest, UpdateAccountTypeRequest,
+        Account, AccountType, AddOrganizationMemberRequest, BatchGetAccountsRequest, Contact, CreateAccountRequest,
+        CreateAccountTypeRequest, CreateOrganizationRequest, DeactivateAccountTypeRequest, DeleteAccountRequest,
+        DeleteOrganizationRequest, DeletePersonRequest, ErrorReason, GetAccountRequest, GetAccountTypeRequest,
+        GetOrganizationRequest, GetPersonRequest, ListAccountTypesRequest, ListAccountsRequest, ListOrganizationMembersRequest,
+        ListOrganizationsRequest, ListPeopleRequest, MoveOrganizationRequest, Organization, PACKAGE, POOL, Person, PersonKind,
+        RemoveOrganizationMemberRequest, UpdateAccountRequest, UpdateAccountTypeRequest, UpdateOrganizationRequest,
+        UpdatePersonRequest,
     },
 };
 use prost::Message as _;
 use prost_reflect::{Cardinality, EnumDescriptor, Kind, MessageDescriptor, MethodDescriptor};
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
+use tonic_types::{ErrorDetails, StatusExt as _, pb};
 
 use crate::support::{
     Tenant, account, config, connect,
@@ -70,7 +73,7 @@ fn reasons() -> BTreeSet<String> {
 #[test]
 fn every_call_has_a_policy() {
     let policies = Policies::read().unwrap();
-    assert!(methods().count() >= 14);
+    assert!(methods().count() >= 25);
     for method in methods() {
         let path = format!("/{PACKAGE}.{}", name(&method));
         let policy = policies.get(&path).unwrap_or_else(|| panic!("{path} has no policy"));
@@ -311,15 +314,25 @@ fn every_reason_says_its_code_and_comes_from_somewhere() {
 
 /// Every call, as it asks for the resources under `id`.
 fn asks_for(id: &str) -> Vec<(&'static str, Vec<u8>)> {
+    [asks_for_accounts(id), asks_for_people(id), asks_for_organizations(id)].concat()
+}
+
+fn asks_for_accounts(id: &str) -> Vec<(&'static str, Vec<u8>)> {
     let id = || id.to_owned();
     let named = |account: Account| Account { display_name: "n".into(), ..account };
-    let org = |organization| CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
     let create = |account| CreateAccountRequest { account: Some(account), ..Default::default() };
     let update = |account| UpdateAccountRequest { account: Some(account), ..Default::default() };
     let account = || Account { account_id: id(), ..Default::default() };
     let account_type = AccountType { account_type_id: id(), description: "d".into(), ..Default::default() };
-    let below = Organization { display_name: "n".into(), parent_id: id(), ..Default::default() };
+    let own = || Account { account_id: "own".into(), ..Default::default() };
+    let new = || named(Account { organization_id: "own".into(), ..Default::default() });
+    let contact = || Some(Contact { person_id: id(), ..Default::default() });
     vec![
+        ("AccountService/CreateAccount", create(Account { account_manager_id: id(), ..new() }).encode_to_vec()),
+        ("AccountService/CreateAccount", create(Account { primary_contact: contact(), ..new() }).encode_to_vec()),
+        ("AccountService/CreateAccount", create(Account { billing_contact_id: id(), ..new() }).encode_to_vec()),
+        ("AccountService/UpdateAccount", update(Account { account_manager_id: id(), ..own() }).encode_to_vec()),
+        ("AccountService/UpdateAccount", update(Account { cc_billing_contact_id: id(), ..own() }).encode_to_vec()),
         ("AccountService/CreateAccount", create(named(Account { organization_id: id(), ..Default::default() })).encode_to_vec()),
         (
             "AccountService/CreateAccount",
@@ -356,8 +369,51 @@ fn asks_for(id: &str) -> Vec<(&'static str, Vec<u8>)> {
             "AccountTypeService/DeactivateAccountType",
             DeactivateAccountTypeRequest { account_type_id: id(), ..Default::default() }.encode_to_vec(),
         ),
-        ("OrganizationService/CreateOrganization", org(below).encode_to_vec()),
+    ]
+}
+
+fn asks_for_people(id: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let person_id = || id.to_owned();
+    let person = Person { person_id: person_id(), phone: "1".into(), etag: "no such etag".into(), ..Default::default() };
+    vec![
+        ("PersonService/GetPerson", GetPersonRequest { person_id: person_id() }.encode_to_vec()),
+        ("PersonService/UpdatePerson", UpdatePersonRequest { person: Some(person), ..Default::default() }.encode_to_vec()),
+        ("PersonService/DeletePerson", DeletePersonRequest { person_id: person_id(), ..Default::default() }.encode_to_vec()),
+        (
+            "PersonService/DeletePerson",
+            DeletePersonRequest { person_id: person_id(), etag: "no such etag".into(), ..Default::default() }.encode_to_vec(),
+        ),
+    ]
+}
+
+fn asks_for_organizations(id: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let id = || id.to_owned();
+    let own = || "own".to_owned();
+    let organization = || Organization { display_name: "n".into(), ..Default::default() };
+    let create = |organization| CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
+    let update = |organization| UpdateOrganizationRequest { organization: Some(organization), ..Default::default() };
+    let put = |organization_id, parent_id| MoveOrganizationRequest { organization_id, parent_id, ..Default::default() };
+    let add = |organization_id, person_id| AddOrganizationMemberRequest { organization_id, person_id, ..Default::default() };
+    let remove =
+        |organization_id, person_id| RemoveOrganizationMemberRequest { organization_id, person_id, ..Default::default() };
+    let members = ListOrganizationMembersRequest { organization_id: id(), include_descendants: true, ..Default::default() };
+    let deletion = DeleteOrganizationRequest { organization_id: id(), ..Default::default() };
+    vec![
+        ("OrganizationService/CreateOrganization", create(Organization { parent_id: id(), ..organization() }).encode_to_vec()),
         ("OrganizationService/GetOrganization", GetOrganizationRequest { organization_id: id() }.encode_to_vec()),
+        (
+            "OrganizationService/UpdateOrganization",
+            update(Organization { organization_id: id(), ..organization() }).encode_to_vec(),
+        ),
+        ("OrganizationService/MoveOrganization", put(id(), String::new()).encode_to_vec()),
+        ("OrganizationService/MoveOrganization", put(id(), own()).encode_to_vec()),
+        ("OrganizationService/MoveOrganization", put(own(), id()).encode_to_vec()),
+        ("OrganizationService/DeleteOrganization", deletion.encode_to_vec()),
+        ("OrganizationService/AddOrganizationMember", add(id(), own()).encode_to_vec()),
+        ("OrganizationService/AddOrganizationMember", add(own(), id()).encode_to_vec()),
+        ("OrganizationService/RemoveOrganizationMember", remove(id(), own()).encode_to_vec()),
+        ("OrganizationService/RemoveOrganizationMember", remove(own(), id()).encode_to_vec()),
+        ("OrganizationService/ListOrganizationMembers", members.encode_to_vec()),
     ]
 }
 
@@ -366,7 +422,19 @@ fn lists(id: &str) -> Vec<(&'static str, Vec<u8>)> {
     let id = || id.to_owned();
     let accounts = ListAccountsRequest::default();
     let organizations = ListOrganizationsRequest::default();
+    let people = ListPeopleRequest::default();
+    let within = ListPeopleRequest { organization_id: id(), ..people.clone() };
     vec![
+        ("PersonService/ListPeople", people.encode_to_vec()),
+        ("PersonService/ListPeople", ListPeopleRequest { query: id(), ..people.clone() }.encode_to_vec()),
+        ("PersonService/ListPeople", ListPeopleRequest { kind: PersonKind::Staff.into(), ..people }.encode_to_vec()),
+        ("PersonService/ListPeople", within.encode_to_vec()),
+        ("PersonService/ListPeople", ListPeopleRequest { include_descendants: true, ..within }.encode_to_vec()),
+        ("AccountService/ListAccounts", ListAccountsRequest { account_manager_id: id(), ..accounts.clone() }.encode_to_vec()),
+        (
+            "AccountService/ListAccounts",
+            ListAccountsRequest { organization_id: id(), include_descendants: true, ..accounts.clone() }.encode_to_vec(),
+        ),
         ("AccountService/ListAccounts", accounts.encode_to_vec()),
         ("AccountService/ListAccounts", ListAccountsRequest { query: id(), ..accounts.clone() }.encode_to_vec()),
         ("AccountService/ListAccounts", ListAccountsRequest { organization_id: id(), ..accounts.clone() }.encode_to_vec()),
@@ -386,7 +454,7 @@ fn lists(id: &str) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// Calls that take no existing resource.
-const ASKS_FOR_NOTHING: &[&str] = &["AccountTypeService/CreateAccountType"];
+const ASKS_FOR_NOTHING: &[&str] = &["AccountTypeService/CreateAccountType", "PersonService/CreatePerson"];
 
 #[test]
 fn what_another_tenant_gets_is_tested_for_every_call() {
@@ -412,7 +480,7 @@ async fn another_tenants_resources_are_word_for_word_like_those_that_never_exist
         assert_eq!(theirs.code(), Code::NotFound, "{method}: {theirs:?}");
         explained(method, &theirs);
         let words = |status: &Status| {
-            let details = String::from_utf8_lossy(status.details()).into_owned();
+            let details = written_out(status);
             let headers: BTreeSet<_> = status.metadata().keys().map(|key| format!("{key:?}")).collect();
             (status.code(), status.message().to_owned(), details, headers)
         };
@@ -422,6 +490,20 @@ async fn another_tenants_resources_are_word_for_word_like_those_that_never_exist
     }
     // The same ids are free for us, as everything that lies under them is.
     everything(&ours, taken).await;
+}
+
+/// The details of an error as one text, and how long they are encoded. Metadata is a map, encoded in any order.
+fn written_out(status: &Status) -> String {
+    let encoded = pb::Status::decode(status.details()).unwrap();
+    let details = encoded.details.iter().map(|detail| {
+        if detail.type_url.ends_with("/google.rpc.ErrorInfo") {
+            let pb::ErrorInfo { reason, domain, metadata } = pb::ErrorInfo::decode(&*detail.value).unwrap();
+            return format!("{reason} {domain} {:?}", metadata.into_iter().collect::<BTreeMap<_, _>>());
+        }
+        format!("{} {}", detail.type_url, String::from_utf8_lossy(&detail.value))
+    });
+    let details = details.collect::<Vec<_>>().join("\n");
+    format!("{} {} {} bytes\n{details}", encoded.code, encoded.message, status.details().len())
 }
 
 #[tokio::test]
@@ -445,7 +527,9 @@ async fn everything(tenant: &Tenant, id: &str) {
     let account_type = AccountType { account_type_id: id.into(), display_name: id.into(), ..Default::default() };
     let request = CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() };
     tenant.account_types().create_account_type(request).await.unwrap();
-    tenant.account(Account { account_type_id: id.into(), ..account(id, id) }).await;
+    tenant.staff(id).await;
+    tenant.add_member(id, id).await.unwrap();
+    tenant.account(Account { account_type_id: id.into(), account_manager_id: id.into(), ..account(id, id) }).await;
 }
 
 #[tokio::test]

@@ -25,7 +25,12 @@ use crate::support::{
     real_database, real_server, shared, sql, waiting_for_locks,
 };
 
-const SERVICES: [&str; 3] = ["accounts.v1.AccountService", "accounts.v1.AccountTypeService", "accounts.v1.OrganizationService"];
+const SERVICES: [&str; 4] = [
+    "accounts.v1.AccountService",
+    "accounts.v1.AccountTypeService",
+    "accounts.v1.OrganizationService",
+    "accounts.v1.PersonService",
+];
 /// Room for a machine that is busy with other tests.
 const MARGIN: Duration = Duration::from_secs(3);
 
@@ -297,7 +302,7 @@ async fn seed_fills_the_demo_tenant_and_can_be_run_again() {
     let address = service.address.to_string();
     let seeded = run(&["seed", "--listen", &address], &[]).await;
     assert_eq!(seeded.code, Some(0), "{seeded:?}");
-    assert!(seeded.stdout.contains("16 resources created, 0 were there already"), "{seeded:?}");
+    assert!(seeded.stdout.contains("21 resources created, 0 were there already"), "{seeded:?}");
     let channel = service.channel().await;
     let caller = As { tenant: "demo".into(), actor: "tester".into(), roles: "viewer".into() };
     let tenant = Tenant { caller, channel };
@@ -328,7 +333,7 @@ async fn seed_fills_the_demo_tenant_and_can_be_run_again() {
 
     let again = run(&["seed", "--listen", &address], &[]).await;
     assert_eq!(again.code, Some(0), "{again:?}");
-    assert!(again.stdout.contains("0 resources created, 16 were there already"), "{again:?}");
+    assert!(again.stdout.contains("0 resources created, 21 were there already"), "{again:?}");
     assert_eq!(get("acct-globex").await, converted, "what was there stays as it was");
     service.terminate();
     service.ended().await;
@@ -351,7 +356,7 @@ async fn migrate_and_check_tell_what_the_database_lacks() {
     assert_eq!(lacking.code, Some(1), "{lacking:?}");
     let migrated = run(&["migrate"]).await;
     assert_eq!(migrated.code, Some(0), "{migrated:?}");
-    assert_eq!(migrated.stdout.split(", ").count(), 4, "{migrated:?}");
+    assert_eq!(migrated.stdout.split(", ").count(), 5, "{migrated:?}");
     let fine = run(&["check"]).await;
     assert_eq!((fine.code, fine.stdout.trim()), (Some(0), "configuration and database are fine"), "{fine:?}");
     let nothing = run(&["migrate"]).await;

@@ -1,13 +1,16 @@
-//! Organizations: created, found and listed.
+//! Organizations: created, found, listed, renamed, moved and deleted; their members.
 
 use customer_accounts::proto::{
-    CreateOrganizationRequest, GetOrganizationRequest, ListOrganizationsRequest, Organization, OrganizationOrderBy,
+    AddOrganizationMemberRequest, CreateOrganizationRequest, DeleteOrganizationRequest, GetOrganizationRequest,
+    ListAccountsRequest, ListOrganizationMembersRequest, ListOrganizationsRequest, ListPeopleRequest, MoveOrganizationRequest,
+    Organization, OrganizationOrderBy, Person, PersonOrderBy, RemoveOrganizationMemberRequest, UpdateOrganizationRequest,
 };
+use serde_json::json;
 use tonic::{Code, Status};
 
 use crate::support::{
-    Tenant,
-    calls::{fields, metadata},
+    Tenant, account,
+    calls::{fields, later, mask, metadata, only_person, person, preconditions},
     reason, refused,
 };
 
@@ -24,6 +27,17 @@ async fn get(tenant: &Tenant, id: &str) -> Result<Organization, Status> {
 async fn list(tenant: &Tenant, request: ListOrganizationsRequest) -> Vec<String> {
     let organizations = tenant.organizations().list_organizations(request).await.unwrap().into_inner().organizations;
     organizations.into_iter().map(|organization| organization.organization_id).collect()
+}
+
+async fn update(tenant: &Tenant, organization: Organization, paths: &[&str]) -> Result<Organization, Status> {
+    let request = UpdateOrganizationRequest { organization: Some(organization), update_mask: mask(paths), ..Default::default() };
+    tenant.organizations().update_organization(request).await.map(|response| response.into_inner().organization.unwrap())
+}
+
+/// The accounts of an organization and of those below it.
+async fn accounts_below(tenant: &Tenant, organization_id: &str) -> String {
+    let organization_id = organization_id.into();
+    tenant.list(ListAccountsRequest { organization_id, include_descendants: true, ..Default::default() }).await.join(" ")
 }
 
 fn named(id: &str, name: &str, parent_id: &str) -> Organization {
@@ -169,4 +183,411 @@ async fn organizations_are_listed_in_the_order_asked_for_page_by_page() {
         let other = ListOrganizationsRequest { parent_id: "1".into(), ..request };
         assert_eq!(reason(tenant.organizations().list_organizations(other).await).1, "INVALID_PAGE_TOKEN");
     }
+}
+
+#[tokio::test]
+async fn a_renamed_organization_is_listed_and_found_by_its_new_name() {
+    let tenant = Tenant::new().await;
+    for (id, name, parent) in [("1", "Alpha Corp", ""), ("2", "Beta Corp", ""), ("3", "Gamma Corp", "1")] {
+        create(&tenant, named(id, name, parent)).await.unwrap();
+    }
+    let before = get(&tenant, "1").await.unwrap();
+    let below = get(&tenant, "3").await.unwrap();
+    let now = update(&tenant, named("1", "Zürich Works", ""), &[]).await.unwrap();
+    assert!(now.etag != before.etag && later(now.update_time, before.update_time));
+    let expected = Organization {
+        display_name: "Zürich Works".into(),
+        etag: now.etag.clone(),
+        update_time: now.update_time,
+        ..before.clone()
+    };
+    assert_eq!(now, expected);
+    assert_eq!(get(&tenant, "1").await.unwrap(), now);
+    assert_eq!(get(&tenant, "3").await.unwrap(), below, "those below it have not changed");
+    let search = |query: &str| ListOrganizationsRequest { query: query.into(), ..Default::default() };
+    for (query, expected) in [("", "2 3 1"), ("alpha", ""), ("corp", "2 3"), ("zur wor", "1"), ("1", "1")] {
+        assert_eq!(list(&tenant, search(query)).await.join(" "), expected, "{query:?}");
+    }
+    // The etag is the present one, or the update is refused; the same name again changes nothing.
+    let answer = update(&tenant, Organization { etag: before.etag, ..named("1", "Late", "") }, &[]).await;
+    assert_eq!(reason(answer.clone()), (Code::Aborted, "ETAG_MISMATCH".into()));
+    assert_eq!(metadata(answer, "organization_id"), "1");
+    for paths in [&[][..], &["*"], &["display_name"]] {
+        assert_eq!(update(&tenant, now.clone(), paths).await.unwrap(), now, "{paths:?}");
+    }
+    let trail = tenant.trail_of("1").await;
+    assert_eq!(trail.len(), 2, "{trail:?}");
+    assert_eq!(trail[1].action, "organization.updated");
+    assert_eq!(trail[1].changes, json!([{ "field": "display_name", "before": "Alpha Corp", "after": "Zürich Works" }]));
+}
+
+#[tokio::test]
+async fn an_update_does_not_move_an_organization() {
+    let tenant = Tenant::new().await;
+    tenant.organization("acme", "").await;
+    tenant.organization("other", "").await;
+    let emea = tenant.organization("emea", "acme").await;
+    for (parent, paths) in
+        [("other", &[][..]), ("other", &["parent_id"]), ("", &["parent_id"]), ("", &["*"]), ("nowhere", &["*"])]
+    {
+        let answer = update(&tenant, named("emea", "New", parent), paths).await;
+        assert_eq!(fields(answer), ["organization.parent_id"], "{parent:?} {paths:?}");
+    }
+    assert_eq!(get(&tenant, "emea").await.unwrap(), emea);
+    for (name, parent, paths) in [
+        ("1", "acme", &[][..]),
+        ("2", "acme", &["*"]),
+        ("3", "acme", &["parent_id", "display_name"]),
+        ("4", "", &[]),
+        ("5", "other", &["display_name"]),
+    ] {
+        let now = update(&tenant, named("emea", name, parent), paths).await.unwrap();
+        assert_eq!((&*now.display_name, &*now.parent_id), (name, "acme"), "{parent:?} {paths:?}");
+    }
+    let wrong = update(&tenant, named("emea", " padded", "other"), &["*"]).await;
+    assert_eq!(fields(wrong), ["organization.parent_id", "organization.display_name"]);
+    assert_eq!(fields(update(&tenant, named("emea", "x", ""), &["nickname"]).await), ["update_mask"]);
+    assert_eq!(fields(update(&tenant, named("emea", "", ""), &["display_name"]).await), ["organization.display_name"]);
+    assert_eq!(fields(update(&tenant, named("", "x", ""), &[]).await), ["organization.organization_id"]);
+    let answer = update(&tenant, named("nowhere", "x", ""), &[]).await;
+    assert_eq!(reason(answer), (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()));
+}
+
+#[tokio::test]
+async fn an_organization_is_moved_with_everything_below_it() {
+    let tenant = Tenant::new().await;
+    for (id, parent) in [("acme", ""), ("emea", "acme"), ("ch", "emea"), ("zrh", "ch"), ("other", ""), ("north", "other")] {
+        tenant.organization(id, parent).await;
+        tenant.account(account(&format!("a-{id}"), id)).await;
+    }
+    let (emea, ch, zrh) =
+        (get(&tenant, "emea").await.unwrap(), get(&tenant, "ch").await.unwrap(), get(&tenant, "zrh").await.unwrap());
+    let shown = async || {
+        let mut shown = Vec::new();
+        for id in ["acme", "emea", "other", "north"] {
+            shown.push(accounts_below(&tenant, id).await.replace("a-", ""));
+        }
+        shown
+    };
+    assert_eq!(shown().await, ["acme ch emea zrh", "ch emea zrh", "north other", "north"]);
+    let moved = tenant.move_organization("emea", "north").await.unwrap();
+    assert!(moved.etag != emea.etag && later(moved.update_time, emea.update_time));
+    let (etag, update_time) = (moved.etag.clone(), moved.update_time);
+    assert_eq!(moved, Organization { parent_id: "north".into(), etag, update_time, ..emea });
+    assert_eq!(get(&tenant, "emea").await.unwrap(), moved);
+    assert_eq!(shown().await, ["acme", "ch emea zrh", "ch emea north other zrh", "ch emea north zrh"]);
+    // Where it is already, nothing changes.
+    assert_eq!(tenant.move_organization("emea", "north").await.unwrap(), moved);
+    let top = tenant.move_organization("emea", "").await.unwrap();
+    assert_eq!(top.parent_id, "");
+    assert_eq!(shown().await, ["acme", "ch emea zrh", "north other", "north"]);
+    assert_eq!(tenant.move_organization("emea", "").await.unwrap(), top);
+    // What lay above can go below what it had below it.
+    tenant.move_organization("acme", "zrh").await.unwrap();
+    assert_eq!(shown().await, ["acme", "acme ch emea zrh", "north other", "north"]);
+    assert_eq!([get(&tenant, "ch").await.unwrap(), get(&tenant, "zrh").await.unwrap()], [ch, zrh], "etags and all");
+    let children = |parent: &str| ListOrganizationsRequest { parent_id: parent.into(), ..Default::default() };
+    assert_eq!(list(&tenant, children("zrh")).await, ["acme"]);
+    assert_eq!(list(&tenant, children("acme")).await, [""; 0]);
+    let trail = tenant.trail_of("emea").await;
+    assert_eq!(trail.len(), 3, "created and moved twice: {trail:?}");
+    assert_eq!(trail[1].changes, json!([{ "field": "parent_id", "before": "acme", "after": "north" }]));
+    assert_eq!(trail[2].changes, json!([{ "field": "parent_id", "before": "north", "after": null }]));
+}
+
+#[tokio::test]
+async fn a_move_that_cannot_be_is_refused() {
+    let tenant = Tenant::new().await;
+    let other = Tenant::new().await;
+    other.organization("theirs", "").await;
+    for (id, parent) in [("acme", ""), ("emea", "acme"), ("zrh", "emea")] {
+        tenant.organization(id, parent).await;
+    }
+    for parent in ["acme", "emea", "zrh"] {
+        let answer = tenant.move_organization("acme", parent).await;
+        assert_eq!(reason(answer.clone()), (Code::FailedPrecondition, "ORGANIZATION_CYCLE".into()), "{parent}");
+        let named = [metadata(answer.clone(), "organization_id"), metadata(answer.clone(), "parent_id")];
+        assert_eq!(named, ["acme", parent]);
+        assert_eq!(preconditions(answer), [("ORGANIZATION_CYCLE".into(), "organization/acme".into())]);
+    }
+    let missing = |id: &str| (Code::NotFound, "ORGANIZATION_NOT_FOUND".to_owned(), id.to_owned());
+    for (id, parent, named) in
+        [("emea", "nowhere", "nowhere"), ("emea", "theirs", "theirs"), ("theirs", "acme", "theirs"), ("nowhere", "", "nowhere")]
+    {
+        let answer = tenant.move_organization(id, parent).await;
+        let (code, why) = reason(answer.clone());
+        assert_eq!((code, why, metadata(answer, "organization_id")), missing(named), "{id} below {parent:?}");
+    }
+    let before = get(&tenant, "emea").await.unwrap();
+    let renamed = update(&tenant, named("emea", "Europe", ""), &[]).await.unwrap();
+    let request = |parent_id: &str, etag: &str| MoveOrganizationRequest {
+        organization_id: "emea".into(),
+        parent_id: parent_id.into(),
+        etag: etag.into(),
+        ..Default::default()
+    };
+    for parent in ["", "acme"] {
+        let answer = tenant.organizations().move_organization(request(parent, &before.etag)).await;
+        assert_eq!(reason(answer), (Code::Aborted, "ETAG_MISMATCH".into()), "{parent:?}");
+    }
+    assert_eq!(get(&tenant, "emea").await.unwrap(), renamed);
+    tenant.organizations().move_organization(request("", &renamed.etag)).await.expect("the present etag");
+    let wrong =
+        MoveOrganizationRequest { parent_id: "p".repeat(51), request_id: "r".repeat(101), ..MoveOrganizationRequest::default() };
+    let answer = tenant.organizations().move_organization(wrong).await;
+    assert_eq!(fields(answer), ["request_id", "organization_id", "parent_id"]);
+}
+
+#[tokio::test]
+async fn a_move_makes_no_tree_deeper_than_sixteen_levels() {
+    let tenant = Tenant::new().await;
+    let mut parent = String::new();
+    for level in 1..=14 {
+        let id = format!("level-{level}");
+        tenant.organization(&id, &parent).await;
+        parent = id;
+    }
+    // Three levels: they fit below level 13, but not below level 14.
+    for (id, parent) in [("a", ""), ("b", "a"), ("flat", "a"), ("c", "b")] {
+        tenant.organization(id, parent).await;
+    }
+    let before = get(&tenant, "a").await.unwrap();
+    let answer = tenant.move_organization("a", "level-14").await;
+    assert_eq!(reason(answer.clone()), (Code::FailedPrecondition, "ORGANIZATION_TOO_DEEP".into()));
+    assert_eq!(metadata(answer.clone(), "parent_id"), "level-14");
+    assert_eq!(preconditions(answer), [("ORGANIZATION_TOO_DEEP".into(), "organization/level-14".into())]);
+    assert_eq!(get(&tenant, "a").await.unwrap(), before);
+    tenant.move_organization("a", "level-13").await.expect("the deepest at level 16");
+    assert_eq!(reason(create(&tenant, named("d", "d", "c")).await).1, "ORGANIZATION_TOO_DEEP", "moved down, it has no room");
+    // Further up in the same tree, and there is room again: for one level below the deepest, not for two.
+    tenant.move_organization("b", "level-13").await.unwrap();
+    tenant.organization("d", "c").await;
+    assert_eq!(reason(create(&tenant, named("e", "e", "d")).await).1, "ORGANIZATION_TOO_DEEP");
+    for (id, parent) in [("b", "level-14"), ("b", "a"), ("level-1", "flat")] {
+        let why = if id == "b" { "ORGANIZATION_TOO_DEEP" } else { "ORGANIZATION_CYCLE" };
+        assert_eq!(reason(tenant.move_organization(id, parent).await).1, why, "{id} below {parent}");
+    }
+    tenant.move_organization("c", "a").await.expect("as deep as before");
+}
+
+#[tokio::test]
+async fn only_an_empty_organization_is_deleted() {
+    let tenant = Tenant::new().await;
+    for (id, parent) in [("acme", ""), ("emea", "acme"), ("apac", "acme"), ("zrh", "emea")] {
+        tenant.organization(id, parent).await;
+    }
+    for id in ["1", "2", "3"] {
+        tenant.account(account(id, "acme")).await;
+    }
+    tenant.account(account("4", "zrh")).await;
+    for (id, children, accounts) in [("acme", "2", "3"), ("emea", "1", "0"), ("zrh", "0", "1")] {
+        let answer = tenant.delete_organization(id, "").await;
+        assert_eq!(reason(answer.clone()), (Code::FailedPrecondition, "ORGANIZATION_NOT_EMPTY".into()), "{id}");
+        let said = ["organization_id", "children", "accounts"].map(|key| metadata(answer.clone(), key));
+        assert_eq!(said, [id, children, accounts]);
+        let both = [children, accounts].iter().filter(|count| **count != "0").count();
+        let expected = vec![("ORGANIZATION_NOT_EMPTY".to_owned(), format!("organization/{id}")); both];
+        assert_eq!(preconditions(answer), expected, "{id}");
+    }
+    tenant.delete("4", "").await.unwrap();
+    tenant.delete_organization("zrh", "").await.unwrap();
+    tenant.move_organization("emea", "").await.unwrap();
+    let answer = tenant.delete_organization("acme", "").await;
+    assert_eq!([metadata(answer.clone(), "children"), metadata(answer, "accounts")], ["1", "3"]);
+    tenant.delete_organization("emea", "").await.unwrap();
+    let gone = (Code::NotFound, "ORGANIZATION_NOT_FOUND".into());
+    assert_eq!(reason(get(&tenant, "emea").await), gone);
+    assert_eq!(reason(tenant.delete_organization("emea", "").await), gone);
+    assert_eq!(reason(create(&tenant, named("x", "x", "emea")).await), gone, "nor a parent any more");
+    assert_eq!(reason(tenant.try_account(account("5", "emea")).await), gone);
+    assert_eq!(list(&tenant, ListOrganizationsRequest::default()).await, ["acme", "apac"]);
+    assert_eq!(fields(tenant.delete_organization("", "").await), ["organization_id"]);
+    let trail = tenant.trail_of("emea").await;
+    assert_eq!(trail.last().unwrap().action, "organization.deleted");
+    assert_eq!(trail.last().unwrap().change("display_name"), (&json!("emea"), &json!(null)));
+}
+
+#[tokio::test]
+async fn a_deleted_organization_leaves_its_id_and_its_members() {
+    let tenant = Tenant::new().await;
+    let first = tenant.organization("acme", "").await;
+    let jane = tenant.person("jane").await;
+    tenant.add_member("acme", "jane").await.unwrap();
+    let renamed = update(&tenant, named("acme", "Old words", ""), &[]).await.unwrap();
+    let stale = tenant.delete_organization("acme", &first.etag).await;
+    assert_eq!(reason(stale.clone()), (Code::Aborted, "ETAG_MISMATCH".into()));
+    assert_eq!(metadata(stale, "organization_id"), "acme");
+    tenant.delete_organization("acme", &renamed.etag).await.expect("members alone do not prevent it");
+    assert_eq!(tenant.get_person("jane").await.unwrap(), jane);
+    let within = ListPeopleRequest { organization_id: "acme".into(), ..Default::default() };
+    assert_eq!(tenant.list_people(within.clone()).await, [""; 0]);
+    let second = tenant.organization("acme", "").await;
+    assert!(second.etag != first.etag && second.etag != renamed.etag);
+    assert_eq!(tenant.members("acme", true).await.unwrap(), [""; 0], "nobody comes back");
+    let search = |query: &str| ListOrganizationsRequest { query: query.into(), ..Default::default() };
+    assert_eq!(list(&tenant, search("words")).await, [""; 0]);
+    assert_eq!(list(&tenant, search("acme")).await, ["acme"]);
+    tenant.organization("below", "acme").await;
+}
+
+#[tokio::test]
+async fn people_become_members_and_leave() {
+    let tenant = Tenant::new().await;
+    let acme = tenant.organization("acme", "").await;
+    tenant.organization("emea", "acme").await;
+    let jane = tenant.person("jane").await;
+    tenant.staff("sam").await;
+    for _ in 0..2 {
+        assert_eq!(tenant.add_member("acme", "jane").await.unwrap(), jane, "who has not changed");
+    }
+    tenant.update_person(only_person("sam"), &["active"]).await.unwrap();
+    tenant.add_member("acme", "sam").await.expect("someone inactive can be a member");
+    tenant.add_member("emea", "jane").await.unwrap();
+    assert_eq!(tenant.members("acme", false).await.unwrap(), ["jane", "sam"]);
+    assert_eq!(get(&tenant, "acme").await.unwrap(), acme, "members who come do not change it");
+    tenant.remove_member("acme", "jane").await.unwrap();
+    assert_eq!(get(&tenant, "acme").await.unwrap(), acme, "nor do members who leave");
+    assert_eq!(tenant.get_person("jane").await.unwrap(), jane);
+    assert_eq!(tenant.members("acme", false).await.unwrap(), ["sam"]);
+    assert_eq!(tenant.members("acme", true).await.unwrap(), ["jane", "sam"], "still below it");
+    for (organization, person) in [("acme", "jane"), ("acme", "nobody")] {
+        let answer = tenant.remove_member(organization, person).await;
+        assert_eq!(reason(answer.clone()), (Code::NotFound, "ORGANIZATION_MEMBER_NOT_FOUND".into()), "{person}");
+        let named = [metadata(answer.clone(), "organization_id"), metadata(answer.clone(), "person_id")];
+        assert_eq!(named, [organization, person]);
+        let resource = refused(answer).1.resource_info().unwrap().clone();
+        assert_eq!((&*resource.resource_type, &*resource.resource_name), ("accounts.v1.Person", person));
+    }
+    tenant.add_member("acme", "jane").await.expect("again");
+    let answer = tenant.add_member("acme", "nobody").await;
+    assert_eq!((reason(answer.clone()).1, metadata(answer, "person_id")), ("PERSON_NOT_FOUND".into(), "nobody".into()));
+    let nowhere = (Code::NotFound, "ORGANIZATION_NOT_FOUND".to_owned());
+    assert_eq!(reason(tenant.add_member("nowhere", "jane").await), nowhere);
+    assert_eq!(reason(tenant.add_member("nowhere", "nobody").await), nowhere);
+    assert_eq!(reason(tenant.remove_member("nowhere", "jane").await), nowhere);
+    assert_eq!(reason(tenant.members("nowhere", true).await), nowhere);
+    assert_eq!(fields(tenant.add_member("", "").await), ["organization_id", "person_id"]);
+    assert_eq!(fields(tenant.remove_member("", "").await), ["organization_id", "person_id"]);
+    assert_eq!(fields(tenant.members("", false).await), ["organization_id"]);
+}
+
+#[tokio::test]
+async fn members_are_listed_once_each_in_the_order_asked_for_page_by_page() {
+    let tenant = Tenant::new().await;
+    for (id, parent) in [("acme", ""), ("emea", "acme"), ("zrh", "emea"), ("other", "")] {
+        tenant.organization(id, parent).await;
+    }
+    for (id, name) in [("1", "beta"), ("2", "Émile"), ("3", "ALPHA"), ("4", "emile"), ("5", "elsewhere")] {
+        tenant.try_person(Person { display_name: name.into(), ..person(id) }).await.unwrap();
+    }
+    for (organization, people) in [("acme", "13"), ("emea", "12"), ("zrh", "1234"), ("other", "51")] {
+        for id in people.chars() {
+            tenant.add_member(organization, &id.to_string()).await.unwrap();
+        }
+    }
+    for (organization, below, expected) in [
+        ("acme", false, ["3", "1"].as_slice()),
+        ("acme", true, &["3", "1", "2", "4"]),
+        ("emea", false, &["1", "2"]),
+        ("zrh", true, &["3", "1", "2", "4"]),
+        ("other", true, &["1", "5"]),
+    ] {
+        assert_eq!(tenant.members(organization, below).await.unwrap(), expected, "{organization} {below}");
+    }
+    for (order_by, expected) in [
+        (PersonOrderBy::DisplayName, ["3", "1", "2", "4"]),
+        (PersonOrderBy::DisplayNameDesc, ["4", "2", "1", "3"]),
+        (PersonOrderBy::CreateTime, ["1", "2", "3", "4"]),
+        (PersonOrderBy::CreateTimeDesc, ["4", "3", "2", "1"]),
+    ] {
+        let mut request = ListOrganizationMembersRequest {
+            organization_id: "acme".into(),
+            include_descendants: true,
+            order_by: order_by.into(),
+            page_size: 1,
+            ..Default::default()
+        };
+        let mut ids = Vec::new();
+        loop {
+            let page = tenant.organizations().list_organization_members(request.clone()).await.unwrap().into_inner();
+            assert!(page.people.len() <= 1);
+            ids.extend(page.people.into_iter().map(|person| person.person_id));
+            if page.next_page_token.is_empty() {
+                break;
+            }
+            request.page_token = page.next_page_token;
+        }
+        assert_eq!(ids, expected, "{order_by:?}");
+        for other in [
+            ListOrganizationMembersRequest { organization_id: "emea".into(), ..request.clone() },
+            ListOrganizationMembersRequest { include_descendants: false, ..request.clone() },
+        ] {
+            let answer = tenant.organizations().list_organization_members(other).await;
+            assert_eq!(reason(answer).1, "INVALID_PAGE_TOKEN");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_try_changes_nothing_and_a_repeat_gets_the_first_answer() {
+    let tenant = Tenant::new().await;
+    for (id, parent) in [("acme", ""), ("emea", "acme"), ("zrh", "emea")] {
+        tenant.organization(id, parent).await;
+    }
+    tenant.person("jane").await;
+    let before = get(&tenant, "zrh").await.unwrap();
+    let moving = |validate_only, request_id: &str| MoveOrganizationRequest {
+        organization_id: "zrh".into(),
+        parent_id: "acme".into(),
+        request_id: request_id.into(),
+        validate_only,
+        ..Default::default()
+    };
+    let adding = |validate_only, request_id: &str| AddOrganizationMemberRequest {
+        organization_id: "zrh".into(),
+        person_id: "jane".into(),
+        request_id: request_id.into(),
+        validate_only,
+    };
+    let removing = |validate_only, request_id: &str| RemoveOrganizationMemberRequest {
+        organization_id: "zrh".into(),
+        person_id: "jane".into(),
+        request_id: request_id.into(),
+        validate_only,
+    };
+    let deleting = |validate_only, request_id: &str| DeleteOrganizationRequest {
+        organization_id: "zrh".into(),
+        request_id: request_id.into(),
+        validate_only,
+        ..Default::default()
+    };
+    let mut calls = tenant.organizations();
+    let tried = calls.move_organization(moving(true, "1")).await.unwrap().into_inner().organization.unwrap();
+    assert_eq!(tried.parent_id, "acme");
+    calls.add_organization_member(adding(true, "2")).await.unwrap();
+    assert_eq!(reason(calls.remove_organization_member(removing(true, "3")).await).1, "ORGANIZATION_MEMBER_NOT_FOUND");
+    calls.delete_organization(deleting(true, "4")).await.unwrap();
+    assert_eq!(get(&tenant, "zrh").await.unwrap(), before);
+    assert_eq!(tenant.members("zrh", true).await.unwrap(), [""; 0]);
+    assert_eq!(tenant.trail_of("zrh").await.len(), 1);
+    // The ids of tries are not used up. Between a call and its repeat everything is undone, and stays so.
+    let first = calls.move_organization(moving(false, "1")).await.unwrap().into_inner();
+    tenant.move_organization("zrh", "emea").await.unwrap();
+    assert_eq!(calls.move_organization(moving(false, "1")).await.unwrap().into_inner(), first);
+    assert_eq!(get(&tenant, "zrh").await.unwrap().parent_id, "emea");
+    let first = calls.add_organization_member(adding(false, "2")).await.unwrap().into_inner();
+    tenant.remove_member("zrh", "jane").await.unwrap();
+    assert_eq!(calls.add_organization_member(adding(false, "2")).await.unwrap().into_inner(), first);
+    assert_eq!(tenant.members("zrh", true).await.unwrap(), [""; 0]);
+    tenant.add_member("zrh", "jane").await.unwrap();
+    calls.remove_organization_member(removing(false, "3")).await.unwrap();
+    tenant.add_member("zrh", "jane").await.unwrap();
+    calls.remove_organization_member(removing(false, "3")).await.unwrap();
+    assert_eq!(tenant.members("zrh", true).await.unwrap(), ["jane"]);
+    calls.delete_organization(deleting(false, "4")).await.unwrap();
+    tenant.organization("zrh", "").await;
+    calls.delete_organization(deleting(false, "4")).await.unwrap();
+    get(&tenant, "zrh").await.expect("the repeat did not delete the new one");
+    let answer = calls.delete_organization(deleting(false, "1")).await;
+    assert_eq!(reason(answer), (Code::InvalidArgument, "REQUEST_ID_REUSED".into()));
 }

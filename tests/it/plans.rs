@@ -6,7 +6,7 @@ use customer_accounts::{
     db::{Db, Manager, migrate},
     proto::{
         BatchGetAccountsRequest, GetAccountRequest, GetAccountTypeRequest, ListAccountTypesRequest, ListAccountsRequest,
-        ListOrganizationsRequest,
+        ListOrganizationMembersRequest, ListOrganizationsRequest, ListPeopleRequest,
     },
     server,
 };
@@ -53,6 +53,50 @@ INSERT INTO account_words (tenant_id, account_id, word)
     SELECT DISTINCT tenant, id, unnest(ARRAY['acct', id, substr(id, 6), first, second]) FROM filled;
 ";
 
+/// A tree of 2,000 organizations, each with up to 8 below it, and 500 by themselves; accounts and people in all of them; and
+/// one organization of 18,000 people. Two thirds of the accounts are in the tree.
+const FOREST: &str = "
+SET session_replication_role = replica; -- foreign keys hold by construction
+CREATE TEMP TABLE tenant_names AS VALUES ('$tenant'), ('other-0'), ('other-1');
+CREATE TEMP TABLE units AS SELECT n, 'unit-' || n AS id, CASE WHEN n BETWEEN 2 AND 2000 THEN (n + 6) / 8 END AS parent
+    FROM generate_series(1, 2500) AS n;
+INSERT INTO organizations (tenant_id, organization_id, display_name, sort_key, parent_id)
+    SELECT column1, id, 'Unit ' || n, 'unit ' || n, 'unit-' || parent FROM tenant_names CROSS JOIN units;
+INSERT INTO organizations (tenant_id, organization_id, display_name, sort_key)
+    SELECT column1, id, id, id FROM tenant_names CROSS JOIN (VALUES ('crowd')) AS x (id);
+WITH RECURSIVE closure (n, above, distance) AS (
+    SELECT n, n, 0 FROM units UNION ALL
+    SELECT closure.n, units.parent, distance + 1 FROM closure JOIN units ON units.n = above WHERE parent IS NOT NULL)
+INSERT INTO organization_ancestors (tenant_id, organization_id, ancestor_id, distance)
+    SELECT column1, 'unit-' || n, 'unit-' || above, distance FROM tenant_names CROSS JOIN closure;
+INSERT INTO organization_ancestors (tenant_id, organization_id, ancestor_id, distance)
+    SELECT column1, id, id, 0 FROM tenant_names CROSS JOIN (VALUES ('crowd')) AS x (id);
+CREATE TEMP TABLE syllables AS SELECT n, (ARRAY['alpha','beta','gamma','delta','epsilon','zeta','eta','theta','iota','kappa'])[1 + n % 10]
+    || CASE WHEN n >= 10 THEN (ARRAY['lo','mi','ra','tu','ve','xo','zy','qui','pe','sa'])[n / 10] ELSE '' END AS word
+    FROM generate_series(0, 99) AS n;
+CREATE TEMP TABLE filled AS SELECT CASE WHEN f.n <= 50000 THEN '$tenant' ELSE 'other-' || f.n % 2 END AS tenant, f.n,
+    a.word AS first, b.word AS second FROM generate_series(1, 55000) AS f (n)
+    JOIN syllables AS a ON a.n = (sqrt((hashint4(f.n) & 9999)::float8))::int % 100
+    JOIN syllables AS b ON b.n = (hashint4(f.n + 1000000) & 1023) % 100;
+INSERT INTO people (tenant_id, person_id, display_name, sort_key, email, kind, create_time)
+    SELECT tenant, 'pers-' || n, initcap(first) || ' ' || initcap(second), first || ' ' || second, first || '.' || n || '@acme.example',
+        CASE WHEN n % 500 = 0 THEN 'STAFF' ELSE 'CUSTOMER' END, '2026-01-01Z'::timestamptz + n * interval '1 second' FROM filled;
+INSERT INTO person_words (tenant_id, person_id, word)
+    SELECT DISTINCT tenant, 'pers-' || n, unnest(ARRAY['pers-' || n, n::text, first, second, 'acme.example']) FROM filled;
+INSERT INTO organization_members (tenant_id, organization_id, person_id)
+    SELECT tenant, 'unit-' || 1 + n % 2500, 'pers-' || n FROM filled;
+INSERT INTO organization_members (tenant_id, organization_id, person_id)
+    SELECT tenant, 'crowd', 'pers-' || n FROM filled WHERE hashint4(n + 7) & 255 < 92 ORDER BY hashint4(n);
+INSERT INTO accounts (tenant_id, account_id, display_name, sort_key, organization_id, status, account_manager_id, create_time)
+    SELECT tenant, 'acct-' || n, initcap(second) || ' ' || initcap(first) || ' ' || n, second || ' ' || first || ' ' || n,
+        'unit-' || CASE WHEN n % 3 = 0 THEN 2001 + n % 500 ELSE 1 + n % 2000 END, 'ACTIVE',
+        CASE WHEN n % 10 = 0 THEN 'pers-500' WHEN n % 50 = 1 THEN 'pers-' || 1000 + n / 50 % 90 * 500 END,
+        '2026-01-01Z'::timestamptz + n * interval '1 second' FROM filled WHERE n <= 30000 OR tenant <> '$tenant';
+INSERT INTO account_words (tenant_id, account_id, word)
+    SELECT DISTINCT tenant, 'acct-' || n, unnest(ARRAY['acct-' || n, n::text, first, second]) FROM filled WHERE n <= 30000 OR tenant <> '$tenant';
+SET session_replication_role = DEFAULT;
+";
+
 struct Measured {
     tap: Tap,
     tenant: Tenant,
@@ -61,12 +105,17 @@ struct Measured {
 impl Measured {
     /// A service with a pool of one on a database full of accounts.
     async fn start(why: &str) -> Option<Self> {
+        Self::start_with(FILL, why).await
+    }
+
+    /// The same with other contents.
+    async fn start_with(fill: &str, why: &str) -> Option<Self> {
         let url = real_database(why).await?;
         let login = |config| Manager::new(config, Some("customer_accounts_app".into()));
         migrate::run(&Manager::new(url.parse().unwrap(), None), migrate::Direction::Up).await.unwrap();
         let name = format!("t-{}", support::unique());
-        let fill = [("$tenant", name.as_str()), ("$accounts", &ACCOUNTS.to_string()), ("$others", &OTHERS.to_string())];
-        let fill = fill.iter().fold(FILL.to_owned(), |sql, (name, value)| sql.replace(name, value));
+        let values = [("$tenant", name.as_str()), ("$accounts", &ACCOUNTS.to_string()), ("$others", &OTHERS.to_string())];
+        let fill = values.iter().fold(fill.to_owned(), |sql, (name, value)| sql.replace(name, value));
         let sql = support::sql(&url).await;
         sql.batch_execute(&fill).await.unwrap();
         sql.batch_execute("VACUUM ANALYZE").await.unwrap();
@@ -113,6 +162,68 @@ impl Measured {
             }
             request.page_token = response.next_page_token;
         }
+    }
+}
+
+/// A list of the forest's tenant.
+#[derive(Debug, Clone)]
+enum List {
+    Accounts(ListAccountsRequest),
+    People(ListPeopleRequest),
+    Members(ListOrganizationMembersRequest),
+}
+
+impl List {
+    /// Reads a page: how many rows it has, and the token of the next.
+    async fn page(&self, tenant: &Tenant, page_size: i32, page_token: String) -> (usize, String) {
+        match self.clone() {
+            Self::Accounts(request) => {
+                let request = ListAccountsRequest { page_size, page_token, ..request };
+                let response = tenant.accounts().list_accounts(request).await.unwrap().into_inner();
+                (response.accounts.len(), response.next_page_token)
+            }
+            Self::People(request) => {
+                let request = ListPeopleRequest { page_size, page_token, ..request };
+                let response = tenant.people().list_people(request).await.unwrap().into_inner();
+                (response.people.len(), response.next_page_token)
+            }
+            Self::Members(request) => {
+                let request = ListOrganizationMembersRequest { page_size, page_token, ..request };
+                let response = tenant.organizations().list_organization_members(request).await.unwrap().into_inner();
+                (response.people.len(), response.next_page_token)
+            }
+        }
+    }
+
+    /// Reads a page of 50 as its query is planned.
+    async fn plan(&self, on: &Measured, page_token: &str) -> (usize, Plan) {
+        let (rows, _) = self.page(&on.tenant, 50, page_token.to_owned()).await;
+        let text = if matches!(self, Self::Accounts(_)) { "ORDER BY \"accounts\"" } else { "ORDER BY \"people\"" };
+        (rows, on.plan(text).await)
+    }
+
+    /// The tokens of a page in the middle of the list and of the last one, and how many rows the list has.
+    async fn depths(&self, on: &Measured) -> (String, String, usize) {
+        let (mut tokens, mut total) = (vec![String::new()], 0);
+        loop {
+            let (rows, next) = self.page(&on.tenant, 1000, tokens.last().unwrap().clone()).await;
+            total += rows;
+            if next.is_empty() {
+                break;
+            }
+            tokens.push(next);
+        }
+        let (middle, mut last) = (tokens[tokens.len() / 2].clone(), tokens.pop().unwrap());
+        loop {
+            let (_, next) = self.page(&on.tenant, 50, last.clone()).await;
+            if next.is_empty() {
+                break;
+            }
+            last = next;
+        }
+        on.settle().await;
+        on.tap.take();
+        (middle, last, total)
     }
 }
 
@@ -298,4 +409,113 @@ async fn the_last_page_costs_what_the_first_does() {
             deep.lines()
         );
     }
+}
+
+/// How many pages of tables and indexes a page of the list may take, wherever it lies, and whether each must cost at most half
+/// as much again as the first: true of lists whose rows lie evenly in the order that is asked for.
+struct Bound(i64, bool);
+
+fn in_tree(organization_id: &str) -> ListAccountsRequest {
+    ListAccountsRequest { organization_id: organization_id.into(), include_descendants: true, ..Default::default() }
+}
+
+fn managed_by(id: &str) -> ListAccountsRequest {
+    ListAccountsRequest { account_manager_id: id.into(), ..Default::default() }
+}
+
+fn people(query: &str) -> ListPeopleRequest {
+    ListPeopleRequest { query: query.into(), ..Default::default() }
+}
+
+fn people_of(organization_id: &str, include_descendants: bool) -> ListPeopleRequest {
+    ListPeopleRequest { organization_id: organization_id.into(), include_descendants, ..Default::default() }
+}
+
+fn members(organization_id: &str, order_by: i32) -> ListOrganizationMembersRequest {
+    ListOrganizationMembersRequest { organization_id: organization_id.into(), order_by, ..Default::default() }
+}
+
+impl Measured {
+    /// The first page, one in the middle and the last, each as often as it takes until PostgreSQL might plan for no values.
+    async fn check(&self, list: List, uses: Uses, Bound(most, even): Bound) {
+        let (middle, deepest, total) = list.depths(self).await;
+        let mut first = None;
+        let mut seen = Vec::new();
+        for (what, token) in [("first", ""), ("middle", &middle), ("deepest", &deepest)] {
+            for _ in 0..CUSTOM_PLANS + 2 {
+                let (rows, plan) = list.plan(self, token).await;
+                assert!(rows > 0, "{list:?}, {what}");
+                let what = format!("{list:?}, {total} rows, the {what} page");
+                plan.check(&what, if token.is_empty() { &uses } else { &ANY }, most);
+                let pages = plan.pages();
+                seen.push(pages);
+                let first = *first.get_or_insert(pages);
+                assert!(!even || 2 * pages <= 3 * first, "{what}: {pages} pages, the first {first}\n{}", plan.lines());
+            }
+        }
+        seen.dedup();
+        eprintln!("{list:?}: {total} rows, {seen:?} pages");
+    }
+}
+
+/// Any index: near its end a list may be read another way.
+const ANY: Uses = Uses("", "tenant_id");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_of_a_forest_cost_a_page_wherever_it_lies() {
+    let Some(on) = Measured::start_with(FOREST, "the embedded server has no auto_explain").await else { return };
+    let (walk, by_organization) = (Uses("accounts_sort_key_idx", "tenant_id"), "organization_id = ");
+    // The whole tree, and one eighth of it: the list is read in its order, and what lies outside is skipped.
+    on.check(List::Accounts(in_tree("unit-1")), walk, Bound(400, true)).await;
+    let newest = ListAccountsRequest { order_by: 4, ..in_tree("unit-1") };
+    on.check(List::Accounts(newest), Uses("accounts_create_time_idx", "tenant_id"), Bound(450, true)).await;
+    on.check(List::Accounts(in_tree("unit-2")), ANY, Bound(1500, true)).await;
+    // 73 organizations of 2,500: in between, either way is right.
+    on.check(List::Accounts(in_tree("unit-20")), ANY, Bound(8000, false)).await;
+    // Few: the accounts of each are fetched and sorted.
+    on.check(List::Accounts(in_tree("unit-200")), Uses("accounts_organization_idx", by_organization), Bound(150, true)).await;
+    on.check(List::Accounts(in_tree("unit-1999")), Uses("accounts_organization_idx", by_organization), Bound(FEW, true)).await;
+    let query = ListAccountsRequest { query: "alpha".into(), ..in_tree("unit-1") };
+    on.check(List::Accounts(query), ANY, Bound(3000, false)).await;
+    // A rare word in a middling tree: what the words find is looked up in the tree, not each of one with each of the other.
+    let query = ListAccountsRequest { query: "alphalo".into(), ..in_tree("unit-20") };
+    on.check(List::Accounts(query), ANY, Bound(2500, false)).await;
+
+    let by_manager = || Uses("accounts_account_manager_idx", "account_manager_id = ");
+    on.check(List::Accounts(managed_by("pers-500")), by_manager(), Bound(FEW, true)).await;
+    on.check(List::Accounts(managed_by("pers-1500")), by_manager(), Bound(FEW, true)).await;
+    let both = ListAccountsRequest { account_manager_id: "pers-500".into(), ..in_tree("unit-2") };
+    on.check(List::Accounts(both), by_manager(), Bound(1000, true)).await;
+
+    let (by_name, by_word) = (|| Uses("people_sort_key_idx", "tenant_id"), || Uses("person_words_word_idx", "(word >= "));
+    on.check(List::People(people("")), by_name(), Bound(FEW, true)).await;
+    on.check(List::People(people("pers-4242")), by_word(), Bound(FEW, true)).await;
+    on.check(List::People(people("alphalo")), by_word(), Bound(3000, true)).await;
+    on.check(List::People(people("acme")), by_name(), Bound(3 * FEW, true)).await;
+    on.check(List::People(people("acme pers-4242")), by_word(), Bound(2 * FEW, true)).await;
+    let staff = ListPeopleRequest { kind: 2, ..people("") };
+    on.check(List::People(staff), Uses("people_kind_idx", "kind = "), Bound(FEW, true)).await;
+    on.check(List::People(people_of("unit-7", false)), Uses("organization_members_pkey", by_organization), Bound(FEW, true))
+        .await;
+    let found = ListPeopleRequest { query: "alphalo".into(), ..people_of("crowd", false) };
+    on.check(List::People(found), by_word(), Bound(3500, false)).await;
+    on.check(List::People(people_of("unit-1", true)), by_name(), Bound(1000, true)).await;
+    on.check(List::People(people_of("unit-2", true)), ANY, Bound(3000, true)).await;
+    on.check(List::People(people_of("unit-20", true)), ANY, Bound(9000, false)).await;
+    on.check(List::People(people_of("unit-200", true)), Uses("organization_members_pkey", by_organization), Bound(1000, true))
+        .await;
+}
+
+/// An organization of 18,000 people costs its page, not its people.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_of_a_crowd_cost_a_page_wherever_it_lies() {
+    let Some(on) = Measured::start_with(FOREST, "the embedded server has no auto_explain").await else { return };
+    for order_by in 1..=4 {
+        let index = if order_by < 3 { "people_sort_key_idx" } else { "people_create_time_idx" };
+        on.check(List::Members(members("crowd", order_by)), Uses(index, "tenant_id"), Bound(800, true)).await;
+    }
+    let with_descendants = ListOrganizationMembersRequest { include_descendants: true, ..members("crowd", 0) };
+    on.check(List::Members(with_descendants), Uses("people_sort_key_idx", "tenant_id"), Bound(800, true)).await;
+    on.check(List::Members(members("unit-7", 0)), Uses("organization_members_pkey", "organization_id = "), Bound(FEW, true))
+        .await;
 }

@@ -308,7 +308,7 @@ async fn tenant() -> Option<Tenant> {
 
 /// A tenant in a database of its own, a connection to that database, and the service's way to it. The way of the shared
 /// service is not for tests: a connection that it makes for one ends with that test's runtime.
-async fn apart() -> Option<(Tenant, tokio_postgres::Client, Db)> {
+pub async fn apart() -> Option<(Tenant, tokio_postgres::Client, Db)> {
     let url = real_database(ALONE).await?;
     let login: tokio_postgres::Config = url.parse().unwrap();
     migrate::run(&Manager::new(login.clone(), None), migrate::Direction::Up).await.unwrap();

@@ -335,7 +335,10 @@ async fn one_of_everything(tenant: &Tenant) {
     let account_type = AccountType { account_type_id: "type".into(), display_name: "Type".into(), ..Default::default() };
     let request = CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() };
     tenant.account_types().create_account_type(request).await.unwrap();
-    let kept = Account { account_type_id: "type".into(), ..account("kept", "below") };
+    tenant.staff("sam").await;
+    tenant.add_member("below", "sam").await.unwrap();
+    let manager = "sam".into();
+    let kept = Account { account_type_id: "type".into(), account_manager_id: manager, ..account("kept", "below") };
     let request = CreateAccountRequest { account: Some(kept), request_id: unique(), ..Default::default() };
     tenant.accounts().create_account(request).await.unwrap();
     tenant.account(account("gone", "below")).await;

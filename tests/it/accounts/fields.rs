@@ -7,7 +7,7 @@ use tonic::Code;
 
 use crate::support::{
     Tenant, account,
-    calls::{fields, metadata, object, only},
+    calls::{fields, metadata, object, only, preconditions},
     reason, violations,
 };
 
@@ -301,23 +301,48 @@ async fn preferences_are_what_json_and_the_database_can_hold() {
 }
 
 #[tokio::test]
-async fn a_person_named_by_id_must_exist() {
+async fn a_person_named_by_id_must_exist_and_be_a_user_to_be_a_contact() {
     let tenant = with_organization().await;
     let created = tenant.account(account("a", "acme")).await;
-    let jane = || "jane".to_owned();
-    let named = [
-        ("primary_contact", Account { primary_contact: Some(Contact { person_id: jane(), ..Default::default() }), ..only("a") }),
-        ("account_manager_id", Account { account_manager_id: jane(), ..only("a") }),
-        ("billing_contact_id", Account { billing_contact_id: jane(), ..only("a") }),
-        ("cc_billing_contact_id", Account { cc_billing_contact_id: jane(), ..only("a") }),
-    ];
-    for (field, person) in named {
-        let new = Account { display_name: "B".into(), organization_id: "acme".into(), account_id: "b".into(), ..person.clone() };
-        let answers =
-            [tenant.try_account(new).await, tenant.update(person.clone(), &[]).await, tenant.update(person, &[field]).await];
-        for answer in answers {
-            assert_eq!(reason(answer.clone()), (Code::NotFound, "PERSON_NOT_FOUND".into()), "{field}");
-            assert_eq!(metadata(answer, "person_id"), "jane");
+    tenant.staff("sam").await;
+    tenant.person("jane").await;
+    tenant.add_member("acme", "jane").await.unwrap();
+    let named = |id: &str| {
+        let id = || id.to_owned();
+        [
+            (
+                "primary_contact",
+                Account { primary_contact: Some(Contact { person_id: id(), ..Default::default() }), ..only("a") },
+            ),
+            ("account_manager_id", Account { account_manager_id: id(), ..only("a") }),
+            ("billing_contact_id", Account { billing_contact_id: id(), ..only("a") }),
+            ("cc_billing_contact_id", Account { cc_billing_contact_id: id(), ..only("a") }),
+        ]
+    };
+    for (id, code, why) in [
+        ("nobody", Code::NotFound, "PERSON_NOT_FOUND"),
+        ("jane", Code::FailedPrecondition, "NOT_AN_ACCOUNT_USER"),
+        ("sam", Code::FailedPrecondition, "NOT_AN_ACCOUNT_USER"),
+    ] {
+        for (field, person) in named(id) {
+            // Managers have rules of their own: tests/it/accounts/managers.rs.
+            if id != "nobody" && field == "account_manager_id" {
+                continue;
+            }
+            let new =
+                Account { display_name: "B".into(), organization_id: "acme".into(), account_id: "b".into(), ..person.clone() };
+            for (account, answer) in [
+                ("b", tenant.try_account(new).await),
+                ("a", tenant.update(person.clone(), &[]).await),
+                ("a", tenant.update(person, &[field]).await),
+            ] {
+                assert_eq!(reason(answer.clone()), (code, why.into()), "{field} {id}");
+                assert_eq!(metadata(answer.clone(), "person_id"), id);
+                if code == Code::FailedPrecondition {
+                    assert_eq!(metadata(answer.clone(), "account_id"), account, "{field} {id}");
+                    assert_eq!(preconditions(answer), [(why.to_owned(), format!("account/{account}"))]);
+                }
+            }
         }
     }
     assert_eq!(tenant.get("a").await.unwrap(), created);

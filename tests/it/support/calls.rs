@@ -3,8 +3,10 @@
 use customer_accounts::{
     db::Tx,
     proto::{
-        Account, AccountType, CreateAccountTypeRequest, DeactivateAccountTypeRequest, DeleteAccountRequest, GetAccountRequest,
-        ListAccountsRequest, UpdateAccountRequest,
+        Account, AccountType, AddOrganizationMemberRequest, CreateAccountTypeRequest, CreatePersonRequest,
+        DeactivateAccountTypeRequest, DeleteAccountRequest, DeleteOrganizationRequest, DeletePersonRequest, GetAccountRequest,
+        GetPersonRequest, ListAccountsRequest, ListOrganizationMembersRequest, ListPeopleRequest, MoveOrganizationRequest,
+        Organization, Person, PersonKind, RemoveOrganizationMemberRequest, UpdateAccountRequest, UpdatePersonRequest,
     },
     schema::activities,
 };
@@ -85,6 +87,78 @@ impl Tenant {
         self.account_types().deactivate_account_type(request).await.unwrap().into_inner().account_type.unwrap()
     }
 
+    /// Creates a person as they are given.
+    pub async fn try_person(&self, person: Person) -> Result<Person, Status> {
+        let request = CreatePersonRequest { person: Some(person), ..Default::default() };
+        self.people().create_person(request).await.map(|response| response.into_inner().person.unwrap())
+    }
+
+    /// Creates a person of a customer under this id, which is also their name.
+    pub async fn person(&self, id: &str) -> Person {
+        self.try_person(person(id)).await.unwrap()
+    }
+
+    /// Creates one of the tenant's own people under this id, which is also their name.
+    pub async fn staff(&self, id: &str) -> Person {
+        self.try_person(staff(id)).await.unwrap()
+    }
+
+    pub async fn get_person(&self, id: &str) -> Result<Person, Status> {
+        let request = GetPersonRequest { person_id: id.into() };
+        self.people().get_person(request).await.map(|response| response.into_inner().person.unwrap())
+    }
+
+    /// Updates the fields at `paths`; without any, the populated ones.
+    pub async fn update_person(&self, person: Person, paths: &[&str]) -> Result<Person, Status> {
+        let request = UpdatePersonRequest { person: Some(person), update_mask: mask(paths), ..Default::default() };
+        self.people().update_person(request).await.map(|response| response.into_inner().person.unwrap())
+    }
+
+    /// Deletes if the etag is the present one; an empty etag is not checked.
+    pub async fn delete_person(&self, id: &str, etag: &str) -> Result<(), Status> {
+        let request = DeletePersonRequest { person_id: id.into(), etag: etag.into(), ..Default::default() };
+        self.people().delete_person(request).await.map(|_| ())
+    }
+
+    /// The ids of the people that a request lists on its first page.
+    pub async fn list_people(&self, request: ListPeopleRequest) -> Vec<String> {
+        let people = self.people().list_people(request).await.unwrap().into_inner().people;
+        people.into_iter().map(|person| person.person_id).collect()
+    }
+
+    pub async fn move_organization(&self, id: &str, parent_id: &str) -> Result<Organization, Status> {
+        let (organization_id, parent_id) = (id.into(), parent_id.into());
+        let request = MoveOrganizationRequest { organization_id, parent_id, ..Default::default() };
+        self.organizations().move_organization(request).await.map(|response| response.into_inner().organization.unwrap())
+    }
+
+    /// Deletes if the etag is the present one; an empty etag is not checked.
+    pub async fn delete_organization(&self, id: &str, etag: &str) -> Result<(), Status> {
+        let request = DeleteOrganizationRequest { organization_id: id.into(), etag: etag.into(), ..Default::default() };
+        self.organizations().delete_organization(request).await.map(|_| ())
+    }
+
+    pub async fn add_member(&self, organization_id: &str, person_id: &str) -> Result<Person, Status> {
+        let (organization_id, person_id) = (organization_id.into(), person_id.into());
+        let request = AddOrganizationMemberRequest { organization_id, person_id, ..Default::default() };
+        self.organizations().add_organization_member(request).await.map(|response| response.into_inner().person.unwrap())
+    }
+
+    pub async fn remove_member(&self, organization_id: &str, person_id: &str) -> Result<(), Status> {
+        let (organization_id, person_id) = (organization_id.into(), person_id.into());
+        let request = RemoveOrganizationMemberRequest { organization_id, person_id, ..Default::default() };
+        self.organizations().remove_organization_member(request).await.map(|_| ())
+    }
+
+    /// The ids of the members of an organization, or also of those below it: the first page, of at most 1000.
+    pub async fn members(&self, organization_id: &str, include_descendants: bool) -> Result<Vec<String>, Status> {
+        let organization_id = organization_id.into();
+        let request =
+            ListOrganizationMembersRequest { organization_id, include_descendants, page_size: 1000, ..Default::default() };
+        let response = self.organizations().list_organization_members(request).await?.into_inner();
+        Ok(response.people.into_iter().map(|person| person.person_id).collect())
+    }
+
     /// What happened in the tenant so far, in order.
     pub async fn trail(&self) -> Vec<Activity> {
         let caller = self.caller();
@@ -104,6 +178,21 @@ impl Tenant {
 /// The least that an account type needs.
 pub fn account_type(id: &str) -> AccountType {
     AccountType { account_type_id: id.into(), display_name: id.into(), ..Default::default() }
+}
+
+/// The least that a person needs.
+pub fn person(id: &str) -> Person {
+    Person { person_id: id.into(), display_name: id.into(), ..Default::default() }
+}
+
+/// The least that one of the tenant's own people needs.
+pub fn staff(id: &str) -> Person {
+    Person { kind: PersonKind::Staff.into(), ..person(id) }
+}
+
+/// A person with nothing but their id: for updates by mask.
+pub fn only_person(person_id: &str) -> Person {
+    Person { person_id: person_id.into(), ..Default::default() }
 }
 
 /// An account with nothing but its id: for updates by mask.
@@ -150,6 +239,14 @@ pub fn metadata<T: std::fmt::Debug>(answer: Result<T, Status>, key: &str) -> Str
     let (status, details) = super::refused(answer);
     let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
     info.metadata.get(key).unwrap_or_else(|| panic!("no {key}: {status:?}")).clone()
+}
+
+/// The rules that an error says are broken, as type and subject.
+#[track_caller]
+pub fn preconditions<T: std::fmt::Debug>(answer: Result<T, Status>) -> Vec<(String, String)> {
+    let (status, details) = super::refused(answer);
+    let failure = details.precondition_failure().unwrap_or_else(|| panic!("no PreconditionFailure: {status:?}"));
+    failure.violations.iter().map(|violation| (violation.r#type.clone(), violation.subject.clone())).collect()
 }
 
 /// Whether one time is later than another.

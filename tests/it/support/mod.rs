@@ -25,6 +25,7 @@ use customer_accounts::{
     proto::{
         Account, CreateAccountRequest, CreateOrganizationRequest, Organization, account_service_client::AccountServiceClient,
         account_type_service_client::AccountTypeServiceClient, organization_service_client::OrganizationServiceClient,
+        person_service_client::PersonServiceClient,
     },
     server,
 };
@@ -96,13 +97,20 @@ pub fn waiting_for_locks(sql: &tokio_postgres::Client, count: i64) -> impl Futur
     })
 }
 
-/// A die for tests that try many ways: xorshift from a random seed.
+/// A die for tests that try many ways: xorshift.
 pub struct Dice(u64);
 
 impl Dice {
+    /// Other rolls in every run.
     pub fn new() -> Self {
         let (_, random) = uuid::Uuid::now_v7().as_u64_pair();
         Self(random | 1)
+    }
+
+    /// The same rolls for the same seed.
+    pub fn seeded(seed: u64) -> Self {
+        // Spread over all bits, so that small seeds do not begin alike, and never 0.
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
     /// From 0 to `sides` - 1.
@@ -245,6 +253,10 @@ impl Tenant {
 
     pub fn organizations(&self) -> OrganizationServiceClient<Client> {
         OrganizationServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
+    }
+
+    pub fn people(&self) -> PersonServiceClient<Client> {
+        PersonServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
     }
 
     /// The caller as the service's own code sees it, to look behind the API:

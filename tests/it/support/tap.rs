@@ -40,6 +40,8 @@ impl Tap {
         let (config, plans) = (url.parse::<Config>().unwrap(), Arc::clone(&tap.plans));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                // As a driver does: otherwise every flight waits for the acknowledgement of the one before.
+                client.set_nodelay(true).unwrap();
                 tokio::spawn(forward(client, config.clone(), Arc::clone(&plans)));
             }
         });
@@ -67,7 +69,11 @@ impl Tap {
 async fn forward(client: TcpStream, config: Config, plans: Arc<Mutex<Vec<Value>>>) {
     let port = config.get_ports().first().copied().unwrap_or(5432);
     match &config.get_hosts()[0] {
-        Host::Tcp(host) => relay(client, TcpStream::connect((host.as_str(), port)).await.unwrap(), plans).await,
+        Host::Tcp(host) => {
+            let server = TcpStream::connect((host.as_str(), port)).await.unwrap();
+            server.set_nodelay(true).unwrap();
+            relay(client, server, plans).await;
+        }
         Host::Unix(folder) => {
             let socket = folder.join(format!(".s.PGSQL.{port}"));
             relay(client, UnixStream::connect(socket).await.unwrap(), plans).await;

@@ -1,0 +1,303 @@
+//! People in the database: rows and the words they are found by.
+
+use chrono::{DateTime, Utc};
+use diesel::{
+    deserialize::{self, FromSql, FromSqlRow},
+    expression::AsExpression,
+    pg::{Pg, PgValue},
+    prelude::*,
+    result::{DatabaseErrorKind, Error as DieselError},
+    serialize::{self, Output, ToSql},
+    sql_types::Text,
+};
+use diesel_async::RunQueryDsl;
+use serde::Serialize;
+
+use crate::{
+    db::{Event, Tx, WriteTx, snapshot},
+    error::{Error, Kind, Result},
+    organizations::store::Organization,
+    page::{Page, keyset},
+    schema::{accounts, organization_members, people, person_words},
+    search::{self, unnest},
+};
+
+/// Most accounts that a refusal names: an error travels in headers, which more would not fit into.
+const NAMED: i64 = 20;
+
+/// Whose person someone is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, FromSqlRow, AsExpression)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[diesel(sql_type = Text)]
+pub enum Side {
+    /// A customer's.
+    Customer,
+    /// The tenant's own.
+    Staff,
+}
+
+impl Side {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Customer => "CUSTOMER",
+            Self::Staff => "STAFF",
+        }
+    }
+}
+
+impl ToSql<Text, Pg> for Side {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        <str as ToSql<Text, Pg>>::to_sql(self.name(), out)
+    }
+}
+
+impl FromSql<Text, Pg> for Side {
+    fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+        match value.as_bytes() {
+            b"CUSTOMER" => Ok(Self::Customer),
+            b"STAFF" => Ok(Self::Staff),
+            other => Err(format!("unknown kind of person {:?}", String::from_utf8_lossy(other)).into()),
+        }
+    }
+}
+
+/// A person as they are kept.
+#[derive(Debug, Clone, Queryable, Selectable, Serialize)]
+#[diesel(table_name = people, check_for_backend(Pg))]
+pub struct Person {
+    /// Chosen by the caller or generated.
+    pub person_id: String,
+    /// What a caller can change.
+    #[diesel(embed)]
+    #[serde(flatten)]
+    pub fields: Fields,
+    /// Counts the changes; part of the etag.
+    #[serde(skip)]
+    pub revision: i64,
+    /// When they were created.
+    #[serde(skip)]
+    pub create_time: DateTime<Utc>,
+    /// When they were last changed.
+    #[serde(skip)]
+    pub update_time: DateTime<Utc>,
+}
+
+/// The fields of a person that a caller can change.
+#[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize)]
+#[diesel(table_name = people, check_for_backend(Pg), treat_none_as_null = true)]
+pub struct Fields {
+    /// Name for people.
+    pub display_name: String,
+    /// The name without case and accents: the order of lists.
+    #[serde(skip)]
+    pub sort_key: String,
+    /// Email address; empty for none.
+    pub email: String,
+    /// Phone number as people write it; empty for none.
+    pub phone: String,
+    /// Whose person it is.
+    pub kind: Side,
+    /// The caller identity that is this person.
+    pub subject: Option<String>,
+    /// Whether the person takes part.
+    pub active: bool,
+}
+
+/// A valid person who is not there yet.
+#[derive(Debug)]
+pub struct NewPerson {
+    /// Their id.
+    pub person_id: String,
+    /// The rest.
+    pub fields: Fields,
+}
+
+/// Which people a list shows.
+#[derive(Debug)]
+pub struct Filter {
+    /// Search terms; empty for all.
+    pub query: String,
+    /// Only members of this organization.
+    pub organization_id: Option<String>,
+    /// And of those below it.
+    pub include_descendants: bool,
+    /// Only these.
+    pub kind: Option<Side>,
+}
+
+impl NewPerson {
+    /// Inserts them with their words.
+    pub async fn insert(&self, tx: &WriteTx) -> Result<Person> {
+        let person = diesel::insert_into(people::table)
+            .values((people::person_id.eq(&self.person_id), &self.fields))
+            .returning(Person::as_returning())
+            .get_result::<Person>(&mut tx.conn())
+            .await
+            .map_err(|error| translate(error, &self.person_id, &self.fields))?;
+        person.insert_words(tx).await?;
+        person.record(tx, None)?;
+        Ok(person)
+    }
+}
+
+impl Person {
+    /// The person with this id.
+    pub async fn find(tx: &Tx, person_id: &str) -> Result<Self> {
+        people::table
+            .filter(people::person_id.eq(person_id))
+            .select(Self::as_select())
+            .first(&mut tx.conn())
+            .await
+            .optional()?
+            .ok_or_else(|| Error::not_found(Kind::Person, person_id))
+    }
+
+    /// The same, held against others who would change them, or what they may do, until the transaction ends.
+    pub async fn find_for_update(tx: &WriteTx, person_id: &str) -> Result<Self> {
+        people::table
+            .filter(people::person_id.eq(person_id))
+            .select(Self::as_select())
+            .for_update()
+            .first(&mut tx.conn())
+            .await
+            .optional()?
+            .ok_or_else(|| Error::not_found(Kind::Person, person_id))
+    }
+
+    /// Refuses as an account manager who does not exist, is not STAFF or not active; who is stays so until the transaction ends.
+    pub async fn require_manager(tx: &WriteTx, person_id: &str) -> Result<()> {
+        let found = people::table
+            .filter(people::person_id.eq(person_id))
+            .select((people::kind, people::active))
+            .for_share()
+            .first::<(Side, bool)>(&mut tx.conn())
+            .await
+            .optional()?;
+        let person_id = person_id.to_owned();
+        match found {
+            None => Err(Error::not_found(Kind::Person, &person_id)),
+            Some((Side::Customer, _)) => Err(Error::PersonNotStaff { person_id }),
+            Some((Side::Staff, false)) => Err(Error::PersonInactive { person_id }),
+            Some((Side::Staff, true)) => Ok(()),
+        }
+    }
+
+    /// One page of people, and the token of the next.
+    pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<(Vec<Self>, String)> {
+        let mut query = people::table.select(Self::as_select()).into_boxed();
+        for (from, to) in search::ranges(&filter.query) {
+            let found = person_words::table
+                .filter(person_words::word.ge(from).and(person_words::word.lt(to)))
+                .select(person_words::person_id);
+            query = query.filter(people::person_id.eq_any(found));
+        }
+        if let Some(kind) = filter.kind {
+            query = query.filter(people::kind.eq(kind));
+        }
+        match &filter.organization_id {
+            Some(id) if filter.include_descendants => {
+                // Asked first: with the ids in hand PostgreSQL knows which organizations have many members.
+                let below = Organization::below(tx, id).await?;
+                let members = organization_members::table
+                    .filter(organization_members::organization_id.eq_any(below))
+                    .select(organization_members::person_id);
+                query = query.filter(people::person_id.eq_any(members));
+            }
+            Some(id) => {
+                let members = organization_members::table
+                    .filter(organization_members::organization_id.eq(id))
+                    .select(organization_members::person_id);
+                query = query.filter(people::person_id.eq_any(members));
+            }
+            None => {}
+        }
+        let mut rows = keyset!(query, page, people(sort_key, person_id)).load::<Self>(&mut tx.conn()).await?;
+        let next = page.cut(&mut rows, |row| (&row.fields.sort_key, row.create_time, &row.person_id));
+        Ok((rows, next))
+    }
+
+    /// Gives the person, whom the transaction holds, new fields. Nothing happens if they are the present ones.
+    pub async fn update(self, tx: &WriteTx, fields: &Fields) -> Result<Self> {
+        if self.fields == *fields {
+            return Ok(self);
+        }
+        if !fields.active || fields.kind != Side::Staff {
+            self.refuse_a_manager(tx).await?;
+        }
+        let updated = diesel::update(people::table)
+            .filter(people::person_id.eq(&self.person_id))
+            .set((fields, people::revision.eq(people::revision + 1), people::update_time.eq(diesel::dsl::now)))
+            .returning(Self::as_returning())
+            .get_result::<Self>(&mut tx.conn())
+            .await
+            .map_err(|error| translate(error, &self.person_id, fields))?;
+        if updated.words() != self.words() {
+            diesel::delete(person_words::table.filter(person_words::person_id.eq(&self.person_id)))
+                .execute(&mut tx.conn())
+                .await?;
+            updated.insert_words(tx).await?;
+        }
+        updated.record(tx, Some(&self))?;
+        Ok(updated)
+    }
+
+    /// Deletes the person, whom the transaction holds, with their memberships.
+    pub async fn delete(self, tx: &WriteTx) -> Result<()> {
+        self.refuse_a_manager(tx).await?;
+        diesel::delete(people::table.filter(people::person_id.eq(&self.person_id))).execute(&mut tx.conn()).await?;
+        tx.record(Event {
+            resource: Kind::Person.noun(),
+            id: &self.person_id,
+            account_id: None,
+            before: snapshot(&self)?,
+            after: None,
+        });
+        Ok(())
+    }
+
+    /// Refuses what would take the manager away from an account. Whoever makes the person, whom the transaction holds, a
+    /// manager meanwhile waits.
+    async fn refuse_a_manager(&self, tx: &WriteTx) -> Result<()> {
+        let managed = || accounts::table.filter(accounts::account_manager_id.eq(&self.person_id));
+        let count: i64 = managed().count().get_result(&mut tx.conn()).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        let first = managed().order(accounts::sort_key).limit(NAMED).select(accounts::account_id).load(&mut tx.conn()).await?;
+        Err(Error::PersonInUse { person_id: self.person_id.clone(), accounts: count, first })
+    }
+
+    fn words(&self) -> Vec<String> {
+        search::words([self.person_id.as_str(), &self.fields.display_name, &self.fields.email])
+    }
+
+    async fn insert_words(&self, tx: &WriteTx) -> Result<()> {
+        diesel::insert_into(person_words::table)
+            .values(diesel::select((self.person_id.as_str().into_sql::<Text>(), unnest(self.words()))))
+            .into_columns((person_words::person_id, person_words::word))
+            .execute(&mut tx.conn())
+            .await?;
+        Ok(())
+    }
+
+    fn record(&self, tx: &WriteTx, before: Option<&Self>) -> Result<()> {
+        tx.record(Event {
+            resource: Kind::Person.noun(),
+            id: &self.person_id,
+            account_id: None,
+            before: before.map(snapshot).transpose()?.flatten(),
+            after: snapshot(self)?,
+        });
+        Ok(())
+    }
+}
+
+fn translate(error: DieselError, id: &str, fields: &Fields) -> Error {
+    let DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, info) = &error else { return error.into() };
+    let (field, value) = match info.constraint_name() {
+        Some("people_pkey") => ("person_id", id),
+        Some("people_subject_key") => ("subject", fields.subject.as_deref().unwrap_or_default()),
+        _ => return error.into(),
+    };
+    Error::AlreadyExists { kind: Kind::Person, field, value: value.to_owned() }
+}
