@@ -79,9 +79,9 @@ ALTER TABLE accounts ADD COLUMN cc_billing_contact_id text COLLATE "C";
 ALTER TABLE accounts ADD CONSTRAINT accounts_primary_contact_fkey FOREIGN KEY (tenant_id, primary_contact_id) REFERENCES people;
 ALTER TABLE accounts ADD CONSTRAINT accounts_billing_contact_fkey FOREIGN KEY (tenant_id, billing_contact_id) REFERENCES people;
 ALTER TABLE accounts ADD CONSTRAINT accounts_cc_billing_contact_fkey FOREIGN KEY (tenant_id, cc_billing_contact_id) REFERENCES people;
-CREATE INDEX accounts_primary_contact_idx ON accounts (tenant_id, primary_contact_id) WHERE primary_contact_id IS NOT NULL;
-CREATE INDEX accounts_billing_contact_idx ON accounts (tenant_id, billing_contact_id) WHERE billing_contact_id IS NOT NULL;
-CREATE INDEX accounts_cc_billing_contact_idx ON accounts (tenant_id, cc_billing_contact_id) WHERE cc_billing_contact_id IS NOT NULL;
+CREATE INDEX accounts_primary_contact_idx ON accounts (tenant_id, primary_contact_id);
+CREATE INDEX accounts_billing_contact_idx ON accounts (tenant_id, billing_contact_id);
+CREATE INDEX accounts_cc_billing_contact_idx ON accounts (tenant_id, cc_billing_contact_id);
 COMMENT ON COLUMN accounts.primary_contact_id IS 'The user who is the primary contact, instead of one named inline; null for none.';
 COMMENT ON COLUMN accounts.billing_contact_id IS 'The user who gets the invoices; null for none.';
 COMMENT ON COLUMN accounts.cc_billing_contact_id IS 'The user who gets copies of the invoices; null for none.';
@@ -89,5 +89,5 @@ COMMENT ON COLUMN accounts.cc_billing_contact_id IS 'The user who gets copies of
 ALTER TABLE people ADD COLUMN purchasing_account_id text COLLATE "C";
 ALTER TABLE people ADD CONSTRAINT people_purchasing_account_fkey FOREIGN KEY (tenant_id, purchasing_account_id)
     REFERENCES accounts ON DELETE SET NULL (purchasing_account_id);
-CREATE INDEX people_purchasing_account_idx ON people (tenant_id, purchasing_account_id) WHERE purchasing_account_id IS NOT NULL;
+CREATE INDEX people_purchasing_account_idx ON people (tenant_id, purchasing_account_id);
 COMMENT ON COLUMN people.purchasing_account_id IS 'The account the person buys on; null for none. No part of the version.';

@@ -296,7 +296,8 @@ impl Record {
 
     /// Sets what is set for a person, whose account the transaction holds. Nothing happens if it is set already.
     pub async fn put(tx: &WriteTx, account_id: &str, person_id: &str, current: Option<Self>, fields: &Fields) -> Result<()> {
-        if current.as_ref().is_some_and(|current| current.fields == *fields) {
+        // Nothing set is what someone without a record has.
+        if current.as_ref().map_or_else(Fields::default, |current| current.fields.clone()) == *fields {
             return Ok(());
         }
         let now = if let Some(current) = &current {

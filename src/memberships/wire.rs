@@ -275,7 +275,7 @@ impl From<User> for proto::AccountUser {
 impl From<Link> for proto::LinkedOrganization {
     fn from(link: Link) -> Self {
         // Nobody has set anything on the account's own organization as long as its link is as it was made.
-        let set = !link.own || link.include_descendants;
+        let set = !link.own || link.include_descendants || link.update_time != link.create_time;
         Self {
             account_id: link.account_id,
             organization_id: link.organization_id,

@@ -19,6 +19,7 @@ mod isolation;
 mod lifecycle;
 mod limits;
 mod lists;
+mod memberships;
 mod organizations;
 mod people;
 mod plans;
