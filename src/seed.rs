@@ -5,10 +5,9 @@ use tonic::{Code, Request, Status, transport::Channel};
 use crate::proto::{
     Account, AccountType, AddOrganizationMemberRequest, Address, Contact, CreateAccountRequest, CreateAccountTypeRequest,
     CreateOrganizationRequest, CreatePersonRequest, LinkOrganizationRequest, Organization, Person, PersonKind,
-    SetPurchasingAccountRequest, UpdateAccountRequest,
-    account_service_client::AccountServiceClient, account_type_service_client::AccountTypeServiceClient,
-    membership_service_client::MembershipServiceClient, organization_service_client::OrganizationServiceClient,
-    person_service_client::PersonServiceClient,
+    SetPurchasingAccountRequest, UpdateAccountRequest, account_service_client::AccountServiceClient,
+    account_type_service_client::AccountTypeServiceClient, membership_service_client::MembershipServiceClient,
+    organization_service_client::OrganizationServiceClient, person_service_client::PersonServiceClient,
 };
 
 const TENANT: &str = "demo";
@@ -148,11 +147,8 @@ pub async fn seed(channel: Channel) -> Result<Seeded, Status> {
     memberships.link_organization(as_seed(link)).await?;
     for (account, contact, buyer) in BILLING {
         let account = Account { account_id: account.into(), billing_contact_id: contact.into(), ..Default::default() };
-        let purchasing = SetPurchasingAccountRequest {
-            person_id: buyer.into(),
-            account_id: account.account_id.clone(),
-            ..Default::default()
-        };
+        let purchasing =
+            SetPurchasingAccountRequest { person_id: buyer.into(), account_id: account.account_id.clone(), ..Default::default() };
         let request = UpdateAccountRequest { account: Some(account), ..Default::default() };
         accounts.update_account(as_seed(request)).await?;
         memberships.set_purchasing_account(as_seed(purchasing)).await?;

@@ -16,6 +16,7 @@ use crate::{
     caller::RequestExt as _,
     db::{Db, Meta},
     error::Error,
+    organizations::store::Organization,
     proto::{
         AddAccountUserRequest, AddAccountUserResponse, BatchCheckMembershipsRequest, BatchCheckMembershipsResponse,
         CheckMembershipRequest, CheckMembershipResponse, LinkOrganizationRequest, LinkOrganizationResponse,
@@ -62,6 +63,8 @@ impl MembershipService for Service {
             .write(&caller, &meta, async |tx| {
                 let (account_id, person_id) = (&update.account_id, &update.person_id);
                 Account::find_for_update(tx, account_id).await?;
+                // A move of an organization could otherwise leave behind what is set here for a user through it.
+                Organization::hold_the_forest(tx).await?;
                 let guard = slots::guard(tx, Scope::Person(person_id)).await?;
                 let find = async || User::find(tx, account_id, person_id).await?.ok_or_else(|| not_a_user(account_id, person_id));
                 let user = find().await?;
@@ -87,6 +90,8 @@ impl MembershipService for Service {
             .write(&caller, &meta, async |tx| {
                 let (account_id, person_id) = (&pair.account_id, &pair.other_id);
                 Account::find_for_update(tx, account_id).await?;
+                // A move of an organization could otherwise leave behind what is set here for a user through it.
+                Organization::hold_the_forest(tx).await?;
                 let guard = slots::guard(tx, Scope::Person(person_id)).await?;
                 let user = User::find(tx, account_id, person_id).await?;
                 let user = user.ok_or_else(|| not_a_user(account_id, person_id))?;

@@ -7,7 +7,7 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::store::{covered, today};
+use super::store::{Record, covered, today};
 use crate::{
     db::WriteTx,
     error::{Error, Kind, Result},
@@ -64,6 +64,8 @@ pub enum Scope<'a> {
 pub struct Guard<'a> {
     scope: Scope<'a>,
     holders: Vec<Holder>,
+    /// Those locked: the holders, and whoever has something set that may have to go.
+    person_ids: Vec<String>,
 }
 
 type Slots = (String, Option<String>, Option<String>, Option<String>);
@@ -124,16 +126,23 @@ async fn lock(tx: &WriteTx, person_ids: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Finds and locks those whose place the change may cost them. For an organization the transaction has taken the forest, so
-/// that nobody fills a slot by way of it meanwhile; for an account it holds the account.
+/// Finds and locks those whose place the change may cost them, and those whose roles and billing flag it may: two changes that
+/// each take one of two memberships would otherwise each see the other. For an organization the transaction has taken the
+/// forest, so that nobody fills a slot or sets anything by way of it meanwhile; for an account it holds the account.
 pub async fn guard<'a>(tx: &WriteTx, scope: Scope<'a>) -> Result<Guard<'a>> {
-    let holders = match scope {
+    let (holders, mut person_ids) = match scope {
         Scope::Person(person_id) => {
             let person_ids = [person_id.to_owned()];
             lock(tx, &person_ids).await?;
-            return Ok(Guard { scope, holders: held_by(tx, &person_ids).await? });
+            return Ok(Guard { scope, holders: held_by(tx, &person_ids).await?, person_ids: person_ids.into() });
         }
-        Scope::Account(account_id) => held_on(tx, account_id).await?,
+        Scope::Account(account_id) => {
+            let set = account_users::table
+                .filter(account_users::account_id.eq(account_id))
+                .filter(diesel::dsl::not(account_users::individual))
+                .select(account_users::person_id);
+            (held_on(tx, account_id).await?, set.load::<String>(&mut tx.conn()).await?)
+        }
         Scope::Organization(organization_id) => {
             let members: Vec<String> = organization_members::table
                 .inner_join(
@@ -145,12 +154,16 @@ pub async fn guard<'a>(tx: &WriteTx, scope: Scope<'a>) -> Result<Guard<'a>> {
                 .distinct()
                 .load(&mut tx.conn())
                 .await?;
-            held_by(tx, &members).await?
+            let set = account_users::table
+                .filter(account_users::person_id.eq_any(&members))
+                .select(account_users::person_id)
+                .distinct();
+            (held_by(tx, &members).await?, set.load::<String>(&mut tx.conn()).await?)
         }
     };
-    let person_ids: Vec<_> = holders.iter().map(|holder| holder.person_id.clone()).collect();
+    person_ids.extend(holders.iter().map(|holder| holder.person_id.clone()));
     lock(tx, &person_ids).await?;
-    Ok(Guard { scope, holders })
+    Ok(Guard { scope, holders, person_ids })
 }
 
 impl Guard<'_> {
@@ -175,12 +188,18 @@ impl Guard<'_> {
                 ),
             )),
         );
-        match self.scope {
-            Scope::Person(person_id) => gone.filter(account_users::person_id.eq(person_id)).execute(&mut tx.conn()).await?,
-            Scope::Account(account_id) => gone.filter(account_users::account_id.eq(account_id)).execute(&mut tx.conn()).await?,
-            // Also those just taken out of it: whoever is left without a source anywhere.
-            Scope::Organization(_) => gone.execute(&mut tx.conn()).await?,
+        let all = Record::as_returning;
+        let gone: Vec<Record> = match self.scope {
+            Scope::Person(id) => gone.filter(account_users::person_id.eq(id)).returning(all()).load(&mut tx.conn()).await?,
+            Scope::Account(id) => gone.filter(account_users::account_id.eq(id)).returning(all()).load(&mut tx.conn()).await?,
+            Scope::Organization(_) => {
+                let theirs = gone.filter(account_users::person_id.eq_any(&self.person_ids));
+                theirs.returning(all()).load(&mut tx.conn()).await?
+            }
         };
+        for record in gone {
+            record.record_end(tx)?;
+        }
         Ok(())
     }
 }

@@ -317,6 +317,11 @@ impl Record {
         record(tx, account_id, person_id, current.as_ref(), Some(&now))
     }
 
+    /// Notes that what was set is gone with the last membership.
+    pub fn record_end(&self, tx: &WriteTx) -> Result<()> {
+        record(tx, &self.account_id, &self.person_id, Some(self), None)
+    }
+
     /// Ends an individual membership, whose account the transaction holds. What is set stays for someone who is also there
     /// through an organization.
     pub async fn remove(tx: &WriteTx, user: &User) -> Result<()> {

@@ -19,6 +19,8 @@ mod isolation;
 mod lifecycle;
 mod limits;
 mod lists;
+mod membership_model;
+mod membership_races;
 mod memberships;
 mod organizations;
 mod people;

@@ -251,16 +251,16 @@ impl Tenant {
         AccountTypeServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
     }
 
+    pub fn memberships(&self) -> MembershipServiceClient<Client> {
+        MembershipServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
+    }
+
     pub fn organizations(&self) -> OrganizationServiceClient<Client> {
         OrganizationServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
     }
 
     pub fn people(&self) -> PersonServiceClient<Client> {
         PersonServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
-    }
-
-    pub fn memberships(&self) -> MembershipServiceClient<Client> {
-        MembershipServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
     }
 
     /// The caller as the service's own code sees it, to look behind the API:
