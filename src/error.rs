@@ -8,7 +8,10 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::proto::{ErrorReason, PACKAGE};
+use crate::{
+    memberships::slots::Holder,
+    proto::{ErrorReason, PACKAGE},
+};
 
 /// What the calls and everything below them return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -22,6 +25,8 @@ const RETRY_RACE_AFTER: Duration = Duration::from_millis(100);
 /// many clients take no more than 8 KiB of them: to those a longer one is a broken connection.
 const MAX_VIOLATIONS: usize = 2560;
 const MAX_SUMMARY: usize = 768;
+/// Most resources that an error names.
+const NAMED: usize = 20;
 /// Most characters of an unknown call's name in an error.
 const MAX_PATH: usize = 150;
 
@@ -160,7 +165,10 @@ pub enum Error {
         parent_id: String,
     },
     /// The organization has others directly below it, or accounts.
-    #[error("organization {organization_id:?} has {children} organizations directly below it and {accounts} accounts")]
+    #[error(
+        "organization {organization_id:?} has {children} organizations directly below it, {accounts} accounts, and links to \
+         {links} accounts of others"
+    )]
     OrganizationNotEmpty {
         /// The organization to be deleted.
         organization_id: String,
@@ -168,6 +176,8 @@ pub enum Error {
         children: i64,
         /// Accounts that belong to it.
         accounts: i64,
+        /// Accounts of other organizations that it is linked to.
+        links: i64,
     },
     /// The person is not a member of the organization itself.
     #[error("person {person_id:?} is not a member of organization {organization_id:?}")]
@@ -184,6 +194,78 @@ pub enum Error {
         account_id: String,
         /// The person.
         person_id: String,
+    },
+    /// The person is in no way a user of the account.
+    #[error("person {person_id:?} is not a user of account {account_id:?}")]
+    AccountUserNotFound {
+        /// The account.
+        account_id: String,
+        /// The person.
+        person_id: String,
+    },
+    /// The person was already added by name.
+    #[error("person {person_id:?} is an individual user of account {account_id:?} already")]
+    AccountUserAlreadyExists {
+        /// The account.
+        account_id: String,
+        /// The person.
+        person_id: String,
+    },
+    /// The person is a user through organizations only.
+    #[error(
+        "person {person_id:?} is a user of account {account_id:?} through {}, and users added through an organization cannot be \
+         removed here: take them out of it, or unlink it",
+        organizations(.organization_ids)
+    )]
+    UserThroughOrganization {
+        /// The account.
+        account_id: String,
+        /// The person.
+        person_id: String,
+        /// The organizations.
+        organization_ids: Vec<String>,
+    },
+    /// The organization is not linked to the account.
+    #[error("organization {organization_id:?} is not linked to account {account_id:?}")]
+    OrganizationNotLinked {
+        /// The account.
+        account_id: String,
+        /// The organization.
+        organization_id: String,
+    },
+    /// The account belongs to the organization.
+    #[error("account {account_id:?} belongs to organization {organization_id:?}, which is therefore always linked to it")]
+    OwnOrganizationLinked {
+        /// The account.
+        account_id: String,
+        /// The organization.
+        organization_id: String,
+    },
+    /// The person is a user of the account only for a time.
+    #[error("person {person_id:?} is a user of account {account_id:?} only until a date, and a contact must be one without end")]
+    ContactMembershipEnds {
+        /// The account.
+        account_id: String,
+        /// The person.
+        person_id: String,
+    },
+    /// The change would cost contacts their place.
+    #[error("{} would be held by someone who may not hold it", held(.slots))]
+    ContactSlotHeld {
+        /// The slots.
+        slots: Vec<Holder>,
+    },
+    /// The person is not a customer's.
+    #[error("person {person_id:?} is not of the kind CUSTOMER, as a contact must be")]
+    PersonNotCustomer {
+        /// The person.
+        person_id: String,
+    },
+    /// The account is not active.
+    #[error("account {account_id:?} is not ACTIVE, as a purchasing account must be")]
+    AccountNotActive {
+        /// The account.
+        account_id: String,
     },
     /// The person is inactive.
     #[error("person {person_id:?} is inactive")]
@@ -250,6 +332,20 @@ fn article(kind: Kind) -> &'static str {
     if noun(kind).starts_with(['a', 'o']) { "an" } else { "a" }
 }
 
+fn organizations(ids: &[String]) -> String {
+    let listed: Vec<_> = ids.iter().take(NAMED).map(|id| format!("{id:?}")).collect();
+    let more = ids.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{} {}{more}", if ids.len() == 1 { "organization" } else { "organizations" }, listed.join(", "))
+}
+
+fn held(holders: &[Holder]) -> String {
+    match holders {
+        [Holder { account_id, slot, .. }] => format!("the {} of account {account_id:?}", slot.name().replace('_', " ")),
+        _ => format!("{} contact slots", holders.len()),
+    }
+}
+
 fn summary(violations: &[Violation]) -> String {
     let (listed, left_out) = fitting(violations, MAX_SUMMARY);
     let mut lines: Vec<_> = listed.iter().map(|violation| format!("{}: {}", violation.field, violation.rule)).collect();
@@ -286,6 +382,7 @@ impl Error {
     }
 
     /// Code, reason, metadata and details: the one place that says how each error is answered.
+    #[expect(clippy::too_many_lines, reason = "a line or a few for each error, in the one place to look it up")]
     fn answer(&self) -> Answer {
         use ErrorReason as Reason;
         let answer = |code, reason| Answer::new(code, reason, self.to_string());
@@ -334,8 +431,8 @@ impl Error {
                 .broken("organization", organization_id)
                 .with("organization_id", organization_id)
                 .with("parent_id", parent_id),
-            Self::OrganizationNotEmpty { organization_id, children, accounts } => {
-                let counts = [("children", children), ("accounts", accounts)];
+            Self::OrganizationNotEmpty { organization_id, children, accounts, links } => {
+                let counts = [("children", children), ("accounts", accounts), ("links", links)];
                 let answer =
                     answer(Code::FailedPrecondition, Reason::OrganizationNotEmpty).with("organization_id", organization_id);
                 counts.into_iter().fold(answer, |answer, (what, count)| {
@@ -348,6 +445,54 @@ impl Error {
                 .broken("account", account_id)
                 .with("account_id", account_id)
                 .with("person_id", person_id),
+            Self::AccountUserNotFound { account_id, person_id } => answer(Code::NotFound, Reason::AccountUserNotFound)
+                .resource(Kind::Person, person_id)
+                .with("account_id", account_id)
+                .with("person_id", person_id),
+            Self::AccountUserAlreadyExists { account_id, person_id } => {
+                answer(Code::AlreadyExists, Reason::AccountUserAlreadyExists)
+                    .resource(Kind::Person, person_id)
+                    .with("account_id", account_id)
+                    .with("person_id", person_id)
+            }
+            Self::OrganizationNotLinked { account_id, organization_id } => answer(Code::NotFound, Reason::OrganizationNotLinked)
+                .resource(Kind::Organization, organization_id)
+                .with("account_id", account_id)
+                .with("organization_id", organization_id),
+            Self::OwnOrganizationLinked { account_id, organization_id } => {
+                answer(Code::FailedPrecondition, Reason::OwnOrganizationLinked)
+                    .broken("organization", organization_id)
+                    .with("account_id", account_id)
+                    .with("organization_id", organization_id)
+            }
+            Self::UserThroughOrganization { account_id, person_id, organization_ids } => {
+                let answer = answer(Code::FailedPrecondition, Reason::UserThroughOrganization)
+                    .with("account_id", account_id)
+                    .with("person_id", person_id)
+                    .with("organizations", &organization_ids.len());
+                organization_ids.iter().take(NAMED).fold(answer, |answer, id| {
+                    answer.precondition(&format!("organization/{id}"), "take the person out of it, or unlink it")
+                })
+            }
+            Self::ContactMembershipEnds { account_id, person_id } => {
+                answer(Code::FailedPrecondition, Reason::ContactMembershipEnds)
+                    .broken("account", account_id)
+                    .with("account_id", account_id)
+                    .with("person_id", person_id)
+            }
+            Self::ContactSlotHeld { slots } => {
+                let answer = answer(Code::FailedPrecondition, Reason::ContactSlotHeld).with("slots", &slots.len());
+                slots.iter().take(NAMED).fold(answer, |answer, Holder { account_id, slot, person_id }| {
+                    let subject = format!("account/{account_id}/{}", slot.name());
+                    answer.precondition(&subject, &format!("held by person {person_id:?}: put someone else there, or nobody"))
+                })
+            }
+            Self::PersonNotCustomer { person_id } => answer(Code::FailedPrecondition, Reason::PersonNotCustomer)
+                .broken("person", person_id)
+                .with("person_id", person_id),
+            Self::AccountNotActive { account_id } => answer(Code::FailedPrecondition, Reason::AccountNotActive)
+                .broken("account", account_id)
+                .with("account_id", account_id),
             Self::PersonInactive { person_id } => {
                 answer(Code::FailedPrecondition, Reason::PersonInactive).broken("person", person_id).with("person_id", person_id)
             }

@@ -22,6 +22,7 @@ pub mod db;
 
 pub mod account_types;
 pub mod accounts;
+pub mod memberships;
 pub mod organizations;
 pub mod people;
 

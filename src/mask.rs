@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Fields that the service sets itself; naming one in a mask does nothing.
-const OUTPUT_ONLY: [&str; 3] = ["etag", "create_time", "update_time"];
+const OUTPUT_ONLY: [&str; 4] = ["etag", "create_time", "update_time", "purchasing_account_id"];
 
 /// The fields that an update changes, each as the path from the resource down.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ fn resolve(descriptor: &MessageDescriptor, path: &str) -> Option<Vec<FieldDescri
             if let Kind::Message(below) = field.kind()
                 && !field.is_list()
                 && !field.is_map()
-                && below.package_name() != "google.protobuf"
+                && !below.package_name().starts_with("google.")
             {
                 message = Some(below);
             }

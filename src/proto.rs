@@ -12,9 +12,25 @@ use std::sync::LazyLock;
 
 use prost_reflect::DescriptorPool;
 
-tonic::include_proto!("accounts.v1");
+/// Packages nested as the generated code refers to them.
+pub mod accounts {
+    /// `accounts.v1`
+    pub mod v1 {
+        tonic::include_proto!("accounts.v1");
 
-include!(concat!(env!("OUT_DIR"), "/shapes.rs"));
+        include!(concat!(env!("OUT_DIR"), "/shapes.rs"));
+    }
+}
+
+/// Google's common types.
+pub mod google {
+    /// `google.type`
+    pub mod r#type {
+        tonic::include_proto!("google.r#type");
+    }
+}
+
+pub use self::accounts::v1::*;
 
 /// The encoded descriptor set: the services, their imports and the custom method options.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

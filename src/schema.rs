@@ -1,6 +1,18 @@
 // Generated from the migrations: `UPDATE_SCHEMA=1 cargo test schema` writes it anew, the same test fails when it differs.
 
 diesel::table! {
+    account_organizations (tenant_id, account_id, organization_id) {
+        tenant_id -> Text,
+        account_id -> Text,
+        organization_id -> Text,
+        own -> Bool,
+        include_descendants -> Bool,
+        create_time -> Timestamptz,
+        update_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
     account_types (tenant_id, account_type_id) {
         tenant_id -> Text,
         account_type_id -> Text,
@@ -9,6 +21,22 @@ diesel::table! {
         description -> Text,
         is_default -> Bool,
         active -> Bool,
+        revision -> Int8,
+        create_time -> Timestamptz,
+        update_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    account_users (tenant_id, account_id, person_id) {
+        tenant_id -> Text,
+        account_id -> Text,
+        person_id -> Text,
+        individual -> Bool,
+        roles -> Array<Text>,
+        billing -> Bool,
+        start_date -> Nullable<Date>,
+        end_date -> Nullable<Date>,
         revision -> Int8,
         create_time -> Timestamptz,
         update_time -> Timestamptz,
@@ -48,6 +76,9 @@ diesel::table! {
         create_time -> Timestamptz,
         update_time -> Timestamptz,
         account_manager_id -> Nullable<Text>,
+        primary_contact_id -> Nullable<Text>,
+        billing_contact_id -> Nullable<Text>,
+        cc_billing_contact_id -> Nullable<Text>,
     }
 }
 
@@ -122,6 +153,7 @@ diesel::table! {
         revision -> Int8,
         create_time -> Timestamptz,
         update_time -> Timestamptz,
+        purchasing_account_id -> Nullable<Text>,
     }
 }
 
@@ -151,7 +183,9 @@ diesel::table! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(
+    account_organizations,
     account_types,
+    account_users,
     account_words,
     accounts,
     activities,

@@ -4,8 +4,9 @@ use tonic::{Code, Request, Status, transport::Channel};
 
 use crate::proto::{
     Account, AccountType, AddOrganizationMemberRequest, Address, Contact, CreateAccountRequest, CreateAccountTypeRequest,
-    CreateOrganizationRequest, CreatePersonRequest, Organization, Person, PersonKind, UpdateAccountRequest,
-    account_service_client::AccountServiceClient, account_type_service_client::AccountTypeServiceClient,
+    CreateOrganizationRequest, CreatePersonRequest, LinkOrganizationRequest, Organization, Person, PersonKind,
+    SetPurchasingAccountRequest, UpdateAccountRequest, account_service_client::AccountServiceClient,
+    account_type_service_client::AccountTypeServiceClient, membership_service_client::MembershipServiceClient,
     organization_service_client::OrganizationServiceClient, person_service_client::PersonServiceClient,
 };
 
@@ -41,6 +42,13 @@ const PEOPLE: [(&str, &str, &str); 5] = [
     ("acme-meier", "Chris Meier", "acme-emea"),
     ("acme-silva", "Alex Silva", "acme-amer"),
     ("globex-scorpio", "Hank Scorpio", "globex"),
+];
+
+/// Account, its billing contact, who buys on it.
+const BILLING: [(&str, &str, &str); 3] = [
+    ("acct-acme", "acme-stone", "acme-stone"),
+    ("acct-acme-emea", "acme-meier", "acme-meier"),
+    ("acct-globex", "globex-scorpio", "globex-scorpio"),
 ];
 
 /// Id, name, organization, type, city, country.
@@ -105,7 +113,7 @@ pub async fn seed(channel: Channel) -> Result<Seeded, Status> {
             organizations.add_organization_member(as_seed(member)).await?;
         }
     }
-    let mut accounts = AccountServiceClient::new(channel);
+    let mut accounts = AccountServiceClient::new(channel.clone());
     for (id, name, organization, account_type, city, country) in ACCOUNTS {
         let account = Account {
             account_id: id.into(),
@@ -127,6 +135,23 @@ pub async fn seed(channel: Channel) -> Result<Seeded, Status> {
         if made && account_type == "trial" {
             accounts.update_account(as_seed(converted(id))).await?;
         }
+    }
+    // Again changes nothing.
+    let mut memberships = MembershipServiceClient::new(channel);
+    let link = LinkOrganizationRequest {
+        account_id: "acct-acme".into(),
+        organization_id: "acme".into(),
+        include_descendants: true,
+        ..Default::default()
+    };
+    memberships.link_organization(as_seed(link)).await?;
+    for (account, contact, buyer) in BILLING {
+        let account = Account { account_id: account.into(), billing_contact_id: contact.into(), ..Default::default() };
+        let purchasing =
+            SetPurchasingAccountRequest { person_id: buyer.into(), account_id: account.account_id.clone(), ..Default::default() };
+        let request = UpdateAccountRequest { account: Some(account), ..Default::default() };
+        accounts.update_account(as_seed(request)).await?;
+        memberships.set_purchasing_account(as_seed(purchasing)).await?;
     }
     Ok(seeded)
 }

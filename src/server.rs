@@ -20,11 +20,12 @@ use crate::{
     config::Config,
     db::Db,
     guard::{GuardLayer, Limits},
-    organizations, people,
+    memberships, organizations, people,
     policy::{Policies, PolicyError},
     proto::{
         DESCRIPTORS, account_service_server::AccountServiceServer, account_type_service_server::AccountTypeServiceServer,
-        organization_service_server::OrganizationServiceServer, person_service_server::PersonServiceServer,
+        membership_service_server::MembershipServiceServer, organization_service_server::OrganizationServiceServer,
+        person_service_server::PersonServiceServer,
     },
     telemetry::RpcLayer,
 };
@@ -96,6 +97,7 @@ pub async fn serve(
     add!(AccountServiceServer, accounts::Service { db: db.clone() });
     add!(AccountTypeServiceServer, account_types::Service { db: db.clone() });
     add!(OrganizationServiceServer, organizations::Service { db: db.clone() });
+    add!(MembershipServiceServer, memberships::Service { db: db.clone() });
     add!(PersonServiceServer, people::Service { db: db.clone() });
     if config.reflection {
         routes = routes.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);

@@ -39,7 +39,10 @@ impl AccountService for Service {
         let new = NewAccount::parse(request.into_inner())?;
         let response = self
             .db
-            .write(&caller, &meta, async |tx| Ok(CreateAccountResponse { account: Some(new.insert(tx).await?.into()) }))
+            .write(&caller, &meta, async |tx| {
+                let account = new.insert(tx).await?;
+                Ok(CreateAccountResponse { account: Some(Account::show(tx, account).await?.into()) })
+            })
             .await?;
         Ok(Response::new(response))
     }
@@ -47,7 +50,7 @@ impl AccountService for Service {
     async fn get_account(&self, mut request: Request<GetAccountRequest>) -> Result<Response<GetAccountResponse>, Status> {
         let caller = request.caller()?;
         let id = wire::id(request.into_inner())?;
-        let account = self.db.read(&caller, async |tx| Account::find(tx, &id).await).await?;
+        let account = self.db.read(&caller, async |tx| Account::show(tx, Account::find(tx, &id).await?).await).await?;
         Ok(Response::new(GetAccountResponse { account: Some(account.into()) }))
     }
 
@@ -57,14 +60,20 @@ impl AccountService for Service {
     ) -> Result<Response<BatchGetAccountsResponse>, Status> {
         let caller = request.caller()?;
         let ids = wire::ids(request.into_inner())?;
-        let accounts = self.db.read(&caller, async |tx| Account::find_all(tx, &ids).await).await?;
+        let accounts = self.db.read(&caller, async |tx| Account::shown(tx, Account::find_all(tx, &ids).await?).await).await?;
         Ok(Response::new(BatchGetAccountsResponse { accounts: accounts.into_iter().map(Into::into).collect() }))
     }
 
     async fn list_accounts(&self, mut request: Request<ListAccountsRequest>) -> Result<Response<ListAccountsResponse>, Status> {
         let caller = request.caller()?;
         let (filter, page) = Filter::parse(&caller, request.into_inner())?;
-        let (rows, next_page_token) = self.db.list(&caller, async |tx| Account::list(tx, &filter, &page).await).await?;
+        let (rows, next_page_token) = self
+            .db
+            .list(&caller, async |tx| {
+                let (rows, next) = Account::list(tx, &filter, &page).await?;
+                Ok((Account::shown(tx, rows).await?, next))
+            })
+            .await?;
         Ok(Response::new(ListAccountsResponse { accounts: rows.into_iter().map(Into::into).collect(), next_page_token }))
     }
 
@@ -79,9 +88,9 @@ impl AccountService for Service {
             .db
             .write(&caller, &meta, async |tx| {
                 let current = Account::find_for_update(tx, &update.id).await?;
-                let (fields, contacts) = update.apply(&current)?;
-                Account::refuse_contacts(tx, &update.id, &contacts).await?;
-                Ok(UpdateAccountResponse { account: Some(current.update(tx, &fields).await?.into()) })
+                let fields = update.apply(&current)?;
+                let account = current.update(tx, &fields).await?;
+                Ok(UpdateAccountResponse { account: Some(Account::show(tx, account).await?.into()) })
             })
             .await?;
         Ok(Response::new(response))

@@ -12,15 +12,20 @@ use diesel_async::RunQueryDsl;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::value::{Address, Contact, Json, Status};
+pub use super::value::Status;
+use super::value::{Address, Contact, Json};
 use crate::{
     account_types::store::AccountType,
     db::{Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
+    memberships::{
+        slots::{self, Scope},
+        store::Link,
+    },
     organizations::store::Organization,
     page::{Page, keyset},
     people::store::Person,
-    schema::{account_words, accounts, organization_ancestors},
+    schema::{account_words, accounts, organization_ancestors, people},
     search::{self, unnest},
 };
 
@@ -86,6 +91,19 @@ pub struct Fields {
     pub metadata: Json<BTreeMap<String, String>>,
     /// The person of the tenant's staff who looks after it.
     pub account_manager_id: Option<String>,
+    /// The user who is the primary contact, instead of one named inline.
+    pub primary_contact_id: Option<String>,
+    /// The user who gets the invoices.
+    pub billing_contact_id: Option<String>,
+    /// The user who gets copies of the invoices.
+    pub cc_billing_contact_id: Option<String>,
+}
+
+impl Fields {
+    /// The people in its contact slots.
+    fn contacts(&self) -> impl Iterator<Item = &String> {
+        [&self.primary_contact_id, &self.billing_contact_id, &self.cc_billing_contact_id].into_iter().flatten()
+    }
 }
 
 /// A valid account that is not there yet.
@@ -97,8 +115,6 @@ pub struct NewAccount {
     pub fields: Fields,
     /// Unassigned on purpose: no type, not even the default.
     pub without_account_type: bool,
-    /// People whom the account is to have as contacts.
-    pub contacts: Vec<String>,
 }
 
 /// Which accounts a list shows.
@@ -112,6 +128,8 @@ pub struct Filter {
     pub organization_id: Option<String>,
     /// And of those below it.
     pub include_descendants: bool,
+    /// Only those that this person is a user of.
+    pub person_id: Option<String>,
     /// Only those with this manager.
     pub account_manager_id: Option<String>,
     /// Only those of this type.
@@ -127,7 +145,8 @@ impl NewAccount {
             None if self.without_account_type => {}
             None => fields.account_type_id = AccountType::default_id(tx).await?,
         }
-        Account::refuse_contacts(tx, &self.account_id, &self.contacts).await?;
+        let contacts: Vec<_> = fields.contacts().cloned().collect();
+        slots::lock_new(tx, &contacts).await?;
         if let Some(id) = &fields.account_manager_id {
             Person::require_manager(tx, id).await?;
         }
@@ -140,6 +159,8 @@ impl NewAccount {
             .get_result::<Account>(&mut tx.conn())
             .await
             .map_err(|error| translate(error, &self.account_id, &fields))?;
+        Link::own(tx, &account.account_id, &fields.organization_id).await?;
+        Account::require_contacts(tx, &account.account_id, &contacts).await?;
         account.insert_words(tx).await?;
         account.record(tx, None)?;
         Ok(account)
@@ -212,6 +233,9 @@ impl Account {
             Some(id) => query = query.filter(accounts::organization_id.eq(id)),
             None => {}
         }
+        if let Some(person_id) = &filter.person_id {
+            query = query.filter(Self::used_by(person_id));
+        }
         if let Some(account_manager_id) = &filter.account_manager_id {
             query = query.filter(accounts::account_manager_id.eq(account_manager_id));
         }
@@ -237,6 +261,8 @@ impl Account {
         if self.fields == *fields {
             return Ok(self);
         }
+        let new: Vec<_> = fields.contacts().filter(|id| self.fields.contacts().all(|held| held != *id)).cloned().collect();
+        slots::lock_new(tx, &new).await?;
         let moved = self.fields.organization_id != fields.organization_id;
         if fields.is_primary && (moved || !self.fields.is_primary) {
             Self::clear_primary(tx, &fields.organization_id, &self.account_id).await?;
@@ -248,10 +274,17 @@ impl Account {
             .get_result::<Self>(&mut tx.conn())
             .await
             .map_err(|error| translate(error, &self.account_id, fields))?;
-        if updated.words() != self.words() {
-            diesel::delete(account_words::table.filter(account_words::account_id.eq(&self.account_id)))
-                .execute(&mut tx.conn())
-                .await?;
+        if moved {
+            // After the update, so that those in the slots now are looked after, and not those who were.
+            let guard = slots::guard(tx, Scope::Account(&self.account_id)).await?;
+            Link::own(tx, &self.account_id, &fields.organization_id).await?;
+            Self::require_contacts(tx, &self.account_id, &new).await?;
+            guard.settle(tx).await?;
+        } else {
+            Self::require_contacts(tx, &self.account_id, &new).await?;
+        }
+        if updated.words(None) != self.words(None) || updated.fields.primary_contact_id != self.fields.primary_contact_id {
+            updated.delete_words(tx).await?;
             updated.insert_words(tx).await?;
         }
         updated.record(tx, Some(&self))?;
@@ -271,11 +304,63 @@ impl Account {
         Ok(())
     }
 
-    /// Refuses people as contacts: a contact is a user of the account, and people cannot become users yet.
-    pub async fn refuse_contacts(tx: &WriteTx, account_id: &str, contacts: &[String]) -> Result<()> {
-        let Some(person_id) = contacts.first() else { return Ok(()) };
-        Person::find(tx, person_id).await?;
-        Err(Error::NotAnAccountUser { account_id: account_id.to_owned(), person_id: person_id.clone() })
+    /// Refuses people, whom the transaction has locked, who may not be contacts of the account.
+    async fn require_contacts(tx: &WriteTx, account_id: &str, contacts: &[String]) -> Result<()> {
+        for person_id in contacts {
+            if let Some(error) = slots::why_not(tx, account_id, person_id).await? {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The same account, not deleted and not changed in its status until the transaction ends.
+    pub async fn find_and_keep(tx: &WriteTx, account_id: &str) -> Result<Self> {
+        accounts::table
+            .filter(accounts::account_id.eq(account_id))
+            .select(Self::as_select())
+            .for_share()
+            .first(&mut tx.conn())
+            .await
+            .optional()?
+            .ok_or_else(|| Error::not_found(Kind::Account, account_id))
+    }
+
+    /// The accounts with the people who are their primary contacts, to be shown.
+    pub async fn shown(tx: &Tx, rows: Vec<Self>) -> Result<Vec<(Self, Option<Person>)>> {
+        let ids: Vec<_> = rows.iter().filter_map(|row| row.fields.primary_contact_id.clone()).collect();
+        let mut people = BTreeMap::new();
+        if !ids.is_empty() {
+            let found = people::table.filter(people::person_id.eq_any(ids)).select(Person::as_select());
+            for person in found.load::<Person>(&mut tx.conn()).await? {
+                people.insert(person.person_id.clone(), person);
+            }
+        }
+        let with = |row: Self| {
+            let person = row.fields.primary_contact_id.as_ref().and_then(|id| people.get(id).cloned());
+            (row, person)
+        };
+        Ok(rows.into_iter().map(with).collect())
+    }
+
+    /// The same for one.
+    pub async fn show(tx: &Tx, row: Self) -> Result<(Self, Option<Person>)> {
+        let mut rows = Self::shown(tx, vec![row]).await?;
+        rows.pop().ok_or_else(|| Error::Internal("one account is shown as none".into()))
+    }
+
+    /// Renews the words of the accounts whose primary contact a person is, after their name or email has changed.
+    pub async fn renew_words(tx: &WriteTx, person_id: &str) -> Result<()> {
+        let rows = accounts::table
+            .filter(accounts::primary_contact_id.eq(person_id))
+            .select(Self::as_select())
+            .load::<Self>(&mut tx.conn())
+            .await?;
+        for row in rows {
+            row.delete_words(tx).await?;
+            row.insert_words(tx).await?;
+        }
+        Ok(())
     }
 
     /// Takes the primary flag from whatever account of the organization has it, unless it is `except`. Others who want the
@@ -301,15 +386,28 @@ impl Account {
         Ok(())
     }
 
-    fn words(&self) -> Vec<String> {
-        let contact = self.fields.primary_contact.as_ref().map(|contact| &contact.0);
-        let contact = contact.into_iter().flat_map(|contact| [contact.name.as_str(), &contact.email]);
+    fn words(&self, contact: Option<&Person>) -> Vec<String> {
+        let inline = self.fields.primary_contact.as_ref().map(|contact| [contact.0.name.as_str(), &contact.0.email]);
+        let person = contact.map(|person| [person.fields.display_name.as_str(), &person.fields.email]);
+        let contact = inline.into_iter().chain(person).flatten();
         search::words([self.account_id.as_str(), &self.fields.display_name].into_iter().chain(contact))
     }
 
+    async fn delete_words(&self, tx: &WriteTx) -> Result<()> {
+        diesel::delete(account_words::table.filter(account_words::account_id.eq(&self.account_id)))
+            .execute(&mut tx.conn())
+            .await?;
+        Ok(())
+    }
+
     async fn insert_words(&self, tx: &WriteTx) -> Result<()> {
+        let contact = match &self.fields.primary_contact_id {
+            Some(person_id) => Some(Person::find(tx, person_id).await?),
+            None => None,
+        };
+        let words = self.words(contact.as_ref());
         diesel::insert_into(account_words::table)
-            .values(diesel::select((self.account_id.as_str().into_sql::<Text>(), unnest(self.words()))))
+            .values(diesel::select((self.account_id.as_str().into_sql::<Text>(), unnest(words))))
             .into_columns((account_words::account_id, account_words::word))
             .execute(&mut tx.conn())
             .await?;

@@ -13,6 +13,7 @@ use crate::{
     error::{Kind, Result},
     mask::Mask,
     page::Page,
+    people::store::Person,
     proto::{self, AccountStatus},
     validate::Violations,
     wire::{etag, require_etag, timestamp},
@@ -40,6 +41,8 @@ const MAX_BATCH: usize = 1000;
 impl Fields {
     fn parse(v: &mut Violations, account: proto::Account) -> Self {
         let display_name = v.required_line("account.display_name", account.display_name, MAX_NAME);
+        let primary = account.primary_contact.as_ref().map(|contact| contact.person_id.clone()).unwrap_or_default();
+        let primary_contact_id = v.optional_id("account.primary_contact.person_id", primary);
         Self {
             sort_key: crate::search::fold(&display_name),
             display_name,
@@ -59,6 +62,9 @@ impl Fields {
             comment: v.text("account.comment", account.comment, MAX_COMMENT),
             metadata: Json(metadata(v, account.metadata)),
             account_manager_id: v.optional_id("account.account_manager_id", account.account_manager_id),
+            primary_contact_id,
+            billing_contact_id: v.optional_id("account.billing_contact_id", account.billing_contact_id),
+            cc_billing_contact_id: v.optional_id("account.cc_billing_contact_id", account.cc_billing_contact_id),
         }
     }
 }
@@ -73,9 +79,8 @@ impl NewAccount {
             v.add("without_account_type", "must not be set together with account.account_type_id");
         }
         let account_id = v.new_id("account.account_id", account.account_id.clone(), "acct");
-        let contacts = contacts(&mut v, &account);
         let fields = Fields::parse(&mut v, account);
-        v.finish(Self { account_id, fields, without_account_type: request.without_account_type, contacts })
+        v.finish(Self { account_id, fields, without_account_type: request.without_account_type })
     }
 }
 
@@ -117,6 +122,7 @@ impl Filter {
             organization_id: v.optional_id("organization_id", request.organization_id),
             account_type_id: v.optional_id("account_type_id", request.account_type_id),
             include_descendants: request.include_descendants,
+            person_id: v.optional_id("person_id", request.person_id),
             account_manager_id: v.optional_id("account_manager_id", request.account_manager_id),
         };
         v.finish((filter, page))
@@ -142,9 +148,9 @@ impl Update {
         v.finish(Self { id, wanted, mask })
     }
 
-    /// The fields that the account gets, and the people it is to have as contacts. A reason belongs to the status it was given for, so a new status without one
+    /// The fields that the account gets. A reason belongs to the status it was given for, so a new status without one
     /// clears the old reason.
-    pub fn apply(&self, current: &Account) -> Result<(Fields, Vec<String>)> {
+    pub fn apply(&self, current: &Account) -> Result<Fields> {
         let present = proto::Account::from(current.clone());
         require_etag(&self.wanted.etag, &present.etag, Kind::Account, &self.id)?;
         let mut v = Violations::default();
@@ -152,12 +158,11 @@ impl Update {
         if merged.status == AccountStatus::Unspecified as i32 {
             v.add("account.status", "must be specified when the update mask names it");
         }
-        let contacts = contacts(&mut v, &merged);
         let mut fields = Fields::parse(&mut v, merged);
         if fields.status != current.fields.status && !self.mask.has("status_reason") {
             fields.status_reason.clear();
         }
-        v.finish((fields, contacts))
+        v.finish(fields)
     }
 }
 
@@ -200,12 +205,15 @@ impl From<Account> for proto::Account {
             }
             .into(),
             status_reason: fields.status_reason,
-            primary_contact: fields.primary_contact.map(|Json(contact)| proto::Contact {
-                person_id: String::new(),
-                name: contact.name,
-                email: contact.email,
-                phone: contact.phone,
-            }),
+            primary_contact: match (fields.primary_contact_id, fields.primary_contact) {
+                (Some(person_id), _) => Some(proto::Contact { person_id, ..Default::default() }),
+                (None, inline) => inline.map(|Json(contact)| proto::Contact {
+                    person_id: String::new(),
+                    name: contact.name,
+                    email: contact.email,
+                    phone: contact.phone,
+                }),
+            },
             billing_address: fields.billing_address.map(Into::into),
             shipping_address: fields.shipping_address.map(Into::into),
             postal_address: fields.postal_address.map(Into::into),
@@ -217,8 +225,8 @@ impl From<Account> for proto::Account {
             }),
             is_primary: fields.is_primary,
             account_manager_id: fields.account_manager_id.unwrap_or_default(),
-            billing_contact_id: String::new(),
-            cc_billing_contact_id: String::new(),
+            billing_contact_id: fields.billing_contact_id.unwrap_or_default(),
+            cc_billing_contact_id: fields.cc_billing_contact_id.unwrap_or_default(),
             comment: fields.comment,
             metadata: fields.metadata.0,
             create_time: Some(timestamp(row.create_time)),
@@ -227,22 +235,24 @@ impl From<Account> for proto::Account {
     }
 }
 
+/// An account with the person who is its primary contact, whose name, email and phone are theirs at this moment.
+impl From<(Account, Option<Person>)> for proto::Account {
+    fn from((row, person): (Account, Option<Person>)) -> Self {
+        let mut account = Self::from(row);
+        if let (Some(contact), Some(person)) = (&mut account.primary_contact, person) {
+            contact.name = person.fields.display_name;
+            contact.email = person.fields.email;
+            contact.phone = person.fields.phone;
+        }
+        account
+    }
+}
+
 impl From<Json<Address>> for proto::Address {
     fn from(Json(address): Json<Address>) -> Self {
         let Address { line1, line2, city, state, postal_code, country } = address;
         Self { line1, line2, city, state, postal_code, country }
     }
-}
-
-/// The people whom an account names as its contacts.
-fn contacts(v: &mut Violations, account: &proto::Account) -> Vec<String> {
-    let primary = account.primary_contact.as_ref().map_or("", |contact| &contact.person_id);
-    let named = [
-        ("account.primary_contact.person_id", primary),
-        ("account.billing_contact_id", &account.billing_contact_id),
-        ("account.cc_billing_contact_id", &account.cc_billing_contact_id),
-    ];
-    named.into_iter().filter_map(|(field, id)| v.optional_id(field, id.to_owned())).collect()
 }
 
 fn status(v: &mut Violations, field: &str, value: i32) -> Option<Status> {

@@ -14,9 +14,13 @@ use super::MAX_DEPTH;
 use crate::{
     db::{Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
+    memberships::slots::{self, Scope},
     page::{Page, keyset},
     people::store::Person,
-    schema::{accounts, organization_ancestors, organization_members, organization_words, organizations, people, tenants},
+    schema::{
+        account_organizations, accounts, organization_ancestors, organization_members, organization_words, organizations, people,
+        tenants,
+    },
     search::{self, unnest},
 };
 
@@ -237,6 +241,7 @@ impl Organization {
             let height = height.get_result::<Option<i32>>(&mut tx.conn()).await?.unwrap_or_default();
             Self::require_room(tx, parent_id, i64::from(height) + 1).await?;
         }
+        let guard = slots::guard(tx, Scope::Organization(&self.organization_id)).await?;
         let moved: Vec<String> = below().select(organization_ancestors::organization_id).load(&mut tx.conn()).await?;
         diesel::delete(organization_ancestors::table)
             .filter(organization_ancestors::organization_id.eq_any(&moved))
@@ -270,6 +275,7 @@ impl Organization {
             .returning(Self::as_returning())
             .get_result::<Self>(&mut tx.conn())
             .await?;
+        guard.settle(tx).await?;
         moved.record(tx, Some(&self))?;
         Ok(moved)
     }
@@ -286,12 +292,21 @@ impl Organization {
             .count()
             .get_result(&mut tx.conn())
             .await?;
-        if children + accounts > 0 {
-            return Err(Error::OrganizationNotEmpty { organization_id: self.organization_id, children, accounts });
+        // Those of accounts that belong to it are counted with them.
+        let links: i64 = account_organizations::table
+            .filter(account_organizations::organization_id.eq(&self.organization_id))
+            .filter(diesel::dsl::not(account_organizations::own))
+            .count()
+            .get_result(&mut tx.conn())
+            .await?;
+        if children + accounts + links > 0 {
+            return Err(Error::OrganizationNotEmpty { organization_id: self.organization_id, children, accounts, links });
         }
+        let guard = slots::guard(tx, Scope::Organization(&self.organization_id)).await?;
         diesel::delete(organizations::table.filter(organizations::organization_id.eq(&self.organization_id)))
             .execute(&mut tx.conn())
             .await?;
+        guard.settle(tx).await?;
         tx.record(Event {
             resource: Kind::Organization.noun(),
             id: &self.organization_id,
@@ -329,6 +344,7 @@ impl Organization {
 
     /// Takes a member out.
     pub async fn remove_member(&self, tx: &WriteTx, person_id: &str) -> Result<()> {
+        let guard = slots::guard(tx, Scope::Person(person_id)).await?;
         let removed = diesel::delete(organization_members::table)
             .filter(organization_members::organization_id.eq(&self.organization_id))
             .filter(organization_members::person_id.eq(person_id))
@@ -338,6 +354,7 @@ impl Organization {
             let organization_id = self.organization_id.clone();
             return Err(Error::OrganizationMemberNotFound { organization_id, person_id: person_id.to_owned() });
         }
+        guard.settle(tx).await?;
         self.record_member(tx, person_id, false);
         Ok(())
     }

@@ -14,8 +14,10 @@ use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
 use crate::{
+    accounts::store::Account,
     db::{Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
+    memberships::slots::{self, Scope},
     organizations::store::Organization,
     page::{Page, keyset},
     schema::{accounts, organization_members, people, person_words},
@@ -71,6 +73,9 @@ pub struct Person {
     #[diesel(embed)]
     #[serde(flatten)]
     pub fields: Fields,
+    /// The account they buy on; no part of the version.
+    #[serde(skip)]
+    pub purchasing_account_id: Option<String>,
     /// Counts the changes; part of the etag.
     #[serde(skip)]
     pub revision: i64,
@@ -224,6 +229,7 @@ impl Person {
         if !fields.active || fields.kind != Side::Staff {
             self.refuse_a_manager(tx).await?;
         }
+        let guard = slots::guard(tx, Scope::Person(&self.person_id)).await?;
         let updated = diesel::update(people::table)
             .filter(people::person_id.eq(&self.person_id))
             .set((fields, people::revision.eq(people::revision + 1), people::update_time.eq(diesel::dsl::now)))
@@ -236,7 +242,9 @@ impl Person {
                 .execute(&mut tx.conn())
                 .await?;
             updated.insert_words(tx).await?;
+            Account::renew_words(tx, &self.person_id).await?;
         }
+        guard.settle(tx).await?;
         updated.record(tx, Some(&self))?;
         Ok(updated)
     }
@@ -244,6 +252,10 @@ impl Person {
     /// Deletes the person, whom the transaction holds, with their memberships.
     pub async fn delete(self, tx: &WriteTx) -> Result<()> {
         self.refuse_a_manager(tx).await?;
+        let slots = slots::held_by(tx, std::slice::from_ref(&self.person_id)).await?;
+        if !slots.is_empty() {
+            return Err(Error::ContactSlotHeld { slots });
+        }
         diesel::delete(people::table.filter(people::person_id.eq(&self.person_id))).execute(&mut tx.conn()).await?;
         tx.record(Event {
             resource: Kind::Person.noun(),

@@ -138,6 +138,7 @@ impl From<Person> for proto::Person {
             .into(),
             subject: fields.subject.unwrap_or_default(),
             active: fields.active,
+            purchasing_account_id: row.purchasing_account_id.unwrap_or_default(),
             create_time: Some(timestamp(row.create_time)),
             update_time: Some(timestamp(row.update_time)),
         }

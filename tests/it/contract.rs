@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use customer_accounts::{
     policy::Policies,
     proto::{
-        Account, AccountType, AddOrganizationMemberRequest, BatchGetAccountsRequest, Contact, CreateAccountRequest,
-        CreateAccountTypeRequest, CreateOrganizationRequest, DeactivateAccountTypeRequest, DeleteAccountRequest,
-        DeleteOrganizationRequest, DeletePersonRequest, ErrorReason, GetAccountRequest, GetAccountTypeRequest,
-        GetOrganizationRequest, GetPersonRequest, ListAccountTypesRequest, ListAccountsRequest, ListOrganizationMembersRequest,
-        ListOrganizationsRequest, ListPeopleRequest, MoveOrganizationRequest, Organization, PACKAGE, POOL, Person, PersonKind,
-        RemoveOrganizationMemberRequest, UpdateAccountRequest, UpdateAccountTypeRequest, UpdateOrganizationRequest,
-        UpdatePersonRequest,
+        Account, AccountType, AccountUser, AddAccountUserRequest, AddOrganizationMemberRequest, BatchCheckMembershipsRequest,
+        BatchGetAccountsRequest, CheckMembershipRequest, Contact, CreateAccountRequest, CreateAccountTypeRequest,
+        CreateOrganizationRequest, DeactivateAccountTypeRequest, DeleteAccountRequest, DeleteOrganizationRequest,
+        DeletePersonRequest, ErrorReason, GetAccountRequest, GetAccountTypeRequest, GetOrganizationRequest, GetPersonRequest,
+        LinkOrganizationRequest, ListAccountTypesRequest, ListAccountUsersRequest, ListAccountsRequest,
+        ListBillingRecipientsRequest, ListLinkedOrganizationsRequest, ListOrganizationMembersRequest, ListOrganizationsRequest,
+        ListPeopleRequest, ListPersonAccountsRequest, MoveOrganizationRequest, Organization, PACKAGE, POOL, Person, PersonKind,
+        RemoveAccountUserRequest, RemoveOrganizationMemberRequest, SetPurchasingAccountRequest, UnlinkOrganizationRequest,
+        UpdateAccountRequest, UpdateAccountTypeRequest, UpdateAccountUserRequest, UpdateOrganizationRequest, UpdatePersonRequest,
     },
 };
 use prost::Message as _;
@@ -73,7 +75,7 @@ fn reasons() -> BTreeSet<String> {
 #[test]
 fn every_call_has_a_policy() {
     let policies = Policies::read().unwrap();
-    assert!(methods().count() >= 25);
+    assert!(methods().count() >= 37);
     for method in methods() {
         let path = format!("/{PACKAGE}.{}", name(&method));
         let policy = policies.get(&path).unwrap_or_else(|| panic!("{path} has no policy"));
@@ -314,7 +316,7 @@ fn every_reason_says_its_code_and_comes_from_somewhere() {
 
 /// Every call, as it asks for the resources under `id`.
 fn asks_for(id: &str) -> Vec<(&'static str, Vec<u8>)> {
-    [asks_for_accounts(id), asks_for_people(id), asks_for_organizations(id)].concat()
+    [asks_for_accounts(id), asks_for_people(id), asks_for_organizations(id), asks_for_memberships(id)].concat()
 }
 
 fn asks_for_accounts(id: &str) -> Vec<(&'static str, Vec<u8>)> {
@@ -417,6 +419,48 @@ fn asks_for_organizations(id: &str) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+fn asks_for_memberships(id: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let mut asked = Vec::new();
+    // Either of the two that a call names.
+    for (account_id, other_id) in [(id, "own"), ("own", id)] {
+        let (account_id, other_id) = (|| account_id.to_owned(), || other_id.to_owned());
+        let user = AccountUser { account_id: account_id(), person_id: other_id(), billing: true, ..Default::default() };
+        let add = AddAccountUserRequest { account_id: account_id(), person_id: other_id(), ..Default::default() };
+        let update = UpdateAccountUserRequest { account_user: Some(user), ..Default::default() };
+        let remove = RemoveAccountUserRequest { account_id: account_id(), person_id: other_id(), ..Default::default() };
+        let link = LinkOrganizationRequest { account_id: account_id(), organization_id: other_id(), ..Default::default() };
+        let unlink = UnlinkOrganizationRequest { account_id: account_id(), organization_id: other_id(), ..Default::default() };
+        let buys = SetPurchasingAccountRequest { person_id: other_id(), account_id: account_id(), ..Default::default() };
+        let check = CheckMembershipRequest { account_id: account_id(), person_id: other_id() };
+        let own = CheckMembershipRequest { account_id: "own".into(), person_id: "own".into() };
+        let batch = BatchCheckMembershipsRequest { requests: vec![own, check.clone()] };
+        asked.extend([
+            ("MembershipService/AddAccountUser", add.encode_to_vec()),
+            ("MembershipService/UpdateAccountUser", update.encode_to_vec()),
+            ("MembershipService/RemoveAccountUser", remove.encode_to_vec()),
+            ("MembershipService/LinkOrganization", link.encode_to_vec()),
+            ("MembershipService/UnlinkOrganization", unlink.encode_to_vec()),
+            ("MembershipService/SetPurchasingAccount", buys.encode_to_vec()),
+            ("MembershipService/CheckMembership", check.encode_to_vec()),
+            ("MembershipService/BatchCheckMemberships", batch.encode_to_vec()),
+        ]);
+    }
+    let (id, none) = (|| id.to_owned(), String::new);
+    let cleared = SetPurchasingAccountRequest { person_id: id(), account_id: none(), ..Default::default() };
+    let users = ListAccountUsersRequest { account_id: id(), show_not_in_force: true, ..Default::default() };
+    let links = ListLinkedOrganizationsRequest { account_id: id(), ..Default::default() };
+    let recipients = ListBillingRecipientsRequest { account_id: id(), ..Default::default() };
+    let accounts = ListPersonAccountsRequest { person_id: id(), ..Default::default() };
+    asked.extend([
+        ("MembershipService/SetPurchasingAccount", cleared.encode_to_vec()),
+        ("MembershipService/ListAccountUsers", users.encode_to_vec()),
+        ("MembershipService/ListLinkedOrganizations", links.encode_to_vec()),
+        ("MembershipService/ListBillingRecipients", recipients.encode_to_vec()),
+        ("MembershipService/ListPersonAccounts", accounts.encode_to_vec()),
+    ]);
+    asked
+}
+
 /// Calls that return what the caller may see, as they would show the resources under `id`.
 fn lists(id: &str) -> Vec<(&'static str, Vec<u8>)> {
     let id = || id.to_owned();
@@ -431,6 +475,7 @@ fn lists(id: &str) -> Vec<(&'static str, Vec<u8>)> {
         ("PersonService/ListPeople", within.encode_to_vec()),
         ("PersonService/ListPeople", ListPeopleRequest { include_descendants: true, ..within }.encode_to_vec()),
         ("AccountService/ListAccounts", ListAccountsRequest { account_manager_id: id(), ..accounts.clone() }.encode_to_vec()),
+        ("AccountService/ListAccounts", ListAccountsRequest { person_id: id(), ..accounts.clone() }.encode_to_vec()),
         (
             "AccountService/ListAccounts",
             ListAccountsRequest { organization_id: id(), include_descendants: true, ..accounts.clone() }.encode_to_vec(),

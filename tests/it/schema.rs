@@ -6,7 +6,8 @@ use customer_accounts::{
     db::{Db, Manager, Meta, migrate},
     error::{Error, Result},
     proto::{
-        Account, AccountType, CreateAccountRequest, CreateAccountTypeRequest, CreateOrganizationRequest, DeleteAccountRequest,
+        Account, AccountType, AddAccountUserRequest, CreateAccountRequest, CreateAccountTypeRequest, CreateOrganizationRequest,
+        DeleteAccountRequest,
     },
 };
 use diesel::{QueryableByName, sql_types::Text};
@@ -103,7 +104,7 @@ fn wants_update() -> bool {
 
 fn diesel_type(sql_type: &str) -> String {
     if let Some(element) = sql_type.strip_prefix('_') {
-        return format!("Array<Nullable<{}>>", diesel_type(element));
+        return format!("Array<{}>", diesel_type(element));
     }
     let diesel = match sql_type {
         "bool" => "Bool",
@@ -341,6 +342,9 @@ async fn one_of_everything(tenant: &Tenant) {
     let kept = Account { account_type_id: "type".into(), account_manager_id: manager, ..account("kept", "below") };
     let request = CreateAccountRequest { account: Some(kept), request_id: unique(), ..Default::default() };
     tenant.accounts().create_account(request).await.unwrap();
+    tenant.person("jane").await;
+    let user = AddAccountUserRequest { account_id: "kept".into(), person_id: "jane".into(), ..Default::default() };
+    tenant.memberships().add_account_user(user).await.unwrap();
     tenant.account(account("gone", "below")).await;
     tenant.accounts().delete_account(DeleteAccountRequest { account_id: "gone".into(), ..Default::default() }).await.unwrap();
 }

@@ -24,8 +24,8 @@ use customer_accounts::{
     db::{Db, Manager, migrate},
     proto::{
         Account, CreateAccountRequest, CreateOrganizationRequest, Organization, account_service_client::AccountServiceClient,
-        account_type_service_client::AccountTypeServiceClient, organization_service_client::OrganizationServiceClient,
-        person_service_client::PersonServiceClient,
+        account_type_service_client::AccountTypeServiceClient, membership_service_client::MembershipServiceClient,
+        organization_service_client::OrganizationServiceClient, person_service_client::PersonServiceClient,
     },
     server,
 };
@@ -249,6 +249,10 @@ impl Tenant {
 
     pub fn account_types(&self) -> AccountTypeServiceClient<Client> {
         AccountTypeServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
+    }
+
+    pub fn memberships(&self) -> MembershipServiceClient<Client> {
+        MembershipServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
     }
 
     pub fn organizations(&self) -> OrganizationServiceClient<Client> {

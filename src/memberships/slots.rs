@@ -1,0 +1,258 @@
+//! Contact slots: primary, billing and CC billing contact of an account, and the promise that their holders stay its users.
+//!
+//! Whoever may end a membership of a holder first calls [`guard`], which locks the holders' rows in `people`, then makes the
+//! change, then calls [`Guard::settle`], which asks again whether each holder is still a user and refuses the change if not.
+//! Whoever fills a slot locks the person too, so the two cannot pass each other.
+
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use super::store::{Record, covered, today};
+use crate::{
+    db::WriteTx,
+    error::{Error, Kind, Result},
+    people::store::{Person, Side},
+    schema::{account_users, accounts, organization_ancestors, organization_members, people},
+};
+
+/// A place that an account gives to one of its users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Slot {
+    /// The customer's first person to talk to.
+    Primary,
+    /// Gets the invoices.
+    Billing,
+    /// Gets copies of the invoices.
+    CcBilling,
+}
+
+impl Slot {
+    /// The name in errors.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Primary => "primary_contact",
+            Self::Billing => "billing_contact",
+            Self::CcBilling => "cc_billing_contact",
+        }
+    }
+}
+
+/// Someone in a slot of an account.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Holder {
+    /// The account.
+    pub account_id: String,
+    /// The slot.
+    pub slot: Slot,
+    /// Who holds it.
+    pub person_id: String,
+}
+
+/// Whose memberships a change may end.
+#[derive(Debug, Clone, Copy)]
+pub enum Scope<'a> {
+    /// One person's, on every account.
+    Person(&'a str),
+    /// Those of one account.
+    Account(&'a str),
+    /// Those of the members of an organization and everything below it.
+    Organization(&'a str),
+}
+
+/// The holders that a change must leave users of their accounts.
+#[derive(Debug)]
+pub struct Guard<'a> {
+    scope: Scope<'a>,
+    holders: Vec<Holder>,
+    /// Those locked: the holders, and whoever has something set that may have to go.
+    person_ids: Vec<String>,
+}
+
+type Slots = (String, Option<String>, Option<String>, Option<String>);
+
+fn spread((account_id, primary, billing, cc): Slots) -> impl Iterator<Item = Holder> {
+    [(Slot::Primary, primary), (Slot::Billing, billing), (Slot::CcBilling, cc)].into_iter().filter_map(
+        move |(slot, person_id)| person_id.map(|person_id| Holder { account_id: account_id.clone(), slot, person_id }),
+    )
+}
+
+/// The slots that these people hold, on any account.
+pub async fn held_by(tx: &crate::db::Tx, person_ids: &[String]) -> Result<Vec<Holder>> {
+    let rows = accounts::table
+        .filter(
+            accounts::primary_contact_id
+                .eq_any(person_ids)
+                .or(accounts::billing_contact_id.eq_any(person_ids))
+                .or(accounts::cc_billing_contact_id.eq_any(person_ids)),
+        )
+        .select((
+            accounts::account_id,
+            accounts::primary_contact_id,
+            accounts::billing_contact_id,
+            accounts::cc_billing_contact_id,
+        ))
+        .load::<Slots>(&mut tx.conn())
+        .await?;
+    let mut holders: Vec<_> = rows.into_iter().flat_map(spread).filter(|holder| person_ids.contains(&holder.person_id)).collect();
+    holders.sort();
+    Ok(holders)
+}
+
+/// The slots of one account.
+async fn held_on(tx: &WriteTx, account_id: &str) -> Result<Vec<Holder>> {
+    let row = accounts::table
+        .filter(accounts::account_id.eq(account_id))
+        .select((
+            accounts::account_id,
+            accounts::primary_contact_id,
+            accounts::billing_contact_id,
+            accounts::cc_billing_contact_id,
+        ))
+        .first::<Slots>(&mut tx.conn())
+        .await
+        .optional()?;
+    Ok(row.into_iter().flat_map(spread).collect())
+}
+
+/// Locks people, in the order of their ids.
+async fn lock(tx: &WriteTx, person_ids: &[String]) -> Result<()> {
+    people::table
+        .filter(people::person_id.eq_any(person_ids))
+        .order(people::person_id)
+        .select(people::person_id)
+        .for_no_key_update()
+        .load::<String>(&mut tx.conn())
+        .await?;
+    Ok(())
+}
+
+/// Finds and locks those whose place the change may cost them, and those whose roles and billing flag it may: two changes that
+/// each take one of two memberships would otherwise each see the other. For an organization the transaction has taken the
+/// forest, so that nobody fills a slot or sets anything by way of it meanwhile; for an account it holds the account.
+pub async fn guard<'a>(tx: &WriteTx, scope: Scope<'a>) -> Result<Guard<'a>> {
+    let (holders, mut person_ids) = match scope {
+        Scope::Person(person_id) => {
+            let person_ids = [person_id.to_owned()];
+            lock(tx, &person_ids).await?;
+            return Ok(Guard { scope, holders: held_by(tx, &person_ids).await?, person_ids: person_ids.into() });
+        }
+        Scope::Account(account_id) => {
+            let set = account_users::table
+                .filter(account_users::account_id.eq(account_id))
+                .filter(diesel::dsl::not(account_users::individual))
+                .select(account_users::person_id);
+            (held_on(tx, account_id).await?, set.load::<String>(&mut tx.conn()).await?)
+        }
+        Scope::Organization(organization_id) => {
+            let members: Vec<String> = organization_members::table
+                .inner_join(
+                    organization_ancestors::table
+                        .on(organization_ancestors::organization_id.eq(organization_members::organization_id)),
+                )
+                .filter(organization_ancestors::ancestor_id.eq(organization_id))
+                .select(organization_members::person_id)
+                .distinct()
+                .load(&mut tx.conn())
+                .await?;
+            let set = account_users::table
+                .filter(account_users::person_id.eq_any(&members))
+                .select(account_users::person_id)
+                .distinct();
+            (held_by(tx, &members).await?, set.load::<String>(&mut tx.conn()).await?)
+        }
+    };
+    person_ids.extend(holders.iter().map(|holder| holder.person_id.clone()));
+    lock(tx, &person_ids).await?;
+    Ok(Guard { scope, holders, person_ids })
+}
+
+impl Guard<'_> {
+    /// Refuses the change if it has cost a holder their place, and clears away what was set for people who are no users any
+    /// more.
+    pub async fn settle(self, tx: &WriteTx) -> Result<()> {
+        let mut lost = Vec::new();
+        for holder in self.holders {
+            if why_not(tx, &holder.account_id, &holder.person_id).await?.is_some() {
+                lost.push(holder);
+            }
+        }
+        if !lost.is_empty() {
+            return Err(Error::ContactSlotHeld { slots: lost });
+        }
+        let gone = diesel::delete(account_users::table).filter(diesel::dsl::not(account_users::individual)).filter(
+            diesel::dsl::not(diesel::dsl::exists(
+                covered!().filter(
+                    crate::schema::account_organizations::account_id
+                        .eq(account_users::account_id)
+                        .and(organization_members::person_id.eq(account_users::person_id)),
+                ),
+            )),
+        );
+        let all = Record::as_returning;
+        let gone: Vec<Record> = match self.scope {
+            Scope::Person(id) => gone.filter(account_users::person_id.eq(id)).returning(all()).load(&mut tx.conn()).await?,
+            Scope::Account(id) => gone.filter(account_users::account_id.eq(id)).returning(all()).load(&mut tx.conn()).await?,
+            Scope::Organization(_) => {
+                let theirs = gone.filter(account_users::person_id.eq_any(&self.person_ids));
+                theirs.returning(all()).load(&mut tx.conn()).await?
+            }
+        };
+        for record in gone {
+            record.record_end(tx)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a person may not be a contact of an account, if they may not: a contact is an active person of a customer who is a user
+/// through an organization, or individually without an end.
+pub async fn why_not(tx: &WriteTx, account_id: &str, person_id: &str) -> Result<Option<Error>> {
+    let ids = || (account_id.to_owned(), person_id.to_owned());
+    let person = people::table
+        .filter(people::person_id.eq(person_id))
+        .select((people::kind, people::active))
+        .first::<(Side, bool)>(&mut tx.conn())
+        .await
+        .optional()?;
+    match person {
+        None => return Ok(Some(Error::not_found(Kind::Person, person_id))),
+        Some((Side::Staff, _)) => return Ok(Some(Error::PersonNotCustomer { person_id: person_id.to_owned() })),
+        Some((Side::Customer, false)) => return Ok(Some(Error::PersonInactive { person_id: person_id.to_owned() })),
+        Some((Side::Customer, true)) => {}
+    }
+    let through = covered!()
+        .filter(crate::schema::account_organizations::account_id.eq(account_id))
+        .filter(organization_members::person_id.eq(person_id));
+    if diesel::select(diesel::dsl::exists(through)).get_result::<bool>(&mut tx.conn()).await? {
+        return Ok(None);
+    }
+    let dates = account_users::table
+        .filter(account_users::account_id.eq(account_id).and(account_users::person_id.eq(person_id)))
+        .filter(account_users::individual)
+        .select((account_users::start_date, account_users::end_date))
+        .first::<(Option<chrono::NaiveDate>, Option<chrono::NaiveDate>)>(&mut tx.conn())
+        .await
+        .optional()?;
+    let (account_id, person_id) = ids();
+    Ok(match dates {
+        Some((start, None)) if start.is_none_or(|start| start <= today()) => None,
+        Some((start, Some(end))) if start.is_none_or(|start| start <= today()) && end >= today() => {
+            Some(Error::ContactMembershipEnds { account_id, person_id })
+        }
+        _ => Some(Error::NotAnAccountUser { account_id, person_id }),
+    })
+}
+
+/// Locks those who are to become contacts, and afterwards judges them with [`why_not`]: in between the account is written.
+pub async fn lock_new(tx: &WriteTx, person_ids: &[String]) -> Result<()> {
+    if person_ids.is_empty() {
+        return Ok(());
+    }
+    // A move of an organization could otherwise take one of them away unseen.
+    crate::organizations::store::Organization::hold_the_forest(tx).await?;
+    lock(tx, person_ids).await?;
+    for person_id in person_ids {
+        Person::find(tx, person_id).await?;
+    }
+    Ok(())
+}
