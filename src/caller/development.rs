@@ -8,11 +8,13 @@ use crate::error::{Error, Result};
 const DEFAULT_TENANT: &str = "demo";
 const DEFAULT_ACTOR: &str = "developer";
 const DEFAULT_ROLES: &str = "admin";
+const DEFAULT_TENANT_WIDE: &str = "true";
 /// Longest actor in characters.
 const MAX_ACTOR: usize = 200;
 
-/// Tenant from `x-tenant-id`, actor from `x-actor`, roles from `x-roles` (separated by commas), each with a default.
-pub fn identify(headers: &HeaderMap) -> Result<(TenantId, String, Roles)> {
+/// Tenant from `x-tenant-id`, actor from `x-actor`, roles from `x-roles` (separated by commas), and whether the reach is the
+/// whole tenant from `x-tenant-wide`, each with a default.
+pub fn identify(headers: &HeaderMap) -> Result<(TenantId, String, Roles, bool)> {
     let tenant = header(headers, "x-tenant-id", DEFAULT_TENANT)?;
     let tenant = TenantId::parse(tenant)
         .ok_or_else(|| Error::Unauthenticated("x-tenant-id must be 1 to 64 letters, digits, '_' or '-'".into()))?;
@@ -22,7 +24,12 @@ pub fn identify(headers: &HeaderMap) -> Result<(TenantId, String, Roles)> {
     }
     let roles = header(headers, "x-roles", DEFAULT_ROLES)?;
     let roles = roles.split(',').fold(Roles::default(), |roles, name| roles.and(Roles::named(name.trim())));
-    Ok((tenant, actor.to_owned(), roles))
+    let tenant_wide = match header(headers, "x-tenant-wide", DEFAULT_TENANT_WIDE)? {
+        "true" => true,
+        "false" => false,
+        _ => return Err(Error::Unauthenticated("x-tenant-wide must be true or false".into())),
+    };
+    Ok((tenant, actor.to_owned(), roles, tenant_wide))
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str, default: &'a str) -> Result<&'a str> {

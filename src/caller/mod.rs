@@ -83,6 +83,15 @@ impl Roles {
     }
 }
 
+/// How far a caller sees into the tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// All of it.
+    Tenant,
+    /// The organizations that the caller's person belongs to, and everything below them.
+    Person,
+}
+
 /// The caller of one call.
 #[derive(Clone)]
 pub struct Caller {
@@ -92,6 +101,10 @@ pub struct Caller {
     pub actor: String,
     /// What the actor may do.
     pub roles: Roles,
+    /// How far they see.
+    pub reach: Reach,
+    /// The module that the call belongs to: `customer_accounts`.
+    pub module: &'static str,
     /// The call, as `accounts.v1.AccountService/GetAccount`.
     pub method: &'static str,
     /// When the call must have ended.
@@ -127,13 +140,14 @@ pub enum Identity {
 impl Identity {
     /// The caller of the call that `policy` belongs to, or why there is none.
     pub fn caller(self, headers: &HeaderMap, policy: &Policy, deadline: Instant) -> Result<Caller> {
-        let (tenant, actor, roles) = match self {
+        let (tenant, actor, roles, tenant_wide) = match self {
             Self::Development => development::identify(headers)?,
         };
         if !roles.any_of(policy.roles) {
             return Err(Error::PermissionDenied { permission: policy.permission.to_owned() });
         }
-        Ok(Caller { tenant, actor, roles, method: policy.method, deadline })
+        let reach = if tenant_wide || roles.any_of(Roles::ADMIN) { Reach::Tenant } else { Reach::Person };
+        Ok(Caller { tenant, actor, roles, reach, module: policy.module, method: policy.method, deadline })
     }
 }
 

@@ -305,7 +305,7 @@ async fn seed_fills_the_demo_tenant_and_can_be_run_again() {
     assert_eq!(seeded.code, Some(0), "{seeded:?}");
     assert!(seeded.stdout.contains("21 resources created, 0 were there already"), "{seeded:?}");
     let channel = service.channel().await;
-    let caller = As { tenant: "demo".into(), actor: "tester".into(), roles: "viewer".into() };
+    let caller = As { tenant: "demo".into(), actor: "tester".into(), roles: "viewer".into(), tenant_wide: true };
     let tenant = Tenant { caller, channel };
 
     let types = tenant.account_types().list_account_types(ListAccountTypesRequest::default()).await.unwrap().into_inner();

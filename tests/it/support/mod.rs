@@ -19,7 +19,7 @@ use std::{
 
 use clap::Parser as _;
 use customer_accounts::{
-    caller::{Caller, Roles, TenantId},
+    caller::{Caller, Reach, Roles, TenantId},
     config::{Cli, Config},
     db::{Db, Manager, migrate},
     proto::{
@@ -202,11 +202,18 @@ pub struct As {
     pub tenant: String,
     pub actor: String,
     pub roles: String,
+    pub tenant_wide: bool,
 }
 
 impl Interceptor for As {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        for (name, value) in [("x-tenant-id", &self.tenant), ("x-actor", &self.actor), ("x-roles", &self.roles)] {
+        let headers = [
+            ("x-tenant-id", &self.tenant),
+            ("x-actor", &self.actor),
+            ("x-roles", &self.roles),
+            ("x-tenant-wide", &self.tenant_wide.to_string()),
+        ];
+        for (name, value) in headers {
             request.metadata_mut().insert(name, MetadataValue::try_from(value).unwrap());
         }
         Ok(request)
@@ -230,7 +237,8 @@ impl Tenant {
 
     /// A new tenant of another service.
     pub fn on(channel: Channel) -> Self {
-        Self { caller: As { tenant: format!("t-{}", unique()), actor: "tester".into(), roles: "admin".into() }, channel }
+        let tenant = format!("t-{}", unique());
+        Self { caller: As { tenant, actor: "tester".into(), roles: "admin".into(), tenant_wide: true }, channel }
     }
 
     /// The same tenant, seen by a caller with these roles.
@@ -241,6 +249,12 @@ impl Tenant {
     /// The same tenant, seen by another actor.
     pub fn with_actor(&self, actor: &str) -> Self {
         Self { caller: As { actor: actor.into(), ..self.caller.clone() }, channel: self.channel.clone() }
+    }
+
+    /// The same tenant, seen by an actor with these roles whose reach is that of the person with this subject.
+    pub fn reaching(&self, subject: &str, roles: &str) -> Self {
+        let caller = As { actor: subject.into(), roles: roles.into(), tenant_wide: false, ..self.caller.clone() };
+        Self { caller, channel: self.channel.clone() }
     }
 
     pub fn accounts(&self) -> AccountServiceClient<Client> {
@@ -270,6 +284,8 @@ impl Tenant {
             tenant: TenantId::parse(&self.caller.tenant).unwrap(),
             actor: self.caller.actor.clone(),
             roles: Roles::ADMIN,
+            reach: Reach::Tenant,
+            module: "customer_accounts",
             method: "test",
             deadline: Instant::now() + Duration::from_secs(30),
         }
