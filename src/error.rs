@@ -125,6 +125,12 @@ pub enum Error {
         /// Its id.
         id: String,
     },
+    /// Only callers who see the whole tenant may do this.
+    #[error("{why}: only callers who reach the whole tenant may do this")]
+    OutOfReach {
+        /// What the caller would have done.
+        why: &'static str,
+    },
     /// The change lost against others made at the same time, more often than it was worth trying again.
     #[error("too many others changed the same resources at the same time; nothing was changed")]
     Conflict,
@@ -250,10 +256,12 @@ pub enum Error {
         person_id: String,
     },
     /// The change would cost contacts their place.
-    #[error("{} would be held by someone who may not hold it", held(.slots))]
+    #[error("{} would be held by someone who may not hold it", held(.slots, *.count))]
     ContactSlotHeld {
-        /// The slots.
+        /// The slots that the caller may know of.
         slots: Vec<Holder>,
+        /// How many there are in all.
+        count: usize,
     },
     /// The person is not a customer's.
     #[error("person {person_id:?} is not of the kind CUSTOMER, as a contact must be")]
@@ -339,10 +347,13 @@ fn organizations(ids: &[String]) -> String {
     format!("{} {}{more}", if ids.len() == 1 { "organization" } else { "organizations" }, listed.join(", "))
 }
 
-fn held(holders: &[Holder]) -> String {
+fn held(holders: &[Holder], count: usize) -> String {
     match holders {
-        [Holder { account_id, slot, .. }] => format!("the {} of account {account_id:?}", slot.name().replace('_', " ")),
-        _ => format!("{} contact slots", holders.len()),
+        [Holder { account_id, slot, .. }] if count == 1 => {
+            format!("the {} of account {account_id:?}", slot.name().replace('_', " "))
+        }
+        _ if count == 1 => "a contact slot".to_owned(),
+        _ => format!("{count} contact slots"),
     }
 }
 
@@ -396,6 +407,7 @@ impl Error {
             Self::PermissionDenied { permission } => {
                 answer(Code::PermissionDenied, Reason::PermissionDenied).with("permission", permission)
             }
+            Self::OutOfReach { .. } => answer(Code::PermissionDenied, Reason::OutOfReach),
             Self::NotFound { kind, id } => {
                 answer(Code::NotFound, kind.not_found()).with(&kind.id_field(), id).resource(*kind, id)
             }
@@ -480,8 +492,8 @@ impl Error {
                     .with("account_id", account_id)
                     .with("person_id", person_id)
             }
-            Self::ContactSlotHeld { slots } => {
-                let answer = answer(Code::FailedPrecondition, Reason::ContactSlotHeld).with("slots", &slots.len());
+            Self::ContactSlotHeld { slots, count } => {
+                let answer = answer(Code::FailedPrecondition, Reason::ContactSlotHeld).with("slots", count);
                 slots.iter().take(NAMED).fold(answer, |answer, Holder { account_id, slot, person_id }| {
                     let subject = format!("account/{account_id}/{}", slot.name());
                     answer.precondition(&subject, &format!("held by person {person_id:?}: put someone else there, or nobody"))

@@ -140,6 +140,7 @@ impl NewAccount {
     /// Inserts it. Its type is checked or found, and as a primary account it takes the place of the organization's present one.
     pub async fn insert(&self, tx: &WriteTx) -> Result<Account> {
         let mut fields = self.fields.clone();
+        Organization::require_in_reach(tx, &fields.organization_id).await?;
         match &fields.account_type_id {
             Some(id) => AccountType::require_active(tx, id).await?,
             None if self.without_account_type => {}
@@ -171,7 +172,7 @@ impl Account {
     /// The account with this id.
     pub async fn find(tx: &Tx, account_id: &str) -> Result<Self> {
         accounts::table
-            .filter(accounts::account_id.eq(account_id))
+            .filter(accounts::account_id.eq(account_id).and(tx.accounts_in_reach()))
             .select(Self::as_select())
             .first(&mut tx.conn())
             .await
@@ -182,7 +183,7 @@ impl Account {
     /// The same, held against others who would change it until the transaction ends.
     pub async fn find_for_update(tx: &WriteTx, account_id: &str) -> Result<Self> {
         accounts::table
-            .filter(accounts::account_id.eq(account_id))
+            .filter(accounts::account_id.eq(account_id).and(tx.accounts_in_reach()))
             .select(Self::as_select())
             .for_update()
             .first(&mut tx.conn())
@@ -194,7 +195,7 @@ impl Account {
     /// The accounts with these ids, in their order; one that is missing fails all.
     pub async fn find_all(tx: &Tx, account_ids: &[String]) -> Result<Vec<Self>> {
         let found: BTreeMap<_, _> = accounts::table
-            .filter(accounts::account_id.eq_any(account_ids))
+            .filter(accounts::account_id.eq_any(account_ids).and(tx.accounts_in_reach()))
             .select(Self::as_select())
             .load::<Self>(&mut tx.conn())
             .await?
@@ -206,7 +207,7 @@ impl Account {
 
     /// One page of accounts, and the token of the next.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<(Vec<Self>, String)> {
-        let mut query = accounts::table.select(Self::as_select()).into_boxed();
+        let mut query = accounts::table.select(Self::as_select()).filter(tx.accounts_in_reach()).into_boxed();
         for (from, to) in search::ranges(&filter.query) {
             let found = account_words::table
                 .filter(account_words::word.ge(from).and(account_words::word.lt(to)))
@@ -264,6 +265,9 @@ impl Account {
         let new: Vec<_> = fields.contacts().filter(|id| self.fields.contacts().all(|held| held != *id)).cloned().collect();
         slots::lock_new(tx, &new).await?;
         let moved = self.fields.organization_id != fields.organization_id;
+        if moved {
+            Organization::require_in_reach(tx, &fields.organization_id).await?;
+        }
         if fields.is_primary && (moved || !self.fields.is_primary) {
             Self::clear_primary(tx, &fields.organization_id, &self.account_id).await?;
         }
@@ -317,7 +321,7 @@ impl Account {
     /// The same account, not deleted and not changed in its status until the transaction ends.
     pub async fn find_and_keep(tx: &WriteTx, account_id: &str) -> Result<Self> {
         accounts::table
-            .filter(accounts::account_id.eq(account_id))
+            .filter(accounts::account_id.eq(account_id).and(tx.accounts_in_reach()))
             .select(Self::as_select())
             .for_share()
             .first(&mut tx.conn())

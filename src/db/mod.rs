@@ -8,6 +8,7 @@
 pub mod embedded;
 pub mod migrate;
 mod pool;
+mod reach;
 mod replay;
 mod trail;
 mod tx;
@@ -109,8 +110,12 @@ impl Db {
     where
         for<'t> F: AsyncFn(&'t Tx) -> Result<R> + Work<&'t Tx, Result<R>, Future: Send>,
     {
-        let mut tx = Tx::new(self.lease(caller).await?);
-        let (begun, done) = join(tx.begin(mode, caller), work(&tx)).await;
+        let mut tx = Tx::new(self.lease(caller).await?, caller);
+        let done = async {
+            tx.look_around(caller).await?;
+            work(&tx).await
+        };
+        let (begun, done) = join(tx.begin(mode, caller), done).await;
         tx.settled();
         begun?;
         done
@@ -146,8 +151,9 @@ impl Db {
         R: Message + Default,
         for<'t> F: AsyncFn(&'t WriteTx) -> Result<R> + Work<&'t WriteTx, Result<R>, Future: Send> + Sync,
     {
-        let tx = WriteTx::new(Tx::new(self.lease(caller).await?));
+        let tx = WriteTx::new(Tx::new(self.lease(caller).await?, caller));
         let answer = async {
+            tx.look_around(caller).await?;
             if let Some(first) = meta.first_answer(&tx).await? {
                 return R::decode(&*first).map_err(|error| Error::Internal(format!("kept answer: {error}")));
             }

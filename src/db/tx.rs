@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     pool::Lease,
+    reach::Sight,
     trail::{Change, Event},
 };
 use crate::{
@@ -20,11 +21,16 @@ use crate::{
 /// A transaction of one tenant, for reading.
 pub struct Tx {
     lease: Lease,
+    sight: Sight,
 }
 
 impl Tx {
-    pub(super) const fn new(lease: Lease) -> Self {
-        Self { lease }
+    pub(super) const fn new(lease: Lease, caller: &Caller) -> Self {
+        Self { lease, sight: Sight::of(caller) }
+    }
+
+    pub(super) const fn sight(&self) -> &Sight {
+        &self.sight
     }
 
     /// The connection, for Diesel: `query.load(&mut tx.conn())`. Several queries may be sent at once through it.

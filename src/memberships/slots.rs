@@ -177,7 +177,7 @@ impl Guard<'_> {
             }
         }
         if !lost.is_empty() {
-            return Err(Error::ContactSlotHeld { slots: lost });
+            return Err(held(tx, lost).await?);
         }
         let gone = diesel::delete(account_users::table).filter(diesel::dsl::not(account_users::individual)).filter(
             diesel::dsl::not(diesel::dsl::exists(
@@ -202,6 +202,19 @@ impl Guard<'_> {
         }
         Ok(())
     }
+}
+
+/// The refusal of what would cost these holders their place. It names the slots of accounts in the caller's reach, and counts
+/// the others with them.
+pub async fn held(tx: &WriteTx, mut slots: Vec<Holder>) -> Result<Error> {
+    let count = slots.len();
+    if tx.is_limited() {
+        let ids: Vec<_> = slots.iter().map(|holder| holder.account_id.clone()).collect();
+        let seen = accounts::table.filter(accounts::account_id.eq_any(ids).and(tx.accounts_in_reach()));
+        let seen: Vec<String> = seen.select(accounts::account_id).load(&mut tx.conn()).await?;
+        slots.retain(|holder| seen.contains(&holder.account_id));
+    }
+    Ok(Error::ContactSlotHeld { slots, count })
 }
 
 /// Why a person may not be a contact of an account, if they may not: a contact is an active person of a customer who is a user

@@ -581,7 +581,8 @@ impl PersonAccount {
         if !person.fields.active {
             return Ok((Vec::new(), String::new()));
         }
-        let query = accounts::table.select(Account::as_select()).into_boxed().filter(Account::used_by(person_id));
+        let query = accounts::table.select(Account::as_select()).filter(tx.accounts_in_reach()).into_boxed();
+        let query = query.filter(Account::used_by(person_id));
         let mut rows = keyset!(query, page, accounts(sort_key, account_id)).load::<Account>(&mut tx.conn()).await?;
         let next = page.cut(&mut rows, |row| (&row.fields.sort_key, row.create_time, &row.account_id));
         let ids: Vec<_> = rows.iter().map(|account| account.account_id.clone()).collect();
@@ -637,6 +638,10 @@ impl Check {
     /// Finds out, in one query: a row for each organization of the person and each one above it, of which those count that a
     /// link of the account covers.
     pub async fn find(tx: &Tx, account_id: &str, person_id: &str) -> Result<Self> {
+        if tx.is_limited() {
+            Account::find(tx, account_id).await?;
+            Person::find(tx, person_id).await?;
+        }
         let rows = accounts::table
             .inner_join(people::table.on(people::person_id.eq(person_id.to_owned())))
             .left_join(

@@ -76,8 +76,11 @@ impl NewOrganization {
     /// Inserts it below its parent, with its ancestors and words.
     pub async fn insert(&self, tx: &WriteTx) -> Result<Organization> {
         if let Some(parent_id) = &self.parent_id {
+            Organization::require_in_reach(tx, parent_id).await?;
             Organization::hold_the_forest(tx).await?;
             Organization::require_room(tx, parent_id, 1).await?;
+        } else {
+            tx.require_whole_tenant("an organization without a parent begins a new tree")?;
         }
         let organization = diesel::insert_into(organizations::table)
             .values((
@@ -131,7 +134,7 @@ impl Organization {
     /// The organization with this id.
     pub async fn find(tx: &Tx, organization_id: &str) -> Result<Self> {
         organizations::table
-            .filter(organizations::organization_id.eq(organization_id))
+            .filter(organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()))
             .select(Self::as_select())
             .first(&mut tx.conn())
             .await
@@ -142,7 +145,7 @@ impl Organization {
     /// The same, held against others who would change or delete it until the transaction ends.
     pub async fn find_for_update(tx: &WriteTx, organization_id: &str) -> Result<Self> {
         organizations::table
-            .filter(organizations::organization_id.eq(organization_id))
+            .filter(organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()))
             .select(Self::as_select())
             .for_update()
             .first(&mut tx.conn())
@@ -154,13 +157,22 @@ impl Organization {
     /// The same, which is not deleted until the transaction ends.
     pub async fn find_and_keep(tx: &WriteTx, organization_id: &str) -> Result<Self> {
         organizations::table
-            .filter(organizations::organization_id.eq(organization_id))
+            .filter(organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()))
             .select(Self::as_select())
             .for_key_share()
             .first(&mut tx.conn())
             .await
             .optional()?
             .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))
+    }
+
+    /// Refuses an organization that the caller does not see. Who sees the whole tenant is not asked: that it exists is then
+    /// for a foreign key to say.
+    pub async fn require_in_reach(tx: &WriteTx, organization_id: &str) -> Result<()> {
+        if tx.is_limited() {
+            Self::find_and_keep(tx, organization_id).await?;
+        }
+        Ok(())
     }
 
     /// Holds the organization against others who lock it, until the transaction ends; whoever changes what only one of its
@@ -185,7 +197,7 @@ impl Organization {
 
     /// One page of organizations, and the token of the next.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<(Vec<Self>, String)> {
-        let mut query = organizations::table.select(Self::as_select()).into_boxed();
+        let mut query = organizations::table.select(Self::as_select()).filter(tx.organizations_in_reach()).into_boxed();
         for (from, to) in search::ranges(&filter.query) {
             let found = organization_words::table
                 .filter(organization_words::word.ge(from).and(organization_words::word.lt(to)))
@@ -229,6 +241,10 @@ impl Organization {
     pub async fn put_below(self, tx: &WriteTx, parent_id: Option<&str>) -> Result<Self> {
         if self.parent_id.as_deref() == parent_id {
             return Ok(self);
+        }
+        match parent_id {
+            Some(parent_id) => Self::require_in_reach(tx, parent_id).await?,
+            None => tx.require_whole_tenant("an organization without a parent begins a new tree")?,
         }
         let below = || organization_ancestors::table.filter(organization_ancestors::ancestor_id.eq(&self.organization_id));
         if let Some(parent_id) = parent_id {
@@ -321,25 +337,31 @@ impl Organization {
     pub async fn add_member(&self, tx: &WriteTx, person_id: &str) -> Result<Person> {
         // Held, so that neither is deleted meanwhile.
         let person = people::table
-            .filter(people::person_id.eq(person_id))
+            .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
             .select(Person::as_select())
             .for_key_share()
             .first::<Person>(&mut tx.conn())
             .await
             .optional()?
             .ok_or_else(|| Error::not_found(Kind::Person, person_id))?;
+        self.insert_member(tx, &person).await?;
+        Ok(person)
+    }
+
+    /// The same with a person whom the transaction holds.
+    pub async fn insert_member(&self, tx: &WriteTx, person: &Person) -> Result<()> {
         let added = diesel::insert_into(organization_members::table)
             .values((
                 organization_members::organization_id.eq(&self.organization_id),
-                organization_members::person_id.eq(person_id),
+                organization_members::person_id.eq(&person.person_id),
             ))
             .on_conflict_do_nothing()
             .execute(&mut tx.conn())
             .await?;
         if added > 0 {
-            self.record_member(tx, person_id, true);
+            self.record_member(tx, &person.person_id, true);
         }
-        Ok(person)
+        Ok(())
     }
 
     /// Takes a member out.

@@ -27,6 +27,9 @@ use crate::{
 /// Most accounts that a refusal names: an error travels in headers, which more would not fit into.
 const NAMED: i64 = 20;
 
+/// Why a limited caller may not say which identity is a person: they could take over someone else's reach.
+const SUBJECT: &str = "the subject of a person decides who reaches what";
+
 /// Whose person someone is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, FromSqlRow, AsExpression)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -115,6 +118,8 @@ pub struct NewPerson {
     pub person_id: String,
     /// The rest.
     pub fields: Fields,
+    /// The organization they belong to from the beginning, if any.
+    pub organization_id: Option<String>,
 }
 
 /// Which people a list shows.
@@ -133,6 +138,15 @@ pub struct Filter {
 impl NewPerson {
     /// Inserts them with their words.
     pub async fn insert(&self, tx: &WriteTx) -> Result<Person> {
+        if self.fields.subject.is_some() {
+            tx.require_whole_tenant(SUBJECT)?;
+        }
+        let organization = if let Some(id) = &self.organization_id {
+            Some(Organization::find_and_keep(tx, id).await?)
+        } else {
+            tx.require_whole_tenant("a person in no organization is in nobody's reach")?;
+            None
+        };
         let person = diesel::insert_into(people::table)
             .values((people::person_id.eq(&self.person_id), &self.fields))
             .returning(Person::as_returning())
@@ -141,6 +155,9 @@ impl NewPerson {
             .map_err(|error| translate(error, &self.person_id, &self.fields))?;
         person.insert_words(tx).await?;
         person.record(tx, None)?;
+        if let Some(organization) = organization {
+            organization.insert_member(tx, &person).await?;
+        }
         Ok(person)
     }
 }
@@ -149,7 +166,7 @@ impl Person {
     /// The person with this id.
     pub async fn find(tx: &Tx, person_id: &str) -> Result<Self> {
         people::table
-            .filter(people::person_id.eq(person_id))
+            .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
             .select(Self::as_select())
             .first(&mut tx.conn())
             .await
@@ -160,7 +177,7 @@ impl Person {
     /// The same, held against others who would change them, or what they may do, until the transaction ends.
     pub async fn find_for_update(tx: &WriteTx, person_id: &str) -> Result<Self> {
         people::table
-            .filter(people::person_id.eq(person_id))
+            .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
             .select(Self::as_select())
             .for_update()
             .first(&mut tx.conn())
@@ -172,7 +189,7 @@ impl Person {
     /// Refuses as an account manager who does not exist, is not STAFF or not active; who is stays so until the transaction ends.
     pub async fn require_manager(tx: &WriteTx, person_id: &str) -> Result<()> {
         let found = people::table
-            .filter(people::person_id.eq(person_id))
+            .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
             .select((people::kind, people::active))
             .for_share()
             .first::<(Side, bool)>(&mut tx.conn())
@@ -189,7 +206,14 @@ impl Person {
 
     /// One page of people, and the token of the next.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<(Vec<Self>, String)> {
-        let mut query = people::table.select(Self::as_select()).into_boxed();
+        if let Some(id) = filter.organization_id.as_deref().filter(|_| tx.is_limited()) {
+            // Who is in an organization out of reach is not to be seen, even of people who are in reach otherwise.
+            match Organization::find(tx, id).await {
+                Err(Error::NotFound { .. }) => return Ok((Vec::new(), String::new())),
+                found => found?,
+            };
+        }
+        let mut query = people::table.select(Self::as_select()).filter(tx.people_in_reach()).into_boxed();
         for (from, to) in search::ranges(&filter.query) {
             let found = person_words::table
                 .filter(person_words::word.ge(from).and(person_words::word.lt(to)))
@@ -226,6 +250,9 @@ impl Person {
         if self.fields == *fields {
             return Ok(self);
         }
+        if self.fields.subject != fields.subject {
+            tx.require_whole_tenant(SUBJECT)?;
+        }
         if !fields.active || fields.kind != Side::Staff {
             self.refuse_a_manager(tx).await?;
         }
@@ -254,7 +281,7 @@ impl Person {
         self.refuse_a_manager(tx).await?;
         let slots = slots::held_by(tx, std::slice::from_ref(&self.person_id)).await?;
         if !slots.is_empty() {
-            return Err(Error::ContactSlotHeld { slots });
+            return Err(slots::held(tx, slots).await?);
         }
         diesel::delete(people::table.filter(people::person_id.eq(&self.person_id))).execute(&mut tx.conn()).await?;
         tx.record(Event {
@@ -275,7 +302,13 @@ impl Person {
         if count == 0 {
             return Ok(());
         }
-        let first = managed().order(accounts::sort_key).limit(NAMED).select(accounts::account_id).load(&mut tx.conn()).await?;
+        let first = managed()
+            .filter(tx.accounts_in_reach())
+            .order(accounts::sort_key)
+            .limit(NAMED)
+            .select(accounts::account_id)
+            .load(&mut tx.conn())
+            .await?;
         Err(Error::PersonInUse { person_id: self.person_id.clone(), accounts: count, first })
     }
 

@@ -41,7 +41,8 @@ impl NewPerson {
         let person = v.message("person", request.person);
         let person_id = v.new_id("person.person_id", person.person_id.clone(), "pers");
         let fields = Fields { active: true, ..Fields::parse(&mut v, person) };
-        v.finish(Self { person_id, fields })
+        let organization_id = v.optional_id("organization_id", request.organization_id);
+        v.finish(Self { person_id, fields, organization_id })
     }
 }
 

@@ -315,7 +315,7 @@ fn every_reason_says_its_code_and_comes_from_somewhere() {
 }
 
 /// Every call, as it asks for the resources under `id`.
-fn asks_for(id: &str) -> Vec<(&'static str, Vec<u8>)> {
+pub fn asks_for(id: &str) -> Vec<(&'static str, Vec<u8>)> {
     [asks_for_accounts(id), asks_for_people(id), asks_for_organizations(id), asks_for_memberships(id)].concat()
 }
 
@@ -462,7 +462,7 @@ fn asks_for_memberships(id: &str) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// Calls that return what the caller may see, as they would show the resources under `id`.
-fn lists(id: &str) -> Vec<(&'static str, Vec<u8>)> {
+pub fn lists(id: &str) -> Vec<(&'static str, Vec<u8>)> {
     let id = || id.to_owned();
     let accounts = ListAccountsRequest::default();
     let organizations = ListOrganizationsRequest::default();
@@ -499,7 +499,7 @@ fn lists(id: &str) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// Calls that take no existing resource.
-const ASKS_FOR_NOTHING: &[&str] = &["AccountTypeService/CreateAccountType", "PersonService/CreatePerson"];
+pub const ASKS_FOR_NOTHING: &[&str] = &["AccountTypeService/CreateAccountType", "PersonService/CreatePerson"];
 
 #[test]
 fn what_another_tenant_gets_is_tested_for_every_call() {
@@ -524,17 +524,21 @@ async fn another_tenants_resources_are_word_for_word_like_those_that_never_exist
         let nobodys = call(&ours.channel, method, &identity, &free_request).await.unwrap_err();
         assert_eq!(theirs.code(), Code::NotFound, "{method}: {theirs:?}");
         explained(method, &theirs);
-        let words = |status: &Status| {
-            let details = written_out(status);
-            let headers: BTreeSet<_> = status.metadata().keys().map(|key| format!("{key:?}")).collect();
-            (status.code(), status.message().to_owned(), details, headers)
-        };
-        let (code, message, details, headers) = words(&theirs);
-        let unnamed = (code, message.replace(taken, free), details.replace(taken, free), headers);
-        assert_eq!(unnamed, words(&nobodys), "{method}");
+        assert_same_words(method, (&theirs, taken), (&nobodys, free));
     }
     // The same ids are free for us, as everything that lies under them is.
     everything(&ours, taken).await;
+}
+
+/// That two errors differ in nothing but the id they were asked for.
+#[track_caller]
+pub fn assert_same_words(call: &str, (one, id): (&Status, &str), (other, other_id): (&Status, &str)) {
+    let words = |status: &Status| {
+        let headers: BTreeSet<_> = status.metadata().keys().map(|key| format!("{key:?}")).collect();
+        (status.code(), status.message().to_owned(), written_out(status), headers)
+    };
+    let (code, message, details, headers) = words(one);
+    assert_eq!((code, message.replace(id, other_id), details.replace(id, other_id), headers), words(other), "{call}");
 }
 
 /// The details of an error as one text, and how long they are encoded. Metadata is a map, encoded in any order.
@@ -567,7 +571,7 @@ async fn another_tenants_lists_are_empty() {
 }
 
 /// One of each resource under this id.
-async fn everything(tenant: &Tenant, id: &str) {
+pub async fn everything(tenant: &Tenant, id: &str) {
     tenant.organization(id, "").await;
     let account_type = AccountType { account_type_id: id.into(), display_name: id.into(), ..Default::default() };
     let request = CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() };

@@ -26,6 +26,7 @@ mod organizations;
 mod people;
 mod plans;
 mod races;
+mod reach;
 mod readme;
 mod requests;
 mod schema;

@@ -26,7 +26,7 @@ impl Tenant {
     }
 
     /// Adds a person to an account individually, with nothing set and without dates.
-    async fn add_user(&self, account_id: &str, person_id: &str) -> AccountUser {
+    pub async fn add_user(&self, account_id: &str, person_id: &str) -> AccountUser {
         self.try_add_user(add(account_id, person_id)).await.unwrap()
     }
 
@@ -36,7 +36,7 @@ impl Tenant {
     }
 
     /// Removes a user: what is left of them.
-    async fn remove_user(&self, account_id: &str, person_id: &str, etag: &str) -> Result<Option<AccountUser>, Status> {
+    pub async fn remove_user(&self, account_id: &str, person_id: &str, etag: &str) -> Result<Option<AccountUser>, Status> {
         let (account_id, person_id, etag) = (account_id.into(), person_id.into(), etag.into());
         let request = RemoveAccountUserRequest { account_id, person_id, etag, ..Default::default() };
         self.memberships().remove_account_user(request).await.map(|response| response.into_inner().account_user)
@@ -47,7 +47,7 @@ impl Tenant {
     }
 
     /// The users of an account, whether in force or not.
-    async fn users(&self, account_id: &str) -> Vec<AccountUser> {
+    pub async fn users(&self, account_id: &str) -> Vec<AccountUser> {
         let account_id = account_id.into();
         self.list_users(ListAccountUsersRequest { account_id, show_not_in_force: true, ..Default::default() }).await
     }
@@ -57,7 +57,7 @@ impl Tenant {
         self.users(account_id).await.into_iter().find(|user| user.person_id == person_id)
     }
 
-    async fn link(&self, account_id: &str, organization_id: &str, below: bool) -> Result<LinkedOrganization, Status> {
+    pub async fn link(&self, account_id: &str, organization_id: &str, below: bool) -> Result<LinkedOrganization, Status> {
         let (account_id, organization_id) = (account_id.into(), organization_id.into());
         let request = LinkOrganizationRequest { account_id, organization_id, include_descendants: below, ..Default::default() };
         let response = self.memberships().link_organization(request).await?;
@@ -82,13 +82,13 @@ impl Tenant {
         recipients.into_iter().map(|recipient| (recipient.person_id.clone(), recipient.kind())).collect()
     }
 
-    async fn buys_on(&self, person_id: &str, account_id: &str) -> Result<Person, Status> {
+    pub async fn buys_on(&self, person_id: &str, account_id: &str) -> Result<Person, Status> {
         let (person_id, account_id) = (person_id.into(), account_id.into());
         let request = SetPurchasingAccountRequest { person_id, account_id, ..Default::default() };
         self.memberships().set_purchasing_account(request).await.map(|response| response.into_inner().person.unwrap())
     }
 
-    async fn check(&self, account_id: &str, person_id: &str) -> Result<CheckMembershipResponse, Status> {
+    pub async fn check(&self, account_id: &str, person_id: &str) -> Result<CheckMembershipResponse, Status> {
         self.memberships().check_membership(pair(account_id, person_id)).await.map(tonic::Response::into_inner)
     }
 
@@ -97,7 +97,7 @@ impl Tenant {
         self.check(account_id, person_id).await.unwrap().reasons().collect()
     }
 
-    async fn accounts_of(&self, person_id: &str) -> Vec<PersonAccount> {
+    pub async fn accounts_of(&self, person_id: &str) -> Vec<PersonAccount> {
         let request = ListPersonAccountsRequest { person_id: person_id.into(), ..Default::default() };
         self.memberships().list_person_accounts(request).await.unwrap().into_inner().accounts
     }

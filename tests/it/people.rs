@@ -455,6 +455,7 @@ async fn a_try_changes_nothing_and_a_repeat_gets_the_first_answer() {
         person: Some(Person { person_id: String::new(), ..jane("") }),
         request_id: "1".into(),
         validate_only,
+        ..Default::default()
     };
     let updating = |validate_only, person: &Person| UpdatePersonRequest {
         person: Some(Person { phone: "2".into(), ..only_person(&person.person_id) }),

@@ -1,0 +1,156 @@
+//! Reach: how much of its tenant a transaction shows. A caller whose reach is limited sees what is bound to the organizations
+//! their person belongs to, and to those below; everything else is to them as if it did not exist.
+//!
+//! The one place that says so. Whoever finds or lists accounts, organizations or people for a caller filters by what is here;
+//! what keeps the tenant's data consistent does not, for it has to see all of it.
+
+use std::sync::OnceLock;
+
+use diesel::{
+    dsl::{exists, sql},
+    expression::SqlLiteral,
+    pg::Pg,
+    prelude::*,
+    sql_types::Bool,
+};
+use diesel_async::RunQueryDsl;
+
+use super::tx::Tx;
+use crate::{
+    caller::{Caller, Reach},
+    error::{Error, Result},
+    schema::{
+        account_organizations, account_users, accounts, organization_ancestors, organization_members, organizations, people,
+    },
+};
+
+/// A condition on the rows of a table.
+pub type Condition<T> = Box<dyn BoxableExpression<T, Pg, SqlType = Bool>>;
+
+/// How far a transaction sees.
+#[derive(Debug)]
+pub(super) enum Sight {
+    /// The whole tenant.
+    Tenant,
+    /// What is bound to these organizations and everything below them; nothing until it is known which they are.
+    Below(OnceLock<Roots>),
+}
+
+/// Where the reach of a person begins.
+#[derive(Debug, Default)]
+pub(super) struct Roots {
+    /// The caller's person.
+    person_id: Option<String>,
+    /// The organizations they belong to.
+    organization_ids: Vec<String>,
+}
+
+impl Sight {
+    /// What a caller may see, to be looked up in the transaction.
+    pub(super) const fn of(caller: &Caller) -> Self {
+        match caller.reach {
+            Reach::Tenant => Self::Tenant,
+            Reach::Person => Self::Below(OnceLock::new()),
+        }
+    }
+
+    fn below<T>(&self, condition: impl FnOnce(&Roots) -> Condition<T>) -> Condition<T>
+    where
+        SqlLiteral<Bool>: SelectableExpression<T>,
+    {
+        match self {
+            Self::Tenant => Box::new(sql::<Bool>("TRUE")),
+            Self::Below(roots) => condition(roots.get().unwrap_or(&Roots::default())),
+        }
+    }
+}
+
+/// The organizations at and below the roots, and the roots above each.
+macro_rules! reached {
+    ($roots:expr) => {
+        organization_ancestors::table.filter(organization_ancestors::ancestor_id.eq_any($roots.organization_ids.clone()))
+    };
+}
+
+impl Tx {
+    /// Looks up where a limited reach begins. For a caller who sees the whole tenant there is nothing to ask.
+    pub(super) async fn look_around(&self, caller: &Caller) -> Result<()> {
+        let Sight::Below(roots) = self.sight() else { return Ok(()) };
+        let rows = people::table
+            .left_join(organization_members::table.on(organization_members::person_id.eq(people::person_id)))
+            .filter(people::subject.eq(&caller.actor).and(people::active))
+            .select((people::person_id, organization_members::organization_id.nullable()))
+            .load::<(String, Option<String>)>(&mut self.conn())
+            .await?;
+        let (person_ids, organization_ids): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        let found = Roots {
+            person_id: person_ids.into_iter().next(),
+            organization_ids: organization_ids.into_iter().flatten().collect(),
+        };
+        roots.set(found).map_err(|_| Error::Internal("a transaction looks around twice".into()))
+    }
+
+    /// Whether the caller does not see the whole tenant.
+    pub fn is_limited(&self) -> bool {
+        matches!(self.sight(), Sight::Below(_))
+    }
+
+    /// Refuses what would be out of the reach of its own caller, or change it.
+    pub fn require_whole_tenant(&self, why: &'static str) -> Result<()> {
+        if self.is_limited() { Err(Error::OutOfReach { why }) } else { Ok(()) }
+    }
+
+    /// The organizations in reach.
+    pub fn organizations_in_reach(&self) -> Condition<organizations::table> {
+        self.sight().below(|roots| {
+            let reached = reached!(roots).filter(organization_ancestors::organization_id.eq(organizations::organization_id));
+            Box::new(exists(reached))
+        })
+    }
+
+    /// The accounts in reach: those of organizations in reach.
+    pub fn accounts_in_reach(&self) -> Condition<accounts::table> {
+        self.sight().below(|roots| {
+            let reached = reached!(roots).filter(organization_ancestors::organization_id.eq(accounts::organization_id));
+            Box::new(exists(reached))
+        })
+    }
+
+    /// The people in reach: the caller's own person, members of organizations in reach, and whoever is shown with an account in
+    /// reach: its individual users, its users through an organization linked to it, its manager.
+    pub fn people_in_reach(&self) -> Condition<people::table> {
+        self.sight().below(|roots| {
+            let member = reached!(roots)
+                .inner_join(
+                    organization_members::table
+                        .on(organization_members::organization_id.eq(organization_ancestors::organization_id)),
+                )
+                .filter(organization_members::person_id.eq(people::person_id));
+            let shown = || {
+                reached!(roots)
+                    .inner_join(accounts::table.on(accounts::organization_id.eq(organization_ancestors::organization_id)))
+            };
+            let added = shown()
+                .inner_join(account_users::table.on(account_users::account_id.eq(accounts::account_id)))
+                .filter(account_users::individual.and(account_users::person_id.eq(people::person_id)));
+            let above = diesel::alias!(organization_ancestors as above);
+            let through = shown()
+                .inner_join(account_organizations::table.on(account_organizations::account_id.eq(accounts::account_id)))
+                .inner_join(
+                    above
+                        .on(above.field(organization_ancestors::ancestor_id).eq(account_organizations::organization_id).and(
+                            above.field(organization_ancestors::distance).eq(0).or(account_organizations::include_descendants),
+                        )),
+                )
+                .inner_join(
+                    organization_members::table
+                        .on(organization_members::organization_id.eq(above.field(organization_ancestors::organization_id))),
+                )
+                .filter(organization_members::person_id.eq(people::person_id));
+            let manages = shown().filter(accounts::account_manager_id.eq(people::person_id.nullable()));
+            // No id is empty.
+            let themselves = people::person_id.eq(roots.person_id.clone().unwrap_or_default());
+            Box::new(themselves.or(exists(member)).or(exists(added)).or(exists(through)).or(exists(manages)))
+        })
+    }
+}

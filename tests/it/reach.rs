@@ -1,0 +1,403 @@
+//! Reach: a caller who does not see the whole tenant sees what is bound to their person's organizations and those below.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use customer_accounts::{
+    policy::Policies,
+    proto::{
+        Account, CreateOrganizationRequest, CreatePersonRequest, GetOrganizationRequest, ListAccountsRequest,
+        ListOrganizationsRequest, ListPeopleRequest, Organization, Person,
+    },
+};
+use tonic::{Code, Status};
+
+use crate::{
+    contract,
+    support::{
+        Dice, Tenant, account,
+        calls::{only, only_person, person, preconditions},
+        raw::call,
+        reason, refused,
+    },
+};
+
+impl Tenant {
+    /// Makes this identity the person's.
+    async fn identify(&self, person_id: &str, subject: &str) {
+        let person = Person { subject: subject.into(), ..only_person(person_id) };
+        self.update_person(person, &["subject"]).await.unwrap();
+    }
+
+    /// Two regions with an office each, an account for each of the four, and a manager in charge of the north.
+    async fn regions() -> (Self, Self) {
+        let tenant = Self::new().await;
+        for (id, parent_id) in [("north", ""), ("south", ""), ("oslo", "north"), ("rome", "south")] {
+            tenant.organization(id, parent_id).await;
+            tenant.account(account(&format!("{id}-account"), id)).await;
+        }
+        tenant.person("manager").await;
+        tenant.identify("manager", "subject-of-manager").await;
+        tenant.add_member("north", "manager").await.unwrap();
+        let manager = tenant.reaching("subject-of-manager", "editor");
+        (tenant, manager)
+    }
+
+    async fn organizations_seen(&self) -> Vec<String> {
+        let request = ListOrganizationsRequest { page_size: 1000, ..Default::default() };
+        let organizations = self.organizations().list_organizations(request).await.unwrap().into_inner().organizations;
+        organizations.into_iter().map(|organization| organization.organization_id).collect()
+    }
+
+    async fn accounts_seen(&self) -> Vec<String> {
+        self.list(ListAccountsRequest { page_size: 1000, ..Default::default() }).await
+    }
+
+    async fn people_seen(&self) -> Vec<String> {
+        self.list_people(ListPeopleRequest { page_size: 1000, ..Default::default() }).await
+    }
+
+    async fn create_below(&self, id: &str, parent_id: &str) -> Result<Organization, Status> {
+        let (organization_id, display_name) = (id.to_owned(), id.to_owned());
+        let organization = Organization { organization_id, display_name, parent_id: parent_id.into(), ..Default::default() };
+        let request = CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
+        self.organizations().create_organization(request).await.map(|response| response.into_inner().organization.unwrap())
+    }
+
+    async fn create_member(&self, person: Person, organization_id: &str) -> Result<Person, Status> {
+        let request = CreatePersonRequest { person: Some(person), organization_id: organization_id.into(), ..Default::default() };
+        self.people().create_person(request).await.map(|response| response.into_inner().person.unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_regional_manager_sees_the_accounts_of_the_region_and_below() {
+    let (tenant, manager) = Tenant::regions().await;
+    assert_eq!(manager.accounts_seen().await, ["north-account", "oslo-account"]);
+    assert_eq!(manager.organizations_seen().await, ["north", "oslo"]);
+    assert_eq!(manager.people_seen().await, ["manager"]);
+    manager.get("oslo-account").await.unwrap();
+    let (elsewhere, nowhere) = (manager.get("rome-account").await.unwrap_err(), manager.get("none-account").await.unwrap_err());
+    assert_eq!(elsewhere.code(), Code::NotFound);
+    contract::assert_same_words("GetAccount", (&elsewhere, "rome-account"), (&nowhere, "none-account"));
+
+    // An office that moves is in reach where it is.
+    tenant.move_organization("rome", "north").await.unwrap();
+    assert_eq!(manager.accounts_seen().await, ["north-account", "oslo-account", "rome-account"]);
+    tenant.move_organization("oslo", "south").await.unwrap();
+    assert_eq!(manager.accounts_seen().await, ["north-account", "rome-account"]);
+}
+
+#[tokio::test]
+async fn without_an_active_person_in_an_organization_nothing_is_in_reach() {
+    let (tenant, manager) = Tenant::regions().await;
+    let stranger = tenant.reaching("nobody's subject", "editor");
+    assert!(stranger.accounts_seen().await.is_empty() && stranger.people_seen().await.is_empty());
+    assert_eq!(reason(stranger.get("north-account").await), (Code::NotFound, "ACCOUNT_NOT_FOUND".into()));
+
+    tenant.update_person(only_person("manager"), &["active"]).await.unwrap();
+    assert!(manager.accounts_seen().await.is_empty() && manager.people_seen().await.is_empty());
+    tenant.update_person(Person { active: true, ..only_person("manager") }, &["active"]).await.unwrap();
+    tenant.remove_member("north", "manager").await.unwrap();
+    assert!(manager.accounts_seen().await.is_empty());
+    assert_eq!(manager.people_seen().await, ["manager"], "everyone sees themselves");
+}
+
+#[tokio::test]
+async fn administrators_and_tenant_wide_callers_see_everything() {
+    let (tenant, manager) = Tenant::regions().await;
+    let all = ["north-account", "oslo-account", "rome-account", "south-account"];
+    assert_eq!(tenant.reaching("nobody's subject", "admin").accounts_seen().await, all);
+    assert_eq!(tenant.with_roles("viewer").accounts_seen().await, all);
+    assert_eq!(manager.with_roles("viewer").accounts_seen().await, ["north-account", "oslo-account"]);
+}
+
+#[tokio::test]
+async fn what_is_created_or_moved_stays_in_reach() {
+    let (tenant, manager) = Tenant::regions().await;
+    let out_of_reach = (Code::PermissionDenied, "OUT_OF_REACH".to_owned());
+    assert_eq!(reason(manager.create_below("lund", "").await), out_of_reach);
+    assert_eq!(reason(manager.move_organization("oslo", "").await), out_of_reach);
+    assert_eq!(reason(manager.create_below("lund", "south").await), (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()));
+    assert_eq!(reason(manager.move_organization("oslo", "south").await), (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()));
+    manager.create_below("lund", "oslo").await.unwrap();
+    manager.move_organization("lund", "north").await.unwrap();
+    assert_eq!(manager.organizations_seen().await, ["lund", "north", "oslo"]);
+
+    assert_eq!(reason(manager.create_member(person("ann"), "").await), out_of_reach);
+    let elsewhere = manager.create_member(person("ann"), "rome").await;
+    assert_eq!(reason(elsewhere), (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()));
+    manager.create_member(person("ann"), "oslo").await.unwrap();
+    assert_eq!(tenant.members("oslo", false).await.unwrap(), ["ann"]);
+
+    let account = || Account { display_name: "n".into(), organization_id: "rome".into(), ..Default::default() };
+    assert_eq!(reason(manager.try_account(account()).await), (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()));
+    let moved = Account { organization_id: "rome".into(), ..only("oslo-account") };
+    assert_eq!(reason(manager.update(moved, &[]).await), (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()));
+    manager.update(Account { organization_id: "lund".into(), ..only("oslo-account") }, &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_extends_their_own_reach() {
+    let (tenant, manager) = Tenant::regions().await;
+    let out_of_reach = (Code::PermissionDenied, "OUT_OF_REACH".to_owned());
+    // Someone in reach who is also somewhere else: whoever becomes them would be there too.
+    tenant.person("both").await;
+    for organization_id in ["oslo", "south"] {
+        tenant.add_member(organization_id, "both").await.unwrap();
+    }
+    let given_up = Person { subject: String::new(), ..only_person("manager") };
+    assert_eq!(reason(manager.update_person(given_up, &["subject"]).await), out_of_reach);
+    let taken = Person { subject: "another subject".into(), ..only_person("both") };
+    assert_eq!(reason(manager.update_person(taken.clone(), &["subject"]).await), out_of_reach);
+    let born = Person { person_id: "new".into(), display_name: "n".into(), ..taken };
+    assert_eq!(reason(manager.create_member(born, "oslo").await), out_of_reach);
+    assert_eq!(reason(manager.add_member("south", "manager").await), (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()));
+    // With the subject as it is, the rest can be changed.
+    manager.update_person(Person { phone: "1".into(), ..only_person("both") }, &["phone"]).await.unwrap();
+}
+
+#[tokio::test]
+async fn people_are_in_reach_with_the_accounts_they_are_shown_on() {
+    let (tenant, manager) = Tenant::regions().await;
+    for id in ["added", "linked", "hidden"] {
+        tenant.person(id).await;
+    }
+    tenant.staff("staff").await;
+    for id in ["linked", "hidden"] {
+        tenant.add_member("rome", id).await.unwrap();
+    }
+    assert_eq!(manager.people_seen().await, ["manager"]);
+    tenant.add_user("oslo-account", "added").await;
+    tenant.update(Account { account_manager_id: "staff".into(), ..only("oslo-account") }, &[]).await.unwrap();
+    assert_eq!(manager.people_seen().await, ["added", "manager", "staff"]);
+    tenant.link("oslo-account", "south", true).await.unwrap();
+    assert_eq!(manager.people_seen().await, ["added", "hidden", "linked", "manager", "staff"]);
+    // But not what else they belong to.
+    let members = ListPeopleRequest { organization_id: "rome".into(), ..Default::default() };
+    assert!(manager.list_people(members).await.is_empty());
+    tenant.add_user("rome-account", "added").await;
+    let accounts = manager.accounts_of("added").await;
+    assert_eq!(accounts.iter().map(|account| &*account.account_id).collect::<Vec<_>>(), ["oslo-account"]);
+}
+
+#[tokio::test]
+async fn a_refusal_names_no_account_out_of_reach() {
+    let (tenant, manager) = Tenant::regions().await;
+    tenant.person("contact").await;
+    tenant.add_member("oslo", "contact").await.unwrap();
+    for id in ["oslo-account", "rome-account"] {
+        tenant.link(id, "oslo", false).await.unwrap();
+        tenant.update(Account { billing_contact_id: "contact".into(), ..only(id) }, &[]).await.unwrap();
+    }
+    let slot = |id: &str| ("CONTACT_SLOT_HELD".to_owned(), format!("account/{id}/billing_contact"));
+    let refusal = tenant.remove_member("oslo", "contact").await;
+    assert_eq!(preconditions(refusal), [slot("oslo-account"), slot("rome-account")]);
+    let refusal = manager.remove_member("oslo", "contact").await;
+    assert_eq!(preconditions(refusal.clone()), [slot("oslo-account")]);
+    let (status, details) = refused(refusal);
+    assert_eq!(details.error_info().unwrap().metadata["slots"], "2");
+    assert!(!format!("{status:?}").contains("rome-account"), "{status:?}");
+}
+
+/// Calls whose answers do not depend on reach: the types are the tenant's, and who may call the others sees all of it.
+fn reaches_further(method: &str, permission: &str) -> bool {
+    method.starts_with("AccountTypeService/") || ["delete", "configure"].iter().any(|verb| permission.ends_with(verb))
+}
+
+#[tokio::test]
+async fn what_is_out_of_reach_is_word_for_word_like_what_never_existed() {
+    let tenant = Tenant::new().await;
+    // As long as an id that nobody has, so that the encoded details are, too.
+    let (hidden, free) = ("hidden-id", "nobody-id");
+    for id in ["own", hidden] {
+        contract::everything(&tenant, id).await;
+    }
+    tenant.identify("own", "own-subject").await;
+    let policies = Policies::read().unwrap();
+    let tenant_id = tenant.caller.tenant.clone();
+    let identity: [(&str, &[u8]); 4] =
+        [("x-tenant-id", tenant_id.as_bytes()), ("x-actor", b"own-subject"), ("x-roles", b"editor"), ("x-tenant-wide", b"false")];
+    let (mut asked, mut listed) = (0, 0);
+    for ((method, hidden_request), (_, free_request)) in contract::asks_for(hidden).into_iter().zip(contract::asks_for(free)) {
+        let policy = policies.get(&format!("/accounts.v1.{method}")).unwrap();
+        if reaches_further(method, policy.permission) {
+            continue;
+        }
+        let nothing = call(&tenant.channel, method, &identity, &free_request).await.unwrap_err();
+        // Account types are not bound to an organization.
+        if nothing.message().contains("account type") {
+            continue;
+        }
+        let answer = call(&tenant.channel, method, &identity, &hidden_request).await.expect_err(method);
+        assert_eq!(answer.code(), Code::NotFound, "{method}: {answer:?}");
+        contract::assert_same_words(method, (&answer, hidden), (&nothing, free));
+        asked += 1;
+    }
+    for ((method, hidden_request), (_, free_request)) in contract::lists(hidden).into_iter().zip(contract::lists(free)) {
+        if reaches_further(method, "accounts.read") {
+            continue;
+        }
+        let shown = call(&tenant.channel, method, &identity, &hidden_request).await.unwrap();
+        let text = shown.iter().map(|message| String::from_utf8_lossy(message).into_owned()).collect::<String>();
+        assert!(!text.contains(hidden), "{method}: {text}");
+        if !String::from_utf8_lossy(&hidden_request).contains("account_type") {
+            let nothing = call(&tenant.channel, method, &identity, &free_request).await.unwrap();
+            assert_eq!(shown, nothing, "{method}");
+        }
+        listed += 1;
+    }
+    assert!(asked >= 40 && listed >= 14, "{asked} {listed}");
+}
+
+const ORGANIZATIONS: u64 = 12;
+const ACCOUNTS: u64 = 14;
+const PEOPLE: u64 = 8;
+
+/// What is in reach, as simply as can be said.
+#[derive(Default)]
+struct Model {
+    parents: BTreeMap<String, String>,
+    members: BTreeSet<(String, String)>,
+    accounts: BTreeMap<String, String>,
+    links: BTreeMap<(String, String), bool>,
+    users: BTreeSet<(String, String)>,
+    managers: BTreeMap<String, String>,
+}
+
+impl Model {
+    fn is_below(&self, organization: &str, top: &str) -> bool {
+        let mut at = organization;
+        while at != top && !at.is_empty() {
+            at = &self.parents[at];
+        }
+        at == top
+    }
+
+    fn organizations(&self, person: &str) -> BTreeSet<String> {
+        let roots: Vec<_> = self.members.iter().filter(|(_, member)| member == person).map(|(root, _)| root).collect();
+        self.parents.keys().filter(|id| roots.iter().any(|root| self.is_below(id, root))).cloned().collect()
+    }
+
+    fn accounts(&self, person: &str) -> BTreeSet<String> {
+        let organizations = self.organizations(person);
+        self.accounts.iter().filter(|(_, organization)| organizations.contains(*organization)).map(|(id, _)| id.clone()).collect()
+    }
+
+    fn is_through(&self, account: &str, person: &str) -> bool {
+        let own = (self.accounts[account].clone(), false);
+        let linked = self.links.iter().filter(|((id, _), _)| id == account);
+        linked.map(|((_, organization), below)| (organization.clone(), *below)).chain([own]).any(|(top, below)| {
+            self.members.iter().any(|(organization, member)| {
+                member == person && (*organization == top || below && self.is_below(organization, &top))
+            })
+        })
+    }
+
+    fn people(&self, caller: &str) -> BTreeSet<String> {
+        let (organizations, accounts) = (self.organizations(caller), self.accounts(caller));
+        let member = |person: &str| self.members.iter().any(|(at, who)| who == person && organizations.contains(at));
+        let shown = |person: &str| {
+            accounts.iter().any(|account| {
+                self.users.contains(&(account.clone(), person.to_owned()))
+                    || self.is_through(account, person)
+                    || self.managers.get(account).is_some_and(|manager| manager == person)
+            })
+        };
+        (0..PEOPLE).map(|i| format!("p{i}")).filter(|id| id == caller || member(id) || shown(id)).collect()
+    }
+}
+
+impl Tenant {
+    /// Changes something at random, here and in the model; what the service refuses changes neither.
+    async fn change(&self, dice: &mut Dice, model: &mut Model) {
+        let mut one = |prefix: &str, of: u64| format!("{prefix}{}", dice.roll(of));
+        let (organization, other) = (one("o", ORGANIZATIONS), one("o", ORGANIZATIONS));
+        let (account, person, staff) = (one("a", ACCOUNTS), one("p", PEOPLE - 2), format!("p{}", PEOPLE - 1 - dice.roll(2)));
+        let with = dice.roll(2) == 0;
+        match dice.roll(7) {
+            0 if self.move_organization(&organization, &other).await.is_ok() => {
+                model.parents.insert(organization, other);
+            }
+            1 if self.add_member(&organization, &person).await.is_ok() => {
+                model.members.insert((organization, person));
+            }
+            2 if self.remove_member(&organization, &person).await.is_ok() => {
+                model.members.remove(&(organization, person));
+            }
+            3 if self.link(&account, &organization, with).await.is_ok() => {
+                // The link of its own organization covers more, and stays when the account moves only as far as it is its own.
+                if model.accounts[&account] != organization {
+                    model.links.insert((account, organization), with);
+                } else if with {
+                    self.link(&account, &organization, false).await.unwrap();
+                }
+            }
+            4 if !model.users.contains(&(account.clone(), person.clone())) => {
+                self.add_user(&account, &person).await;
+                model.users.insert((account, person));
+            }
+            5 if self.remove_user(&account, &person, "").await.is_ok() => {
+                model.users.remove(&(account, person));
+            }
+            6 => {
+                let manager = Account { account_manager_id: staff.clone(), ..only(&account) };
+                self.update(manager, &[]).await.unwrap();
+                model.managers.insert(account, staff);
+            }
+            _ => {}
+        }
+    }
+
+    /// Compares all that a caller sees with the model.
+    async fn compare(&self, model: &Model, person: &str) {
+        let caller = self.reaching(&format!("subject of {person}"), "viewer");
+        let (organizations, accounts, people) = (model.organizations(person), model.accounts(person), model.people(person));
+        let set = |ids: Vec<String>| ids.into_iter().collect::<BTreeSet<_>>();
+        assert_eq!(set(caller.organizations_seen().await), organizations, "organizations that {person} sees");
+        assert_eq!(set(caller.accounts_seen().await), accounts, "accounts that {person} sees");
+        assert_eq!(set(caller.people_seen().await), people, "people whom {person} sees");
+        for id in model.parents.keys() {
+            let request = GetOrganizationRequest { organization_id: id.clone() };
+            let got = caller.organizations().get_organization(request).await;
+            assert_eq!(got.is_ok(), organizations.contains(id), "{person} gets {id}");
+        }
+        for id in model.accounts.keys() {
+            assert_eq!(caller.get(id).await.is_ok(), accounts.contains(id), "{person} gets {id}");
+        }
+        for id in (0..PEOPLE).map(|i| format!("p{i}")) {
+            assert_eq!(caller.get_person(&id).await.is_ok(), people.contains(&id), "{person} gets {id}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn reach_is_what_a_naive_model_says() {
+    let (tenant, seed) = (Tenant::new().await, Dice::new().roll(u64::MAX));
+    eprintln!("seed {seed}");
+    let (mut dice, mut model) = (Dice::seeded(seed), Model::default());
+    for i in 0..ORGANIZATIONS {
+        let parent = if i < 3 { String::new() } else { format!("o{}", dice.roll(i)) };
+        tenant.organization(&format!("o{i}"), &parent).await;
+        model.parents.insert(format!("o{i}"), parent);
+    }
+    for i in 0..PEOPLE {
+        let id = format!("p{i}");
+        let created = if i < PEOPLE - 2 { tenant.person(&id).await } else { tenant.staff(&id).await };
+        tenant.identify(&created.person_id, &format!("subject of {id}")).await;
+        let organization = format!("o{}", dice.roll(ORGANIZATIONS));
+        tenant.add_member(&organization, &id).await.unwrap();
+        model.members.insert((organization, id));
+    }
+    for i in 0..ACCOUNTS {
+        let organization = format!("o{}", dice.roll(ORGANIZATIONS));
+        tenant.account(account(&format!("a{i}"), &organization)).await;
+        model.accounts.insert(format!("a{i}"), organization);
+    }
+    for _ in 0..6 {
+        for _ in 0..12 {
+            tenant.change(&mut dice, &mut model).await;
+        }
+        let person = format!("p{}", dice.roll(PEOPLE));
+        tenant.compare(&model, &person).await;
+    }
+}
