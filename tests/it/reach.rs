@@ -350,7 +350,7 @@ impl Tenant {
 
     /// Compares all that a caller sees with the model.
     async fn compare(&self, model: &Model, person: &str) {
-        let caller = self.reaching(&format!("subject of {person}"), "viewer");
+        let caller = self.reaching(&format!("subject-of-{person}"), "viewer");
         let (organizations, accounts, people) = (model.organizations(person), model.accounts(person), model.people(person));
         let set = |ids: Vec<String>| ids.into_iter().collect::<BTreeSet<_>>();
         assert_eq!(set(caller.organizations_seen().await), organizations, "organizations that {person} sees");
@@ -383,7 +383,7 @@ async fn reach_is_what_a_naive_model_says() {
     for i in 0..PEOPLE {
         let id = format!("p{i}");
         let created = if i < PEOPLE - 2 { tenant.person(&id).await } else { tenant.staff(&id).await };
-        tenant.identify(&created.person_id, &format!("subject of {id}")).await;
+        tenant.identify(&created.person_id, &format!("subject-of-{id}")).await;
         let organization = format!("o{}", dice.roll(ORGANIZATIONS));
         tenant.add_member(&organization, &id).await.unwrap();
         model.members.insert((organization, id));

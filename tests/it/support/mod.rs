@@ -2,6 +2,7 @@
 
 pub mod calls;
 pub mod cluster;
+pub mod logs;
 pub mod process;
 pub mod raw;
 pub mod tap;
@@ -169,6 +170,7 @@ pub fn shared() -> &'static Shared {
 }
 
 async fn serve(started: std::sync::mpsc::Sender<Shared>) {
+    logs::watch();
     let (login, size, url, _embedded) = if let Some(server) = real_server() {
         let url = fresh_database(&server).await;
         (url.parse().unwrap(), 8, Some(url), None)
