@@ -125,6 +125,9 @@ pub enum Error {
         /// Its id.
         id: String,
     },
+    /// The settings of the tenant have changed since the caller read them.
+    #[error("the settings have changed since their etag was read")]
+    SettingsChanged,
     /// The change lost against others made at the same time, more often than it was worth trying again.
     #[error("too many others changed the same resources at the same time; nothing was changed")]
     Conflict,
@@ -298,6 +301,14 @@ pub enum Error {
         /// The permission of the call's policy.
         permission: String,
     },
+    /// The module of the call is switched off.
+    #[error("the module {module} is off for {}", organization_id.as_ref().map_or("the tenant".to_owned(), |id| format!("organization {id:?} and what inherits from it")))]
+    ModuleOff {
+        /// The module of the call's policy.
+        module: &'static str,
+        /// The organization whose setting decides; `None` for the tenant.
+        organization_id: Option<String>,
+    },
     /// The service, or its share of the database, is busy; the call was not started.
     #[error("the service is busy; the call was not started")]
     Overloaded,
@@ -396,6 +407,12 @@ impl Error {
             Self::PermissionDenied { permission } => {
                 answer(Code::PermissionDenied, Reason::PermissionDenied).with("permission", permission)
             }
+            Self::ModuleOff { module, organization_id } => {
+                let level = if organization_id.is_some() { "ORGANIZATION" } else { "TENANT" };
+                let answer =
+                    answer(Code::PermissionDenied, Reason::ModuleNotActivated).with("module", module).with("level", &level);
+                organization_id.iter().fold(answer, |answer, id| answer.with("organization_id", id))
+            }
             Self::NotFound { kind, id } => {
                 answer(Code::NotFound, kind.not_found()).with(&kind.id_field(), id).resource(*kind, id)
             }
@@ -412,6 +429,7 @@ impl Error {
                 }
             }
             Self::EtagMismatch { kind, id } => answer(Code::Aborted, Reason::EtagMismatch).with(&kind.id_field(), id),
+            Self::SettingsChanged => answer(Code::Aborted, Reason::EtagMismatch),
             Self::Conflict | Self::Retry => answer(Code::Aborted, Reason::Conflict).retry_after(RETRY_RACE_AFTER),
             Self::AccountTypeInactive { id } => answer(Code::FailedPrecondition, Reason::AccountTypeInactive)
                 .broken("account_type", id)

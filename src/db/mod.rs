@@ -1,7 +1,8 @@
 //! The database: every slice reaches it through [`Db::read`] and [`Db::write`], one transaction a call.
 //!
-//! A transaction belongs to one tenant and one call. It sends BEGIN, the tenant, the time that is left and the first query
-//! in one flight. `write` does once for all calls what each would forget: the replay of request ids, `validate_only`, the
+//! A transaction belongs to one tenant and one call. It sends BEGIN, the tenant, the time that is left, the gate's question and
+//! the first query in one flight. The gate asks whether the call's module is on for the tenant; where it is not, nothing that
+//! the work has found out is answered, and nothing that it has done is kept. `write` does once for all calls what each would forget: the replay of request ids, `validate_only`, the
 //! activity trail, and trying again what lost a race.
 
 #[cfg(feature = "embedded")]
@@ -9,13 +10,14 @@ pub mod embedded;
 pub mod migrate;
 mod pool;
 mod replay;
+mod tenant;
 mod trail;
 mod tx;
 
 use std::{future::Future, time::Duration};
 
 use diesel_async::SimpleAsyncConnection as _;
-use futures_util::future::join;
+use futures_util::future::join3;
 use prost::Message;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -23,6 +25,7 @@ use self::pool::Lease;
 pub use self::{
     pool::{ConnectError, Manager},
     replay::Meta,
+    tenant::{Settings, Tenant},
     trail::{Event, snapshot},
     tx::{Tx, WriteTx},
 };
@@ -109,10 +112,15 @@ impl Db {
     where
         for<'t> F: AsyncFn(&'t Tx) -> Result<R> + Work<&'t Tx, Result<R>, Future: Send>,
     {
-        let mut tx = Tx::new(self.lease(caller).await?);
-        let (begun, done) = join(tx.begin(mode, caller), work(&tx)).await;
+        let mut tx = Tx::new(self.lease(caller).await?, caller);
+        // Polled in this order, so sent in this order.
+        let (begun, open, mut done) = join3(tx.begin(mode, caller), tx.gate(), work(&tx)).await;
+        if begun.is_ok() && open.is_ok() && tx.guessed_wrong() {
+            done = work(&tx).await;
+        }
         tx.settled();
         begun?;
+        open?;
         done
     }
 
@@ -146,7 +154,7 @@ impl Db {
         R: Message + Default,
         for<'t> F: AsyncFn(&'t WriteTx) -> Result<R> + Work<&'t WriteTx, Result<R>, Future: Send> + Sync,
     {
-        let tx = WriteTx::new(Tx::new(self.lease(caller).await?));
+        let tx = WriteTx::new(Tx::new(self.lease(caller).await?, caller));
         let answer = async {
             if let Some(first) = meta.first_answer(&tx).await? {
                 return R::decode(&*first).map_err(|error| Error::Internal(format!("kept answer: {error}")));
@@ -156,9 +164,10 @@ impl Db {
             meta.remember(&tx, response.encode_to_vec()).await?;
             Ok(response)
         };
-        let (begun, answer) = join(tx.begin("", caller), answer).await;
+        let (begun, open, answer) = join3(tx.begin("", caller), tx.gate(), answer).await;
         let tx = tx.settled();
         begun?;
+        open?;
         let answer = answer?;
         tx.end(if meta.validate_only { "ROLLBACK" } else { "COMMIT" }).await?;
         Ok(answer)
