@@ -302,7 +302,7 @@ pub enum Error {
         permission: String,
     },
     /// The module of the call is switched off.
-    #[error("the module {module} is off for {}", organization_id.as_ref().map_or("the tenant".to_owned(), |id| format!("organization {id:?} and what inherits from it")))]
+    #[error("the module {module} is off for {}", off_for(organization_id.as_deref()))]
     ModuleOff {
         /// The module of the call's policy.
         module: &'static str,
@@ -348,6 +348,10 @@ fn organizations(ids: &[String]) -> String {
     let more = ids.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("{} {}{more}", if ids.len() == 1 { "organization" } else { "organizations" }, listed.join(", "))
+}
+
+fn off_for(organization_id: Option<&str>) -> String {
+    organization_id.map_or_else(|| "the tenant".to_owned(), |id| format!("organization {id:?} and what inherits from it"))
 }
 
 fn held(holders: &[Holder]) -> String {

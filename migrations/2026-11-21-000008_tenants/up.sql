@@ -24,7 +24,7 @@ CREATE TABLE module_activations (
     tenant_id       text COLLATE "C" NOT NULL DEFAULT nullif(current_setting('app.tenant_id', true), ''),
     organization_id text COLLATE "C" NOT NULL,
     module          text COLLATE "C" NOT NULL CHECK (char_length(module) BETWEEN 1 AND 50),
-    activation_id   text COLLATE "C" NOT NULL GENERATED ALWAYS AS (module || '/' || organization_id) STORED,
+    activation_id   text COLLATE "C" NOT NULL CHECK (activation_id = module || '/' || organization_id),
     active          boolean NOT NULL,
     create_time     timestamptz NOT NULL DEFAULT now(),
     update_time     timestamptz NOT NULL DEFAULT now(),

@@ -2,8 +2,8 @@
 //!
 //! A transaction belongs to one tenant and one call. It sends BEGIN, the tenant, the time that is left, the gate's question and
 //! the first query in one flight. The gate asks whether the call's module is on for the tenant; where it is not, nothing that
-//! the work has found out is answered, and nothing that it has done is kept. `write` does once for all calls what each would forget: the replay of request ids, `validate_only`, the
-//! activity trail, and trying again what lost a race.
+//! the work has found out is answered, and nothing that it has done is kept. `write` does once for all calls what each would
+//! forget: the replay of request ids, `validate_only`, the activity trail, and trying again what lost a race.
 
 #[cfg(feature = "embedded")]
 pub mod embedded;

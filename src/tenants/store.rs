@@ -172,6 +172,7 @@ impl Switch {
 
     async fn set_organization(&self, tx: &WriteTx, organization_id: &str) -> Result<()> {
         Organization::find_and_keep(tx, organization_id).await?;
+        let activation_id = format!("{}/{organization_id}", self.module);
         let own = || {
             module_activations::table
                 .filter(module_activations::organization_id.eq(organization_id))
@@ -186,6 +187,7 @@ impl Switch {
                 .values((
                     module_activations::organization_id.eq(organization_id),
                     module_activations::module.eq(self.module),
+                    module_activations::activation_id.eq(&activation_id),
                     module_activations::active.eq(active),
                 ))
                 .on_conflict((module_activations::tenant_id, module_activations::organization_id, module_activations::module))
@@ -205,7 +207,7 @@ impl Switch {
         };
         tx.record(Event {
             resource: "module_activation",
-            id: &format!("{}/{organization_id}", self.module),
+            id: &activation_id,
             account_id: None,
             before: setting(was_active),
             after: setting(self.active),
