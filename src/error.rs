@@ -131,6 +131,9 @@ pub enum Error {
         /// What the caller would have done.
         why: &'static str,
     },
+    /// The settings of the tenant have changed since the caller read them.
+    #[error("the settings have changed since their etag was read")]
+    SettingsChanged,
     /// The change lost against others made at the same time, more often than it was worth trying again.
     #[error("too many others changed the same resources at the same time; nothing was changed")]
     Conflict,
@@ -306,6 +309,14 @@ pub enum Error {
         /// The permission of the call's policy.
         permission: String,
     },
+    /// The module of the call is switched off.
+    #[error("the module {module} is off for {}", off_for(organization_id.as_deref()))]
+    ModuleOff {
+        /// The module of the call's policy.
+        module: &'static str,
+        /// The organization whose setting decides; `None` for the tenant.
+        organization_id: Option<String>,
+    },
     /// The service, or its share of the database, is busy; the call was not started.
     #[error("the service is busy; the call was not started")]
     Overloaded,
@@ -345,6 +356,10 @@ fn organizations(ids: &[String]) -> String {
     let more = ids.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("{} {}{more}", if ids.len() == 1 { "organization" } else { "organizations" }, listed.join(", "))
+}
+
+fn off_for(organization_id: Option<&str>) -> String {
+    organization_id.map_or_else(|| "the tenant".to_owned(), |id| format!("organization {id:?} and what inherits from it"))
 }
 
 fn held(holders: &[Holder], count: usize) -> String {
@@ -408,6 +423,12 @@ impl Error {
                 answer(Code::PermissionDenied, Reason::PermissionDenied).with("permission", permission)
             }
             Self::OutOfReach { .. } => answer(Code::PermissionDenied, Reason::OutOfReach),
+            Self::ModuleOff { module, organization_id } => {
+                let level = if organization_id.is_some() { "ORGANIZATION" } else { "TENANT" };
+                let answer =
+                    answer(Code::PermissionDenied, Reason::ModuleNotActivated).with("module", module).with("level", &level);
+                organization_id.iter().fold(answer, |answer, id| answer.with("organization_id", id))
+            }
             Self::NotFound { kind, id } => {
                 answer(Code::NotFound, kind.not_found()).with(&kind.id_field(), id).resource(*kind, id)
             }
@@ -424,6 +445,7 @@ impl Error {
                 }
             }
             Self::EtagMismatch { kind, id } => answer(Code::Aborted, Reason::EtagMismatch).with(&kind.id_field(), id),
+            Self::SettingsChanged => answer(Code::Aborted, Reason::EtagMismatch),
             Self::Conflict | Self::Retry => answer(Code::Aborted, Reason::Conflict).retry_after(RETRY_RACE_AFTER),
             Self::AccountTypeInactive { id } => answer(Code::FailedPrecondition, Reason::AccountTypeInactive)
                 .broken("account_type", id)

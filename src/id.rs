@@ -5,12 +5,21 @@ use uuid::Uuid;
 /// Longest id in characters (design rule for every resource).
 pub const MAX_CHARS: usize = 50;
 
+/// Longest prefix of a generated id: with the underscore and 26 digits it stays within the longest id.
+pub const MAX_PREFIX: usize = 20;
+
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// A new id: `prefix`, an underscore and a UUID version 7 in Crockford base 32, after the TypeID specification 0.3.
 /// Ids made later sort later, to the millisecond.
 pub fn generate(prefix: &str) -> String {
     encode(prefix, Uuid::now_v7())
+}
+
+/// Whether a text can be the prefix of generated ids: lower-case letters, and underscores between them (TypeID 0.3).
+pub fn is_prefix(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_lowercase() || c == '_';
+    (1..=MAX_PREFIX).contains(&text.len()) && text.chars().all(fits) && !text.starts_with('_') && !text.ends_with('_')
 }
 
 fn encode(prefix: &str, uuid: Uuid) -> String {
@@ -37,6 +46,16 @@ mod tests {
         ] {
             assert_eq!(encode("prefix", uuid.parse().unwrap()), id);
         }
+    }
+
+    #[test]
+    fn prefixes_are_lower_case_letters_with_underscores_between() {
+        let longest = "x".repeat(MAX_PREFIX);
+        assert!(["a", "acct", "a_b", "a__b", &longest].into_iter().all(is_prefix));
+        assert!(
+            ["", "_a", "a_", "_", "Acct", "a1", "a-b", "ä", &"x".repeat(MAX_PREFIX + 1)].into_iter().all(|bad| !is_prefix(bad))
+        );
+        assert!(generate(&longest).len() <= MAX_CHARS);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod proto;
 #[expect(missing_docs, reason = "the migrations comment every table and column")]
 pub mod schema;
 
+pub mod currency;
 pub mod error;
 pub mod id;
 pub mod validate;
@@ -19,12 +20,14 @@ pub mod search;
 pub mod wire;
 
 pub mod db;
+pub mod modules;
 
 pub mod account_types;
 pub mod accounts;
 pub mod memberships;
 pub mod organizations;
 pub mod people;
+pub mod tenants;
 
 pub mod config;
 pub mod guard;

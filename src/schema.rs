@@ -101,6 +101,18 @@ diesel::table! {
 }
 
 diesel::table! {
+    module_activations (tenant_id, organization_id, module) {
+        tenant_id -> Text,
+        organization_id -> Text,
+        module -> Text,
+        activation_id -> Text,
+        active -> Bool,
+        create_time -> Timestamptz,
+        update_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
     organization_ancestors (tenant_id, organization_id, ancestor_id) {
         tenant_id -> Text,
         organization_id -> Text,
@@ -179,6 +191,14 @@ diesel::table! {
     tenants (tenant_id) {
         tenant_id -> Text,
         create_time -> Timestamptz,
+        account_id_prefix -> Text,
+        default_currency -> Nullable<Text>,
+        membership_roles -> Array<Text>,
+        activity_retention_days -> Nullable<Int4>,
+        modules_off -> Array<Text>,
+        modules_off_below -> Array<Text>,
+        revision -> Int8,
+        update_time -> Nullable<Timestamptz>,
     }
 }
 
@@ -189,6 +209,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     account_words,
     accounts,
     activities,
+    module_activations,
     organization_ancestors,
     organization_members,
     organization_words,

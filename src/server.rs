@@ -25,9 +25,10 @@ use crate::{
     proto::{
         DESCRIPTORS, account_service_server::AccountServiceServer, account_type_service_server::AccountTypeServiceServer,
         membership_service_server::MembershipServiceServer, organization_service_server::OrganizationServiceServer,
-        person_service_server::PersonServiceServer,
+        person_service_server::PersonServiceServer, tenant_service_server::TenantServiceServer,
     },
     telemetry::RpcLayer,
+    tenants,
 };
 
 /// Health name of the process alone: it serves as long as it runs.
@@ -99,6 +100,7 @@ pub async fn serve(
     add!(OrganizationServiceServer, organizations::Service { db: db.clone() });
     add!(MembershipServiceServer, memberships::Service { db: db.clone() });
     add!(PersonServiceServer, people::Service { db: db.clone() });
+    add!(TenantServiceServer, tenants::Service { db: db.clone() });
     if config.reflection {
         routes = routes.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
     }

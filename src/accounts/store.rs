@@ -18,10 +18,12 @@ use crate::{
     account_types::store::AccountType,
     db::{Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
+    id,
     memberships::{
         slots::{self, Scope},
         store::Link,
     },
+    modules,
     organizations::store::Organization,
     page::{Page, keyset},
     people::store::Person,
@@ -109,8 +111,8 @@ impl Fields {
 /// A valid account that is not there yet.
 #[derive(Debug)]
 pub struct NewAccount {
-    /// Its id.
-    pub account_id: String,
+    /// Its id; `None` to generate one.
+    pub account_id: Option<String>,
     /// The rest; without a type it gets the default one.
     pub fields: Fields,
     /// Unassigned on purpose: no type, not even the default.
@@ -146,20 +148,26 @@ impl NewAccount {
             None if self.without_account_type => {}
             None => fields.account_type_id = AccountType::default_id(tx).await?,
         }
+        // Not earlier: the first query has been answered, so the tenant is here.
+        modules::require(tx, &fields.organization_id).await?;
+        let account_id = match &self.account_id {
+            Some(id) => id.clone(),
+            None => id::generate(&tx.tenant().await?.settings.account_id_prefix),
+        };
         let contacts: Vec<_> = fields.contacts().cloned().collect();
         slots::lock_new(tx, &contacts).await?;
         if let Some(id) = &fields.account_manager_id {
             Person::require_manager(tx, id).await?;
         }
         if fields.is_primary {
-            Account::clear_primary(tx, &fields.organization_id, &self.account_id).await?;
+            Account::clear_primary(tx, &fields.organization_id, &account_id).await?;
         }
         let account = diesel::insert_into(accounts::table)
-            .values((accounts::account_id.eq(&self.account_id), &fields))
+            .values((accounts::account_id.eq(&account_id), &fields))
             .returning(Account::as_returning())
             .get_result::<Account>(&mut tx.conn())
             .await
-            .map_err(|error| translate(error, &self.account_id, &fields))?;
+            .map_err(|error| translate(error, &account_id, &fields))?;
         Link::own(tx, &account.account_id, &fields.organization_id).await?;
         Account::require_contacts(tx, &account.account_id, &contacts).await?;
         account.insert_words(tx).await?;
@@ -171,25 +179,29 @@ impl NewAccount {
 impl Account {
     /// The account with this id.
     pub async fn find(tx: &Tx, account_id: &str) -> Result<Self> {
-        accounts::table
+        let account: Self = accounts::table
             .filter(accounts::account_id.eq(account_id).and(tx.accounts_in_reach()))
             .select(Self::as_select())
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Account, account_id))
+            .ok_or_else(|| Error::not_found(Kind::Account, account_id))?;
+        modules::require(tx, &account.fields.organization_id).await?;
+        Ok(account)
     }
 
     /// The same, held against others who would change it until the transaction ends.
     pub async fn find_for_update(tx: &WriteTx, account_id: &str) -> Result<Self> {
-        accounts::table
+        let account: Self = accounts::table
             .filter(accounts::account_id.eq(account_id).and(tx.accounts_in_reach()))
             .select(Self::as_select())
             .for_update()
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Account, account_id))
+            .ok_or_else(|| Error::not_found(Kind::Account, account_id))?;
+        modules::require(tx, &account.fields.organization_id).await?;
+        Ok(account)
     }
 
     /// The accounts with these ids, in their order; one that is missing fails all.
@@ -202,7 +214,10 @@ impl Account {
             .into_iter()
             .map(|account| (account.account_id.clone(), account))
             .collect();
-        account_ids.iter().map(|id| found.get(id).cloned().ok_or_else(|| Error::not_found(Kind::Account, id))).collect()
+        let all = account_ids.iter().map(|id| found.get(id).cloned().ok_or_else(|| Error::not_found(Kind::Account, id)));
+        let all = all.collect::<Result<Vec<_>>>()?;
+        modules::require_all(tx, found.values().map(|account| account.fields.organization_id.as_str())).await?;
+        Ok(all)
     }
 
     /// One page of accounts, and the token of the next.
@@ -243,6 +258,10 @@ impl Account {
         if let Some(account_type_id) = &filter.account_type_id {
             query = query.filter(accounts::account_type_id.eq(account_type_id));
         }
+        modules::require_named(tx, filter.organization_id.as_deref()).await?;
+        if let Some(off) = modules::off(tx).await? {
+            query = query.filter(accounts::organization_id.ne_all(off));
+        }
         let mut rows = keyset!(query, page, accounts(sort_key, account_id)).load::<Self>(&mut tx.conn()).await?;
         let next = page.cut(&mut rows, |row| (&row.fields.sort_key, row.create_time, &row.account_id));
         Ok((rows, next))
@@ -267,6 +286,7 @@ impl Account {
         let moved = self.fields.organization_id != fields.organization_id;
         if moved {
             Organization::require_in_reach(tx, &fields.organization_id).await?;
+            modules::require(tx, &fields.organization_id).await?;
         }
         if fields.is_primary && (moved || !self.fields.is_primary) {
             Self::clear_primary(tx, &fields.organization_id, &self.account_id).await?;
@@ -320,14 +340,16 @@ impl Account {
 
     /// The same account, not deleted and not changed in its status until the transaction ends.
     pub async fn find_and_keep(tx: &WriteTx, account_id: &str) -> Result<Self> {
-        accounts::table
+        let account: Self = accounts::table
             .filter(accounts::account_id.eq(account_id).and(tx.accounts_in_reach()))
             .select(Self::as_select())
             .for_share()
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Account, account_id))
+            .ok_or_else(|| Error::not_found(Kind::Account, account_id))?;
+        modules::require(tx, &account.fields.organization_id).await?;
+        Ok(account)
     }
 
     /// The accounts with the people who are their primary contacts, to be shown.

@@ -78,7 +78,7 @@ impl NewAccount {
         if request.without_account_type && !account.account_type_id.is_empty() {
             v.add("without_account_type", "must not be set together with account.account_type_id");
         }
-        let account_id = v.new_id("account.account_id", account.account_id.clone(), "acct");
+        let account_id = v.optional_id("account.account_id", account.account_id.clone());
         let fields = Fields::parse(&mut v, account);
         v.finish(Self { account_id, fields, without_account_type: request.without_account_type })
     }

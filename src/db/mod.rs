@@ -1,8 +1,9 @@
 //! The database: every slice reaches it through [`Db::read`] and [`Db::write`], one transaction a call.
 //!
-//! A transaction belongs to one tenant and one call. It sends BEGIN, the tenant, the time that is left and the first query
-//! in one flight. `write` does once for all calls what each would forget: the replay of request ids, `validate_only`, the
-//! activity trail, and trying again what lost a race.
+//! A transaction belongs to one tenant and one call. It sends BEGIN, the tenant, the time that is left, the gate's question and
+//! the first query in one flight. The gate asks whether the call's module is on for the tenant; where it is not, nothing that
+//! the work has found out is answered, and nothing that it has done is kept. `write` does once for all calls what each would
+//! forget: the replay of request ids, `validate_only`, the activity trail, and trying again what lost a race.
 
 #[cfg(feature = "embedded")]
 pub mod embedded;
@@ -10,13 +11,14 @@ pub mod migrate;
 mod pool;
 mod reach;
 mod replay;
+mod tenant;
 mod trail;
 mod tx;
 
 use std::{future::Future, time::Duration};
 
 use diesel_async::SimpleAsyncConnection as _;
-use futures_util::future::join;
+use futures_util::future::join3;
 use prost::Message;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -24,6 +26,7 @@ use self::pool::Lease;
 pub use self::{
     pool::{ConnectError, Manager},
     replay::Meta,
+    tenant::{Settings, Tenant},
     trail::{Event, snapshot},
     tx::{Tx, WriteTx},
 };
@@ -115,9 +118,14 @@ impl Db {
             tx.look_around(caller).await?;
             work(&tx).await
         };
-        let (begun, done) = join(tx.begin(mode, caller), done).await;
+        // Polled in this order, so sent in this order.
+        let (begun, open, mut done) = join3(tx.begin(mode, caller), tx.gate(), done).await;
+        if begun.is_ok() && open.is_ok() && tx.guessed_wrong() {
+            done = work(&tx).await;
+        }
         tx.settled();
         begun?;
+        open?;
         done
     }
 
@@ -162,9 +170,10 @@ impl Db {
             meta.remember(&tx, response.encode_to_vec()).await?;
             Ok(response)
         };
-        let (begun, answer) = join(tx.begin("", caller), answer).await;
+        let (begun, open, answer) = join3(tx.begin("", caller), tx.gate(), answer).await;
         let tx = tx.settled();
         begun?;
+        open?;
         let answer = answer?;
         tx.end(if meta.validate_only { "ROLLBACK" } else { "COMMIT" }).await?;
         Ok(answer)

@@ -1,16 +1,20 @@
 //! The tenant transaction: the only way to a connection inside a slice.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _};
-use tokio::time::Instant;
+use tokio::{sync::OnceCell, time::Instant};
 
 use super::{
     pool::Lease,
     reach::Sight,
+    tenant::Tenant,
     trail::{Change, Event},
 };
 use crate::{
@@ -21,16 +25,60 @@ use crate::{
 /// A transaction of one tenant, for reading.
 pub struct Tx {
     lease: Lease,
+    /// How far it sees.
     sight: Sight,
+    /// The module of the call.
+    module: &'static str,
+    tenant: OnceCell<Tenant>,
+    /// Whether someone was told about the modules before the tenant was here.
+    guessed: AtomicBool,
 }
 
 impl Tx {
     pub(super) const fn new(lease: Lease, caller: &Caller) -> Self {
-        Self { lease, sight: Sight::of(caller) }
+        Self {
+            lease,
+            sight: Sight::of(caller),
+            module: caller.module,
+            tenant: OnceCell::const_new(),
+            guessed: AtomicBool::new(false),
+        }
     }
 
     pub(super) const fn sight(&self) -> &Sight {
         &self.sight
+    }
+
+    /// The module that the call belongs to.
+    pub const fn module(&self) -> &'static str {
+        self.module
+    }
+
+    /// The tenant, as the transaction found it at its beginning. The gate has sent for it, so whoever has had an answer from
+    /// the database waits for nothing here.
+    pub async fn tenant(&self) -> Result<&Tenant> {
+        self.tenant.get_or_try_init(|| Tenant::find(self)).await
+    }
+
+    /// Whether the module of the call is off for some organization. This waits for nothing: as long as the tenant is not here
+    /// the answer is no, and a read for which that was wrong is made again.
+    pub fn some_off(&self) -> bool {
+        if let Some(tenant) = self.tenant.get() {
+            return tenant.is_off_below(self.module);
+        }
+        self.guessed.store(true, Ordering::Relaxed);
+        false
+    }
+
+    /// Whether `some_off` has said no and should have said yes.
+    pub(super) fn guessed_wrong(&self) -> bool {
+        self.guessed.load(Ordering::Relaxed) && self.tenant.get().is_some_and(|tenant| tenant.is_off_below(self.module))
+    }
+
+    /// Denies a call whose module is off for the tenant.
+    pub(super) async fn gate(&self) -> Result<()> {
+        let off = self.tenant().await?.modules_off.iter().any(|off| off == self.module);
+        if off { Err(Error::ModuleOff { module: self.module, organization_id: None }) } else { Ok(()) }
     }
 
     /// The connection, for Diesel: `query.load(&mut tx.conn())`. Several queries may be sent at once through it.
@@ -118,6 +166,8 @@ impl From<diesel::result::Error> for Error {
             }
             Diesel::DatabaseError(_, info) => match info.message() {
                 "deadlock detected" => Self::Retry,
+                // A statement beside this one has failed before this one had its turn.
+                message if message.starts_with("current transaction is aborted") => Self::Retry,
                 "canceling statement due to statement timeout" => Self::DeadlineExceeded,
                 message if message.starts_with("terminating connection") || message.starts_with("the database system is") => {
                     tracing::warn!(cause = message, "database went away");

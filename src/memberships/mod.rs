@@ -68,7 +68,7 @@ impl MembershipService for Service {
                 let guard = slots::guard(tx, Scope::Person(person_id)).await?;
                 let find = async || User::find(tx, account_id, person_id).await?.ok_or_else(|| not_a_user(account_id, person_id));
                 let user = find().await?;
-                let fields = update.apply(&user)?;
+                let fields = update.apply(&user, &tx.tenant().await?.settings.membership_roles)?;
                 Record::put(tx, account_id, person_id, user.record, &fields).await?;
                 guard.settle(tx).await?;
                 Ok(UpdateAccountUserResponse { account_user: Some(find().await?.into()) })

@@ -14,6 +14,7 @@ use crate::{
     accounts::store::Account,
     db::{Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
+    modules,
     organizations::store::Organization,
     page::{Page, keyset},
     people::store::Person,
@@ -263,7 +264,7 @@ impl NewUser {
             return Err(Error::PersonInactive { person_id: person.person_id });
         }
         let current = Record::find(tx, &self.account_id, &self.person_id).await?;
-        let mut fields = self.fields.clone();
+        let mut fields = self.fields(&tx.tenant().await?.settings.membership_roles)?;
         if let Some(current) = &current {
             if current.fields.individual {
                 let (account_id, person_id) = (self.account_id.clone(), self.person_id.clone());
@@ -467,6 +468,7 @@ impl Link {
             let (account_id, organization_id) = ids();
             return Err(Error::OrganizationNotLinked { account_id, organization_id });
         };
+        modules::require(tx, organization_id).await?;
         if link.own {
             let (account_id, organization_id) = ids();
             return Err(Error::OwnOrganizationLinked { account_id, organization_id });
@@ -582,7 +584,10 @@ impl PersonAccount {
             return Ok((Vec::new(), String::new()));
         }
         let query = accounts::table.select(Account::as_select()).filter(tx.accounts_in_reach()).into_boxed();
-        let query = query.filter(Account::used_by(person_id));
+        let mut query = query.filter(Account::used_by(person_id));
+        if let Some(off) = modules::off(tx).await? {
+            query = query.filter(accounts::organization_id.ne_all(off));
+        }
         let mut rows = keyset!(query, page, accounts(sort_key, account_id)).load::<Account>(&mut tx.conn()).await?;
         let next = page.cut(&mut rows, |row| (&row.fields.sort_key, row.create_time, &row.account_id));
         let ids: Vec<_> = rows.iter().map(|account| account.account_id.clone()).collect();
@@ -663,6 +668,7 @@ impl Check {
             )
             .filter(accounts::account_id.eq(account_id))
             .select((
+                accounts::organization_id,
                 accounts::status,
                 people::active,
                 people::purchasing_account_id,
@@ -673,6 +679,7 @@ impl Check {
                 account_organizations::organization_id.nullable(),
             ))
             .load::<(
+                String,
                 crate::accounts::store::Status,
                 bool,
                 Option<String>,
@@ -683,13 +690,15 @@ impl Check {
                 Option<String>,
             )>(&mut tx.conn())
             .await?;
-        let Some((status, person_active, purchasing, individual, start_date, end_date, ..)) = rows.as_slice().first().cloned()
+        let Some((organization_id, status, person_active, purchasing, individual, start_date, end_date, ..)) =
+            rows.as_slice().first().cloned()
         else {
             // One of them is not there; the rarer way to be told which.
             Account::find(tx, account_id).await?;
             Person::find(tx, person_id).await?;
             return Err(Error::Retry);
         };
+        modules::require(tx, &organization_id).await?;
         let mut organization_ids: Vec<_> = rows.into_iter().filter_map(|(.., member_of, link)| link.and(member_of)).collect();
         organization_ids.sort();
         organization_ids.dedup();

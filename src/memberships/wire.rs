@@ -18,8 +18,6 @@ use crate::{
     wire::{etag, require_etag, timestamp},
 };
 
-/// The roles that a tenant has on its accounts.
-const ROLES: [&str; 3] = ["buyer", "member", "owner"];
 const MAX_QUERY: usize = 200;
 const MAX_BATCH: usize = 1000;
 /// The etag of someone for whom nothing is set on the account.
@@ -139,13 +137,20 @@ impl NewUser {
         let person_id = v.id("person_id", request.person_id);
         let fields = Fields {
             individual: true,
-            roles: roles(&mut v, "roles", request.roles),
+            roles: request.roles,
             billing: request.billing,
             start_date: date(&mut v, "start_date", request.start_date),
             end_date: date(&mut v, "end_date", request.end_date),
         };
         require_span(&mut v, "end_date", &fields);
         v.finish(Self { account_id, person_id, fields })
+    }
+
+    /// The fields with each role once, in alphabetical order, or every role that is none of the tenant's.
+    pub fn fields(&self, roles_of_tenant: &[String]) -> Result<Fields> {
+        let mut v = Violations::default();
+        let roles = roles(&mut v, "roles", self.fields.roles.clone(), roles_of_tenant);
+        v.finish(Fields { roles, ..self.fields.clone() })
     }
 }
 
@@ -172,13 +177,13 @@ impl Update {
     }
 
     /// What is set for the user after the update: roles, billing flag and dates; everything else is output.
-    pub fn apply(&self, user: &User) -> Result<Fields> {
+    pub fn apply(&self, user: &User, roles_of_tenant: &[String]) -> Result<Fields> {
         require_etag(&self.wanted.etag, &user_etag(user), Kind::Account, &self.account_id)?;
         let merged = self.mask.apply(&proto::AccountUser::from(user.clone()), &self.wanted)?;
         let mut v = Violations::default();
         let fields = Fields {
             individual: user.is_individual(),
-            roles: roles(&mut v, "account_user.roles", merged.roles),
+            roles: roles(&mut v, "account_user.roles", merged.roles, roles_of_tenant),
             billing: merged.billing,
             start_date: date(&mut v, "account_user.start_date", merged.start_date),
             end_date: date(&mut v, "account_user.end_date", merged.end_date),
@@ -195,10 +200,10 @@ impl Update {
     }
 }
 
-fn roles(v: &mut Violations, field: &str, roles: Vec<String>) -> Vec<String> {
+fn roles(v: &mut Violations, field: &str, roles: Vec<String>, of_tenant: &[String]) -> Vec<String> {
     for (i, role) in roles.iter().enumerate() {
-        if !ROLES.contains(&role.as_str()) {
-            v.add(format_args!("{field}[{i}]"), format!("must be one of the tenant's roles: {}", ROLES.join(", ")));
+        if !of_tenant.contains(role) {
+            v.add(format_args!("{field}[{i}]"), format!("must be one of the tenant's roles: {}", of_tenant.join(", ")));
         }
     }
     roles.into_iter().collect::<BTreeSet<_>>().into_iter().collect()

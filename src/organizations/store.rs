@@ -15,6 +15,7 @@ use crate::{
     db::{Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
     memberships::slots::{self, Scope},
+    modules,
     page::{Page, keyset},
     people::store::Person,
     schema::{
@@ -133,37 +134,43 @@ impl NewOrganization {
 impl Organization {
     /// The organization with this id.
     pub async fn find(tx: &Tx, organization_id: &str) -> Result<Self> {
-        organizations::table
+        let organization: Self = organizations::table
             .filter(organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()))
             .select(Self::as_select())
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))
+            .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))?;
+        modules::require(tx, organization_id).await?;
+        Ok(organization)
     }
 
     /// The same, held against others who would change or delete it until the transaction ends.
     pub async fn find_for_update(tx: &WriteTx, organization_id: &str) -> Result<Self> {
-        organizations::table
+        let organization: Self = organizations::table
             .filter(organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()))
             .select(Self::as_select())
             .for_update()
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))
+            .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))?;
+        modules::require(tx, organization_id).await?;
+        Ok(organization)
     }
 
     /// The same, which is not deleted until the transaction ends.
     pub async fn find_and_keep(tx: &WriteTx, organization_id: &str) -> Result<Self> {
-        organizations::table
+        let organization: Self = organizations::table
             .filter(organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()))
             .select(Self::as_select())
             .for_key_share()
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))
+            .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))?;
+        modules::require(tx, organization_id).await?;
+        Ok(organization)
     }
 
     /// Refuses an organization that the caller does not see. Who sees the whole tenant is not asked: that it exists is then
@@ -206,6 +213,10 @@ impl Organization {
         }
         if let Some(parent_id) = &filter.parent_id {
             query = query.filter(organizations::parent_id.eq(parent_id));
+        }
+        modules::require_named(tx, filter.parent_id.as_deref()).await?;
+        if let Some(off) = modules::off(tx).await? {
+            query = query.filter(organizations::organization_id.ne_all(off));
         }
         let mut rows = keyset!(query, page, organizations(sort_key, organization_id)).load::<Self>(&mut tx.conn()).await?;
         let next = page.cut(&mut rows, |row| (&row.sort_key, row.create_time, &row.organization_id));
@@ -323,6 +334,7 @@ impl Organization {
             .execute(&mut tx.conn())
             .await?;
         guard.settle(tx).await?;
+        modules::renew(tx).await?;
         tx.record(Event {
             resource: Kind::Organization.noun(),
             id: &self.organization_id,
@@ -417,7 +429,7 @@ impl Organization {
         match depth {
             0 => Err(Error::not_found(Kind::Organization, parent_id)),
             depth if depth + levels > MAX_DEPTH => Err(Error::OrganizationTooDeep { parent_id: parent_id.to_owned() }),
-            _ => Ok(()),
+            _ => modules::require(tx, parent_id).await,
         }
     }
 

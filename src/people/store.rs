@@ -18,6 +18,7 @@ use crate::{
     db::{Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
     memberships::slots::{self, Scope},
+    modules,
     organizations::store::Organization,
     page::{Page, keyset},
     schema::{accounts, organization_members, people, person_words},
@@ -240,6 +241,7 @@ impl Person {
             }
             None => {}
         }
+        modules::require_named(tx, filter.organization_id.as_deref()).await?;
         let mut rows = keyset!(query, page, people(sort_key, person_id)).load::<Self>(&mut tx.conn()).await?;
         let next = page.cut(&mut rows, |row| (&row.fields.sort_key, row.create_time, &row.person_id));
         Ok((rows, next))

@@ -10,9 +10,10 @@ use customer_accounts::{
         CreateOrganizationRequest, DeactivateAccountTypeRequest, DeleteAccountRequest, DeleteOrganizationRequest,
         DeletePersonRequest, ErrorReason, GetAccountRequest, GetAccountTypeRequest, GetOrganizationRequest, GetPersonRequest,
         LinkOrganizationRequest, ListAccountTypesRequest, ListAccountUsersRequest, ListAccountsRequest,
-        ListBillingRecipientsRequest, ListLinkedOrganizationsRequest, ListOrganizationMembersRequest, ListOrganizationsRequest,
-        ListPeopleRequest, ListPersonAccountsRequest, MoveOrganizationRequest, Organization, PACKAGE, POOL, Person, PersonKind,
-        RemoveAccountUserRequest, RemoveOrganizationMemberRequest, SetPurchasingAccountRequest, UnlinkOrganizationRequest,
+        ListBillingRecipientsRequest, ListLinkedOrganizationsRequest, ListModuleActivationsRequest,
+        ListOrganizationMembersRequest, ListOrganizationsRequest, ListPeopleRequest, ListPersonAccountsRequest,
+        MoveOrganizationRequest, Organization, PACKAGE, POOL, Person, PersonKind, RemoveAccountUserRequest,
+        RemoveOrganizationMemberRequest, SetModuleActivationRequest, SetPurchasingAccountRequest, UnlinkOrganizationRequest,
         UpdateAccountRequest, UpdateAccountTypeRequest, UpdateAccountUserRequest, UpdateOrganizationRequest, UpdatePersonRequest,
     },
 };
@@ -316,7 +317,8 @@ fn every_reason_says_its_code_and_comes_from_somewhere() {
 
 /// Every call, as it asks for the resources under `id`.
 pub fn asks_for(id: &str) -> Vec<(&'static str, Vec<u8>)> {
-    [asks_for_accounts(id), asks_for_people(id), asks_for_organizations(id), asks_for_memberships(id)].concat()
+    [asks_for_accounts(id), asks_for_people(id), asks_for_organizations(id), asks_for_memberships(id), asks_for_modules(id)]
+        .concat()
 }
 
 fn asks_for_accounts(id: &str) -> Vec<(&'static str, Vec<u8>)> {
@@ -419,6 +421,16 @@ fn asks_for_organizations(id: &str) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+fn asks_for_modules(id: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let (organization_id, module) = (|| id.to_owned(), "contracts".to_owned());
+    let set = SetModuleActivationRequest { organization_id: organization_id(), module, setting: 2, ..Default::default() };
+    let list = ListModuleActivationsRequest { organization_id: organization_id(), ..Default::default() };
+    vec![
+        ("TenantService/SetModuleActivation", set.encode_to_vec()),
+        ("TenantService/ListModuleActivations", list.encode_to_vec()),
+    ]
+}
+
 fn asks_for_memberships(id: &str) -> Vec<(&'static str, Vec<u8>)> {
     let mut asked = Vec::new();
     // Either of the two that a call names.
@@ -499,7 +511,12 @@ pub fn lists(id: &str) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// Calls that take no existing resource.
-pub const ASKS_FOR_NOTHING: &[&str] = &["AccountTypeService/CreateAccountType", "PersonService/CreatePerson"];
+pub const ASKS_FOR_NOTHING: &[&str] = &[
+    "AccountTypeService/CreateAccountType",
+    "PersonService/CreatePerson",
+    "TenantService/GetTenantSettings",
+    "TenantService/UpdateTenantSettings",
+];
 
 #[test]
 fn what_another_tenant_gets_is_tested_for_every_call() {

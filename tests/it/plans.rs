@@ -5,8 +5,9 @@
 use customer_accounts::{
     db::{Db, Manager, migrate},
     proto::{
-        BatchGetAccountsRequest, GetAccountRequest, GetAccountTypeRequest, ListAccountTypesRequest, ListAccountsRequest,
-        ListOrganizationMembersRequest, ListOrganizationsRequest, ListPeopleRequest,
+        BatchGetAccountsRequest, CheckMembershipRequest, GetAccountRequest, GetAccountTypeRequest, GetOrganizationRequest,
+        ListAccountTypesRequest, ListAccountsRequest, ListOrganizationMembersRequest, ListOrganizationsRequest,
+        ListPeopleRequest, ModuleSetting::Off,
     },
     server,
 };
@@ -518,4 +519,77 @@ async fn members_of_a_crowd_cost_a_page_wherever_it_lies() {
     on.check(List::Members(with_descendants), Uses("people_sort_key_idx", "tenant_id"), Bound(800, true)).await;
     on.check(List::Members(members("unit-7", 0)), Uses("organization_members_pkey", "organization_id = "), Bound(FEW, true))
         .await;
+}
+
+/// Where some organizations are off, lists are read in their order all the same, and what is off is skipped.
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_without_what_is_off_keep_their_index() {
+    let Some(on) = Measured::start_with(FOREST, "the embedded server has no auto_explain").await else { return };
+    // A subtree of 9, and a few by themselves.
+    for organization_id in ["unit-200", "unit-1999", "unit-2001", "unit-2400"] {
+        on.tenant.set_module("customer_accounts", organization_id, Off).await.unwrap();
+    }
+    on.settle().await;
+    on.tap.take();
+    let all = ListAccountsRequest::default;
+    let by_word = Uses("account_words_word_idx", "(word >= ");
+    for (request, uses, pages) in [
+        (all(), Uses("accounts_sort_key_idx", "tenant_id"), 2 * FEW),
+        (ListAccountsRequest { order_by: 4, ..all() }, Uses("accounts_create_time_idx", "tenant_id"), 2 * FEW),
+        (
+            ListAccountsRequest { organization_id: "unit-7".into(), ..all() },
+            Uses("accounts_organization_idx", "organization_id = "),
+            FEW,
+        ),
+        (ListAccountsRequest { query: "acct-4242".into(), ..all() }, by_word, 3 * FEW),
+        (in_tree("unit-1"), Uses("accounts_sort_key_idx", "tenant_id"), 450),
+    ] {
+        for _ in 0..CUSTOM_PLANS + 2 {
+            on.tenant.accounts().list_accounts(request.clone()).await.unwrap();
+            on.plan("!= ALL(").await.check(&format!("{request:?}"), &uses, pages);
+        }
+    }
+    for order_by in [1, 4] {
+        let request = ListOrganizationsRequest { order_by, ..Default::default() };
+        let index = if order_by == 1 { "organizations_sort_key_idx" } else { "organizations_create_time_idx" };
+        on.tenant.organizations().list_organizations(request).await.unwrap();
+        on.plan("!= ALL(").await.check("ListOrganizations", &Uses(index, "tenant_id"), 2 * FEW);
+    }
+}
+
+/// The gate goes along with what a call asks first, and costs no flight of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_takes_one_flight() {
+    let Some(on) = Measured::start("the embedded server is not reached by a tap").await else { return };
+    on.tenant.person("ann").await;
+    let (id, organization_id) = (|| "acct-0000042".to_owned(), || "org-7".to_owned());
+    let calls = async |which: usize| {
+        let (mut accounts, mut organizations) = (on.tenant.accounts(), on.tenant.organizations());
+        let check = CheckMembershipRequest { account_id: id(), person_id: "ann".into() };
+        match which {
+            0 => drop(accounts.get_account(GetAccountRequest { account_id: id() }).await.unwrap()),
+            1 => drop(accounts.batch_get_accounts(BatchGetAccountsRequest { account_ids: vec![id()] }).await.unwrap()),
+            2 => drop(accounts.list_accounts(ListAccountsRequest::default()).await.unwrap()),
+            3 => {
+                drop(organizations.get_organization(GetOrganizationRequest { organization_id: organization_id() }).await.unwrap())
+            }
+            4 => drop(organizations.list_organizations(ListOrganizationsRequest::default()).await.unwrap()),
+            5 => drop(on.tenant.memberships().check_membership(check).await.unwrap()),
+            _ => drop(on.tenant.people().list_people(ListPeopleRequest::default()).await.unwrap()),
+        }
+    };
+    let flights = async |which: usize| {
+        // The first time, statements are prepared.
+        calls(which).await;
+        on.settle().await;
+        on.tap.flights(calls(which)).await
+    };
+    for which in 0..7 {
+        assert_eq!(flights(which).await, 1, "call {which}");
+    }
+    // With a setting somewhere, one more to look at it; a list is made again without what is off.
+    on.tenant.set_module("customer_accounts", "org-3", Off).await.unwrap();
+    for (which, expected) in [2, 2, 3, 2, 3, 2, 1].into_iter().enumerate() {
+        assert_eq!(flights(which).await, expected, "call {which} with a setting");
+    }
 }

@@ -7,7 +7,7 @@ use customer_accounts::{
     error::{Error, Result},
     proto::{
         Account, AccountType, AddAccountUserRequest, CreateAccountRequest, CreateAccountTypeRequest, CreateOrganizationRequest,
-        DeleteAccountRequest,
+        DeleteAccountRequest, ModuleSetting,
     },
 };
 use diesel::{QueryableByName, sql_types::Text};
@@ -325,6 +325,7 @@ async fn rows_are_written_for_their_own_tenant_only() {
 /// At least one row in every table.
 async fn one_of_everything(tenant: &Tenant) {
     tenant.organization("top", "").await;
+    tenant.set_module("contracts", "top", ModuleSetting::Off).await.unwrap();
     let mut request = CreateOrganizationRequest { request_id: unique(), ..Default::default() };
     request.organization = Some(customer_accounts::proto::Organization {
         organization_id: "below".into(),

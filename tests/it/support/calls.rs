@@ -1,12 +1,14 @@
 //! The calls that many tests make, and the activity trail behind them.
 
 use customer_accounts::{
+    caller::Caller,
     db::Tx,
     proto::{
         Account, AccountType, AddOrganizationMemberRequest, CreateAccountTypeRequest, CreatePersonRequest,
         DeactivateAccountTypeRequest, DeleteAccountRequest, DeleteOrganizationRequest, DeletePersonRequest, GetAccountRequest,
-        GetPersonRequest, ListAccountsRequest, ListOrganizationMembersRequest, ListPeopleRequest, MoveOrganizationRequest,
-        Organization, Person, PersonKind, RemoveOrganizationMemberRequest, UpdateAccountRequest, UpdatePersonRequest,
+        GetPersonRequest, ListAccountsRequest, ListOrganizationMembersRequest, ListPeopleRequest, ModuleSetting, ModuleState,
+        MoveOrganizationRequest, Organization, Person, PersonKind, RemoveOrganizationMemberRequest, SetModuleActivationRequest,
+        TenantSettings, UpdateAccountRequest, UpdatePersonRequest, UpdateTenantSettingsRequest,
     },
     schema::activities,
 };
@@ -159,9 +161,24 @@ impl Tenant {
         Ok(response.people.into_iter().map(|person| person.person_id).collect())
     }
 
+    /// Sets a module for an organization, or without one for the tenant: the state it then has there.
+    pub async fn set_module(&self, module: &str, organization_id: &str, setting: ModuleSetting) -> Result<ModuleState, Status> {
+        let (module, organization_id, setting) = (module.into(), organization_id.into(), setting.into());
+        let request = SetModuleActivationRequest { module, organization_id, setting, ..Default::default() };
+        self.tenants().set_module_activation(request).await.map(|response| response.into_inner().module_state.unwrap())
+    }
+
+    /// Updates the settings at `paths`; without any, the populated ones.
+    pub async fn update_settings(&self, settings: TenantSettings, paths: &[&str]) -> Result<TenantSettings, Status> {
+        let request =
+            UpdateTenantSettingsRequest { tenant_settings: Some(settings), update_mask: mask(paths), ..Default::default() };
+        self.tenants().update_tenant_settings(request).await.map(|response| response.into_inner().tenant_settings.unwrap())
+    }
+
     /// What happened in the tenant so far, in order.
     pub async fn trail(&self) -> Vec<Activity> {
-        let caller = self.caller();
+        // Whatever modules are off.
+        let caller = Caller { module: "administration", ..self.caller() };
         let trail = async move |tx: &Tx| {
             let all = activities::table.select(Activity::as_select());
             Ok(all.order((activities::transaction_id, activities::ordinal)).load(&mut tx.conn()).await?)

@@ -27,6 +27,7 @@ use customer_accounts::{
         Account, CreateAccountRequest, CreateOrganizationRequest, Organization, account_service_client::AccountServiceClient,
         account_type_service_client::AccountTypeServiceClient, membership_service_client::MembershipServiceClient,
         organization_service_client::OrganizationServiceClient, person_service_client::PersonServiceClient,
+        tenant_service_client::TenantServiceClient,
     },
     server,
 };
@@ -277,6 +278,10 @@ impl Tenant {
 
     pub fn people(&self) -> PersonServiceClient<Client> {
         PersonServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
+    }
+
+    pub fn tenants(&self) -> TenantServiceClient<Client> {
+        TenantServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
     }
 
     /// The caller as the service's own code sees it, to look behind the API:

@@ -3,22 +3,47 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use serde_json::Value;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UnixStream},
+    time::{Instant, sleep_until},
 };
 use tokio_postgres::{Config, config::Host};
 
-/// A proxy that keeps the plans which `auto_explain` sends along as notices.
+/// How far away the database is when flights are counted: so long that whatever can be sent without an answer has been.
+const DISTANCE: Duration = Duration::from_millis(30);
+
+/// A proxy that keeps the plans which `auto_explain` sends along as notices, and counts flights.
 pub struct Tap {
     address: SocketAddr,
     plans: Arc<Mutex<Vec<Value>>>,
+    flights: Arc<Mutex<Flights>>,
+}
+
+/// What has gone to the database and back.
+#[derive(Default)]
+struct Flights {
+    /// Whether they are counted, which takes time.
+    counts: bool,
+    count: usize,
+    /// When the last one set off, and whether something has come back since.
+    began: Option<Instant>,
+    answered: bool,
 }
 
 impl Tap {
+    /// How often something is sent to the database, and answered, before a call is answered. The end of a transaction that
+    /// nobody waits for does not count.
+    pub async fn flights(&self, call: impl Future<Output = ()>) -> usize {
+        *self.flights.lock().unwrap() = Flights { counts: true, answered: true, ..Flights::default() };
+        call.await;
+        std::mem::take(&mut *self.flights.lock().unwrap()).count
+    }
+
     /// Taps a database, all whose later sessions will explain what they execute. Needs a superuser.
     pub async fn on(url: &str) -> Self {
         let sql = super::sql(url).await;
@@ -36,13 +61,13 @@ impl Tap {
             sql.batch_execute(&format!("LOAD 'auto_explain'; ALTER DATABASE {database} SET {name} = '{value}'")).await.unwrap();
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let tap = Self { address: listener.local_addr().unwrap(), plans: Arc::default() };
-        let (config, plans) = (url.parse::<Config>().unwrap(), Arc::clone(&tap.plans));
+        let tap = Self { address: listener.local_addr().unwrap(), plans: Arc::default(), flights: Arc::default() };
+        let (config, plans, flights) = (url.parse::<Config>().unwrap(), Arc::clone(&tap.plans), Arc::clone(&tap.flights));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 // As a driver does: otherwise every flight waits for the acknowledgement of the one before.
                 client.set_nodelay(true).unwrap();
-                tokio::spawn(forward(client, config.clone(), Arc::clone(&plans)));
+                tokio::spawn(forward(client, config.clone(), Arc::clone(&plans), Arc::clone(&flights)));
             }
         });
         tap
@@ -66,26 +91,37 @@ impl Tap {
     }
 }
 
-async fn forward(client: TcpStream, config: Config, plans: Arc<Mutex<Vec<Value>>>) {
+async fn forward(client: TcpStream, config: Config, plans: Arc<Mutex<Vec<Value>>>, flights: Arc<Mutex<Flights>>) {
     let port = config.get_ports().first().copied().unwrap_or(5432);
     match &config.get_hosts()[0] {
         Host::Tcp(host) => {
             let server = TcpStream::connect((host.as_str(), port)).await.unwrap();
             server.set_nodelay(true).unwrap();
-            relay(client, server, plans).await;
+            relay(client, server, plans, flights).await;
         }
         Host::Unix(folder) => {
             let socket = folder.join(format!(".s.PGSQL.{port}"));
-            relay(client, UnixStream::connect(socket).await.unwrap(), plans).await;
+            relay(client, UnixStream::connect(socket).await.unwrap(), plans, flights).await;
         }
     }
 }
 
-async fn relay(client: TcpStream, server: impl AsyncRead + AsyncWrite + Send + 'static, plans: Arc<Mutex<Vec<Value>>>) {
+async fn relay(
+    client: TcpStream,
+    server: impl AsyncRead + AsyncWrite + Send + 'static,
+    plans: Arc<Mutex<Vec<Value>>>,
+    flights: Arc<Mutex<Flights>>,
+) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = tokio::io::split(server);
     let up = async {
-        let _ = copy(&mut from_client, &mut to_server).await;
+        let mut bytes = vec![0; 64 * 1024];
+        while let Ok(length @ 1..) = from_client.read(&mut bytes).await {
+            flights.lock().unwrap().sent(&bytes[..length]);
+            if to_server.write_all(&bytes[..length]).await.is_err() {
+                return;
+            }
+        }
         let _ = to_server.shutdown().await;
     };
     let down = async {
@@ -99,6 +135,11 @@ async fn relay(client: TcpStream, server: impl AsyncRead + AsyncWrite + Send + '
             if kind == b'N' {
                 plans.lock().unwrap().extend(plan(&body));
             }
+            let arrives = flights.lock().unwrap().arrives();
+            if let Some(arrives) = arrives {
+                sleep_until(arrives).await;
+            }
+            flights.lock().unwrap().answered = true;
             let message = [&[kind][..], &length.to_be_bytes(), &body].concat();
             if to_client.write_all(&message).await.is_err() {
                 return;
@@ -106,6 +147,21 @@ async fn relay(client: TcpStream, server: impl AsyncRead + AsyncWrite + Send + '
         }
     };
     tokio::join!(up, down);
+}
+
+impl Flights {
+    fn sent(&mut self, bytes: &[u8]) {
+        if self.answered && !bytes.windows(8).any(|word| word == b"ROLLBACK") {
+            self.count += 1;
+            self.answered = false;
+            self.began = Some(Instant::now());
+        }
+    }
+
+    /// When an answer is back, if flights are counted.
+    fn arrives(&self) -> Option<Instant> {
+        self.began.filter(|_| self.counts).map(|began| began + DISTANCE)
+    }
 }
 
 /// The plan in a notice: fields of a letter and a text that ends with NUL, of which `M` is the message.

@@ -1,0 +1,65 @@
+//! The tenant's row: its settings and modules, which every transaction asks for before it answers anything.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use serde::Serialize;
+
+use super::Tx;
+use crate::{error::Result, schema::tenants};
+
+/// A tenant as it is kept, or as it is by default as long as it has no row.
+#[derive(Debug, Clone, Queryable, Selectable)]
+#[diesel(table_name = tenants, check_for_backend(diesel::pg::Pg))]
+pub struct Tenant {
+    /// What it has chosen.
+    #[diesel(embed)]
+    pub settings: Settings,
+    /// The modules that are off for all of it.
+    pub modules_off: Vec<String>,
+    /// The modules that are off for some organization.
+    pub modules_off_below: Vec<String>,
+    /// Counts the changes of the settings; the etag.
+    pub revision: i64,
+    /// When the settings were last changed.
+    pub update_time: Option<DateTime<Utc>>,
+}
+
+/// The settings of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable, AsChangeset, Serialize)]
+#[diesel(table_name = tenants, check_for_backend(diesel::pg::Pg), treat_none_as_null = true)]
+pub struct Settings {
+    /// What generated account ids begin with.
+    pub account_id_prefix: String,
+    /// ISO 4217 code of the currency of amounts for which none is given.
+    pub default_currency: Option<String>,
+    /// The roles that a user of an account can be given, in alphabetical order.
+    pub membership_roles: Vec<String>,
+    /// Days for which activities are kept; `None` is for ever.
+    pub activity_retention_days: Option<i32>,
+}
+
+impl Default for Tenant {
+    /// What the columns have by default.
+    fn default() -> Self {
+        let settings = Settings {
+            account_id_prefix: "acct".to_owned(),
+            default_currency: None,
+            membership_roles: ["buyer", "member", "owner"].map(ToOwned::to_owned).into(),
+            activity_retention_days: None,
+        };
+        Self { settings, modules_off: Vec::new(), modules_off_below: Vec::new(), revision: 0, update_time: None }
+    }
+}
+
+impl Tenant {
+    /// Whether a module is off for some organization.
+    pub fn is_off_below(&self, module: &str) -> bool {
+        self.modules_off_below.iter().any(|off| off == module)
+    }
+
+    /// The tenant of the transaction.
+    pub(super) async fn find(tx: &Tx) -> Result<Self> {
+        Ok(tenants::table.select(Self::as_select()).first(&mut tx.conn()).await.optional()?.unwrap_or_default())
+    }
+}

@@ -1,0 +1,103 @@
+//! Modules: parts of the service that are switched on or off for a tenant and for its organizations.
+//!
+//! The tenant's level is the gate of every transaction (`crate::db`). This is the level below: an organization is as its own
+//! setting says, else as the nearest one above it, else on. Whoever finds an account or an organization for a call asks
+//! [`require`]; lists do without what is [`off`]. What only keeps rows consistent (contact slots, the primary flag, the
+//! forest) does not ask.
+
+use diesel::{dsl::not, prelude::*};
+use diesel_async::RunQueryDsl;
+
+use crate::{
+    db::{Tx, WriteTx},
+    error::{Error, Result},
+    schema::{module_activations, organization_ancestors, tenants},
+};
+
+/// The modules that can be switched, as calls name them in their policies, in alphabetical order.
+pub const ALL: [&str; 4] = ["commerce", "contracts", "customer_accounts", "portfolios"];
+
+/// For each organization that has a setting, or lies below one that has, the setting that decides.
+macro_rules! nearest {
+    ($module:expr) => {
+        organization_ancestors::table
+            .inner_join(module_activations::table.on(module_activations::organization_id.eq(organization_ancestors::ancestor_id)))
+            .filter(module_activations::module.eq($module))
+            .distinct_on(organization_ancestors::organization_id)
+            .order((organization_ancestors::organization_id, organization_ancestors::distance))
+            .select((organization_ancestors::organization_id, organization_ancestors::ancestor_id, module_activations::active))
+    };
+}
+
+/// The setting that decides for an organization.
+#[derive(Debug, Clone, PartialEq, Eq, Queryable)]
+pub struct Nearest {
+    /// The organization asked about.
+    pub organization_id: String,
+    /// The organization whose setting it is: itself, or one above it.
+    pub decides: String,
+    /// Whether the module is on.
+    pub active: bool,
+}
+
+/// Refuses a call whose module is off for this organization. One that does not exist has no setting.
+pub async fn require(tx: &Tx, organization_id: &str) -> Result<()> {
+    require_all(tx, [organization_id]).await
+}
+
+/// The same for several.
+pub async fn require_all(tx: &Tx, organization_ids: impl IntoIterator<Item = &str>) -> Result<()> {
+    if !tx.tenant().await?.is_off_below(tx.module()) {
+        return Ok(());
+    }
+    let organization_ids: Vec<_> = organization_ids.into_iter().collect();
+    let nearest = nearest!(tx.module()).filter(organization_ancestors::organization_id.eq_any(organization_ids));
+    let nearest: Vec<Nearest> = nearest.load(&mut tx.conn()).await?;
+    match nearest.into_iter().find(|nearest| !nearest.active) {
+        Some(off) => Err(Error::ModuleOff { module: tx.module(), organization_id: Some(off.decides) }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a list of what belongs to an organization for which the module is off. For someone with a limited reach the list is
+/// only without it, as if there were no such organization: it may be out of their reach.
+pub async fn require_named(tx: &Tx, organization_id: Option<&str>) -> Result<()> {
+    match organization_id {
+        Some(organization_id) if !tx.is_limited() && tx.some_off() => require(tx, organization_id).await,
+        _ => Ok(()),
+    }
+}
+
+/// The organizations for which the module of the call is off, if there are any; lists leave them out.
+///
+/// Asked before the list: with the ids in hand PostgreSQL knows how much they leave, while a condition on the settings takes
+/// it longer to plan than most lists take in all.
+pub async fn off(tx: &Tx) -> Result<Option<Vec<String>>> {
+    if !tx.some_off() {
+        return Ok(None);
+    }
+    let nearest: Vec<Nearest> = nearest!(tx.module()).load(&mut tx.conn()).await?;
+    Ok(Some(nearest.into_iter().filter(|nearest| !nearest.active).map(|nearest| nearest.organization_id).collect()))
+}
+
+/// The setting of a module that decides for an organization, if there is one.
+pub async fn deciding(tx: &Tx, module: &str, organization_id: &str) -> Result<Option<Nearest>> {
+    let nearest = nearest!(module).filter(organization_ancestors::organization_id.eq(organization_id));
+    Ok(nearest.first(&mut tx.conn()).await.optional()?)
+}
+
+/// Notes on the tenant's row, which the transaction holds, which modules are off for some organization.
+pub async fn renew(tx: &WriteTx) -> Result<()> {
+    let off: Vec<String> = module_activations::table
+        .filter(not(module_activations::active))
+        .select(module_activations::module)
+        .distinct()
+        .order(module_activations::module)
+        .load(&mut tx.conn())
+        .await?;
+    diesel::update(tenants::table.filter(tenants::modules_off_below.ne(&off)))
+        .set(tenants::modules_off_below.eq(&off))
+        .execute(&mut tx.conn())
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! Tenants in the database: settings, and what organizations have set for modules.
+
+use chrono::{DateTime, Utc};
+use diesel::{prelude::*, upsert::excluded};
+use diesel_async::RunQueryDsl;
+use serde_json::json;
+
+use crate::{
+    db::{Event, Settings, Tenant, Tx, WriteTx, snapshot},
+    error::{Error, Result},
+    modules,
+    organizations::store::Organization,
+    page::{Page, keyset},
+    schema::{module_activations, tenants},
+};
+
+impl Tenant {
+    /// The tenant, held against others who would change its settings or modules, or the shape of its forest, until the
+    /// transaction ends. Taken before any other row, as the forest is.
+    pub async fn take(tx: &WriteTx) -> Result<Self> {
+        diesel::insert_into(tenants::table)
+            .values(tenants::create_time.eq(diesel::dsl::now))
+            .on_conflict_do_nothing()
+            .execute(&mut tx.conn())
+            .await?;
+        Ok(tenants::table.select(Self::as_select()).for_no_key_update().first(&mut tx.conn()).await?)
+    }
+
+    /// Gives the tenant, which the transaction holds, new settings. Nothing happens if they are the present ones.
+    pub async fn update(self, tx: &WriteTx, tenant_id: &str, settings: &Settings) -> Result<Self> {
+        if self.settings == *settings {
+            return Ok(self);
+        }
+        let updated = diesel::update(tenants::table)
+            .set((settings, tenants::revision.eq(tenants::revision + 1), tenants::update_time.eq(diesel::dsl::now)))
+            .returning(Self::as_returning())
+            .get_result::<Self>(&mut tx.conn())
+            .await?;
+        tx.record(Event {
+            resource: "tenant_settings",
+            id: tenant_id,
+            account_id: None,
+            before: snapshot(&self.settings)?,
+            after: snapshot(&updated.settings)?,
+        });
+        Ok(updated)
+    }
+}
+
+/// What an organization has set for a module.
+#[derive(Debug, Clone, Queryable, Selectable)]
+#[diesel(table_name = module_activations, check_for_backend(diesel::pg::Pg))]
+pub struct Activation {
+    /// The organization.
+    pub organization_id: String,
+    /// The module.
+    pub module: String,
+    /// Both as one text.
+    pub activation_id: String,
+    /// Whether the module is on.
+    pub active: bool,
+    /// When this was first set.
+    pub create_time: DateTime<Utc>,
+    /// When this was last changed.
+    pub update_time: DateTime<Utc>,
+}
+
+/// Which settings a list shows.
+#[derive(Debug)]
+pub struct Filter {
+    /// Only those of this organization.
+    pub organization_id: Option<String>,
+    /// Only those for this module.
+    pub module: Option<&'static str>,
+}
+
+impl Activation {
+    /// One page of what organizations have set, and the token of the next.
+    pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<(Vec<Self>, String)> {
+        let mut query = module_activations::table.select(Self::as_select()).into_boxed();
+        if let Some(organization_id) = &filter.organization_id {
+            query = query.filter(module_activations::organization_id.eq(organization_id));
+        }
+        if let Some(module) = filter.module {
+            query = query.filter(module_activations::module.eq(module));
+        }
+        let query = keyset!(query, page, module_activations(activation_id, activation_id));
+        let mut rows = query.load::<Self>(&mut tx.conn()).await?;
+        let next = page.cut(&mut rows, |row| (&row.activation_id, row.create_time, &row.activation_id));
+        Ok((rows, next))
+    }
+}
+
+/// Whether a module is on, and what decides that.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// The module.
+    pub module: &'static str,
+    /// Whether it is on.
+    pub active: bool,
+    /// The organization whose setting decides; `None` for the tenant.
+    pub decides: Option<String>,
+}
+
+/// The state of these modules for an organization, or for the tenant.
+pub async fn states(tx: &Tx, modules: &[&'static str], organization_id: Option<&str>) -> Result<Vec<State>> {
+    if let Some(organization_id) = organization_id {
+        Organization::find(tx, organization_id).await?;
+    }
+    state(tx, tx.tenant().await?, modules, organization_id).await
+}
+
+async fn state(tx: &Tx, tenant: &Tenant, modules: &[&'static str], organization_id: Option<&str>) -> Result<Vec<State>> {
+    let mut states = Vec::new();
+    for &module in modules {
+        let off = tenant.modules_off.iter().any(|off| off == module);
+        let nearest = match organization_id {
+            Some(id) if !off => modules::deciding(tx, module, id).await?,
+            _ => None,
+        };
+        let (active, decides) = nearest.map_or((!off, None), |nearest| (nearest.active, Some(nearest.decides)));
+        states.push(State { module, active, decides });
+    }
+    Ok(states)
+}
+
+/// A valid switch of a module.
+#[derive(Debug)]
+pub struct Switch {
+    /// The module.
+    pub module: &'static str,
+    /// For whom; `None` for the tenant.
+    pub organization_id: Option<String>,
+    /// On or off; `None` to inherit.
+    pub active: Option<bool>,
+}
+
+impl Switch {
+    /// Sets it: the state that the module then has for whom it was set.
+    pub async fn set(&self, tx: &WriteTx) -> Result<State> {
+        let mut tenant = Tenant::take(tx).await?;
+        match &self.organization_id {
+            Some(organization_id) => self.set_organization(tx, organization_id).await?,
+            None => self.set_tenant(tx, &mut tenant).await?,
+        }
+        let states = state(tx, &tenant, &[self.module], self.organization_id.as_deref()).await?;
+        states.into_iter().next().ok_or_else(|| Error::Internal("a module without a state".into()))
+    }
+
+    async fn set_tenant(&self, tx: &WriteTx, tenant: &mut Tenant) -> Result<()> {
+        let was_active = !tenant.modules_off.iter().any(|off| off == self.module);
+        let active = self.active.unwrap_or(true);
+        if active == was_active {
+            return Ok(());
+        }
+        tenant.modules_off.retain(|off| off != self.module);
+        if !active {
+            tenant.modules_off.push(self.module.to_owned());
+            tenant.modules_off.sort();
+        }
+        diesel::update(tenants::table).set(tenants::modules_off.eq(&tenant.modules_off)).execute(&mut tx.conn()).await?;
+        let setting = |active| Some(json!({ "module": self.module, "active": active }));
+        tx.record(Event {
+            resource: "module_activation",
+            id: self.module,
+            account_id: None,
+            before: setting(was_active),
+            after: setting(active),
+        });
+        Ok(())
+    }
+
+    async fn set_organization(&self, tx: &WriteTx, organization_id: &str) -> Result<()> {
+        Organization::find_and_keep(tx, organization_id).await?;
+        let activation_id = format!("{}/{organization_id}", self.module);
+        let own = || {
+            module_activations::table
+                .filter(module_activations::organization_id.eq(organization_id))
+                .filter(module_activations::module.eq(self.module))
+        };
+        let was_active = own().select(module_activations::active).first::<bool>(&mut tx.conn()).await.optional()?;
+        if was_active == self.active {
+            return Ok(());
+        }
+        if let Some(active) = self.active {
+            diesel::insert_into(module_activations::table)
+                .values((
+                    module_activations::organization_id.eq(organization_id),
+                    module_activations::module.eq(self.module),
+                    module_activations::activation_id.eq(&activation_id),
+                    module_activations::active.eq(active),
+                ))
+                .on_conflict((module_activations::tenant_id, module_activations::organization_id, module_activations::module))
+                .do_update()
+                .set((
+                    module_activations::active.eq(excluded(module_activations::active)),
+                    module_activations::update_time.eq(diesel::dsl::now),
+                ))
+                .execute(&mut tx.conn())
+                .await?;
+        } else {
+            diesel::delete(own()).execute(&mut tx.conn()).await?;
+        }
+        modules::renew(tx).await?;
+        let setting = |active: Option<bool>| {
+            active.map(|active| json!({ "module": self.module, "organization_id": organization_id, "active": active }))
+        };
+        tx.record(Event {
+            resource: "module_activation",
+            id: &activation_id,
+            account_id: None,
+            before: setting(was_active),
+            after: setting(self.active),
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! Tenants between the contract and the rows.
+
+use std::collections::BTreeSet;
+
+use super::store::{Activation, Filter, State, Switch};
+use crate::{
+    caller::Caller,
+    currency,
+    db::{Settings, Tenant},
+    error::{Error, Result},
+    id,
+    mask::Mask,
+    modules,
+    page::Page,
+    proto::{self, ModuleLevel, ModuleSetting},
+    validate::Violations,
+    wire::timestamp,
+};
+
+const MAX_ROLES: usize = 50;
+const MAX_ROLE: usize = 50;
+/// A hundred years.
+const MAX_DAYS: i32 = 36_500;
+
+impl Settings {
+    fn parse(v: &mut Violations, settings: proto::TenantSettings) -> Self {
+        if !id::is_prefix(&settings.account_id_prefix) {
+            v.add(
+                "tenant_settings.account_id_prefix",
+                format!("must be 1 to {} lower-case letters, or underscores between them", id::MAX_PREFIX),
+            );
+        }
+        let currency = settings.default_currency;
+        if !currency.is_empty() && !currency::is_known(&currency) {
+            v.add("tenant_settings.default_currency", "must be a currency code of ISO 4217 in upper case, such as EUR");
+        }
+        let days = settings.activity_retention_days;
+        if !(0..=MAX_DAYS).contains(&days) {
+            v.add("tenant_settings.activity_retention_days", format!("must be 1 to {MAX_DAYS} days, or 0 for ever"));
+        }
+        Self {
+            account_id_prefix: settings.account_id_prefix,
+            default_currency: Some(currency).filter(|currency| !currency.is_empty()),
+            membership_roles: roles(v, settings.membership_roles),
+            activity_retention_days: Some(days).filter(|days| *days != 0),
+        }
+    }
+}
+
+/// The tenant's roles, in alphabetical order.
+fn roles(v: &mut Violations, roles: Vec<String>) -> Vec<String> {
+    let field = "tenant_settings.membership_roles";
+    if !(1..=MAX_ROLES).contains(&roles.len()) {
+        v.add(field, format!("must have 1 to {MAX_ROLES} entries, has {}", roles.len()));
+        return Vec::new();
+    }
+    let mut sorted = BTreeSet::new();
+    for (i, role) in roles.into_iter().enumerate() {
+        let role = v.required_line(format_args!("{field}[{i}]"), role, MAX_ROLE);
+        if !sorted.insert(role) {
+            v.add(format_args!("{field}[{i}]"), "must not be there twice");
+        }
+    }
+    sorted.into_iter().collect()
+}
+
+/// An update of the settings as it was asked for; what it comes to depends on the present ones.
+pub struct Update {
+    wanted: proto::TenantSettings,
+    mask: Mask,
+}
+
+impl Update {
+    /// The update, or every violation that shows without the present settings.
+    pub fn parse(request: proto::UpdateTenantSettingsRequest) -> Result<Self> {
+        let mut v = Violations::default();
+        v.request_id(&request.request_id);
+        let wanted = v.message("tenant_settings", request.tenant_settings);
+        // No field is what the settings are found by.
+        let mask = Mask::parse(&mut v, &wanted, request.update_mask, "")?;
+        v.finish(Self { wanted, mask })
+    }
+
+    /// The settings that the tenant gets.
+    pub fn apply(&self, current: &Tenant) -> Result<Settings> {
+        let present = proto::TenantSettings::from(current.clone());
+        if !self.wanted.etag.is_empty() && self.wanted.etag != present.etag {
+            return Err(Error::SettingsChanged);
+        }
+        let mut v = Violations::default();
+        let settings = Settings::parse(&mut v, self.mask.apply(&present, &self.wanted)?);
+        v.finish(settings)
+    }
+}
+
+/// The module of this name, if it can be switched.
+fn module(v: &mut Violations, name: &str) -> &'static str {
+    if let Some(known) = modules::ALL.into_iter().find(|known| *known == name) {
+        return known;
+    }
+    v.add("module", if name.is_empty() { "is required".into() } else { format!("must be one of {}", modules::ALL.join(", ")) });
+    ""
+}
+
+impl Switch {
+    /// A valid switch of a module, or every violation of the request.
+    pub fn parse(request: proto::SetModuleActivationRequest) -> Result<Self> {
+        let mut v = Violations::default();
+        v.request_id(&request.request_id);
+        let module = module(&mut v, &request.module);
+        let organization_id = v.optional_id("organization_id", request.organization_id);
+        let setting = v.known("setting", request.setting);
+        if request.setting == ModuleSetting::Unspecified as i32 {
+            v.add("setting", "is required");
+        }
+        let active = match setting {
+            Some(ModuleSetting::On) => Some(true),
+            Some(ModuleSetting::Off) => Some(false),
+            None | Some(ModuleSetting::Unspecified | ModuleSetting::Inherited) => None,
+        };
+        v.finish(Self { module, organization_id, active })
+    }
+}
+
+/// What a list of settings is asked for.
+pub struct Asked {
+    /// Which settings.
+    pub filter: Filter,
+    /// Of which modules the state is told.
+    pub modules: Vec<&'static str>,
+}
+
+impl Asked {
+    /// What a list request asks for, and which page of it.
+    pub fn parse(caller: &Caller, mut request: proto::ListModuleActivationsRequest) -> Result<(Self, Page)> {
+        let mut v = Violations::default();
+        let page = Page::take(&mut v, caller, &mut request)?;
+        let organization_id = v.optional_id("organization_id", request.organization_id);
+        let module = (!request.module.is_empty()).then(|| module(&mut v, &request.module));
+        let modules = module.map_or_else(|| modules::ALL.to_vec(), |module| vec![module]);
+        v.finish((Self { filter: Filter { organization_id, module }, modules }, page))
+    }
+}
+
+impl From<Tenant> for proto::TenantSettings {
+    fn from(row: Tenant) -> Self {
+        Self {
+            account_id_prefix: row.settings.account_id_prefix,
+            default_currency: row.settings.default_currency.unwrap_or_default(),
+            membership_roles: row.settings.membership_roles,
+            activity_retention_days: row.settings.activity_retention_days.unwrap_or_default(),
+            // Not the row's creation: it may come into being for another reason than a change of settings.
+            etag: format!("{:x}", row.revision),
+            update_time: row.update_time.map(timestamp),
+        }
+    }
+}
+
+impl From<Activation> for proto::ModuleActivation {
+    fn from(row: Activation) -> Self {
+        Self {
+            module: row.module,
+            organization_id: row.organization_id,
+            active: row.active,
+            create_time: Some(timestamp(row.create_time)),
+            update_time: Some(timestamp(row.update_time)),
+        }
+    }
+}
+
+impl From<State> for proto::ModuleState {
+    fn from(state: State) -> Self {
+        let level = if state.decides.is_some() { ModuleLevel::Organization } else { ModuleLevel::Tenant };
+        Self {
+            module: state.module.to_owned(),
+            active: state.active,
+            level: level.into(),
+            organization_id: state.decides.unwrap_or_default(),
+        }
+    }
+}
