@@ -580,8 +580,13 @@ async fn a_read_takes_one_flight() {
     let flights = async |which: usize| {
         // The first time, statements are prepared.
         calls(which).await;
-        on.settle().await;
-        on.tap.flights(calls(which)).await
+        let mut least = usize::MAX;
+        for _ in 0..3 {
+            on.settle().await;
+            // A machine that is busy elsewhere can make two flights of what was sent as one, never one of two.
+            least = least.min(on.tap.flights(calls(which)).await);
+        }
+        least
     };
     for which in 0..7 {
         assert_eq!(flights(which).await, 1, "call {which}");
