@@ -25,12 +25,13 @@ use crate::support::{
     real_database, real_server, shared, sql, waiting_for_locks,
 };
 
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "accounts.v1.AccountService",
     "accounts.v1.AccountTypeService",
     "accounts.v1.MembershipService",
     "accounts.v1.OrganizationService",
     "accounts.v1.PersonService",
+    "accounts.v1.TenantService",
 ];
 /// Room for a machine that is busy with other tests.
 const MARGIN: Duration = Duration::from_secs(3);
@@ -357,7 +358,7 @@ async fn migrate_and_check_tell_what_the_database_lacks() {
     assert_eq!(lacking.code, Some(1), "{lacking:?}");
     let migrated = run(&["migrate"]).await;
     assert_eq!(migrated.code, Some(0), "{migrated:?}");
-    assert_eq!(migrated.stdout.split(", ").count(), 6, "{migrated:?}");
+    assert_eq!(migrated.stdout.split(", ").count(), 7, "{migrated:?}");
     let fine = run(&["check"]).await;
     assert_eq!((fine.code, fine.stdout.trim()), (Some(0), "configuration and database are fine"), "{fine:?}");
     let nothing = run(&["migrate"]).await;

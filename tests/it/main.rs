@@ -22,6 +22,7 @@ mod lists;
 mod membership_model;
 mod membership_races;
 mod memberships;
+mod module_calls;
 mod module_model;
 mod modules;
 mod organizations;

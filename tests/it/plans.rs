@@ -562,17 +562,16 @@ async fn lists_without_what_is_off_keep_their_index() {
 async fn a_read_takes_one_flight() {
     let Some(on) = Measured::start("the embedded server is not reached by a tap").await else { return };
     on.tenant.person("ann").await;
-    let (id, organization_id) = (|| "acct-0000042".to_owned(), || "org-7".to_owned());
+    let id = || "acct-0000042".to_owned();
     let calls = async |which: usize| {
         let (mut accounts, mut organizations) = (on.tenant.accounts(), on.tenant.organizations());
+        let unit = GetOrganizationRequest { organization_id: "org-7".into() };
         let check = CheckMembershipRequest { account_id: id(), person_id: "ann".into() };
         match which {
             0 => drop(accounts.get_account(GetAccountRequest { account_id: id() }).await.unwrap()),
             1 => drop(accounts.batch_get_accounts(BatchGetAccountsRequest { account_ids: vec![id()] }).await.unwrap()),
             2 => drop(accounts.list_accounts(ListAccountsRequest::default()).await.unwrap()),
-            3 => {
-                drop(organizations.get_organization(GetOrganizationRequest { organization_id: organization_id() }).await.unwrap())
-            }
+            3 => drop(organizations.get_organization(unit).await.unwrap()),
             4 => drop(organizations.list_organizations(ListOrganizationsRequest::default()).await.unwrap()),
             5 => drop(on.tenant.memberships().check_membership(check).await.unwrap()),
             _ => drop(on.tenant.people().list_people(ListPeopleRequest::default()).await.unwrap()),
@@ -581,8 +580,13 @@ async fn a_read_takes_one_flight() {
     let flights = async |which: usize| {
         // The first time, statements are prepared.
         calls(which).await;
-        on.settle().await;
-        on.tap.flights(calls(which)).await
+        let mut least = usize::MAX;
+        for _ in 0..3 {
+            on.settle().await;
+            // A machine that is busy elsewhere can make two flights of what was sent as one, never one of two.
+            least = least.min(on.tap.flights(calls(which)).await);
+        }
+        least
     };
     for which in 0..7 {
         assert_eq!(flights(which).await, 1, "call {which}");

@@ -15,7 +15,7 @@ use tokio::{
 use tokio_postgres::{Config, config::Host};
 
 /// How far away the database is when flights are counted: so long that whatever can be sent without an answer has been.
-const DISTANCE: Duration = Duration::from_millis(30);
+const DISTANCE: Duration = Duration::from_millis(100);
 
 /// A proxy that keeps the plans which `auto_explain` sends along as notices, and counts flights.
 pub struct Tap {
