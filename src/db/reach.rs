@@ -20,7 +20,8 @@ use crate::{
     caller::{Caller, Reach},
     error::{Error, Result},
     schema::{
-        account_organizations, account_users, accounts, organization_ancestors, organization_members, organizations, people,
+        account_organizations, account_users, accounts, activities, module_activations, organization_ancestors,
+        organization_members, organizations, people,
     },
 };
 
@@ -113,6 +114,27 @@ impl Tx {
         self.sight().below(|roots| {
             let reached = reached!(roots).filter(organization_ancestors::organization_id.eq(accounts::organization_id));
             Box::new(exists(reached))
+        })
+    }
+
+    /// What organizations in reach have set for modules.
+    pub fn module_activations_in_reach(&self) -> Condition<module_activations::table> {
+        self.sight().below(|roots| {
+            let reached = reached!(roots).filter(organization_ancestors::organization_id.eq(module_activations::organization_id));
+            Box::new(exists(reached))
+        })
+    }
+
+    /// The trail in reach: what happened to accounts in reach, to what belongs to them, and to organizations in reach. What
+    /// happened to an account that is gone belongs to no organization any more.
+    pub fn activities_in_reach(&self) -> Condition<activities::table> {
+        self.sight().below(|roots| {
+            let account = reached!(roots)
+                .inner_join(accounts::table.on(accounts::organization_id.eq(organization_ancestors::organization_id)))
+                .filter(accounts::account_id.nullable().eq(activities::account_id));
+            let organization = reached!(roots).filter(organization_ancestors::organization_id.eq(activities::resource_id));
+            let organization = activities::resource_type.eq("organization").and(exists(organization));
+            Box::new(exists(account).or(organization))
         })
     }
 

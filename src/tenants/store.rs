@@ -77,7 +77,7 @@ pub struct Filter {
 impl Activation {
     /// One page of what organizations have set, and the token of the next.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<(Vec<Self>, String)> {
-        let mut query = module_activations::table.select(Self::as_select()).into_boxed();
+        let mut query = module_activations::table.select(Self::as_select()).filter(tx.module_activations_in_reach()).into_boxed();
         if let Some(organization_id) = &filter.organization_id {
             query = query.filter(module_activations::organization_id.eq(organization_id));
         }
