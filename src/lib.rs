@@ -16,12 +16,14 @@ pub mod mask;
 pub mod page;
 pub mod policy;
 pub mod search;
+pub mod streams;
 pub mod wire;
 
 pub mod db;
 
 pub mod account_types;
 pub mod accounts;
+pub mod activities;
 pub mod memberships;
 pub mod organizations;
 pub mod people;

@@ -179,6 +179,8 @@ diesel::table! {
     tenants (tenant_id) {
         tenant_id -> Text,
         create_time -> Timestamptz,
+        activity_retention_days -> Nullable<Int4>,
+        activity_floor -> Int8,
     }
 }
 

@@ -10,6 +10,7 @@ mod support;
 
 mod account_types;
 mod accounts;
+mod activities;
 mod clients;
 mod contract;
 mod durability;
@@ -30,3 +31,4 @@ mod readme;
 mod requests;
 mod schema;
 mod telemetry;
+mod watches;
