@@ -101,7 +101,7 @@ pub struct Config {
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_DEADLINE", default_value = "60s", value_parser = duration)]
     pub max_deadline: Duration,
 
-    /// Watches (WatchActivities) open at once, on all connections together; further ones are refused with RESOURCE_EXHAUSTED.
+    /// Watches open at once, on all connections together; further ones are refused with RESOURCE_EXHAUSTED.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_WATCHES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_watches: u32,
 

@@ -70,7 +70,7 @@ struct Feed {
 
 impl Watch {
     /// Begins at the cursor, or at the end of the feed. A cursor that has expired is refused here.
-    pub async fn open(db: Db, caller: Caller, start: Start, pace: Pace, place: Place) -> Result<Self> {
+    pub async fn open(db: Db, caller: Caller, start: Start, pace: Pace, room: Place) -> Result<Self> {
         // Before the end of the feed is looked for, so that nothing behind it goes unheard.
         let bell = db.listen(&caller);
         let moment = db.read(&caller, async |tx| Moment::now(tx).await).await?;
@@ -78,7 +78,7 @@ impl Watch {
         moment.require(position)?;
         let Start { watched, binding, .. } = start;
         let feed = Feed { db, caller, pace, bell, watched, binding, position, more: true, looked: None, due: Instant::now() };
-        Ok(Self { place, feed })
+        Ok(Self { place: room, feed })
     }
 
     /// Its messages, and the error that it ends with.

@@ -484,7 +484,7 @@ fn lists(id: &str) -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("ActivityService/ListActivities", activities.encode_to_vec()),
         ("ActivityService/ListActivities", ListActivitiesRequest { account_id: id(), ..activities.clone() }.encode_to_vec()),
-        ("ActivityService/ListActivities", ListActivitiesRequest { actor: "developer".into(), ..activities }.encode_to_vec()),
+        ("ActivityService/ListActivities", ListActivitiesRequest { actor: "tester".into(), ..activities }.encode_to_vec()),
         ("ActivityService/ListActivities", resource.encode_to_vec()),
         ("PersonService/ListPeople", people.encode_to_vec()),
         ("PersonService/ListPeople", ListPeopleRequest { query: id(), ..people.clone() }.encode_to_vec()),

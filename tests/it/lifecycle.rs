@@ -25,7 +25,7 @@ use crate::support::{
     real_database, real_server, shared, sql, waiting_for_locks,
 };
 
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "accounts.v1.AccountService",
     "accounts.v1.AccountTypeService",
     "accounts.v1.ActivityService",

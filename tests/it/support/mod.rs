@@ -24,8 +24,9 @@ use customer_accounts::{
     db::{Db, Manager, migrate},
     proto::{
         Account, CreateAccountRequest, CreateOrganizationRequest, Organization, account_service_client::AccountServiceClient,
-        account_type_service_client::AccountTypeServiceClient, activity_service_client::ActivityServiceClient, membership_service_client::MembershipServiceClient,
-        organization_service_client::OrganizationServiceClient, person_service_client::PersonServiceClient,
+        account_type_service_client::AccountTypeServiceClient, activity_service_client::ActivityServiceClient,
+        membership_service_client::MembershipServiceClient, organization_service_client::OrganizationServiceClient,
+        person_service_client::PersonServiceClient,
     },
     server,
 };
