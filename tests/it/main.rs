@@ -11,6 +11,7 @@ mod support;
 mod account_types;
 mod accounts;
 mod activities;
+mod activity_plans;
 mod clients;
 mod contract;
 mod durability;

@@ -38,6 +38,8 @@ struct Storm {
     /// Writers that are still at it.
     writing: Arc<AtomicUsize>,
     over: Arc<AtomicBool>,
+    /// Held while an instance starts, which may end if its first session is cut off, and while sessions are.
+    starting: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Storm {
@@ -152,7 +154,9 @@ impl Storm {
             let victims = "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity \
                            WHERE backend_type = 'client backend' AND application_name NOT IN ('raw', 'killer') \
                            ORDER BY random() LIMIT 3) AS victims";
+            let starting = self.starting.lock().await;
             cut += sql.query_one(victims, &[]).await.unwrap().get::<_, i64>(0);
+            drop(starting);
             sleep(Duration::from_millis(100 + dice.roll(300))).await;
         }
         cut
@@ -193,6 +197,7 @@ async fn every_acknowledged_change_arrives_once_and_in_order() {
         acknowledged: Arc::default(),
         writing: Arc::new(AtomicUsize::new(WRITERS)),
         over: Arc::default(),
+        starting: Arc::default(),
     };
     let mut watchers = Vec::new();
     for (tenant, account_id) in (0..TENANTS).map(|tenant| (tenant, "")).chain([(0, "a")]) {
@@ -208,7 +213,9 @@ async fn every_acknowledged_change_arrives_once_and_in_order() {
     while storm.writing.load(Ordering::SeqCst) > 0 {
         sleep(Duration::from_millis(1500)).await;
         killed.kill().await;
+        let starting = storm.starting.lock().await;
         killed = start(&url).await;
+        drop(starting);
         storm.addresses.lock().unwrap()[1] = killed.address;
         kills += 1;
     }

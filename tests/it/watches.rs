@@ -212,7 +212,7 @@ async fn a_cursor_of_another_tenant_or_account_or_of_none_is_refused() {
 }
 
 /// A cursor as the service would give it for this position.
-fn sealed(tenant: &Tenant, account_id: &str, transaction_id: impl ToString, ordinal: impl ToString) -> String {
+pub fn sealed(tenant: &Tenant, account_id: &str, transaction_id: impl ToString, ordinal: impl ToString) -> String {
     let caller = Caller { method: "accounts.v1.ActivityService/WatchActivities", ..tenant.caller() };
     let request = WatchActivitiesRequest { account_id: account_id.into(), ..Default::default() };
     Binding::of(&caller, &request).seal(&transaction_id.to_string(), &ordinal.to_string())
