@@ -22,8 +22,8 @@ INSERT INTO activities (tenant_id, activity_id, transaction_id, ordinal, create_
     FROM generate_series(1, 80000) AS n;
 ";
 
-fn at(second: i64) -> Option<Timestamp> {
-    Some(Timestamp { seconds: 1_767_225_600 + second, nanos: 0 })
+const fn at(second: i64) -> Timestamp {
+    Timestamp { seconds: 1_767_225_600 + second, nanos: 0 }
 }
 
 impl Measured {
@@ -58,16 +58,16 @@ async fn every_page_of_the_trail_is_a_range_of_an_index() {
     let cases = [
         (all(), by_time(), FEW),
         (ListActivitiesRequest { order_by: 2, ..all() }, by_time(), FEW),
-        (ListActivitiesRequest { end_time: at(40_000), ..all() }, Uses("activities_create_time_idx", "create_time <"), FEW),
+        (ListActivitiesRequest { end_time: Some(at(40_000)), ..all() }, Uses("activities_create_time_idx", "create_time <"), FEW),
         (
-            ListActivitiesRequest { start_time: at(40_000), end_time: at(41_000), order_by: 2, ..all() },
+            ListActivitiesRequest { start_time: Some(at(40_000)), end_time: Some(at(41_000)), order_by: 2, ..all() },
             Uses("activities_create_time_idx", "create_time >="),
             FEW,
         ),
         (account("acct-0"), Uses("activities_account_idx", "account_id = "), FEW),
         (account("acct-7"), Uses("activities_account_idx", "account_id = "), FEW),
         (
-            ListActivitiesRequest { end_time: at(40_000), ..account("acct-0") },
+            ListActivitiesRequest { end_time: Some(at(40_000)), ..account("acct-0") },
             Uses("activities_account_idx", "account_id = "),
             FEW,
         ),
@@ -98,7 +98,7 @@ async fn every_page_of_the_trail_is_a_range_of_an_index() {
 async fn a_step_of_a_watch_is_a_range_of_the_feed_however_little_of_it_is_wanted() {
     let Some(on) = Measured::start_with(TRAIL, "the embedded server has no auto_explain").await else { return };
     for (account_id, expected) in [("", 60_000), ("acct-0", 6_000), ("acct-7", 60), ("acct-none", 0)] {
-        let start = crate::watches::sealed(&on.tenant, account_id, 0, 0);
+        let start = crate::watches::sealed(&on.tenant, account_id, "0", "0");
         let mut watch = Watch::open(&on.tenant, &start, account_id).await.unwrap();
         let (mut told, mut steps, mut deepest) = (0, 0, 0);
         loop {

@@ -212,10 +212,10 @@ async fn a_cursor_of_another_tenant_or_account_or_of_none_is_refused() {
 }
 
 /// A cursor as the service would give it for this position.
-pub fn sealed(tenant: &Tenant, account_id: &str, transaction_id: impl ToString, ordinal: impl ToString) -> String {
+pub fn sealed(tenant: &Tenant, account_id: &str, transaction_id: &str, ordinal: &str) -> String {
     let caller = Caller { method: "accounts.v1.ActivityService/WatchActivities", ..tenant.caller() };
     let request = WatchActivitiesRequest { account_id: account_id.into(), ..Default::default() };
-    Binding::of(&caller, &request).seal(&transaction_id.to_string(), &ordinal.to_string())
+    Binding::of(&caller, &request).seal(transaction_id, ordinal)
 }
 
 /// Runs statements as the service in this tenant.
@@ -230,7 +230,7 @@ async fn execute(tenant: &Tenant, sql: &str) {
 async fn a_cursor_that_is_too_old_or_from_elsewhere_says_so() {
     let tenant = Tenant::new().await;
     let expired = async |transaction_id: i64, ordinal: i32| {
-        let cursor = sealed(&tenant, "", transaction_id, ordinal);
+        let cursor = sealed(&tenant, "", &transaction_id.to_string(), &ordinal.to_string());
         match Watch::open(&tenant, &cursor, "").await {
             Ok(mut watch) => watch.next().await.map(drop),
             Err(status) => Err(status),
@@ -257,7 +257,7 @@ async fn a_cursor_that_is_too_old_or_from_elsewhere_says_so() {
     watch.next().await.unwrap();
     execute(&tenant, "UPDATE tenants SET activity_floor = (pg_current_xact_id()::text)::bigint + 1000000").await;
     assert_eq!(reason(Err::<(), _>(watch.ends().await)), gone());
-    assert_eq!(reason(Watch::open(&tenant, &sealed(&tenant, "", 5000, 0), "").await.map(drop)), gone());
+    assert_eq!(reason(Watch::open(&tenant, &sealed(&tenant, "", "5000", "0"), "").await.map(drop)), gone());
 }
 
 #[tokio::test]
@@ -271,7 +271,8 @@ async fn a_shutdown_ends_watches_and_does_not_wait_for_them() {
     deaf.organization("o", "").await;
     deaf.account(account("a", "o")).await;
     for n in 0..400 {
-        comment(&deaf, "a", &format!("{n} {}", "x".repeat(1_900))).await;
+        let billing_details = format!("{n} {}", "x".repeat(9_900));
+        deaf.update(Account { billing_details, ..only("a") }, &[]).await.unwrap();
     }
     let signalled = Instant::now();
     service.terminate();
@@ -394,12 +395,17 @@ async fn a_change_is_heard_at_once_and_that_of_another_replica_by_the_next_look(
 #[tokio::test]
 async fn a_watch_survives_a_database_that_is_away_for_a_moment() {
     let Some(cluster) = quiet() else { return };
-    let service = Service::on(&cluster.url(), &["--watch-checkpoint-interval", "200ms"]).await;
+    let service = Service::on(&cluster.url(), &["--watch-poll-interval", "50ms"]).await;
     let tenant = Tenant::on(service.channel().await);
     let mut watch = Watch::now(&tenant).await;
     tenant.organization("before", "").await;
     assert_eq!(watch.take(1).await[0].resource_id, "before");
     cluster.crash();
+    // Each takes as long as a call waits for a connection, and the watch looks several times meanwhile.
+    for _ in 0..3 {
+        let answer = tenant.activities().list_activities(ListActivitiesRequest::default()).await;
+        assert_eq!(reason(answer), (Code::Unavailable, "DATABASE_UNAVAILABLE".into()));
+    }
     cluster.resume();
     eventually(PATIENCE, "the service is back", async || {
         tenant.activities().list_activities(ListActivitiesRequest::default()).await.ok()
@@ -409,8 +415,9 @@ async fn a_watch_survives_a_database_that_is_away_for_a_moment() {
     assert_eq!(watch.take(1).await[0].resource_id, "after");
     // Away for longer than a watch waits, it ends and says why; nothing is lost.
     cluster.crash();
-    let cursor = watch.cursor.clone();
+    let (cursor, away) = (watch.cursor.clone(), Instant::now());
     assert_eq!(reason(Err::<(), _>(watch.ends().await)), (Code::Unavailable, "DATABASE_UNAVAILABLE".into()));
+    assert!(away.elapsed() > Duration::from_secs(9), "{:?}", away.elapsed());
     cluster.resume();
     let mut watch = eventually(PATIENCE, "a new watch", async || Watch::open(&tenant, &cursor, "").await.ok()).await;
     tenant.organization("later", "").await;
