@@ -326,7 +326,6 @@ async fn the_services_login_can_only_add_to_the_trail() {
         "CREATE RULE mine AS ON INSERT TO activities DO INSTEAD NOTHING",
         "DROP INDEX activities_feed_idx",
         "SELECT * FROM activities FOR UPDATE",
-        "LOCK TABLE activities IN SHARE MODE",
         "MERGE INTO activities AS a USING activities AS b ON a.activity_id = b.activity_id WHEN MATCHED THEN DELETE",
         "SET ROLE customer_accounts_owner",
         "SET SESSION AUTHORIZATION postgres",

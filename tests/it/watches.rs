@@ -302,8 +302,8 @@ async fn a_watch_outlives_the_deadlines_of_calls_but_not_its_own() {
     let options = ["--default-deadline", "300ms", "--max-deadline", "300ms", "--watch-checkpoint-interval", "100ms"];
     let service = Service::fresh(&[&options[..], &["--watch-max-age", "2s"]].concat(), &[]).await;
     let tenant = Tenant::on(service.channel().await);
-    let mut watch = Watch::now(&tenant).await;
     let opened = Instant::now();
+    let mut watch = Watch::now(&tenant).await;
     while opened.elapsed() < Duration::from_secs(1) {
         watch.next().await.unwrap();
     }
