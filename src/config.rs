@@ -31,6 +31,8 @@ pub enum Command {
     },
     /// Check configuration and database, and exit with 0 if the service could serve.
     Check,
+    /// Delete activities that are older than their tenant keeps them. Uses the login that migrates; to be run every day or so.
+    Prune,
     /// Ask a running service on --listen for its readiness, and exit with 0 if it is ready. For container probes.
     Healthcheck,
     /// Fill the tenant `demo` of a running service on --listen with a small, realistic example.
@@ -98,6 +100,22 @@ pub struct Config {
     /// Time a call has at most, whatever deadline its caller sets.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_DEADLINE", default_value = "60s", value_parser = duration)]
     pub max_deadline: Duration,
+
+    /// Watches open at once, on all connections together; further ones are refused with RESOURCE_EXHAUSTED.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_WATCHES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub max_watches: u32,
+
+    /// How often a watch looks for changes that other replicas have made; those of its own it hears of at once.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_WATCH_POLL_INTERVAL", default_value = "500ms", value_parser = duration)]
+    pub watch_poll_interval: Duration,
+
+    /// After how long without changes a watch is sent a checkpoint.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_WATCH_CHECKPOINT_INTERVAL", default_value = "15s", value_parser = duration)]
+    pub watch_checkpoint_interval: Duration,
+
+    /// After how long a watch is ended, so that its caller's credentials are looked at again when it comes back.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_WATCH_MAX_AGE", default_value = "1h", value_parser = duration)]
+    pub watch_max_age: Duration,
 
     /// Time between NOT_SERVING and the refusal of new connections at shutdown, for load balancers to notice.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_SHUTDOWN_DELAY", default_value = "0s", value_parser = duration)]

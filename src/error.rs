@@ -96,6 +96,17 @@ pub enum Error {
     /// The page token is not one that this list gave for these filters in this tenant.
     #[error("page_token was not given out for this list with these filters")]
     PageToken,
+    /// The cursor is not one that this watch gave in this tenant.
+    #[error("cursor was not given out for this watch with this account_id")]
+    Cursor,
+    /// Activities behind the cursor are gone, or the database has never been where the cursor is.
+    #[error(
+        "the cursor is older than the activities that are kept, or comes from another database: list again and watch from now on"
+    )]
+    CursorExpired,
+    /// The watch has lasted long enough, or the service shuts down.
+    #[error("the watch has ended, as every watch does: watch again from the last cursor")]
+    WatchEnded,
     /// The request id already belongs to another request.
     #[error("request_id was used for another request in the last 24 hours")]
     RequestIdReused,
@@ -415,6 +426,10 @@ impl Error {
         match self {
             Self::Invalid(violations) => answer(Code::InvalidArgument, Reason::InvalidField).violations(violations),
             Self::PageToken => answer(Code::InvalidArgument, Reason::InvalidPageToken).field("page_token"),
+            Self::Cursor => answer(Code::InvalidArgument, Reason::InvalidCursor).field("cursor"),
+            // Like reading before the beginning of a file; etcd answers a compacted revision the same way.
+            Self::CursorExpired => answer(Code::OutOfRange, Reason::CursorExpired),
+            Self::WatchEnded => answer(Code::Unavailable, Reason::WatchEnded).retry_after(RETRY_RACE_AFTER),
             Self::RequestIdReused => answer(Code::InvalidArgument, Reason::RequestIdReused).field("request_id"),
             Self::MalformedRequest => answer(Code::InvalidArgument, Reason::MalformedRequest),
             Self::RequestTooLarge => answer(Code::OutOfRange, Reason::RequestTooLarge),

@@ -30,6 +30,7 @@ use crate::{
     error::{Error, Result},
     policy::Policies,
     proto::PACKAGE,
+    streams::{ClientDeadline, Unending},
     telemetry,
 };
 
@@ -131,7 +132,11 @@ impl Shared {
         // In a block, so that a panic before there is a future is caught too.
         let call = AssertUnwindSafe(timeout_at(deadline, async { inner.call(request).await })).catch_unwind();
         match call.await {
-            Ok(Ok(response)) => Ok(explain(response?, uri.path()).map(|body| Body::new(Held { body, _held: held }))),
+            Ok(Ok(response)) => {
+                let response = explain(response?, uri.path());
+                let held = if response.extensions().get::<Unending>().is_some() { held.unending() } else { held };
+                Ok(response.map(|body| Body::new(Held { body, _held: held })))
+            }
             Ok(Err(_)) => Ok(Status::from(Error::DeadlineExceeded).into_http()),
             Err(panic) => Ok(Status::from(Error::Internal(format!("panic: {}", message(&*panic)))).into_http()),
         }
@@ -142,12 +147,17 @@ impl Shared {
         let path = request.uri().path();
         let policy = self.policies.get(path).ok_or_else(|| Error::unimplemented(path))?;
         let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Error::Overloaded)?;
-        let limit = asked_for(request.headers())?.unwrap_or(self.limits.default_deadline).min(self.limits.max_deadline);
+        let asked = asked_for(request.headers())?;
+        let limit = asked.unwrap_or(self.limits.default_deadline).min(self.limits.max_deadline);
         let deadline = arrived + limit;
         let caller = self.identity.caller(request.headers(), policy, deadline)?;
         telemetry::set_tenant(caller.tenant.as_str());
         request.extensions_mut().insert(caller);
-        Ok((deadline, Place { _room: room, _under_way: self.under_way.token() }))
+        // A deadline beyond what the clock can tell is none.
+        if let Some(asked) = asked.and_then(|asked| arrived.checked_add(asked)) {
+            request.extensions_mut().insert(ClientDeadline(asked));
+        }
+        Ok((deadline, Place { _room: room, _under_way: Some(self.under_way.token()) }))
     }
 }
 
@@ -201,7 +211,15 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 /// A place in the room, given back when the answer has been sent.
 struct Place {
     _room: OwnedSemaphorePermit,
-    _under_way: TaskTrackerToken,
+    /// A shutdown waits for it.
+    _under_way: Option<TaskTrackerToken>,
+}
+
+impl Place {
+    /// The place of an answer that a shutdown ends instead of waiting for it.
+    fn unending(self) -> Self {
+        Self { _under_way: None, ..self }
+    }
 }
 
 /// The body of an answer, which holds the call's place until it is through.

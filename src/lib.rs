@@ -17,6 +17,7 @@ pub mod mask;
 pub mod page;
 pub mod policy;
 pub mod search;
+pub mod streams;
 pub mod wire;
 
 pub mod db;
@@ -24,6 +25,7 @@ pub mod modules;
 
 pub mod account_types;
 pub mod accounts;
+pub mod activities;
 pub mod memberships;
 pub mod organizations;
 pub mod people;

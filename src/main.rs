@@ -5,7 +5,7 @@ use std::{error::Error, net::SocketAddr, pin::pin, process::ExitCode, time::Dura
 use clap::Parser as _;
 use customer_accounts::{
     config::{Cli, Command, Config},
-    db::{Db, Manager, migrate},
+    db::{Db, Manager, migrate, prune},
     seed,
     server::{self, READINESS},
     telemetry::{self, Telemetry},
@@ -71,6 +71,14 @@ async fn run(command: Command, config: &Config) -> Outcome {
             database.close().await;
             verified?;
             println!("configuration and database are fine");
+            Ok(())
+        }
+        Command::Prune => {
+            let database = Database::open(config).await?;
+            let pruned = prune::run(&database.migrator).await;
+            database.close().await;
+            let (tenants, activities) = pruned?;
+            println!("pruned: {activities} activities of {tenants} tenants");
             Ok(())
         }
         Command::Healthcheck => healthcheck(config.listen).await,

@@ -55,6 +55,18 @@ impl Order {
         }
     }
 
+    /// The order of a list of what has happened, which has no names; the newest first if the request asks for none.
+    pub fn parse_by_time(violations: &mut Violations, order_by: i32) -> Self {
+        match order_by {
+            0 | 1 => Self::CreatedDesc,
+            2 => Self::Created,
+            unknown => {
+                violations.add("order_by", format!("has no value {unknown}"));
+                Self::CreatedDesc
+            }
+        }
+    }
+
     const fn by_name(self) -> bool {
         matches!(self, Self::Name | Self::NameDesc)
     }
@@ -99,20 +111,30 @@ pub struct Page {
     size: i64,
     order: Order,
     after: Option<(String, String)>,
-    binding: Sha256,
+    binding: Binding,
 }
 
 impl Page {
     /// Takes the page out of a list request. A token that was made for another tenant, call, filter or order is refused.
     pub fn take<R: Paged>(violations: &mut Violations, caller: &Caller, request: &mut R) -> Result<Self> {
+        Self::take_ordered(violations, caller, request, Order::parse)
+    }
+
+    /// The same for a list whose orders have another meaning.
+    pub fn take_ordered<R: Paged>(
+        violations: &mut Violations,
+        caller: &Caller,
+        request: &mut R,
+        order: fn(&mut Violations, i32) -> Order,
+    ) -> Result<Self> {
         let (size, token) = request.take_page();
         if size < 0 {
             violations.add("page_size", "must not be negative");
         }
         let size = if size == 0 { DEFAULT_SIZE } else { size.min(MAX_SIZE) };
-        let order = Order::parse(violations, request.order_by());
-        let binding = binding(caller, request);
-        let after = if token.is_empty() { None } else { Some(decode(&token, &binding)?) };
+        let order = order(violations, request.order_by());
+        let binding = Binding::of(caller, request);
+        let after = if token.is_empty() { None } else { Some(binding.open(&token).ok_or(Error::PageToken)?) };
         Ok(Self { size: size.into(), order, after, binding })
     }
 
@@ -150,43 +172,49 @@ impl Page {
             let (name, created, id) = key(row);
             // To the microsecond that PostgreSQL keeps.
             let created = created.timestamp_micros().to_string();
-            encode(&self.binding, if self.order.by_name() { name } else { &created }, id)
+            self.binding.seal(if self.order.by_name() { name } else { &created }, id)
         })
     }
 }
 
-/// Has taken in what a token is bound to.
-fn binding<R: Paged>(caller: &Caller, filters: &R) -> Sha256 {
-    let mut hash = Sha256::new();
-    for part in [caller.tenant.as_str(), caller.method] {
-        hash.update(part);
-        hash.update([0]);
+/// What tokens are bound to: a position that was sealed for one tenant, call and filter opens for no other.
+#[derive(Debug, Clone)]
+pub struct Binding(Sha256);
+
+impl Binding {
+    /// Binds to the caller's tenant, the call and these filters.
+    pub fn of(caller: &Caller, filters: &impl Message) -> Self {
+        let mut hash = Sha256::new();
+        for part in [caller.tenant.as_str(), caller.method] {
+            hash.update(part);
+            hash.update([0]);
+        }
+        let filters = filters.encode_to_vec();
+        hash.update(filters.len().to_be_bytes());
+        hash.update(filters);
+        Self(hash)
     }
-    let filters = filters.encode_to_vec();
-    hash.update(filters.len().to_be_bytes());
-    hash.update(filters);
-    hash
-}
 
-/// The position, `key` and `id` with a NUL between them, behind a hash over it and what it is bound to.
-fn encode(binding: &Sha256, key: &str, id: &str) -> String {
-    let position = [key.as_bytes(), &[0], id.as_bytes()].concat();
-    URL_SAFE_NO_PAD.encode([&check(binding, &position), &*position].concat())
-}
-
-fn decode(token: &str, binding: &Sha256) -> Result<(String, String)> {
-    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| Error::PageToken)?;
-    let (sent, position) = bytes.split_first_chunk().ok_or(Error::PageToken)?;
-    if *sent != check(binding, position) {
-        return Err(Error::PageToken);
+    /// The position, `key` and `id` with a NUL between them, behind a hash over it and what it is bound to.
+    pub fn seal(&self, key: &str, id: &str) -> String {
+        let position = [key.as_bytes(), &[0], id.as_bytes()].concat();
+        URL_SAFE_NO_PAD.encode([&self.check(&position), &*position].concat())
     }
-    // Neither a name nor an id contains a NUL, which PostgreSQL would not take either.
-    let position = std::str::from_utf8(position).ok().and_then(|text| text.split_once('\0'));
-    let (key, id) = position.filter(|(_, id)| !id.contains('\0')).ok_or(Error::PageToken)?;
-    Ok((key.to_owned(), id.to_owned()))
-}
 
-fn check(binding: &Sha256, position: &[u8]) -> [u8; CHECK] {
-    let hash = binding.clone().chain_update(position).finalize();
-    std::array::from_fn(|i| hash[i])
+    /// The position in a token, if it is whole and bound to the same.
+    pub fn open(&self, token: &str) -> Option<(String, String)> {
+        let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+        let (sent, position) = bytes.split_first_chunk()?;
+        if *sent != self.check(position) {
+            return None;
+        }
+        // Neither a name nor an id contains a NUL, which PostgreSQL would not take either.
+        let (key, id) = std::str::from_utf8(position).ok()?.split_once('\0').filter(|(_, id)| !id.contains('\0'))?;
+        Some((key.to_owned(), id.to_owned()))
+    }
+
+    fn check(&self, position: &[u8]) -> [u8; CHECK] {
+        let hash = self.0.clone().chain_update(position).finalize();
+        std::array::from_fn(|i| hash[i])
+    }
 }

@@ -199,6 +199,7 @@ diesel::table! {
         modules_off_below -> Array<Text>,
         revision -> Int8,
         update_time -> Nullable<Timestamptz>,
+        activity_floor -> Int8,
     }
 }
 

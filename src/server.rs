@@ -15,7 +15,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tonic_reflection::server::Builder as Reflection;
 
 use crate::{
-    account_types, accounts,
+    account_types, accounts, activities,
     caller::Identity,
     config::Config,
     db::Db,
@@ -24,9 +24,11 @@ use crate::{
     policy::{Policies, PolicyError},
     proto::{
         DESCRIPTORS, account_service_server::AccountServiceServer, account_type_service_server::AccountTypeServiceServer,
-        membership_service_server::MembershipServiceServer, organization_service_server::OrganizationServiceServer,
-        person_service_server::PersonServiceServer, tenant_service_server::TenantServiceServer,
+        activity_service_server::ActivityServiceServer, membership_service_server::MembershipServiceServer,
+        organization_service_server::OrganizationServiceServer, person_service_server::PersonServiceServer,
+        tenant_service_server::TenantServiceServer,
     },
+    streams::Streams,
     telemetry::RpcLayer,
     tenants,
 };
@@ -44,6 +46,8 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const PROBE: Duration = Duration::from_secs(1);
 /// Unanswered probes in a row that end readiness, and answered ones that bring it back.
 const HYSTERESIS: u32 = 2;
+/// Time for streams without end to be ended.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Time for the last answers to leave the machine once no call is under way.
 const FLUSH: Duration = Duration::from_millis(100);
 
@@ -87,6 +91,10 @@ pub async fn serve(
     let limits = Limits { calls: config.max_calls, default_deadline: config.default_deadline, max_deadline: config.max_deadline };
     let guard = GuardLayer::new(policies, Identity::Development, limits);
 
+    let draining = CancellationToken::new();
+    let streams = Streams::new(config.max_watches, config.watch_max_age, draining.clone());
+    let pace = activities::Pace { poll: config.watch_poll_interval, checkpoint: config.watch_checkpoint_interval };
+
     let (health, health_service) = tonic_health::server::health_reporter();
     let mut routes = Routes::new(health_service);
     let size = config.max_message_bytes;
@@ -100,6 +108,7 @@ pub async fn serve(
     add!(OrganizationServiceServer, organizations::Service { db: db.clone() });
     add!(MembershipServiceServer, memberships::Service { db: db.clone() });
     add!(PersonServiceServer, people::Service { db: db.clone() });
+    add!(ActivityServiceServer, activities::Service { db: db.clone(), streams: streams.clone(), pace });
     add!(TenantServiceServer, tenants::Service { db: db.clone() });
     if config.reflection {
         routes = routes.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
@@ -109,7 +118,6 @@ pub async fn serve(
     health.set_service_status(LIVENESS, ServingStatus::Serving).await;
     report(&health, &names, ServingStatus::Serving).await;
 
-    let draining = CancellationToken::new();
     let server = Server::builder()
         .layer(RpcLayer::new(paths))
         .layer(guard.clone())
@@ -134,6 +142,7 @@ pub async fn serve(
             sleep(config.shutdown_delay).await;
             draining.cancel();
             guard.idle().await;
+            streams.ended(FAREWELL).await;
             sleep(FLUSH).await;
         };
         if timeout(config.shutdown_deadline, drained).await.is_err() {

@@ -16,7 +16,7 @@ use crate::{
     people::store::Person,
     proto::{self, AccountStatus},
     validate::Violations,
-    wire::{etag, require_etag, timestamp},
+    wire::{etag, json, require_etag, timestamp},
 };
 
 const MAX_NAME: usize = 200;
@@ -219,7 +219,7 @@ impl From<Account> for proto::Account {
             postal_address: fields.postal_address.map(Into::into),
             official_address: fields.official_address.map(Into::into),
             billing_details: fields.billing_details,
-            preferences: fields.preferences.and_then(|preferences| match to_wire(preferences).kind {
+            preferences: fields.preferences.and_then(|preferences| match json(preferences).kind {
                 Some(JsonKind::StructValue(object)) => Some(object),
                 _ => None,
             }),
@@ -364,18 +364,4 @@ fn from_wire(v: &mut Violations, value: prost_types::Value, depth: usize) -> Val
         Some(JsonKind::ListValue(list)) => list.values.into_iter().map(|value| from_wire(v, value, depth - 1)).collect(),
         Some(JsonKind::StructValue(object)) => map(v, object, depth - 1),
     }
-}
-
-fn to_wire(value: Value) -> prost_types::Value {
-    let kind = match value {
-        Value::Null => JsonKind::NullValue(0),
-        Value::Bool(value) => JsonKind::BoolValue(value),
-        Value::Number(number) => JsonKind::NumberValue(number.as_f64().unwrap_or_default()),
-        Value::String(value) => JsonKind::StringValue(value),
-        Value::Array(values) => JsonKind::ListValue(prost_types::ListValue { values: values.into_iter().map(to_wire).collect() }),
-        Value::Object(fields) => {
-            JsonKind::StructValue(Struct { fields: fields.into_iter().map(|(key, value)| (key, to_wire(value))).collect() })
-        }
-    };
-    prost_types::Value { kind: Some(kind) }
 }

@@ -5,10 +5,12 @@
 //! the work has found out is answered, and nothing that it has done is kept. `write` does once for all calls what each would
 //! forget: the replay of request ids, `validate_only`, the activity trail, and trying again what lost a race.
 
+mod bell;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 pub mod migrate;
 mod pool;
+pub mod prune;
 mod reach;
 mod replay;
 mod tenant;
@@ -22,8 +24,9 @@ use futures_util::future::join3;
 use prost::Message;
 use tokio::time::{Instant, sleep, timeout};
 
-use self::pool::Lease;
+use self::{bell::Bells, pool::Lease};
 pub use self::{
+    bell::Listener,
     pool::{ConnectError, Manager},
     replay::Meta,
     tenant::{Settings, Tenant},
@@ -75,6 +78,8 @@ pub struct Db {
     pool: bb8::Pool<Manager>,
     /// Longest wait for a connection.
     wait: Duration,
+    /// Rung after every commit.
+    bells: Bells,
 }
 
 impl Db {
@@ -87,7 +92,7 @@ impl Db {
             .max_lifetime(max_lifetime)
             .error_sink(Box::new(LogErrors))
             .build_unchecked(manager);
-        Self { pool, wait }
+        Self { pool, wait, bells: Bells::default() }
     }
 
     /// Runs `work` in a read-only transaction that sees one moment of the tenant's data.
@@ -176,7 +181,14 @@ impl Db {
         open?;
         let answer = answer?;
         tx.end(if meta.validate_only { "ROLLBACK" } else { "COMMIT" }).await?;
+        self.bells.ring(&caller.tenant);
         Ok(answer)
+    }
+
+    /// Hears of the changes that are committed through this value and its clones in the caller's tenant, from now on. Those
+    /// of other processes are not heard.
+    pub fn listen(&self, caller: &Caller) -> Listener {
+        self.bells.listen(&caller.tenant)
     }
 
     /// Whether the database answers within `limit`. A pool whose connections are all in use counts as an answer.

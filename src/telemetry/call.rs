@@ -33,6 +33,16 @@ pub fn set_tenant(tenant: &str) {
     });
 }
 
+/// Says that the call which this thread is working on ends as it should, whatever its code: a stream that the service ends
+/// is no fault. Does nothing outside a call.
+pub fn set_planned_end() {
+    swap(|current| {
+        if let Some(call) = current {
+            call.planned = true;
+        }
+    });
+}
+
 /// Shows the call that this thread is working on, if there is one.
 pub(super) fn with_current(show: impl FnOnce(&Call) -> std::fmt::Result) -> std::fmt::Result {
     swap(|current| current.as_deref().map_or(Ok(()), show)).unwrap_or(Ok(()))
@@ -116,6 +126,8 @@ pub(super) struct Call {
     context: Option<Context>,
     trace: Option<(TraceId, SpanId)>,
     tenant: Option<Box<str>>,
+    /// See [`set_planned_end`].
+    planned: bool,
 }
 
 impl Call {
@@ -146,7 +158,7 @@ impl Call {
             if let Some(tenant) = &self.tenant {
                 span.set_attribute(KeyValue::new("tenant.id", tenant.to_string()));
             }
-            if is_our_fault(code) {
+            if is_our_fault(code) && !self.planned {
                 span.set_status(Status::error(name(code)));
             }
             span.end();
@@ -168,7 +180,7 @@ impl Running {
         trace: Option<(TraceId, SpanId)>,
     ) -> Self {
         meters.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(Some(Box::new(Call { method, meters, started: Instant::now(), context, trace, tenant: None })))
+        Self(Some(Box::new(Call { method, meters, started: Instant::now(), context, trace, tenant: None, planned: false })))
     }
 
     /// Makes this the thread's current call until the guard is dropped.
@@ -181,9 +193,9 @@ impl Running {
     /// Ends the call; only the first time counts.
     pub(super) fn finish(&mut self, code: Code) {
         let Some(call) = &self.0 else { return };
-        let duration_ms = call.end(code);
+        let (duration_ms, planned) = (call.end(code), call.planned);
         let entered = self.enter();
-        log(code, duration_ms);
+        log(code, duration_ms, planned);
         drop(entered);
         self.0 = None;
     }
@@ -215,7 +227,7 @@ impl Drop for Entered<'_> {
 }
 
 /// The one line that a finished call logs; the writer adds the method, the tenant and the trace.
-fn log(code: Code, duration_ms: f64) {
+fn log(code: Code, duration_ms: f64, planned: bool) {
     macro_rules! line {
         ($level:ident) => {
             tracing::$level!(target: "customer_accounts::rpc", code = name(code), duration_ms, "call finished")
@@ -224,6 +236,7 @@ fn log(code: Code, duration_ms: f64) {
     match code {
         // Cancelled is how every watch ends.
         Code::Ok | Code::Cancelled => line!(debug),
+        _ if planned => line!(debug),
         Code::Unknown | Code::Internal | Code::DataLoss => line!(error),
         Code::DeadlineExceeded | Code::Unavailable => line!(warn),
         _ => line!(info),

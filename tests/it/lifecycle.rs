@@ -25,9 +25,10 @@ use crate::support::{
     real_database, real_server, shared, sql, waiting_for_locks,
 };
 
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     "accounts.v1.AccountService",
     "accounts.v1.AccountTypeService",
+    "accounts.v1.ActivityService",
     "accounts.v1.MembershipService",
     "accounts.v1.OrganizationService",
     "accounts.v1.PersonService",
@@ -241,6 +242,8 @@ async fn a_bad_option_is_named() {
         ("--pool-max-lifetime", "forever"),
         ("--max-calls", "0"),
         ("--max-streams", "0"),
+        ("--max-watches", "0"),
+        ("--watch-poll-interval", "often"),
         ("--max-message-bytes", "4MB"),
         ("--default-deadline", "5"),
         ("--max-deadline", "-1s"),
@@ -358,7 +361,7 @@ async fn migrate_and_check_tell_what_the_database_lacks() {
     assert_eq!(lacking.code, Some(1), "{lacking:?}");
     let migrated = run(&["migrate"]).await;
     assert_eq!(migrated.code, Some(0), "{migrated:?}");
-    assert_eq!(migrated.stdout.split(", ").count(), 7, "{migrated:?}");
+    assert_eq!(migrated.stdout.split(", ").count(), 8, "{migrated:?}");
     let fine = run(&["check"]).await;
     assert_eq!((fine.code, fine.stdout.trim()), (Some(0), "configuration and database are fine"), "{fine:?}");
     let nothing = run(&["migrate"]).await;

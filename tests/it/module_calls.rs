@@ -10,13 +10,14 @@ use customer_accounts::{
         CreateOrganizationRequest, CreatePersonRequest, DeactivateAccountTypeRequest, DeleteAccountRequest,
         DeleteOrganizationRequest, DeletePersonRequest, GetAccountRequest, GetAccountTypeRequest, GetOrganizationRequest,
         GetPersonRequest, GetTenantSettingsRequest, LinkOrganizationRequest, ListAccountTypesRequest, ListAccountUsersRequest,
-        ListAccountsRequest, ListBillingRecipientsRequest, ListLinkedOrganizationsRequest, ListModuleActivationsRequest,
-        ListOrganizationMembersRequest, ListOrganizationsRequest, ListPeopleRequest, ListPersonAccountsRequest,
+        ListAccountsRequest, ListActivitiesRequest, ListBillingRecipientsRequest, ListLinkedOrganizationsRequest,
+        ListModuleActivationsRequest, ListOrganizationMembersRequest, ListOrganizationsRequest, ListPeopleRequest,
+        ListPersonAccountsRequest,
         ModuleSetting::{Inherited, Off, On},
         MoveOrganizationRequest, Organization, RemoveAccountUserRequest, RemoveOrganizationMemberRequest,
         SetModuleActivationRequest, SetPurchasingAccountRequest, TenantSettings, UnlinkOrganizationRequest, UpdateAccountRequest,
         UpdateAccountTypeRequest, UpdateAccountUserRequest, UpdateOrganizationRequest, UpdatePersonRequest,
-        UpdateTenantSettingsRequest,
+        UpdateTenantSettingsRequest, WatchActivitiesRequest,
     },
 };
 use prost::Message as _;
@@ -194,6 +195,9 @@ fn asks_about_the_rest(organization_id: &str) -> Vec<Asked> {
         unnamed("PersonService/ListPeople", ask!(ListPeopleRequest {})),
         unnamed("PersonService/UpdatePerson", ask!(UpdatePersonRequest { person: Some(person("ann")), validate_only })),
         unnamed("PersonService/DeletePerson", ask!(DeletePersonRequest { person_id: person_id(), validate_only })),
+        unnamed("ActivityService/ListActivities", ask!(ListActivitiesRequest { resource_type: "organization".into() })),
+        // With a cursor that is none the watch ends at once.
+        unnamed("ActivityService/WatchActivities", ask!(WatchActivitiesRequest { cursor: "none".into() })),
         unnamed("TenantService/GetTenantSettings", GetTenantSettingsRequest {}.encode_to_vec()),
         unnamed(
             "TenantService/UpdateTenantSettings",

@@ -22,7 +22,7 @@ const OTHERS: i32 = 5_000;
 /// After so many executions, PostgreSQL may take a generic plan for a prepared statement.
 const CUSTOM_PLANS: usize = 5;
 /// Pages of tables and indexes that a page of 50 rows may take when an index has its order: about one a row.
-const FEW: i64 = 120;
+pub const FEW: i64 = 120;
 
 /// Two words a name, so that they are more or less frequent; ids, names and words as the service writes them.
 const FILL: &str = "
@@ -98,9 +98,9 @@ INSERT INTO account_words (tenant_id, account_id, word)
 SET session_replication_role = DEFAULT;
 ";
 
-struct Measured {
-    tap: Tap,
-    tenant: Tenant,
+pub struct Measured {
+    pub tap: Tap,
+    pub tenant: Tenant,
 }
 
 impl Measured {
@@ -110,7 +110,7 @@ impl Measured {
     }
 
     /// The same with other contents.
-    async fn start_with(fill: &str, why: &str) -> Option<Self> {
+    pub async fn start_with(fill: &str, why: &str) -> Option<Self> {
         let url = real_database(why).await?;
         let login = |config| Manager::new(config, Some("customer_accounts_app".into()));
         migrate::run(&Manager::new(url.parse().unwrap(), None), migrate::Direction::Up).await.unwrap();
@@ -131,14 +131,14 @@ impl Measured {
     }
 
     /// Waits until PostgreSQL has explained everything up to now.
-    async fn settle(&self) {
+    pub async fn settle(&self) {
         // On its one connection the service answers this after the call before has ended, and PostgreSQL has explained it.
         let settled = GetAccountTypeRequest { account_type_id: "settled".into() };
         self.tenant.account_types().get_account_type(settled).await.unwrap_err();
     }
 
     /// The plan of the one query with this in its text that the calls since the last time made.
-    async fn plan(&self, text: &str) -> Plan {
+    pub async fn plan(&self, text: &str) -> Plan {
         self.settle().await;
         let mut plans = self.tap.take();
         plans.retain(|plan| plan["Query Text"].as_str().unwrap().contains(text));
@@ -229,11 +229,11 @@ impl List {
 }
 
 /// A plan as `EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)` has it.
-struct Plan(Value);
+pub struct Plan(pub Value);
 
 impl Plan {
     /// Pages of tables and indexes looked at.
-    fn pages(&self) -> i64 {
+    pub fn pages(&self) -> i64 {
         ["Shared Hit Blocks", "Shared Read Blocks"].iter().map(|field| self.0[field].as_i64().unwrap()).sum()
     }
 
@@ -249,7 +249,7 @@ impl Plan {
 
     /// Nothing is read from end to end, no table of all tenants is looked through, and the index is used as it should be.
     #[track_caller]
-    fn check(&self, what: &str, uses: &Uses, pages: i64) {
+    pub fn check(&self, what: &str, uses: &Uses, pages: i64) {
         let plan = || format!("{what}: {} pages\n{}", self.pages(), self.lines());
         let text = |node: &Value, field: &str| node[field].as_str().unwrap_or_default().to_owned();
         for node in self.nodes() {
@@ -283,7 +283,7 @@ impl Plan {
 }
 
 /// The plan uses an index whose name begins so, and narrows it by this and not by the tenant alone.
-struct Uses(&'static str, &'static str);
+pub struct Uses(pub &'static str, pub &'static str);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_list_search_and_get_uses_its_index() {

@@ -6,7 +6,8 @@ use customer_accounts::{
     policy::Policies,
     proto::{
         Account, CreateOrganizationRequest, CreatePersonRequest, GetOrganizationRequest, ListAccountsRequest,
-        ListOrganizationsRequest, ListPeopleRequest, Organization, Person,
+        ListActivitiesRequest, ListModuleActivationsRequest, ListOrganizationsRequest, ListPeopleRequest, ModuleSetting,
+        Organization, Person,
     },
 };
 use tonic::{Code, Status};
@@ -19,6 +20,7 @@ use crate::{
         raw::call,
         reason, refused,
     },
+    watches::Watch,
 };
 
 impl Tenant {
@@ -197,6 +199,50 @@ async fn a_refusal_names_no_account_out_of_reach() {
     let (status, details) = refused(refusal);
     assert_eq!(details.error_info().unwrap().metadata["slots"], "2");
     assert!(!format!("{status:?}").contains("rome-account"), "{status:?}");
+}
+
+#[tokio::test]
+async fn the_trail_is_shown_as_far_as_the_reach() {
+    let (tenant, manager) = Tenant::regions().await;
+    let seen = async |tenant: &Tenant| {
+        let request = ListActivitiesRequest { page_size: 1000, ..Default::default() };
+        let activities = tenant.activities().list_activities(request).await.unwrap().into_inner().activities;
+        activities.into_iter().map(|activity| activity.resource_id).collect::<BTreeSet<_>>()
+    };
+    let north = ["north", "north-account", "oslo", "oslo-account"].map(str::to_owned);
+    assert_eq!(seen(&manager).await, north.into());
+    assert!(seen(&tenant).await.len() > 8);
+
+    let mut watch = Watch::open(&manager, "", "").await.unwrap();
+    watch.next().await.unwrap();
+    for id in ["rome-account", "oslo-account", "south-account", "north-account"] {
+        tenant.update(Account { comment: "c".into(), ..only(id) }, &[]).await.unwrap();
+    }
+    let told: Vec<_> = watch.take(2).await.into_iter().map(|activity| activity.resource_id).collect();
+    assert_eq!(told, ["oslo-account", "north-account"]);
+    // Reach is looked up again and again while the watch goes on.
+    tenant.move_organization("rome", "north").await.unwrap();
+    tenant.update(Account { comment: "d".into(), ..only("rome-account") }, &[]).await.unwrap();
+    let told: Vec<_> = watch.take(2).await.into_iter().map(|activity| activity.resource_id).collect();
+    assert_eq!(told, ["rome", "rome-account"]);
+}
+
+#[tokio::test]
+async fn what_organizations_have_set_is_shown_as_far_as_the_reach() {
+    let (tenant, manager) = Tenant::regions().await;
+    for organization_id in ["oslo", "rome"] {
+        tenant.set_module("contracts", organization_id, ModuleSetting::Off).await.unwrap();
+    }
+    let list = async |tenant: &Tenant, organization_id: &str| {
+        let request = ListModuleActivationsRequest { organization_id: organization_id.into(), ..Default::default() };
+        tenant.tenants().list_module_activations(request).await.map(|response| {
+            let activations = response.into_inner().module_activations;
+            activations.into_iter().map(|activation| activation.organization_id).collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(list(&tenant, "").await.unwrap(), ["oslo", "rome"]);
+    assert_eq!(list(&manager, "").await.unwrap(), ["oslo"]);
+    assert_eq!(reason(list(&manager, "rome").await), (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()));
 }
 
 /// Calls whose answers do not depend on reach: the types are the tenant's, and who may call the others sees all of it.

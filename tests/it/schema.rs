@@ -128,9 +128,11 @@ const RULES: &[(&str, &str)] = &[
     ("has row-level security", "SELECT relname FROM t WHERE NOT relrowsecurity"),
     ("forces row-level security on its owner too", "SELECT relname FROM t WHERE NOT relforcerowsecurity"),
     (
+        // And one more where the owner, who prunes, finds out which tenants there are.
         "has one policy, for everything and everyone, on the tenant",
         "SELECT relname FROM t WHERE (SELECT array_agg(concat_ws(' ', polpermissive, polcmd, polroles, \
-           pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))) FROM pg_policy WHERE polrelid = t.oid) \
+           pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))) FROM pg_policy WHERE polrelid = t.oid \
+           AND NOT (relname = 'tenants' AND polname = 'owner' AND polcmd = 'r' AND polroles = ARRAY[relowner])) \
          IS DISTINCT FROM ARRAY['t * {0} (tenant_id = NULLIF(current_setting(''app.tenant_id''::text, true), ''''::text))']",
     ),
     (

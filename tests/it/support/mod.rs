@@ -25,9 +25,9 @@ use customer_accounts::{
     db::{Db, Manager, migrate},
     proto::{
         Account, CreateAccountRequest, CreateOrganizationRequest, Organization, account_service_client::AccountServiceClient,
-        account_type_service_client::AccountTypeServiceClient, membership_service_client::MembershipServiceClient,
-        organization_service_client::OrganizationServiceClient, person_service_client::PersonServiceClient,
-        tenant_service_client::TenantServiceClient,
+        account_type_service_client::AccountTypeServiceClient, activity_service_client::ActivityServiceClient,
+        membership_service_client::MembershipServiceClient, organization_service_client::OrganizationServiceClient,
+        person_service_client::PersonServiceClient, tenant_service_client::TenantServiceClient,
     },
     server,
 };
@@ -266,6 +266,10 @@ impl Tenant {
 
     pub fn account_types(&self) -> AccountTypeServiceClient<Client> {
         AccountTypeServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
+    }
+
+    pub fn activities(&self) -> ActivityServiceClient<Client> {
+        ActivityServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
     }
 
     pub fn memberships(&self) -> MembershipServiceClient<Client> {

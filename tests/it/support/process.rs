@@ -89,6 +89,13 @@ impl Service {
         self.log.clone()
     }
 
+    /// Memory of the process, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().expect("still runs"))).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a resident size");
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Sends SIGTERM and does not wait.
     pub fn terminate(&self) {
         let pid = self.child.id().expect("still runs").to_string();

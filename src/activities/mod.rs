@@ -1,0 +1,69 @@
+//! Activities: who changed what, looked back on as a list and followed as a feed.
+//!
+//! They are written by `crate::db`, in the transaction of the change.
+
+pub mod store;
+mod watch;
+mod wire;
+
+use std::pin::Pin;
+
+use futures_util::Stream;
+use tonic::{Request, Response, Status};
+
+use self::{
+    store::{Activity, Filter},
+    watch::Watch,
+    wire::Start,
+};
+use crate::{
+    caller::RequestExt as _,
+    db::Db,
+    proto::{
+        ListActivitiesRequest, ListActivitiesResponse, WatchActivitiesRequest, WatchActivitiesResponse,
+        activity_service_server::ActivityService,
+    },
+    streams::{ClientDeadline, Streams, Unending},
+};
+
+pub use self::watch::Pace;
+
+/// The calls of `accounts.v1.ActivityService`.
+#[derive(Debug)]
+pub struct Service {
+    /// Where the activities are.
+    pub db: Db,
+    /// Room for watches.
+    pub streams: Streams,
+    /// How often a watch does what.
+    pub pace: Pace,
+}
+
+#[tonic::async_trait]
+impl ActivityService for Service {
+    async fn list_activities(
+        &self,
+        mut request: Request<ListActivitiesRequest>,
+    ) -> Result<Response<ListActivitiesResponse>, Status> {
+        let caller = request.caller()?;
+        let (filter, page) = Filter::parse(&caller, request.into_inner())?;
+        let (rows, next_page_token) = self.db.list(&caller, async |tx| Activity::list(tx, &filter, &page).await).await?;
+        Ok(Response::new(ListActivitiesResponse { activities: rows.into_iter().map(Into::into).collect(), next_page_token }))
+    }
+
+    type WatchActivitiesStream = Pin<Box<dyn Stream<Item = Result<WatchActivitiesResponse, Status>> + Send>>;
+
+    async fn watch_activities(
+        &self,
+        mut request: Request<WatchActivitiesRequest>,
+    ) -> Result<Response<Self::WatchActivitiesStream>, Status> {
+        let caller = request.caller()?;
+        let deadline = request.extensions_mut().remove::<ClientDeadline>();
+        let start = Start::parse(&caller, request.into_inner())?;
+        let place = self.streams.enter(deadline)?;
+        let watch = Watch::open(self.db.clone(), caller, start, self.pace, place).await?;
+        let mut response: Response<Self::WatchActivitiesStream> = Response::new(Box::pin(watch.stream()));
+        response.extensions_mut().insert(Unending);
+        Ok(response)
+    }
+}

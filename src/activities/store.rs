@@ -1,0 +1,233 @@
+//! Activities in the database: a list by time, and a feed in the order of their transactions.
+
+use chrono::{DateTime, Utc};
+use diesel::{
+    IntoSql as _,
+    deserialize::{self, FromSql},
+    pg::{Pg, PgValue},
+    prelude::*,
+    sql_types::{BigInt, Integer, Record, SqlType},
+};
+use diesel_async::RunQueryDsl;
+use futures_util::future::try_join;
+use serde_json::Value;
+
+use crate::{
+    db::Tx,
+    error::{Error, Result},
+    page::{Page, keyset},
+    schema::{activities, tenants},
+};
+
+/// Most activities that one step along the feed brings.
+const BATCH: i64 = 100;
+/// Most activities that one step looks at, so that it takes a bounded time however few of them are wanted.
+const LOOKED_AT: i64 = 1000;
+
+/// An activity as it is kept.
+#[derive(Debug, Clone, Queryable, Selectable)]
+#[diesel(table_name = activities, check_for_backend(Pg))]
+pub struct Activity {
+    /// Generated.
+    pub activity_id: String,
+    /// Where it stands in the feed.
+    #[diesel(embed)]
+    pub position: Position,
+    /// When its transaction began.
+    pub create_time: DateTime<Utc>,
+    /// Who made the change.
+    pub actor: String,
+    /// The call.
+    pub method: String,
+    /// The request id of the call, if it had one.
+    pub request_id: Option<String>,
+    /// What happened: `account.created`.
+    pub action: String,
+    /// The kind of resource.
+    pub resource_type: String,
+    /// Which one.
+    pub resource_id: String,
+    /// The account it belongs to, if it belongs to one.
+    pub account_id: Option<String>,
+    /// Array of `{field, before, after}`.
+    pub changes: Value,
+}
+
+/// Which activities a list shows. Every part that is there must apply.
+#[derive(Debug, Default)]
+pub struct Filter {
+    /// Of this account.
+    pub account_id: Option<String>,
+    /// Of resources of this type.
+    pub resource_type: Option<String>,
+    /// Of the resource with this id.
+    pub resource_id: Option<String>,
+    /// By this actor.
+    pub actor: Option<String>,
+    /// From this time on.
+    pub start: Option<DateTime<Utc>>,
+    /// Before this time.
+    pub end: Option<DateTime<Utc>>,
+}
+
+/// Which activities a watch is sent.
+#[derive(Debug, Default)]
+pub struct Watched {
+    /// Of this account.
+    pub account_id: Option<String>,
+}
+
+/// A place in the feed: behind everything of the transactions before this one, and behind its activities up to an ordinal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Queryable, Selectable)]
+#[diesel(table_name = activities, check_for_backend(Pg))]
+pub struct Position {
+    /// The transaction.
+    pub transaction_id: i64,
+    /// The ordinal in it.
+    pub ordinal: i32,
+}
+
+impl Position {
+    /// Before the first activity of a transaction.
+    pub const fn before(transaction_id: i64) -> Self {
+        Self { transaction_id: transaction_id - 1, ordinal: i32::MAX }
+    }
+}
+
+/// What came of one step along the feed.
+#[derive(Debug)]
+pub struct Step {
+    /// What was found, in order.
+    pub activities: Vec<Activity>,
+    /// Behind all that was looked at.
+    pub position: Position,
+    /// Whether there is more to look at.
+    pub more: bool,
+}
+
+impl Activity {
+    /// One page of activities, and the token of the next.
+    pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<(Vec<Self>, String)> {
+        let mut query = activities::table.select(Self::as_select()).filter(tx.activities_in_reach()).into_boxed();
+        if let Some(account_id) = &filter.account_id {
+            query = query.filter(activities::account_id.eq(account_id));
+        }
+        if let Some(resource_type) = &filter.resource_type {
+            query = query.filter(activities::resource_type.eq(resource_type));
+        }
+        if let Some(resource_id) = &filter.resource_id {
+            query = query.filter(activities::resource_id.eq(resource_id));
+        }
+        if let Some(actor) = &filter.actor {
+            query = query.filter(activities::actor.eq(actor));
+        }
+        if let Some(start) = filter.start {
+            query = query.filter(activities::create_time.ge(start));
+        }
+        if let Some(end) = filter.end {
+            query = query.filter(activities::create_time.lt(end));
+        }
+        // There is no order by name. The ids of one transaction's activities rise, like its ordinals.
+        let query = keyset!(query, page, activities(activity_id, activity_id));
+        let mut rows = query.load::<Self>(&mut tx.conn()).await?;
+        let next = page.cut(&mut rows, |row| ("", row.create_time, &row.activity_id));
+        Ok((rows, next))
+    }
+
+    /// One step along the feed, from a position that the feed still has and has reached.
+    ///
+    /// Only what is below the oldest running transaction is looked at: nothing can be committed there any more, so nothing
+    /// is ever added before a position that was reached.
+    pub async fn follow(tx: &Tx, watched: &Watched, from: Position) -> Result<Step> {
+        let place = || (activities::transaction_id, activities::ordinal).into_sql::<Record<(BigInt, Integer)>>();
+        let ahead = activities::table
+            .filter(place().gt((from.transaction_id, from.ordinal)))
+            .order((activities::transaction_id, activities::ordinal));
+        let last = async {
+            let last = ahead.select(Position::as_select()).offset(LOOKED_AT - 1).first::<Position>(&mut tx.conn());
+            Ok(last.await.optional()?)
+        };
+        let (moment, last) = try_join(Moment::now(tx), last).await?;
+        moment.require(from)?;
+        let end = Position::before(moment.horizon);
+        let until = last.map_or(end, |last| last.min(end));
+        let query = ahead.filter(place().le((until.transaction_id, until.ordinal))).filter(tx.activities_in_reach());
+        let mut query = query.select(Self::as_select()).limit(BATCH).into_boxed();
+        if let Some(account_id) = &watched.account_id {
+            query = query.filter(activities::account_id.eq(account_id));
+        }
+        let activities = query.load::<Self>(&mut tx.conn()).await?;
+        let full = i64::try_from(activities.len()).is_ok_and(|count| count == BATCH);
+        // Further batches may be as far as that, and beyond it lies what nobody has looked at.
+        let position = activities.last().filter(|_| full).map_or(until, |last| last.position);
+        Ok(Step { activities, position, more: full || until < end })
+    }
+}
+
+/// The feed in one snapshot of the database.
+#[derive(Debug)]
+pub struct Moment {
+    /// The oldest transaction that was running, or the next one: everything below has ended.
+    horizon: i64,
+    /// The next transaction.
+    next: i64,
+    /// Below this transaction activities may be gone.
+    floor: i64,
+}
+
+impl Moment {
+    /// The moment that the transaction sees.
+    pub async fn now(tx: &Tx) -> Result<Self> {
+        let snapshot = || functions::pg_current_snapshot();
+        let now = diesel::select((
+            functions::pg_snapshot_xmin(snapshot()),
+            functions::pg_snapshot_xmax(snapshot()),
+            tenants::table.select(tenants::activity_floor).single_value(),
+        ));
+        let (horizon, next, floor) = now.get_result::<(i64, i64, Option<i64>)>(&mut tx.conn()).await?;
+        Ok(Self { horizon, next, floor: floor.unwrap_or_default() })
+    }
+
+    /// Where the feed ends.
+    pub const fn end(&self) -> Position {
+        Position::before(self.horizon)
+    }
+
+    /// Refuses a position behind which activities are gone, and one that this database has not come to: a position is
+    /// always below what was running when it was reached.
+    pub fn require(&self, position: Position) -> Result<()> {
+        let kept = position >= Position::before(self.floor);
+        if kept && position.transaction_id < self.next { Ok(()) } else { Err(Error::CursorExpired) }
+    }
+}
+
+/// `pg_snapshot`, which is only passed on.
+#[derive(Debug, Clone, Copy, SqlType, diesel::query_builder::QueryId)]
+#[diesel(postgres_type(oid = 5038, array_oid = 5039))]
+pub struct Snapshot;
+
+/// `xid8`: a transaction id that does not wrap around.
+#[derive(Debug, Clone, Copy, SqlType, diesel::query_builder::QueryId)]
+#[diesel(postgres_type(oid = 5069, array_oid = 271))]
+pub struct Xid8;
+
+impl FromSql<Xid8, Pg> for i64 {
+    fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+        // Sent as a bigint is; none reaches its sign for thousands of years.
+        <Self as FromSql<BigInt, Pg>>::from_sql(value)
+    }
+}
+
+mod functions {
+    use super::{Snapshot, Xid8};
+
+    #[diesel::declare_sql_function]
+    extern "SQL" {
+        /// What the transaction sees.
+        fn pg_current_snapshot() -> Snapshot;
+        /// The oldest transaction that was running.
+        fn pg_snapshot_xmin(snapshot: Snapshot) -> Xid8;
+        /// The first transaction that had not begun.
+        fn pg_snapshot_xmax(snapshot: Snapshot) -> Xid8;
+    }
+}

@@ -1,0 +1,116 @@
+//! Activities between the contract and the rows.
+
+use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
+use prost_types::Timestamp;
+use serde_json::Value;
+
+use super::store::{Activity, Filter, Position, Watched};
+use crate::{
+    caller::Caller,
+    error::{Error, Result},
+    page::{Binding, Order, Page},
+    proto,
+    validate::Violations,
+    wire::{json, timestamp},
+};
+
+/// Longest resource type, resource id (which may be made of two ids) and actor in characters.
+const MAX_TYPE: usize = 50;
+const MAX_RESOURCE_ID: usize = 200;
+const MAX_ACTOR: usize = 500;
+/// The times that a `google.protobuf.Timestamp` can be, in seconds: the years 1 to 9999.
+const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+
+impl Filter {
+    /// What a list request asks for, and which page of it.
+    pub fn parse(caller: &Caller, mut request: proto::ListActivitiesRequest) -> Result<(Self, Page)> {
+        let mut v = Violations::default();
+        let page = Page::take_ordered(&mut v, caller, &mut request, Order::parse_by_time)?;
+        let mut given = |field, value: String, max| (!value.is_empty()).then(|| v.text(field, value, max));
+        let resource_type = given("resource_type", request.resource_type, MAX_TYPE);
+        let resource_id = given("resource_id", request.resource_id, MAX_RESOURCE_ID);
+        let actor = given("actor", request.actor, MAX_ACTOR);
+        if resource_id.is_some() && resource_type.is_none() {
+            v.add("resource_type", "is required with resource_id");
+        }
+        let start = time(&mut v, "start_time", request.start_time);
+        let end = time(&mut v, "end_time", request.end_time);
+        if start.zip(end).is_some_and(|(start, end)| start >= end) {
+            v.add("end_time", "must be later than start_time");
+        }
+        let account_id = v.optional_id("account_id", request.account_id);
+        v.finish((Self { account_id, resource_type, resource_id, actor, start, end }, page))
+    }
+}
+
+/// The first microsecond, as PostgreSQL keeps times, that is not before this time.
+fn time(v: &mut Violations, field: &str, time: Option<Timestamp>) -> Option<DateTime<Utc>> {
+    let Timestamp { seconds, nanos } = time?;
+    let nanos = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000 && SECONDS.contains(&seconds));
+    let time = nanos.and_then(|nanos| DateTime::from_timestamp(seconds, nanos));
+    if time.is_none() {
+        v.add(field, "must be a time in the years 1 to 9999, with 0 to 999999999 nanoseconds");
+    }
+    let whole = time?.duration_trunc(TimeDelta::microseconds(1)).ok().or(time)?;
+    Some(if Some(whole) < time { whole + TimeDelta::microseconds(1) } else { whole })
+}
+
+/// Where a watch begins, and what it is sent.
+#[derive(Debug)]
+pub struct Start {
+    /// Behind this position; `None` for from now.
+    pub position: Option<Position>,
+    /// Which activities.
+    pub watched: Watched,
+    /// What its cursors are bound to.
+    pub binding: Binding,
+}
+
+impl Start {
+    /// What a watch request asks for.
+    pub fn parse(caller: &Caller, mut request: proto::WatchActivitiesRequest) -> Result<Self> {
+        let mut v = Violations::default();
+        let cursor = std::mem::take(&mut request.cursor);
+        let binding = Binding::of(caller, &request);
+        let account_id = v.optional_id("account_id", request.account_id);
+        let start = v.finish(Self { position: None, watched: Watched { account_id }, binding })?;
+        if cursor.is_empty() {
+            return Ok(start);
+        }
+        let position = start.binding.open(&cursor).and_then(|(transaction_id, ordinal)| {
+            Some(Position { transaction_id: transaction_id.parse().ok()?, ordinal: ordinal.parse().ok()? })
+        });
+        Ok(Self { position: Some(position.ok_or(Error::Cursor)?), ..start })
+    }
+}
+
+/// The cursor that [`Start::parse`] finds the position in again.
+pub fn cursor(binding: &Binding, position: Position) -> String {
+    binding.seal(&position.transaction_id.to_string(), &position.ordinal.to_string())
+}
+
+impl From<Activity> for proto::Activity {
+    fn from(activity: Activity) -> Self {
+        let changes = match activity.changes {
+            Value::Array(changes) => changes.into_iter().map(change).collect(),
+            _ => Vec::new(),
+        };
+        Self {
+            activity_id: activity.activity_id,
+            actor: activity.actor,
+            create_time: Some(timestamp(activity.create_time)),
+            method: activity.method,
+            request_id: activity.request_id.unwrap_or_default(),
+            action: activity.action,
+            resource_type: activity.resource_type,
+            resource_id: activity.resource_id,
+            account_id: activity.account_id.unwrap_or_default(),
+            changes,
+        }
+    }
+}
+
+fn change(mut change: Value) -> proto::FieldChange {
+    let field = change["field"].as_str().unwrap_or_default().to_owned();
+    proto::FieldChange { field, before: Some(json(change["before"].take())), after: Some(json(change["after"].take())) }
+}

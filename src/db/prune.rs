@@ -1,0 +1,81 @@
+//! Pruning: activities that are older than their tenant keeps them are deleted, by the owner of the tables and not by the
+//! service, whose role cannot.
+//!
+//! What is deleted leaves a floor behind in the tenant's row, in the same transaction: a watch that would have had to read
+//! something below it is told so.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use diesel::prelude::*;
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection as _};
+
+use super::{ConnectError, Manager};
+use crate::{
+    caller::TenantId,
+    schema::{activities, tenants},
+};
+
+/// Most activities that one transaction deletes: it holds the tenant's row for as long.
+const BATCH: i64 = 1000;
+/// Whoever prunes is the owner, and does not stand for long in the way of those who need a tenant's row.
+const OWNER: &str = "SET ROLE customer_accounts_owner; SET lock_timeout = '5s'; SET client_min_messages = warning";
+
+/// Why nothing, or not everything, was pruned. What was is gone, and the rest is found the next time.
+#[derive(Debug, thiserror::Error)]
+pub enum PruneError {
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The database refused something.
+    #[error("pruning the activity trail: {0}")]
+    Database(#[from] diesel::result::Error),
+}
+
+/// Deletes what tenants keep no longer. Returns from how many tenants something was deleted, and how much in all.
+pub async fn run(manager: &Manager) -> Result<(usize, usize), PruneError> {
+    let mut conn = manager.login().await?;
+    conn.batch_execute(OWNER).await?;
+    let keeping = tenants::table.select((tenants::tenant_id, tenants::activity_retention_days.assume_not_null()));
+    let keeping = keeping.filter(tenants::activity_retention_days.ge(1)).order(tenants::tenant_id);
+    let (mut pruned, mut activities) = (0, 0);
+    for (tenant, days) in keeping.load::<(String, i32)>(&mut conn).await? {
+        let Some(tenant) = TenantId::parse(&tenant) else { continue };
+        let before = Utc::now() - TimeDelta::days(days.into());
+        let mut deleted = 0;
+        while let batch @ 1.. = prune(&mut conn, &tenant, before).await? {
+            deleted += batch;
+        }
+        tracing::info!(%tenant, deleted, "activities pruned");
+        pruned += usize::from(deleted > 0);
+        activities += deleted;
+    }
+    Ok((pruned, activities))
+}
+
+/// Deletes a batch of a tenant's old activities and raises the floor above it. Returns how many there were.
+async fn prune(conn: &mut AsyncPgConnection, tenant: &TenantId, before: DateTime<Utc>) -> Result<usize, PruneError> {
+    // A tenant id has no character that could end the literal. A failure ends the connection with the transaction.
+    conn.batch_execute(&format!("BEGIN; SET LOCAL app.tenant_id = '{tenant}'")).await?;
+    // Nothing that a watch cannot have seen yet, because an older transaction is still running.
+    let ended = "transaction_id < pg_snapshot_xmin(pg_current_snapshot())::text::bigint";
+    let batch = activities::table
+        .filter(diesel::dsl::sql::<diesel::sql_types::Bool>(ended))
+        .filter(activities::create_time.lt(before))
+        .order((activities::create_time, activities::activity_id))
+        .limit(BATCH)
+        .select(activities::activity_id)
+        .load::<String>(conn)
+        .await?;
+    let deleted = diesel::delete(activities::table.filter(activities::activity_id.eq_any(&batch)))
+        .returning(activities::transaction_id)
+        .get_results::<i64>(conn)
+        .await?;
+    if let Some(last) = deleted.iter().max() {
+        let floor = last + 1;
+        diesel::update(tenants::table.filter(tenants::tenant_id.eq(tenant.as_str()).and(tenants::activity_floor.lt(floor))))
+            .set(tenants::activity_floor.eq(floor))
+            .execute(conn)
+            .await?;
+    }
+    conn.batch_execute("COMMIT").await?;
+    Ok(deleted.len())
+}

@@ -1,0 +1,80 @@
+//! Streams that go on until somebody ends them: how many there may be, how long they last, and how they end.
+//!
+//! The guard bounds a call until its answer begins; for what follows, a call that answers without end asks here. It says so
+//! by [`Unending`] in its answer, and a shutdown then does not wait for a peer that has stopped listening.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, Result};
+
+/// When the client wants its answer to have ended, if it has said so: put into the request by the guard.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientDeadline(pub Instant);
+
+/// In the extensions of an answer: it ends only when somebody ends it.
+#[derive(Debug, Clone, Copy)]
+pub struct Unending;
+
+/// The room for such streams, and their end. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Streams {
+    room: Arc<Semaphore>,
+    size: u32,
+    max_age: Duration,
+    draining: CancellationToken,
+}
+
+impl Streams {
+    /// Room for `size` streams of at most `max_age`, all of which end when `draining` is cancelled.
+    pub fn new(size: u32, max_age: Duration, draining: CancellationToken) -> Self {
+        Self { room: Arc::new(Semaphore::new(size as usize)), size, max_age, draining }
+    }
+
+    /// A place for one more stream, if there is room.
+    pub fn enter(&self, deadline: Option<ClientDeadline>) -> Result<Place> {
+        let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Error::Overloaded)?;
+        let ends = Instant::now() + self.max_age;
+        Ok(Place { _room: room, ends, deadline: deadline.map(|deadline| deadline.0), draining: self.draining.clone() })
+    }
+
+    /// Waits until no stream is left, at most so long: one that its peer does not read never notices its end.
+    pub async fn ended(&self, limit: Duration) {
+        let all = timeout(limit, self.room.acquire_many(self.size)).await;
+        if all.is_err() {
+            tracing::info!("streams that nobody reads are cut off");
+        }
+    }
+}
+
+/// The place of one stream; given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    _room: OwnedSemaphorePermit,
+    ends: Instant,
+    deadline: Option<Instant>,
+    draining: CancellationToken,
+}
+
+impl Place {
+    /// Waits until the stream must end, and says why.
+    pub async fn over(&self) -> Error {
+        let deadline = async {
+            match self.deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = deadline => Error::DeadlineExceeded,
+            () = self.draining.cancelled() => Error::WatchEnded,
+            () = sleep_until(self.ends) => Error::WatchEnded,
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Watches in a storm: writers on two instances and past them, commits out of order, rollbacks, sessions that are cut off,
+//! an instance that is killed, watchers that come and go; and every change that was acknowledged arrives once, in order.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use customer_accounts::proto::{Account, UpdateAccountRequest};
+use tokio::time::{Instant, sleep, timeout};
+use tonic::{Code, Status};
+
+use crate::{
+    support::{self, Dice, Tenant, account, calls::only, eventually, process::Service, unique},
+    watches::{Watch, quiet},
+};
+
+const TENANTS: usize = 3;
+const WRITERS: usize = 8;
+/// Changes that each writer has acknowledged.
+const CHANGES: usize = 60;
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// What everyone in the storm knows.
+#[derive(Clone)]
+struct Storm {
+    url: Arc<str>,
+    /// Where instances serve; one of them may be dead.
+    addresses: Arc<Mutex<[SocketAddr; 2]>>,
+    tenants: Arc<Vec<Tenant>>,
+    /// Tenant and mark of every change whose commit was acknowledged.
+    acknowledged: Arc<Mutex<Vec<(usize, String)>>>,
+    /// Writers that are still at it.
+    writing: Arc<AtomicUsize>,
+    over: Arc<AtomicBool>,
+    /// Held while an instance starts, which may end if its first session is cut off, and while sessions are.
+    starting: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Storm {
+    /// A tenant as one of the instances serves it, if that instance can be reached.
+    async fn reach(&self, tenant: usize, dice: &mut Dice) -> Option<Tenant> {
+        let address = self.addresses.lock().unwrap()[usize::try_from(dice.roll(2)).unwrap()];
+        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+        let channel = timeout(Duration::from_secs(5), endpoint.connect()).await.ok()?.ok()?;
+        Some(Tenant { channel, ..self.tenants[tenant].clone() })
+    }
+
+    /// Makes changes through the service, and some by transactions of its own that last.
+    async fn write(self, writer: usize) {
+        let mut dice = Dice::new();
+        let raw = support::sql(&self.url).await;
+        raw.batch_execute("SET application_name = 'raw'").await.unwrap();
+        for change in 0..CHANGES {
+            let (tenant, mark) = (usize::try_from(dice.roll(TENANTS as u64)).unwrap(), format!("{writer}-{change}-{}", unique()));
+            let committed = if dice.roll(3) == 0 {
+                self.commit_late(&raw, tenant, &mark, &mut dice).await
+            } else {
+                self.update(tenant, &mark, &mut dice).await;
+                true
+            };
+            if committed {
+                self.acknowledged.lock().unwrap().push((tenant, mark));
+            }
+        }
+        self.writing.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// A transaction that is open for a while after it has written, and may be rolled back.
+    async fn commit_late(&self, raw: &tokio_postgres::Client, tenant: usize, mark: &str, dice: &mut Dice) -> bool {
+        let tenant = &self.tenants[tenant].caller.tenant;
+        let insert = format!(
+            "BEGIN; INSERT INTO activities (tenant_id, activity_id, ordinal, actor, method, action, resource_type, resource_id, \
+             account_id, changes, request_id) VALUES ('{tenant}', '{}', 0, 'raw', 'raw', 'raw.created', 'raw', 'raw', 'a', '[]', '{mark}')",
+            unique()
+        );
+        raw.batch_execute(&insert).await.unwrap();
+        sleep(Duration::from_millis(dice.roll(400))).await;
+        let commits = dice.roll(4) > 0;
+        raw.batch_execute(if commits { "COMMIT" } else { "ROLLBACK" }).await.unwrap();
+        commits
+    }
+
+    /// An update through the service, repeated until it is acknowledged; its mark makes that safe.
+    async fn update(&self, tenant: usize, mark: &str, dice: &mut Dice) {
+        let deadline = Instant::now() + PATIENCE;
+        let request = UpdateAccountRequest {
+            account: Some(Account { comment: mark.into(), ..only(if dice.roll(2) == 0 { "a" } else { "b" }) }),
+            request_id: mark.into(),
+            ..Default::default()
+        };
+        loop {
+            assert!(Instant::now() < deadline, "no instance takes the change");
+            let Some(tenant) = self.reach(tenant, dice).await else { continue };
+            match tenant.accounts().update_account(request.clone()).await {
+                Ok(_) => return,
+                Err(status) => assert!(is_trouble(&status), "{status:?}"),
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Follows a tenant's feed from a cursor to the end of the storm, leaving and coming back now and then.
+    async fn follow(self, tenant: usize, account_id: &str, mut cursor: String) -> (Vec<String>, usize) {
+        let (mut dice, mut seen, mut opened) = (Dice::new(), Vec::new(), 0);
+        let mut last_of_all = None;
+        while last_of_all.is_none() {
+            let Some(there) = self.reach(tenant, &mut dice).await else { continue };
+            let mut watch = match Watch::open(&there, &cursor, account_id).await {
+                Ok(watch) => watch,
+                Err(status) => {
+                    assert!(is_trouble(&status), "{status:?}");
+                    sleep(Duration::from_millis(20)).await;
+                    continue;
+                }
+            };
+            opened += 1;
+            let stay = Instant::now() + Duration::from_millis(50 + dice.roll(1500));
+            while Instant::now() < stay {
+                // Before the message: what it says is then as late as the end.
+                let over = self.over.load(Ordering::SeqCst);
+                match watch.next().await {
+                    Ok(activities) => {
+                        // A checkpoint after the end: everything has been told.
+                        last_of_all = (over && activities.is_empty()).then_some(());
+                        seen.extend(activities.into_iter().map(|activity| activity.activity_id));
+                        // Only now the message is dealt with.
+                        cursor.clone_from(&watch.cursor);
+                    }
+                    Err(status) => {
+                        assert!(is_trouble(&status), "{status:?}");
+                        break;
+                    }
+                }
+                if last_of_all.is_some() {
+                    break;
+                }
+            }
+        }
+        (seen, opened)
+    }
+
+    /// Cuts off sessions of the service, as a network or an administrator does.
+    async fn cut_sessions(self) -> i64 {
+        let sql = support::sql(&self.url).await;
+        sql.batch_execute("SET application_name = 'killer'").await.unwrap();
+        let (mut dice, mut cut) = (Dice::new(), 0);
+        while self.writing.load(Ordering::SeqCst) > 0 {
+            let victims = "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity \
+                           WHERE backend_type = 'client backend' AND application_name NOT IN ('raw', 'killer') \
+                           ORDER BY random() LIMIT 3) AS victims";
+            let starting = self.starting.lock().await;
+            cut += sql.query_one(victims, &[]).await.unwrap().get::<_, i64>(0);
+            drop(starting);
+            sleep(Duration::from_millis(100 + dice.roll(300))).await;
+        }
+        cut
+    }
+}
+
+/// What a client tries again after.
+fn is_trouble(status: &Status) -> bool {
+    // A connection that is cut is UNKNOWN or CANCELLED to the client.
+    let cut = matches!(status.code(), Code::Unknown | Code::Cancelled | Code::Internal) && status.details().is_empty();
+    cut || matches!(status.code(), Code::Unavailable | Code::ResourceExhausted | Code::Aborted | Code::DeadlineExceeded)
+}
+
+async fn start(url: &str) -> Service {
+    // Short lives of watches and a pool that is soon full belong to the storm.
+    let options = ["--watch-checkpoint-interval", "200ms", "--watch-max-age", "3s", "--pool-size", "4"];
+    Service::on(url, &options).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_acknowledged_change_arrives_once_and_in_order() {
+    let Some(cluster) = quiet() else { return };
+    let url: Arc<str> = cluster.url().into();
+    let (steady, mut killed) = (start(&url).await, start(&url).await);
+    let tenants: Vec<_> = futures_util::future::join_all((0..TENANTS).map(|_| async {
+        let tenant = Tenant::on(steady.channel().await);
+        tenant.organization("o", "").await;
+        for id in ["a", "b"] {
+            tenant.account(account(id, "o")).await;
+        }
+        tenant
+    }))
+    .await;
+    let storm = Storm {
+        url: Arc::clone(&url),
+        addresses: Arc::new(Mutex::new([steady.address, killed.address])),
+        tenants: Arc::new(tenants),
+        acknowledged: Arc::default(),
+        writing: Arc::new(AtomicUsize::new(WRITERS)),
+        over: Arc::default(),
+        starting: Arc::default(),
+    };
+    let mut watchers = Vec::new();
+    for (tenant, account_id) in (0..TENANTS).map(|tenant| (tenant, "")).chain([(0, "a")]) {
+        let mut first = Watch::open(&storm.tenants[tenant], "", account_id).await.unwrap();
+        assert_eq!(first.next().await.unwrap(), []);
+        watchers.push((tenant, account_id, tokio::spawn(storm.clone().follow(tenant, account_id, first.cursor))));
+    }
+    let began: String =
+        support::sql(&url).await.query_one("SELECT pg_snapshot_xmin(pg_current_snapshot())::text", &[]).await.unwrap().get(0);
+    let writers: Vec<_> = (0..WRITERS).map(|writer| tokio::spawn(storm.clone().write(writer))).collect();
+    let cutter = tokio::spawn(storm.clone().cut_sessions());
+    let mut kills = 0;
+    while storm.writing.load(Ordering::SeqCst) > 0 {
+        sleep(Duration::from_millis(1500)).await;
+        killed.kill().await;
+        let starting = storm.starting.lock().await;
+        killed = start(&url).await;
+        drop(starting);
+        storm.addresses.lock().unwrap()[1] = killed.address;
+        kills += 1;
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let cut = cutter.await.unwrap();
+    storm.over.store(true, Ordering::SeqCst);
+
+    let sql = support::sql(&url).await;
+    let acknowledged = storm.acknowledged.lock().unwrap().clone();
+    let (mut told, mut opened) = (0, 0);
+    for (tenant, account_id, watcher) in watchers {
+        let (seen, times) = eventually_joined(watcher).await;
+        opened += times;
+        let of_account = if account_id.is_empty() { String::new() } else { format!("AND account_id = '{account_id}'") };
+        let name = &storm.tenants[tenant].caller.tenant;
+        let query = format!(
+            "SELECT activity_id, request_id FROM activities WHERE tenant_id = '{name}' AND transaction_id >= {began} {of_account} \
+             ORDER BY transaction_id, ordinal"
+        );
+        let rows = sql.query(&query, &[]).await.unwrap();
+        let feed: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let once: BTreeSet<_> = seen.iter().collect();
+        let missing: Vec<_> = feed.iter().filter(|id| !once.contains(id)).collect();
+        assert!(missing.is_empty(), "{} of {} never told: {missing:?}", missing.len(), feed.len());
+        assert_eq!(seen.len(), once.len(), "some were told twice");
+        assert!(seen == feed, "told in another order than the feed's, or too much");
+        if account_id.is_empty() {
+            let marks: Vec<String> = rows.iter().filter_map(|row| row.get(1)).collect();
+            for (_, mark) in acknowledged.iter().filter(|(of, _)| *of == tenant) {
+                assert_eq!(marks.iter().filter(|known| *known == mark).count(), 1, "{mark} was acknowledged");
+            }
+            told += seen.len();
+        }
+    }
+    println!("{} acknowledged, {told} told, {opened} watches, {cut} sessions cut, {kills} kills", acknowledged.len());
+    assert!(acknowledged.len() > WRITERS * CHANGES * 3 / 4 && told >= acknowledged.len());
+    assert!(opened > 10 && cut > 5 && kills > 0, "no storm: {opened} watches, {cut} sessions cut, {kills} kills");
+    eventually(PATIENCE, "the steady instance is well", async || Watch::open(&storm.tenants[0], "", "").await.ok()).await;
+}
+
+async fn eventually_joined<T>(task: tokio::task::JoinHandle<T>) -> T {
+    timeout(PATIENCE, task).await.expect("a watcher gets to the end").unwrap()
+}
