@@ -145,6 +145,14 @@ pub enum Error {
     /// The settings of the tenant have changed since the caller read them.
     #[error("the settings have changed since their etag was read")]
     SettingsChanged,
+    /// What is set for a user of an account has changed since the caller read it.
+    #[error("what is set for person {person_id:?} on account {account_id:?} has changed since its etag was read")]
+    AccountUserEtagMismatch {
+        /// The account.
+        account_id: String,
+        /// The person.
+        person_id: String,
+    },
     /// The change lost against others made at the same time, more often than it was worth trying again.
     #[error("too many others changed the same resources at the same time; nothing was changed")]
     Conflict,
@@ -461,6 +469,9 @@ impl Error {
             }
             Self::EtagMismatch { kind, id } => answer(Code::Aborted, Reason::EtagMismatch).with(&kind.id_field(), id),
             Self::SettingsChanged => answer(Code::Aborted, Reason::EtagMismatch),
+            Self::AccountUserEtagMismatch { account_id, person_id } => {
+                answer(Code::Aborted, Reason::EtagMismatch).with("account_id", account_id).with("person_id", person_id)
+            }
             Self::Conflict | Self::Retry => answer(Code::Aborted, Reason::Conflict).retry_after(RETRY_RACE_AFTER),
             Self::AccountTypeInactive { id } => answer(Code::FailedPrecondition, Reason::AccountTypeInactive)
                 .broken("account_type", id)

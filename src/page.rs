@@ -75,7 +75,10 @@ impl Order {
 /// Orders a boxed query by name or creation and starts it behind the page's last row: `(key, id) > (…, …)`, which is a
 /// range of the index over tenant, key and id.
 macro_rules! keyset {
-    ($query:expr, $page:expr, $table:ident ($name:ident, $id:ident)) => {{
+    ($query:expr, $page:expr, $table:ident ($name:ident, $id:ident)) => {
+        $crate::page::keyset!($query, $page, $table($name, create_time, $id))
+    };
+    ($query:expr, $page:expr, $table:ident ($name:ident, $created:ident, $id:ident)) => {{
         use diesel::{
             IntoSql as _,
             sql_types::{Record, Text, Timestamptz},
@@ -83,7 +86,7 @@ macro_rules! keyset {
         use $crate::page::Order;
         let (query, page) = ($query, $page);
         let name = || ($table::$name, $table::$id).into_sql::<Record<(Text, Text)>>();
-        let created = || ($table::create_time, $table::$id).into_sql::<Record<(Timestamptz, Text)>>();
+        let created = || ($table::$created, $table::$id).into_sql::<Record<(Timestamptz, Text)>>();
         let query = match (page.order(), page.after_name()) {
             (Order::Name, Some(after)) => query.filter(name().gt(after)),
             (Order::NameDesc, Some(after)) => query.filter(name().lt(after)),
@@ -98,8 +101,8 @@ macro_rules! keyset {
         match page.order() {
             Order::Name => query.order(($table::$name, $table::$id)),
             Order::NameDesc => query.order(($table::$name.desc(), $table::$id.desc())),
-            Order::Created => query.order(($table::create_time, $table::$id)),
-            Order::CreatedDesc => query.order(($table::create_time.desc(), $table::$id.desc())),
+            Order::Created => query.order(($table::$created, $table::$id)),
+            Order::CreatedDesc => query.order(($table::$created.desc(), $table::$id.desc())),
         }
     }};
 }
@@ -158,6 +161,19 @@ impl Page {
         let Some((key, id)) = self.after.as_ref().filter(|_| !self.order.by_name()) else { return Ok(None) };
         let time = key.parse().ok().and_then(DateTime::from_timestamp_micros).ok_or(Error::PageToken)?;
         Ok(Some((time, id.clone())))
+    }
+
+    /// Sorts rows as the list is ordered, of which `key` tells name, creation and id.
+    pub fn sort<T>(&self, rows: &mut [T], key: impl Fn(&T) -> (&str, DateTime<Utc>, &str)) {
+        rows.sort_by(|a, b| {
+            let ((name_a, created_a, id_a), (name_b, created_b, id_b)) = (key(a), key(b));
+            match self.order {
+                Order::Name => (name_a, id_a).cmp(&(name_b, id_b)),
+                Order::NameDesc => (name_b, id_b).cmp(&(name_a, id_a)),
+                Order::Created => (created_a, id_a).cmp(&(created_b, id_b)),
+                Order::CreatedDesc => (created_b, id_b).cmp(&(created_a, id_a)),
+            }
+        });
     }
 
     /// Cuts `rows`, read with `limit`, down to the page and makes the token of the next one: empty on the last page.

@@ -40,6 +40,8 @@ diesel::table! {
         revision -> Int8,
         create_time -> Timestamptz,
         update_time -> Timestamptz,
+        sort_key -> Text,
+        person_create_time -> Timestamptz,
     }
 }
 
@@ -127,6 +129,8 @@ diesel::table! {
         organization_id -> Text,
         person_id -> Text,
         create_time -> Timestamptz,
+        sort_key -> Text,
+        person_create_time -> Timestamptz,
     }
 }
 

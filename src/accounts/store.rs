@@ -20,8 +20,8 @@ use crate::{
     error::{Error, Kind, Result},
     id,
     memberships::{
-        slots::{self, Scope},
-        store::Link,
+        links::Link,
+        slots::{self, Contacts, Scope},
     },
     modules,
     organizations::store::Organization,
@@ -105,6 +105,11 @@ impl Fields {
     /// The people in its contact slots.
     fn contacts(&self) -> impl Iterator<Item = &String> {
         [&self.primary_contact_id, &self.billing_contact_id, &self.cc_billing_contact_id].into_iter().flatten()
+    }
+
+    /// The same, by slot.
+    pub fn slots(&self) -> Contacts {
+        [self.primary_contact_id.clone(), self.billing_contact_id.clone(), self.cc_billing_contact_id.clone()]
     }
 }
 

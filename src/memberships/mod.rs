@@ -1,14 +1,25 @@
 //! Memberships: who may use an account, who gets its invoices, who may buy on it.
 
+pub mod accounts;
+pub mod checks;
+pub mod links;
+pub mod recipients;
 pub mod slots;
+pub mod sources;
 pub mod store;
+pub mod users;
 mod wire;
 
 use tonic::{Request, Response, Status};
 
 use self::{
+    accounts::PersonAccount,
+    checks::Check,
+    links::Link,
+    recipients::Recipient,
     slots::Scope,
-    store::{Check, Link, NewUser, PersonAccount, Recipient, Record, User, UserFilter, not_a_user},
+    store::{NewUser, Record},
+    users::{User, UserFilter, not_a_user},
     wire::{Pair, Update},
 };
 use crate::{
@@ -69,7 +80,7 @@ impl MembershipService for Service {
                 let find = async || User::find(tx, account_id, person_id).await?.ok_or_else(|| not_a_user(account_id, person_id));
                 let user = find().await?;
                 let fields = update.apply(&user, &tx.tenant().await?.settings.membership_roles)?;
-                Record::put(tx, account_id, person_id, user.record, &fields).await?;
+                Record::put(tx, account_id, &user.person, user.record, &fields).await?;
                 guard.settle(tx).await?;
                 Ok(UpdateAccountUserResponse { account_user: Some(find().await?.into()) })
             })
@@ -191,7 +202,7 @@ impl MembershipService for Service {
         let response = self
             .db
             .write(&caller, &meta, async |tx| {
-                let person = store::set_purchasing_account(tx, &person_id, account_id.as_deref()).await?;
+                let person = checks::set_purchasing_account(tx, &person_id, account_id.as_deref()).await?;
                 Ok(SetPurchasingAccountResponse { person: Some(person.into()) })
             })
             .await?;

@@ -9,7 +9,7 @@ use diesel_async::RunQueryDsl;
 
 use super::store::{Record, covered, today};
 use crate::{
-    db::WriteTx,
+    db::{Tx, WriteTx},
     error::{Error, Kind, Result},
     people::store::{Person, Side},
     schema::{account_users, accounts, organization_ancestors, organization_members, people},
@@ -68,16 +68,34 @@ pub struct Guard<'a> {
     person_ids: Vec<String>,
 }
 
-type Slots = (String, Option<String>, Option<String>, Option<String>);
+/// Who holds the slots of an account: primary, billing, CC billing contact.
+pub type Contacts = [Option<String>; 3];
 
-fn spread((account_id, primary, billing, cc): Slots) -> impl Iterator<Item = Holder> {
-    [(Slot::Primary, primary), (Slot::Billing, billing), (Slot::CcBilling, cc)].into_iter().filter_map(
-        move |(slot, person_id)| person_id.map(|person_id| Holder { account_id: account_id.clone(), slot, person_id }),
-    )
+const SLOTS: [Slot; 3] = [Slot::Primary, Slot::Billing, Slot::CcBilling];
+
+/// The slots that a person holds among these.
+pub fn held(contacts: &Contacts, person_id: &str) -> Vec<Slot> {
+    let held = SLOTS.into_iter().zip(contacts).filter(|(_, contact)| contact.as_deref() == Some(person_id));
+    held.map(|(slot, _)| slot).collect()
 }
 
+fn spread((account_id, primary, billing, cc): Slots) -> impl Iterator<Item = Holder> {
+    SLOTS.into_iter().zip([primary, billing, cc]).filter_map(move |(slot, person_id)| {
+        person_id.map(|person_id| Holder { account_id: account_id.clone(), slot, person_id })
+    })
+}
+
+type Slots = (String, Option<String>, Option<String>, Option<String>);
+
+const COLUMNS: (
+    accounts::account_id,
+    accounts::primary_contact_id,
+    accounts::billing_contact_id,
+    accounts::cc_billing_contact_id,
+) = (accounts::account_id, accounts::primary_contact_id, accounts::billing_contact_id, accounts::cc_billing_contact_id);
+
 /// The slots that these people hold, on any account.
-pub async fn held_by(tx: &crate::db::Tx, person_ids: &[String]) -> Result<Vec<Holder>> {
+pub async fn held_by(tx: &Tx, person_ids: &[String]) -> Result<Vec<Holder>> {
     let rows = accounts::table
         .filter(
             accounts::primary_contact_id
@@ -85,12 +103,7 @@ pub async fn held_by(tx: &crate::db::Tx, person_ids: &[String]) -> Result<Vec<Ho
                 .or(accounts::billing_contact_id.eq_any(person_ids))
                 .or(accounts::cc_billing_contact_id.eq_any(person_ids)),
         )
-        .select((
-            accounts::account_id,
-            accounts::primary_contact_id,
-            accounts::billing_contact_id,
-            accounts::cc_billing_contact_id,
-        ))
+        .select(COLUMNS)
         .load::<Slots>(&mut tx.conn())
         .await?;
     let mut holders: Vec<_> = rows.into_iter().flat_map(spread).filter(|holder| person_ids.contains(&holder.person_id)).collect();
@@ -99,18 +112,9 @@ pub async fn held_by(tx: &crate::db::Tx, person_ids: &[String]) -> Result<Vec<Ho
 }
 
 /// The slots of one account.
-async fn held_on(tx: &WriteTx, account_id: &str) -> Result<Vec<Holder>> {
-    let row = accounts::table
-        .filter(accounts::account_id.eq(account_id))
-        .select((
-            accounts::account_id,
-            accounts::primary_contact_id,
-            accounts::billing_contact_id,
-            accounts::cc_billing_contact_id,
-        ))
-        .first::<Slots>(&mut tx.conn())
-        .await
-        .optional()?;
+pub async fn held_on(tx: &Tx, account_id: &str) -> Result<Vec<Holder>> {
+    let row = accounts::table.filter(accounts::account_id.eq(account_id)).select(COLUMNS);
+    let row = row.first::<Slots>(&mut tx.conn()).await.optional()?;
     Ok(row.into_iter().flat_map(spread).collect())
 }
 
@@ -177,7 +181,7 @@ impl Guard<'_> {
             }
         }
         if !lost.is_empty() {
-            return Err(held(tx, lost).await?);
+            return Err(refusal(tx, lost).await?);
         }
         let gone = diesel::delete(account_users::table).filter(diesel::dsl::not(account_users::individual)).filter(
             diesel::dsl::not(diesel::dsl::exists(
@@ -206,7 +210,7 @@ impl Guard<'_> {
 
 /// The refusal of what would cost these holders their place. It names the slots of accounts in the caller's reach, and counts
 /// the others with them.
-pub async fn held(tx: &WriteTx, mut slots: Vec<Holder>) -> Result<Error> {
+pub async fn refusal(tx: &WriteTx, mut slots: Vec<Holder>) -> Result<Error> {
     let count = slots.len();
     if tx.is_limited() {
         let ids: Vec<_> = slots.iter().map(|holder| holder.account_id.clone()).collect();
@@ -241,15 +245,14 @@ pub async fn why_not(tx: &WriteTx, account_id: &str, person_id: &str) -> Result<
     }
     let dates = account_users::table
         .filter(account_users::account_id.eq(account_id).and(account_users::person_id.eq(person_id)))
-        .filter(account_users::individual)
-        .select((account_users::start_date, account_users::end_date))
-        .first::<(Option<chrono::NaiveDate>, Option<chrono::NaiveDate>)>(&mut tx.conn())
+        .select((account_users::individual, account_users::start_date, account_users::end_date))
+        .first::<(bool, Option<chrono::NaiveDate>, Option<chrono::NaiveDate>)>(&mut tx.conn())
         .await
         .optional()?;
     let (account_id, person_id) = ids();
     Ok(match dates {
-        Some((start, None)) if start.is_none_or(|start| start <= today()) => None,
-        Some((start, Some(end))) if start.is_none_or(|start| start <= today()) && end >= today() => {
+        Some((true, start, None)) if start.is_none_or(|start| start <= today()) => None,
+        Some((true, start, Some(end))) if start.is_none_or(|start| start <= today()) && end >= today() => {
             Some(Error::ContactMembershipEnds { account_id, person_id })
         }
         _ => Some(Error::NotAnAccountUser { account_id, person_id }),

@@ -5,17 +5,22 @@ use std::collections::BTreeSet;
 use chrono::{Datelike as _, NaiveDate};
 
 use super::{
+    accounts::PersonAccount,
+    checks::Check,
+    links::Link,
+    recipients::Recipient,
     slots::Slot,
-    store::{Check, Fields, Link, NewUser, PersonAccount, Recipient, User, UserFilter},
+    store::{Fields, NewUser},
+    users::{User, UserFilter},
 };
 use crate::{
     caller::Caller,
-    error::{Kind, Result},
+    error::{Error, Result},
     mask::Mask,
     page::Page,
     proto::{self, BillingRecipientKind, ContactSlot, MembershipReason, google::r#type::Date},
     validate::Violations,
-    wire::{etag, require_etag, timestamp},
+    wire::{etag, timestamp},
 };
 
 const MAX_QUERY: usize = 200;
@@ -54,7 +59,7 @@ impl Pair {
 
     /// Refuses to change a user who has changed since the caller read them.
     pub fn check(&self, user: &User) -> Result<()> {
-        require_etag(&self.etag, &user_etag(user), Kind::Account, &self.account_id)
+        require_user_etag(&self.etag, user)
     }
 }
 
@@ -178,7 +183,7 @@ impl Update {
 
     /// What is set for the user after the update: roles, billing flag and dates; everything else is output.
     pub fn apply(&self, user: &User, roles_of_tenant: &[String]) -> Result<Fields> {
-        require_etag(&self.wanted.etag, &user_etag(user), Kind::Account, &self.account_id)?;
+        require_user_etag(&self.wanted.etag, user)?;
         let merged = self.mask.apply(&proto::AccountUser::from(user.clone()), &self.wanted)?;
         let mut v = Violations::default();
         let fields = Fields {
@@ -239,6 +244,14 @@ fn to_date(date: NaiveDate) -> Date {
 
 fn user_etag(user: &User) -> String {
     user.record.as_ref().map_or_else(|| NOTHING_SET.to_owned(), |record| etag(record.create_time, record.revision))
+}
+
+/// Refuses a change when the caller sent an etag and it is not that of the user.
+fn require_user_etag(sent: &str, user: &User) -> Result<()> {
+    if sent.is_empty() || sent == user_etag(user) {
+        return Ok(());
+    }
+    Err(Error::AccountUserEtagMismatch { account_id: user.account_id.clone(), person_id: user.person.person_id.clone() })
 }
 
 fn to_slot(slot: Slot) -> i32 {

@@ -347,7 +347,7 @@ impl Organization {
 
     /// Makes a person a member. Nothing happens if they are one.
     pub async fn add_member(&self, tx: &WriteTx, person_id: &str) -> Result<Person> {
-        // Held, so that neither is deleted meanwhile.
+        // Held, so that neither is deleted meanwhile, nor the person's place in lists changed.
         let person = people::table
             .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
             .select(Person::as_select())
@@ -366,6 +366,8 @@ impl Organization {
             .values((
                 organization_members::organization_id.eq(&self.organization_id),
                 organization_members::person_id.eq(&person.person_id),
+                organization_members::sort_key.eq(&person.fields.sort_key),
+                organization_members::person_create_time.eq(person.create_time),
             ))
             .on_conflict_do_nothing()
             .execute(&mut tx.conn())

@@ -17,7 +17,10 @@ use crate::{
     accounts::store::Account,
     db::{Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
-    memberships::slots::{self, Scope},
+    memberships::{
+        slots::{self, Scope},
+        sources::{Members, OnPeople, Sources},
+    },
     modules,
     organizations::store::Organization,
     page::{Page, keyset},
@@ -27,6 +30,9 @@ use crate::{
 
 /// Most accounts that a refusal names: an error travels in headers, which more would not fit into.
 const NAMED: i64 = 20;
+/// Most organizations whose members a list merges. Each costs an index look-up a page; of more, the members are so many of the
+/// tenant's people that the list is found sooner by walking these.
+const MERGED: usize = 200;
 
 /// Why a limited caller may not say which identity is a person: they could take over someone else's reach.
 const SUBJECT: &str = "the subject of a person decides who reaches what";
@@ -110,6 +116,12 @@ pub struct Fields {
     pub subject: Option<String>,
     /// Whether the person takes part.
     pub active: bool,
+}
+
+impl Fields {
+    fn is_active(&self, side: Side) -> bool {
+        self.active && self.kind == side
+    }
 }
 
 /// A valid person who is not there yet.
@@ -205,6 +217,17 @@ impl Person {
         }
     }
 
+    /// The conditions that a search puts on people: one for each of its terms.
+    pub fn found_by(query: &str) -> Vec<OnPeople> {
+        let term = |(from, to): (String, String)| {
+            let found = person_words::table
+                .filter(person_words::word.ge(from).and(person_words::word.lt(to)))
+                .select(person_words::person_id);
+            Box::new(people::person_id.eq_any(found)) as OnPeople
+        };
+        search::ranges(query).into_iter().map(term).collect()
+    }
+
     /// One page of people, and the token of the next.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<(Vec<Self>, String)> {
         if let Some(id) = filter.organization_id.as_deref().filter(|_| tx.is_limited()) {
@@ -214,35 +237,38 @@ impl Person {
                 found => found?,
             };
         }
-        let mut query = people::table.select(Self::as_select()).filter(tx.people_in_reach()).into_boxed();
-        for (from, to) in search::ranges(&filter.query) {
-            let found = person_words::table
-                .filter(person_words::word.ge(from).and(person_words::word.lt(to)))
-                .select(person_words::person_id);
-            query = query.filter(people::person_id.eq_any(found));
+        modules::require_named(tx, filter.organization_id.as_deref()).await?;
+        let mut conditions = Self::found_by(&filter.query);
+        if tx.is_limited() {
+            conditions.push(tx.people_in_reach());
         }
         if let Some(kind) = filter.kind {
-            query = query.filter(people::kind.eq(kind));
+            conditions.push(Box::new(people::kind.eq(kind)));
         }
-        match &filter.organization_id {
-            Some(id) if filter.include_descendants => {
-                // Asked first: with the ids in hand PostgreSQL knows which organizations have many members.
-                let below = Organization::below(tx, id).await?;
-                let members = organization_members::table
-                    .filter(organization_members::organization_id.eq_any(below))
-                    .select(organization_members::person_id);
-                query = query.filter(people::person_id.eq_any(members));
+        let organization_ids = match &filter.organization_id {
+            Some(id) if filter.include_descendants => Some(Organization::below(tx, id).await?),
+            Some(id) => Some(vec![id.clone()]),
+            None => None,
+        };
+        let mut rows = match organization_ids {
+            Some(ids) if ids.len() <= MERGED => {
+                let members = Members::new(Sources::Organizations(&ids), conditions, page)?;
+                members.load::<Self>(&mut tx.conn()).await?
             }
-            Some(id) => {
-                let members = organization_members::table
-                    .filter(organization_members::organization_id.eq(id))
-                    .select(organization_members::person_id);
-                query = query.filter(people::person_id.eq_any(members));
+            ids => {
+                let mut query = people::table.select(Self::as_select()).into_boxed();
+                for condition in conditions {
+                    query = query.filter(condition);
+                }
+                if let Some(ids) = ids {
+                    let members = organization_members::table
+                        .filter(organization_members::organization_id.eq_any(ids))
+                        .select(organization_members::person_id);
+                    query = query.filter(people::person_id.eq_any(members));
+                }
+                keyset!(query, page, people(sort_key, person_id)).load::<Self>(&mut tx.conn()).await?
             }
-            None => {}
-        }
-        modules::require_named(tx, filter.organization_id.as_deref()).await?;
-        let mut rows = keyset!(query, page, people(sort_key, person_id)).load::<Self>(&mut tx.conn()).await?;
+        };
         let next = page.cut(&mut rows, |row| (&row.fields.sort_key, row.create_time, &row.person_id));
         Ok((rows, next))
     }
@@ -255,10 +281,11 @@ impl Person {
         if self.fields.subject != fields.subject {
             tx.require_whole_tenant(SUBJECT)?;
         }
-        if !fields.active || fields.kind != Side::Staff {
+        let stops_as = |side| self.fields.is_active(side) && !fields.is_active(side);
+        if stops_as(Side::Staff) {
             self.refuse_a_manager(tx).await?;
         }
-        let guard = slots::guard(tx, Scope::Person(&self.person_id)).await?;
+        let guard = if stops_as(Side::Customer) { Some(slots::guard(tx, Scope::Person(&self.person_id)).await?) } else { None };
         let updated = diesel::update(people::table)
             .filter(people::person_id.eq(&self.person_id))
             .set((fields, people::revision.eq(people::revision + 1), people::update_time.eq(diesel::dsl::now)))
@@ -273,7 +300,9 @@ impl Person {
             updated.insert_words(tx).await?;
             Account::renew_words(tx, &self.person_id).await?;
         }
-        guard.settle(tx).await?;
+        if let Some(guard) = guard {
+            guard.settle(tx).await?;
+        }
         updated.record(tx, Some(&self))?;
         Ok(updated)
     }
@@ -283,7 +312,7 @@ impl Person {
         self.refuse_a_manager(tx).await?;
         let slots = slots::held_by(tx, std::slice::from_ref(&self.person_id)).await?;
         if !slots.is_empty() {
-            return Err(slots::held(tx, slots).await?);
+            return Err(slots::refusal(tx, slots).await?);
         }
         diesel::delete(people::table.filter(people::person_id.eq(&self.person_id))).execute(&mut tx.conn()).await?;
         tx.record(Event {

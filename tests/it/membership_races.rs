@@ -7,7 +7,8 @@ use std::future::Future;
 
 use customer_accounts::proto::{
     Account, AccountUser, AddAccountUserRequest, CheckMembershipRequest, LinkOrganizationRequest, Person, PersonKind,
-    RemoveAccountUserRequest, UnlinkOrganizationRequest, UpdateAccountUserRequest, google::r#type::Date,
+    RemoveAccountUserRequest, SetPurchasingAccountRequest, UnlinkOrganizationRequest, UpdateAccountUserRequest,
+    google::r#type::Date,
 };
 use futures_util::future::{join, join3};
 use tonic::Status;
@@ -17,7 +18,7 @@ use crate::{
     support::{
         Tenant, account,
         calls::{mask, only, only_person},
-        reason,
+        reason, waiting_for_locks,
     },
 };
 
@@ -379,4 +380,54 @@ async fn roles_set_while_the_user_goes_are_not_left_behind() {
             }
         }
     }
+}
+
+/// Memberships whose place in lists is not their person's.
+const MISSORTED: &str = "
+    SELECT m.person_id FROM (
+        SELECT tenant_id, person_id, sort_key, person_create_time FROM organization_members
+        UNION ALL SELECT tenant_id, person_id, sort_key, person_create_time FROM account_users
+    ) AS m JOIN people AS p USING (tenant_id, person_id)
+    WHERE tenant_id = $1 AND (m.sort_key, m.person_create_time) IS DISTINCT FROM (p.sort_key, p.create_time)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_name_goes_along_with_memberships_made_at_the_same_time() {
+    let Some(scene) = Scene::set().await else { return };
+    let tenant = &scene.tenant;
+    tenant.organization("crowd", "").await;
+    tenant.organization("vendor", "").await;
+    tenant.account(account("a", "vendor")).await;
+    for round in 0..ROUNDS {
+        let id = format!("person-{round}");
+        tenant.person(&id).await;
+        let new = Person { display_name: format!("Renamed {round}"), ..only_person(&id) };
+        let rename = async {
+            head_start(tenant, round % 3).await;
+            tenant.update_person(new, &["display_name"]).await.map(drop)
+        };
+        let add = AddAccountUserRequest { account_id: "a".into(), person_id: id.clone(), ..Default::default() };
+        let add = async { tenant.memberships().add_account_user(add).await.map(drop) };
+        let answers = join3(rename, tenant.add_member("crowd", &id), add).await;
+        assert!(answers.0.is_ok() && answers.1.is_ok() && answers.2.is_ok(), "{answers:?}");
+    }
+    assert_eq!(scene.sql.query(MISSORTED, &[&tenant.caller.tenant]).await.unwrap().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sets_a_purchasing_account_waits_for_the_account_before_taking_the_person() {
+    let Some(scene) = Scene::set().await else { return };
+    let tenant = scene.tenant.clone();
+    tenant.organization("vendor", "").await;
+    tenant.account(account("a", "vendor")).await;
+    tenant.person("ann").await;
+    tenant.add_member("vendor", "ann").await.unwrap();
+    let other = "BEGIN; SELECT FROM accounts WHERE account_id = 'a' FOR UPDATE";
+    scene.sql.batch_execute(other).await.unwrap();
+    let request = SetPurchasingAccountRequest { person_id: "ann".into(), account_id: "a".into(), ..Default::default() };
+    let call = tokio::spawn(async move { tenant.memberships().set_purchasing_account(request).await });
+    waiting_for_locks(&scene.sql, 1).await;
+    // Who has the account goes on to the person, as every call does: nobody is in the way.
+    scene.sql.batch_execute("SELECT FROM people WHERE person_id = 'ann' FOR UPDATE NOWAIT; COMMIT").await.unwrap();
+    let person = call.await.unwrap().unwrap().into_inner().person.unwrap();
+    assert_eq!(person.purchasing_account_id, "a");
 }

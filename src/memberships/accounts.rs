@@ -1,0 +1,91 @@
+//! The accounts of a person.
+
+use std::collections::BTreeMap;
+
+use diesel::{prelude::*, sql_types::Bool};
+use diesel_async::RunQueryDsl;
+use futures_util::future::try_join;
+
+use super::{
+    slots::{self, Slot},
+    store::{Record, covered, through, today},
+};
+use crate::{
+    accounts::store::Account,
+    db::Tx,
+    error::Result,
+    modules,
+    page::{Page, keyset},
+    people::store::Person,
+    schema::{account_organizations, account_users, accounts, organization_members, people},
+};
+
+/// An account that a person is a user of.
+#[derive(Debug, Clone)]
+pub struct PersonAccount {
+    /// The account.
+    pub account: Account,
+    /// What is set for the person there.
+    pub record: Option<Record>,
+    /// The organizations through which they are a user.
+    pub organization_ids: Vec<String>,
+    /// The slots they hold there.
+    pub slots: Vec<Slot>,
+    /// Whether they buy there.
+    pub is_purchasing_account: bool,
+}
+
+impl PersonAccount {
+    /// One page of the accounts a person is a user of today, and the token of the next.
+    pub async fn list(tx: &Tx, person_id: &str, page: &Page) -> Result<(Vec<Self>, String)> {
+        let person = Person::find(tx, person_id).await?;
+        let query = accounts::table.select(Account::as_select()).filter(tx.accounts_in_reach()).into_boxed();
+        let mut query = query.filter(Account::used_by(person_id));
+        if let Some(off) = modules::off(tx).await? {
+            query = query.filter(accounts::organization_id.ne_all(off));
+        }
+        let mut rows = keyset!(query, page, accounts(sort_key, account_id)).load::<Account>(&mut tx.conn()).await?;
+        let next = page.cut(&mut rows, |row| (&row.fields.sort_key, row.create_time, &row.account_id));
+        let ids: Vec<_> = rows.iter().map(|account| account.account_id.clone()).collect();
+        let (mut records, mut through) = try_join(records(tx, &ids, person_id), through(tx, &ids, person_id)).await?;
+        let complete = |account: Account| Self {
+            record: records.remove(&account.account_id),
+            organization_ids: through.remove(&account.account_id).unwrap_or_default(),
+            slots: slots::held(&account.fields.slots(), person_id),
+            is_purchasing_account: person.purchasing_account_id.as_ref() == Some(&account.account_id),
+            account,
+        };
+        Ok((rows.into_iter().map(complete).collect(), next))
+    }
+}
+
+/// What is set for a person on these accounts, by account.
+async fn records(tx: &Tx, account_ids: &[String], person_id: &str) -> Result<BTreeMap<String, Record>> {
+    let rows = account_users::table
+        .filter(account_users::account_id.eq_any(account_ids).and(account_users::person_id.eq(person_id)))
+        .select(Record::as_select())
+        .load::<Record>(&mut tx.conn())
+        .await?;
+    Ok(rows.into_iter().map(|row| (row.account_id.clone(), row)).collect())
+}
+
+/// A condition on accounts, made of subqueries.
+pub type OnAccounts = Box<dyn BoxableExpression<accounts::table, diesel::pg::Pg, SqlType = Bool>>;
+
+impl Account {
+    /// Accounts that an active person is a user of today.
+    pub fn used_by(person_id: &str) -> OnAccounts {
+        let through =
+            covered!().filter(organization_members::person_id.eq(person_id.to_owned())).select(account_organizations::account_id);
+        let added = account_users::table
+            .filter(account_users::person_id.eq(person_id.to_owned()))
+            .filter(account_users::individual)
+            .filter(account_users::start_date.is_null().or(account_users::start_date.le(today())))
+            .filter(account_users::end_date.is_null().or(account_users::end_date.ge(today())))
+            .select(account_users::account_id);
+        let active =
+            people::table.filter(people::person_id.eq(person_id.to_owned()).and(people::active)).select(people::person_id);
+        // As one subquery, which PostgreSQL can start from; of two it would look through all accounts.
+        Box::new(accounts::account_id.eq_any(through.union_all(added)).and(diesel::dsl::exists(active)))
+    }
+}

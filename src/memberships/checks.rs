@@ -1,0 +1,168 @@
+//! Whether a person is a user of an account, and may buy there.
+
+use chrono::NaiveDate;
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use futures_util::future::try_join_all;
+use serde_json::json;
+
+use super::store::{Fields, today};
+use crate::{
+    accounts::store::{Account, Status},
+    db::{Event, Tx, WriteTx},
+    error::{Error, Kind, Result},
+    modules,
+    people::store::Person,
+    schema::{account_organizations, account_users, accounts, organization_ancestors, organization_members, people},
+};
+
+/// What makes a person a user of an account, or not, and whether they may buy there.
+#[derive(Debug, Clone)]
+pub struct Check {
+    /// Whether the account is ACTIVE.
+    pub account_active: bool,
+    /// Whether the person is active.
+    pub person_active: bool,
+    /// Whether the account is the one the person buys on.
+    pub purchasing_account: bool,
+    /// The individual membership, if there is one.
+    pub individual: Option<Fields>,
+    /// The organizations through which they are a user.
+    pub organization_ids: Vec<String>,
+}
+
+impl Check {
+    /// Finds out, in one query: a row for each organization of the person and each one above it, of which those count that a
+    /// link of the account covers.
+    pub async fn find(tx: &Tx, account_id: &str, person_id: &str) -> Result<Self> {
+        if tx.is_limited() {
+            Account::find(tx, account_id).await?;
+            Person::find(tx, person_id).await?;
+        }
+        let rows = accounts::table
+            .inner_join(people::table.on(people::person_id.eq(person_id.to_owned())))
+            .left_join(
+                account_users::table
+                    .on(account_users::account_id.eq(accounts::account_id).and(account_users::person_id.eq(people::person_id))),
+            )
+            .left_join(organization_members::table.on(organization_members::person_id.eq(people::person_id)))
+            .left_join(
+                organization_ancestors::table
+                    .on(organization_ancestors::organization_id.eq(organization_members::organization_id)),
+            )
+            .left_join(
+                account_organizations::table.on(account_organizations::account_id
+                    .eq(accounts::account_id)
+                    .and(account_organizations::organization_id.eq(organization_ancestors::ancestor_id))
+                    .and(organization_ancestors::distance.eq(0).or(account_organizations::include_descendants))),
+            )
+            .filter(accounts::account_id.eq(account_id))
+            .select((
+                accounts::organization_id,
+                accounts::status,
+                people::active,
+                people::purchasing_account_id,
+                account_users::individual.nullable(),
+                account_users::start_date.nullable(),
+                account_users::end_date.nullable(),
+                organization_members::organization_id.nullable(),
+                account_organizations::organization_id.nullable(),
+            ))
+            .load::<(
+                String,
+                Status,
+                bool,
+                Option<String>,
+                Option<bool>,
+                Option<NaiveDate>,
+                Option<NaiveDate>,
+                Option<String>,
+                Option<String>,
+            )>(&mut tx.conn())
+            .await?;
+        let Some((organization_id, status, person_active, purchasing, individual, start_date, end_date, ..)) =
+            rows.as_slice().first().cloned()
+        else {
+            // One of them is not there; the rarer way to be told which.
+            Account::find(tx, account_id).await?;
+            Person::find(tx, person_id).await?;
+            return Err(Error::Retry);
+        };
+        modules::require(tx, &organization_id).await?;
+        let mut organization_ids: Vec<_> = rows.into_iter().filter_map(|(.., member_of, link)| link.and(member_of)).collect();
+        organization_ids.sort();
+        organization_ids.dedup();
+        Ok(Self {
+            account_active: status == Status::Active,
+            person_active,
+            purchasing_account: purchasing.as_deref() == Some(account_id),
+            // Not asked of the database, which would look through the index of individual users.
+            individual: individual.filter(|individual| *individual).map(|individual| Fields {
+                individual,
+                start_date,
+                end_date,
+                ..Fields::default()
+            }),
+            organization_ids,
+        })
+    }
+
+    /// The same for several, all asked in one flight.
+    pub async fn find_all(tx: &Tx, pairs: &[(String, String)]) -> Result<Vec<Self>> {
+        try_join_all(pairs.iter().map(|(account_id, person_id)| Self::find(tx, account_id, person_id))).await
+    }
+
+    /// Whether the person is an individual user today.
+    pub fn individual_today(&self) -> bool {
+        self.person_active && self.individual.as_ref().is_some_and(|fields| fields.individual_on(today()))
+    }
+
+    /// Whether the person is a user today.
+    pub fn is_user(&self) -> bool {
+        self.person_active && (self.individual_today() || !self.organization_ids.is_empty())
+    }
+
+    /// Whether the person may buy: on an ACTIVE account that they are a user of and that is the one they buy on.
+    pub fn may_purchase(&self) -> bool {
+        self.is_user() && self.account_active && self.purchasing_account
+    }
+}
+
+/// Sets, or with `None` clears, the account that a person buys on.
+pub async fn set_purchasing_account(tx: &WriteTx, person_id: &str, account_id: Option<&str>) -> Result<Person> {
+    // The account first, as every call locks them, though of the two the person is asked for first.
+    let account = match account_id {
+        Some(account_id) => Some(Account::find_and_keep(tx, account_id).await),
+        None => None,
+    };
+    let person = Person::find_for_update(tx, person_id).await?;
+    if let Some(account) = account.transpose()? {
+        let account_id = account.account_id.as_str();
+        if !person.fields.active {
+            return Err(Error::PersonInactive { person_id: person_id.to_owned() });
+        }
+        if account.fields.status != Status::Active {
+            return Err(Error::AccountNotActive { account_id: account.account_id });
+        }
+        if !Check::find(tx, account_id, person_id).await?.is_user() {
+            let (account_id, person_id) = (account_id.to_owned(), person_id.to_owned());
+            return Err(Error::NotAnAccountUser { account_id, person_id });
+        }
+    }
+    if person.purchasing_account_id.as_deref() == account_id {
+        return Ok(person);
+    }
+    diesel::update(people::table.filter(people::person_id.eq(person_id)))
+        .set(people::purchasing_account_id.eq(account_id))
+        .execute(&mut tx.conn())
+        .await?;
+    let purchasing = |id: Option<&str>| Some(json!({ "purchasing_account_id": id }));
+    tx.record(Event {
+        resource: Kind::Person.noun(),
+        id: person_id,
+        account_id: account_id.or(person.purchasing_account_id.as_deref()),
+        before: purchasing(person.purchasing_account_id.as_deref()),
+        after: purchasing(account_id),
+    });
+    Person::find(tx, person_id).await
+}

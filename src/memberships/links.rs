@@ -1,0 +1,187 @@
+//! The organizations linked to an account.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use serde_json::json;
+
+use super::slots::{self, Scope};
+use crate::{
+    accounts::store::Account,
+    db::{Event, Tx, WriteTx},
+    error::{Error, Result},
+    modules,
+    organizations::store::Organization,
+    page::{Page, keyset},
+    schema::{account_organizations, organizations},
+};
+
+/// An organization linked to an account.
+#[derive(Debug, Clone, Queryable)]
+pub struct Link {
+    /// The account.
+    pub account_id: String,
+    /// The organization.
+    pub organization_id: String,
+    /// Its name.
+    pub display_name: String,
+    /// Its name without case and accents.
+    pub sort_key: String,
+    /// Its creation, which lists are ordered by.
+    pub organization_create_time: DateTime<Utc>,
+    /// Whether it is the organization the account belongs to.
+    pub own: bool,
+    /// Whether the link covers the organizations below too.
+    pub include_descendants: bool,
+    /// When it was made.
+    pub create_time: DateTime<Utc>,
+    /// When it was last changed.
+    pub update_time: DateTime<Utc>,
+}
+
+type LinkColumns = (
+    account_organizations::account_id,
+    account_organizations::organization_id,
+    organizations::display_name,
+    organizations::sort_key,
+    organizations::create_time,
+    account_organizations::own,
+    account_organizations::include_descendants,
+    account_organizations::create_time,
+    account_organizations::update_time,
+);
+const LINK: LinkColumns = (
+    account_organizations::account_id,
+    account_organizations::organization_id,
+    organizations::display_name,
+    organizations::sort_key,
+    organizations::create_time,
+    account_organizations::own,
+    account_organizations::include_descendants,
+    account_organizations::create_time,
+    account_organizations::update_time,
+);
+
+macro_rules! links {
+    ($account_id:expr) => {
+        organizations::table
+            .inner_join(
+                account_organizations::table.on(account_organizations::organization_id.eq(organizations::organization_id)),
+            )
+            .filter(account_organizations::account_id.eq($account_id))
+            .select(LINK)
+    };
+}
+
+impl Link {
+    /// The link, if there is one.
+    pub async fn find(tx: &Tx, account_id: &str, organization_id: &str) -> Result<Option<Self>> {
+        let query = links!(account_id).filter(account_organizations::organization_id.eq(organization_id));
+        Ok(query.first(&mut tx.conn()).await.optional()?)
+    }
+
+    /// One page of the links of an account, and the token of the next.
+    pub async fn list(tx: &Tx, account_id: &str, page: &Page) -> Result<(Vec<Self>, String)> {
+        Account::find(tx, account_id).await?;
+        let query = links!(account_id).into_boxed();
+        let mut rows = keyset!(query, page, organizations(sort_key, organization_id)).load::<Self>(&mut tx.conn()).await?;
+        let next = page.cut(&mut rows, |row| (&row.sort_key, row.organization_create_time, &row.organization_id));
+        Ok((rows, next))
+    }
+
+    /// Links an organization to an account, or sets what an existing link covers.
+    pub async fn put(tx: &WriteTx, account_id: &str, organization_id: &str, include_descendants: bool) -> Result<Self> {
+        Account::find_for_update(tx, account_id).await?;
+        Organization::find_and_keep(tx, organization_id).await?;
+        let before = Self::find(tx, account_id, organization_id).await?;
+        if before.as_ref().is_none_or(|before| before.include_descendants != include_descendants) {
+            // Only what covers less can cost someone their place.
+            let guard = slots::guard(tx, Scope::Account(account_id)).await?;
+            diesel::insert_into(account_organizations::table)
+                .values((
+                    account_organizations::account_id.eq(account_id),
+                    account_organizations::organization_id.eq(organization_id),
+                    account_organizations::own.eq(false),
+                    account_organizations::include_descendants.eq(include_descendants),
+                ))
+                .on_conflict((
+                    account_organizations::tenant_id,
+                    account_organizations::account_id,
+                    account_organizations::organization_id,
+                ))
+                .do_update()
+                .set((
+                    account_organizations::include_descendants.eq(include_descendants),
+                    account_organizations::update_time.eq(diesel::dsl::now),
+                ))
+                .execute(&mut tx.conn())
+                .await?;
+            guard.settle(tx).await?;
+        }
+        let after = Self::find(tx, account_id, organization_id).await?;
+        let after = after.ok_or_else(|| Error::Internal("a link is gone that was just made".into()))?;
+        after.record(tx, before.as_ref(), true);
+        Ok(after)
+    }
+
+    /// Takes an organization off an account.
+    pub async fn remove(tx: &WriteTx, account_id: &str, organization_id: &str) -> Result<()> {
+        Account::find_for_update(tx, account_id).await?;
+        let ids = || (account_id.to_owned(), organization_id.to_owned());
+        let Some(link) = Self::find(tx, account_id, organization_id).await? else {
+            let (account_id, organization_id) = ids();
+            return Err(Error::OrganizationNotLinked { account_id, organization_id });
+        };
+        modules::require(tx, organization_id).await?;
+        if link.own {
+            let (account_id, organization_id) = ids();
+            return Err(Error::OwnOrganizationLinked { account_id, organization_id });
+        }
+        let guard = slots::guard(tx, Scope::Account(account_id)).await?;
+        diesel::delete(account_organizations::table)
+            .filter(account_organizations::account_id.eq(account_id))
+            .filter(account_organizations::organization_id.eq(organization_id))
+            .execute(&mut tx.conn())
+            .await?;
+        guard.settle(tx).await?;
+        link.record(tx, Some(&link), false);
+        Ok(())
+    }
+
+    /// Makes `organization_id` the account's own: always linked, to the extent it was if it was linked already.
+    pub async fn own(tx: &WriteTx, account_id: &str, organization_id: &str) -> Result<()> {
+        diesel::delete(account_organizations::table)
+            .filter(account_organizations::account_id.eq(account_id))
+            .filter(account_organizations::own)
+            .execute(&mut tx.conn())
+            .await?;
+        diesel::insert_into(account_organizations::table)
+            .values((
+                account_organizations::account_id.eq(account_id),
+                account_organizations::organization_id.eq(organization_id),
+                account_organizations::own.eq(true),
+            ))
+            .on_conflict((
+                account_organizations::tenant_id,
+                account_organizations::account_id,
+                account_organizations::organization_id,
+            ))
+            .do_update()
+            .set(account_organizations::own.eq(true))
+            .execute(&mut tx.conn())
+            .await?;
+        Ok(())
+    }
+
+    fn record(&self, tx: &WriteTx, before: Option<&Self>, is_linked: bool) {
+        let fields = |link: &Self| json!({ "organization_id": link.organization_id, "include_descendants": link.include_descendants, "own": link.own });
+        let id = format!("{}/{}", self.account_id, self.organization_id);
+        tx.record(Event {
+            resource: "account_organization",
+            id: &id,
+            account_id: Some(&self.account_id),
+            before: before.map(fields),
+            after: is_linked.then(|| fields(self)),
+        });
+    }
+}

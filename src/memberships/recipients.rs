@@ -1,0 +1,76 @@
+//! Who gets the invoices of an account.
+
+use std::collections::BTreeSet;
+
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use futures_util::future::try_join;
+
+use super::store::{covered, today};
+use crate::{
+    accounts::store::Account,
+    db::Tx,
+    error::Result,
+    page::{Page, keyset},
+    people::store::Person,
+    schema::{account_organizations, account_users, organization_members, people},
+};
+
+/// Someone who gets the invoices of an account.
+#[derive(Debug, Clone)]
+pub struct Recipient {
+    /// Who.
+    pub person: Person,
+    /// Whether only as a copy.
+    pub copy: bool,
+}
+
+impl Recipient {
+    /// One page of the recipients, and the token of the next: the billing contacts, and every flagged user in force.
+    pub async fn list(tx: &Tx, account_id: &str, page: &Page) -> Result<(Vec<Self>, String)> {
+        let account = Account::find(tx, account_id).await?;
+        let (to, cc) = (account.fields.billing_contact_id, account.fields.cc_billing_contact_id);
+        let contacts: Vec<_> = to.iter().chain(&cc).cloned().collect();
+        let (mut rows, flagged) = try_join(contacts_behind(tx, contacts, page), flagged(tx, account_id, page)).await?;
+        let flagged_ids: BTreeSet<_> = flagged.iter().map(|person| person.person_id.clone()).collect();
+        rows.retain(|contact| !flagged_ids.contains(&contact.person_id));
+        rows.extend(flagged);
+        // Of both the first are there, so the first of both are the page.
+        page.sort(&mut rows, key);
+        let next = page.cut(&mut rows, key);
+        let recipient = |person: Person| {
+            let copy = to.as_ref() != Some(&person.person_id) && !flagged_ids.contains(&person.person_id);
+            Self { person, copy }
+        };
+        Ok((rows.into_iter().map(recipient).collect(), next))
+    }
+}
+
+/// What people are listed by.
+fn key(person: &Person) -> (&str, chrono::DateTime<chrono::Utc>, &str) {
+    (&person.fields.sort_key, person.create_time, &person.person_id)
+}
+
+/// The contacts that the page may have.
+async fn contacts_behind(tx: &Tx, person_ids: Vec<String>, page: &Page) -> Result<Vec<Person>> {
+    let query = people::table.filter(people::person_id.eq_any(person_ids)).select(Person::as_select()).into_boxed();
+    Ok(keyset!(query, page, people(sort_key, person_id)).load(&mut tx.conn()).await?)
+}
+
+/// The flagged users in force that the page may have.
+async fn flagged(tx: &Tx, account_id: &str, page: &Page) -> Result<Vec<Person>> {
+    let through = covered!()
+        .filter(account_organizations::account_id.eq(account_users::account_id))
+        .filter(organization_members::person_id.eq(account_users::person_id));
+    let started = account_users::start_date.is_null().or(account_users::start_date.le(today()));
+    let not_ended = account_users::end_date.is_null().or(account_users::end_date.ge(today()));
+    let query = account_users::table
+        .inner_join(people::table.on(people::person_id.eq(account_users::person_id)))
+        .filter(account_users::account_id.eq(account_id))
+        .filter(account_users::billing)
+        .filter(people::active)
+        .filter(diesel::dsl::exists(through).or(account_users::individual.and(started).and(not_ended)))
+        .select(Person::as_select())
+        .into_boxed();
+    Ok(keyset!(query, page, account_users(sort_key, person_create_time, person_id)).load(&mut tx.conn()).await?)
+}

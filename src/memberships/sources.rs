@@ -1,0 +1,222 @@
+//! People from several sources of membership, in the order of a list.
+//!
+//! Each source, an organization or the individual users of an account, gives its next people behind the page's position out of
+//! an index that has them in order; the first of all these are the page. So a page costs its people times their sources,
+//! wherever it lies and however many others there are. Someone among the first of all is among the first of each source they
+//! are in, hence their sources are complete.
+//!
+//! Diesel has no LATERAL, so this is SQL with binds. As a fragment it is cached by its text like any query of Diesel's.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use diesel::{
+    dsl::AsSelect,
+    pg::Pg,
+    prelude::*,
+    query_builder::{AstPass, Query, QueryFragment, QueryId},
+    sql_types::{Array, BigInt, Bool, Date, Text, Timestamptz},
+};
+
+use crate::{
+    error::Result,
+    page::{Order, Page},
+    people::store::Person,
+    schema::people,
+};
+
+/// A condition on people, made of subqueries.
+pub type OnPeople = Box<dyn BoxableExpression<people::table, Pg, SqlType = Bool>>;
+
+/// Where people come from.
+#[derive(Debug)]
+pub enum Sources<'a> {
+    /// The members of these organizations.
+    Organizations(&'a [String]),
+    /// The users of an account.
+    Account {
+        /// Which.
+        account_id: &'a str,
+        /// The day that must lie within the dates of individual users; all of them without.
+        on: Option<NaiveDate>,
+    },
+}
+
+/// The next people of the sources, with the columns `key`, `person_id`, and `organization_ids`, those through which they are
+/// there; as many as a page reads, in its order.
+pub struct Merged<'a> {
+    sources: Sources<'a>,
+    conditions: Vec<OnPeople>,
+    order: Order,
+    after_name: Option<(String, String)>,
+    after_time: Option<(DateTime<Utc>, String)>,
+    limit: i64,
+}
+
+impl<'a> Merged<'a> {
+    /// Those of a page, of all whom the conditions are true of.
+    pub fn new(sources: Sources<'a>, conditions: Vec<OnPeople>, page: &Page) -> Result<Self> {
+        let (after_name, after_time) = (page.after_name(), page.after_time()?);
+        Ok(Self { sources, conditions, order: page.order(), after_name, after_time, limit: page.limit() })
+    }
+
+    /// The direction of the list, to follow each column of an ORDER BY.
+    pub const fn direction(&self) -> &'static str {
+        match self.order {
+            Order::Name | Order::Created => "",
+            Order::NameDesc | Order::CreatedDesc => " DESC",
+        }
+    }
+
+    /// What memberships are ordered by; those that have it in common, by person.
+    const fn key(&self) -> &'static str {
+        match self.order {
+            Order::Name | Order::NameDesc => "sort_key",
+            Order::Created | Order::CreatedDesc => "person_create_time",
+        }
+    }
+
+    /// The organizations whose members are wanted, each once.
+    fn covered<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        match &self.sources {
+            // As a constant, whose members PostgreSQL can estimate.
+            Sources::Organizations([id]) => {
+                out.push_sql("SELECT ");
+                out.push_bind_param::<Text, _>(id)?;
+                out.push_sql(" AS organization_id");
+            }
+            Sources::Organizations(ids) => {
+                out.push_sql("SELECT unnest(");
+                out.push_bind_param::<Array<Text>, _>(ids)?;
+                out.push_sql(") AS organization_id");
+            }
+            Sources::Account { account_id, .. } => {
+                out.push_sql(
+                    "SELECT DISTINCT below.organization_id FROM account_organizations AS link JOIN organization_ancestors AS below \
+                     ON below.ancestor_id = link.organization_id AND (below.distance = 0 OR link.include_descendants) \
+                     WHERE link.account_id = ",
+                );
+                out.push_bind_param::<Text, _>(*account_id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next people of a table of memberships, `source` in what follows, for which `scope` is true.
+    fn next<'b>(
+        &'b self,
+        out: &mut AstPass<'_, 'b, Pg>,
+        table: &str,
+        scope: impl FnOnce(&mut AstPass<'_, 'b, Pg>) -> QueryResult<()>,
+    ) -> QueryResult<()> {
+        let (key, direction) = (self.key(), self.direction());
+        out.push_sql(&format!("SELECT source.{key} AS key, source.person_id FROM {table} AS source"));
+        if !self.conditions.is_empty() {
+            out.push_sql(" JOIN people ON people.person_id = source.person_id");
+        }
+        out.push_sql(" WHERE ");
+        scope(out)?;
+        self.behind(out)?;
+        for condition in &self.conditions {
+            out.push_sql(" AND ");
+            condition.walk_ast(out.reborrow())?;
+        }
+        out.push_sql(&format!(" ORDER BY source.{key}{direction}, source.person_id{direction} LIMIT "));
+        out.push_bind_param::<BigInt, _>(&self.limit)
+    }
+
+    /// The position that the page begins behind.
+    fn behind<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let person_id = match (&self.after_name, &self.after_time) {
+            (None, None) => return Ok(()),
+            (Some((_, person_id)), _) | (_, Some((_, person_id))) => person_id,
+        };
+        let than = if self.direction().is_empty() { '>' } else { '<' };
+        out.push_sql(&format!(" AND (source.{}, source.person_id) {than} (", self.key()));
+        if let Some((name, _)) = &self.after_name {
+            out.push_bind_param::<Text, _>(name)?;
+        }
+        if let Some((time, _)) = &self.after_time {
+            out.push_bind_param::<Timestamptz, _>(time)?;
+        }
+        out.push_sql(", ");
+        out.push_bind_param::<Text, _>(person_id)?;
+        out.push_sql(")");
+        Ok(())
+    }
+
+    fn added<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>, account_id: &'b str, on: Option<&'b NaiveDate>) -> QueryResult<()> {
+        out.push_sql(" UNION ALL SELECT key, person_id, NULL FROM (");
+        self.next(out, "account_users", |out| {
+            out.push_sql("source.individual AND source.account_id = ");
+            out.push_bind_param::<Text, _>(account_id)?;
+            for (missing, bound) in [("start_date IS NULL", "start_date <= "), ("end_date IS NULL", "end_date >= ")] {
+                if let Some(on) = on {
+                    out.push_sql(&format!(" AND (source.{missing} OR source.{bound}"));
+                    out.push_bind_param::<Date, _>(on)?;
+                    out.push_sql(")");
+                }
+            }
+            Ok(())
+        })?;
+        out.push_sql(") AS added");
+        Ok(())
+    }
+}
+
+impl QueryFragment<Pg> for Merged<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(
+            "SELECT key, person_id, array_remove(array_agg(organization_id ORDER BY organization_id), NULL) AS organization_ids \
+             FROM (SELECT member.key, member.person_id, covered.organization_id FROM (",
+        );
+        self.covered(&mut out)?;
+        out.push_sql(") AS covered CROSS JOIN LATERAL (");
+        self.next(&mut out, "organization_members", |out| {
+            out.push_sql("source.organization_id = covered.organization_id");
+            Ok(())
+        })?;
+        out.push_sql(") AS member");
+        if let Sources::Account { account_id, on } = &self.sources {
+            self.added(&mut out, account_id, on.as_ref())?;
+        }
+        let direction = self.direction();
+        out.push_sql(&format!(") AS candidate GROUP BY key, person_id ORDER BY key{direction}, person_id{direction} LIMIT "));
+        out.push_bind_param::<BigInt, _>(&self.limit)
+    }
+}
+
+/// The people themselves.
+pub struct Members<'a> {
+    columns: AsSelect<Person, Pg>,
+    merged: Merged<'a>,
+}
+
+impl<'a> Members<'a> {
+    /// Those of a page, of all whom the conditions are true of.
+    pub fn new(sources: Sources<'a>, conditions: Vec<OnPeople>, page: &Page) -> Result<Self> {
+        Ok(Self { columns: Person::as_select(), merged: Merged::new(sources, conditions, page)? })
+    }
+}
+
+impl QueryFragment<Pg> for Members<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("SELECT ");
+        self.columns.walk_ast(out.reborrow())?;
+        out.push_sql(" FROM (");
+        self.merged.walk_ast(out.reborrow())?;
+        let direction = self.merged.direction();
+        out.push_sql(&format!(
+            ") AS page JOIN people ON people.person_id = page.person_id ORDER BY page.key{direction}, page.person_id{direction}"
+        ));
+        Ok(())
+    }
+}
+
+impl Query for Members<'_> {
+    type SqlType = AsSelect<Person, Pg>;
+}
+
+/// Cached by its text, which differs with order and conditions.
+impl QueryId for Members<'_> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}

@@ -1,0 +1,167 @@
+//! The users of an account: one of them, and the list.
+
+use diesel::{
+    dsl::AsSelect,
+    pg::Pg,
+    prelude::*,
+    query_builder::{AstPass, Query, QueryFragment, QueryId},
+    sql_types::{Array, Nullable, Text},
+};
+use diesel_async::RunQueryDsl;
+use futures_util::future::try_join4;
+
+use super::{
+    slots::{self, Slot},
+    sources::{Merged, OnPeople, Sources},
+    store::{Record, through, today},
+};
+use crate::{
+    accounts::store::Account,
+    db::Tx,
+    error::{Error, Result},
+    page::Page,
+    people::store::Person,
+    schema::{accounts, people},
+};
+
+/// A user of an account, with everything they are one through.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// The account.
+    pub account_id: String,
+    /// The person.
+    pub person: Person,
+    /// What is set for them, if anything.
+    pub record: Option<Record>,
+    /// The organizations they are a member of that links cover.
+    pub organization_ids: Vec<String>,
+    /// The slots they hold.
+    pub slots: Vec<Slot>,
+}
+
+/// Which users of an account a list shows.
+#[derive(Debug)]
+pub struct UserFilter {
+    /// The account.
+    pub account_id: String,
+    /// Search terms; empty for all.
+    pub query: String,
+    /// Also those who are not users today.
+    pub show_not_in_force: bool,
+}
+
+/// The answer to a person who is in no way a user of the account.
+pub fn not_a_user(account_id: &str, person_id: &str) -> Error {
+    Error::AccountUserNotFound { account_id: account_id.to_owned(), person_id: person_id.to_owned() }
+}
+
+impl User {
+    /// Whether they were added by name, whatever the dates.
+    pub fn is_individual(&self) -> bool {
+        self.record.as_ref().is_some_and(|record| record.fields.individual)
+    }
+
+    /// Whether they are a user today.
+    pub fn in_force(&self) -> bool {
+        let individually = self.record.as_ref().is_some_and(|record| record.fields.individual_on(today()));
+        self.person.fields.active && (individually || !self.organization_ids.is_empty())
+    }
+
+    /// Whether they can be removed here.
+    pub fn is_removable(&self) -> bool {
+        self.is_individual() && (self.slots.is_empty() || !self.organization_ids.is_empty())
+    }
+
+    /// The user with this id, or none if nothing makes the person one.
+    pub async fn find(tx: &Tx, account_id: &str, person_id: &str) -> Result<Option<Self>> {
+        let person = async {
+            let person = people::table.filter(people::person_id.eq(person_id)).select(Person::as_select());
+            Ok(person.first::<Person>(&mut tx.conn()).await.optional()?)
+        };
+        let account_ids = [account_id.to_owned()];
+        let (person, record, mut organizations, holders) = try_join4(
+            person,
+            Record::find(tx, account_id, person_id),
+            through(tx, &account_ids, person_id),
+            slots::held_on(tx, account_id),
+        )
+        .await?;
+        let organization_ids = organizations.remove(account_id).unwrap_or_default();
+        let slots = holders.into_iter().filter(|holder| holder.person_id == person_id).map(|holder| holder.slot).collect();
+        let user = |person| Self { account_id: account_id.to_owned(), person, record, organization_ids, slots };
+        Ok(person.map(user).filter(|user| user.is_individual() || !user.organization_ids.is_empty()))
+    }
+
+    /// One page of the users of an account, and the token of the next: those in force, or all that have a source.
+    pub async fn list(tx: &Tx, filter: &UserFilter, page: &Page) -> Result<(Vec<Self>, String)> {
+        let account_id = filter.account_id.as_str();
+        let mut conditions = Person::found_by(&filter.query);
+        if !filter.show_not_in_force {
+            conditions.push(Box::new(people::active) as OnPeople);
+        }
+        let on = (!filter.show_not_in_force).then(today);
+        let merged = Merged::new(Sources::Account { account_id, on }, conditions, page)?;
+        let mut rows = Users { account_id, columns: columns(), merged }.load::<Row>(&mut tx.conn()).await?;
+        // Whether the account is there, and to be seen.
+        if rows.is_empty() || tx.is_limited() || tx.some_off() {
+            Account::find(tx, account_id).await?;
+        }
+        let next = page.cut(&mut rows, |(person, ..)| (&person.fields.sort_key, person.create_time, &person.person_id));
+        let user = |(person, record, primary, billing, cc, organization_ids): Row| {
+            let slots = slots::held(&[primary, billing, cc], &person.person_id);
+            Self { account_id: account_id.to_owned(), person, record, organization_ids, slots }
+        };
+        Ok((rows.into_iter().map(user).collect(), next))
+    }
+}
+
+/// What the list reads of each user: person, record, the account's contacts, and the organizations.
+type Row = (Person, Option<Record>, Option<String>, Option<String>, Option<String>, Vec<String>);
+
+type Columns = (
+    AsSelect<Person, Pg>,
+    AsSelect<Option<Record>, Pg>,
+    accounts::primary_contact_id,
+    accounts::billing_contact_id,
+    accounts::cc_billing_contact_id,
+);
+
+fn columns() -> Columns {
+    let contacts = (accounts::primary_contact_id, accounts::billing_contact_id, accounts::cc_billing_contact_id);
+    (Person::as_select(), Option::<Record>::as_select(), contacts.0, contacts.1, contacts.2)
+}
+
+/// The query of the list: no rows if there is no such account.
+struct Users<'a> {
+    account_id: &'a str,
+    columns: Columns,
+    merged: Merged<'a>,
+}
+
+impl QueryFragment<Pg> for Users<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("SELECT ");
+        self.columns.walk_ast(out.reborrow())?;
+        out.push_sql(", page.organization_ids FROM (");
+        self.merged.walk_ast(out.reborrow())?;
+        out.push_sql(") AS page JOIN people ON people.person_id = page.person_id JOIN accounts ON accounts.account_id = ");
+        out.push_bind_param::<Text, _>(self.account_id)?;
+        out.push_sql(
+            " LEFT JOIN account_users ON account_users.account_id = accounts.account_id AND account_users.person_id = page.person_id",
+        );
+        let direction = self.merged.direction();
+        out.push_sql(&format!(" ORDER BY page.key{direction}, page.person_id{direction}"));
+        Ok(())
+    }
+}
+
+impl Query for Users<'_> {
+    type SqlType =
+        (AsSelect<Person, Pg>, AsSelect<Option<Record>, Pg>, Nullable<Text>, Nullable<Text>, Nullable<Text>, Array<Text>);
+}
+
+/// Cached by its text, which differs with order and filters.
+impl QueryId for Users<'_> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
