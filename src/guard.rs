@@ -26,8 +26,9 @@ use tonic_types::StatusExt as _;
 use tower::{Layer, Service};
 
 use crate::{
-    caller::Identity,
+    caller::{Caller, Identity, workload::Admission},
     error::{Error, Result},
+    incoming::Peer,
     policy::Policies,
     proto::PACKAGE,
     telemetry,
@@ -52,6 +53,7 @@ pub struct GuardLayer(Arc<Shared>);
 struct Shared {
     policies: Policies,
     identity: Identity,
+    admission: Admission,
     limits: Limits,
     room: Arc<Semaphore>,
     under_way: TaskTracker,
@@ -59,9 +61,9 @@ struct Shared {
 
 impl GuardLayer {
     /// A guard that knows the calls and who may make them.
-    pub fn new(policies: Policies, identity: Identity, limits: Limits) -> Self {
+    pub fn new(policies: Policies, identity: Identity, admission: Admission, limits: Limits) -> Self {
         let room = Arc::new(Semaphore::new(limits.calls));
-        Self(Arc::new(Shared { policies, identity, limits, room, under_way: TaskTracker::new() }))
+        Self(Arc::new(Shared { policies, identity, admission, limits, room, under_way: TaskTracker::new() }))
     }
 
     /// Waits until no call is under way.
@@ -144,7 +146,9 @@ impl Shared {
         let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Error::Overloaded)?;
         let limit = asked_for(request.headers())?.unwrap_or(self.limits.default_deadline).min(self.limits.max_deadline);
         let deadline = arrived + limit;
-        let caller = self.identity.caller(request.headers(), policy, deadline)?;
+        let peer = request.extensions().get().and_then(Peer::workload);
+        let workload = self.admission.admit(request.headers(), peer)?;
+        let caller = Caller { workload, ..self.identity.caller(request.headers(), policy, deadline)? };
         telemetry::set_tenant(caller.tenant.as_str());
         request.extensions_mut().insert(caller);
         Ok((deadline, Place { _room: room, _under_way: self.under_way.token() }))

@@ -28,6 +28,8 @@ pub mod people;
 
 pub mod config;
 pub mod guard;
+pub mod incoming;
 pub mod seed;
 pub mod server;
 pub mod telemetry;
+pub mod tls;

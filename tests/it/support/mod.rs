@@ -1,6 +1,7 @@
 //! The harness: one service for all tests, tenants, clients, and what tests assert about errors.
 
 pub mod calls;
+pub mod certs;
 pub mod cluster;
 pub mod process;
 pub mod raw;
@@ -287,6 +288,7 @@ impl Tenant {
             reach: Reach::Tenant,
             module: "customer_accounts",
             method: "test",
+            workload: None,
             deadline: Instant::now() + Duration::from_secs(30),
         }
     }
