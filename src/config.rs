@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::telemetry::LogFormat;
+use crate::{
+    caller::{mesh::MeshHeader, workload::Workloads},
+    telemetry::LogFormat,
+};
 
 /// Customer Accounts: a multi-tenant gRPC service for the accounts of B2B customers.
 #[derive(Debug, Parser)]
@@ -136,6 +139,61 @@ pub struct Config {
     /// How log lines look.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_LOG_FORMAT", default_value = "auto")]
     pub log_format: LogFormat,
+
+    /// How connections are made safe, and by which programs.
+    #[command(flatten)]
+    pub transport: Transport,
+}
+
+/// The options of connections: TLS, and the workloads at their other end.
+#[derive(Debug, Clone, Args)]
+pub struct Transport {
+    /// PEM file with the service's certificate, followed by those of its intermediate authorities. With it connections must be
+    /// TLS.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// PEM file with the private key of --tls-cert.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// PEM file with the authorities that sign clients' certificates. With it every client must have one (mutual TLS).
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// How often the TLS files are looked at for new contents, which must be the same twice in a row.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_TLS_RELOAD_INTERVAL", default_value = "5s", value_parser = some_time)]
+    pub tls_reload_interval: Duration,
+
+    /// PEM file with the certificate that `healthcheck` and `seed` show under mutual TLS, if it is not --tls-cert.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_CLIENT_CERT", value_name = "FILE")]
+    pub client_cert: Option<PathBuf>,
+
+    /// PEM file with the private key of --client-cert.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_CLIENT_KEY", value_name = "FILE")]
+    pub client_key: Option<PathBuf>,
+
+    /// Workloads that may call, separated by commas: SPIFFE IDs, also as `spiffe://example.org/ns/shop/*`, and DNS names. Any if
+    /// empty. Needs --tls-client-ca or --mesh-header.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_ALLOWED_WORKLOADS", default_value = "", value_parser = Workloads::parse, hide_default_value = true)]
+    pub allowed_workloads: Workloads,
+
+    /// Header by which the proxy of a service mesh names the workload: x-forwarded-client-cert, or l5d-client-id. None is
+    /// believed if empty. Only for a service that can be reached through the proxy alone.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MESH_HEADER", default_value = "", value_parser = MeshHeader::parse, hide_default_value = true)]
+    pub mesh_header: MeshHeader,
+
+    /// Workloads whose --mesh-header is believed, as in --allowed-workloads. Needs --tls-client-ca. Without it, every peer's is.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MESH_PROXIES", default_value = "", value_parser = Workloads::parse, hide_default_value = true)]
+    pub mesh_proxies: Workloads,
+
+    /// Open connections at most; further ones are closed at once.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_CONNECTIONS", default_value_t = 1000, value_parser = at_least_one)]
+    pub max_connections: usize,
+
+    /// Time that a peer has for the TLS handshake and the first bytes of HTTP/2.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_HANDSHAKE_TIMEOUT", default_value = "5s", value_parser = some_time)]
+    pub handshake_timeout: Duration,
 }
 
 /// Longest duration of an option.
@@ -160,6 +218,10 @@ fn duration(text: &str) -> Result<Duration, String> {
 fn at_most_a_second(text: &str) -> Result<Duration, String> {
     let wait = duration(text)?;
     if (Duration::from_millis(1)..=Duration::from_secs(1)).contains(&wait) { Ok(wait) } else { Err("from 1ms to 1s".to_owned()) }
+}
+
+fn some_time(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|time| if time.is_zero() { Err("at least 1ms".to_owned()) } else { Ok(time) })
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

@@ -3,7 +3,7 @@
 //! Every answer carries an `ErrorInfo` with a stable reason; the reasons are `accounts.v1.ErrorReason`. What went wrong
 //! inside (SQL, addresses, panics) goes to the log and never to a client.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -336,6 +336,12 @@ pub enum Error {
         /// The organization whose setting decides; `None` for the tenant.
         organization_id: Option<String>,
     },
+    /// The caller's workload is not one that may call, or not one that is known.
+    #[error("the workload that calls, as its certificate names it, is not among those that may call this service")]
+    WorkloadNotAllowed {
+        /// The workload, if its certificate names one.
+        workload: Option<Arc<str>>,
+    },
     /// The service, or its share of the database, is busy; the call was not started.
     #[error("the service is busy; the call was not started")]
     Overloaded,
@@ -452,6 +458,8 @@ impl Error {
                     answer(Code::PermissionDenied, Reason::ModuleNotActivated).with("module", module).with("level", &level);
                 organization_id.iter().fold(answer, |answer, id| answer.with("organization_id", id))
             }
+            Self::WorkloadNotAllowed { workload } => answer(Code::PermissionDenied, Reason::WorkloadNotAllowed)
+                .with("workload", &workload.as_deref().unwrap_or_default()),
             Self::NotFound { kind, id } => {
                 answer(Code::NotFound, kind.not_found()).with(&kind.id_field(), id).resource(*kind, id)
             }

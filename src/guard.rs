@@ -26,8 +26,9 @@ use tonic_types::StatusExt as _;
 use tower::{Layer, Service};
 
 use crate::{
-    caller::Identity,
+    caller::{Caller, Identity, workload::Admission},
     error::{Error, Result},
+    incoming::Peer,
     policy::Policies,
     proto::PACKAGE,
     streams::{ClientDeadline, Unending},
@@ -53,6 +54,7 @@ pub struct GuardLayer(Arc<Shared>);
 struct Shared {
     policies: Policies,
     identity: Identity,
+    admission: Admission,
     limits: Limits,
     room: Arc<Semaphore>,
     under_way: TaskTracker,
@@ -60,9 +62,9 @@ struct Shared {
 
 impl GuardLayer {
     /// A guard that knows the calls and who may make them.
-    pub fn new(policies: Policies, identity: Identity, limits: Limits) -> Self {
+    pub fn new(policies: Policies, identity: Identity, admission: Admission, limits: Limits) -> Self {
         let room = Arc::new(Semaphore::new(limits.calls));
-        Self(Arc::new(Shared { policies, identity, limits, room, under_way: TaskTracker::new() }))
+        Self(Arc::new(Shared { policies, identity, admission, limits, room, under_way: TaskTracker::new() }))
     }
 
     /// Waits until no call is under way.
@@ -150,7 +152,9 @@ impl Shared {
         let asked = asked_for(request.headers())?;
         let limit = asked.unwrap_or(self.limits.default_deadline).min(self.limits.max_deadline);
         let deadline = arrived + limit;
-        let caller = self.identity.caller(request.headers(), policy, deadline)?;
+        let peer = request.extensions().get().and_then(Peer::workload);
+        let workload = self.admission.admit(request.headers(), peer)?;
+        let caller = Caller { workload, ..self.identity.caller(request.headers(), policy, deadline)? };
         telemetry::set_tenant(caller.tenant.as_str());
         request.extensions_mut().insert(caller);
         // A deadline beyond what the clock can tell is none.

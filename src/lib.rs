@@ -33,6 +33,8 @@ pub mod tenants;
 
 pub mod config;
 pub mod guard;
+pub mod incoming;
 pub mod seed;
 pub mod server;
 pub mod telemetry;
+pub mod tls;

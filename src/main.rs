@@ -9,9 +9,10 @@ use customer_accounts::{
     seed,
     server::{self, READINESS},
     telemetry::{self, Telemetry},
+    tls,
 };
 use tokio::{net::TcpListener, runtime, signal, time::timeout};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 #[cfg(feature = "embedded")]
@@ -66,6 +67,7 @@ async fn run(command: Command, config: &Config) -> Outcome {
             Ok(())
         }
         Command::Check => {
+            server::check_transport(config).await?;
             let database = Database::open(config).await?;
             let verified = database.db.verify().await;
             database.close().await;
@@ -81,9 +83,9 @@ async fn run(command: Command, config: &Config) -> Outcome {
             println!("pruned: {activities} activities of {tenants} tenants");
             Ok(())
         }
-        Command::Healthcheck => healthcheck(config.listen).await,
+        Command::Healthcheck => healthcheck(config).await,
         Command::Seed => {
-            let seeded = seed::seed(connect(config.listen).await?).await?;
+            let seeded = seed::seed(connect(config).await?).await?;
             println!("tenant demo: {} resources created, {} were there already", seeded.created, seeded.kept);
             Ok(())
         }
@@ -96,6 +98,7 @@ async fn serve(config: &Config) -> Outcome {
     if !config.listen.ip().is_loopback() {
         return Err(server::ServeError::NotLoopback(config.listen).into());
     }
+    server::check_transport(config).await?;
     let listener = TcpListener::bind(config.listen).await.map_err(|error| format!("--listen {}: {error}", config.listen))?;
     let database = tokio::select! {
         database = database_to_serve(config) => database?,
@@ -129,13 +132,14 @@ fn welcome(address: SocketAddr, database: &Database, config: &Config) {
     } else {
         "PostgreSQL of DATABASE_URL".to_owned()
     };
+    let safety = if config.transport.tls_cert.is_some() { "-cacert FILE" } else { "-plaintext" };
     println!(
         "customer-accounts {} serves on {address}, {store}\n\
          Without credentials configured every caller is believed: tenant `demo`, role `admin` unless the request says else.\n\
          Try, from another terminal:\n  \
          customer-accounts seed        (or: cargo run -- seed)\n  \
-         grpcurl -plaintext {address} list\n  \
-         grpcurl -plaintext -d '{{\"query\": \"acme\"}}' {address} accounts.v1.AccountService/ListAccounts",
+         grpcurl {safety} {address} list\n  \
+         grpcurl {safety} -d '{{\"query\": \"acme\"}}' {address} accounts.v1.AccountService/ListAccounts",
         env!("CARGO_PKG_VERSION"),
     );
 }
@@ -220,13 +224,16 @@ fn stop_signal() -> Result<impl Future<Output = ()> + Send, std::io::Error> {
     })
 }
 
-async fn connect(address: SocketAddr) -> Result<Channel, String> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
-    endpoint.connect_timeout(ANSWER).connect().await.map_err(|_| format!("no service answers on {address} (--listen)"))
+/// A connection to the service that runs with this configuration.
+async fn connect(config: &Config) -> Result<Channel, Box<dyn Error>> {
+    let address = config.listen;
+    let connected = timeout(ANSWER, tls::client::connect(address, &config.transport)).await;
+    connected.map_err(|_| format!("no service answers on {address} (--listen) within {ANSWER:?}"))?
 }
 
-async fn healthcheck(address: SocketAddr) -> Outcome {
-    let mut client = HealthClient::new(connect(address).await?);
+async fn healthcheck(config: &Config) -> Outcome {
+    let address = config.listen;
+    let mut client = HealthClient::new(connect(config).await?);
     let check = client.check(HealthCheckRequest { service: READINESS.to_owned() });
     let answer = timeout(ANSWER, check).await.map_err(|_| format!("{address} does not answer within {ANSWER:?}"))??;
     let status = answer.into_inner().status();

@@ -1,25 +1,27 @@
 //! The server on one screen: every service, layer and limit, health, and how it ends.
 
-use std::{collections::BTreeSet, future::Future, time::Duration};
+use std::{
+    collections::BTreeSet,
+    future::{Future, pending},
+    time::Duration,
+};
 
 use tokio::{
     net::TcpListener,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    service::Routes,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{service::Routes, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tonic_reflection::server::Builder as Reflection;
 
 use crate::{
     account_types, accounts, activities,
-    caller::Identity,
+    caller::{Identity, workload::Admission},
     config::Config,
     db::Db,
     guard::{GuardLayer, Limits},
+    incoming::Incoming,
     memberships, organizations, people,
     policy::{Policies, PolicyError},
     proto::{
@@ -31,6 +33,7 @@ use crate::{
     streams::Streams,
     telemetry::RpcLayer,
     tenants,
+    tls::{Tls, TlsError},
 };
 
 /// Health name of the process alone: it serves as long as it runs.
@@ -60,6 +63,12 @@ pub enum ServeError {
          so it serves on loopback addresses only, such as 127.0.0.1:50051"
     )]
     NotLoopback(std::net::SocketAddr),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An option about workloads, but nothing that names them.
+    #[error("{0} is set, but not {1}: nothing would say which workload is calling")]
+    NamelessWorkloads(&'static str, &'static str),
     /// A call without a policy.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -74,6 +83,13 @@ pub enum ServeError {
     Transport(#[from] tonic::transport::Error),
 }
 
+/// Whether connections could be served as configured: what `serve` finds out again, before anything else is started.
+pub async fn check_transport(config: &Config) -> Result<(), ServeError> {
+    admission(config)?;
+    Tls::load(&config.transport).await?;
+    Ok(())
+}
+
 /// Serves on `listener` until `stop` completes, then drains and returns, at the latest when the shutdown deadline has passed.
 pub async fn serve(
     listener: TcpListener,
@@ -85,11 +101,14 @@ pub async fn serve(
     if !address.ip().is_loopback() {
         return Err(ServeError::NotLoopback(address));
     }
+    let admission = admission(config)?;
+    let tls = Tls::load(&config.transport).await?;
+    let incoming = Incoming::new(listener, tls.as_ref().map(Tls::current), &config.transport);
     let policies = Policies::read()?;
     let paths = paths(&policies);
     let names = health_names(&policies);
     let limits = Limits { calls: config.max_calls, default_deadline: config.default_deadline, max_deadline: config.max_deadline };
-    let guard = GuardLayer::new(policies, Identity::Development, limits);
+    let guard = GuardLayer::new(policies, Identity::Development, admission, limits);
 
     let draining = CancellationToken::new();
     let streams = Streams::new(config.max_watches, config.watch_max_age, draining.clone());
@@ -126,10 +145,7 @@ pub async fn serve(
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .add_routes(routes)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE)),
-            draining.clone().cancelled_owned(),
-        );
+        .serve_with_incoming_shutdown(incoming.into_stream(), draining.clone().cancelled_owned());
     // Whatever a peer does, this ends: an open health watch or an idle connection keeps the transport alive, not us.
     let ending = async {
         tokio::select! {
@@ -149,10 +165,32 @@ pub async fn serve(
             tracing::warn!("the shutdown deadline has passed with calls under way");
         }
     };
+    let renewing = async {
+        match tls {
+            Some(tls) => tls.keep_current().await,
+            None => pending().await,
+        }
+    };
     tokio::select! {
         ended = server => Ok(ended?),
         () = ending => Ok(()),
+        never = renewing => match never {},
     }
+}
+
+/// Which workloads may call. An option that could never let anybody in is an error.
+fn admission(config: &Config) -> Result<Admission, ServeError> {
+    let config = &config.transport;
+    let (mesh, mutual) = (config.mesh_header.is_on(), config.tls_client_ca.is_some());
+    if !config.allowed_workloads.is_empty() && !mesh && !mutual {
+        return Err(ServeError::NamelessWorkloads("--allowed-workloads", "--tls-client-ca or --mesh-header"));
+    }
+    let proxied = mesh && mutual;
+    if !config.mesh_proxies.is_empty() && !proxied {
+        return Err(ServeError::NamelessWorkloads("--mesh-proxies", "--tls-client-ca and --mesh-header"));
+    }
+    let (allowed, mesh) = (config.allowed_workloads.clone(), config.mesh_header.clone());
+    Ok(Admission { allowed, mesh, proxies: config.mesh_proxies.clone() })
 }
 
 fn reflection() -> Reflection<'static> {

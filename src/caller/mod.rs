@@ -4,8 +4,10 @@
 //! extensions; calls take it from there. Further ways in (tokens, certificates, mesh) are further variants.
 
 mod development;
+pub mod mesh;
+pub mod workload;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use http::HeaderMap;
 use tokio::time::Instant;
@@ -107,6 +109,8 @@ pub struct Caller {
     pub module: &'static str,
     /// The call, as `accounts.v1.AccountService/GetAccount`.
     pub method: &'static str,
+    /// The program that calls, if it is known; see [`workload`].
+    pub workload: Option<Arc<str>>,
     /// When the call must have ended.
     pub deadline: Instant,
 }
@@ -147,7 +151,7 @@ impl Identity {
             return Err(Error::PermissionDenied { permission: policy.permission.to_owned() });
         }
         let reach = if tenant_wide || roles.any_of(Roles::ADMIN) { Reach::Tenant } else { Reach::Person };
-        Ok(Caller { tenant, actor, roles, reach, module: policy.module, method: policy.method, deadline })
+        Ok(Caller { tenant, actor, roles, reach, module: policy.module, method: policy.method, workload: None, deadline })
     }
 }
 

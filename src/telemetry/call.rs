@@ -43,6 +43,16 @@ pub fn set_planned_end() {
     });
 }
 
+/// Names the workload that calls, once it is known, likewise. It must be a checked name (`caller::workload`), for it is
+/// written as it is.
+pub fn set_workload(workload: &Arc<str>) {
+    swap(|current| {
+        if let Some(call) = current {
+            call.workload = Some(Arc::clone(workload));
+        }
+    });
+}
+
 /// Shows the call that this thread is working on, if there is one.
 pub(super) fn with_current(show: impl FnOnce(&Call) -> std::fmt::Result) -> std::fmt::Result {
     swap(|current| current.as_deref().map_or(Ok(()), show)).unwrap_or(Ok(()))
@@ -128,6 +138,7 @@ pub(super) struct Call {
     tenant: Option<Box<str>>,
     /// See [`set_planned_end`].
     planned: bool,
+    workload: Option<Arc<str>>,
 }
 
 impl Call {
@@ -137,6 +148,10 @@ impl Call {
 
     pub(super) fn tenant(&self) -> Option<&str> {
         self.tenant.as_deref()
+    }
+
+    pub(super) fn workload(&self) -> Option<&str> {
+        self.workload.as_deref()
     }
 
     /// The call's span; when traces are off, the caller's.
@@ -157,6 +172,9 @@ impl Call {
             span.set_attribute(status_code(code));
             if let Some(tenant) = &self.tenant {
                 span.set_attribute(KeyValue::new("tenant.id", tenant.to_string()));
+            }
+            if let Some(workload) = &self.workload {
+                span.set_attribute(KeyValue::new("workload", Arc::clone(workload)));
             }
             if is_our_fault(code) && !self.planned {
                 span.set_status(Status::error(name(code)));
@@ -180,7 +198,16 @@ impl Running {
         trace: Option<(TraceId, SpanId)>,
     ) -> Self {
         meters.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(Some(Box::new(Call { method, meters, started: Instant::now(), context, trace, tenant: None, planned: false })))
+        Self(Some(Box::new(Call {
+            method,
+            meters,
+            started: Instant::now(),
+            context,
+            trace,
+            tenant: None,
+            workload: None,
+            planned: false,
+        })))
     }
 
     /// Makes this the thread's current call until the guard is dropped.

@@ -90,10 +90,14 @@ fn append(line: &mut String, call: &Call, json: bool) -> fmt::Result {
     let mut field = |name: &str, value: &dyn fmt::Display| {
         if closed { write!(line, r#","{name}":"{value}""#) } else { write!(line, " {name}={value}") }
     };
-    // None of these needs escaping: known method names, hexadecimal, and ids of [A-Za-z0-9_-].
+    // None of these needs escaping: known method names, hexadecimal, and ids of [A-Za-z0-9_-],
+    // SPIFFE IDs and DNS names.
     field("method", &call.method().name())?;
     if let Some(tenant) = call.tenant() {
         field("tenant", &tenant)?;
+    }
+    if let Some(workload) = call.workload() {
+        field("workload", &workload)?;
     }
     if let Some((trace, span)) = call.trace() {
         field("trace_id", &trace)?;

@@ -16,7 +16,7 @@ use opentelemetry_sdk::trace::SdkTracer;
 use tracing_subscriber::{Layer, Registry, filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 pub use self::{
-    call::{set_planned_end, set_tenant},
+    call::{set_planned_end, set_tenant, set_workload},
     layer::{Rpc, RpcLayer},
     logs::LogFormat,
 };

@@ -11,7 +11,7 @@ use std::{
 };
 
 use customer_accounts::{
-    caller::Identity,
+    caller::{Identity, workload::Admission},
     guard::{GuardLayer, Limits},
     policy::Policies,
     proto::{
@@ -159,7 +159,7 @@ async fn a_cancelled_call_gives_its_connection_back_soon() {
 async fn a_panic_is_answered_and_the_next_call_works() {
     static CALLS: AtomicU32 = AtomicU32::new(0);
     let limits = Limits { calls: 1, default_deadline: Duration::from_secs(10), max_deadline: Duration::from_secs(10) };
-    let guard = GuardLayer::new(Policies::read().unwrap(), Identity::Development, limits);
+    let guard = GuardLayer::new(Policies::read().unwrap(), Identity::Development, Admission::default(), limits);
     let mut service = guard.layer(service_fn(|_: http::Request<Body>| {
         let call = CALLS.fetch_add(1, Ordering::Relaxed);
         assert!(call != 0, "secret before the future");

@@ -38,5 +38,6 @@ mod requests;
 mod schema;
 mod telemetry;
 mod tenants;
+mod tls;
 mod watch_storm;
 mod watches;

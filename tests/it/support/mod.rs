@@ -1,6 +1,7 @@
 //! The harness: one service for all tests, tenants, clients, and what tests assert about errors.
 
 pub mod calls;
+pub mod certs;
 pub mod cluster;
 pub mod logs;
 pub mod process;
@@ -298,6 +299,7 @@ impl Tenant {
             reach: Reach::Tenant,
             module: "customer_accounts",
             method: "test",
+            workload: None,
             deadline: Instant::now() + Duration::from_secs(30),
         }
     }
