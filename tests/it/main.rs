@@ -30,3 +30,4 @@ mod readme;
 mod requests;
 mod schema;
 mod telemetry;
+mod tokens;

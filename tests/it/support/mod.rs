@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod process;
 pub mod raw;
 pub mod tap;
+pub mod tokens;
 
 use std::{
     future::{Future, pending, poll_fn},
@@ -282,7 +283,7 @@ impl Tenant {
     pub fn caller(&self) -> Caller {
         Caller {
             tenant: TenantId::parse(&self.caller.tenant).unwrap(),
-            actor: self.caller.actor.clone(),
+            actor: self.caller.actor.as_str().into(),
             roles: Roles::ADMIN,
             reach: Reach::Tenant,
             module: "customer_accounts",
