@@ -1,8 +1,13 @@
 //! The configuration: one struct, whose `--help` is the manual. Every option is also an environment variable.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
+use http::Uri;
 
 use crate::{
     caller::{mesh::MeshHeader, workload::Workloads},
@@ -22,7 +27,7 @@ pub struct Cli {
 }
 
 /// What to do.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Serve gRPC until SIGTERM or SIGINT (the default).
     Serve,
@@ -39,7 +44,42 @@ pub enum Command {
     /// Ask a running service on --listen for its readiness, and exit with 0 if it is ready. For container probes.
     Healthcheck,
     /// Fill the tenant `demo` of a running service on --listen with a small, realistic example.
-    Seed,
+    Seed {
+        /// A token of an administrator of the tenant `demo`, for a service that asks for tokens.
+        #[arg(long, env = "CUSTOMER_ACCOUNTS_TOKEN", hide_env_values = true)]
+        token: Option<String>,
+    },
+    /// Make a token for development, signed with a key of your own that is made on first use, and print it. What is printed
+    /// besides, on stderr, are the options of a service that knows the key.
+    Token(DevelopmentToken),
+}
+
+/// What a token for development says.
+#[derive(Debug, Clone, Args)]
+pub struct DevelopmentToken {
+    /// The tenant.
+    #[arg(long, default_value = "demo")]
+    pub tenant: String,
+
+    /// Who acts.
+    #[arg(long, default_value = "developer")]
+    pub subject: String,
+
+    /// Their roles: viewer, editor, admin; several with commas.
+    #[arg(long, default_value = "admin", value_delimiter = ',', value_parser = ["viewer", "editor", "admin"])]
+    pub roles: Vec<String>,
+
+    /// Give them reach over the whole tenant. Administrators have it anyway.
+    #[arg(long)]
+    pub tenant_wide: bool,
+
+    /// How long it is valid.
+    #[arg(long, default_value = "1h", value_parser = duration)]
+    pub expires_in: Duration,
+
+    /// Folder of the key; --data-dir by default.
+    #[arg(long)]
+    pub key_dir: Option<PathBuf>,
 }
 
 /// The options of the service.
@@ -143,6 +183,10 @@ pub struct Config {
     /// How connections are made safe, and by which programs.
     #[command(flatten)]
     pub transport: Transport,
+
+    /// How tokens are recognized.
+    #[command(flatten)]
+    pub tokens: TokenOptions,
 }
 
 /// The options of connections: TLS, and the workloads at their other end.
@@ -162,7 +206,7 @@ pub struct Transport {
     pub tls_client_ca: Option<PathBuf>,
 
     /// How often the TLS files are looked at for new contents, which must be the same twice in a row.
-    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_TLS_RELOAD_INTERVAL", default_value = "5s", value_parser = some_time)]
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_TLS_RELOAD_INTERVAL", default_value = "5s", value_parser = not_zero)]
     pub tls_reload_interval: Duration,
 
     /// PEM file with the certificate that `healthcheck` and `seed` show under mutual TLS, if it is not --tls-cert.
@@ -192,8 +236,96 @@ pub struct Transport {
     pub max_connections: usize,
 
     /// Time that a peer has for the TLS handshake and the first bytes of HTTP/2.
-    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_HANDSHAKE_TIMEOUT", default_value = "5s", value_parser = some_time)]
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_HANDSHAKE_TIMEOUT", default_value = "5s", value_parser = not_zero)]
     pub handshake_timeout: Duration,
+}
+
+/// How tokens are recognized. Without an issuer there are none, and every caller is believed (development identity).
+#[derive(Debug, Clone, Args)]
+pub struct TokenOptions {
+    /// Issuer of tokens and its keys: the exact `iss` of its tokens, and the https URL (http on loopback) or the file of its
+    /// JSON Web Key Set. May be given several times, or as a list with commas.
+    #[arg(long = "token-issuer", global = true, env = "CUSTOMER_ACCOUNTS_TOKEN_ISSUER", value_name = "ISSUER=JWKS", value_delimiter = ',', value_parser = token_issuer)]
+    pub issuers: Vec<TokenIssuer>,
+
+    /// The `aud` of tokens for this service; required with --token-issuer. Several are alternatives.
+    #[arg(long = "token-audience", global = true, env = "CUSTOMER_ACCOUNTS_TOKEN_AUDIENCE", value_name = "AUDIENCE", value_delimiter = ',', value_parser = not_empty)]
+    pub audiences: Vec<String>,
+
+    /// Claim with the tenant: its name, or a JSON pointer that begins with a slash, as /app/tenant.
+    #[arg(long = "token-tenant-claim", global = true, env = "CUSTOMER_ACCOUNTS_TOKEN_TENANT_CLAIM", value_name = "CLAIM", default_value = "tenant_id", value_parser = not_empty)]
+    pub tenant_claim: String,
+
+    /// Claim with the roles, an array or a text with blanks between them; named as the tenant's.
+    #[arg(long = "token-roles-claim", global = true, env = "CUSTOMER_ACCOUNTS_TOKEN_ROLES_CLAIM", value_name = "CLAIM", default_value = "roles", value_parser = not_empty)]
+    pub roles_claim: String,
+
+    /// Claim that is true for who reaches the whole tenant; named as the tenant's.
+    #[arg(long = "token-tenant-wide-claim", global = true, env = "CUSTOMER_ACCOUNTS_TOKEN_TENANT_WIDE_CLAIM", value_name = "CLAIM", default_value = "tenant_wide", value_parser = not_empty)]
+    pub tenant_wide_claim: String,
+
+    /// How far the clocks of issuer and service may disagree; 0s to 5m.
+    #[arg(long = "token-leeway", global = true, env = "CUSTOMER_ACCOUNTS_TOKEN_LEEWAY", default_value = "30s", value_parser = at_most_five_minutes)]
+    pub leeway: Duration,
+
+    /// Verified tokens that are remembered, each for five minutes at most.
+    #[arg(long = "token-cache-size", global = true, env = "CUSTOMER_ACCOUNTS_TOKEN_CACHE_SIZE", default_value_t = 10_000, value_parser = at_least_one)]
+    pub cache_size: usize,
+
+    /// How often an issuer's keys are fetched again while they serve. A file is read again as often as --jwks-floor allows.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_JWKS_REFRESH", default_value = "10m", value_parser = not_zero)]
+    pub jwks_refresh: Duration,
+
+    /// Least time between two fetches of an issuer's keys, whatever key ids tokens name.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_JWKS_FLOOR", default_value = "5s", value_parser = not_zero)]
+    pub jwks_floor: Duration,
+
+    /// How long an issuer's keys are used after the last time they could be fetched.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_JWKS_MAX_STALE", default_value = "24h", value_parser = not_zero)]
+    pub jwks_max_stale: Duration,
+}
+
+/// An issuer of tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenIssuer {
+    /// The exact `iss` of its tokens.
+    pub issuer: String,
+    /// Where its keys are.
+    pub keys: KeySource,
+}
+
+/// Where a JSON Web Key Set is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// An https URL, or an http URL of this machine.
+    Url(Uri),
+    /// A file.
+    File(PathBuf),
+}
+
+fn token_issuer(text: &str) -> Result<TokenIssuer, String> {
+    const FORM: &str = "as https://issuer.example=https://issuer.example/keys, or with the path of a file after the `=`";
+    let (issuer, keys) = text.split_once('=').filter(|(issuer, keys)| !issuer.is_empty() && !keys.is_empty()).ok_or(FORM)?;
+    let keys = if keys.contains("://") {
+        let uri: Uri = keys.parse().map_err(|error| format!("{keys} is no URL: {error}; {FORM}"))?;
+        let allowed = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => uri.host().is_some_and(is_this_machine),
+            _ => false,
+        };
+        if !allowed {
+            return Err(format!("{keys}: keys come by https, or by http from a loopback address; {FORM}"));
+        }
+        KeySource::Url(uri)
+    } else {
+        KeySource::File(keys.into())
+    };
+    Ok(TokenIssuer { issuer: issuer.to_owned(), keys })
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let address: Result<IpAddr, _> = host.trim_matches(['[', ']']).parse();
+    address.map_or(host == "localhost", |address| address.is_loopback())
 }
 
 /// Longest duration of an option.
@@ -220,8 +352,17 @@ fn at_most_a_second(text: &str) -> Result<Duration, String> {
     if (Duration::from_millis(1)..=Duration::from_secs(1)).contains(&wait) { Ok(wait) } else { Err("from 1ms to 1s".to_owned()) }
 }
 
-fn some_time(text: &str) -> Result<Duration, String> {
-    duration(text).and_then(|time| if time.is_zero() { Err("at least 1ms".to_owned()) } else { Ok(time) })
+fn at_most_five_minutes(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|time| if time <= Duration::from_mins(5) { Ok(time) } else { Err("from 0s to 5m".to_owned()) })
+}
+
+fn not_zero(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if duration.is_zero() { Err("from 1ms on".to_owned()) } else { Ok(duration) }
+}
+
+fn not_empty(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -247,6 +388,30 @@ mod tests {
     }
 
     #[test]
+    fn issuers_of_tokens() {
+        let source = |text: &str| token_issuer(text).map(|issuer| (issuer.issuer, issuer.keys));
+        let (name, uri) = ("https://i.example/a", "https://i.example/keys?app=x=y");
+        assert_eq!(source(&format!("{name}={uri}")), Ok((name.into(), KeySource::Url(uri.parse().unwrap()))));
+        assert_eq!(source("dev=/a/b.json"), Ok(("dev".into(), KeySource::File("/a/b.json".into()))));
+        for good in ["i=http://127.0.0.1:80/", "i=http://[::1]/k", "i=http://localhost:8080/k", "i=https://10.0.0.1/k"] {
+            assert!(matches!(source(good), Ok((_, KeySource::Url(_)))), "{good}");
+        }
+        for bad in [
+            "",
+            "https://i.example",
+            "=k",
+            "i=",
+            "i=http://i.example/k",
+            "i=http://localhost.example/k",
+            "i=ftp://h/k",
+            "i=file:///k",
+            "i=https://",
+        ] {
+            assert!(source(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn durations() {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("5m"), Ok(Duration::from_mins(5)));
@@ -254,5 +419,7 @@ mod tests {
             assert!(duration(bad).is_err(), "{bad:?}");
         }
         assert!(at_most_a_second("2s").is_err());
+        assert!(at_most_five_minutes("0s").is_ok() && at_most_five_minutes("5m").is_ok());
+        assert!(at_most_five_minutes("6m").is_err() && not_zero("0s").is_err());
     }
 }

@@ -18,6 +18,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// How long a client should wait before it tries again what failed for lack of room or of a database.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long a client should wait before it tries again what failed for lack of an issuer's keys.
+const RETRY_ISSUER_AFTER: Duration = Duration::from_secs(5);
 /// How long a client should wait before it tries again what lost a race.
 const RETRY_RACE_AFTER: Duration = Duration::from_millis(100);
 
@@ -351,10 +353,13 @@ pub enum Error {
     /// The database cannot be reached.
     #[error("the database cannot be reached")]
     DatabaseUnavailable,
+    /// The keys of the token's issuer are not there, or too old.
+    #[error("the keys to check the token with cannot be fetched from its issuer")]
+    IssuerUnavailable,
     /// There is no such call.
     #[error("the service has no call {0}")]
     Unimplemented(String),
-    /// The request message is larger than the service accepts.
+    /// The request message, or its metadata, is larger than the service accepts.
     #[error("the request is larger than the service accepts")]
     RequestTooLarge,
     /// The request is no message that the call understands.
@@ -578,6 +583,7 @@ impl Error {
             Self::Overloaded => answer(Code::ResourceExhausted, Reason::Overloaded).retry_after(RETRY_AFTER),
             Self::DeadlineExceeded => answer(Code::DeadlineExceeded, Reason::DeadlineExceeded),
             Self::DatabaseUnavailable => answer(Code::Unavailable, Reason::DatabaseUnavailable).retry_after(RETRY_AFTER),
+            Self::IssuerUnavailable => answer(Code::Unavailable, Reason::IssuerUnavailable).retry_after(RETRY_ISSUER_AFTER),
             Self::Unimplemented(_) => answer(Code::Unimplemented, Reason::Unimplemented),
             Self::Internal(_) => Answer {
                 message: "a fault inside the service; it has been recorded".to_owned(),

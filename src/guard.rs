@@ -46,6 +46,10 @@ pub struct Limits {
     pub max_deadline: Duration,
 }
 
+/// Longest headers of a request, all together in bytes. What is longer is refused before anything waits for anything, so
+/// that calls under way cannot hold more of it than this each.
+const MAX_HEADERS: usize = 16 * 1024;
+
 /// The layer that guards every call; see [`Guard`].
 #[derive(Debug, Clone)]
 pub struct GuardLayer(Arc<Shared>);
@@ -107,6 +111,11 @@ where
         // The clone that was polled ready must make the call; the fresh one waits for its turn.
         let fresh = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, fresh);
+        if weight(request.headers()) > MAX_HEADERS {
+            let refusal = self.shared.identity.refuse_too_long(request.headers(), MAX_HEADERS);
+            let response = Status::from(refusal).into_http();
+            return Box::pin(async move { Ok(response) });
+        }
         if !is_ours(request.uri().path()) {
             let mut inner = inner;
             let uri = request.uri().clone();
@@ -126,11 +135,18 @@ impl Shared {
         S: Service<Request<B>, Response = Response<Body>>,
     {
         let uri = request.uri().clone();
-        let admitted = self.admit(&mut request, arrived);
-        let (deadline, held) = match admitted {
+        let peer = request.extensions().get().and_then(Peer::workload).cloned();
+        let admitted = self.admit(uri.path(), request.headers(), peer.as_ref(), arrived);
+        let admitted = AssertUnwindSafe(admitted).catch_unwind().await;
+        let Admitted { caller, client, place: held } = match admitted.unwrap_or_else(|panic| Err(panicked(&*panic))) {
             Ok(admitted) => admitted,
             Err(error) => return Ok(Status::from(error).into_http()),
         };
+        let deadline = caller.deadline;
+        request.extensions_mut().insert(caller);
+        if let Some(client) = client {
+            request.extensions_mut().insert(client);
+        }
         // In a block, so that a panic before there is a future is caught too.
         let call = AssertUnwindSafe(timeout_at(deadline, async { inner.call(request).await })).catch_unwind();
         match call.await {
@@ -140,29 +156,38 @@ impl Shared {
                 Ok(response.map(|body| Body::new(Held { body, _held: held })))
             }
             Ok(Err(_)) => Ok(Status::from(Error::DeadlineExceeded).into_http()),
-            Err(panic) => Ok(Status::from(Error::Internal(format!("panic: {}", message(&*panic)))).into_http()),
+            Err(panic) => Ok(Status::from(panicked(&*panic)).into_http()),
         }
     }
 
     /// Finds out who calls, whether they may, and until when, and takes one place of the room.
-    fn admit<B>(&self, request: &mut Request<B>, arrived: Instant) -> Result<(Instant, Place)> {
-        let path = request.uri().path();
+    async fn admit(&self, path: &str, headers: &HeaderMap, peer: Option<&Arc<str>>, arrived: Instant) -> Result<Admitted> {
         let policy = self.policies.get(path).ok_or_else(|| Error::unimplemented(path))?;
         let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Error::Overloaded)?;
-        let asked = asked_for(request.headers())?;
-        let limit = asked.unwrap_or(self.limits.default_deadline).min(self.limits.max_deadline);
-        let deadline = arrived + limit;
-        let peer = request.extensions().get().and_then(Peer::workload);
-        let workload = self.admission.admit(request.headers(), peer)?;
-        let caller = Caller { workload, ..self.identity.caller(request.headers(), policy, deadline)? };
+        let place = Place { _room: room, _under_way: Some(self.under_way.token()) };
+        let asked = asked_for(headers)?;
+        let deadline = arrived + asked.unwrap_or(self.limits.default_deadline).min(self.limits.max_deadline);
+        let workload = self.admission.admit(headers, peer)?;
+        let caller = timeout_at(deadline, self.identity.caller(headers, policy, deadline)).await;
+        let caller = Caller { workload, ..caller.map_err(|_| Error::DeadlineExceeded)?? };
         telemetry::set_tenant(caller.tenant.as_str());
-        request.extensions_mut().insert(caller);
         // A deadline beyond what the clock can tell is none.
-        if let Some(asked) = asked.and_then(|asked| arrived.checked_add(asked)) {
-            request.extensions_mut().insert(ClientDeadline(asked));
-        }
-        Ok((deadline, Place { _room: room, _under_way: Some(self.under_way.token()) }))
+        let client = asked.and_then(|asked| arrived.checked_add(asked)).map(ClientDeadline);
+        Ok(Admitted { caller, client, place })
     }
+}
+
+/// A call that may be made.
+struct Admitted {
+    caller: Caller,
+    /// What its client has said about its end.
+    client: Option<ClientDeadline>,
+    place: Place,
+}
+
+/// The size of headers as HTTP/2 counts it (RFC 9113, section 6.5.2).
+fn weight(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
 }
 
 fn is_ours(path: &str) -> bool {
@@ -208,8 +233,9 @@ fn explain(response: Response<Body>, path: &str) -> Response<Body> {
     Status::with_error_details_and_metadata(explained.code(), message, details, status.metadata().clone()).into_http()
 }
 
-fn message(panic: &(dyn Any + Send)) -> &str {
-    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+fn panicked(panic: &(dyn Any + Send)) -> Error {
+    let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    Error::Internal(format!("panic: {}", message.unwrap_or("no message")))
 }
 
 /// A place in the room, given back when the answer has been sent.

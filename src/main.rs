@@ -4,6 +4,7 @@ use std::{error::Error, net::SocketAddr, pin::pin, process::ExitCode, time::Dura
 
 use clap::Parser as _;
 use customer_accounts::{
+    caller::{Identity, development_key},
     config::{Cli, Command, Config},
     db::{Db, Manager, migrate, prune},
     seed,
@@ -67,6 +68,7 @@ async fn run(command: Command, config: &Config) -> Outcome {
             Ok(())
         }
         Command::Check => {
+            server::identity(config, config.listen)?;
             server::check_transport(config).await?;
             let database = Database::open(config).await?;
             let verified = database.db.verify().await;
@@ -84,9 +86,16 @@ async fn run(command: Command, config: &Config) -> Outcome {
             Ok(())
         }
         Command::Healthcheck => healthcheck(config).await,
-        Command::Seed => {
-            let seeded = seed::seed(connect(config).await?).await?;
+        Command::Seed { token } => {
+            let seeded = seed::seed(connect(config).await?, token.as_deref()).await?;
             println!("tenant demo: {} resources created, {} were there already", seeded.created, seeded.kept);
+            Ok(())
+        }
+        Command::Token(options) => {
+            let made = development_key::make(&options, config)?;
+            let (issuer, key_set) = (development_key::ISSUER, made.key_set.display());
+            eprintln!("serve with: --token-issuer {issuer}={key_set} --token-audience {}", made.audience);
+            println!("{}", made.token);
             Ok(())
         }
     }
@@ -95,9 +104,8 @@ async fn run(command: Command, config: &Config) -> Outcome {
 async fn serve(config: &Config) -> Outcome {
     // From here on a signal ends the service in order, also while it starts.
     let mut stop = pin!(stop_signal()?);
-    if !config.listen.ip().is_loopback() {
-        return Err(server::ServeError::NotLoopback(config.listen).into());
-    }
+    // Before anything is made or waited for; `server::serve` asks again.
+    let identity = server::identity(config, config.listen)?;
     server::check_transport(config).await?;
     let listener = TcpListener::bind(config.listen).await.map_err(|error| format!("--listen {}: {error}", config.listen))?;
     let database = tokio::select! {
@@ -106,7 +114,7 @@ async fn serve(config: &Config) -> Outcome {
     };
     let observed = database.db.clone();
     telemetry::observe_pool(move || observed.state());
-    welcome(listener.local_addr()?, &database, config);
+    welcome(listener.local_addr()?, &database, config, &identity);
     let served = server::serve(listener, database.db.clone(), config, stop).await;
     database.close().await;
     Ok(served?)
@@ -126,22 +134,28 @@ async fn database_to_serve(config: &Config) -> Result<Database, Box<dyn Error>> 
 }
 
 /// Tells a person at a terminal what runs and what to try next.
-fn welcome(address: SocketAddr, database: &Database, config: &Config) {
+fn welcome(address: SocketAddr, database: &Database, config: &Config, identity: &Identity) {
     let store = if database.is_embedded() {
         format!("embedded PostgreSQL in {}", config.data_dir.display())
     } else {
         "PostgreSQL of DATABASE_URL".to_owned()
     };
+    println!("customer-accounts {} serves on {address}, {store}", env!("CARGO_PKG_VERSION"));
     let safety = if config.transport.tls_cert.is_some() { "-cacert FILE" } else { "-plaintext" };
-    println!(
-        "customer-accounts {} serves on {address}, {store}\n\
-         Without credentials configured every caller is believed: tenant `demo`, role `admin` unless the request says else.\n\
-         Try, from another terminal:\n  \
-         customer-accounts seed        (or: cargo run -- seed)\n  \
-         grpcurl {safety} {address} list\n  \
-         grpcurl {safety} -d '{{\"query\": \"acme\"}}' {address} accounts.v1.AccountService/ListAccounts",
-        env!("CARGO_PKG_VERSION"),
-    );
+    if identity.believes_everybody() {
+        println!(
+            "Without credentials configured every caller is believed: tenant `demo`, role `admin` unless the request says else.\n\
+             Try, from another terminal:\n  \
+             customer-accounts seed        (or: cargo run -- seed)\n  \
+             grpcurl {safety} {address} list\n  \
+             grpcurl {safety} -d '{{\"query\": \"acme\"}}' {address} accounts.v1.AccountService/ListAccounts"
+        );
+    } else {
+        println!(
+            "Callers need a token of: {}",
+            config.tokens.issuers.iter().map(|issuer| &*issuer.issuer).collect::<Vec<_>>().join(", ")
+        );
+    }
 }
 
 /// The database of the configuration: a server elsewhere, or the embedded one, which runs as long as this lives.

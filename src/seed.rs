@@ -1,6 +1,6 @@
 //! A small, realistic example in the tenant `demo`, made through the service itself.
 
-use tonic::{Code, Request, Status, transport::Channel};
+use tonic::{Code, Request, Status, metadata::MetadataValue, service::interceptor::InterceptedService, transport::Channel};
 
 use crate::proto::{
     Account, AccountType, AddOrganizationMemberRequest, Address, Contact, CreateAccountRequest, CreateAccountTypeRequest,
@@ -69,8 +69,18 @@ pub struct Seeded {
     pub kept: usize,
 }
 
-/// Fills the tenant. What is there already stays as it is, so it can be run again.
-pub async fn seed(channel: Channel) -> Result<Seeded, Status> {
+/// Fills the tenant, as the caller of the token if there is one. What is there already stays as it is, so it can be run again.
+pub async fn seed(channel: Channel, token: Option<&str>) -> Result<Seeded, Status> {
+    let bearer: Option<MetadataValue<_>> = token
+        .map(|token| format!("Bearer {token}").parse())
+        .transpose()
+        .map_err(|_| Status::unauthenticated("--token takes a token as `customer-accounts token` prints it"))?;
+    let channel = InterceptedService::new(channel, move |mut request: Request<()>| {
+        if let Some(bearer) = &bearer {
+            request.metadata_mut().insert("authorization", bearer.clone());
+        }
+        Ok(request)
+    });
     let mut seeded = Seeded::default();
     let mut types = AccountTypeServiceClient::new(channel.clone());
     for (id, name, description) in TYPES {
@@ -185,7 +195,7 @@ impl Seeded {
 fn as_seed<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     for (name, value) in [("x-tenant-id", TENANT), ("x-actor", ACTOR)] {
-        request.metadata_mut().insert(name, tonic::metadata::MetadataValue::from_static(value));
+        request.metadata_mut().insert(name, MetadataValue::from_static(value));
     }
     request
 }

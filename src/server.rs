@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     future::{Future, pending},
+    net::SocketAddr,
     time::Duration,
 };
 
@@ -17,7 +18,7 @@ use tonic_reflection::server::Builder as Reflection;
 
 use crate::{
     account_types, accounts, activities,
-    caller::{Identity, workload::Admission},
+    caller::{Identity, IdentityError, workload::Admission},
     config::Config,
     db::Db,
     guard::{GuardLayer, Limits},
@@ -43,6 +44,9 @@ pub const READINESS: &str = "readiness";
 
 /// Streams that a peer may make the server reset before its connection is closed (a rapid-reset flood).
 const LOCAL_RESETS: usize = 1024;
+/// Longest headers in bytes that are read from a connection. Those beyond `guard`'s limit are read only to be refused with
+/// a status: HTTP/2 itself would answer with one that no gRPC client understands, or end the connection.
+const MAX_HEADER_LIST: u32 = 1280 * 1024;
 /// How long a silent connection is left alone before it is asked whether its peer is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How often the database is asked whether it is there, and how long it has to answer.
@@ -60,15 +64,18 @@ pub enum ServeError {
     /// Development identity is for this machine only.
     #[error(
         "--listen {0}: without credentials configured the service believes whatever a request says about its caller, \
-         so it serves on loopback addresses only, such as 127.0.0.1:50051"
+         so it serves on loopback addresses only, such as 127.0.0.1:50051; configure --token-issuer and --token-audience"
     )]
-    NotLoopback(std::net::SocketAddr),
+    NotLoopback(SocketAddr),
     /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// An option about workloads, but nothing that names them.
     #[error("{0} is set, but not {1}: nothing would say which workload is calling")]
     NamelessWorkloads(&'static str, &'static str),
+    /// Nobody could be identified.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// A call without a policy.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -97,10 +104,7 @@ pub async fn serve(
     config: &Config,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
-    let address = listener.local_addr()?;
-    if !address.ip().is_loopback() {
-        return Err(ServeError::NotLoopback(address));
-    }
+    let identity = identity(config, listener.local_addr()?)?;
     let admission = admission(config)?;
     let tls = Tls::load(&config.transport).await?;
     let incoming = Incoming::new(listener, tls.as_ref().map(Tls::current), &config.transport);
@@ -108,7 +112,7 @@ pub async fn serve(
     let paths = paths(&policies);
     let names = health_names(&policies);
     let limits = Limits { calls: config.max_calls, default_deadline: config.default_deadline, max_deadline: config.max_deadline };
-    let guard = GuardLayer::new(policies, Identity::Development, admission, limits);
+    let guard = GuardLayer::new(policies, identity.clone(), admission, limits);
 
     let draining = CancellationToken::new();
     let streams = Streams::new(config.max_watches, config.watch_max_age, draining.clone());
@@ -142,6 +146,7 @@ pub async fn serve(
         .layer(guard.clone())
         .max_concurrent_streams(config.max_streams)
         .http2_max_local_error_reset_streams(Some(LOCAL_RESETS))
+        .http2_max_header_list_size(MAX_HEADER_LIST)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .add_routes(routes)
@@ -175,7 +180,17 @@ pub async fn serve(
         ended = server => Ok(ended?),
         () = ending => Ok(()),
         never = renewing => match never {},
+        () = identity.keep() => Ok(()), // never: it lasts as long as there are calls
     }
+}
+
+/// Identity as configured, for a service on this address.
+pub fn identity(config: &Config, address: SocketAddr) -> Result<Identity, ServeError> {
+    let identity = Identity::configured(config)?;
+    if identity.believes_everybody() && !address.ip().is_loopback() {
+        return Err(ServeError::NotLoopback(address));
+    }
+    Ok(identity)
 }
 
 /// Which workloads may call. An option that could never let anybody in is an error.

@@ -3,7 +3,10 @@
 //! The guard bounds a call until its answer begins; for what follows, a call that answers without end asks here. It says so
 //! by [`Unending`] in its answer, and a shutdown then does not wait for a peer that has stopped listening.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -36,10 +39,11 @@ impl Streams {
         Self { room: Arc::new(Semaphore::new(size as usize)), size, max_age, draining }
     }
 
-    /// A place for one more stream, if there is room.
-    pub fn enter(&self, deadline: Option<ClientDeadline>) -> Result<Place> {
+    /// A place for one more stream, if there is room; for no longer than the caller's credentials are good.
+    pub fn enter(&self, deadline: Option<ClientDeadline>, expires: Option<SystemTime>) -> Result<Place> {
         let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Error::Overloaded)?;
-        let ends = Instant::now() + self.max_age;
+        let good = expires.map_or(self.max_age, |expires| expires.duration_since(SystemTime::now()).unwrap_or_default());
+        let ends = Instant::now() + good.min(self.max_age);
         Ok(Place { _room: room, ends, deadline: deadline.map(|deadline| deadline.0), draining: self.draining.clone() })
     }
 

@@ -2,24 +2,22 @@
 
 use http::HeaderMap;
 
-use super::{Roles, TenantId};
+use super::{Identified, MAX_ACTOR, Roles, TenantId, is_actor};
 use crate::error::{Error, Result};
 
 const DEFAULT_TENANT: &str = "demo";
 const DEFAULT_ACTOR: &str = "developer";
 const DEFAULT_ROLES: &str = "admin";
 const DEFAULT_TENANT_WIDE: &str = "true";
-/// Longest actor in characters.
-const MAX_ACTOR: usize = 200;
 
 /// Tenant from `x-tenant-id`, actor from `x-actor`, roles from `x-roles` (separated by commas), and whether the reach is the
 /// whole tenant from `x-tenant-wide`, each with a default.
-pub fn identify(headers: &HeaderMap) -> Result<(TenantId, String, Roles, bool)> {
+pub fn identify(headers: &HeaderMap) -> Result<Identified> {
     let tenant = header(headers, "x-tenant-id", DEFAULT_TENANT)?;
     let tenant = TenantId::parse(tenant)
         .ok_or_else(|| Error::Unauthenticated("x-tenant-id must be 1 to 64 letters, digits, '_' or '-'".into()))?;
     let actor = header(headers, "x-actor", DEFAULT_ACTOR)?;
-    if actor.is_empty() || actor.chars().count() > MAX_ACTOR {
+    if !is_actor(actor) {
         return Err(Error::Unauthenticated(format!("x-actor must have 1 to {MAX_ACTOR} characters")));
     }
     let roles = header(headers, "x-roles", DEFAULT_ROLES)?;
@@ -29,7 +27,7 @@ pub fn identify(headers: &HeaderMap) -> Result<(TenantId, String, Roles, bool)> 
         "false" => false,
         _ => return Err(Error::Unauthenticated("x-tenant-wide must be true or false".into())),
     };
-    Ok((tenant, actor.to_owned(), roles, tenant_wide))
+    Ok(Identified { tenant, actor: actor.into(), roles, tenant_wide, expires: None })
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str, default: &'a str) -> Result<&'a str> {

@@ -1,32 +1,41 @@
 //! Who is calling: the tenant, the actor and what they may do.
 //!
 //! The guard (`crate::guard`) asks the configured [`Identity`] once for each call and puts the [`Caller`] into the request's
-//! extensions; calls take it from there. Further ways in (tokens, certificates, mesh) are further variants.
+//! extensions; calls take it from there.
 
+mod claims;
 mod development;
+pub mod development_key;
+mod issuer;
+mod jwks;
 pub mod mesh;
+mod refusal;
+mod source;
+mod token;
 pub mod workload;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::SystemTime};
 
-use http::HeaderMap;
+use http::{HeaderMap, header::AUTHORIZATION};
 use tokio::time::Instant;
 use tonic::Request;
 
+pub use self::token::Tokens;
 use crate::{
+    config::Config,
     error::{Error, Result},
     policy::Policy,
 };
 
 /// A tenant's id: 1 to 64 letters, digits, `_` or `-`. Nothing else can be one, so it may stand in SQL text as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct TenantId(String);
+pub struct TenantId(Arc<str>);
 
 impl TenantId {
     /// Checks the form of an id.
     pub fn parse(text: &str) -> Option<Self> {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-        ((1..=64).contains(&text.len()) && text.chars().all(fits)).then(|| Self(text.to_owned()))
+        ((1..=64).contains(&text.len()) && text.chars().all(fits)).then(|| Self(text.into()))
     }
 
     /// The id as text.
@@ -100,7 +109,7 @@ pub struct Caller {
     /// The tenant whose data the call sees.
     pub tenant: TenantId,
     /// Who acts: the subject of the identity, as the activity trail records it.
-    pub actor: String,
+    pub actor: Arc<str>,
     /// What the actor may do.
     pub roles: Roles,
     /// How far they see.
@@ -113,6 +122,8 @@ pub struct Caller {
     pub workload: Option<Arc<str>>,
     /// When the call must have ended.
     pub deadline: Instant,
+    /// When the credentials expire, if they do: an answer that goes on must end by then.
+    pub expires: Option<SystemTime>,
 }
 
 impl fmt::Debug for Caller {
@@ -134,24 +145,107 @@ impl<T> RequestExt for Request<T> {
     }
 }
 
+/// Longest actor in characters.
+const MAX_ACTOR: usize = 200;
+
+/// Whether a text may name an actor: the activity trail records it as it is.
+fn is_actor(text: &str) -> bool {
+    (1..=MAX_ACTOR).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+}
+
+/// Whom the credentials of a request name.
+#[derive(Debug, Clone)]
+struct Identified {
+    tenant: TenantId,
+    actor: Arc<str>,
+    roles: Roles,
+    /// Whether the reach is the whole tenant, whatever the roles.
+    tenant_wide: bool,
+    /// When the credentials expire, if they do.
+    expires: Option<SystemTime>,
+}
+
 /// How the service finds out who is calling.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Identity {
     /// Whoever the request says: on loopback addresses only.
     Development,
+    /// Whom the request's token names.
+    Tokens(Arc<Tokens>),
+}
+
+/// Why nobody could be identified as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// Tokens for anybody would be accepted.
+    #[error("--token-issuer needs --token-audience: what tokens for this service carry as `aud`")]
+    NoAudience,
+    /// Tokens of nobody would be accepted.
+    #[error("--token-audience needs --token-issuer, as https://issuer.example=https://issuer.example/keys")]
+    NoIssuer,
+    /// An issuer has two key sets.
+    #[error("--token-issuer: {0} is given more than once")]
+    Twice(String),
+    /// A key set cannot be used.
+    #[error("--token-issuer: {0}")]
+    Keys(String),
 }
 
 impl Identity {
-    /// The caller of the call that `policy` belongs to, or why there is none.
-    pub fn caller(self, headers: &HeaderMap, policy: &Policy, deadline: Instant) -> Result<Caller> {
-        let (tenant, actor, roles, tenant_wide) = match self {
+    /// Identity as configured: tokens with an issuer, development without.
+    pub fn configured(config: &Config) -> Result<Self, IdentityError> {
+        match (config.tokens.issuers.is_empty(), config.tokens.audiences.is_empty()) {
+            (true, true) => Ok(Self::Development),
+            (true, false) => Err(IdentityError::NoIssuer),
+            (false, true) => Err(IdentityError::NoAudience),
+            (false, false) => Ok(Self::Tokens(Arc::new(Tokens::new(&config.tokens)?))),
+        }
+    }
+
+    /// Whether a caller is believed without credentials.
+    pub const fn believes_everybody(&self) -> bool {
+        matches!(self, Self::Development)
+    }
+
+    /// Keeps ready what identity needs, for ever.
+    pub async fn keep(&self) {
+        match self {
+            Self::Development => std::future::pending().await,
+            Self::Tokens(tokens) => tokens.keep().await,
+        }
+    }
+
+    /// The caller of the call that `policy` belongs to, or why there is none. May wait for an issuer's keys.
+    pub async fn caller(&self, headers: &HeaderMap, policy: &Policy, deadline: Instant) -> Result<Caller> {
+        let Identified { tenant, actor, roles, tenant_wide, expires } = match self {
             Self::Development => development::identify(headers)?,
+            Self::Tokens(tokens) => tokens.identify(headers).await?,
         };
         if !roles.any_of(policy.roles) {
             return Err(Error::PermissionDenied { permission: policy.permission.to_owned() });
         }
         let reach = if tenant_wide || roles.any_of(Roles::ADMIN) { Reach::Tenant } else { Reach::Person };
-        Ok(Caller { tenant, actor, roles, reach, module: policy.module, method: policy.method, workload: None, deadline })
+        Ok(Caller {
+            tenant,
+            actor,
+            roles,
+            reach,
+            module: policy.module,
+            method: policy.method,
+            workload: None,
+            deadline,
+            expires,
+        })
+    }
+
+    /// What the caller of a request is told whose headers are longer than `limit` together, of which nothing more is read.
+    pub fn refuse_too_long(&self, headers: &HeaderMap, limit: usize) -> Error {
+        match self {
+            Self::Tokens(tokens) if headers.get_all(AUTHORIZATION).iter().any(|value| value.len() > limit / 2) => {
+                tokens.refuse_too_long()
+            }
+            _ => Error::RequestTooLarge,
+        }
     }
 }
 

@@ -79,7 +79,7 @@ impl Tx {
         let Sight::Below(roots) = self.sight() else { return Ok(()) };
         let rows = people::table
             .left_join(organization_members::table.on(organization_members::person_id.eq(people::person_id)))
-            .filter(people::subject.eq(&caller.actor).and(people::active))
+            .filter(people::subject.eq(&*caller.actor).and(people::active))
             .select((people::person_id, organization_members::organization_id.nullable()))
             .load::<(String, Option<String>)>(&mut self.conn())
             .await?;

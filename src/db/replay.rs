@@ -36,7 +36,7 @@ impl Meta {
             Vec::new()
         } else {
             let mut hash = Sha256::new();
-            for part in [caller.method, &caller.actor] {
+            for part in [caller.method, &*caller.actor] {
                 hash.update(part);
                 hash.update([0]);
             }

@@ -90,7 +90,7 @@ pub(super) async fn write(tx: &WriteTx, caller: &Caller, request_id: &str) -> Re
             .values((
                 activities::activity_id.eq(id::generate("actv")),
                 activities::ordinal.eq(ordinal),
-                activities::actor.eq(&caller.actor),
+                activities::actor.eq(&*caller.actor),
                 activities::method.eq(caller.method),
                 activities::request_id.eq(Some(request_id).filter(|id| !id.is_empty())),
                 activities::action.eq(&change.action),

@@ -11,7 +11,10 @@ mod otlp;
 
 use std::sync::OnceLock;
 
-use opentelemetry::{KeyValue, metrics::Meter};
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Meter},
+};
 use opentelemetry_sdk::trace::SdkTracer;
 use tracing_subscriber::{Layer, Registry, filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -115,6 +118,18 @@ impl Telemetry {
     /// the collector is gone; the exporters have threads of their own, so it may be called inside any async runtime.
     pub fn shutdown(self) {
         drop(self);
+    }
+}
+
+/// Counts a token that was refused as `customer_accounts.tokens.refused`, by `cause`: one of a fixed few texts.
+pub fn count_refused_token(cause: &'static str) {
+    static COUNTER: OnceLock<Option<Counter<u64>>> = OnceLock::new();
+    let counter = COUNTER.get_or_init(|| {
+        let counter = meter()?.u64_counter("customer_accounts.tokens.refused").with_unit("{token}");
+        Some(counter.with_description("Tokens that were refused, by cause").build())
+    });
+    if let Some(counter) = counter {
+        counter.add(1, &[KeyValue::new("cause", cause)]);
     }
 }
 

@@ -39,5 +39,6 @@ mod schema;
 mod telemetry;
 mod tenants;
 mod tls;
+mod tokens;
 mod watch_storm;
 mod watches;

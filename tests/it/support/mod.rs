@@ -7,6 +7,7 @@ pub mod logs;
 pub mod process;
 pub mod raw;
 pub mod tap;
+pub mod tokens;
 
 use std::{
     future::{Future, pending, poll_fn},
@@ -294,13 +295,14 @@ impl Tenant {
     pub fn caller(&self) -> Caller {
         Caller {
             tenant: TenantId::parse(&self.caller.tenant).unwrap(),
-            actor: self.caller.actor.clone(),
+            actor: self.caller.actor.as_str().into(),
             roles: Roles::ADMIN,
             reach: Reach::Tenant,
             module: "customer_accounts",
             method: "test",
             workload: None,
             deadline: Instant::now() + Duration::from_secs(30),
+            expires: None,
         }
     }
 

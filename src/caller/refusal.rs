@@ -1,0 +1,86 @@
+//! What becomes of a token that is refused: the caller learns that it is, the operator learns why.
+//!
+//! Log lines and the metric carry the cause, the issuer if it is a configured one, and the beginning of the key id: nothing
+//! that a token says about a person.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{error::Error, telemetry};
+
+/// Each cause is logged once in this time, with the number of times it was not.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Most characters of a key id in the log.
+const MAX_KID: usize = 16;
+
+/// Why a token is refused. The texts are the metric's attribute: a fixed few.
+pub(super) mod cause {
+    pub const NO_TOKEN: &str = "no authorization header";
+    pub const SEVERAL_TOKENS: &str = "more than one authorization header";
+    pub const NOT_BEARER: &str = "the authorization header is no bearer token";
+    pub const TOO_LONG: &str = "the authorization header is too long";
+    pub const MALFORMED: &str = "not a signed JSON Web Token of a supported algorithm";
+    pub const CRITICAL: &str = "the header has critical extensions";
+    pub const TYPE: &str = "the header's typ is not that of an access token";
+    pub const ISSUER: &str = "the issuer is not configured";
+    pub const KEY: &str = "the issuer has no such key";
+    pub const NO_KEY_ID: &str = "no key id, and the issuer has several keys";
+    pub const ALGORITHM: &str = "the algorithm is not the key's";
+    pub const SIGNATURE: &str = "the signature is wrong";
+    pub const EXPIRED: &str = "expired";
+    pub const NOT_YET: &str = "not yet valid";
+    pub const AUDIENCE: &str = "for another audience";
+    pub const CLAIMS: &str = "exp, iss, aud or sub is missing or of a wrong type";
+    pub const SUBJECT: &str = "sub must have 1 to 200 characters, none of them a control character";
+    pub const TENANT: &str = "the tenant claim is missing or no tenant id";
+    pub const ROLES: &str = "the roles claim is neither a text nor an array of texts";
+    pub const TENANT_WIDE: &str = "the tenant-wide claim is no boolean";
+}
+
+/// A token that is refused.
+#[derive(Debug)]
+pub(super) struct Refusal<'a> {
+    pub(super) cause: &'static str,
+    /// The issuer, if it is one that is configured.
+    pub(super) issuer: Option<&'a str>,
+    pub(super) kid: Option<&'a str>,
+}
+
+impl From<&'static str> for Refusal<'_> {
+    fn from(cause: &'static str) -> Self {
+        Self { cause, issuer: None, kid: None }
+    }
+}
+
+/// Tells the operator about refusals, each cause at a bounded rate.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(Mutex<HashMap<&'static str, (Instant, u64)>>);
+
+impl Refusals {
+    /// Records a refusal and returns what the caller is told, which is always the same.
+    pub(super) fn refuse(&self, refusal: &Refusal<'_>) -> Error {
+        let &Refusal { cause, issuer, kid } = refusal;
+        telemetry::count_refused_token(cause);
+        if let Some(unlogged) = self.due(cause) {
+            let kid: Option<String> = kid.map(|kid| kid.chars().filter(char::is_ascii_graphic).take(MAX_KID).collect());
+            tracing::info!(cause, issuer, kid, unlogged, "token refused");
+        }
+        Error::Unauthenticated("a valid bearer token is required".to_owned())
+    }
+
+    /// How often the cause was not logged since the last time, if it is to be logged now.
+    fn due(&self, cause: &'static str) -> Option<u64> {
+        let now = Instant::now();
+        let mut causes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match causes.get_mut(cause) {
+            Some((last, unlogged)) if now.duration_since(*last) < PAUSE => {
+                *unlogged += 1;
+                None
+            }
+            _ => Some(causes.insert(cause, (now, 0)).map_or(0, |(_, unlogged)| unlogged)),
+        }
+    }
+}
