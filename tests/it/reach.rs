@@ -31,7 +31,7 @@ impl Tenant {
     }
 
     /// Two regions with an office each, an account for each of the four, and a manager in charge of the north.
-    async fn regions() -> (Self, Self) {
+    pub async fn regions() -> (Self, Self) {
         let tenant = Self::new().await;
         for (id, parent_id) in [("north", ""), ("south", ""), ("oslo", "north"), ("rome", "south")] {
             tenant.organization(id, parent_id).await;

@@ -9,7 +9,9 @@ use customer_accounts::{
     config::Config,
     policy::Policies,
     proto::{
-        AccountType, CreateAccountTypeRequest, ListAccountTypesRequest, account_type_service_client::AccountTypeServiceClient,
+        AccountType, CreateAccountTypeRequest, GetAccountRequest, ListAccountTypesRequest, ListAccountsRequest,
+        WatchActivitiesRequest, account_service_client::AccountServiceClient,
+        account_type_service_client::AccountTypeServiceClient, activity_service_client::ActivityServiceClient,
     },
     server,
 };
@@ -22,10 +24,13 @@ use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient, server_reflection_request::MessageRequest,
 };
 
-use crate::support::{
-    config, reason,
-    tokens::{AUDIENCE, Guarded, Issuer, Key, but, claims, key_set, now},
-    unique,
+use crate::{
+    contract,
+    support::{
+        Tenant, config, reason,
+        tokens::{AUDIENCE, Guarded, Issuer, Key, but, claims, key_set, now},
+        unique,
+    },
 };
 
 type Answer = (Code, String);
@@ -186,6 +191,58 @@ fn with_an_issuer_any_address_may_be_served() {
     for option in ["--listen", "192.0.2.1", "loopback", "--token-issuer", "--token-audience"] {
         assert!(refused.contains(option), "{refused}");
     }
+}
+
+#[tokio::test]
+async fn the_token_of_a_regional_manager_shows_the_region_and_below() {
+    let key = Key::es256("k");
+    let issuer = Issuer::with(&[&key]).await;
+    let service = Guarded::by(&issuer, &[]).await;
+    let (tenant, _) = Tenant::regions().await;
+    let claims = |changes: Value| but(issuer.claims(&tenant.caller.tenant), changes);
+    let manager = key.sign(&claims(json!({"sub": "subject-of-manager", "roles": ["viewer"]})));
+    let mut accounts = AccountServiceClient::new(service.channel.clone());
+    let listed = accounts.list_accounts(bearing(&manager, ListAccountsRequest::default())).await.unwrap().into_inner();
+    let ids: Vec<_> = listed.accounts.into_iter().map(|account| account.account_id).collect();
+    assert_eq!(ids, ["north-account", "oslo-account"]);
+    let mut get = async |account_id: &str| {
+        accounts.get_account(bearing(&manager, GetAccountRequest { account_id: account_id.into() })).await.map(drop)
+    };
+    get("oslo-account").await.unwrap();
+    let (elsewhere, nowhere) = (get("rome-account").await.unwrap_err(), get("none-account").await.unwrap_err());
+    contract::assert_same_words("GetAccount", (&elsewhere, "rome-account"), (&nowhere, "none-account"));
+
+    let everywhere = key.sign(&claims(json!({"sub": "someone", "roles": ["viewer"], "tenant_wide": true})));
+    let listed = accounts.list_accounts(bearing(&everywhere, ListAccountsRequest::default())).await.unwrap().into_inner();
+    assert_eq!(listed.accounts.len(), 4);
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_the_token_it_was_opened_with() {
+    let key = Key::es256("k");
+    let issuer = Issuer::with(&[&key]).await;
+    let service = Guarded::by(&issuer, &[]).await;
+    // The keys are there, so that the token need not wait for them.
+    service.read(&key.sign(&issuer.claims("t"))).await.unwrap();
+    let expires = now() + 3;
+    let token = key.sign(&but(issuer.claims(&unique()), json!({"exp": expires})));
+    let mut client = ActivityServiceClient::new(service.channel.clone());
+    let mut watch = client.watch_activities(bearing(&token, WatchActivitiesRequest::default())).await.unwrap().into_inner();
+    assert!(watch.message().await.unwrap().is_some(), "it begins");
+    let end = loop {
+        if let Err(end) = watch.message().await {
+            break end;
+        }
+    };
+    assert_eq!(reason::<()>(Err(end)), (Code::Unavailable, "WATCH_ENDED".into()));
+    assert!((expires..expires + 10).contains(&now()));
+}
+
+/// A request with a token.
+fn bearing<T>(token: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    request
 }
 
 /// The caller that a service with these options sees behind a token.
