@@ -6,13 +6,7 @@
 
 use std::sync::OnceLock;
 
-use diesel::{
-    dsl::{exists, sql},
-    expression::SqlLiteral,
-    pg::Pg,
-    prelude::*,
-    sql_types::Bool,
-};
+use diesel::{IntoSql as _, dsl::exists, helper_types::AsExprOf, pg::Pg, prelude::*, sql_types::Bool};
 use diesel_async::RunQueryDsl;
 
 use super::tx::Tx;
@@ -57,10 +51,11 @@ impl Sight {
 
     fn below<T>(&self, condition: impl FnOnce(&Roots) -> Condition<T>) -> Condition<T>
     where
-        SqlLiteral<Bool>: SelectableExpression<T>,
+        AsExprOf<bool, Bool>: SelectableExpression<T>,
     {
         match self {
-            Self::Tenant => Box::new(sql::<Bool>("TRUE")),
+            // A bind and no literal, with which Diesel would prepare the query anew each time.
+            Self::Tenant => Box::new(true.into_sql::<Bool>()),
             Self::Below(roots) => condition(roots.get().unwrap_or(&Roots::default())),
         }
     }

@@ -27,7 +27,9 @@ use tonic_reflection::pb::v1::{
 use crate::{
     contract,
     support::{
-        Tenant, config, reason,
+        Tenant, config,
+        raw::call,
+        reason,
         tokens::{AUDIENCE, Guarded, Issuer, Key, but, claims, key_set, now},
         unique,
     },
@@ -119,6 +121,18 @@ async fn the_headers_of_development_mean_nothing_where_tokens_do() {
     let [admin, elsewhere] = [&mine, &other].map(|tenant| key.sign(&issuer.claims(tenant)));
     create(&service, &admin, pretended).await.unwrap();
     assert_eq!((types(&service, &admin).await, types(&service, &elsewhere).await), (1, 0));
+}
+
+#[tokio::test]
+async fn every_other_call_needs_a_token() {
+    let key = Key::es256("k");
+    let service = Guarded::by(&Issuer::with(&[&key]).await, &[]).await;
+    for policy in Policies::read().unwrap().iter() {
+        let method = policy.method.trim_start_matches("accounts.v1.");
+        for headers in [&[][..], &[("x-tenant-id", &b"t"[..]), ("x-roles", b"admin")]] {
+            assert_eq!(reason(call(&service.channel, method, headers, b"").await), unauthenticated(), "{method}");
+        }
+    }
 }
 
 #[tokio::test]
