@@ -54,7 +54,7 @@ impl Watch {
     }
 
     /// The next so many activities, in however many messages.
-    pub async fn take(&mut self, count: usize) -> Vec<Activity> {
+    async fn take(&mut self, count: usize) -> Vec<Activity> {
         let mut taken = Vec::new();
         while taken.len() < count {
             taken.extend(self.next().await.unwrap());

@@ -54,8 +54,10 @@ async fn certificates_are_swapped_under_load_and_nobody_notices() {
         stop.store(true, Ordering::Relaxed);
     };
     tokio::join!(join_all((0..CLIENTS).map(call)), rotate);
-    let reloads = service.log().text().matches("TLS certificates reloaded").count();
-    assert_eq!(reloads, ROTATIONS);
+    let reloads = || service.log().text().matches("TLS certificates reloaded").count();
+    // The log is read a moment later than it is written.
+    eventually(PATIENCE, "a line for each rotation", async || (reloads() >= ROTATIONS).then_some(())).await;
+    assert_eq!(reloads(), ROTATIONS);
     let (calls, connections) = (calls.into_inner(), connections.into_inner());
     eprintln!("{ROTATIONS} rotations during {calls} calls of {CLIENTS} clients, which made {connections} new connections");
 }
