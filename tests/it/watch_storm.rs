@@ -12,7 +12,10 @@ use std::{
 };
 
 use customer_accounts::proto::{Account, UpdateAccountRequest};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
 use tonic::{Code, Status};
 
 use crate::{
@@ -25,6 +28,10 @@ const WRITERS: usize = 8;
 /// Changes that each writer has acknowledged.
 const CHANGES: usize = 60;
 const PATIENCE: Duration = Duration::from_mins(2);
+/// Longest that the storm may last.
+const LENGTH: Duration = Duration::from_mins(5);
+/// Name of the sessions that are never cut off.
+const SPARED: &str = "spared";
 
 /// What everyone in the storm knows.
 #[derive(Clone)]
@@ -35,8 +42,6 @@ struct Storm {
     tenants: Arc<Vec<Tenant>>,
     /// Tenant and mark of every change whose commit was acknowledged.
     acknowledged: Arc<Mutex<Vec<(usize, String)>>>,
-    /// Writers that are still at it.
-    writing: Arc<AtomicUsize>,
     over: Arc<AtomicBool>,
     /// Held while an instance starts, which may end if its first session is cut off, and while sessions are.
     starting: Arc<tokio::sync::Mutex<()>>,
@@ -54,8 +59,7 @@ impl Storm {
     /// Makes changes through the service, and some by transactions of its own that last.
     async fn write(self, writer: usize) {
         let mut dice = Dice::new();
-        let raw = support::sql(&self.url).await;
-        raw.batch_execute("SET application_name = 'raw'").await.unwrap();
+        let raw = self.spared().await;
         for change in 0..CHANGES {
             let (tenant, mark) = (usize::try_from(dice.roll(TENANTS as u64)).unwrap(), format!("{writer}-{change}-{}", unique()));
             let committed = if dice.roll(3) == 0 {
@@ -68,7 +72,11 @@ impl Storm {
                 self.acknowledged.lock().unwrap().push((tenant, mark));
             }
         }
-        self.writing.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// A session that is never cut off. It says so as it begins: a moment later would be too late.
+    async fn spared(&self) -> tokio_postgres::Client {
+        support::sql(&format!("{}?application_name={SPARED}", self.url)).await
     }
 
     /// A transaction that is open for a while after it has written, and may be rolled back.
@@ -146,20 +154,33 @@ impl Storm {
     }
 
     /// Cuts off sessions of the service, as a network or an administrator does.
-    async fn cut_sessions(self) -> i64 {
-        let sql = support::sql(&self.url).await;
-        sql.batch_execute("SET application_name = 'killer'").await.unwrap();
-        let (mut dice, mut cut) = (Dice::new(), 0);
-        while self.writing.load(Ordering::SeqCst) > 0 {
-            let victims = "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity \
-                           WHERE backend_type = 'client backend' AND application_name NOT IN ('raw', 'killer') \
-                           ORDER BY random() LIMIT 3) AS victims";
+    async fn cut_sessions(self, cut: Arc<AtomicUsize>) {
+        let sql = self.spared().await;
+        let mut dice = Dice::new();
+        let victims = format!(
+            "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity \
+             WHERE backend_type = 'client backend' AND application_name <> '{SPARED}' ORDER BY random() LIMIT 3) AS victims"
+        );
+        loop {
             let starting = self.starting.lock().await;
-            cut += sql.query_one(victims, &[]).await.unwrap().get::<_, i64>(0);
+            let count: i64 = sql.query_one(&victims, &[]).await.unwrap().get(0);
             drop(starting);
+            cut.fetch_add(usize::try_from(count).unwrap(), Ordering::SeqCst);
             sleep(Duration::from_millis(100 + dice.roll(300))).await;
         }
-        cut
+    }
+
+    /// Kills one of the instances again and again, and starts another in its place.
+    async fn kill(self, mut killed: Service, kills: Arc<AtomicUsize>) {
+        loop {
+            sleep(Duration::from_millis(1500)).await;
+            killed.kill().await;
+            let starting = self.starting.lock().await;
+            killed = start(&self.url).await;
+            drop(starting);
+            self.addresses.lock().unwrap()[1] = killed.address;
+            kills.fetch_add(1, Ordering::SeqCst);
+        }
     }
 }
 
@@ -180,7 +201,7 @@ async fn start(url: &str) -> Service {
 async fn every_acknowledged_change_arrives_once_and_in_order() {
     let Some(cluster) = quiet() else { return };
     let url: Arc<str> = cluster.url().into();
-    let (steady, mut killed) = (start(&url).await, start(&url).await);
+    let (steady, killed) = (start(&url).await, start(&url).await);
     let tenants: Vec<_> = futures_util::future::join_all((0..TENANTS).map(|_| async {
         let tenant = Tenant::on(steady.channel().await);
         tenant.organization("o", "").await;
@@ -195,7 +216,6 @@ async fn every_acknowledged_change_arrives_once_and_in_order() {
         addresses: Arc::new(Mutex::new([steady.address, killed.address])),
         tenants: Arc::new(tenants),
         acknowledged: Arc::default(),
-        writing: Arc::new(AtomicUsize::new(WRITERS)),
         over: Arc::default(),
         starting: Arc::default(),
     };
@@ -207,22 +227,22 @@ async fn every_acknowledged_change_arrives_once_and_in_order() {
     }
     let began: String =
         support::sql(&url).await.query_one("SELECT pg_snapshot_xmin(pg_current_snapshot())::text", &[]).await.unwrap().get(0);
-    let writers: Vec<_> = (0..WRITERS).map(|writer| tokio::spawn(storm.clone().write(writer))).collect();
-    let cutter = tokio::spawn(storm.clone().cut_sessions());
-    let mut kills = 0;
-    while storm.writing.load(Ordering::SeqCst) > 0 {
-        sleep(Duration::from_millis(1500)).await;
-        killed.kill().await;
-        let starting = storm.starting.lock().await;
-        killed = start(&url).await;
-        drop(starting);
-        storm.addresses.lock().unwrap()[1] = killed.address;
-        kills += 1;
+    let (cut, kills) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let mut disasters = JoinSet::new();
+    disasters.spawn(storm.clone().cut_sessions(Arc::clone(&cut)));
+    disasters.spawn(storm.clone().kill(killed, Arc::clone(&kills)));
+    let mut writers: JoinSet<_> = (0..WRITERS).map(|writer| storm.clone().write(writer)).collect();
+    let written = async {
+        while let Some(writer) = writers.join_next().await {
+            writer.unwrap();
+        }
+    };
+    tokio::select! {
+        done = timeout(LENGTH, written) => done.expect("the writers get to the end"),
+        ended = disasters.join_next() => panic!("the storm ended before the writers: {ended:?}"),
     }
-    for writer in writers {
-        writer.await.unwrap();
-    }
-    let cut = cutter.await.unwrap();
+    disasters.shutdown().await;
+    let (cut, kills) = (cut.load(Ordering::SeqCst), kills.load(Ordering::SeqCst));
     storm.over.store(true, Ordering::SeqCst);
 
     let sql = support::sql(&url).await;
