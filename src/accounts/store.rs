@@ -147,14 +147,13 @@ impl NewAccount {
     /// Inserts it. Its type is checked or found, and as a primary account it takes the place of the organization's present one.
     pub async fn insert(&self, tx: &WriteTx) -> Result<Account> {
         let mut fields = self.fields.clone();
-        Organization::require_in_reach(tx, &fields.organization_id).await?;
         match &fields.account_type_id {
             Some(id) => AccountType::require_active(tx, id).await?,
             None if self.without_account_type => {}
             None => fields.account_type_id = AccountType::default_id(tx).await?,
         }
         // Not earlier: the first query has been answered, so the tenant is here.
-        modules::require(tx, &fields.organization_id).await?;
+        Organization::require(tx, &fields.organization_id).await?;
         let account_id = match &self.account_id {
             Some(id) => id.clone(),
             None => id::generate(&tx.tenant().await?.settings.account_id_prefix),
@@ -290,8 +289,7 @@ impl Account {
         slots::lock_new(tx, &new).await?;
         let moved = self.fields.organization_id != fields.organization_id;
         if moved {
-            Organization::require_in_reach(tx, &fields.organization_id).await?;
-            modules::require(tx, &fields.organization_id).await?;
+            Organization::require(tx, &fields.organization_id).await?;
         }
         if fields.is_primary && (moved || !self.fields.is_primary) {
             Self::clear_primary(tx, &fields.organization_id, &self.account_id).await?;

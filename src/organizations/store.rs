@@ -77,8 +77,8 @@ impl NewOrganization {
     /// Inserts it below its parent, with its ancestors and words.
     pub async fn insert(&self, tx: &WriteTx) -> Result<Organization> {
         if let Some(parent_id) = &self.parent_id {
-            Organization::require_in_reach(tx, parent_id).await?;
             Organization::hold_the_forest(tx).await?;
+            Organization::require(tx, parent_id).await?;
             Organization::require_room(tx, parent_id, 1).await?;
         } else {
             tx.require_whole_tenant("an organization without a parent begins a new tree")?;
@@ -173,13 +173,14 @@ impl Organization {
         Ok(organization)
     }
 
-    /// Refuses an organization that the caller does not see. Who sees the whole tenant is not asked: that it exists is then
-    /// for a foreign key to say.
-    pub async fn require_in_reach(tx: &WriteTx, organization_id: &str) -> Result<()> {
+    /// Refuses an organization for something to be bound to: one that the caller does not see, or for which the module of the
+    /// call is off. For who sees the whole tenant, that it exists is for a foreign key to say.
+    pub async fn require(tx: &WriteTx, organization_id: &str) -> Result<()> {
         if tx.is_limited() {
             Self::find_and_keep(tx, organization_id).await?;
+            return Ok(());
         }
-        Ok(())
+        modules::require(tx, organization_id).await
     }
 
     /// Holds the organization against others who lock it, until the transaction ends; whoever changes what only one of its
@@ -254,7 +255,7 @@ impl Organization {
             return Ok(self);
         }
         match parent_id {
-            Some(parent_id) => Self::require_in_reach(tx, parent_id).await?,
+            Some(parent_id) => Self::require(tx, parent_id).await?,
             None => tx.require_whole_tenant("an organization without a parent begins a new tree")?,
         }
         let below = || organization_ancestors::table.filter(organization_ancestors::ancestor_id.eq(&self.organization_id));
@@ -431,7 +432,7 @@ impl Organization {
         match depth {
             0 => Err(Error::not_found(Kind::Organization, parent_id)),
             depth if depth + levels > MAX_DEPTH => Err(Error::OrganizationTooDeep { parent_id: parent_id.to_owned() }),
-            _ => modules::require(tx, parent_id).await,
+            _ => Ok(()),
         }
     }
 
