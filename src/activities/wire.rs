@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::store::{Activity, Filter, Position, Watched};
 use crate::{
-    caller::Caller,
+    caller::{Caller, MAX_ACTOR},
     error::{Error, Result},
     page::{Binding, Order, Page},
     proto,
@@ -14,10 +14,9 @@ use crate::{
     wire::{json, timestamp},
 };
 
-/// Longest resource type, resource id (which may be made of two ids) and actor in characters.
+/// Longest resource type and resource id (which may be made of two ids) in characters.
 const MAX_TYPE: usize = 50;
 const MAX_RESOURCE_ID: usize = 200;
-const MAX_ACTOR: usize = 500;
 /// The times that a `google.protobuf.Timestamp` can be, in seconds: the years 1 to 9999.
 const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 

@@ -146,7 +146,7 @@ impl<T> RequestExt for Request<T> {
 }
 
 /// Longest actor in characters.
-const MAX_ACTOR: usize = 200;
+pub const MAX_ACTOR: usize = 200;
 
 /// Whether a text may name an actor: the activity trail records it as it is.
 fn is_actor(text: &str) -> bool {

@@ -273,7 +273,7 @@ async fn all_mistakes_of_a_request_are_told_at_once() {
         order_by: 9,
         account_id: " a".into(),
         resource_id: "x".repeat(201),
-        actor: "x".repeat(501),
+        actor: "x".repeat(201),
         start_time: time(0, 1_000_000_000),
         end_time: time(i64::MAX, 0),
         ..Default::default()
