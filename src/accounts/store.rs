@@ -174,7 +174,8 @@ impl NewAccount {
             .map_err(|error| translate(error, &account_id, &fields))?;
         Link::own(tx, &account.account_id, &fields.organization_id).await?;
         Account::require_contacts(tx, &account.account_id, &contacts).await?;
-        account.insert_words(tx).await?;
+        let (account, contact) = Account::show(tx, account).await?;
+        account.insert_words(tx, contact.as_ref()).await?;
         account.record(tx, None)?;
         Ok(account)
     }
@@ -311,8 +312,8 @@ impl Account {
             Self::require_contacts(tx, &self.account_id, &new).await?;
         }
         if updated.words(None) != self.words(None) || updated.fields.primary_contact_id != self.fields.primary_contact_id {
-            updated.delete_words(tx).await?;
-            updated.insert_words(tx).await?;
+            let (updated, contact) = Self::show(tx, updated.clone()).await?;
+            updated.replace_words(tx, contact.as_ref()).await?;
         }
         updated.record(tx, Some(&self))?;
         Ok(updated)
@@ -379,15 +380,14 @@ impl Account {
     }
 
     /// Renews the words of the accounts whose primary contact a person is, after their name or email has changed.
-    pub async fn renew_words(tx: &WriteTx, person_id: &str) -> Result<()> {
+    pub async fn renew_words(tx: &WriteTx, contact: &Person) -> Result<()> {
         let rows = accounts::table
-            .filter(accounts::primary_contact_id.eq(person_id))
+            .filter(accounts::primary_contact_id.eq(&contact.person_id))
             .select(Self::as_select())
             .load::<Self>(&mut tx.conn())
             .await?;
         for row in rows {
-            row.delete_words(tx).await?;
-            row.insert_words(tx).await?;
+            row.replace_words(tx, Some(contact)).await?;
         }
         Ok(())
     }
@@ -422,19 +422,15 @@ impl Account {
         search::words([self.account_id.as_str(), &self.fields.display_name].into_iter().chain(contact))
     }
 
-    async fn delete_words(&self, tx: &WriteTx) -> Result<()> {
+    async fn replace_words(&self, tx: &WriteTx, contact: Option<&Person>) -> Result<()> {
         diesel::delete(account_words::table.filter(account_words::account_id.eq(&self.account_id)))
             .execute(&mut tx.conn())
             .await?;
-        Ok(())
+        self.insert_words(tx, contact).await
     }
 
-    async fn insert_words(&self, tx: &WriteTx) -> Result<()> {
-        let contact = match &self.fields.primary_contact_id {
-            Some(person_id) => Some(Person::find(tx, person_id).await?),
-            None => None,
-        };
-        let words = self.words(contact.as_ref());
+    async fn insert_words(&self, tx: &WriteTx, contact: Option<&Person>) -> Result<()> {
+        let words = self.words(contact);
         diesel::insert_into(account_words::table)
             .values(diesel::select((self.account_id.as_str().into_sql::<Text>(), unnest(words))))
             .into_columns((account_words::account_id, account_words::word))

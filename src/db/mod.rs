@@ -28,6 +28,7 @@ use self::{bell::Bells, pool::Lease};
 pub use self::{
     bell::Listener,
     pool::{ConnectError, Manager},
+    reach::Condition,
     replay::Meta,
     tenant::{Settings, Tenant},
     trail::{Event, snapshot},

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use diesel::{prelude::*, sql_types::Bool};
+use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use futures_util::future::try_join;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     accounts::store::Account,
-    db::Tx,
+    db::{Condition, Tx},
     error::Result,
     modules,
     page::{Page, keyset},
@@ -69,12 +69,9 @@ async fn records(tx: &Tx, account_ids: &[String], person_id: &str) -> Result<BTr
     Ok(rows.into_iter().map(|row| (row.account_id.clone(), row)).collect())
 }
 
-/// A condition on accounts, made of subqueries.
-pub type OnAccounts = Box<dyn BoxableExpression<accounts::table, diesel::pg::Pg, SqlType = Bool>>;
-
 impl Account {
     /// Accounts that an active person is a user of today.
-    pub fn used_by(person_id: &str) -> OnAccounts {
+    pub fn used_by(person_id: &str) -> Condition<accounts::table> {
         let through =
             covered!().filter(organization_members::person_id.eq(person_id.to_owned())).select(account_organizations::account_id);
         let added = account_users::table

@@ -96,7 +96,8 @@ impl Link {
         let before = Self::find(tx, account_id, organization_id).await?;
         if before.as_ref().is_none_or(|before| before.include_descendants != include_descendants) {
             // Only what covers less can cost someone their place.
-            let guard = slots::guard(tx, Scope::Account(account_id)).await?;
+            let narrows = before.is_some() && !include_descendants;
+            let guard = if narrows { Some(slots::guard(tx, Scope::Account(account_id)).await?) } else { None };
             diesel::insert_into(account_organizations::table)
                 .values((
                     account_organizations::account_id.eq(account_id),
@@ -116,7 +117,9 @@ impl Link {
                 ))
                 .execute(&mut tx.conn())
                 .await?;
-            guard.settle(tx).await?;
+            if let Some(guard) = guard {
+                guard.settle(tx).await?;
+            }
         }
         let after = Self::find(tx, account_id, organization_id).await?;
         let after = after.ok_or_else(|| Error::Internal("a link is gone that was just made".into()))?;

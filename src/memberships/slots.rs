@@ -11,7 +11,7 @@ use super::store::{Record, covered, today};
 use crate::{
     db::{Tx, WriteTx},
     error::{Error, Kind, Result},
-    people::store::{Person, Side},
+    people::store::Side,
     schema::{account_users, accounts, organization_ancestors, organization_members, people},
 };
 
@@ -266,9 +266,11 @@ pub async fn lock_new(tx: &WriteTx, person_ids: &[String]) -> Result<()> {
     }
     // A move of an organization could otherwise take one of them away unseen.
     crate::organizations::store::Organization::hold_the_forest(tx).await?;
-    lock(tx, person_ids).await?;
-    for person_id in person_ids {
-        Person::find(tx, person_id).await?;
+    let people = people::table.filter(people::person_id.eq_any(person_ids).and(tx.people_in_reach()));
+    let locked = people.order(people::person_id).select(people::person_id).for_no_key_update();
+    let locked: Vec<String> = locked.load(&mut tx.conn()).await?;
+    match person_ids.iter().find(|id| !locked.contains(id)) {
+        Some(missing) => Err(Error::not_found(Kind::Person, missing)),
+        None => Ok(()),
     }
-    Ok(())
 }

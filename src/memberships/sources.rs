@@ -13,18 +13,16 @@ use diesel::{
     pg::Pg,
     prelude::*,
     query_builder::{AstPass, Query, QueryFragment, QueryId},
-    sql_types::{Array, BigInt, Bool, Date, Text, Timestamptz},
+    sql_types::{Array, BigInt, Date, Text, Timestamptz},
 };
 
 use crate::{
+    db::Condition,
     error::Result,
     page::{Order, Page},
     people::store::Person,
     schema::people,
 };
-
-/// A condition on people, made of subqueries.
-pub type OnPeople = Box<dyn BoxableExpression<people::table, Pg, SqlType = Bool>>;
 
 /// Where people come from.
 #[derive(Debug)]
@@ -44,7 +42,7 @@ pub enum Sources<'a> {
 /// there; as many as a page reads, in its order.
 pub struct Merged<'a> {
     sources: Sources<'a>,
-    conditions: Vec<OnPeople>,
+    conditions: Vec<Condition<people::table>>,
     order: Order,
     after_name: Option<(String, String)>,
     after_time: Option<(DateTime<Utc>, String)>,
@@ -53,7 +51,7 @@ pub struct Merged<'a> {
 
 impl<'a> Merged<'a> {
     /// Those of a page, of all whom the conditions are true of.
-    pub fn new(sources: Sources<'a>, conditions: Vec<OnPeople>, page: &Page) -> Result<Self> {
+    pub fn new(sources: Sources<'a>, conditions: Vec<Condition<people::table>>, page: &Page) -> Result<Self> {
         let (after_name, after_time) = (page.after_name(), page.after_time()?);
         Ok(Self { sources, conditions, order: page.order(), after_name, after_time, limit: page.limit() })
     }
@@ -192,7 +190,7 @@ pub struct Members<'a> {
 
 impl<'a> Members<'a> {
     /// Those of a page, of all whom the conditions are true of.
-    pub fn new(sources: Sources<'a>, conditions: Vec<OnPeople>, page: &Page) -> Result<Self> {
+    pub fn new(sources: Sources<'a>, conditions: Vec<Condition<people::table>>, page: &Page) -> Result<Self> {
         Ok(Self { columns: Person::as_select(), merged: Merged::new(sources, conditions, page)? })
     }
 }

@@ -12,12 +12,12 @@ use futures_util::future::try_join4;
 
 use super::{
     slots::{self, Slot},
-    sources::{Merged, OnPeople, Sources},
+    sources::{Merged, Sources},
     store::{Record, through, today},
 };
 use crate::{
     accounts::store::Account,
-    db::Tx,
+    db::{Condition, Tx},
     error::{Error, Result},
     page::Page,
     people::store::Person,
@@ -97,7 +97,7 @@ impl User {
         let account_id = filter.account_id.as_str();
         let mut conditions = Person::found_by(&filter.query);
         if !filter.show_not_in_force {
-            conditions.push(Box::new(people::active) as OnPeople);
+            conditions.push(Box::new(people::active) as Condition<people::table>);
         }
         let on = (!filter.show_not_in_force).then(today);
         let merged = Merged::new(Sources::Account { account_id, on }, conditions, page)?;

@@ -15,11 +15,11 @@ use serde::Serialize;
 
 use crate::{
     accounts::store::Account,
-    db::{Event, Tx, WriteTx, snapshot},
+    db::{Condition, Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
     memberships::{
         slots::{self, Scope},
-        sources::{Members, OnPeople, Sources},
+        sources::{Members, Sources},
     },
     modules,
     organizations::store::Organization,
@@ -218,12 +218,12 @@ impl Person {
     }
 
     /// The conditions that a search puts on people: one for each of its terms.
-    pub fn found_by(query: &str) -> Vec<OnPeople> {
+    pub fn found_by(query: &str) -> Vec<Condition<people::table>> {
         let term = |(from, to): (String, String)| {
             let found = person_words::table
                 .filter(person_words::word.ge(from).and(person_words::word.lt(to)))
                 .select(person_words::person_id);
-            Box::new(people::person_id.eq_any(found)) as OnPeople
+            Box::new(people::person_id.eq_any(found)) as Condition<people::table>
         };
         search::ranges(query).into_iter().map(term).collect()
     }
@@ -298,7 +298,7 @@ impl Person {
                 .execute(&mut tx.conn())
                 .await?;
             updated.insert_words(tx).await?;
-            Account::renew_words(tx, &self.person_id).await?;
+            Account::renew_words(tx, &updated).await?;
         }
         if let Some(guard) = guard {
             guard.settle(tx).await?;
