@@ -125,7 +125,8 @@ impl Filled {
         let db = Db::new(Manager::new(login, Some("customer_accounts_app".into())), 1, Duration::from_secs(1), None);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move { server::serve(listener, db, &config(&[]), std::future::pending()).await });
+        let config = config(&["--watch-checkpoint-interval", "500ms"]);
+        tokio::spawn(async move { server::serve(listener, db, &config, std::future::pending()).await });
         let mut tenant = Tenant::on(connect(address).await);
         tenant.caller.tenant.clone_from(&self.tenant);
         tenant
