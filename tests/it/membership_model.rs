@@ -92,6 +92,13 @@ enum Step {
     DeletePerson {
         id: String,
     },
+    CreateAccount {
+        id: String,
+        organization: String,
+    },
+    DeleteAccount {
+        id: String,
+    },
     /// The organization and the three contacts; what is `None` stays as it is.
     UpdateAccount {
         id: String,
@@ -106,6 +113,22 @@ enum Step {
         person: String,
         account: String,
     },
+}
+
+impl Step {
+    /// The account that must be there.
+    fn account(&self) -> Option<&String> {
+        match self {
+            Self::AddUser { account, .. }
+            | Self::UpdateUser { account, .. }
+            | Self::RemoveUser { account, .. }
+            | Self::Link { account, .. }
+            | Self::Unlink { account, .. } => Some(account),
+            Self::UpdateAccount { id, .. } | Self::SetStatus { id, .. } | Self::DeleteAccount { id } => Some(id),
+            Self::Purchase { account, .. } => Some(account).filter(|account| !account.is_empty()),
+            _ => None,
+        }
+    }
 }
 
 /// What is set for a person on an account.
@@ -174,8 +197,9 @@ impl Model {
     /// The organizations of a person that a link of the account covers.
     fn through(&self, account: &str, person: &str) -> Vec<String> {
         let mut all = Vec::new();
+        let Some(account) = self.accounts.get(account) else { return all };
         for (organization, member) in &self.members {
-            let covered = self.accounts[account]
+            let covered = account
                 .links
                 .iter()
                 .any(|(linked, below)| linked == organization || (*below && self.within(organization, linked)));
@@ -258,12 +282,28 @@ impl Model {
         Ok(())
     }
 
+    /// Why a call is refused whose account is not there: what else is wrong with it may be found first.
+    fn without_account(&self, step: &Step) -> BTreeSet<&'static str> {
+        let mut why = BTreeSet::from(["ACCOUNT_NOT_FOUND"]);
+        match step {
+            Step::AddUser { person, .. } | Step::Purchase { person, .. } => match self.people.get(person) {
+                None => why.insert("PERSON_NOT_FOUND"),
+                Some(person) => !person.active && why.insert("PERSON_INACTIVE"),
+            },
+            _ => false,
+        };
+        why
+    }
+
     #[expect(clippy::too_many_lines, reason = "a case for each call")]
     fn change(&mut self, before: &Self, step: &Step) -> Result<(), Refusal> {
         let organization = |id: &str| {
             if before.parents.contains_key(id) { Ok(()) } else { Err(no("ORGANIZATION_NOT_FOUND")) }
         };
         let somebody = |id: &str| if before.people.contains_key(id) { Ok(()) } else { Err(no("PERSON_NOT_FOUND")) };
+        if step.account().is_some_and(|account| !before.accounts.contains_key(account)) {
+            return Err((before.without_account(step), 0));
+        }
         match step {
             Step::AddUser { account, person, set } => {
                 somebody(person)?;
@@ -383,6 +423,25 @@ impl Model {
                 self.individual.retain(|(_, person)| person != id);
                 self.set.retain(|(_, person), _| person != id);
             }
+            Step::CreateAccount { id, organization: of } => {
+                let taken = before.accounts.contains_key(id).then_some("ACCOUNT_ALREADY_EXISTS");
+                let nowhere = (!before.parents.contains_key(of)).then_some("ORGANIZATION_NOT_FOUND");
+                let why: BTreeSet<_> = taken.into_iter().chain(nowhere).collect();
+                if !why.is_empty() {
+                    return Err((why, 0));
+                }
+                let links = [(of.clone(), false)].into();
+                let new = Somewhere { organization: of.clone(), active: true, contacts: Default::default(), links };
+                self.accounts.insert(id.clone(), new);
+            }
+            Step::DeleteAccount { id } => {
+                self.accounts.remove(id);
+                self.individual.retain(|(account, _)| account != id);
+                self.set.retain(|(account, _), _| account != id);
+                for person in self.people.values_mut().filter(|person| person.purchasing == *id) {
+                    person.purchasing.clear();
+                }
+            }
             Step::UpdateAccount { id, organization: to, contacts } => {
                 let account = self.accounts.get_mut(id).unwrap();
                 let mut why = BTreeSet::new();
@@ -481,7 +540,7 @@ fn roll(dice: &mut Dice, model: &Model) -> Step {
         _ if all.is_empty() => otherwise.to_owned(),
         _ => all[usize::try_from(dice.roll(all.len() as u64)).unwrap()].clone(),
     };
-    match dice.roll(40) {
+    match dice.roll(45) {
         0..=4 => Step::AddUser { account, person, set: roll_set(dice) },
         5..=8 => {
             let paths = [
@@ -501,8 +560,8 @@ fn roll(dice: &mut Dice, model: &Model) -> Step {
             Step::RemoveUser { person: known(dice, added, &person), account }
         }
         11..=14 => Step::Link { account, organization, below: dice.roll(2) == 0 },
-        15 => {
-            let linked = model.accounts[&account].links.keys().cloned().collect();
+        15 | 40 => {
+            let linked = model.accounts.get(&account).into_iter().flat_map(|account| account.links.keys().cloned()).collect();
             Step::Unlink { organization: known(dice, linked, &organization), account }
         }
         16..=20 => Step::Join { organization, person },
@@ -528,10 +587,15 @@ fn roll(dice: &mut Dice, model: &Model) -> Step {
                     *contact = Some(if dice.roll(8) == 0 { String::new() } else { known(dice, able, &person) });
                 }
             }
-            let organization = (dice.roll(3) == 0).then_some(organization);
+            // Something must change.
+            let moves = dice.roll(3) == 0 || contacts.iter().all(Option::is_none);
+            let organization = moves.then_some(organization);
             Step::UpdateAccount { id: account, organization, contacts }
         }
         36 => Step::SetStatus { id: account, active: dice.roll(2) == 0 },
+        41 => Step::DeleteAccount { id: account },
+        // Not long without it.
+        42..=44 => Step::CreateAccount { id: account, organization },
         _ => Step::Purchase { person, account: if dice.roll(6) == 0 { String::new() } else { account } },
     }
 }
@@ -584,15 +648,14 @@ async fn call(tenant: &Tenant, day: NaiveDate, step: &Step) -> Result<(), Status
             tenant.update_person(Person { kind: kind.into(), ..only_person(&id) }, &["kind"]).await.map(drop)
         }
         Step::DeletePerson { id } => tenant.delete_person(&id, "").await,
+        Step::CreateAccount { id, organization } => tenant.try_account(account(&id, &organization)).await.map(drop),
+        Step::DeleteAccount { id } => tenant.delete(&id, "").await,
         Step::UpdateAccount { id, organization, contacts } => {
             let mut paths = Vec::new();
             for (path, contact) in SLOTS.into_iter().zip(&contacts) {
                 paths.extend(contact.as_ref().map(|_| path));
             }
             paths.extend(organization.as_ref().map(|_| "organization_id"));
-            if paths.is_empty() {
-                return Ok(());
-            }
             let [primary, billing, cc] = contacts.map(Option::unwrap_or_default);
             let primary = (!primary.is_empty()).then(|| Contact { person_id: primary, ..Default::default() });
             let wanted = Account {
@@ -669,12 +732,12 @@ async fn compare(tenant: &Tenant, model: &Model, day: NaiveDate, dice: &mut Dice
     let mut pairs: Vec<_> =
         alive.iter().flat_map(|person| model.accounts.keys().map(move |account| key(account, person))).collect();
     // One more, as there must be one.
-    pairs.extend(alive.first().map(|person| key(&account_id, person)));
+    pairs.extend(pairs.first().cloned());
     let checks: Vec<_> =
         pairs.iter().cloned().map(|(account_id, person_id)| CheckMembershipRequest { account_id, person_id }).collect();
-    let users = client.list_account_users(ask_users).await.unwrap().into_inner().account_users;
-    let recipients = client.list_billing_recipients(ask_recipients).await.unwrap().into_inner().recipients;
-    let links = client.list_linked_organizations(ask_links).await.unwrap().into_inner().linked_organizations;
+    let users = client.list_account_users(ask_users).await;
+    let recipients = client.list_billing_recipients(ask_recipients).await;
+    let links = client.list_linked_organizations(ask_links).await;
     let one = checks.first().cloned();
     let answers = if checks.is_empty() {
         Vec::new()
@@ -692,31 +755,55 @@ async fn compare(tenant: &Tenant, model: &Model, day: NaiveDate, dice: &mut Dice
         return false;
     }
 
-    let users: Vec<_> =
-        users.into_iter().map(|user| AccountUser { etag: String::new(), create_time: None, update_time: None, ..user }).collect();
-    let shown = |person: &&String| {
-        if show_not_in_force { model.has_source(&account_id, person) } else { model.in_force(&account_id, person) }
-    };
-    // By name, which is the id.
-    let wanted: Vec<_> = alive.iter().filter(shown).map(|person| user(model, day, &account_id, person)).collect();
-    assert_eq!(users, wanted, "users of {account_id}, also not in force: {show_not_in_force}; {at}\n{model:#?}");
+    if model.accounts.contains_key(&account_id) {
+        let users: Vec<_> = users
+            .unwrap()
+            .into_inner()
+            .account_users
+            .into_iter()
+            .map(|user| AccountUser { etag: String::new(), create_time: None, update_time: None, ..user })
+            .collect();
+        let shown = |person: &&String| {
+            if show_not_in_force { model.has_source(&account_id, person) } else { model.in_force(&account_id, person) }
+        };
+        // By name, which is the id.
+        let wanted: Vec<_> = alive.iter().filter(shown).map(|person| user(model, day, &account_id, person)).collect();
+        assert_eq!(users, wanted, "users of {account_id}, also not in force: {show_not_in_force}; {at}\n{model:#?}");
 
-    let recipients: Vec<_> = recipients.into_iter().map(|recipient| (recipient.person_id.clone(), recipient.kind())).collect();
-    let [_, billing, cc] = &model.accounts[&account_id].contacts;
-    let mut wanted = Vec::new();
-    for person in &alive {
-        if person == billing || (model.set(&account_id, person).billing && model.in_force(&account_id, person)) {
-            wanted.push((person.clone(), BillingRecipientKind::To));
-        } else if person == cc {
-            wanted.push((person.clone(), BillingRecipientKind::Cc));
+        let recipients: Vec<_> = recipients
+            .unwrap()
+            .into_inner()
+            .recipients
+            .into_iter()
+            .map(|recipient| (recipient.person_id.clone(), recipient.kind()))
+            .collect();
+        let [_, billing, cc] = &model.accounts[&account_id].contacts;
+        let mut wanted = Vec::new();
+        for person in &alive {
+            if person == billing || (model.set(&account_id, person).billing && model.in_force(&account_id, person)) {
+                wanted.push((person.clone(), BillingRecipientKind::To));
+            } else if person == cc {
+                wanted.push((person.clone(), BillingRecipientKind::Cc));
+            }
+        }
+        assert_eq!(recipients, wanted, "recipients of {account_id}, {at}\n{model:#?}");
+
+        let links: Vec<_> = links
+            .unwrap()
+            .into_inner()
+            .linked_organizations
+            .into_iter()
+            .map(|link| (link.organization_id, link.include_descendants, link.own))
+            .collect();
+        let own = &model.accounts[&account_id].organization;
+        let wanted: Vec<_> =
+            model.accounts[&account_id].links.iter().map(|(id, below)| (id.clone(), *below, id == own)).collect();
+        assert_eq!(links, wanted, "links of {account_id}, {at}\n{model:#?}");
+    } else {
+        for reason in [why(users), why(recipients), why(links)] {
+            assert_eq!(reason, "ACCOUNT_NOT_FOUND", "{account_id}, {at}");
         }
     }
-    assert_eq!(recipients, wanted, "recipients of {account_id}, {at}\n{model:#?}");
-
-    let links: Vec<_> = links.into_iter().map(|link| (link.organization_id, link.include_descendants, link.own)).collect();
-    let own = &model.accounts[&account_id].organization;
-    let wanted: Vec<_> = model.accounts[&account_id].links.iter().map(|(id, below)| (id.clone(), *below, id == own)).collect();
-    assert_eq!(links, wanted, "links of {account_id}, {at}\n{model:#?}");
 
     for ((account, person), answer) in pairs.iter().zip(&answers).chain(pairs.iter().zip(&single)) {
         let through = if model.people[person].active { model.through(account, person) } else { Vec::new() };
@@ -784,10 +871,9 @@ async fn play(channel: Channel, seed: u64, steps: usize) -> BTreeMap<String, usi
         model.take(&step).unwrap();
     }
     for number in 0..ACCOUNTS {
-        let (id, organization) = (format!("a{number}"), format!("o{}", dice.roll(ORGANIZATIONS)));
-        tenant.account(account(&id, &organization)).await;
-        let links = [(organization.clone(), false)].into();
-        model.accounts.insert(id, Somewhere { organization, active: true, contacts: Default::default(), links });
+        let step = Step::CreateAccount { id: format!("a{number}"), organization: format!("o{}", dice.roll(ORGANIZATIONS)) };
+        call(&tenant, today(), &step).await.unwrap();
+        model.take(&step).unwrap();
     }
     // Days count from here; a history that midnight falls into ends there.
     let day = today();
@@ -860,7 +946,9 @@ async fn memberships_are_like_their_model_whatever_is_done_to_them() {
     }
     for answer in [
         "OK",
+        "ACCOUNT_ALREADY_EXISTS",
         "ACCOUNT_NOT_ACTIVE",
+        "ACCOUNT_NOT_FOUND",
         "ACCOUNT_USER_ALREADY_EXISTS",
         "ACCOUNT_USER_NOT_FOUND",
         "CONTACT_MEMBERSHIP_ENDS",
