@@ -528,6 +528,11 @@ fn roll_set(dice: &mut Dice) -> Set {
     Set { roles, billing: dice.roll(2) == 0, start, end }
 }
 
+/// Who can be a contact of an account.
+fn able(model: &Model, account: &str) -> Vec<String> {
+    model.people.keys().filter(|person| model.no_contact(account, person).is_empty()).cloned().collect()
+}
+
 /// The next thing to try. What others depend on comes more often than what takes it away.
 fn roll(dice: &mut Dice, model: &Model) -> Step {
     let organization = format!("o{}", dice.roll(ORGANIZATIONS));
@@ -540,6 +545,9 @@ fn roll(dice: &mut Dice, model: &Model) -> Step {
         _ if all.is_empty() => otherwise.to_owned(),
         _ => all[usize::try_from(dice.roll(all.len() as u64)).unwrap()].clone(),
     };
+    // Contacts are what most rules are about.
+    let contacts = model.accounts.values().flat_map(|account| &account.contacts).filter(|contact| !contact.is_empty());
+    let victim = known(dice, contacts.cloned().collect(), &person);
     match dice.roll(45) {
         0..=4 => Step::AddUser { account, person, set: roll_set(dice) },
         5..=8 => {
@@ -561,30 +569,32 @@ fn roll(dice: &mut Dice, model: &Model) -> Step {
         }
         11..=14 => Step::Link { account, organization, below: dice.roll(2) == 0 },
         15 | 40 => {
-            let linked = model.accounts.get(&account).into_iter().flat_map(|account| account.links.keys().cloned()).collect();
+            let linked = model.accounts.get(&account).into_iter().flat_map(|account| {
+                let others = account.links.keys().filter(|linked| **linked != account.organization);
+                others.cloned()
+            });
+            let linked = linked.collect();
             Step::Unlink { organization: known(dice, linked, &organization), account }
         }
         16..=20 => Step::Join { organization, person },
         21..=22 => {
-            let joined = model.members.iter().filter(|(_, member)| *member == person).map(|(joined, _)| joined.clone()).collect();
-            Step::Leave { organization: known(dice, joined, &organization), person }
+            let joined = model.members.iter().filter(|(_, member)| *member == victim).map(|(joined, _)| joined.clone()).collect();
+            Step::Leave { organization: known(dice, joined, &organization), person: victim }
         }
         23 => Step::CreateOrganization { id: organization, parent: other },
         24..=25 => Step::Move { id: organization, parent: other },
         26 => Step::DeleteOrganization { id: organization },
         27 => Step::CreatePerson { id: person },
-        28 => Step::SetActive { id: person, active: false },
+        28 => Step::SetActive { id: victim, active: false },
         29 => Step::SetActive { id: person, active: true },
-        30 => Step::SetStaff { id: person, staff: dice.roll(3) == 0 },
-        31 => Step::DeletePerson { id: person },
+        30 => Step::SetStaff { id: person, staff: dice.roll(3) > 0 },
+        31 => Step::DeletePerson { id: victim },
         32..=35 => {
             let mut contacts = [const { None }; 3];
             for contact in &mut contacts {
                 if dice.roll(2) == 0 {
-                    let able = model.people.keys().filter(|person| model.no_contact(&account, person).is_empty());
-                    let able = able.cloned().collect();
                     let person = format!("p{}", dice.roll(PEOPLE));
-                    *contact = Some(if dice.roll(8) == 0 { String::new() } else { known(dice, able, &person) });
+                    *contact = Some(if dice.roll(8) == 0 { String::new() } else { known(dice, able(model, &account), &person) });
                 }
             }
             // Something must change.
@@ -854,6 +864,24 @@ fn why<T: std::fmt::Debug>(answer: Result<T, Status>) -> String {
     refused(answer).1.error_info().map(|info| info.reason.clone()).unwrap_or_default()
 }
 
+/// What a history begins with, besides its organizations: accounts linked to some of them, and people in some.
+fn beginning(dice: &mut Dice) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let organization = |dice: &mut Dice| format!("o{}", dice.roll(ORGANIZATIONS));
+    for number in 0..PEOPLE {
+        let person = format!("p{number}");
+        steps.push(Step::CreatePerson { id: person.clone() });
+        steps.extend((dice.roll(3) > 0).then(|| Step::Join { organization: organization(dice), person }));
+    }
+    for number in 0..ACCOUNTS {
+        let account = format!("a{number}");
+        steps.push(Step::CreateAccount { id: account.clone(), organization: organization(dice) });
+        let below = dice.roll(2) == 0;
+        steps.extend((dice.roll(3) > 0).then(|| Step::Link { account, organization: organization(dice), below }));
+    }
+    steps
+}
+
 /// Plays one history; how often each answer came.
 async fn play(channel: Channel, seed: u64, steps: usize) -> BTreeMap<String, usize> {
     let tenant = Tenant::on(channel);
@@ -865,15 +893,18 @@ async fn play(channel: Channel, seed: u64, steps: usize) -> BTreeMap<String, usi
         tenant.organization(&id, &parent).await;
         model.parents.insert(id, parent);
     }
-    for number in 0..PEOPLE {
-        let step = Step::CreatePerson { id: format!("p{number}") };
+    for step in beginning(&mut dice) {
         call(&tenant, today(), &step).await.unwrap();
         model.take(&step).unwrap();
     }
     for number in 0..ACCOUNTS {
-        let step = Step::CreateAccount { id: format!("a{number}"), organization: format!("o{}", dice.roll(ORGANIZATIONS)) };
-        call(&tenant, today(), &step).await.unwrap();
-        model.take(&step).unwrap();
+        let id = format!("a{number}");
+        let contacts = SLOTS.map(|_| able(&model, &id).into_iter().find(|_| dice.roll(3) == 0));
+        if contacts.iter().any(Option::is_some) {
+            let step = Step::UpdateAccount { id, organization: None, contacts };
+            call(&tenant, today(), &step).await.unwrap();
+            model.take(&step).unwrap();
+        }
     }
     // Days count from here; a history that midnight falls into ends there.
     let day = today();
