@@ -6,7 +6,14 @@
 
 use std::sync::OnceLock;
 
-use diesel::{IntoSql as _, dsl::exists, helper_types::AsExprOf, pg::Pg, prelude::*, sql_types::Bool};
+use diesel::{
+    IntoSql as _,
+    dsl::{exists, not},
+    helper_types::AsExprOf,
+    pg::Pg,
+    prelude::*,
+    sql_types::Bool,
+};
 use diesel_async::RunQueryDsl;
 
 use super::tx::Tx;
@@ -163,7 +170,8 @@ impl Tx {
                     organization_members::table
                         .on(organization_members::organization_id.eq(above.field(organization_ancestors::organization_id))),
                 )
-                .filter(organization_members::person_id.eq(people::person_id));
+                // The account's own organization is in reach with all its members.
+                .filter(not(account_organizations::own).and(organization_members::person_id.eq(people::person_id)));
             let manages = shown().filter(accounts::account_manager_id.eq(people::person_id.nullable()));
             // No id is empty.
             let themselves = people::person_id.eq(roots.person_id.clone().unwrap_or_default());

@@ -24,7 +24,7 @@ async fn filled() -> Option<&'static Filled> {
 }
 
 /// A service on it whose queries are explained.
-async fn measured() -> Option<Measured> {
+pub async fn measured() -> Option<Measured> {
     // Setting the database up for that is for one at a time.
     static TURN: Mutex<()> = Mutex::const_new(());
     let filled = filled().await?;
@@ -33,7 +33,7 @@ async fn measured() -> Option<Measured> {
 }
 
 /// The id of a person by their place in the alphabet.
-fn person(n: u32) -> String {
+pub fn person(n: u32) -> String {
     format!("pers-{:05}", n * 7919 % 50_000)
 }
 

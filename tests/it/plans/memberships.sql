@@ -36,6 +36,10 @@ INSERT INTO accounts (tenant_id, account_id, display_name, sort_key, organizatio
         '2026-01-01Z'::timestamptz + n * interval '1 second' FROM names CROSS JOIN generate_series(1, accounts) AS n;
 INSERT INTO account_organizations (tenant_id, account_id, organization_id, own, include_descendants)
     SELECT tenant_id, account_id, organization_id, true, account_id = 'acct-4' FROM accounts;
+-- One in a hundred is linked to another organization too.
+INSERT INTO account_organizations (tenant_id, account_id, organization_id, own, include_descendants)
+    SELECT tenant, 'acct-' || n, 'unit-' || 2 + n % 1999, false, n % 300 = 50
+    FROM names CROSS JOIN generate_series(50, accounts, 100) AS n WHERE n % 2000 <> 1 + n % 1999;
 -- Users of everywhere: one person on each account; and of `acct-3` every tenth, whom `acct-1` pays heed to as well.
 INSERT INTO account_users (tenant_id, account_id, person_id, individual, billing, sort_key, person_create_time)
     SELECT accounts.tenant_id, account_id, id, true, false, key, at
@@ -45,4 +49,9 @@ INSERT INTO account_users (tenant_id, account_id, person_id, individual, billing
     UNION ALL SELECT tenant, 'acct-2', id, false, true, key, at FROM filled WHERE n >= of * 0.64 AND n % 1000 = 0;
 UPDATE accounts SET billing_contact_id = id, cc_billing_contact_id = id, primary_contact_id = id
     FROM filled WHERE tenant = tenant_id AND n = 10 AND account_id = 'acct-1';
+
+-- Managers by name of what they manage: everything, 585 organizations, 73, one.
+UPDATE people SET subject = names.subject
+    FROM (VALUES (20000, 'all'), (20002, 'region'), (20016, 'district'), (21998, 'office')) AS names (n, subject)
+    JOIN filled ON filled.n = names.n AND tenant = '$tenant' WHERE tenant_id = tenant AND person_id = id;
 SET session_replication_role = DEFAULT;

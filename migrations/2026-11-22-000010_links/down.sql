@@ -1,0 +1,1 @@
+DROP INDEX account_organizations_linked_idx;
