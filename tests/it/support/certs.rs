@@ -17,13 +17,13 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType, date_time_ymd,
 };
 use rustls::{
-    ClientConfig, RootCertStore, SupportedProtocolVersion,
+    ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
 };
 use tempfile::TempDir;
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer as _};
 
@@ -33,6 +33,21 @@ pub struct Pair {
     pub cert: String,
     pub key: String,
     pub serial: u64,
+}
+
+impl Pair {
+    fn parsed(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let chain = CertificateDer::pem_slice_iter(self.cert.as_bytes()).collect::<Result<_, _>>().unwrap();
+        (chain, PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap())
+    }
+
+    /// What a server speaks TLS with that shows this certificate.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        let (chain, key) = self.parsed();
+        let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).unwrap()))
+    }
 }
 
 /// Who signs certificates.
@@ -170,8 +185,8 @@ impl<'a> Trust<'a> {
         let builder = builder.with_root_certificates(roots);
         let mut config = match self.shows {
             Some(pair) => {
-                let chain = CertificateDer::pem_slice_iter(pair.cert.as_bytes()).collect::<Result<_, _>>().unwrap();
-                builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap()).unwrap()
+                let (chain, key) = pair.parsed();
+                builder.with_client_auth_cert(chain, key).unwrap()
             }
             None => builder.with_no_client_auth(),
         };

@@ -1,7 +1,6 @@
 //! An issuer of tokens: keys, tokens that say anything, a server of key sets, and a service that accepts them.
 
 use std::{
-    net::SocketAddr,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -20,14 +19,15 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use customer_accounts::{config::Config, server};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpListener,
     sync::watch,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Status, transport::Channel};
 
-use super::{config, connect, raw, shared};
+use super::{certs, config, connect, raw, shared};
 
 /// What the tokens of these tests are for.
 pub const AUDIENCE: &str = "customer-accounts";
@@ -158,11 +158,12 @@ pub enum Answer {
     Nothing,
 }
 
-/// An issuer of tokens whose keys are served by HTTP.
+/// An issuer of tokens whose keys are served by HTTP or HTTPS.
 pub struct Issuer {
     /// The `iss` of its tokens.
     pub name: String,
-    address: SocketAddr,
+    /// Where its keys are.
+    url: String,
     answer: watch::Sender<Answer>,
     asked: Arc<Mutex<usize>>,
     _stop: DropGuard,
@@ -171,17 +172,37 @@ pub struct Issuer {
 impl Issuer {
     /// Starts one that answers so.
     pub async fn start(answer: Answer) -> Self {
+        Self::serve(answer, None).await
+    }
+
+    /// One that has these keys, and shows this certificate.
+    pub async fn with_tls(keys: &[&Key], certificate: &certs::Pair) -> Self {
+        Self::serve(Answer::Body(key_set(keys)), Some(certificate.acceptor())).await
+    }
+
+    async fn serve(answer: Answer, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (answer, asked, stop) = (watch::Sender::new(answer), Arc::default(), CancellationToken::new());
         let (answers, count, stopped) = (answer.clone(), Arc::clone(&asked), stop.clone());
+        let url = format!("{}://{address}/keys", if tls.is_some() { "https" } else { "http" });
         tokio::spawn(stopped.run_until_cancelled_owned(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer_one(stream, answers.subscribe(), Arc::clone(&count)));
+                let (tls, answers, count) = (tls.clone(), answers.subscribe(), Arc::clone(&count));
+                tokio::spawn(async move {
+                    match tls {
+                        None => answer_one(stream, answers, count).await,
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                answer_one(stream, answers, count).await;
+                            }
+                        }
+                    }
+                });
             }
         }));
         let name = format!("https://issuer.example/{}", address.port());
-        Self { name, address, answer, asked, _stop: stop.drop_guard() }
+        Self { name, url, answer, asked, _stop: stop.drop_guard() }
     }
 
     /// One that has these keys.
@@ -201,7 +222,7 @@ impl Issuer {
 
     /// The options of a service that accepts its tokens.
     pub fn options(&self) -> [String; 4] {
-        let issuer = format!("{}=http://{}/keys", self.name, self.address);
+        let issuer = format!("{}={}", self.name, self.url);
         ["--token-issuer".into(), issuer, "--token-audience".into(), AUDIENCE.into()]
     }
 
@@ -233,7 +254,11 @@ pub fn but(mut claims: Value, changes: Value) -> Value {
     claims
 }
 
-async fn answer_one(mut stream: TcpStream, mut answer: watch::Receiver<Answer>, asked: Arc<Mutex<usize>>) {
+async fn answer_one(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    mut answer: watch::Receiver<Answer>,
+    asked: Arc<Mutex<usize>>,
+) {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {
@@ -252,6 +277,7 @@ async fn answer_one(mut stream: TcpStream, mut answer: watch::Receiver<Answer>, 
     };
     let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nlocation: /elsewhere\r\n\r\n", body.len());
     let _ = stream.write_all((head + &body).as_bytes()).await;
+    let _ = stream.shutdown().await;
 }
 
 /// A service that accepts tokens, on the database of all tests. It ends when this is dropped.

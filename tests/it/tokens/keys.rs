@@ -8,7 +8,10 @@ use tonic::{Code, Status};
 
 use super::{Answer as Refusal, unauthenticated};
 use crate::support::{
-    config, eventually, reason, refused,
+    certs::Authority,
+    config, eventually,
+    process::Service,
+    raw, reason, refused,
     tokens::{AUDIENCE, Answer, Guarded, Issuer, Key, claims, key_set},
 };
 
@@ -40,6 +43,27 @@ async fn a_service_starts_without_its_issuer_and_finds_it_later() {
     assert_eq!(reason(service.read("garbage").await), unauthenticated());
     issuer.answer(Answer::Body(key_set(&[&key])));
     service.until("the keys", || token.clone(), Result::is_ok).await;
+}
+
+#[tokio::test]
+async fn keys_come_by_https_from_whom_an_authority_vouches_for() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let key = Key::es256("k");
+    let issuer = Issuer::with_tls(&[&key], &authority.server()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let token = format!("Bearer {}", key.sign(&issuer.claims("t")));
+    for (trusted, expected) in [(&authority, Ok(())), (&other, Err(unavailable()))] {
+        let file = folder.path().join("trusted.pem");
+        fs::write(&file, &trusted.pem).unwrap();
+        let options = issuer.options();
+        let options: Vec<_> = options.iter().map(String::as_str).collect();
+        let service = Service::fresh(&options, &[("SSL_CERT_FILE", file.to_str().unwrap())]).await;
+        let headers: raw::Headers<'_> = &[("authorization", token.as_bytes())];
+        let answer = raw::call(&service.channel().await, "AccountTypeService/ListAccountTypes", headers, b"").await;
+        assert_eq!(answer.map(drop).map_err(|status| reason(Err::<(), _>(status))), expected);
+    }
+    // Nobody who is not vouched for is asked.
+    assert_eq!(issuer.asked(), 1);
 }
 
 #[tokio::test]
