@@ -23,6 +23,7 @@ async fn accounts_in_reach_are_listed_out_of_an_index_whatever_the_reach() {
             let (rows, plan) = list.plan(&on, "").await;
             assert_eq!(rows, 50, "{manager}");
             plan.check(&format!("{manager}: {list:?}"), &ANY, 4500);
+            eprintln!("{manager}, order {order_by}: {} pages", plan.pages());
         }
         let of_a_person = ListAccountsRequest { person_id: memberships::person(0), ..Default::default() };
         let (_, plan) = List::Accounts(of_a_person).plan(&on, "").await;
