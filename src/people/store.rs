@@ -240,7 +240,7 @@ impl Person {
         modules::require_named(tx, filter.organization_id.as_deref()).await?;
         let mut conditions = Self::found_by(&filter.query);
         if tx.is_limited() {
-            conditions.push(tx.people_in_reach());
+            conditions.push(tx.list_people_in_reach().await?);
         }
         if let Some(kind) = filter.kind {
             conditions.push(Box::new(people::kind.eq(kind)));

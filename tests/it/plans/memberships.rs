@@ -18,7 +18,7 @@ const ROUNDS: usize = 21;
 const ATTEMPTS: usize = 6;
 
 /// The database that these tests share: it takes longer to fill than to ask.
-async fn filled() -> Option<&'static Filled> {
+pub async fn filled() -> Option<&'static Filled> {
     static FILLED: OnceCell<Option<Filled>> = OnceCell::const_new();
     FILLED.get_or_init(|| Filled::new(FILL, "the embedded server has no auto_explain")).await.as_ref()
 }
