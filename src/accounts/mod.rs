@@ -41,7 +41,7 @@ impl AccountService for Service {
             .db
             .write(&caller, &meta, async |tx| {
                 let account = new.insert(tx).await?;
-                Ok(CreateAccountResponse { account: Some(Account::show(tx, account).await?.into()) })
+                Ok(CreateAccountResponse { account: Some(account.into()) })
             })
             .await?;
         Ok(Response::new(response))
@@ -90,7 +90,7 @@ impl AccountService for Service {
                 let current = Account::find_for_update(tx, &update.id).await?;
                 let fields = update.apply(&current)?;
                 let account = current.update(tx, &fields).await?;
-                Ok(UpdateAccountResponse { account: Some(Account::show(tx, account).await?.into()) })
+                Ok(UpdateAccountResponse { account: Some(account.into()) })
             })
             .await?;
         Ok(Response::new(response))

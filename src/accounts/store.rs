@@ -113,6 +113,9 @@ impl Fields {
     }
 }
 
+/// An account as it is shown: with the person who is its primary contact, if there is one.
+pub type Shown = (Account, Option<Person>);
+
 /// A valid account that is not there yet.
 #[derive(Debug)]
 pub struct NewAccount {
@@ -145,7 +148,7 @@ pub struct Filter {
 
 impl NewAccount {
     /// Inserts it. Its type is checked or found, and as a primary account it takes the place of the organization's present one.
-    pub async fn insert(&self, tx: &WriteTx) -> Result<Account> {
+    pub async fn insert(&self, tx: &WriteTx) -> Result<Shown> {
         let mut fields = self.fields.clone();
         match &fields.account_type_id {
             Some(id) => AccountType::require_active(tx, id).await?,
@@ -174,10 +177,10 @@ impl NewAccount {
             .map_err(|error| translate(error, &account_id, &fields))?;
         Link::own(tx, &account.account_id, &fields.organization_id).await?;
         Account::require_contacts(tx, &account.account_id, &contacts).await?;
+        account.record(tx, None)?;
         let (account, contact) = Account::show(tx, account).await?;
         account.insert_words(tx, contact.as_ref()).await?;
-        account.record(tx, None)?;
-        Ok(account)
+        Ok((account, contact))
     }
 }
 
@@ -273,7 +276,7 @@ impl Account {
     }
 
     /// Gives the account, which the transaction holds, new fields. Nothing happens if they are the present ones.
-    pub async fn update(self, tx: &WriteTx, fields: &Fields) -> Result<Self> {
+    pub async fn update(self, tx: &WriteTx, fields: &Fields) -> Result<Shown> {
         self.fields.status.require_next(fields.status, &self.account_id)?;
         // Also a type it keeps: an account whose type was deactivated must leave it with its next update.
         if let Some(id) = &fields.account_type_id {
@@ -284,7 +287,7 @@ impl Account {
             Person::require_manager(tx, id).await?;
         }
         if self.fields == *fields {
-            return Ok(self);
+            return Self::show(tx, self).await;
         }
         let new: Vec<_> = fields.contacts().filter(|id| self.fields.contacts().all(|held| held != *id)).cloned().collect();
         slots::lock_new(tx, &new).await?;
@@ -311,12 +314,12 @@ impl Account {
         } else {
             Self::require_contacts(tx, &self.account_id, &new).await?;
         }
+        updated.record(tx, Some(&self))?;
+        let (updated, contact) = Self::show(tx, updated).await?;
         if updated.words(None) != self.words(None) || updated.fields.primary_contact_id != self.fields.primary_contact_id {
-            let (updated, contact) = Self::show(tx, updated.clone()).await?;
             updated.replace_words(tx, contact.as_ref()).await?;
         }
-        updated.record(tx, Some(&self))?;
-        Ok(updated)
+        Ok((updated, contact))
     }
 
     /// Deletes the account, which the transaction holds, for good.
@@ -357,7 +360,7 @@ impl Account {
     }
 
     /// The accounts with the people who are their primary contacts, to be shown.
-    pub async fn shown(tx: &Tx, rows: Vec<Self>) -> Result<Vec<(Self, Option<Person>)>> {
+    pub async fn shown(tx: &Tx, rows: Vec<Self>) -> Result<Vec<Shown>> {
         let ids: Vec<_> = rows.iter().filter_map(|row| row.fields.primary_contact_id.clone()).collect();
         let mut people = BTreeMap::new();
         if !ids.is_empty() {
@@ -374,7 +377,7 @@ impl Account {
     }
 
     /// The same for one.
-    pub async fn show(tx: &Tx, row: Self) -> Result<(Self, Option<Person>)> {
+    pub async fn show(tx: &Tx, row: Self) -> Result<Shown> {
         let mut rows = Self::shown(tx, vec![row]).await?;
         rows.pop().ok_or_else(|| Error::Internal("one account is shown as none".into()))
     }

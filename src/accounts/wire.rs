@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{
     country,
-    store::{Account, Fields, Filter, NewAccount},
+    store::{Account, Fields, Filter, NewAccount, Shown},
     value::{Address, Contact, Json, Status},
 };
 use crate::{
@@ -13,7 +13,6 @@ use crate::{
     error::{Kind, Result},
     mask::Mask,
     page::Page,
-    people::store::Person,
     proto::{self, AccountStatus},
     validate::Violations,
     wire::{etag, json, require_etag, timestamp},
@@ -236,8 +235,8 @@ impl From<Account> for proto::Account {
 }
 
 /// An account with the person who is its primary contact, whose name, email and phone are theirs at this moment.
-impl From<(Account, Option<Person>)> for proto::Account {
-    fn from((row, person): (Account, Option<Person>)) -> Self {
+impl From<Shown> for proto::Account {
+    fn from((row, person): Shown) -> Self {
         let mut account = Self::from(row);
         if let (Some(contact), Some(person)) = (&mut account.primary_contact, person) {
             contact.name = person.fields.display_name;
