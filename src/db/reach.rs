@@ -100,6 +100,7 @@ macro_rules! by_set {
     };
 }
 
+/// The condition of [`Tx::people_in_reach`], with each of its subqueries asked so.
 macro_rules! people_in_reach {
     ($roots:ident, $is_there:ident) => {{
         let member = reached!($roots)

@@ -5,12 +5,14 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::{Error, Kind, MAX_VIOLATIONS, NAMED, Violation, fitting};
+use super::{Error, Kind, NAMED, Violation, fitting};
 use crate::{
     memberships::slots::Holder,
     proto::{ErrorReason, PACKAGE},
 };
 
+/// Most bytes of violations in the details, for the reason that bounds those in the message.
+const MAX_VIOLATIONS: usize = 2560;
 /// How long a client should wait before it tries again what failed for lack of room or of a database.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long a client should wait before it tries again what failed for lack of an issuer's keys.

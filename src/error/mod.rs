@@ -12,9 +12,8 @@ use crate::memberships::slots::Holder;
 /// What the calls and everything below them return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Most bytes of violations in the details of an error, and in its message. An error travels in HTTP headers, encoded, and
-/// many clients take no more than 8 KiB of them: to those a longer one is a broken connection.
-const MAX_VIOLATIONS: usize = 2560;
+/// Most bytes of violations in the message of an error. An error travels in HTTP headers, encoded, and many clients take no
+/// more than 8 KiB of them: to those a longer one is a broken connection.
 const MAX_SUMMARY: usize = 768;
 /// Most resources that an error names.
 const NAMED: usize = 20;
