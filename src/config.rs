@@ -11,6 +11,7 @@ use http::Uri;
 
 use crate::{
     caller::{mesh::MeshHeader, workload::Workloads},
+    share::Percent,
     telemetry::LogFormat,
 };
 
@@ -127,6 +128,10 @@ pub struct Config {
     /// Calls under way at once, on all connections together; further ones are refused with RESOURCE_EXHAUSTED.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_CALLS", default_value_t = 1024, value_parser = at_least_one)]
     pub max_calls: usize,
+
+    /// How much of --max-calls, --max-watches and --pool-size one tenant may hold at once, in percent; at least one of each.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_TENANT_SHARE", value_name = "PERCENT", default_value = "75", value_parser = Percent::parse)]
+    pub tenant_share: Percent,
 
     /// Calls under way at once on one connection.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_STREAMS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]

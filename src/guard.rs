@@ -31,6 +31,7 @@ use crate::{
     incoming::Peer,
     policy::Policies,
     proto::PACKAGE,
+    share::{Percent, Shares},
     streams::{ClientDeadline, Unending},
     telemetry,
 };
@@ -40,6 +41,8 @@ use crate::{
 pub struct Limits {
     /// Calls under way on all connections together; further ones are refused.
     pub calls: usize,
+    /// How much of that one tenant may have under way.
+    pub tenant_share: Percent,
     /// Time a call has when its caller sets no deadline.
     pub default_deadline: Duration,
     /// Time a call has at most.
@@ -61,6 +64,8 @@ struct Shared {
     admission: Admission,
     limits: Limits,
     room: Arc<Semaphore>,
+    /// How much of the room each tenant may take.
+    shares: Shares,
     under_way: TaskTracker,
 }
 
@@ -68,7 +73,8 @@ impl GuardLayer {
     /// A guard that knows the calls and who may make them.
     pub fn new(policies: Policies, identity: Identity, admission: Admission, limits: Limits) -> Self {
         let room = Arc::new(Semaphore::new(limits.calls));
-        Self(Arc::new(Shared { policies, identity, admission, limits, room, under_way: TaskTracker::new() }))
+        let shares = Shares::new(limits.calls, limits.tenant_share);
+        Self(Arc::new(Shared { policies, identity, admission, limits, room, shares, under_way: TaskTracker::new() }))
     }
 
     /// Waits until no call is under way.
@@ -164,13 +170,15 @@ impl Shared {
     async fn admit(&self, path: &str, headers: &HeaderMap, peer: Option<&Arc<str>>, arrived: Instant) -> Result<Admitted> {
         let policy = self.policies.get(path).ok_or_else(|| Error::unimplemented(path))?;
         let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Error::Overloaded)?;
-        let place = Place { _room: room, _under_way: Some(self.under_way.token()) };
+        let under_way = self.under_way.token();
         let asked = asked_for(headers)?;
         let deadline = arrived + asked.unwrap_or(self.limits.default_deadline).min(self.limits.max_deadline);
         let workload = self.admission.admit(headers, peer)?;
         let caller = timeout_at(deadline, self.identity.caller(headers, policy, deadline)).await;
         let caller = Caller { workload, ..caller.map_err(|_| Error::DeadlineExceeded)?? };
         telemetry::set_tenant(caller.tenant.as_str());
+        let share = self.shares.try_take(&caller.tenant).ok_or(Error::Overloaded)?;
+        let place = Place { _room: room, _share: share, _under_way: Some(under_way) };
         // A deadline beyond what the clock can tell is none.
         let client = asked.and_then(|asked| arrived.checked_add(asked)).map(ClientDeadline);
         Ok(Admitted { caller, client, place })
@@ -241,6 +249,8 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
 /// A place in the room, given back when the answer has been sent.
 struct Place {
     _room: OwnedSemaphorePermit,
+    /// Its part of what the tenant may have under way.
+    _share: OwnedSemaphorePermit,
     /// A shutdown waits for it.
     _under_way: Option<TaskTrackerToken>,
 }

@@ -10,13 +10,14 @@ pub mod schema;
 pub mod currency;
 pub mod error;
 pub mod id;
+pub mod search;
 pub mod validate;
 
 pub mod caller;
 pub mod mask;
 pub mod page;
 pub mod policy;
-pub mod search;
+pub mod share;
 pub mod streams;
 pub mod wire;
 

@@ -179,7 +179,8 @@ impl Database {
             None => login.clone(),
         };
         Ok(Self {
-            db: Db::new(Manager::new(login, role), config.pool_size, config.pool_wait, Some(config.pool_max_lifetime)),
+            db: Db::new(Manager::new(login, role), config.pool_size, config.pool_wait, Some(config.pool_max_lifetime))
+                .with_tenant_share(config.tenant_share),
             migrator: Manager::new(migrator, None),
             embedded: None,
         })

@@ -182,12 +182,13 @@ diesel::table! {
 }
 
 diesel::table! {
-    requests (tenant_id, request_id) {
+    requests (tenant_id, actor, request_id) {
         tenant_id -> Text,
         request_id -> Text,
         fingerprint -> Bytea,
         response -> Nullable<Bytea>,
         create_time -> Timestamptz,
+        actor -> Text,
     }
 }
 

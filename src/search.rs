@@ -13,6 +13,10 @@ diesel::define_sql_function! {
     fn unnest(elements: Array<Text>) -> Text;
 }
 
+/// Most terms of a query. Each is a condition of its own, and the time that PostgreSQL takes to plan a query grows much
+/// faster than their number: 99 took seconds.
+pub const MAX_TERMS: usize = 8;
+
 /// Longest word kept, in characters; a longer one is found by its first so many.
 const MAX_WORD_CHARS: usize = 60;
 

@@ -111,11 +111,16 @@ pub async fn serve(
     let policies = Policies::read()?;
     let paths = paths(&policies);
     let names = health_names(&policies);
-    let limits = Limits { calls: config.max_calls, default_deadline: config.default_deadline, max_deadline: config.max_deadline };
+    let limits = Limits {
+        calls: config.max_calls,
+        tenant_share: config.tenant_share,
+        default_deadline: config.default_deadline,
+        max_deadline: config.max_deadline,
+    };
     let guard = GuardLayer::new(policies, identity.clone(), admission, limits);
 
     let draining = CancellationToken::new();
-    let streams = Streams::new(config.max_watches, config.watch_max_age, draining.clone());
+    let streams = Streams::new(config.max_watches, config.tenant_share, config.watch_max_age, draining.clone());
     let pace = activities::Pace { poll: config.watch_poll_interval, checkpoint: config.watch_checkpoint_interval };
 
     let (health, health_service) = tonic_health::server::health_reporter();

@@ -14,7 +14,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{Error, Result};
+use crate::{
+    caller::TenantId,
+    error::{Error, Result},
+    share::{Percent, Shares},
+};
 
 /// When the client wants its answer to have ended, if it has said so: put into the request by the guard.
 #[derive(Debug, Clone, Copy)]
@@ -28,23 +32,33 @@ pub struct Unending;
 #[derive(Debug, Clone)]
 pub struct Streams {
     room: Arc<Semaphore>,
+    /// How many streams each tenant may have at once.
+    shares: Shares,
     size: u32,
     max_age: Duration,
     draining: CancellationToken,
 }
 
 impl Streams {
-    /// Room for `size` streams of at most `max_age`, all of which end when `draining` is cancelled.
-    pub fn new(size: u32, max_age: Duration, draining: CancellationToken) -> Self {
-        Self { room: Arc::new(Semaphore::new(size as usize)), size, max_age, draining }
+    /// Room for `size` streams of at most `max_age`, of which one tenant may have `share`. All end when `draining` is cancelled.
+    pub fn new(size: u32, share: Percent, max_age: Duration, draining: CancellationToken) -> Self {
+        let shares = Shares::new(size as usize, share);
+        Self { room: Arc::new(Semaphore::new(size as usize)), shares, size, max_age, draining }
     }
 
-    /// A place for one more stream, if there is room; for no longer than the caller's credentials are good.
-    pub fn enter(&self, deadline: Option<ClientDeadline>, expires: Option<SystemTime>) -> Result<Place> {
+    /// A place for one more stream of the tenant, if there is room; for no longer than the caller's credentials are good.
+    pub fn enter(&self, tenant: &TenantId, deadline: Option<ClientDeadline>, expires: Option<SystemTime>) -> Result<Place> {
+        let share = self.shares.try_take(tenant).ok_or(Error::Overloaded)?;
         let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Error::Overloaded)?;
         let good = expires.map_or(self.max_age, |expires| expires.duration_since(SystemTime::now()).unwrap_or_default());
         let ends = Instant::now() + good.min(self.max_age);
-        Ok(Place { _room: room, ends, deadline: deadline.map(|deadline| deadline.0), draining: self.draining.clone() })
+        Ok(Place {
+            _share: share,
+            _room: room,
+            ends,
+            deadline: deadline.map(|deadline| deadline.0),
+            draining: self.draining.clone(),
+        })
     }
 
     /// Waits until no stream is left, at most so long: one that its peer does not read never notices its end.
@@ -59,6 +73,7 @@ impl Streams {
 /// The place of one stream; given back when dropped.
 #[derive(Debug)]
 pub struct Place {
+    _share: OwnedSemaphorePermit,
     _room: OwnedSemaphorePermit,
     ends: Instant,
     deadline: Option<Instant>,

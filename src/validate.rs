@@ -4,9 +4,11 @@ use std::fmt::Display;
 
 use crate::{
     error::{Error, Result, Violation},
-    id,
+    id, search,
 };
 
+/// Longest search query in characters.
+const MAX_QUERY: usize = 200;
 /// Longest `request_id` in characters.
 const MAX_REQUEST_ID: usize = 100;
 /// Longest email address in characters (RFC 5321, 4.5.3.1.3, less the angle brackets).
@@ -46,6 +48,16 @@ impl Violations {
         }
         if value.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
             self.add(&field, "must not contain control characters other than line breaks and tabs");
+        }
+        value
+    }
+
+    /// A search query: a text of at most as many words as a search can look for at once.
+    pub fn query(&mut self, field: impl Display, value: String) -> String {
+        let value = self.text(&field, value, MAX_QUERY);
+        let terms = search::ranges(&value).len();
+        if terms > search::MAX_TERMS {
+            self.add(field, format!("must have at most {} different words, has {terms}", search::MAX_TERMS));
         }
         value
     }

@@ -38,7 +38,7 @@ pub struct AccountType {
 
 /// The fields of an account type that a caller can change.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize)]
-#[diesel(table_name = account_types, check_for_backend(diesel::pg::Pg))]
+#[diesel(table_name = account_types, check_for_backend(diesel::pg::Pg), treat_none_as_default_value = false)]
 pub struct Fields {
     /// Name for people, unique in the tenant without regard to case.
     pub display_name: String,

@@ -54,7 +54,7 @@ pub struct Account {
 
 /// The fields of an account that a caller can change.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable, Insertable, AsChangeset, Serialize)]
-#[diesel(table_name = accounts, check_for_backend(diesel::pg::Pg), treat_none_as_null = true)]
+#[diesel(table_name = accounts, check_for_backend(diesel::pg::Pg), treat_none_as_null = true, treat_none_as_default_value = false)]
 pub struct Fields {
     /// Name for people.
     pub display_name: String,

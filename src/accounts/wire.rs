@@ -34,7 +34,6 @@ const MAX_COMMENT: usize = 5000;
 const MAX_METADATA: usize = 64;
 const MAX_METADATA_KEY: usize = 64;
 const MAX_METADATA_VALUE: usize = 500;
-const MAX_QUERY: usize = 200;
 const MAX_BATCH: usize = 1000;
 
 impl Fields {
@@ -117,7 +116,7 @@ impl Filter {
         let statuses = statuses.collect();
         let filter = Self {
             statuses,
-            query: v.text("query", request.query, MAX_QUERY),
+            query: v.query("query", request.query),
             organization_id: v.optional_id("organization_id", request.organization_id),
             account_type_id: v.optional_id("account_type_id", request.account_type_id),
             include_descendants: request.include_descendants,

@@ -60,7 +60,7 @@ impl ActivityService for Service {
         let caller = request.caller()?;
         let deadline = request.extensions_mut().remove::<ClientDeadline>();
         let start = Start::parse(&caller, request.into_inner())?;
-        let place = self.streams.enter(deadline, caller.expires)?;
+        let place = self.streams.enter(&caller.tenant, deadline, caller.expires)?;
         let watch = Watch::open(self.db.clone(), caller, start, self.pace, place).await?;
         let mut response: Response<Self::WatchActivitiesStream> = Response::new(Box::pin(watch.stream()));
         response.extensions_mut().insert(Unending);

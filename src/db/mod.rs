@@ -37,6 +37,7 @@ pub use self::{
 use crate::{
     caller::Caller,
     error::{Error, Result},
+    share::{Percent, Shares},
     telemetry::PoolState,
 };
 
@@ -77,14 +78,19 @@ where
 #[derive(Debug, Clone)]
 pub struct Db {
     pool: bb8::Pool<Manager>,
+    /// Most connections of the pool.
+    size: u32,
     /// Longest wait for a connection.
     wait: Duration,
     /// Rung after every commit.
     bells: Bells,
+    /// How many connections each tenant may hold at once.
+    shares: Shares,
 }
 
 impl Db {
-    /// A pool of at most `size` connections, none of which is made yet.
+    /// A pool of at most `size` connections, none of which is made yet. A single tenant may hold all
+    /// of them.
     pub fn new(manager: Manager, size: u32, wait: Duration, max_lifetime: Option<Duration>) -> Self {
         let pool = bb8::Pool::builder()
             .max_size(size)
@@ -93,7 +99,14 @@ impl Db {
             .max_lifetime(max_lifetime)
             .error_sink(Box::new(LogErrors))
             .build_unchecked(manager);
-        Self { pool, wait, bells: Bells::default() }
+        Self { pool, size, wait, bells: Bells::default(), shares: Shares::new(size as usize, Percent::ALL) }
+    }
+
+    /// Limits how much of the pool the calls of one tenant may hold at once, so that slow calls of
+    /// one tenant leave connections for the others.
+    #[must_use]
+    pub fn with_tenant_share(self, percent: Percent) -> Self {
+        Self { shares: Shares::new(self.size as usize, percent), ..self }
     }
 
     /// Runs `work` in a read-only transaction that sees one moment of the tenant's data.
@@ -213,8 +226,12 @@ impl Db {
 
     async fn lease(&self, caller: &Caller) -> Result<Lease> {
         let left = caller.deadline.saturating_duration_since(Instant::now());
-        match timeout(left.min(self.wait), self.pool.get_owned()).await {
-            Ok(Ok(conn)) => Ok(Lease::new(conn)),
+        let connection = async {
+            let share = self.shares.take(&caller.tenant).await;
+            self.pool.get_owned().await.map(|conn| Lease::new(conn, share))
+        };
+        match timeout(left.min(self.wait), connection).await {
+            Ok(Ok(lease)) => Ok(lease),
             _ if left < self.wait => Err(Error::DeadlineExceeded),
             // A pool with connections is full; one without has no server to connect to.
             _ if self.pool.state().connections > 0 => Err(Error::Overloaded),

@@ -1,11 +1,21 @@
 //! Connections: how one is made, when it is still good, and how a used one comes back clean.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bb8::{ManageConnection, PooledConnection};
-use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _, pooled_connection::PoolableConnection as _};
+use diesel::connection::InstrumentationEvent;
+use diesel_async::{
+    AsyncConnection as _, AsyncPgConnection, SimpleAsyncConnection as _, pooled_connection::PoolableConnection as _,
+};
 use futures_util::future::join;
-use tokio::{runtime::Handle, time::timeout};
+use tokio::{runtime::Handle, sync::OwnedSemaphorePermit, time::timeout};
 use tokio_postgres::{Config, NoTls};
 
 /// How long the statement of a call that was given up may run on before the server is asked to cancel it.
@@ -24,9 +34,16 @@ enum Session {
     Settled,
 }
 
+/// Statements that a connection prepares before it is replaced. Diesel keeps each for as long as the
+/// connection lives, and PostgreSQL keeps a plan with it, some tens of kB: filters of lists combine to
+/// more statements than a server has memory for.
+const MAX_STATEMENTS: usize = 250;
+
 /// A connection, and where it is.
 pub struct Conn {
     pg: AsyncPgConnection,
+    /// The statements it has prepared.
+    statements: Arc<AtomicUsize>,
     /// Whether the server takes cancel requests.
     cancels: bool,
     session: Session,
@@ -54,6 +71,11 @@ impl Conn {
         if matches!(rolled_back, Ok(Ok(()))) {
             self.session = Session::Idle;
         }
+    }
+
+    /// Whether it holds so many prepared statements that a new connection costs less.
+    fn is_full(&self) -> bool {
+        self.statements.load(Ordering::Relaxed) >= MAX_STATEMENTS
     }
 
     async fn cancel(&self) {
@@ -142,7 +164,14 @@ impl ManageConnection for Manager {
         pg.batch_execute(&setup)
             .await
             .map_err(|error| ConnectError::Setup { role: self.role.clone().unwrap_or_default(), cause: error.to_string() })?;
-        Ok(Conn { pg, cancels: self.cancels, session: Session::Idle })
+        let statements = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&statements);
+        pg.set_instrumentation(move |event: InstrumentationEvent<'_>| {
+            if matches!(event, InstrumentationEvent::CacheQuery { .. }) {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Ok(Conn { pg, statements, cancels: self.cancels, session: Session::Idle })
     }
 
     /// Costs no round trip: a connection that died is noticed by its socket, and one that dies later by its call.
@@ -151,7 +180,7 @@ impl ManageConnection for Manager {
     }
 
     fn has_broken(&self, conn: &mut Conn) -> bool {
-        conn.session != Session::Idle || conn.pg.is_broken()
+        conn.session != Session::Idle || conn.pg.is_broken() || conn.is_full()
     }
 }
 
@@ -159,18 +188,22 @@ impl ManageConnection for Manager {
 ///
 /// It can be dropped at any moment, as a cancelled call does: a transaction left open is then rolled back behind whatever
 /// is still running, and only after that does the next borrower get the connection. Nothing of a tenant survives that.
-pub struct Lease(Option<PooledConnection<'static, Manager>>);
+pub struct Lease {
+    conn: Option<PooledConnection<'static, Manager>>,
+    /// The connection as part of what its tenant may hold; given back with it.
+    share: Option<OwnedSemaphorePermit>,
+}
 
 impl Lease {
-    /// Marks `conn` as in use.
-    pub fn new(mut conn: PooledConnection<'static, Manager>) -> Self {
+    /// Marks `conn` as in use, and holds `share` for as long as it is.
+    pub fn new(mut conn: PooledConnection<'static, Manager>, share: Option<OwnedSemaphorePermit>) -> Self {
         conn.session = Session::Running;
-        Self(Some(conn))
+        Self { conn: Some(conn), share }
     }
 
     /// The connection; `None` never happens before the lease is dropped.
     pub fn conn(&self) -> Option<&Conn> {
-        self.0.as_deref()
+        self.conn.as_deref()
     }
 
     /// Notes that every statement sent so far has been answered.
@@ -184,7 +217,7 @@ impl Lease {
     }
 
     fn set(&mut self, session: Session) {
-        if let Some(conn) = &mut self.0 {
+        if let Some(conn) = &mut self.conn {
             conn.session = session;
         }
     }
@@ -192,13 +225,18 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let Some(mut conn) = self.0.take() else { return };
+        let Some(mut conn) = self.conn.take() else { return };
+        let share = self.share.take();
         if conn.session == Session::Idle {
             return;
         }
         // Without a runtime the process is ending; the connection is then closed, not reused.
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move { conn.recover().await });
+            runtime.spawn(async move {
+                conn.recover().await;
+                drop(conn);
+                drop(share);
+            });
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Request ids (AIP-155): a repeated request gets the first answer again and changes nothing.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{prelude::*, query_dsl::methods, upsert::excluded};
 use diesel_async::RunQueryDsl;
@@ -24,6 +26,8 @@ pub struct Meta {
     pub request_id: String,
     /// Whether to keep nothing.
     pub validate_only: bool,
+    /// Who chose the id: each actor has a name space of their own.
+    actor: Arc<str>,
     /// Tells this request from every other; only made when there is an id.
     fingerprint: Vec<u8>,
 }
@@ -43,7 +47,7 @@ impl Meta {
             hash.update(request.encode_to_vec());
             hash.finalize().to_vec()
         };
-        Self { request_id, validate_only: request.validate_only(), fingerprint }
+        Self { request_id, validate_only: request.validate_only(), actor: Arc::clone(&caller.actor), fingerprint }
     }
 
     /// The encoded answer that this request already got, or `None` if it is the first: then the id is taken, and a
@@ -54,8 +58,12 @@ impl Meta {
         }
         let forgotten = Utc::now() - TimeDelta::hours(KEPT_HOURS);
         let take = diesel::insert_into(requests::table)
-            .values((requests::request_id.eq(&self.request_id), requests::fingerprint.eq(&self.fingerprint)))
-            .on_conflict((requests::tenant_id, requests::request_id))
+            .values((
+                requests::actor.eq(&*self.actor),
+                requests::request_id.eq(&self.request_id),
+                requests::fingerprint.eq(&self.fingerprint),
+            ))
+            .on_conflict((requests::tenant_id, requests::actor, requests::request_id))
             .do_update()
             .set((requests::fingerprint.eq(excluded(requests::fingerprint)), requests::create_time.eq(diesel::dsl::now)));
         let taken = methods::FilterDsl::filter(take, requests::create_time.lt(forgotten)).execute(&mut tx.conn()).await?;
@@ -64,7 +72,7 @@ impl Meta {
             return Ok(None);
         }
         let (fingerprint, response) = requests::table
-            .filter(requests::request_id.eq(&self.request_id))
+            .filter(requests::actor.eq(&*self.actor).and(requests::request_id.eq(&self.request_id)))
             .select((requests::fingerprint, requests::response))
             .first::<(Vec<u8>, Option<Vec<u8>>)>(&mut tx.conn())
             .await?;
@@ -76,10 +84,8 @@ impl Meta {
         if self.request_id.is_empty() {
             return Ok(());
         }
-        diesel::update(requests::table.filter(requests::request_id.eq(&self.request_id)))
-            .set(requests::response.eq(Some(response)))
-            .execute(&mut tx.conn())
-            .await?;
+        let own = requests::actor.eq(&*self.actor).and(requests::request_id.eq(&self.request_id));
+        diesel::update(requests::table.filter(own)).set(requests::response.eq(Some(response))).execute(&mut tx.conn()).await?;
         Ok(())
     }
 }
@@ -90,13 +96,14 @@ async fn clear(tx: &WriteTx, forgotten: DateTime<Utc>) -> Result<()> {
         .filter(requests::create_time.lt(forgotten))
         .order(requests::create_time)
         .limit(CLEARED)
-        .select(requests::request_id)
+        .select((requests::actor, requests::request_id))
         .for_update()
         .skip_locked()
-        .load::<String>(&mut tx.conn())
+        .load::<(String, String)>(&mut tx.conn())
         .await?;
-    if !ids.is_empty() {
-        diesel::delete(requests::table.filter(requests::request_id.eq_any(ids))).execute(&mut tx.conn()).await?;
+    for (actor, request_id) in ids {
+        let old = requests::actor.eq(actor).and(requests::request_id.eq(request_id));
+        diesel::delete(requests::table.filter(old)).execute(&mut tx.conn()).await?;
     }
     Ok(())
 }

@@ -63,7 +63,7 @@ pub struct Record {
 
 /// The fields of a record that a caller can change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize)]
-#[diesel(table_name = account_users, check_for_backend(diesel::pg::Pg), treat_none_as_null = true)]
+#[diesel(table_name = account_users, check_for_backend(diesel::pg::Pg), treat_none_as_null = true, treat_none_as_default_value = false)]
 pub struct Fields {
     /// Added by name.
     pub individual: bool,

@@ -146,8 +146,10 @@ impl QueryFragment<Pg> for Users<'_> {
         self.merged.walk_ast(out.reborrow())?;
         out.push_sql(") AS page JOIN people ON people.person_id = page.person_id JOIN accounts ON accounts.account_id = ");
         out.push_bind_param::<Text, _>(self.account_id)?;
+        // LATERAL with a LIMIT: a plain join may be planned as a scan of all users of the account for each row of the page.
         out.push_sql(
-            " LEFT JOIN account_users ON account_users.account_id = accounts.account_id AND account_users.person_id = page.person_id",
+            " LEFT JOIN LATERAL (SELECT * FROM account_users AS own WHERE own.account_id = accounts.account_id \
+             AND own.person_id = page.person_id LIMIT 1) AS account_users ON true",
         );
         let direction = self.merged.direction();
         out.push_sql(&format!(" ORDER BY page.key{direction}, page.person_id{direction}"));

@@ -23,7 +23,6 @@ use crate::{
     wire::{etag, timestamp},
 };
 
-const MAX_QUERY: usize = 200;
 const MAX_BATCH: usize = 1000;
 /// The etag of someone for whom nothing is set on the account.
 const NOTHING_SET: &str = "0";
@@ -101,7 +100,7 @@ impl UserFilter {
         let page = Page::take(&mut v, caller, &mut request)?;
         let filter = Self {
             account_id: v.id("account_id", request.account_id),
-            query: v.text("query", request.query, MAX_QUERY),
+            query: v.query("query", request.query),
             show_not_in_force: request.show_not_in_force,
         };
         v.finish((filter, page))

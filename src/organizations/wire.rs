@@ -13,7 +13,6 @@ use crate::{
 };
 
 const MAX_NAME: usize = 200;
-const MAX_QUERY: usize = 200;
 
 impl NewOrganization {
     /// A valid new organization, or every violation of the request.
@@ -42,8 +41,7 @@ impl Filter {
     pub fn parse(caller: &Caller, mut request: proto::ListOrganizationsRequest) -> Result<(Self, Page)> {
         let mut v = Violations::default();
         let page = Page::take(&mut v, caller, &mut request)?;
-        let filter =
-            Self { query: v.text("query", request.query, MAX_QUERY), parent_id: v.optional_id("parent_id", request.parent_id) };
+        let filter = Self { query: v.query("query", request.query), parent_id: v.optional_id("parent_id", request.parent_id) };
         v.finish((filter, page))
     }
 }

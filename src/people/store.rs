@@ -99,7 +99,7 @@ pub struct Person {
 
 /// The fields of a person that a caller can change.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize)]
-#[diesel(table_name = people, check_for_backend(Pg), treat_none_as_null = true)]
+#[diesel(table_name = people, check_for_backend(Pg), treat_none_as_null = true, treat_none_as_default_value = false)]
 pub struct Fields {
     /// Name for people.
     pub display_name: String,

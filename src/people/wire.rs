@@ -15,7 +15,6 @@ use crate::{
 const MAX_NAME: usize = 200;
 const MAX_PHONE: usize = 50;
 const MAX_SUBJECT: usize = 255;
-const MAX_QUERY: usize = 200;
 
 impl Fields {
     fn parse(v: &mut Violations, person: proto::Person) -> Self {
@@ -59,7 +58,7 @@ impl Filter {
         let mut v = Violations::default();
         let page = Page::take(&mut v, caller, &mut request)?;
         let filter = Self {
-            query: v.text("query", request.query, MAX_QUERY),
+            query: v.query("query", request.query),
             organization_id: v.optional_id("organization_id", request.organization_id),
             include_descendants: request.include_descendants,
             kind: side(&mut v, "kind", request.kind),

@@ -17,6 +17,7 @@ use customer_accounts::{
     proto::{
         Account, GetAccountRequest, ListAccountsRequest, UpdateAccountRequest, account_service_client::AccountServiceClient,
     },
+    share::Percent,
 };
 use futures_util::future::join_all;
 use hyper::client::conn::http2::SendRequest;
@@ -102,7 +103,7 @@ async fn a_deadline_that_is_none_is_refused() {
 
 #[tokio::test]
 async fn calls_beyond_the_limit_are_shed_until_there_is_room_again() {
-    let Some(scene) = Scene::new(&["--max-calls", "2"]).await else { return };
+    let Some(scene) = Scene::new(&["--max-calls", "2", "--tenant-share", "100"]).await else { return };
     let lock = scene.lock().await;
     let hanging = [scene.background(), scene.background()];
     waiting_for_locks(&lock, 2).await;
@@ -158,7 +159,12 @@ async fn a_cancelled_call_gives_its_connection_back_soon() {
 #[tokio::test]
 async fn a_panic_is_answered_and_the_next_call_works() {
     static CALLS: AtomicU32 = AtomicU32::new(0);
-    let limits = Limits { calls: 1, default_deadline: Duration::from_secs(10), max_deadline: Duration::from_secs(10) };
+    let limits = Limits {
+        calls: 1,
+        tenant_share: Percent::ALL,
+        default_deadline: Duration::from_secs(10),
+        max_deadline: Duration::from_secs(10),
+    };
     let guard = GuardLayer::new(Policies::read().unwrap(), Identity::Development, Admission::default(), limits);
     let mut service = guard.layer(service_fn(|_: http::Request<Body>| {
         let call = CALLS.fetch_add(1, Ordering::Relaxed);

@@ -36,6 +36,7 @@ mod reach;
 mod readme;
 mod requests;
 mod schema;
+mod shares;
 mod telemetry;
 mod tenants;
 mod tls;

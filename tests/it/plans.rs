@@ -4,6 +4,7 @@
 
 mod memberships;
 mod reach;
+mod tenants;
 
 use customer_accounts::{
     db::{Db, Manager, migrate},
@@ -171,6 +172,17 @@ impl Measured {
         plans.retain(|plan| plan["Query Text"].as_str().unwrap().contains(text));
         assert_eq!(plans.len(), 1, "{text}: {plans:?}");
         Plan(plans.remove(0)["Plan"].take())
+    }
+
+    /// The plans of the queries with these texts, one each, that the calls since the last time made.
+    async fn plans_of<const N: usize>(&self, texts: [&str; N]) -> [Plan; N] {
+        let plans = self.queries().await;
+        texts.map(|text| {
+            let with_text = |plan: &&Value| plan["Query Text"].as_str().unwrap().contains(text);
+            let found: Vec<_> = plans.iter().filter(with_text).collect();
+            assert_eq!(found.len(), 1, "{text}: {plans:?}");
+            Plan(found[0]["Plan"].clone())
+        })
     }
 
     /// All queries that the calls since the last time made: what else is sent asks for nothing of any table.

@@ -174,12 +174,22 @@ async fn a_request_id_belongs_to_one_request_of_one_actor() {
     assert_eq!(reason(create(&tenant, creation("r1", other)).await), reused, "one field more");
     assert_eq!(reason(update(&tenant, comment("r1", "x")).await), reused, "another call");
     assert_eq!(reason(delete(&tenant, deletion("r1")).await), reused, "another call");
-    let someone = tenant.with_actor("someone else");
-    assert_eq!(reason(create(&someone, creation("r1", account("a", "acme"))).await), reused, "another actor");
     let validated = CreateAccountRequest { validate_only: true, ..creation("r1", account("a", "acme")) };
     assert_eq!(reason(create(&tenant, validated).await), reused, "another wish");
     assert_eq!(rows(&tenant).await, before);
     assert_eq!(create(&tenant, creation("r1", account("a", "acme"))).await.unwrap(), created, "the first one is still known");
+}
+
+#[tokio::test]
+async fn two_actors_may_use_the_same_request_id() {
+    let tenant = with_organization().await;
+    let first = create(&tenant, creation("r1", account("a", "acme"))).await.unwrap();
+    let someone = tenant.with_actor("someone else");
+    let taken = reason(create(&someone, creation("r1", account("a", "acme"))).await).1;
+    assert_eq!(taken, "ACCOUNT_ALREADY_EXISTS", "another actor does not get the kept answer");
+    let second = create(&someone, creation("r1", account("b", "acme"))).await.unwrap();
+    assert_eq!(create(&someone, creation("r1", account("b", "acme"))).await.unwrap(), second);
+    assert_eq!(create(&tenant, creation("r1", account("a", "acme"))).await.unwrap(), first);
 }
 
 #[tokio::test]

@@ -133,7 +133,7 @@ const RULES: &[(&str, &str)] = &[
         "SELECT relname FROM t WHERE (SELECT array_agg(concat_ws(' ', polpermissive, polcmd, polroles, \
            pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))) FROM pg_policy WHERE polrelid = t.oid \
            AND NOT (relname = 'tenants' AND polname = 'owner' AND polcmd = 'r' AND polroles = ARRAY[relowner])) \
-         IS DISTINCT FROM ARRAY['t * {0} (tenant_id = NULLIF(current_setting(''app.tenant_id''::text, true), ''''::text))']",
+         IS DISTINCT FROM ARRAY['t * {0} (tenant_id = ( SELECT NULLIF(current_setting(''app.tenant_id''::text, true), ''''::text) AS \"nullif\"))']",
     ),
     (
         "has a tenant that is given, text, compared by bytes, and the transaction's by default",
