@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::{
     db::Tx,
     error::{Error, Result},
-    page::{Page, keyset},
+    page::{Order, Page, keyset},
     schema::{activities, tenants},
 };
 
@@ -126,10 +126,13 @@ impl Activity {
         if let Some(actor) = &filter.actor {
             query = query.filter(activities::actor.eq(actor));
         }
-        if let Some(start) = filter.start {
+        // A page behind a position needs no bound on that side. With one, PostgreSQL 18 begins at the bound and walks to the
+        // position.
+        let (begins, is_behind) = (page.order(), page.after_time()?.is_some());
+        if let Some(start) = filter.start.filter(|_| !(is_behind && begins == Order::Created)) {
             query = query.filter(activities::create_time.ge(start));
         }
-        if let Some(end) = filter.end {
+        if let Some(end) = filter.end.filter(|_| !(is_behind && begins == Order::CreatedDesc)) {
             query = query.filter(activities::create_time.lt(end));
         }
         // There is no order by name. The ids of one transaction's activities rise, like its ordinals.

@@ -18,13 +18,14 @@ use super::{
     trail::{Change, Event},
 };
 use crate::{
-    caller::Caller,
+    caller::{Caller, TenantId},
     error::{Error, Result},
 };
 
 /// A transaction of one tenant, for reading.
 pub struct Tx {
     lease: Lease,
+    tenant_id: TenantId,
     /// How far it sees.
     sight: Sight,
     /// The module of the call.
@@ -35,9 +36,10 @@ pub struct Tx {
 }
 
 impl Tx {
-    pub(super) const fn new(lease: Lease, caller: &Caller) -> Self {
+    pub(super) fn new(lease: Lease, caller: &Caller) -> Self {
         Self {
             lease,
+            tenant_id: caller.tenant.clone(),
             sight: Sight::of(caller),
             module: caller.module,
             tenant: OnceCell::const_new(),
@@ -47,6 +49,12 @@ impl Tx {
 
     pub(super) const fn sight(&self) -> &Sight {
         &self.sight
+    }
+
+    /// The id of the tenant. A query that is planned for its values binds it, so that the planner sees it: in the policy it is
+    /// a sub-select, whose value no plan knows.
+    pub fn tenant_id(&self) -> &str {
+        self.tenant_id.as_str()
     }
 
     /// The module that the call belongs to.

@@ -17,7 +17,7 @@ use diesel::{
 };
 
 use crate::{
-    db::Condition,
+    db::{Condition, Tx},
     error::Result,
     page::{Order, Page},
     people::store::Person,
@@ -41,6 +41,7 @@ pub enum Sources<'a> {
 /// The next people of the sources, with the columns `key`, `person_id`, and `organization_ids`, those through which they are
 /// there; as many as a page reads, in its order.
 pub struct Merged<'a> {
+    tenant_id: &'a str,
     sources: Sources<'a>,
     conditions: Vec<Condition<people::table>>,
     order: Order,
@@ -51,9 +52,10 @@ pub struct Merged<'a> {
 
 impl<'a> Merged<'a> {
     /// Those of a page, of all whom the conditions are true of.
-    pub fn new(sources: Sources<'a>, conditions: Vec<Condition<people::table>>, page: &Page) -> Result<Self> {
+    pub fn new(tx: &'a Tx, sources: Sources<'a>, conditions: Vec<Condition<people::table>>, page: &Page) -> Result<Self> {
+        let tenant_id = tx.tenant_id();
         let (after_name, after_time) = (page.after_name(), page.after_time()?);
-        Ok(Self { sources, conditions, order: page.order(), after_name, after_time, limit: page.limit() })
+        Ok(Self { tenant_id, sources, conditions, order: page.order(), after_name, after_time, limit: page.limit() })
     }
 
     /// The direction of the list, to follow each column of an ORDER BY.
@@ -108,9 +110,11 @@ impl<'a> Merged<'a> {
         let (key, direction) = (self.key(), self.direction());
         out.push_sql(&format!("SELECT source.{key} AS key, source.person_id FROM {table} AS source"));
         if !self.conditions.is_empty() {
-            out.push_sql(" JOIN people ON people.person_id = source.person_id");
+            out.push_sql(" JOIN people ON people.tenant_id = source.tenant_id AND people.person_id = source.person_id");
         }
-        out.push_sql(" WHERE ");
+        out.push_sql(" WHERE source.tenant_id = ");
+        out.push_bind_param::<Text, _>(self.tenant_id)?;
+        out.push_sql(" AND ");
         scope(out)?;
         self.behind(out)?;
         for condition in &self.conditions {
@@ -190,8 +194,8 @@ pub struct Members<'a> {
 
 impl<'a> Members<'a> {
     /// Those of a page, of all whom the conditions are true of.
-    pub fn new(sources: Sources<'a>, conditions: Vec<Condition<people::table>>, page: &Page) -> Result<Self> {
-        Ok(Self { columns: Person::as_select(), merged: Merged::new(sources, conditions, page)? })
+    pub fn new(tx: &'a Tx, sources: Sources<'a>, conditions: Vec<Condition<people::table>>, page: &Page) -> Result<Self> {
+        Ok(Self { columns: Person::as_select(), merged: Merged::new(tx, sources, conditions, page)? })
     }
 }
 

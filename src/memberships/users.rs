@@ -95,12 +95,12 @@ impl User {
     /// One page of the users of an account, and the token of the next: those in force, or all that have a source.
     pub async fn list(tx: &Tx, filter: &UserFilter, page: &Page) -> Result<(Vec<Self>, String)> {
         let account_id = filter.account_id.as_str();
-        let mut conditions = Person::found_by(&filter.query);
+        let mut conditions = Person::found_by(tx, &filter.query);
         if !filter.show_not_in_force {
             conditions.push(Box::new(people::active) as Condition<people::table>);
         }
         let on = (!filter.show_not_in_force).then(today);
-        let merged = Merged::new(Sources::Account { account_id, on }, conditions, page)?;
+        let merged = Merged::new(tx, Sources::Account { account_id, on }, conditions, page)?;
         let mut rows = Users { account_id, columns: columns(), merged }.load::<Row>(&mut tx.conn()).await?;
         // Whether the account is there, and to be seen.
         if rows.is_empty() || tx.is_limited() || tx.some_off() {

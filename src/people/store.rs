@@ -218,9 +218,10 @@ impl Person {
     }
 
     /// The conditions that a search puts on people: one for each of its terms.
-    pub fn found_by(query: &str) -> Vec<Condition<people::table>> {
+    pub fn found_by(tx: &Tx, query: &str) -> Vec<Condition<people::table>> {
         let term = |(from, to): (String, String)| {
             let found = person_words::table
+                .filter(person_words::tenant_id.eq(tx.tenant_id().to_owned()))
                 .filter(person_words::word.ge(from).and(person_words::word.lt(to)))
                 .select(person_words::person_id);
             Box::new(people::person_id.eq_any(found)) as Condition<people::table>
@@ -238,7 +239,7 @@ impl Person {
             };
         }
         modules::require_named(tx, filter.organization_id.as_deref()).await?;
-        let mut conditions = Self::found_by(&filter.query);
+        let mut conditions = Self::found_by(tx, &filter.query);
         if tx.is_limited() {
             conditions.push(tx.list_people_in_reach().await?);
         }
@@ -252,7 +253,7 @@ impl Person {
         };
         let mut rows = match organization_ids {
             Some(ids) if ids.len() <= MERGED => {
-                let members = Members::new(Sources::Organizations(&ids), conditions, page)?;
+                let members = Members::new(tx, Sources::Organizations(&ids), conditions, page)?;
                 members.load::<Self>(&mut tx.conn()).await?
             }
             ids => {

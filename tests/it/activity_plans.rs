@@ -58,10 +58,10 @@ async fn every_page_of_the_trail_is_a_range_of_an_index() {
     let cases = [
         (all(), by_time(), FEW),
         (ListActivitiesRequest { order_by: 2, ..all() }, by_time(), FEW),
-        (ListActivitiesRequest { end_time: Some(at(40_000)), ..all() }, Uses("activities_create_time_idx", "create_time <"), FEW),
+        (ListActivitiesRequest { end_time: Some(at(40_000)), ..all() }, Uses("activities_create_time_idx", "create_time"), FEW),
         (
             ListActivitiesRequest { start_time: Some(at(40_000)), end_time: Some(at(41_000)), order_by: 2, ..all() },
-            Uses("activities_create_time_idx", "create_time >="),
+            Uses("activities_create_time_idx", "create_time"),
             FEW,
         ),
         (account("acct-0"), Uses("activities_account_idx", "account_id = "), FEW),

@@ -77,7 +77,7 @@ async fn one_account_or_person_is_found_with_a_look_at_their_organizations() {
         // Some of these are in the reach of some.
         for n in [0, 1998, 16_016, 20_002, 21_998] {
             // The first is a user of more than a hundred accounts, each of which is looked at.
-            let pages = if n == 0 { 800 } else { 250 };
+            let pages = if n == 0 { 900 } else { 250 };
             let _ = on.tenant.get_person(&memberships::person(n)).await;
             let plan = on.plan("FROM \"people\" WHERE").await;
             plan.check(&format!("{manager}: person {n}"), &Uses("people_pkey", "person_id = "), pages);
