@@ -18,6 +18,10 @@ test *arguments:
 test-real *arguments:
     .ci/postgres cargo test --locked {{ arguments }}
 
+# The same on PostgreSQL 18, the newest
+test-newest *arguments: tools
+    POSTGRES_BIN="$(.ci/tools --postgres)" .ci/postgres cargo test --locked {{ arguments }}
+
 # What the compiler, clippy and the dependency checks have to say
 lint: tools
     cargo clippy --locked --all-targets -- -D warnings

@@ -285,7 +285,7 @@ async fn a_shutdown_ends_watches_and_does_not_wait_for_them() {
 
 #[tokio::test]
 async fn there_is_room_for_so_many_watches() {
-    let service = Service::fresh(&["--max-watches", "2"], &[]).await;
+    let service = Service::fresh(&["--max-watches", "2", "--tenant-share", "100"], &[]).await;
     let tenant = Tenant::on(service.channel().await);
     let (first, second) = (Watch::now(&tenant).await, Watch::now(&tenant).await);
     let (status, details) = refused(Watch::open(&Tenant::on(service.channel().await), "", "").await.map(drop));
