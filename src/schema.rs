@@ -81,6 +81,7 @@ diesel::table! {
         primary_contact_id -> Nullable<Text>,
         billing_contact_id -> Nullable<Text>,
         cc_billing_contact_id -> Nullable<Text>,
+        incarnation -> Text,
     }
 }
 
@@ -99,6 +100,7 @@ diesel::table! {
         resource_id -> Text,
         account_id -> Nullable<Text>,
         changes -> Jsonb,
+        incarnation -> Nullable<Text>,
     }
 }
 
@@ -152,6 +154,7 @@ diesel::table! {
         revision -> Int8,
         create_time -> Timestamptz,
         update_time -> Timestamptz,
+        incarnation -> Text,
     }
 }
 

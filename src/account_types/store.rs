@@ -9,7 +9,7 @@ use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
 use crate::{
-    db::{Event, Tx, WriteTx, snapshot},
+    db::{BelongsTo, Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
     page::{Page, keyset},
     schema::account_types,
@@ -195,7 +195,7 @@ impl AccountType {
         tx.record(Event {
             resource: Kind::AccountType.noun(),
             id: &self.account_type_id,
-            account_id: None,
+            belongs_to: BelongsTo::Tenant,
             before: before.map(snapshot).transpose()?.flatten(),
             after: snapshot(self)?,
         });

@@ -16,7 +16,7 @@ pub use super::value::Status;
 use super::value::{Address, Contact, Json};
 use crate::{
     account_types::store::AccountType,
-    db::{Event, Tx, WriteTx, snapshot},
+    db::{AccountRef, BelongsTo, Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
     id,
     memberships::{
@@ -50,6 +50,9 @@ pub struct Account {
     /// When it was last changed.
     #[serde(skip)]
     pub update_time: DateTime<Utc>,
+    /// Generated, and never used again, unlike the id.
+    #[serde(skip)]
+    pub incarnation: String,
 }
 
 /// The fields of an account that a caller can change.
@@ -115,6 +118,19 @@ impl Fields {
 
 /// An account as it is shown: with the person who is its primary contact, if there is one.
 pub type Shown = (Account, Option<Person>);
+
+/// Accounts as the trail refers to them: ids and incarnations.
+#[derive(Debug)]
+pub struct References(BTreeMap<String, String>);
+
+impl References {
+    /// The account with this id, which was among those asked for. Fails if there is none: without its incarnation an event
+    /// would be shown to nobody with a limited reach.
+    pub fn get<'a>(&'a self, account_id: &'a str) -> Result<AccountRef<'a>> {
+        let found = self.0.get(account_id).map(|incarnation| AccountRef { account_id, incarnation });
+        found.ok_or_else(|| Error::Internal(format!("an event belongs to account {account_id:?}, which does not exist")))
+    }
+}
 
 /// A valid account that is not there yet.
 #[derive(Debug)]
@@ -328,7 +344,7 @@ impl Account {
         tx.record(Event {
             resource: Kind::Account.noun(),
             id: &self.account_id,
-            account_id: Some(&self.account_id),
+            belongs_to: BelongsTo::Account(self.reference()),
             before: snapshot(&self)?,
             after: None,
         });
@@ -357,6 +373,19 @@ impl Account {
             .ok_or_else(|| Error::not_found(Kind::Account, account_id))?;
         modules::require(tx, &account.fields.organization_id).await?;
         Ok(account)
+    }
+
+    /// The account as the trail refers to it.
+    pub fn reference(&self) -> AccountRef<'_> {
+        AccountRef { account_id: &self.account_id, incarnation: &self.incarnation }
+    }
+
+    /// Accounts, in reach or not, as the trail refers to them.
+    pub async fn references(tx: &Tx, account_ids: impl IntoIterator<Item = &str> + Send) -> Result<References> {
+        let account_ids: Vec<_> = account_ids.into_iter().map(ToOwned::to_owned).collect();
+        let found = accounts::table.filter(accounts::account_id.eq_any(account_ids));
+        let found = found.select((accounts::account_id, accounts::incarnation)).load::<(String, String)>(&mut tx.conn()).await?;
+        Ok(References(found.into_iter().collect()))
     }
 
     /// The accounts with the people who are their primary contacts, to be shown.
@@ -446,7 +475,7 @@ impl Account {
         tx.record(Event {
             resource: Kind::Account.noun(),
             id: &self.account_id,
-            account_id: Some(&self.account_id),
+            belongs_to: BelongsTo::Account(self.reference()),
             before: before.map(snapshot).transpose()?.flatten(),
             after: snapshot(self)?,
         });

@@ -8,15 +8,15 @@ use super::store::{Activity, Filter, Position, Watched};
 use crate::{
     caller::{Caller, MAX_ACTOR},
     error::{Error, Result},
+    id::MAX_PAIR_CHARS,
     page::{Binding, Order, Page},
     proto,
     validate::Violations,
     wire::{json, timestamp},
 };
 
-/// Longest resource type and resource id (which may be made of two ids) in characters.
+/// Longest resource type in characters.
 const MAX_TYPE: usize = 50;
-const MAX_RESOURCE_ID: usize = 200;
 /// The times that a `google.protobuf.Timestamp` can be, in seconds: the years 1 to 9999.
 const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
@@ -27,7 +27,7 @@ impl Filter {
         let page = Page::take_ordered(&mut v, caller, &mut request, Order::parse_by_time)?;
         let mut given = |field, value: String, max| (!value.is_empty()).then(|| v.text(field, value, max));
         let resource_type = given("resource_type", request.resource_type, MAX_TYPE);
-        let resource_id = given("resource_id", request.resource_id, MAX_RESOURCE_ID);
+        let resource_id = given("resource_id", request.resource_id, MAX_PAIR_CHARS);
         let actor = given("actor", request.actor, MAX_ACTOR);
         if resource_id.is_some() && resource_type.is_none() {
             v.add("resource_type", "is required with resource_id");

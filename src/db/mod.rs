@@ -31,7 +31,7 @@ pub use self::{
     reach::Condition,
     replay::Meta,
     tenant::{Settings, Tenant},
-    trail::{Event, snapshot},
+    trail::{AccountRef, BelongsTo, Event, snapshot},
     tx::{Tx, WriteTx},
 };
 use crate::{

@@ -17,14 +17,38 @@ use crate::{
 pub struct Event<'a> {
     /// What kind of resource, as a noun in `snake_case`.
     pub resource: &'static str,
-    /// Which one.
+    /// Which one. What is between two resources has both ids (`id::pair`).
     pub id: &'a str,
-    /// The account it belongs to, if it belongs to one.
-    pub account_id: Option<&'a str>,
+    /// What it belongs to.
+    pub belongs_to: BelongsTo<'a>,
     /// The fields before; `None` when the resource was created.
     pub before: Option<Value>,
     /// The fields after; `None` when it was deleted.
     pub after: Option<Value>,
+}
+
+/// What a resource belongs to, which decides to whom an event is shown (`super::reach`). An id can be taken again once its
+/// resource is deleted. An incarnation is never used again, so who takes the id sees nothing of the former resource.
+#[derive(Debug, Clone, Copy)]
+pub enum BelongsTo<'a> {
+    /// An account.
+    Account(AccountRef<'a>),
+    /// The organization that the event is about, by its incarnation.
+    Organization {
+        /// Its incarnation.
+        incarnation: &'a str,
+    },
+    /// The tenant alone: only callers who see all of it see the event.
+    Tenant,
+}
+
+/// An account as the trail refers to it.
+#[derive(Debug, Clone, Copy)]
+pub struct AccountRef<'a> {
+    /// The account's id.
+    pub account_id: &'a str,
+    /// Its incarnation.
+    pub incarnation: &'a str,
 }
 
 /// A change as it goes to the trail.
@@ -33,6 +57,7 @@ pub struct Change {
     resource: &'static str,
     id: String,
     account_id: Option<String>,
+    incarnation: Option<String>,
     changes: Value,
 }
 
@@ -50,11 +75,17 @@ impl Event<'_> {
             _ => "updated",
         };
         let changes = differences(&fields(self.before), &fields(self.after));
+        let (account_id, incarnation) = match self.belongs_to {
+            BelongsTo::Account(account) => (Some(account.account_id), Some(account.incarnation)),
+            BelongsTo::Organization { incarnation } => (None, Some(incarnation)),
+            BelongsTo::Tenant => (None, None),
+        };
         (verb != "updated" || !changes.is_empty()).then(|| Change {
             action: format!("{}.{verb}", self.resource),
             resource: self.resource,
             id: self.id.to_owned(),
-            account_id: self.account_id.map(ToOwned::to_owned),
+            account_id: account_id.map(ToOwned::to_owned),
+            incarnation: incarnation.map(ToOwned::to_owned),
             changes: Value::Array(changes),
         })
     }
@@ -97,6 +128,7 @@ pub(super) async fn write(tx: &WriteTx, caller: &Caller, request_id: &str) -> Re
                 activities::resource_type.eq(change.resource),
                 activities::resource_id.eq(&change.id),
                 activities::account_id.eq(change.account_id.as_deref()),
+                activities::incarnation.eq(change.incarnation.as_deref()),
                 activities::changes.eq(&change.changes),
             ))
             .execute(&mut tx.conn())
@@ -110,7 +142,7 @@ mod tests {
     use super::*;
 
     fn change(before: Option<Value>, after: Option<Value>) -> Option<(String, Value)> {
-        let event = Event { resource: "account_type", id: "t", account_id: None, before, after };
+        let event = Event { resource: "account_type", id: "t", belongs_to: BelongsTo::Tenant, before, after };
         event.into_change().map(|change| (change.action, change.changes))
     }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::store::{Fields, today};
 use crate::{
     accounts::store::{Account, Status},
-    db::{Event, Tx, WriteTx},
+    db::{BelongsTo, Event, Tx, WriteTx},
     error::{Error, Kind, Result},
     modules,
     people::store::Person,
@@ -157,10 +157,13 @@ pub async fn set_purchasing_account(tx: &WriteTx, person_id: &str, account_id: O
         .execute(&mut tx.conn())
         .await?;
     let purchasing = |id: Option<&str>| Some(json!({ "purchasing_account_id": id }));
+    // One of the two is there, for they differ.
+    let concerned = account_id.or(person.purchasing_account_id.as_deref()).unwrap_or_default();
+    let accounts = Account::references(tx, [concerned]).await?;
     tx.record(Event {
         resource: Kind::Person.noun(),
         id: person_id,
-        account_id: account_id.or(person.purchasing_account_id.as_deref()),
+        belongs_to: BelongsTo::Account(accounts.get(concerned)?),
         before: purchasing(person.purchasing_account_id.as_deref()),
         after: purchasing(account_id),
     });

@@ -8,9 +8,9 @@ use serde_json::json;
 use super::slots::{self, Scope};
 use crate::{
     accounts::store::Account,
-    db::{Event, Tx, WriteTx},
+    db::{AccountRef, BelongsTo, Event, Tx, WriteTx},
     error::{Error, Result},
-    modules,
+    id, modules,
     organizations::store::Organization,
     page::{Page, keyset},
     schema::{account_organizations, organizations},
@@ -91,7 +91,7 @@ impl Link {
 
     /// Links an organization to an account, or sets what an existing link covers.
     pub async fn put(tx: &WriteTx, account_id: &str, organization_id: &str, include_descendants: bool) -> Result<Self> {
-        Account::find_for_update(tx, account_id).await?;
+        let account = Account::find_for_update(tx, account_id).await?;
         Organization::find_and_keep(tx, organization_id).await?;
         let before = Self::find(tx, account_id, organization_id).await?;
         if before.as_ref().is_none_or(|before| before.include_descendants != include_descendants) {
@@ -123,13 +123,13 @@ impl Link {
         }
         let after = Self::find(tx, account_id, organization_id).await?;
         let after = after.ok_or_else(|| Error::Internal("a link is gone that was just made".into()))?;
-        after.record(tx, before.as_ref(), true);
+        after.record(tx, account.reference(), before.as_ref(), true);
         Ok(after)
     }
 
     /// Takes an organization off an account.
     pub async fn remove(tx: &WriteTx, account_id: &str, organization_id: &str) -> Result<()> {
-        Account::find_for_update(tx, account_id).await?;
+        let account = Account::find_for_update(tx, account_id).await?;
         let ids = || (account_id.to_owned(), organization_id.to_owned());
         let Some(link) = Self::find(tx, account_id, organization_id).await? else {
             let (account_id, organization_id) = ids();
@@ -147,7 +147,7 @@ impl Link {
             .execute(&mut tx.conn())
             .await?;
         guard.settle(tx).await?;
-        link.record(tx, Some(&link), false);
+        link.record(tx, account.reference(), Some(&link), false);
         Ok(())
     }
 
@@ -176,13 +176,13 @@ impl Link {
         Ok(())
     }
 
-    fn record(&self, tx: &WriteTx, before: Option<&Self>, is_linked: bool) {
+    fn record(&self, tx: &WriteTx, account: AccountRef<'_>, before: Option<&Self>, is_linked: bool) {
         let fields = |link: &Self| json!({ "organization_id": link.organization_id, "include_descendants": link.include_descendants, "own": link.own });
-        let id = format!("{}/{}", self.account_id, self.organization_id);
+        let id = id::pair(&self.account_id, &self.organization_id);
         tx.record(Event {
             resource: "account_organization",
             id: &id,
-            account_id: Some(&self.account_id),
+            belongs_to: BelongsTo::Account(account),
             before: before.map(fields),
             after: is_linked.then(|| fields(self)),
         });

@@ -73,14 +73,14 @@ impl MembershipService for Service {
             .db
             .write(&caller, &meta, async |tx| {
                 let (account_id, person_id) = (&update.account_id, &update.person_id);
-                Account::find_for_update(tx, account_id).await?;
+                let account = Account::find_for_update(tx, account_id).await?;
                 // A move of an organization could otherwise leave behind what is set here for a user through it.
                 Organization::hold_the_forest(tx).await?;
                 let guard = slots::guard(tx, Scope::Person(person_id)).await?;
                 let find = async || User::find(tx, account_id, person_id).await?.ok_or_else(|| not_a_user(account_id, person_id));
                 let user = find().await?;
                 let fields = update.apply(&user, &tx.tenant().await?.settings.membership_roles)?;
-                Record::put(tx, account_id, &user.person, user.record, &fields).await?;
+                Record::put(tx, &account, &user.person, user.record, &fields).await?;
                 guard.settle(tx).await?;
                 Ok(UpdateAccountUserResponse { account_user: Some(find().await?.into()) })
             })
@@ -100,7 +100,7 @@ impl MembershipService for Service {
             .db
             .write(&caller, &meta, async |tx| {
                 let (account_id, person_id) = (&pair.account_id, &pair.other_id);
-                Account::find_for_update(tx, account_id).await?;
+                let account = Account::find_for_update(tx, account_id).await?;
                 // A move of an organization could otherwise leave behind what is set here for a user through it.
                 Organization::hold_the_forest(tx).await?;
                 let guard = slots::guard(tx, Scope::Person(person_id)).await?;
@@ -114,7 +114,7 @@ impl MembershipService for Service {
                         organization_ids: user.organization_ids,
                     });
                 }
-                Record::remove(tx, &user).await?;
+                Record::remove(tx, &account, &user).await?;
                 guard.settle(tx).await?;
                 let left = User::find(tx, account_id, person_id).await?;
                 Ok(RemoveAccountUserResponse { account_user: left.map(Into::into) })

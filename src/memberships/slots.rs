@@ -9,6 +9,7 @@ use diesel_async::RunQueryDsl;
 
 use super::store::{Record, covered, today};
 use crate::{
+    accounts::store::Account,
     db::{Tx, WriteTx},
     error::{Error, Kind, Result},
     people::store::Side,
@@ -201,8 +202,11 @@ impl Guard<'_> {
                 theirs.returning(all()).load(&mut tx.conn()).await?
             }
         };
-        for record in gone {
-            record.record_end(tx)?;
+        if !gone.is_empty() {
+            let accounts = Account::references(tx, gone.iter().map(|record| record.account_id.as_str())).await?;
+            for record in &gone {
+                record.record_end(tx, accounts.get(&record.account_id)?)?;
+            }
         }
         Ok(())
     }

@@ -10,8 +10,9 @@ use serde::Serialize;
 use super::users::{User, not_a_user};
 use crate::{
     accounts::store::Account,
-    db::{Event, Tx, WriteTx, snapshot},
+    db::{AccountRef, BelongsTo, Event, Tx, WriteTx, snapshot},
     error::{Error, Result},
+    id,
     people::store::Person,
     schema::{account_organizations, account_users, organization_members},
 };
@@ -98,7 +99,7 @@ pub struct NewUser {
 impl NewUser {
     /// Adds them. For someone who is there through an organization, what was set stays unless something else is given.
     pub async fn insert(&self, tx: &WriteTx) -> Result<User> {
-        Account::find_for_update(tx, &self.account_id).await?;
+        let account = Account::find_for_update(tx, &self.account_id).await?;
         let person = Person::find_for_update(tx, &self.person_id).await?;
         if !person.fields.active {
             return Err(Error::PersonInactive { person_id: person.person_id });
@@ -115,7 +116,7 @@ impl NewUser {
             }
             fields.billing |= current.fields.billing;
         }
-        Record::put(tx, &self.account_id, &person, current, &fields).await?;
+        Record::put(tx, &account, &person, current, &fields).await?;
         User::find(tx, &self.account_id, &self.person_id).await?.ok_or_else(|| not_a_user(&self.account_id, &self.person_id))
     }
 }
@@ -149,8 +150,8 @@ impl Record {
     }
 
     /// Sets what is set for a person, whom the transaction holds with the account. Nothing happens if it is set already.
-    pub async fn put(tx: &WriteTx, account_id: &str, person: &Person, current: Option<Self>, fields: &Fields) -> Result<()> {
-        let person_id = &person.person_id;
+    pub async fn put(tx: &WriteTx, account: &Account, person: &Person, current: Option<Self>, fields: &Fields) -> Result<()> {
+        let (account_id, person_id) = (&account.account_id, &person.person_id);
         // Nothing set is what someone without a record has.
         if current.as_ref().map_or_else(Fields::default, |current| current.fields.clone()) == *fields {
             return Ok(());
@@ -175,37 +176,37 @@ impl Record {
                 .get_result::<Self>(&mut tx.conn())
                 .await?
         };
-        record(tx, account_id, person_id, current.as_ref(), Some(&now))
+        record(tx, account.reference(), person_id, current.as_ref(), Some(&now))
     }
 
-    /// Notes that what was set is gone with the last membership.
-    pub fn record_end(&self, tx: &WriteTx) -> Result<()> {
-        record(tx, &self.account_id, &self.person_id, Some(self), None)
+    /// Notes that what was set on an account is gone with the last membership.
+    pub fn record_end(&self, tx: &WriteTx, account: AccountRef<'_>) -> Result<()> {
+        record(tx, account, &self.person_id, Some(self), None)
     }
 
     /// Ends an individual membership, whose account the transaction holds. What is set stays for someone who is also there
     /// through an organization.
-    pub async fn remove(tx: &WriteTx, user: &User) -> Result<()> {
+    pub async fn remove(tx: &WriteTx, account: &Account, user: &User) -> Result<()> {
         let (account_id, person_id) = (&user.account_id, &user.person.person_id);
         let Some(current) = user.record.clone() else { return Ok(()) };
         if !user.organization_ids.is_empty() {
             let fields = Fields { individual: false, start_date: None, end_date: None, ..current.fields.clone() };
-            return Self::put(tx, account_id, &user.person, Some(current), &fields).await;
+            return Self::put(tx, account, &user.person, Some(current), &fields).await;
         }
         diesel::delete(account_users::table)
             .filter(account_users::account_id.eq(account_id).and(account_users::person_id.eq(person_id)))
             .execute(&mut tx.conn())
             .await?;
-        record(tx, account_id, person_id, Some(&current), None)
+        current.record_end(tx, account.reference())
     }
 }
 
-fn record(tx: &WriteTx, account_id: &str, person_id: &str, before: Option<&Record>, after: Option<&Record>) -> Result<()> {
-    let id = format!("{account_id}/{person_id}");
+fn record(tx: &WriteTx, account: AccountRef<'_>, person_id: &str, before: Option<&Record>, after: Option<&Record>) -> Result<()> {
+    let id = id::pair(account.account_id, person_id);
     tx.record(Event {
         resource: "account_user",
         id: &id,
-        account_id: Some(account_id),
+        belongs_to: BelongsTo::Account(account),
         before: before.map(snapshot).transpose()?.flatten(),
         after: after.map(snapshot).transpose()?.flatten(),
     });

@@ -12,8 +12,9 @@ use serde_json::json;
 
 use super::MAX_DEPTH;
 use crate::{
-    db::{Event, Tx, WriteTx, snapshot},
+    db::{BelongsTo, Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
+    id,
     memberships::slots::{self, Scope},
     modules,
     page::{Page, keyset},
@@ -51,6 +52,9 @@ pub struct Organization {
     /// When it was last changed.
     #[serde(skip)]
     pub update_time: DateTime<Utc>,
+    /// Generated, and never used again, unlike the id.
+    #[serde(skip)]
+    pub incarnation: String,
 }
 
 /// A valid organization that is not there yet.
@@ -339,7 +343,7 @@ impl Organization {
         tx.record(Event {
             resource: Kind::Organization.noun(),
             id: &self.organization_id,
-            account_id: None,
+            belongs_to: BelongsTo::Organization { incarnation: &self.incarnation },
             before: snapshot(&self)?,
             after: None,
         });
@@ -450,7 +454,7 @@ impl Organization {
         tx.record(Event {
             resource: Kind::Organization.noun(),
             id: &self.organization_id,
-            account_id: None,
+            belongs_to: BelongsTo::Organization { incarnation: &self.incarnation },
             before: before.map(snapshot).transpose()?.flatten(),
             after: snapshot(self)?,
         });
@@ -460,7 +464,7 @@ impl Organization {
     fn record_member(&self, tx: &WriteTx, person_id: &str, is_member: bool) {
         let member = Some(json!({ "organization_id": self.organization_id, "person_id": person_id }));
         let (before, after) = if is_member { (None, member) } else { (member, None) };
-        let id = format!("{}/{person_id}", self.organization_id);
-        tx.record(Event { resource: "organization_member", id: &id, account_id: None, before, after });
+        let id = id::pair(&self.organization_id, person_id);
+        tx.record(Event { resource: "organization_member", id: &id, belongs_to: BelongsTo::Tenant, before, after });
     }
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::{
     accounts::store::Account,
-    db::{Condition, Event, Tx, WriteTx, snapshot},
+    db::{BelongsTo, Condition, Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
     memberships::{
         slots::{self, Scope},
@@ -319,7 +319,7 @@ impl Person {
         tx.record(Event {
             resource: Kind::Person.noun(),
             id: &self.person_id,
-            account_id: None,
+            belongs_to: BelongsTo::Tenant,
             before: snapshot(&self)?,
             after: None,
         });
@@ -361,7 +361,7 @@ impl Person {
         tx.record(Event {
             resource: Kind::Person.noun(),
             id: &self.person_id,
-            account_id: None,
+            belongs_to: BelongsTo::Tenant,
             before: before.map(snapshot).transpose()?.flatten(),
             after: snapshot(self)?,
         });

@@ -6,9 +6,9 @@ use diesel_async::RunQueryDsl;
 use serde_json::json;
 
 use crate::{
-    db::{Event, Settings, Tenant, Tx, WriteTx, snapshot},
+    db::{BelongsTo, Event, Settings, Tenant, Tx, WriteTx, snapshot},
     error::{Error, Result},
-    modules,
+    id, modules,
     organizations::store::Organization,
     page::{Page, keyset},
     schema::{module_activations, tenants},
@@ -39,7 +39,7 @@ impl Tenant {
         tx.record(Event {
             resource: "tenant_settings",
             id: tenant_id,
-            account_id: None,
+            belongs_to: BelongsTo::Tenant,
             before: snapshot(&self.settings)?,
             after: snapshot(&updated.settings)?,
         });
@@ -55,7 +55,7 @@ pub struct Activation {
     pub organization_id: String,
     /// The module.
     pub module: String,
-    /// Both as one text.
+    /// Both as a pair of ids.
     pub activation_id: String,
     /// Whether the module is on.
     pub active: bool,
@@ -163,7 +163,7 @@ impl Switch {
         tx.record(Event {
             resource: "module_activation",
             id: self.module,
-            account_id: None,
+            belongs_to: BelongsTo::Tenant,
             before: setting(was_active),
             after: setting(active),
         });
@@ -172,7 +172,7 @@ impl Switch {
 
     async fn set_organization(&self, tx: &WriteTx, organization_id: &str) -> Result<()> {
         Organization::find_and_keep(tx, organization_id).await?;
-        let activation_id = format!("{}/{organization_id}", self.module);
+        let activation_id = id::pair(self.module, organization_id);
         let own = || {
             module_activations::table
                 .filter(module_activations::organization_id.eq(organization_id))
@@ -208,7 +208,7 @@ impl Switch {
         tx.record(Event {
             resource: "module_activation",
             id: &activation_id,
-            account_id: None,
+            belongs_to: BelongsTo::Tenant,
             before: setting(was_active),
             after: setting(self.active),
         });
