@@ -78,15 +78,18 @@ macro_rules! keyset {
     ($query:expr, $page:expr, $table:ident ($name:ident, $id:ident)) => {
         $crate::page::keyset!($query, $page, $table($name, create_time, $id))
     };
-    ($query:expr, $page:expr, $table:ident ($name:ident, $created:ident, $id:ident)) => {{
+    ($query:expr, $page:expr, $table:ident ($name:ident, $created:ident, $id:ident)) => {
+        $crate::page::keyset!($query, $page, by $table::$name, $table::$created, $table::$id)
+    };
+    ($query:expr, $page:expr, by $name:expr, $created:expr, $id:expr) => {{
         use diesel::{
             IntoSql as _,
             sql_types::{Record, Text, Timestamptz},
         };
         use $crate::page::Order;
         let (query, page) = ($query, $page);
-        let name = || ($table::$name, $table::$id).into_sql::<Record<(Text, Text)>>();
-        let created = || ($table::$created, $table::$id).into_sql::<Record<(Timestamptz, Text)>>();
+        let name = || ($name, $id).into_sql::<Record<(Text, Text)>>();
+        let created = || ($created, $id).into_sql::<Record<(Timestamptz, Text)>>();
         let query = match (page.order(), page.after_name()) {
             (Order::Name, Some(after)) => query.filter(name().gt(after)),
             (Order::NameDesc, Some(after)) => query.filter(name().lt(after)),
@@ -99,10 +102,10 @@ macro_rules! keyset {
         };
         let query = query.limit(page.limit());
         match page.order() {
-            Order::Name => query.order(($table::$name, $table::$id)),
-            Order::NameDesc => query.order(($table::$name.desc(), $table::$id.desc())),
-            Order::Created => query.order(($table::$created, $table::$id)),
-            Order::CreatedDesc => query.order(($table::$created.desc(), $table::$id.desc())),
+            Order::Name => query.order(($name, $id)),
+            Order::NameDesc => query.order(($name.desc(), $id.desc())),
+            Order::Created => query.order(($created, $id)),
+            Order::CreatedDesc => query.order(($created.desc(), $id.desc())),
         }
     }};
 }

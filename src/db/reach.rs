@@ -1,5 +1,7 @@
-//! Reach: how much of its tenant a transaction shows. A caller whose reach is limited sees what is bound to the organizations
-//! their person belongs to, and to those below; everything else is to them as if it did not exist.
+//! Reach: how much of its tenant a transaction shows, and what of that its caller is in charge of. A caller whose reach is
+//! limited sees what is bound to the organizations their person belongs to, and to those below; everything else is to them as
+//! if it did not exist. They change an organization or account that they see. A person whom they see may also belong elsewhere,
+//! so there is a narrower condition for changing people.
 //!
 //! The one place that says so. Whoever finds or lists accounts, organizations or people for a caller filters by what is here;
 //! what keeps the tenant's data consistent does not, for it has to see all of it.
@@ -30,6 +32,11 @@ use crate::{
 /// Most organizations and most accounts of a reach that counts as little.
 const FEW: i64 = 1000;
 
+/// Why a limited caller may not change a person whom they see.
+const NOT_IN_CHARGE: &str = "the person is in no organization, or is bound to an organization or account, that you do not reach";
+/// Why a limited caller may not make a person whom they see a member.
+const NO_MEMBER: &str = "the person is a member of no organization that you reach";
+
 /// A condition on the rows of a table.
 pub type Condition<T> = Box<dyn BoxableExpression<T, Pg, SqlType = Bool>>;
 
@@ -51,11 +58,11 @@ pub(super) struct Roots {
     organization_ids: Vec<String>,
 }
 
-/// What is in a reach of little.
+/// What is in a reach of little: ids and incarnations.
 #[derive(Debug)]
 struct Few {
-    organization_ids: Vec<String>,
-    account_ids: Vec<String>,
+    organizations: (Vec<String>, Vec<String>),
+    accounts: (Vec<String>, Vec<String>),
 }
 
 impl Sight {
@@ -83,6 +90,13 @@ impl Sight {
 macro_rules! reached {
     ($roots:expr) => {
         organization_ancestors::table.filter(organization_ancestors::ancestor_id.eq_any($roots.organization_ids.clone()))
+    };
+}
+
+/// Whether the organization in this column is in reach.
+macro_rules! is_reached {
+    ($roots:expr, $organization_id:expr) => {
+        exists(reached!($roots).filter(organization_ancestors::organization_id.eq($organization_id)))
     };
 }
 
@@ -161,41 +175,73 @@ impl Tx {
 
     /// Refuses what would be out of the reach of its own caller, or change it.
     pub fn require_whole_tenant(&self, why: &'static str) -> Result<()> {
-        if self.is_limited() { Err(Error::OutOfReach { why }) } else { Ok(()) }
+        require(!self.is_limited(), why)
+    }
+
+    /// Refuses a change of something that belongs to an organization out of the caller's reach. The caller knows its id.
+    pub async fn require_organization_in_reach(&self, organization_id: &str, why: &'static str) -> Result<()> {
+        if !self.is_limited() {
+            return Ok(());
+        }
+        let found = organizations::table
+            .filter(organizations::organization_id.eq(organization_id).and(self.organizations_in_reach()))
+            .select(organizations::organization_id);
+        require(found.first::<String>(&mut self.conn()).await.optional()?.is_some(), why)
+    }
+
+    /// Refuses to change a person, whom the caller sees and the transaction has locked, unless the caller is in charge of them.
+    /// With the row locked nobody binds the person to anything else.
+    pub async fn require_charge_of(&self, person_id: &str) -> Result<()> {
+        self.require_person(person_id, self.people_in_charge(), NOT_IN_CHARGE).await
+    }
+
+    /// Refuses to make a person, whom the caller sees, a member of an organization unless they are a member of one in reach.
+    /// The caller would otherwise take charge of people whom those above have put nowhere, such as users of an account.
+    pub async fn require_member_in_reach(&self, person_id: &str) -> Result<()> {
+        self.require_person(person_id, self.members_in_reach(), NO_MEMBER).await
+    }
+
+    async fn require_person(&self, person_id: &str, condition: Condition<people::table>, why: &'static str) -> Result<()> {
+        if !self.is_limited() {
+            return Ok(());
+        }
+        let found = people::table.filter(people::person_id.eq(person_id).and(condition)).select(people::person_id);
+        require(found.first::<String>(&mut self.conn()).await.optional()?.is_some(), why)
     }
 
     /// The organizations in reach.
     pub fn organizations_in_reach(&self) -> Condition<organizations::table> {
-        self.sight().below(|roots| {
-            let reached = reached!(roots).filter(organization_ancestors::organization_id.eq(organizations::organization_id));
-            Box::new(exists(reached))
-        })
+        self.sight().below(|roots| Box::new(is_reached!(roots, organizations::organization_id)))
     }
 
     /// The accounts in reach: those of organizations in reach.
     pub fn accounts_in_reach(&self) -> Condition<accounts::table> {
-        self.sight().below(|roots| {
-            let reached = reached!(roots).filter(organization_ancestors::organization_id.eq(accounts::organization_id));
-            Box::new(exists(reached))
-        })
+        self.sight().below(|roots| Box::new(is_reached!(roots, accounts::organization_id)))
     }
 
     /// What organizations in reach have set for modules.
     pub fn module_activations_in_reach(&self) -> Condition<module_activations::table> {
-        self.sight().below(|roots| {
-            let reached = reached!(roots).filter(organization_ancestors::organization_id.eq(module_activations::organization_id));
-            Box::new(exists(reached))
-        })
+        self.sight().below(|roots| Box::new(is_reached!(roots, module_activations::organization_id)))
+    }
+
+    /// The links of accounts to organizations in reach.
+    pub fn links_in_reach(&self) -> Condition<account_organizations::table> {
+        self.sight().below(|roots| Box::new(is_reached!(roots, account_organizations::organization_id)))
     }
 
     /// The trail in reach: what happened to accounts in reach, to what belongs to them, and to organizations in reach. What
-    /// happened to an account that is gone belongs to no organization any more.
+    /// happened to an account that is gone belongs to no organization any more, nor to an account that took its id: ids find
+    /// the row, incarnations decide.
     pub fn activities_in_reach(&self) -> Condition<activities::table> {
         self.sight().below(|roots| {
             let account = reached!(roots)
                 .inner_join(accounts::table.on(accounts::organization_id.eq(organization_ancestors::organization_id)))
-                .filter(accounts::account_id.nullable().eq(activities::account_id));
-            let organization = reached!(roots).filter(organization_ancestors::organization_id.eq(activities::resource_id));
+                .filter(accounts::account_id.nullable().eq(activities::account_id))
+                .filter(accounts::incarnation.nullable().eq(activities::incarnation));
+            let organization = reached!(roots)
+                .inner_join(organizations::table.on(organizations::organization_id.eq(organization_ancestors::organization_id)))
+                .filter(organizations::organization_id.eq(activities::resource_id))
+                .filter(organizations::incarnation.nullable().eq(activities::incarnation));
             let organization = activities::resource_type.eq("organization").and(by_row!(organization));
             Box::new(by_row!(account).or(organization))
         })
@@ -204,11 +250,16 @@ impl Tx {
     /// The same for a list. Where little is in reach it is named, and the list begins with it; elsewhere the next activity in
     /// reach is never far.
     pub async fn list_activities_in_reach(&self) -> Result<Condition<activities::table>> {
-        let Some(Few { organization_ids, account_ids }) = self.few_in_reach().await? else {
+        let Some(Few { organizations, accounts }) = self.few_in_reach().await? else {
             return Ok(self.activities_in_reach());
         };
-        let organization = activities::resource_type.eq("organization").and(activities::resource_id.eq_any(organization_ids));
-        Ok(Box::new(activities::account_id.assume_not_null().eq_any(account_ids).or(organization)))
+        let incarnation = activities::incarnation.assume_not_null();
+        let organization = activities::resource_type
+            .eq("organization")
+            .and(activities::resource_id.eq_any(organizations.0))
+            .and(incarnation.eq_any(organizations.1));
+        let account = activities::account_id.assume_not_null().eq_any(accounts.0).and(incarnation.eq_any(accounts.1));
+        Ok(Box::new(account.or(organization)))
     }
 
     /// The people in reach: the caller's own person, members of organizations in reach, and whoever is shown with an account in
@@ -217,7 +268,47 @@ impl Tx {
         self.sight().below(|roots| people_in_reach!(roots, by_row))
     }
 
-    /// The same for a list. Where little is in reach the people in reach are found first; elsewhere the next one is never far.
+    /// The members of organizations in reach: of the people in reach, those who are not only shown with an account.
+    fn members_in_reach(&self) -> Condition<people::table> {
+        self.sight().below(|roots| {
+            let member = organization_members::table
+                .filter(organization_members::person_id.eq(people::person_id))
+                .filter(is_reached!(roots, organization_members::organization_id));
+            Box::new(exists(member))
+        })
+    }
+
+    /// The people of whom the caller is in charge: members of organizations in reach whom nothing binds to anything out of
+    /// reach. All organizations they belong to are in reach, and so are all accounts on which something is set for them, whose
+    /// contact or manager they are, or on which they buy.
+    fn people_in_charge(&self) -> Condition<people::table> {
+        self.sight().below(|roots| {
+            let member = organization_members::table.filter(organization_members::person_id.eq(people::person_id));
+            let member_elsewhere = member.filter(not(is_reached!(roots, organization_members::organization_id)));
+            let elsewhere = || accounts::table.filter(not(is_reached!(roots, accounts::organization_id)));
+            let user_elsewhere = elsewhere()
+                .inner_join(account_users::table.on(account_users::account_id.eq(accounts::account_id)))
+                .filter(account_users::person_id.eq(people::person_id));
+            let person_id = || people::person_id.nullable();
+            let named_elsewhere = elsewhere().filter(
+                accounts::account_manager_id
+                    .eq(person_id())
+                    .or(accounts::primary_contact_id.eq(person_id()))
+                    .or(accounts::billing_contact_id.eq(person_id()))
+                    .or(accounts::cc_billing_contact_id.eq(person_id())),
+            );
+            let buys_elsewhere = elsewhere().filter(accounts::account_id.nullable().eq(people::purchasing_account_id));
+            Box::new(
+                exists(member)
+                    .and(not(exists(member_elsewhere)))
+                    .and(not(exists(user_elsewhere)))
+                    .and(not(exists(named_elsewhere)))
+                    .and(not(exists(buys_elsewhere))),
+            )
+        })
+    }
+
+    /// [`Tx::people_in_reach`] for a list. Where little is in reach the people in reach are found first; elsewhere the next one is never far.
     pub async fn list_people_in_reach(&self) -> Result<Condition<people::table>> {
         Ok(match self.few_in_reach().await? {
             Some(_) => self.sight().below(|roots| people_in_reach!(roots, by_set)),
@@ -231,18 +322,25 @@ impl Tx {
         let none = Roots::default();
         let roots = roots.get().unwrap_or(&none);
         let organizations = async {
-            let ids = reached!(roots).select(organization_ancestors::organization_id).limit(FEW + 1);
-            ids.load::<String>(&mut self.conn()).await
+            let ids = reached!(roots)
+                .inner_join(organizations::table.on(organizations::organization_id.eq(organization_ancestors::organization_id)))
+                .select((organizations::organization_id, organizations::incarnation))
+                .limit(FEW + 1);
+            ids.load::<(String, String)>(&mut self.conn()).await
         };
         let accounts = async {
             let ids = reached!(roots)
                 .inner_join(accounts::table.on(accounts::organization_id.eq(organization_ancestors::organization_id)))
-                .select(accounts::account_id)
+                .select((accounts::account_id, accounts::incarnation))
                 .limit(FEW + 1);
-            ids.load::<String>(&mut self.conn()).await
+            ids.load::<(String, String)>(&mut self.conn()).await
         };
-        let (organization_ids, account_ids) = try_join(organizations, accounts).await?;
-        let few = i64::try_from(organization_ids.len().max(account_ids.len())).is_ok_and(|most| most <= FEW);
-        Ok(few.then_some(Few { organization_ids, account_ids }))
+        let (organizations, accounts) = try_join(organizations, accounts).await?;
+        let few = i64::try_from(organizations.len().max(accounts.len())).is_ok_and(|most| most <= FEW);
+        Ok(few.then(|| Few { organizations: organizations.into_iter().unzip(), accounts: accounts.into_iter().unzip() }))
     }
+}
+
+fn require(reached: bool, why: &'static str) -> Result<()> {
+    if reached { Ok(()) } else { Err(Error::OutOfReach { why }) }
 }

@@ -103,10 +103,10 @@ pub enum Error {
         /// Its id.
         id: String,
     },
-    /// Only callers who see the whole tenant may do this.
-    #[error("{why}: only callers who reach the whole tenant may do this")]
+    /// The caller's reach is limited and does not include what the call would change.
+    #[error("{why}: ask someone who reaches the whole tenant")]
     OutOfReach {
-        /// What the caller would have done.
+        /// What would be changed, or why that is for others.
         why: &'static str,
     },
     /// The settings of the tenant have changed since the caller read them.

@@ -1,7 +1,7 @@
 //! The organizations linked to an account.
 
 use chrono::{DateTime, Utc};
-use diesel::prelude::*;
+use diesel::{dsl::case_when, prelude::*};
 use diesel_async::RunQueryDsl;
 use serde_json::json;
 
@@ -83,10 +83,29 @@ impl Link {
     /// One page of the links of an account, and the token of the next.
     pub async fn list(tx: &Tx, account_id: &str, page: &Page) -> Result<(Vec<Self>, String)> {
         Account::find(tx, account_id).await?;
+        let nameless = Self::out_of_reach(tx, account_id).await?;
+        // Neither the order of the list nor its page token tells what the list does not show.
+        let named = || organizations::organization_id.ne_all(&nameless);
+        let name = || case_when(named(), organizations::sort_key).otherwise("");
+        let created = || case_when(named(), organizations::create_time).otherwise(account_organizations::create_time);
         let query = links!(account_id).into_boxed();
-        let mut rows = keyset!(query, page, organizations(sort_key, organization_id)).load::<Self>(&mut tx.conn()).await?;
+        let query = keyset!(query, page, by name(), created(), organizations::organization_id);
+        let mut rows = query.load::<Self>(&mut tx.conn()).await?;
+        for row in rows.iter_mut().filter(|row| nameless.contains(&row.organization_id)) {
+            (row.display_name, row.sort_key, row.organization_create_time) = (String::new(), String::new(), row.create_time);
+        }
         let next = page.cut(&mut rows, |row| (&row.sort_key, row.organization_create_time, &row.organization_id));
         Ok((rows, next))
+    }
+
+    /// The organizations linked to an account that the caller does not reach.
+    async fn out_of_reach(tx: &Tx, account_id: &str) -> Result<Vec<String>> {
+        if !tx.is_limited() {
+            return Ok(Vec::new());
+        }
+        let links = account_organizations::table.filter(account_organizations::account_id.eq(account_id));
+        let out_of_reach = links.filter(diesel::dsl::not(tx.links_in_reach())).select(account_organizations::organization_id);
+        Ok(out_of_reach.load(&mut tx.conn()).await?)
     }
 
     /// Links an organization to an account, or sets what an existing link covers.
@@ -135,6 +154,7 @@ impl Link {
             let (account_id, organization_id) = ids();
             return Err(Error::OrganizationNotLinked { account_id, organization_id });
         };
+        tx.require_organization_in_reach(organization_id, "the link is to an organization that you do not reach").await?;
         modules::require(tx, organization_id).await?;
         if link.own {
             let (account_id, organization_id) = ids();

@@ -100,7 +100,7 @@ impl NewUser {
     /// Adds them. For someone who is there through an organization, what was set stays unless something else is given.
     pub async fn insert(&self, tx: &WriteTx) -> Result<User> {
         let account = Account::find_for_update(tx, &self.account_id).await?;
-        let person = Person::find_for_update(tx, &self.person_id).await?;
+        let person = Person::find_and_hold(tx, &self.person_id).await?;
         if !person.fields.active {
             return Err(Error::PersonInactive { person_id: person.person_id });
         }

@@ -30,6 +30,9 @@ use crate::{
 const ANCESTOR: (organization_ancestors::organization_id, organization_ancestors::ancestor_id, organization_ancestors::distance) =
     (organization_ancestors::organization_id, organization_ancestors::ancestor_id, organization_ancestors::distance);
 
+/// Why a limited caller may not move an organization.
+const LEAVES: &str = "the organization would leave a parent, or the top, that you do not reach";
+
 /// An organization as it is kept.
 #[derive(Debug, Clone, Queryable, Selectable, Serialize)]
 #[diesel(table_name = organizations, check_for_backend(diesel::pg::Pg))]
@@ -262,6 +265,8 @@ impl Organization {
             Some(parent_id) => Self::require(tx, parent_id).await?,
             None => tx.require_whole_tenant("an organization without a parent begins a new tree")?,
         }
+        // Else those above would lose the organization, and it would lose the modules that they have set. No id is empty.
+        tx.require_organization_in_reach(self.parent_id.as_deref().unwrap_or_default(), LEAVES).await?;
         let below = || organization_ancestors::table.filter(organization_ancestors::ancestor_id.eq(&self.organization_id));
         if let Some(parent_id) = parent_id {
             let cycle = below().filter(organization_ancestors::organization_id.eq(parent_id));
@@ -361,6 +366,7 @@ impl Organization {
             .await
             .optional()?
             .ok_or_else(|| Error::not_found(Kind::Person, person_id))?;
+        tx.require_member_in_reach(person_id).await?;
         self.insert_member(tx, &person).await?;
         Ok(person)
     }

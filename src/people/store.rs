@@ -36,6 +36,8 @@ const MERGED: usize = 200;
 
 /// Why a limited caller may not say which identity is a person: they could take over someone else's reach.
 const SUBJECT: &str = "the subject of a person decides who reaches what";
+/// Why a limited caller may not deactivate or reactivate a person: it ends or restores that person's reach.
+const ACTIVE: &str = "deactivating or reactivating a person decides who reaches what";
 
 /// Whose person someone is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, FromSqlRow, AsExpression)]
@@ -187,8 +189,16 @@ impl Person {
             .ok_or_else(|| Error::not_found(Kind::Person, person_id))
     }
 
-    /// The same, held against others who would change them, or what they may do, until the transaction ends.
+    /// The person with this id, to be changed. Locks the row, so that nobody else changes the person, or what they may do,
+    /// until the transaction ends. Fails if the caller sees the person and is not in charge of them.
     pub async fn find_for_update(tx: &WriteTx, person_id: &str) -> Result<Self> {
+        let person = Self::find_and_hold(tx, person_id).await?;
+        tx.require_charge_of(person_id).await?;
+        Ok(person)
+    }
+
+    /// The person with this id, locked like one to be changed, for a change of something else that they take part in.
+    pub async fn find_and_hold(tx: &WriteTx, person_id: &str) -> Result<Self> {
         people::table
             .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
             .select(Self::as_select())
@@ -281,6 +291,9 @@ impl Person {
         }
         if self.fields.subject != fields.subject {
             tx.require_whole_tenant(SUBJECT)?;
+        }
+        if self.fields.active != fields.active {
+            tx.require_whole_tenant(ACTIVE)?;
         }
         let stops_as = |side| self.fields.is_active(side) && !fields.is_active(side);
         if stops_as(Side::Staff) {

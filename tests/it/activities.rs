@@ -272,7 +272,7 @@ async fn all_mistakes_of_a_request_are_told_at_once() {
         page_size: -1,
         order_by: 9,
         account_id: " a".into(),
-        resource_id: "x".repeat(201),
+        resource_id: "x".repeat(302),
         actor: "x".repeat(201),
         start_time: time(0, 1_000_000_000),
         end_time: time(i64::MAX, 0),

@@ -113,7 +113,7 @@ impl Tenant {
         self.organizations().create_organization(request).await.map(drop)
     }
 
-    async fn rename(&self, id: &str, display_name: &str) -> Result<(), Status> {
+    pub async fn rename(&self, id: &str, display_name: &str) -> Result<(), Status> {
         let organization = Organization { organization_id: id.into(), display_name: display_name.into(), ..Default::default() };
         let request = UpdateOrganizationRequest {
             organization: Some(organization),

@@ -30,7 +30,7 @@ impl Tenant {
         self.try_add_user(add(account_id, person_id)).await.unwrap()
     }
 
-    async fn update_user(&self, user: AccountUser, paths: &[&str]) -> Result<AccountUser, Status> {
+    pub async fn update_user(&self, user: AccountUser, paths: &[&str]) -> Result<AccountUser, Status> {
         let request = UpdateAccountUserRequest { account_user: Some(user), update_mask: mask(paths), ..Default::default() };
         self.memberships().update_account_user(request).await.map(|response| response.into_inner().account_user.unwrap())
     }
@@ -64,7 +64,7 @@ impl Tenant {
         Ok(response.into_inner().linked_organization.unwrap())
     }
 
-    async fn unlink(&self, account_id: &str, organization_id: &str) -> Result<(), Status> {
+    pub async fn unlink(&self, account_id: &str, organization_id: &str) -> Result<(), Status> {
         let (account_id, organization_id) = (account_id.into(), organization_id.into());
         let request = UnlinkOrganizationRequest { account_id, organization_id, ..Default::default() };
         self.memberships().unlink_organization(request).await.map(|_| ())

@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use customer_accounts::{
     policy::Policies,
     proto::{
         Account, CreateOrganizationRequest, CreatePersonRequest, GetOrganizationRequest, ListAccountsRequest,
-        ListActivitiesRequest, ListModuleActivationsRequest, ListOrganizationsRequest, ListPeopleRequest, ModuleSetting,
-        Organization, Person,
+        ListActivitiesRequest, ListLinkedOrganizationsRequest, ListModuleActivationsRequest, ListOrganizationsRequest,
+        ListPeopleRequest, ModuleSetting, MoveOrganizationRequest, Organization, PACKAGE, POOL, Person, UpdatePersonRequest,
     },
 };
+use prost::Message as _;
+use prost_reflect::{DynamicMessage, MethodDescriptor, Value};
 use tonic::{Code, Status};
 
 use crate::{
@@ -25,7 +28,7 @@ use crate::{
 
 impl Tenant {
     /// Makes this identity the person's.
-    async fn identify(&self, person_id: &str, subject: &str) {
+    pub async fn identify(&self, person_id: &str, subject: &str) {
         let person = Person { subject: subject.into(), ..only_person(person_id) };
         self.update_person(person, &["subject"]).await.unwrap();
     }
@@ -143,7 +146,9 @@ async fn nobody_extends_their_own_reach() {
     let (tenant, manager) = Tenant::regions().await;
     let out_of_reach = (Code::PermissionDenied, "OUT_OF_REACH".to_owned());
     // Someone in reach who is also somewhere else: whoever becomes them would be there too.
-    tenant.person("both").await;
+    for id in ["both", "inside"] {
+        tenant.person(id).await;
+    }
     for organization_id in ["oslo", "south"] {
         tenant.add_member(organization_id, "both").await.unwrap();
     }
@@ -154,8 +159,15 @@ async fn nobody_extends_their_own_reach() {
     let born = Person { person_id: "new".into(), display_name: "n".into(), ..taken };
     assert_eq!(reason(manager.create_member(born, "oslo").await), out_of_reach);
     assert_eq!(reason(manager.add_member("south", "manager").await), (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()));
-    // With the subject as it is, the rest can be changed.
-    manager.update_person(Person { phone: "1".into(), ..only_person("both") }, &["phone"]).await.unwrap();
+    // Nor does anybody give or take the reach of others by their active flag.
+    tenant.add_member("oslo", "inside").await.unwrap();
+    let deactivated = manager.update_person(only_person("inside"), &["active"]).await;
+    assert_eq!(reason(deactivated), out_of_reach);
+    tenant.update_person(only_person("inside"), &["active"]).await.unwrap();
+    let active = Person { active: true, phone: "1".into(), ..only_person("inside") };
+    assert_eq!(reason(manager.update_person(active.clone(), &["active"]).await), out_of_reach);
+    // With both as they are, the rest can be changed.
+    manager.update_person(active, &["phone"]).await.unwrap();
 }
 
 #[tokio::test]
@@ -303,6 +315,153 @@ async fn what_is_out_of_reach_is_word_for_word_like_what_never_existed() {
     assert!(asked >= 40 && listed >= 14, "{asked} {listed}");
 }
 
+/// What nobody may learn who does not reach it: a word of names, descriptions and addresses, and a time by which lists are
+/// ordered.
+struct Secrets {
+    word: &'static str,
+    time: String,
+}
+
+impl Secrets {
+    /// Whether something of it is in an answer or an error.
+    fn is_in(&self, bytes: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(bytes).to_lowercase();
+        text.contains(self.word) || text.contains(&self.time)
+    }
+}
+
+/// A tenant in which `own` is an account in the reach of the person `own`, bound to what is out of their reach in every way
+/// there is: an organization above, one that is linked, and the account that the person uses and buys on.
+async fn secrets() -> (Tenant, Secrets) {
+    const WORD: &str = "secretword";
+    let tenant = Tenant::new().await;
+    for id in ["own", "hidden-id"] {
+        contract::everything(&tenant, id).await;
+    }
+    tenant.identify("own", "own-subject").await;
+    for id in ["above", "linked"] {
+        tenant.organization(id, "").await;
+    }
+    for id in ["above", "linked", "hidden-id"] {
+        tenant.rename(id, WORD).await.unwrap();
+    }
+    let fields = Account { display_name: WORD.into(), comment: WORD.into(), ..only("hidden-id") };
+    tenant.update(fields, &["display_name", "comment"]).await.unwrap();
+    let fields = Person { display_name: WORD.into(), phone: WORD.into(), ..only_person("hidden-id") };
+    tenant.update_person(fields, &["display_name", "phone"]).await.unwrap();
+    tenant.move_organization("own", "above").await.unwrap();
+    tenant.set_module("contracts", "above", ModuleSetting::Off).await.unwrap();
+    tenant.link("own", "linked", true).await.unwrap();
+    tenant.add_user("hidden-id", "own").await;
+    tenant.buys_on("own", "hidden-id").await.unwrap();
+    let request = GetOrganizationRequest { organization_id: "linked".into() };
+    let linked = tenant.organizations().get_organization(request).await.unwrap().into_inner().organization.unwrap();
+    let time = linked.create_time.unwrap();
+    let time = (time.seconds * 1_000_000 + i64::from(time.nanos / 1000)).to_string();
+    (tenant, Secrets { word: WORD, time })
+}
+
+/// The request of a call with this in a field, if it has the field.
+fn with(method: &str, request: &[u8], field: &str, value: Value) -> Vec<u8> {
+    let input = descriptor(method).input();
+    let mut message = DynamicMessage::decode(input.clone(), request).unwrap();
+    if input.get_field_by_name(field).is_some() {
+        message.set_field_by_name(field, value);
+    }
+    message.encode_to_vec()
+}
+
+fn descriptor(method: &str) -> MethodDescriptor {
+    let (service, name) = method.split_once('/').unwrap();
+    let service = POOL.get_service_by_name(&format!("{PACKAGE}.{service}")).unwrap();
+    service.methods().find(|method| method.name() == name).unwrap()
+}
+
+#[tokio::test]
+async fn nothing_but_ids_of_what_is_out_of_reach_is_told() {
+    let (tenant, secrets) = secrets().await;
+    let tenant_id = tenant.caller.tenant.clone();
+    let identity: [(&str, &[u8]); 4] =
+        [("x-tenant-id", tenant_id.as_bytes()), ("x-actor", b"own-subject"), ("x-roles", b"editor"), ("x-tenant-wide", b"false")];
+    let asked = ["own", "hidden-id", "linked"].map(|id| [contract::asks_for(id), contract::lists(id)].concat()).concat();
+    let (mut answers, mut tokens) = (0, 0);
+    for (method, request) in asked {
+        let output = descriptor(method).output();
+        let pages = output.get_field_by_name("next_page_token").is_some();
+        for order_by in if pages { 1..=4 } else { 0..=0 } {
+            // What would change something keeps nothing, and a list is read row by row.
+            let request = with(method, &request, "validate_only", Value::Bool(true));
+            let request = with(method, &request, "page_size", Value::I32(1));
+            let mut request = with(method, &request, "order_by", Value::EnumNumber(order_by));
+            loop {
+                let answer = match call(&tenant.channel, method, &identity, &request).await {
+                    Ok(messages) => messages.into_iter().next().unwrap_or_default(),
+                    Err(status) => {
+                        assert!(
+                            !secrets.is_in(status.message().as_bytes()) && !secrets.is_in(status.details()),
+                            "{method}: {status:?}"
+                        );
+                        break;
+                    }
+                };
+                answers += 1;
+                assert!(!secrets.is_in(&answer), "{method}: {}", String::from_utf8_lossy(&answer));
+                let message = DynamicMessage::decode(output.clone(), &*answer).unwrap();
+                let token = message.get_field_by_name("next_page_token");
+                let Some(token) = token.as_ref().and_then(|token| token.as_str()).filter(|token| !token.is_empty()) else {
+                    break;
+                };
+                let position = URL_SAFE_NO_PAD.decode(token).unwrap();
+                assert!(!secrets.is_in(&position), "{method}: {}", String::from_utf8_lossy(&position));
+                tokens += 1;
+                request = with(method, &request, "page_token", Value::String(token.to_owned()));
+            }
+        }
+    }
+    assert!(answers > 60 && tokens > 20, "{answers} answers, {tokens} tokens");
+}
+
+#[tokio::test]
+async fn linked_organizations_out_of_reach_are_listed_by_their_ids() {
+    let (tenant, manager) = Tenant::regions().await;
+    for (id, name) in [("z", "A first name"), ("y", "The last name"), ("x", "Middle")] {
+        tenant.organization(id, "").await;
+        tenant.rename(id, name).await.unwrap();
+        tenant.link("oslo-account", id, false).await.unwrap();
+    }
+    tenant.link("oslo-account", "north", false).await.unwrap();
+    let list = async |tenant: &Tenant, order_by: i32, page_size: i32| {
+        let (mut all, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let account_id = "oslo-account".into();
+            let request = ListLinkedOrganizationsRequest { account_id, page_size, page_token, order_by };
+            let page = tenant.memberships().list_linked_organizations(request).await.unwrap().into_inner();
+            all.extend(page.linked_organizations.into_iter().map(|link| (link.organization_id, link.display_name)));
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return all;
+            }
+        }
+    };
+    let expected = |rows: [(&str, &str); 5]| rows.map(|(id, name)| (id.to_owned(), name.to_owned()));
+    for page_size in [1, 2, 50] {
+        // Without a name in the order of names, and made when they were linked in the order of creation.
+        let by_name = [("x", ""), ("y", ""), ("z", ""), ("north", "north"), ("oslo", "oslo")];
+        let by_time = [("north", "north"), ("oslo", "oslo"), ("z", ""), ("y", ""), ("x", "")];
+        for (order_by, mut rows) in [(1, by_name), (2, by_name), (3, by_time), (4, by_time)] {
+            if order_by % 2 == 0 {
+                rows.reverse();
+            }
+            assert_eq!(list(&manager, order_by, page_size).await, expected(rows), "order {order_by} by {page_size}");
+        }
+        let whole = [("z", "A first name"), ("x", "Middle"), ("north", "north"), ("oslo", "oslo"), ("y", "The last name")];
+        assert_eq!(list(&tenant, 1, page_size).await, expected(whole));
+    }
+    // Who reaches one of them later reads its name.
+    tenant.move_organization("x", "north").await.unwrap();
+    assert!(list(&manager, 1, 50).await.contains(&("x".to_owned(), "Middle".to_owned())));
+}
+
 const ORGANIZATIONS: u64 = 12;
 const ACCOUNTS: u64 = 14;
 const PEOPLE: u64 = 8;
@@ -345,6 +504,17 @@ impl Model {
                 member == person && (*organization == top || below && self.is_below(organization, &top))
             })
         })
+    }
+
+    /// Whether the caller is in charge of a person: everything they belong to is in the caller's reach.
+    fn is_in_charge(&self, caller: &str, person: &str) -> bool {
+        let (organizations, accounts) = (self.organizations(caller), self.accounts(caller));
+        let mut memberships = self.members.iter().filter(|(_, member)| member == person).map(|(at, _)| at).peekable();
+        let used = self.users.iter().filter(|(_, user)| user == person).map(|(account, _)| account);
+        let managed = self.managers.iter().filter(|(_, manager)| *manager == person).map(|(account, _)| account);
+        memberships.peek().is_some()
+            && memberships.all(|at| organizations.contains(at))
+            && used.chain(managed).all(|account| accounts.contains(account))
     }
 
     fn people(&self, caller: &str) -> BTreeSet<String> {
@@ -418,8 +588,33 @@ impl Tenant {
         for id in model.accounts.keys() {
             assert_eq!(caller.get(id).await.is_ok(), accounts.contains(id), "{person} gets {id}");
         }
+        let editor = caller.with_roles("editor");
         for id in (0..PEOPLE).map(|i| format!("p{i}")) {
             assert_eq!(caller.get_person(&id).await.is_ok(), people.contains(&id), "{person} gets {id}");
+            let request = UpdatePersonRequest {
+                person: Some(Person { phone: "1".into(), ..only_person(&id) }),
+                validate_only: true,
+                ..Default::default()
+            };
+            let changed = editor.people().update_person(request).await;
+            let refused = changed.is_err().then(|| reason(changed).1);
+            let expected = if model.is_in_charge(person, &id) {
+                None
+            } else if people.contains(&id) {
+                Some("OUT_OF_REACH")
+            } else {
+                Some("PERSON_NOT_FOUND")
+            };
+            assert_eq!(refused.as_deref(), expected, "{person} changes {id}");
+        }
+        let Some(top) = organizations.first() else { return };
+        for id in &organizations {
+            let (organization_id, parent_id) = (id.clone(), top.clone());
+            let request = MoveOrganizationRequest { organization_id, parent_id, validate_only: true, ..Default::default() };
+            let moved = editor.organizations().move_organization(request).await;
+            let refused = moved.is_err_and(|status| reason::<()>(Err(status)).1 == "OUT_OF_REACH");
+            let (parent, stays) = (&model.parents[id], model.parents[id] == *top);
+            assert_eq!(refused, !stays && !organizations.contains(parent), "{person} moves {id} out of {parent:?}");
         }
     }
 }

@@ -52,10 +52,11 @@ UPDATE accounts SET billing_contact_id = id, cc_billing_contact_id = id, primary
 
 -- A trail: 60,000 changes to accounts here and there, in large transactions, so that their ids are behind even a new cluster.
 INSERT INTO activities (tenant_id, activity_id, transaction_id, ordinal, create_time, actor, method, action, resource_type, resource_id,
-        account_id, changes)
+        account_id, changes, incarnation)
     SELECT '$tenant', 'actv_' || lpad(n::text, 8, '0'), 1 + n / 300, n % 300, '2026-01-01Z'::timestamptz + n * interval '1 second',
-        'actor', 'm', 'x', 'account', 'acct-' || n::bigint * 7919 % 200000, 'acct-' || n::bigint * 7919 % 200000, '[]'
-    FROM generate_series(1, 60000) AS n;
+        'actor', 'm', 'x', 'account', account, account, '[]', incarnation
+    FROM generate_series(1, 60000) AS n CROSS JOIN LATERAL (SELECT 'acct-' || n::bigint * 7919 % 200000 AS account) AS changed
+    LEFT JOIN accounts ON tenant_id = '$tenant' AND account_id = account;
 -- Managers by name of what they manage: everything, 585 organizations, 73, one.
 UPDATE people SET subject = names.subject
     FROM (VALUES (20000, 'all'), (20002, 'region'), (20016, 'district'), (21998, 'office')) AS names (n, subject)
