@@ -1,10 +1,15 @@
 //! Compiles the contract in `proto/` with a pure-Rust compiler: no protoc on the machine.
 //!
-//! Three things come out: the messages and services, the descriptor set (for reflection, policies and field masks), and
-//! the traits that requests of one shape share: `db::Change` for what carries `request_id` and `validate_only`,
-//! `page::Paged` for what carries `page_size` and `page_token`.
+//! Four things come out: the messages and services, the descriptor set (for reflection, policies and field masks), the traits
+//! that requests of one shape share (`db::Change` for what carries `request_id` and `validate_only`, `page::Paged` for what
+//! carries `page_size` and `page_token`), and the limits of each request (`codec::Bounded`).
 
-use std::{env, error::Error, fmt::Write as _, fs, path::PathBuf};
+use std::{collections::BTreeSet, env, error::Error, fmt::Write as _, fs, path::PathBuf};
+
+use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor, Value};
+
+/// Most limits of one request: `codec::MAX_LIMITS`.
+const MAX_LIMITS: usize = 16;
 
 #[expect(clippy::disallowed_methods, reason = "OUT_DIR is how cargo speaks to build scripts")]
 fn main() -> Result<(), Box<dyn Error>> {
@@ -25,9 +30,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let descriptors = compiler.file_descriptor_set();
     fs::write(out.join("shapes.rs"), shapes(&descriptors)?)?;
+    fs::write(out.join("limits.rs"), limits(&compiler.descriptor_pool())?)?;
     let mut config = tonic_prost_build::Config::new();
     config.btree_map(["."]).enable_type_names();
-    tonic_prost_build::configure().compile_fds_with_config(descriptors, config)?;
+    tonic_prost_build::configure().codec_path("crate::codec::Codec").compile_fds_with_config(descriptors, config)?;
     Ok(())
 }
 
@@ -56,4 +62,118 @@ fn shapes(descriptors: &prost_types::FileDescriptorSet) -> Result<String, std::f
         }
     }
     Ok(code)
+}
+
+/// Implements `codec::Bounded` for every message that a call takes or returns.
+fn limits(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
+    let (mut requests, mut answers) = (BTreeSet::new(), BTreeSet::new());
+    for service in pool.services() {
+        for method in service.methods() {
+            requests.insert(method.input().full_name().to_owned());
+            answers.insert(method.output().full_name().to_owned());
+        }
+    }
+    let mut code = String::new();
+    for name in requests.iter().chain(&answers) {
+        let message = pool.get_message_by_name(name).ok_or("a message that the pool does not have")?;
+        let bounds = if requests.contains(name) {
+            let mut bounds = Bounds { pool, limits: Vec::new(), around: Vec::new() };
+            let shape = bounds.shape(&message, "")?;
+            if bounds.limits.len() > MAX_LIMITS {
+                return Err(format!("{name} has more than {MAX_LIMITS} limits: raise codec::MAX_LIMITS").into());
+            }
+            format!("Some(crate::codec::Bounds {{ shape: {shape}, limits: &[{}] }})", bounds.limits.concat())
+        } else {
+            "None".to_owned()
+        };
+        let name = message.name();
+        writeln!(
+            code,
+            "impl crate::codec::Bounded for {name} {{\n    const BOUNDS: Option<crate::codec::Bounds> = {bounds};\n}}"
+        )?;
+    }
+    Ok(code)
+}
+
+/// The limits of one request, as code.
+struct Bounds<'a> {
+    pool: &'a DescriptorPool,
+    limits: Vec<String>,
+    /// The messages around the one that is looked at.
+    around: Vec<String>,
+}
+
+impl Bounds<'_> {
+    /// The fields of a message that lead to a limit. A field that needs a limit and has none is an error.
+    fn shape(&mut self, message: &MessageDescriptor, path: &str) -> Result<String, Box<dyn Error>> {
+        if self.around.iter().any(|around| around == message.full_name()) {
+            return Err(format!("{} contains itself: nothing bounds how much it holds", message.full_name()).into());
+        }
+        self.around.push(message.full_name().to_owned());
+        let mut fields = String::new();
+        for field in message.fields() {
+            if let Some(rule) = self.rule(&field, &format!("{path}{}", field.name()))? {
+                let number = field.number();
+                write!(fields, "crate::codec::Field {{ number: {number}, rule: crate::codec::Rule::{rule} }}, ")?;
+            }
+        }
+        self.around.pop();
+        Ok(format!("&[{fields}]"))
+    }
+
+    /// The rule of a field, if it is limited or contains what is.
+    fn rule(&mut self, field: &FieldDescriptor, path: &str) -> Result<Option<String>, Box<dyn Error>> {
+        let kind = field.kind();
+        if field.is_list() || field.is_map() {
+            let limit = self.limit(field, path)?;
+            let packed = match &kind {
+                Kind::String | Kind::Bytes | Kind::Message(_) => "None",
+                Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => "Some(8)",
+                Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => "Some(4)",
+                _ => "Some(0)",
+            };
+            let inside = match &kind {
+                Kind::Message(element) => self.shape(element, &format!("{path}[]."))?,
+                _ => "&[]".to_owned(),
+            };
+            return Ok(Some(format!("Items {{ limit: {limit}, packed: {packed}, inside: {inside} }}")));
+        }
+        let Kind::Message(inner) = kind else { return Ok(None) };
+        match inner.full_name() {
+            "google.protobuf.Struct" => Ok(Some(format!("Values {{ limit: {} }}", self.limit(field, path)?))),
+            "google.protobuf.FieldMask" => {
+                let limit = self.limit(field, path)?;
+                let paths = format!("Items {{ limit: {limit}, packed: None, inside: &[] }}");
+                let paths = format!("crate::codec::Field {{ number: 1, rule: crate::codec::Rule::{paths} }}");
+                Ok(Some(format!("Inside(&[{paths}])")))
+            }
+            "google.protobuf.Value" | "google.protobuf.ListValue" | "google.protobuf.Any" => {
+                Err(format!("{}: codec.rs has no rule for {} in a request", field.full_name(), inner.full_name()).into())
+            }
+            _ => {
+                let inside = self.shape(&inner, &format!("{path}."))?;
+                Ok((inside != "&[]").then(|| format!("Inside({inside})")))
+            }
+        }
+    }
+
+    /// Adds the limit that a field declares, and returns its position.
+    fn limit(&mut self, field: &FieldDescriptor, path: &str) -> Result<usize, Box<dyn Error>> {
+        let extension = self.pool.get_extension_by_name("accounts.v1.limit").ok_or("accounts.v1.limit is not defined")?;
+        let options = field.options();
+        let limit = options.get_extension(&extension);
+        let number = |name: &str| {
+            let value = limit.as_message().and_then(|limit| limit.get_field_by_name(name));
+            value.as_deref().and_then(Value::as_u32).filter(|value| *value > 0)
+        };
+        let numbers = field.is_list() && !matches!(field.kind(), Kind::String | Kind::Bytes | Kind::Message(_));
+        let items = number("items").ok_or_else(|| format!("{} has no limit of items", field.full_name()))?;
+        let bytes = match number("bytes") {
+            Some(bytes) => bytes.to_string(),
+            None if numbers => "u64::MAX".to_owned(),
+            None => return Err(format!("{} has no limit of bytes", field.full_name()).into()),
+        };
+        self.limits.push(format!("crate::codec::Limit {{ field: {path:?}, items: {items}, bytes: {bytes} }}, "));
+        Ok(self.limits.len() - 1)
+    }
 }

@@ -138,7 +138,7 @@ pub struct Config {
     pub max_streams: u32,
 
     /// Largest request message in bytes.
-    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_MESSAGE_BYTES", default_value_t = 4 * 1024 * 1024, value_parser = at_least_one)]
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_MESSAGE_BYTES", default_value_t = 1024 * 1024, value_parser = at_least_one)]
     pub max_message_bytes: usize,
 
     /// Time a call has when its caller sets no deadline.

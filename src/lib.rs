@@ -7,6 +7,7 @@ pub mod proto;
 #[expect(missing_docs, reason = "the migrations comment every table and column")]
 pub mod schema;
 
+pub mod codec;
 pub mod currency;
 pub mod error;
 pub mod id;
@@ -15,14 +16,15 @@ pub mod validate;
 
 pub mod caller;
 pub mod mask;
-pub mod page;
 pub mod policy;
 pub mod share;
 pub mod streams;
 pub mod wire;
 
+pub mod budget;
 pub mod db;
 pub mod modules;
+pub mod page;
 
 pub mod account_types;
 pub mod accounts;

@@ -1,7 +1,14 @@
 //! Update masks (AIP-134, AIP-161): which fields of a resource an update changes.
+//!
+//! A mask works on encoded messages: the fields that it names are taken from one encoding, the others from the other. Messages
+//! made from descriptors would take a hundred times as much memory.
 
-use prost::Name;
-use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage as _, Value};
+use prost::{
+    DecodeError, Message, Name,
+    bytes::{Buf as _, BufMut as _},
+    encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field},
+};
+use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use prost_types::FieldMask;
 
 use crate::{
@@ -21,21 +28,24 @@ impl Mask {
     /// The fields that `mask` names in a resource: the populated ones without a mask, all for `*`. The field `id` is what
     /// the update is found by and never changes. Unknown paths are violations.
     pub fn parse<M: Name>(violations: &mut Violations, resource: &M, mask: Option<FieldMask>, id: &str) -> Result<Self> {
-        let message = dynamic(resource)?;
-        let descriptor = message.descriptor();
+        let name = M::full_name();
+        let descriptor = POOL.get_message_by_name(&name).ok_or_else(|| Error::Internal(format!("no descriptor of {name}")))?;
         let paths = mask.map(|mask| mask.paths).unwrap_or_default();
         let mut fields = Vec::new();
         if paths.is_empty() {
-            fields.extend(descriptor.fields().filter(|field| message.has_field(field)).map(|field| vec![field]));
+            let encoded = resource.encode_to_vec();
+            let sent: Vec<_> = records(&encoded).collect::<Result<_, _>>().map_err(|error| fault(&error))?;
+            let populated = |field: &FieldDescriptor| sent.iter().any(|record| record.number == field.number());
+            fields.extend(descriptor.fields().filter(populated).map(|field| vec![field]));
         }
-        for path in paths {
-            if path == "*" {
-                fields.extend(descriptor.fields().map(|field| vec![field]));
-            } else if let Some(resolved) = resolve(&descriptor, &path) {
-                fields.push(resolved);
-            } else {
-                violations.add("update_mask", format!("{path:?} is no field of {}", descriptor.name()));
+        for path in paths.iter().filter(|path| *path != "*") {
+            match resolve(&descriptor, path) {
+                Some(resolved) => fields.push(resolved),
+                None => violations.add("update_mask", format!("{path:?} is no field of {}", descriptor.name())),
             }
+        }
+        if paths.iter().any(|path| path == "*") {
+            fields = descriptor.fields().map(|field| vec![field]).collect();
         }
         fields.retain(|path| path.first().is_some_and(|field| field.name() != id && !OUTPUT_ONLY.contains(&field.name())));
         Ok(Self(fields))
@@ -47,14 +57,15 @@ impl Mask {
     }
 
     /// `current` with the masked fields taken from `wanted`.
-    pub fn apply<M: Name + Default>(&self, current: &M, wanted: &M) -> Result<M> {
-        let mut merged = dynamic(current)?;
-        let wanted = dynamic(wanted)?;
-        for path in &self.0 {
-            overlay(&mut merged, Some(&wanted), path);
-        }
-        merged.transcode_to().map_err(|error| Error::Internal(format!("field mask: {error}")))
+    pub fn apply<M: Message + Default>(&self, current: &M, wanted: &M) -> Result<M> {
+        let paths: Vec<_> = self.0.iter().map(Vec::as_slice).collect();
+        let merged = overlay(&current.encode_to_vec(), &wanted.encode_to_vec(), &paths).map_err(|error| fault(&error))?;
+        M::decode(&*merged).map_err(|error| fault(&error))
     }
+}
+
+fn fault(error: &DecodeError) -> Error {
+    Error::Internal(format!("field mask: {error}"))
 }
 
 /// The fields along a path such as `billing_address.city`, if each exists; maps, lists and well-known types end a path.
@@ -75,27 +86,71 @@ fn resolve(descriptor: &MessageDescriptor, path: &str) -> Option<Vec<FieldDescri
         .collect()
 }
 
-/// Sets the field at the end of `path` to what it is in `wanted`, or clears it.
-fn overlay(merged: &mut DynamicMessage, wanted: Option<&DynamicMessage>, path: &[FieldDescriptor]) {
-    let Some((field, below)) = path.split_first() else { return };
-    let value = wanted.filter(|message| message.has_field(field)).map(|message| message.get_field(field));
-    if below.is_empty() {
-        match value {
-            Some(value) => merged.set_field(field, value.into_owned()),
-            None => merged.clear_field(field),
-        }
-    } else if let Value::Message(inner) = merged.get_field_mut(field) {
-        overlay(inner, value.as_deref().and_then(Value::as_message), below);
-    }
+/// One occurrence of a field in an encoded message.
+struct Record<'a> {
+    number: u32,
+    /// With its key.
+    whole: &'a [u8],
+    /// What is in it, if it is a text or a message.
+    content: &'a [u8],
 }
 
-fn dynamic<M: Name>(message: &M) -> Result<DynamicMessage> {
-    let descriptor = POOL
-        .get_message_by_name(&M::full_name())
-        .ok_or_else(|| Error::Internal(format!("no descriptor of {}", M::full_name())))?;
-    let mut dynamic = DynamicMessage::new(descriptor);
-    dynamic.transcode_from(message).map_err(|error| Error::Internal(format!("field mask: {error}")))?;
-    Ok(dynamic)
+/// The fields of an encoded message, in their order.
+fn records(mut message: &[u8]) -> impl Iterator<Item = Result<Record<'_>, DecodeError>> {
+    std::iter::from_fn(move || {
+        let start = message;
+        let read = || {
+            let (number, wire) = decode_key(&mut message)?;
+            let behind_key = message;
+            skip_field(wire, number, &mut message, DecodeContext::default())?;
+            let whole = &start[..start.len() - message.len()];
+            let mut content = &behind_key[..behind_key.len() - message.len()];
+            if wire == WireType::LengthDelimited {
+                decode_varint(&mut content)?;
+            }
+            Ok(Record { number, whole, content })
+        };
+        start.has_remaining().then(read)
+    })
+}
+
+/// The encoding of `current` with the fields at the ends of `paths` taken from `wanted`, where they may be absent.
+fn overlay(current: &[u8], wanted: &[u8], paths: &[&[FieldDescriptor]]) -> Result<Vec<u8>, DecodeError> {
+    let through = |number: u32| paths.iter().filter(move |path| path.first().is_some_and(|field| field.number() == number));
+    let is_taken = |number: u32| through(number).any(|path| path.len() == 1);
+    let mut merged = Vec::with_capacity(current.len() + wanted.len());
+    for (message, taken) in [(current, false), (wanted, true)] {
+        for record in records(message) {
+            let record = record?;
+            // What is merged inside comes below.
+            if is_taken(record.number) == taken && (taken || through(record.number).next().is_none()) {
+                merged.extend_from_slice(record.whole);
+            }
+        }
+    }
+    let mut inside: Vec<_> = paths.iter().filter(|path| path.len() > 1).map(|path| path[0].number()).collect();
+    inside.sort_unstable();
+    inside.dedup();
+    for number in inside.into_iter().filter(|number| !is_taken(*number)) {
+        let below: Vec<_> = through(number).map(|path| &path[1..]).collect();
+        let message = overlay(&content(current, number)?, &content(wanted, number)?, &below)?;
+        encode_key(number, WireType::LengthDelimited, &mut merged);
+        encode_varint(message.len() as u64, &mut merged);
+        merged.put_slice(&message);
+    }
+    Ok(merged)
+}
+
+/// The encoding of the message in a field; empty if it is not there.
+fn content(message: &[u8], number: u32) -> Result<Vec<u8>, DecodeError> {
+    let mut content = Vec::new();
+    for record in records(message) {
+        let record = record?;
+        if record.number == number {
+            content.extend_from_slice(record.content);
+        }
+    }
+    Ok(content)
 }
 
 #[cfg(test)]

@@ -1,15 +1,20 @@
 //! Pages of lists (AIP-158): a bounded size and a token that continues behind the last row seen.
 //!
 //! Lists are read by keyset: a page starts behind a (key, id) pair of an index, so that the ten-thousandth page costs what
-//! the first does, and rows that come or go do not shift the others.
+//! the first does, and rows that come or go do not shift the others. A page has at most as many rows as were asked for, and ends
+//! earlier where they would take more bytes than an answer may (`crate::budget`).
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
+use diesel::QueryResult;
+use futures_util::Stream;
 use prost::Message;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    budget::{self, Weighed},
     caller::Caller,
+    db::Tx,
     error::{Error, Result},
     validate::Violations,
 };
@@ -25,6 +30,12 @@ pub trait Paged: Message {
     fn take_page(&mut self) -> (i32, String);
     /// The number of the order asked for.
     fn order_by(&self) -> i32;
+}
+
+/// A row of a list.
+pub trait Listed: Weighed {
+    /// Name, creation and id: what lists are ordered by.
+    fn key(&self) -> (&str, DateTime<Utc>, &str);
 }
 
 /// The order of a list; the `order_by` enums of all lists have the same values.
@@ -166,10 +177,10 @@ impl Page {
         Ok(Some((time, id.clone())))
     }
 
-    /// Sorts rows as the list is ordered, of which `key` tells name, creation and id.
-    pub fn sort<T>(&self, rows: &mut [T], key: impl Fn(&T) -> (&str, DateTime<Utc>, &str)) {
+    /// Sorts rows as the list is ordered.
+    pub fn sort<T: Listed>(&self, rows: &mut [T]) {
         rows.sort_by(|a, b| {
-            let ((name_a, created_a, id_a), (name_b, created_b, id_b)) = (key(a), key(b));
+            let ((name_a, created_a, id_a), (name_b, created_b, id_b)) = (a.key(), b.key());
             match self.order {
                 Order::Name => (name_a, id_a).cmp(&(name_b, id_b)),
                 Order::NameDesc => (name_b, id_b).cmp(&(name_a, id_a)),
@@ -179,20 +190,27 @@ impl Page {
         });
     }
 
-    /// Cuts `rows`, read with `limit`, down to the page and makes the token of the next one: empty on the last page.
-    /// `key` tells name, creation and id of a row, by which the list is ordered.
-    pub fn cut<'r, T>(&self, rows: &'r mut Vec<T>, key: impl Fn(&'r T) -> (&'r str, DateTime<Utc>, &'r str)) -> String {
+    /// Reads the page from the rows of a query with `limit`, and makes the token of the next one: empty on the last page.
+    pub async fn read<T: Listed>(&self, tx: &Tx, rows: impl Stream<Item = QueryResult<T>>) -> Result<(Vec<T>, String)> {
+        let (rows, complete) = budget::read(tx, rows).await?;
+        Ok(self.cut(rows, complete))
+    }
+
+    /// Cuts rows that begin the list down to the page, and makes the token of the next one. It is empty if these rows are all
+    /// that were asked for (`complete`) and fit into the page.
+    pub fn cut<T: Listed>(&self, mut rows: Vec<T>, complete: bool) -> (Vec<T>, String) {
         let size = usize::try_from(self.size).unwrap_or(usize::MAX);
-        if rows.len() <= size {
-            return String::new();
+        if complete && rows.len() <= size {
+            return (rows, String::new());
         }
         rows.truncate(size);
-        rows.last().map_or_else(String::new, |row| {
-            let (name, created, id) = key(row);
+        let token = rows.last().map_or_else(String::new, |row| {
+            let (name, created, id) = row.key();
             // To the microsecond that PostgreSQL keeps.
             let created = created.timestamp_micros().to_string();
             self.binding.seal(if self.order.by_name() { name } else { &created }, id)
-        })
+        });
+        (rows, token)
     }
 }
 

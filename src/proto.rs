@@ -19,6 +19,7 @@ pub mod accounts {
         tonic::include_proto!("accounts.v1");
 
         include!(concat!(env!("OUT_DIR"), "/shapes.rs"));
+        include!(concat!(env!("OUT_DIR"), "/limits.rs"));
     }
 }
 

@@ -17,19 +17,28 @@ const MAX_EMAIL: usize = 254;
 /// Longest field path or rule in an answer, in characters.
 const MAX_QUOTED: usize = 150;
 
+/// Most violations that are kept; an answer has room for fewer. Further ones are only counted.
+const MAX_KEPT: usize = 100;
+
 /// The violations found so far.
 #[derive(Debug, Default)]
-pub struct Violations(Vec<Violation>);
+pub struct Violations {
+    kept: Vec<Violation>,
+    count: usize,
+}
 
 impl Violations {
     /// Notes that `field` breaks `rule`.
     pub fn add(&mut self, field: impl Display, rule: impl Into<String>) {
-        self.0.push(Violation { field: shorten(field.to_string()), rule: shorten(rule.into()) });
+        self.count += 1;
+        if self.kept.len() < MAX_KEPT {
+            self.kept.push(Violation { field: shorten(field.to_string()), rule: shorten(rule.into()) });
+        }
     }
 
     /// The parsed value, if nothing was violated.
     pub fn finish<T>(self, parsed: T) -> Result<T> {
-        if self.0.is_empty() { Ok(parsed) } else { Err(Error::Invalid(self.0)) }
+        if self.count == 0 { Ok(parsed) } else { Err(Error::Invalid { violations: self.kept, count: self.count }) }
     }
 
     /// A message that must be there; an empty one stands in for it so that its fields are reported too.
@@ -178,7 +187,7 @@ mod tests {
         ] {
             let mut found = Violations::default();
             found.id("id", id.to_owned());
-            assert_eq!(found.0.len(), violations, "{id:?}: {found:?}");
+            assert_eq!(found.count, violations, "{id:?}: {found:?}");
         }
     }
 }

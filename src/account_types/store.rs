@@ -9,11 +9,15 @@ use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
 use crate::{
+    budget::{self, Weighed},
     db::{BelongsTo, Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
-    page::{Page, keyset},
+    page::{Listed, Page, keyset},
     schema::account_types,
 };
+
+/// What an account type takes in an answer beside its texts.
+const ROW: usize = 128;
 
 /// An account type as it is kept.
 #[derive(Debug, Clone, Queryable, Selectable, Serialize)]
@@ -51,6 +55,18 @@ pub struct Fields {
     pub is_default: bool,
     /// Whether the type can be assigned.
     pub active: bool,
+}
+
+impl Weighed for AccountType {
+    fn weight(&self) -> usize {
+        ROW + budget::texts([&self.account_type_id, &self.fields.display_name, &self.fields.description])
+    }
+}
+
+impl Listed for AccountType {
+    fn key(&self) -> (&str, DateTime<Utc>, &str) {
+        (&self.fields.name_key, self.create_time, &self.account_type_id)
+    }
 }
 
 /// A valid account type that is not there yet.
@@ -143,9 +159,8 @@ impl AccountType {
         if !filter.show_inactive {
             query = query.filter(account_types::active);
         }
-        let mut rows = keyset!(query, page, account_types(name_key, account_type_id)).load::<Self>(&mut tx.conn()).await?;
-        let next = page.cut(&mut rows, |row| (&row.fields.name_key, row.create_time, &row.account_type_id));
-        Ok((rows, next))
+        let rows = keyset!(query, page, account_types(name_key, account_type_id)).load_stream::<Self>(&mut tx.conn()).await?;
+        page.read(tx, rows).await
     }
 
     /// Gives the type, which the transaction holds, new fields. Nothing happens if they are the present ones.

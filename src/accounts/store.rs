@@ -9,6 +9,7 @@ use diesel::{
     sql_types::Text,
 };
 use diesel_async::RunQueryDsl;
+use futures_util::StreamExt as _;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -16,6 +17,7 @@ pub use super::value::Status;
 use super::value::{Address, Contact, Json};
 use crate::{
     account_types::store::AccountType,
+    budget::{self, Budget, Weighed},
     db::{AccountRef, BelongsTo, Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
     id,
@@ -25,11 +27,15 @@ use crate::{
     },
     modules,
     organizations::store::Organization,
-    page::{Page, keyset},
+    page::{Listed, Page, keyset},
     people::store::Person,
     schema::{account_words, accounts, organization_ancestors, people},
     search::{self, unnest},
 };
+
+/// What an account takes in an answer beside its texts, and an entry of its metadata beside its own.
+const ROW: usize = 256;
+const ENTRY: usize = 64;
 
 /// An account as it is kept.
 #[derive(Debug, Clone, Queryable, Selectable, Serialize)]
@@ -132,6 +138,29 @@ impl References {
     }
 }
 
+impl Weighed for Account {
+    fn weight(&self) -> usize {
+        let Fields { display_name, description, organization_id, status_reason, billing_details, comment, .. } = &self.fields;
+        let texts = [&self.account_id, display_name, description, organization_id, status_reason, billing_details, comment];
+        let Fields { billing_address, shipping_address, postal_address, official_address, .. } = &self.fields;
+        let addresses = [billing_address, shipping_address, postal_address, official_address].into_iter().flatten();
+        let contact = self.fields.primary_contact.as_ref().map_or(0, |Json(contact)| contact.weight());
+        let metadata: usize = self.fields.metadata.0.iter().map(|(key, value)| key.len() + value.len() + ENTRY).sum();
+        ROW + budget::texts(texts)
+            + budget::texts(self.fields.contacts().chain(&self.fields.account_manager_id).chain(&self.fields.account_type_id))
+            + addresses.map(|Json(address)| address.weight()).sum::<usize>()
+            + contact
+            + metadata
+            + self.fields.preferences.as_ref().map_or(0, budget::json)
+    }
+}
+
+impl Listed for Account {
+    fn key(&self) -> (&str, DateTime<Utc>, &str) {
+        (&self.fields.sort_key, self.create_time, &self.account_id)
+    }
+}
+
 /// A valid account that is not there yet.
 #[derive(Debug)]
 pub struct NewAccount {
@@ -228,20 +257,40 @@ impl Account {
         Ok(account)
     }
 
-    /// The accounts with these ids, in their order; one that is missing fails all.
+    /// The accounts with these ids, in their order; one that is missing fails all. An id that is there twice counts twice in
+    /// what the answer weighs.
     pub async fn find_all(tx: &Tx, account_ids: &[String]) -> Result<Vec<Self>> {
-        let found: BTreeMap<_, _> = accounts::table
-            .filter(accounts::account_id.eq_any(account_ids).and(tx.accounts_in_reach()))
+        let mut asked = BTreeMap::<&str, usize>::new();
+        for id in account_ids {
+            *asked.entry(id).or_default() += 1;
+        }
+        let rows = accounts::table
+            .filter(accounts::account_id.eq_any(asked.keys().copied().collect::<Vec<_>>()).and(tx.accounts_in_reach()))
             .select(Self::as_select())
-            .load::<Self>(&mut tx.conn())
-            .await?
-            .into_iter()
-            .map(|account| (account.account_id.clone(), account))
-            .collect();
-        let all = account_ids.iter().map(|id| found.get(id).cloned().ok_or_else(|| Error::not_found(Kind::Account, id)));
-        let all = all.collect::<Result<Vec<_>>>()?;
+            .load_stream::<Self>(&mut tx.conn())
+            .await?;
+        let mut rows = std::pin::pin!(rows);
+        let (mut found, mut budget) = (BTreeMap::new(), Budget::default());
+        while let Some(row) = rows.next().await {
+            let row = row?;
+            let times = asked.get(&*row.account_id).copied().unwrap_or_default();
+            if let Err(too_large) = budget.spend(row.weight().saturating_mul(times)) {
+                tx.leave_unread();
+                return Err(too_large);
+            }
+            found.insert(row.account_id.clone(), row);
+        }
+        if let Some(missing) = account_ids.iter().find(|id| !found.contains_key(*id)) {
+            return Err(Error::not_found(Kind::Account, missing));
+        }
         modules::require_all(tx, found.values().map(|account| account.fields.organization_id.as_str())).await?;
-        Ok(all)
+        // Each is copied only as often as it is asked for again.
+        let account = |id: &String| {
+            let left = asked.get_mut(&**id)?;
+            *left -= 1;
+            if *left == 0 { found.remove(id) } else { found.get(id).cloned() }
+        };
+        Ok(account_ids.iter().filter_map(account).collect())
     }
 
     /// One page of accounts, and the token of the next.
@@ -286,9 +335,8 @@ impl Account {
         if let Some(off) = modules::off(tx).await? {
             query = query.filter(accounts::organization_id.ne_all(off));
         }
-        let mut rows = keyset!(query, page, accounts(sort_key, account_id)).load::<Self>(&mut tx.conn()).await?;
-        let next = page.cut(&mut rows, |row| (&row.fields.sort_key, row.create_time, &row.account_id));
-        Ok((rows, next))
+        let rows = keyset!(query, page, accounts(sort_key, account_id)).load_stream::<Self>(&mut tx.conn()).await?;
+        page.read(tx, rows).await
     }
 
     /// Gives the account, which the transaction holds, new fields. Nothing happens if they are the present ones.

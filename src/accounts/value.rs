@@ -94,6 +94,21 @@ pub struct Address {
     pub country: String,
 }
 
+impl Contact {
+    /// The bytes of its texts.
+    pub const fn weight(&self) -> usize {
+        self.name.len() + self.email.len() + self.phone.len()
+    }
+}
+
+impl Address {
+    /// The bytes of its texts.
+    pub const fn weight(&self) -> usize {
+        let Self { line1, line2, city, state, postal_code, country } = self;
+        line1.len() + line2.len() + city.len() + state.len() + postal_code.len() + country.len()
+    }
+}
+
 /// A value kept as jsonb.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, FromSqlRow, AsExpression)]
 #[serde(transparent)]

@@ -31,10 +31,8 @@ const MAX_PREFERENCES: usize = 64 * 1024;
 /// Objects and lists inside each other.
 const MAX_PREFERENCES_DEPTH: usize = 32;
 const MAX_COMMENT: usize = 5000;
-const MAX_METADATA: usize = 64;
 const MAX_METADATA_KEY: usize = 64;
 const MAX_METADATA_VALUE: usize = 500;
-const MAX_BATCH: usize = 1000;
 
 impl Fields {
     fn parse(v: &mut Violations, account: proto::Account) -> Self {
@@ -92,9 +90,8 @@ pub fn id(request: proto::GetAccountRequest) -> Result<String> {
 /// The ids of a batch get request.
 pub fn ids(request: proto::BatchGetAccountsRequest) -> Result<Vec<String>> {
     let mut v = Violations::default();
-    if !(1..=MAX_BATCH).contains(&request.account_ids.len()) {
-        v.add("account_ids", format!("must have 1 to {MAX_BATCH} ids, has {}", request.account_ids.len()));
-        return v.finish(Vec::new());
+    if request.account_ids.is_empty() {
+        v.add("account_ids", "must have at least 1 entry");
     }
     let ids = (0..).zip(request.account_ids).map(|(i, id)| v.id(format_args!("account_ids[{i}]"), id)).collect();
     v.finish(ids)
@@ -299,9 +296,6 @@ fn metadata(
     v: &mut Violations,
     metadata: std::collections::BTreeMap<String, String>,
 ) -> std::collections::BTreeMap<String, String> {
-    if metadata.len() > MAX_METADATA {
-        v.add("account.metadata", format!("must have at most {MAX_METADATA} entries, has {}", metadata.len()));
-    }
     for (key, value) in &metadata {
         let fits = |c: char| c.is_ascii_alphanumeric() || "_.-/".contains(c);
         if !(1..=MAX_METADATA_KEY).contains(&key.len()) || !key.chars().all(fits) {

@@ -13,9 +13,10 @@ use futures_util::future::try_join;
 use serde_json::Value;
 
 use crate::{
+    budget::{self, Weighed},
     db::Tx,
     error::{Error, Result},
-    page::{Order, Page, keyset},
+    page::{Listed, Order, Page, keyset},
     schema::{activities, tenants},
 };
 
@@ -23,6 +24,9 @@ use crate::{
 const BATCH: i64 = 100;
 /// Most activities that one step looks at, so that it takes a bounded time however few of them are wanted.
 const LOOKED_AT: i64 = 1000;
+
+/// What an activity takes in an answer beside its texts and changes.
+const ROW: usize = 128;
 
 /// An activity as it is kept.
 #[derive(Debug, Clone, Queryable, Selectable)]
@@ -51,6 +55,22 @@ pub struct Activity {
     pub account_id: Option<String>,
     /// Array of `{field, before, after}`.
     pub changes: Value,
+}
+
+impl Weighed for Activity {
+    fn weight(&self) -> usize {
+        let Self { activity_id, actor, method, action, resource_type, resource_id, .. } = self;
+        let texts = [activity_id, actor, method, action, resource_type, resource_id];
+        let optional = self.request_id.iter().chain(&self.account_id);
+        ROW + budget::texts(texts.into_iter().chain(optional)) + budget::json(&self.changes)
+    }
+}
+
+impl Listed for Activity {
+    fn key(&self) -> (&str, DateTime<Utc>, &str) {
+        // There is no order by name.
+        ("", self.create_time, &self.activity_id)
+    }
 }
 
 /// Which activities a list shows. Every part that is there must apply.
@@ -137,9 +157,7 @@ impl Activity {
         }
         // There is no order by name. The ids of one transaction's activities rise, like its ordinals.
         let query = keyset!(query, page, activities(activity_id, activity_id));
-        let mut rows = query.load::<Self>(&mut tx.conn()).await?;
-        let next = page.cut(&mut rows, |row| ("", row.create_time, &row.activity_id));
-        Ok((rows, next))
+        page.read(tx, query.load_stream::<Self>(&mut tx.conn()).await?).await
     }
 
     /// One step along the feed, from a position that the feed still has and has reached.
@@ -164,8 +182,8 @@ impl Activity {
         if let Some(account_id) = &watched.account_id {
             query = query.filter(activities::account_id.eq(account_id));
         }
-        let activities = query.load::<Self>(&mut tx.conn()).await?;
-        let full = i64::try_from(activities.len()).is_ok_and(|count| count == BATCH);
+        let (activities, complete) = budget::read(tx, query.load_stream::<Self>(&mut tx.conn()).await?).await?;
+        let full = !complete || i64::try_from(activities.len()).is_ok_and(|count| count == BATCH);
         // Further batches may be as far as that, and beyond it lies what nobody has looked at.
         let position = activities.last().filter(|_| full).map_or(until, |last| last.position);
         Ok(Step { activities, position, more: full || until < end })

@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
-use prost::Message as _;
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::Status;
 
@@ -31,8 +30,6 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How long a watch waits for a database that is away or busy, and how often it tries.
 const PATIENCE: Duration = Duration::from_secs(10);
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
-/// Most bytes of activities in one message, unless one alone has more: many clients take no message above 4 MiB.
-const MAX_BYTES: usize = 1024 * 1024;
 
 /// How often a watch does what.
 #[derive(Debug, Clone, Copy)]
@@ -110,7 +107,8 @@ impl Feed {
         loop {
             self.wait().await;
             let step = self.look().await?;
-            let activities = self.take(step);
+            (self.position, self.more) = (step.position, step.more);
+            let activities: Vec<_> = step.activities.into_iter().map(proto::Activity::from).collect();
             let now = Instant::now();
             if !activities.is_empty() || now >= self.due {
                 self.due = now + self.pace.checkpoint;
@@ -146,23 +144,5 @@ impl Feed {
                 step => return step,
             }
         }
-    }
-
-    /// Takes as much of a step as fits into a message, and moves on behind it.
-    fn take(&mut self, step: Step) -> Vec<proto::Activity> {
-        let (mut activities, mut bytes) = (Vec::<proto::Activity>::new(), 0);
-        for row in step.activities {
-            let position = row.position;
-            let activity = proto::Activity::from(row);
-            bytes += activity.encoded_len();
-            if bytes > MAX_BYTES && !activities.is_empty() {
-                self.more = true;
-                return activities;
-            }
-            activities.push(activity);
-            self.position = position;
-        }
-        (self.position, self.more) = (step.position, step.more);
-        activities
     }
 }

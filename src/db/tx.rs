@@ -33,6 +33,8 @@ pub struct Tx {
     tenant: OnceCell<Tenant>,
     /// Whether someone was told about the modules before the tenant was here.
     guessed: AtomicBool,
+    /// Whether a statement was sent whose answer has not been read to its end.
+    unread: AtomicBool,
 }
 
 impl Tx {
@@ -44,6 +46,7 @@ impl Tx {
             module: caller.module,
             tenant: OnceCell::const_new(),
             guessed: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
         }
     }
 
@@ -105,9 +108,16 @@ impl Tx {
         Ok((&mut self.conn()).batch_execute(&sql).await?)
     }
 
-    /// Notes that every statement sent so far has been answered.
+    /// Notes that nobody reads the rest of an answer. The statement is cancelled if it goes on for long.
+    pub fn leave_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that every statement sent so far has been answered, unless nobody has read an answer to its end.
     pub(super) fn settled(&mut self) {
-        self.lease.settled();
+        if !self.unread.load(Ordering::Relaxed) {
+            self.lease.settled();
+        }
     }
 
     /// Ends the transaction with `COMMIT` or `ROLLBACK` and waits until the server has done so.

@@ -12,13 +12,10 @@ use crate::memberships::slots::Holder;
 /// What the calls and everything below them return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Most bytes of violations in the message of an error. An error travels in HTTP headers, encoded, and many clients take no
-/// more than 8 KiB of them: to those a longer one is a broken connection.
-const MAX_SUMMARY: usize = 768;
 /// Most resources that an error names.
 const NAMED: usize = 20;
-/// Most characters of an unknown call's name in an error.
-const MAX_PATH: usize = 150;
+/// Bytes that stand around the violations in the message of an error: how many there are, and how many are left out.
+const SUMMARY_FRAME: usize = 100;
 
 /// A kind of resource, as errors and the activity trail name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,9 +54,14 @@ pub struct Violation {
 /// Why a call was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Fields of the request break rules; all of them are listed.
-    #[error("{}", summary(.0))]
-    Invalid(Vec<Violation>),
+    /// Fields of the request break rules.
+    #[error("{}", summary(.violations, *.count))]
+    Invalid {
+        /// The violations, or the first of very many.
+        violations: Vec<Violation>,
+        /// How many there are in all.
+        count: usize,
+    },
     /// The page token is not one that this list gave for these filters in this tenant.
     #[error("page_token was not given out for this list with these filters")]
     PageToken,
@@ -327,6 +329,9 @@ pub enum Error {
     /// The request message, or its metadata, is larger than the service accepts.
     #[error("the request is larger than the service accepts")]
     RequestTooLarge,
+    /// The answer would be larger than clients accept.
+    #[error("the answer would be larger than clients accept: ask for fewer at once")]
+    ResponseTooLarge,
     /// The request is no message that the call understands.
     #[error("the request is no message that the call understands")]
     MalformedRequest,
@@ -367,34 +372,31 @@ fn held(holders: &[Holder], count: usize) -> String {
     }
 }
 
-fn summary(violations: &[Violation]) -> String {
-    let (listed, left_out) = fitting(violations, MAX_SUMMARY);
-    let mut lines: Vec<_> = listed.iter().map(|violation| format!("{}: {}", violation.field, violation.rule)).collect();
-    lines.extend((left_out > 0).then(|| format!("and {left_out} more")));
-    let count = violations.len();
-    format!("{count} invalid {}: {}", if count == 1 { "field" } else { "fields" }, lines.join("; "))
-}
-
-/// As many of the violations as fit into so many bytes, and how many are left out.
-fn fitting(violations: &[Violation], mut room: usize) -> (&[Violation], usize) {
-    let fits = |violation: &&Violation| {
-        let left = room.checked_sub(violation.field.len() + violation.rule.len());
-        room = left.unwrap_or_default();
-        left.is_some()
-    };
-    let (listed, left_out) = violations.split_at(violations.iter().take_while(fits).count());
-    (listed, left_out.len())
+/// The violations as one text, of those that fit into a message.
+fn summary(violations: &[Violation], count: usize) -> String {
+    let mut text = format!("{count} invalid {}: ", if count == 1 { "field" } else { "fields" });
+    let mut left = answer::MAX_MESSAGE - SUMMARY_FRAME;
+    for (i, violation) in violations.iter().enumerate() {
+        let line = format!("{}{}: {}", if i == 0 { "" } else { "; " }, violation.field, violation.rule);
+        // The first is there in any case, if only its beginning.
+        match left.checked_sub(answer::percent_encoded_len(&line)) {
+            None if i > 0 => return format!("{text}; and {} more", count - i),
+            rest => left = rest.unwrap_or_default(),
+        }
+        text.push_str(&line);
+    }
+    if count > violations.len() { format!("{text}; and {} more", count - violations.len()) } else { text }
 }
 
 impl Error {
     /// One field, one rule.
     pub fn invalid(field: impl Into<String>, rule: impl Into<String>) -> Self {
-        Self::Invalid(vec![Violation { field: field.into(), rule: rule.into() }])
+        Self::Invalid { violations: vec![Violation { field: field.into(), rule: rule.into() }], count: 1 }
     }
 
-    /// No such call. The path is cut: an error travels in headers, which a long one would not fit into.
+    /// No such call.
     pub fn unimplemented(path: &str) -> Self {
-        Self::Unimplemented(path.trim_start_matches('/').chars().take(MAX_PATH).collect())
+        Self::Unimplemented(path.trim_start_matches('/').to_owned())
     }
 
     /// No such resource.

@@ -44,8 +44,8 @@ impl PersonAccount {
         if let Some(off) = modules::off(tx).await? {
             query = query.filter(accounts::organization_id.ne_all(off));
         }
-        let mut rows = keyset!(query, page, accounts(sort_key, account_id)).load::<Account>(&mut tx.conn()).await?;
-        let next = page.cut(&mut rows, |row| (&row.fields.sort_key, row.create_time, &row.account_id));
+        let rows = keyset!(query, page, accounts(sort_key, account_id)).load_stream::<Account>(&mut tx.conn()).await?;
+        let (rows, next) = page.read(tx, rows).await?;
         let ids: Vec<_> = rows.iter().map(|account| account.account_id.clone()).collect();
         let (mut records, mut through) = try_join(records(tx, &ids, person_id), through(tx, &ids, person_id)).await?;
         let complete = |account: Account| Self {

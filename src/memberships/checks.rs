@@ -3,18 +3,24 @@
 use chrono::NaiveDate;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
-use futures_util::future::try_join_all;
+use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use serde_json::json;
 
 use super::store::{Fields, today};
 use crate::{
     accounts::store::{Account, Status},
+    budget::{self, Budget, Weighed},
     db::{BelongsTo, Event, Tx, WriteTx},
     error::{Error, Kind, Result},
     modules,
     people::store::Person,
     schema::{account_organizations, account_users, accounts, organization_ancestors, organization_members, people},
 };
+
+/// Most checks of a batch that are sent ahead of the answers.
+const AHEAD: usize = 100;
+/// What a check takes in an answer beside its organizations.
+const ROW: usize = 64;
 
 /// What makes a person a user of an account, or not, and whether they may buy there.
 #[derive(Debug, Clone)]
@@ -29,6 +35,12 @@ pub struct Check {
     pub individual: Option<Fields>,
     /// The organizations through which they are a user.
     pub organization_ids: Vec<String>,
+}
+
+impl Weighed for Check {
+    fn weight(&self) -> usize {
+        ROW + budget::list(&self.organization_ids)
+    }
 }
 
 impl Check {
@@ -107,9 +119,24 @@ impl Check {
         })
     }
 
-    /// The same for several, all asked in one flight.
+    /// Finds out for several pairs, in their order. The queries are sent without waiting for the answers of earlier ones, but
+    /// only so many ahead: a thousand at once would keep a worker busy for long.
     pub async fn find_all(tx: &Tx, pairs: &[(String, String)]) -> Result<Vec<Self>> {
-        try_join_all(pairs.iter().map(|(account_id, person_id)| Self::find(tx, account_id, person_id))).await
+        let (mut sent, mut unsent) = (FuturesOrdered::new(), pairs.iter());
+        let (mut found, mut budget) = (Vec::with_capacity(pairs.len()), Budget::default());
+        loop {
+            let room = AHEAD - sent.len();
+            for (account_id, person_id) in unsent.by_ref().take(room) {
+                sent.push_back(Self::find(tx, account_id, person_id));
+            }
+            let Some(check) = sent.next().await else { return Ok(found) };
+            let check = check?;
+            if let Err(too_large) = budget.spend(check.weight()) {
+                tx.leave_unread();
+                return Err(too_large);
+            }
+            found.push(check);
+        }
     }
 
     /// Whether the person is an individual user today.

@@ -3,18 +3,23 @@
 use chrono::{DateTime, Utc};
 use diesel::{dsl::case_when, prelude::*};
 use diesel_async::RunQueryDsl;
+use futures_util::TryStreamExt as _;
 use serde_json::json;
 
 use super::slots::{self, Scope};
 use crate::{
     accounts::store::Account,
+    budget::{self, Weighed},
     db::{AccountRef, BelongsTo, Event, Tx, WriteTx},
     error::{Error, Result},
     id, modules,
     organizations::store::Organization,
-    page::{Page, keyset},
+    page::{Listed, Page, keyset},
     schema::{account_organizations, organizations},
 };
+
+/// What a link takes in an answer beside its texts.
+const ROW: usize = 128;
 
 /// An organization linked to an account.
 #[derive(Debug, Clone, Queryable)]
@@ -37,6 +42,18 @@ pub struct Link {
     pub create_time: DateTime<Utc>,
     /// When it was last changed.
     pub update_time: DateTime<Utc>,
+}
+
+impl Weighed for Link {
+    fn weight(&self) -> usize {
+        ROW + budget::texts([&self.account_id, &self.organization_id, &self.display_name])
+    }
+}
+
+impl Listed for Link {
+    fn key(&self) -> (&str, DateTime<Utc>, &str) {
+        (&self.sort_key, self.organization_create_time, &self.organization_id)
+    }
 }
 
 type LinkColumns = (
@@ -90,12 +107,14 @@ impl Link {
         let created = || case_when(named(), organizations::create_time).otherwise(account_organizations::create_time);
         let query = links!(account_id).into_boxed();
         let query = keyset!(query, page, by name(), created(), organizations::organization_id);
-        let mut rows = query.load::<Self>(&mut tx.conn()).await?;
-        for row in rows.iter_mut().filter(|row| nameless.contains(&row.organization_id)) {
-            (row.display_name, row.sort_key, row.organization_create_time) = (String::new(), String::new(), row.create_time);
-        }
-        let next = page.cut(&mut rows, |row| (&row.sort_key, row.organization_create_time, &row.organization_id));
-        Ok((rows, next))
+        let rows = query.load_stream::<Self>(&mut tx.conn()).await?;
+        let hide = |row: Self| {
+            if !nameless.contains(&row.organization_id) {
+                return row;
+            }
+            Self { display_name: String::new(), sort_key: String::new(), organization_create_time: row.create_time, ..row }
+        };
+        page.read(tx, rows.map_ok(hide)).await
     }
 
     /// The organizations linked to an account that the caller does not reach.

@@ -24,6 +24,7 @@ use self::{
 };
 use crate::{
     accounts::store::Account,
+    budget::{Budget, Weighed as _},
     caller::RequestExt as _,
     db::{Db, Meta},
     error::Error,
@@ -216,6 +217,7 @@ impl MembershipService for Service {
         let caller = request.caller()?;
         let (account_id, person_id) = wire::check(request.into_inner())?;
         let check = self.db.read(&caller, async |tx| Check::find(tx, &account_id, &person_id).await).await?;
+        Budget::default().spend(check.weight())?;
         Ok(Response::new(check.into()))
     }
 

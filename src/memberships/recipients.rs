@@ -9,6 +9,7 @@ use futures_util::future::try_join;
 use super::store::{covered, today};
 use crate::{
     accounts::store::Account,
+    budget,
     db::Tx,
     error::Result,
     page::{Page, keyset},
@@ -31,13 +32,18 @@ impl Recipient {
         let account = Account::find(tx, account_id).await?;
         let (to, cc) = (account.fields.billing_contact_id, account.fields.cc_billing_contact_id);
         let contacts: Vec<_> = to.iter().chain(&cc).cloned().collect();
-        let (mut rows, flagged) = try_join(contacts_behind(tx, contacts, page), flagged(tx, account_id, page)).await?;
+        let (mut rows, (flagged, complete)) =
+            try_join(contacts_behind(tx, contacts, page), flagged(tx, account_id, page)).await?;
         let flagged_ids: BTreeSet<_> = flagged.iter().map(|person| person.person_id.clone()).collect();
+        let last = flagged.last().map(|person| person.person_id.clone()).filter(|_| !complete);
         rows.retain(|contact| !flagged_ids.contains(&contact.person_id));
         rows.extend(flagged);
-        // Of both the first are there, so the first of both are the page.
-        page.sort(&mut rows, key);
-        let next = page.cut(&mut rows, key);
+        // Of both the first are there, so the first of both are the page; behind the last flagged one that was read may come more.
+        page.sort(&mut rows);
+        if let Some(last) = rows.iter().position(|person| Some(&person.person_id) == last.as_ref()) {
+            rows.truncate(last + 1);
+        }
+        let (rows, next) = page.cut(rows, complete);
         let recipient = |person: Person| {
             let copy = to.as_ref() != Some(&person.person_id) && !flagged_ids.contains(&person.person_id);
             Self { person, copy }
@@ -46,19 +52,14 @@ impl Recipient {
     }
 }
 
-/// What people are listed by.
-fn key(person: &Person) -> (&str, chrono::DateTime<chrono::Utc>, &str) {
-    (&person.fields.sort_key, person.create_time, &person.person_id)
-}
-
 /// The contacts that the page may have.
 async fn contacts_behind(tx: &Tx, person_ids: Vec<String>, page: &Page) -> Result<Vec<Person>> {
     let query = people::table.filter(people::person_id.eq_any(person_ids)).select(Person::as_select()).into_boxed();
     Ok(keyset!(query, page, people(sort_key, person_id)).load(&mut tx.conn()).await?)
 }
 
-/// The flagged users in force that the page may have.
-async fn flagged(tx: &Tx, account_id: &str, page: &Page) -> Result<Vec<Person>> {
+/// The flagged users in force that the page may have, and whether they are all that were asked for.
+async fn flagged(tx: &Tx, account_id: &str, page: &Page) -> Result<(Vec<Person>, bool)> {
     let through = covered!()
         .filter(account_organizations::account_id.eq(account_users::account_id))
         .filter(organization_members::person_id.eq(account_users::person_id));
@@ -72,5 +73,6 @@ async fn flagged(tx: &Tx, account_id: &str, page: &Page) -> Result<Vec<Person>> 
         .filter(diesel::dsl::exists(through).or(account_users::individual.and(started).and(not_ended)))
         .select(Person::as_select())
         .into_boxed();
-    Ok(keyset!(query, page, account_users(sort_key, person_create_time, person_id)).load(&mut tx.conn()).await?)
+    let query = keyset!(query, page, account_users(sort_key, person_create_time, person_id));
+    budget::read(tx, query.load_stream(&mut tx.conn()).await?).await
 }

@@ -1,5 +1,6 @@
 //! The users of an account: one of them, and the list.
 
+use chrono::{DateTime, Utc};
 use diesel::{
     dsl::AsSelect,
     pg::Pg,
@@ -8,7 +9,7 @@ use diesel::{
     sql_types::{Array, Nullable, Text},
 };
 use diesel_async::RunQueryDsl;
-use futures_util::future::try_join4;
+use futures_util::{TryStreamExt as _, future::try_join4};
 
 use super::{
     slots::{self, Slot},
@@ -17,12 +18,16 @@ use super::{
 };
 use crate::{
     accounts::store::Account,
+    budget::{self, Weighed},
     db::{Condition, Tx},
     error::{Error, Result},
-    page::Page,
+    page::{Listed, Page},
     people::store::Person,
     schema::{accounts, people},
 };
+
+/// What a user takes in an answer beside the person, roles and organizations.
+const ROW: usize = 128;
 
 /// A user of an account, with everything they are one through.
 #[derive(Debug, Clone)]
@@ -37,6 +42,19 @@ pub struct User {
     pub organization_ids: Vec<String>,
     /// The slots they hold.
     pub slots: Vec<Slot>,
+}
+
+impl Weighed for User {
+    fn weight(&self) -> usize {
+        let set = self.record.as_ref().map_or(0, |record| budget::list(&record.fields.roles));
+        self.account_id.len() + self.person.weight() + budget::list(&self.organization_ids) + set + ROW
+    }
+}
+
+impl Listed for User {
+    fn key(&self) -> (&str, DateTime<Utc>, &str) {
+        self.person.key()
+    }
 }
 
 /// Which users of an account a list shows.
@@ -101,17 +119,17 @@ impl User {
         }
         let on = (!filter.show_not_in_force).then(today);
         let merged = Merged::new(tx, Sources::Account { account_id, on }, conditions, page)?;
-        let mut rows = Users { account_id, columns: columns(), merged }.load::<Row>(&mut tx.conn()).await?;
-        // Whether the account is there, and to be seen.
-        if rows.is_empty() || tx.is_limited() || tx.some_off() {
-            Account::find(tx, account_id).await?;
-        }
-        let next = page.cut(&mut rows, |(person, ..)| (&person.fields.sort_key, person.create_time, &person.person_id));
+        let rows = Users { account_id, columns: columns(), merged }.load_stream::<Row>(&mut tx.conn()).await?;
         let user = |(person, record, primary, billing, cc, organization_ids): Row| {
             let slots = slots::held(&[primary, billing, cc], &person.person_id);
             Self { account_id: account_id.to_owned(), person, record, organization_ids, slots }
         };
-        Ok((rows.into_iter().map(user).collect(), next))
+        let (users, next) = page.read(tx, rows.map_ok(user)).await?;
+        // Whether the account is there, and to be seen.
+        if users.is_empty() || tx.is_limited() || tx.some_off() {
+            Account::find(tx, account_id).await?;
+        }
+        Ok((users, next))
     }
 }
 

@@ -12,12 +12,13 @@ use serde_json::json;
 
 use super::MAX_DEPTH;
 use crate::{
+    budget::{self, Weighed},
     db::{BelongsTo, Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
     id,
     memberships::slots::{self, Scope},
     modules,
-    page::{Page, keyset},
+    page::{Listed, Page, keyset},
     people::store::Person,
     schema::{
         account_organizations, accounts, organization_ancestors, organization_members, organization_words, organizations, people,
@@ -32,6 +33,8 @@ const ANCESTOR: (organization_ancestors::organization_id, organization_ancestors
 
 /// Why a limited caller may not move an organization.
 const LEAVES: &str = "the organization would leave a parent, or the top, that you do not reach";
+/// What an organization takes in an answer beside its texts.
+const ROW: usize = 128;
 
 /// An organization as it is kept.
 #[derive(Debug, Clone, Queryable, Selectable, Serialize)]
@@ -58,6 +61,18 @@ pub struct Organization {
     /// Generated, and never used again, unlike the id.
     #[serde(skip)]
     pub incarnation: String,
+}
+
+impl Weighed for Organization {
+    fn weight(&self) -> usize {
+        ROW + budget::texts([&self.organization_id, &self.display_name].into_iter().chain(&self.parent_id))
+    }
+}
+
+impl Listed for Organization {
+    fn key(&self) -> (&str, DateTime<Utc>, &str) {
+        (&self.sort_key, self.create_time, &self.organization_id)
+    }
 }
 
 /// A valid organization that is not there yet.
@@ -226,9 +241,8 @@ impl Organization {
         if let Some(off) = modules::off(tx).await? {
             query = query.filter(organizations::organization_id.ne_all(off));
         }
-        let mut rows = keyset!(query, page, organizations(sort_key, organization_id)).load::<Self>(&mut tx.conn()).await?;
-        let next = page.cut(&mut rows, |row| (&row.sort_key, row.create_time, &row.organization_id));
-        Ok((rows, next))
+        let rows = keyset!(query, page, organizations(sort_key, organization_id)).load_stream::<Self>(&mut tx.conn()).await?;
+        page.read(tx, rows).await
     }
 
     /// Gives the organization, which the transaction holds, another name. Nothing happens if it is the present one.

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::{
     accounts::store::Account,
+    budget::{self, Weighed},
     db::{BelongsTo, Condition, Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
     memberships::{
@@ -23,7 +24,7 @@ use crate::{
     },
     modules,
     organizations::store::Organization,
-    page::{Page, keyset},
+    page::{Listed, Page, keyset},
     schema::{accounts, organization_members, people, person_words},
     search::{self, unnest},
 };
@@ -33,6 +34,9 @@ const NAMED: i64 = 20;
 /// Most organizations whose members a list merges. Each costs an index look-up a page; of more, the members are so many of the
 /// tenant's people that the list is found sooner by walking these.
 const MERGED: usize = 200;
+
+/// What a person takes in an answer beside their texts.
+const ROW: usize = 128;
 
 /// Why a limited caller may not say which identity is a person: they could take over someone else's reach.
 const SUBJECT: &str = "the subject of a person decides who reaches what";
@@ -123,6 +127,20 @@ pub struct Fields {
 impl Fields {
     fn is_active(&self, side: Side) -> bool {
         self.active && self.kind == side
+    }
+}
+
+impl Weighed for Person {
+    fn weight(&self) -> usize {
+        let Fields { display_name, email, phone, subject, .. } = &self.fields;
+        let optional = subject.iter().chain(&self.purchasing_account_id);
+        ROW + budget::texts([&self.person_id, display_name, email, phone].into_iter().chain(optional))
+    }
+}
+
+impl Listed for Person {
+    fn key(&self) -> (&str, DateTime<Utc>, &str) {
+        (&self.fields.sort_key, self.create_time, &self.person_id)
     }
 }
 
@@ -261,10 +279,10 @@ impl Person {
             Some(id) => Some(vec![id.clone()]),
             None => None,
         };
-        let mut rows = match organization_ids {
+        match organization_ids {
             Some(ids) if ids.len() <= MERGED => {
                 let members = Members::new(tx, Sources::Organizations(&ids), conditions, page)?;
-                members.load::<Self>(&mut tx.conn()).await?
+                page.read(tx, members.load_stream::<Self>(&mut tx.conn()).await?).await
             }
             ids => {
                 let mut query = people::table.select(Self::as_select()).into_boxed();
@@ -277,11 +295,10 @@ impl Person {
                         .select(organization_members::person_id);
                     query = query.filter(people::person_id.eq_any(members));
                 }
-                keyset!(query, page, people(sort_key, person_id)).load::<Self>(&mut tx.conn()).await?
+                let query = keyset!(query, page, people(sort_key, person_id));
+                page.read(tx, query.load_stream::<Self>(&mut tx.conn()).await?).await
             }
-        };
-        let next = page.cut(&mut rows, |row| (&row.fields.sort_key, row.create_time, &row.person_id));
-        Ok((rows, next))
+        }
     }
 
     /// Gives the person, whom the transaction holds, new fields. Nothing happens if they are the present ones.

@@ -6,11 +6,12 @@ use diesel_async::RunQueryDsl;
 use serde_json::json;
 
 use crate::{
+    budget::{self, Weighed},
     db::{BelongsTo, Event, Settings, Tenant, Tx, WriteTx, snapshot},
     error::{Error, Result},
     id, modules,
     organizations::store::Organization,
-    page::{Page, keyset},
+    page::{Listed, Page, keyset},
     schema::{module_activations, tenants},
 };
 
@@ -47,6 +48,9 @@ impl Tenant {
     }
 }
 
+/// What a setting takes in an answer beside its texts.
+const ROW: usize = 128;
+
 /// What an organization has set for a module.
 #[derive(Debug, Clone, Queryable, Selectable)]
 #[diesel(table_name = module_activations, check_for_backend(diesel::pg::Pg))]
@@ -63,6 +67,18 @@ pub struct Activation {
     pub create_time: DateTime<Utc>,
     /// When this was last changed.
     pub update_time: DateTime<Utc>,
+}
+
+impl Weighed for Activation {
+    fn weight(&self) -> usize {
+        ROW + budget::texts([&self.organization_id, &self.module])
+    }
+}
+
+impl Listed for Activation {
+    fn key(&self) -> (&str, DateTime<Utc>, &str) {
+        (&self.activation_id, self.create_time, &self.activation_id)
+    }
 }
 
 /// Which settings a list shows.
@@ -85,9 +101,7 @@ impl Activation {
             query = query.filter(module_activations::module.eq(module));
         }
         let query = keyset!(query, page, module_activations(activation_id, activation_id));
-        let mut rows = query.load::<Self>(&mut tx.conn()).await?;
-        let next = page.cut(&mut rows, |row| (&row.activation_id, row.create_time, &row.activation_id));
-        Ok((rows, next))
+        page.read(tx, query.load_stream::<Self>(&mut tx.conn()).await?).await
     }
 }
 

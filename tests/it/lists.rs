@@ -180,8 +180,8 @@ async fn account_type(tenant: &Tenant, id: &str, name: &str) {
     tenant.account_types().create_account_type(request).await.unwrap();
 }
 
-/// Changes rows behind the API.
-async fn execute(tenant: &Tenant, sql: &str) {
+/// Changes rows of the tenant behind the API.
+pub async fn execute(tenant: &Tenant, sql: &str) {
     let caller = tenant.caller();
     let meta = Meta::of(&caller, &CreateAccountTypeRequest::default());
     let work = shared().db.write(&caller, &meta, async |tx| Ok((&mut tx.conn()).batch_execute(sql).await?));

@@ -12,6 +12,7 @@ mod account_types;
 mod accounts;
 mod activities;
 mod activity_plans;
+mod bounds;
 mod charge;
 mod clients;
 mod contract;
