@@ -149,6 +149,10 @@ pub struct Config {
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_DEADLINE", default_value = "60s", value_parser = duration)]
     pub max_deadline: Duration,
 
+    /// Time that a peer has to read an answer: all of it, or each message of a watch. Then the answer is given up.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_ANSWER_TIMEOUT", default_value = "30s", value_parser = not_zero)]
+    pub answer_timeout: Duration,
+
     /// Watches open at once, on all connections together; further ones are refused with RESOURCE_EXHAUSTED.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_WATCHES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_watches: u32,
@@ -164,6 +168,11 @@ pub struct Config {
     /// After how long a watch is ended, so that its caller's credentials are looked at again when it comes back.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_WATCH_MAX_AGE", default_value = "1h", value_parser = duration)]
     pub watch_max_age: Duration,
+
+    /// Least number of days that tenants keep activities. Their administrators can choose no fewer, and `prune` deletes nothing
+    /// younger, so that nobody can remove their traces soon.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MIN_ACTIVITY_RETENTION", value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(i32).range(1..=36_500))]
+    pub min_activity_retention: i32,
 
     /// Time between NOT_SERVING and the refusal of new connections at shutdown, for load balancers to notice.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_SHUTDOWN_DELAY", default_value = "0s", value_parser = duration)]
@@ -240,7 +249,29 @@ pub struct Transport {
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_CONNECTIONS", default_value_t = 1000, value_parser = at_least_one)]
     pub max_connections: usize,
 
-    /// Time that a peer has for the TLS handshake and the first bytes of HTTP/2.
+    /// Open connections from one address at most (of IPv6, from one /64 network). Behind a proxy or a load balancer that
+    /// makes the connections, all clients have its address: choose --max-connections then.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_CONNECTIONS_PER_PEER", default_value_t = 250, value_parser = at_least_one)]
+    pub max_connections_per_peer: usize,
+
+    /// Time after which a connection without calls is closed. Clients open another when they need one.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_CONNECTION_IDLE", default_value = "5m", value_parser = not_zero)]
+    pub max_connection_idle: Duration,
+
+    /// Time after which a connection takes no further calls. Clients open another without an error.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_CONNECTION_AGE", default_value = "30m", value_parser = not_zero)]
+    pub max_connection_age: Duration,
+
+    /// Time that calls then have to end before the connection is cut off.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_CONNECTION_GRACE", default_value = "65s", value_parser = not_zero)]
+    pub max_connection_grace: Duration,
+
+    /// Calls of health and reflection, which need no identity, under way at once on one connection.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_ANONYMOUS_CALLS", default_value_t = 16, value_parser = at_least_one)]
+    pub max_anonymous_calls: usize,
+
+    /// Time that a peer has for the TLS handshake, for the greeting of HTTP/2, and for the headers of each call once they have
+    /// begun.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_HANDSHAKE_TIMEOUT", default_value = "5s", value_parser = not_zero)]
     pub handshake_timeout: Duration,
 }
@@ -256,6 +287,12 @@ pub struct TokenOptions {
     /// The `aud` of tokens for this service; required with --token-issuer. Several are alternatives.
     #[arg(long = "token-audience", global = true, env = "CUSTOMER_ACCOUNTS_TOKEN_AUDIENCE", value_name = "AUDIENCE", value_delimiter = ',', value_parser = not_empty)]
     pub audiences: Vec<String>,
+
+    /// What stands before the `sub` of an issuer's tokens to make the actor: its `iss`, an equals sign and up to 50 characters, as
+    /// https://partner.example=partner:. Several issuers must have different ones (one of them may have none); issuers that
+    /// are given the same here name the same people. May be given several times, or as a list with commas.
+    #[arg(long = "token-actor-prefix", global = true, env = "CUSTOMER_ACCOUNTS_TOKEN_ACTOR_PREFIX", value_name = "ISSUER=PREFIX", value_delimiter = ',', value_parser = actor_prefix)]
+    pub actor_prefixes: Vec<ActorPrefix>,
 
     /// Claim with the tenant: its name, or a JSON pointer that begins with a slash, as /app/tenant.
     #[arg(long = "token-tenant-claim", global = true, env = "CUSTOMER_ACCOUNTS_TOKEN_TENANT_CLAIM", value_name = "CLAIM", default_value = "tenant_id", value_parser = not_empty)]
@@ -288,6 +325,17 @@ pub struct TokenOptions {
     /// How long an issuer's keys are used after the last time they could be fetched.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_JWKS_MAX_STALE", default_value = "24h", value_parser = not_zero)]
     pub jwks_max_stale: Duration,
+
+    /// Calls that wait for the keys of one issuer at once; further ones are refused with UNAVAILABLE.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_JWKS_MAX_WAITING", default_value_t = 128, value_parser = at_least_one)]
+    pub jwks_max_waiting: usize,
+}
+
+impl TokenOptions {
+    /// What is said about the actors of an issuer, if anything is.
+    pub fn prefix_of(&self, issuer: &str) -> Option<&str> {
+        self.actor_prefixes.iter().find(|of| of.issuer == issuer).map(|of| &*of.prefix)
+    }
 }
 
 /// An issuer of tokens.
@@ -326,6 +374,26 @@ fn token_issuer(text: &str) -> Result<TokenIssuer, String> {
         KeySource::File(keys.into())
     };
     Ok(TokenIssuer { issuer: issuer.to_owned(), keys })
+}
+
+/// What makes an actor of the subjects of an issuer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActorPrefix {
+    /// The exact `iss`.
+    pub issuer: String,
+    /// What stands before `sub`.
+    pub prefix: String,
+}
+
+/// Most characters of a prefix.
+const MAX_PREFIX: usize = 50;
+
+fn actor_prefix(text: &str) -> Result<ActorPrefix, String> {
+    let (issuer, prefix) = text.split_once('=').ok_or("as https://partner.example=partner:")?;
+    if issuer.is_empty() || prefix.chars().count() > MAX_PREFIX || prefix.chars().any(char::is_control) {
+        return Err(format!("an issuer, an equals sign and up to {MAX_PREFIX} characters, none of them a control character"));
+    }
+    Ok(ActorPrefix { issuer: issuer.to_owned(), prefix: prefix.to_owned() })
 }
 
 fn is_this_machine(host: &str) -> bool {

@@ -1,7 +1,8 @@
-//! What stands before every call: room, a deadline, an identity, a permission, and a net for panics.
+//! What stands before every call: a deadline, an identity, a permission, a permit, and a net for panics.
 //!
 //! One tower layer for the whole server, so that its limits are the server's and not a connection's. Health and reflection
-//! pass it untouched. Errors that tonic itself answers (too large, not decodable, unknown) get their reason here.
+//! need no identity; they have a deadline too, and permits of their connection. Errors that tonic itself answers (too large,
+//! not decodable, unknown) get their reason here.
 
 use std::{
     any::Any,
@@ -13,12 +14,12 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt as _;
-use http::{HeaderMap, Request, Response};
-use http_body::{Frame, SizeHint};
+use futures_util::{FutureExt as _, StreamExt as _};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyStream, StreamBody};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tonic::{Code, Status, body::Body};
@@ -26,9 +27,10 @@ use tonic_types::StatusExt as _;
 use tower::{Layer, Service};
 
 use crate::{
+    answer::{Answer, Patience},
     caller::{Caller, Identity, workload::Admission},
     error::{Error, Result},
-    incoming::Peer,
+    peer::Peer,
     policy::Policies,
     proto::PACKAGE,
     share::{Percent, Shares},
@@ -47,11 +49,16 @@ pub struct Limits {
     pub default_deadline: Duration,
     /// Time a call has at most.
     pub max_deadline: Duration,
+    /// Time that a peer has to read an answer.
+    pub answer: Duration,
 }
 
 /// Longest headers of a request, all together in bytes. What is longer is refused before anything waits for anything, so
 /// that calls under way cannot hold more of it than this each.
 const MAX_HEADERS: usize = 16 * 1024;
+
+/// The call of health that answers without end.
+const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 
 /// The layer that guards every call; see [`Guard`].
 #[derive(Debug, Clone)]
@@ -63,8 +70,8 @@ struct Shared {
     identity: Identity,
     admission: Admission,
     limits: Limits,
-    room: Arc<Semaphore>,
-    /// How much of the room each tenant may take.
+    permits: Arc<Semaphore>,
+    /// How many of the permits each tenant may hold.
     shares: Shares,
     under_way: TaskTracker,
 }
@@ -72,9 +79,9 @@ struct Shared {
 impl GuardLayer {
     /// A guard that knows the calls and who may make them.
     pub fn new(policies: Policies, identity: Identity, admission: Admission, limits: Limits) -> Self {
-        let room = Arc::new(Semaphore::new(limits.calls));
+        let permits = Arc::new(Semaphore::new(limits.calls));
         let shares = Shares::new(limits.calls, limits.tenant_share);
-        Self(Arc::new(Shared { policies, identity, admission, limits, room, shares, under_way: TaskTracker::new() }))
+        Self(Arc::new(Shared { policies, identity, admission, limits, permits, shares, under_way: TaskTracker::new() }))
     }
 
     /// Waits until no call is under way.
@@ -99,11 +106,10 @@ pub struct Guard<S> {
     shared: Arc<Shared>,
 }
 
-impl<S, B> Service<Request<B>> for Guard<S>
+impl<S> Service<Request<Body>> for Guard<S>
 where
-    S: Service<Request<B>, Response = Response<Body>> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
     S::Future: Send,
-    B: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = S::Error;
@@ -113,38 +119,37 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         // The clone that was polled ready must make the call; the fresh one waits for its turn.
         let fresh = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, fresh);
+        if let Some(refusal) = not_grpc(&request) {
+            return Box::pin(async move { Ok(refusal) });
+        }
         if weight(request.headers()) > MAX_HEADERS {
             let refusal = self.shared.identity.refuse_too_long(request.headers(), MAX_HEADERS);
             let response = Status::from(refusal).into_http();
             return Box::pin(async move { Ok(response) });
         }
-        if !is_ours(request.uri().path()) {
-            let mut inner = inner;
-            let uri = request.uri().clone();
-            return Box::pin(async move { inner.call(request).await.map(|response| explain(response, uri.path())) });
-        }
         let shared = Arc::clone(&self.shared);
-        // Read here and not when the future is first polled: tonic starts a timer of its own for `grpc-timeout` after this
-        // returns, and whichever is first answers. Ours says DEADLINE_EXCEEDED and why, tonic's says CANCELLED.
         let arrived = Instant::now();
+        if !is_ours(request.uri().path()) {
+            return Box::pin(async move { shared.answer_anybody(inner, request, arrived).await });
+        }
         Box::pin(async move { shared.answer(inner, request, arrived).await })
     }
 }
 
 impl Shared {
-    async fn answer<S, B>(&self, mut inner: S, mut request: Request<B>, arrived: Instant) -> Result<Response<Body>, S::Error>
+    async fn answer<S>(&self, mut inner: S, mut request: Request<Body>, arrived: Instant) -> Result<Response<Body>, S::Error>
     where
-        S: Service<Request<B>, Response = Response<Body>>,
+        S: Service<Request<Body>, Response = Response<Body>>,
     {
         let uri = request.uri().clone();
         let peer = request.extensions().get().and_then(Peer::workload).cloned();
-        let admitted = self.admit(uri.path(), request.headers(), peer.as_ref(), arrived);
+        let admitted = self.admit(&uri, request.headers(), peer.as_ref(), arrived);
         let admitted = AssertUnwindSafe(admitted).catch_unwind().await;
-        let Admitted { caller, client, place: held } = match admitted.unwrap_or_else(|panic| Err(panicked(&*panic))) {
+        let Admitted { caller, client, permit } = match admitted.unwrap_or_else(|panic| Err(panicked(&*panic))) {
             Ok(admitted) => admitted,
             Err(error) => return Ok(Status::from(error).into_http()),
         };
@@ -158,30 +163,67 @@ impl Shared {
         match call.await {
             Ok(Ok(response)) => {
                 let response = explain(response?, uri.path());
-                let held = if response.extensions().get::<Unending>().is_some() { held.unending() } else { held };
-                Ok(response.map(|body| Body::new(Held { body, _held: held })))
+                let (permit, patience) = match response.extensions().get::<Unending>() {
+                    Some(Unending) => (permit.unending(), Patience::ForEach(self.limits.answer)),
+                    None => (permit, Patience::Until(Instant::now() + self.limits.answer)),
+                };
+                Ok(response.map(|body| Body::new(Answer::new(body, patience, permit))))
             }
             Ok(Err(_)) => Ok(Status::from(Error::DeadlineExceeded).into_http()),
             Err(panic) => Ok(Status::from(panicked(&*panic)).into_http()),
         }
     }
 
-    /// Finds out who calls, whether they may, and until when, and takes one place of the room.
-    async fn admit(&self, path: &str, headers: &HeaderMap, peer: Option<&Arc<str>>, arrived: Instant) -> Result<Admitted> {
-        let policy = self.policies.get(path).ok_or_else(|| Error::unimplemented(path))?;
-        let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Error::Overloaded)?;
+    /// Answers a call that needs no identity: of health, of reflection, or of nothing that there is.
+    async fn answer_anybody<S>(&self, mut inner: S, request: Request<Body>, arrived: Instant) -> Result<Response<Body>, S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<Body>>,
+    {
+        let uri = request.uri().clone();
+        let permit = match request.extensions().get::<Peer>().map(Peer::anonymous_permit) {
+            Some(None) => return Ok(Status::from(Error::Overloaded).into_http()),
+            permit => permit,
+        };
+        // Reflection reads its questions in a task of its own, which ends with them and not with the call.
+        let ends = arrived + self.limits.max_deadline;
+        let request = request.map(|body| Body::new(StreamBody::new(BodyStream::new(body).take_until(sleep_until(ends)))));
+        let Ok(response) = timeout_at(arrived + self.limits.default_deadline, inner.call(request)).await else {
+            return Ok(Status::from(Error::DeadlineExceeded).into_http());
+        };
+        let response = explain(response?, uri.path());
+        let patience = if uri.path() == HEALTH_WATCH {
+            Patience::ForEach(self.limits.answer)
+        } else {
+            Patience::Until(ends + self.limits.answer)
+        };
+        Ok(response.map(|body| Body::new(Answer::new(body, patience, permit))))
+    }
+
+    /// Finds out who calls, whether they may, and until when, and takes a permit.
+    ///
+    /// The permit comes last: to find out who calls may take time, for which somebody without credentials must not keep those
+    /// with credentials out.
+    async fn admit(&self, uri: &Uri, headers: &HeaderMap, peer: Option<&Arc<str>>, arrived: Instant) -> Result<Admitted> {
+        let policy = self.policies.get(uri.path()).ok_or_else(|| Error::unimplemented(uri.path()))?;
         let under_way = self.under_way.token();
         let asked = asked_for(headers)?;
         let deadline = arrived + asked.unwrap_or(self.limits.default_deadline).min(self.limits.max_deadline);
+        self.identity.check_authority(uri.authority())?;
         let workload = self.admission.admit(headers, peer)?;
         let caller = timeout_at(deadline, self.identity.caller(headers, policy, deadline)).await;
         let caller = Caller { workload, ..caller.map_err(|_| Error::DeadlineExceeded)?? };
         telemetry::set_tenant(caller.tenant.as_str());
-        let share = self.shares.try_take(&caller.tenant).ok_or(Error::Overloaded)?;
-        let place = Place { _room: room, _share: share, _under_way: Some(under_way) };
+        let permit = self.permit(&caller, under_way)?;
         // A deadline beyond what the clock can tell is none.
         let client = asked.and_then(|asked| arrived.checked_add(asked)).map(ClientDeadline);
-        Ok(Admitted { caller, client, place })
+        Ok(Admitted { caller, client, permit })
+    }
+
+    /// A permit for one more call of this caller: the one place where they are taken.
+    fn permit(&self, caller: &Caller, under_way: TaskTrackerToken) -> Result<Permit> {
+        let share = self.shares.try_take(&caller.tenant).ok_or(Error::Overloaded)?;
+        let call = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Error::Overloaded)?;
+        Ok(Permit { _call: call, _share: share, _under_way: Some(under_way) })
     }
 }
 
@@ -190,7 +232,26 @@ struct Admitted {
     caller: Caller,
     /// What its client has said about its end.
     client: Option<ClientDeadline>,
-    place: Place,
+    permit: Permit,
+}
+
+/// What a request is answered that is no gRPC: to a web page that a browser shows, a service without credentials must be
+/// nothing. A browser sends other types of content without asking first.
+fn not_grpc<B>(request: &Request<B>) -> Option<Response<Body>> {
+    let is_grpc = |value: &header::HeaderValue| {
+        let rest = value.as_bytes().strip_prefix(b"application/grpc");
+        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    };
+    let refusal = if request.method() != Method::POST {
+        StatusCode::METHOD_NOT_ALLOWED
+    } else if !request.headers().get(header::CONTENT_TYPE).is_some_and(is_grpc) {
+        StatusCode::UNSUPPORTED_MEDIA_TYPE
+    } else {
+        return None;
+    };
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = refusal;
+    Some(response)
 }
 
 /// The size of headers as HTTP/2 counts it (RFC 9113, section 6.5.2).
@@ -246,42 +307,19 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
     Error::Internal(format!("panic: {}", message.unwrap_or("no message")))
 }
 
-/// A place in the room, given back when the answer has been sent.
-struct Place {
-    _room: OwnedSemaphorePermit,
+/// What a call under way holds; given back when its answer has been sent.
+struct Permit {
+    _call: OwnedSemaphorePermit,
     /// Its part of what the tenant may have under way.
     _share: OwnedSemaphorePermit,
     /// A shutdown waits for it.
     _under_way: Option<TaskTrackerToken>,
 }
 
-impl Place {
-    /// The place of an answer that a shutdown ends instead of waiting for it.
+impl Permit {
+    /// The permit of an answer that a shutdown ends instead of waiting for it.
     fn unending(self) -> Self {
         Self { _under_way: None, ..self }
-    }
-}
-
-/// The body of an answer, which holds the call's place until it is through.
-struct Held {
-    body: Body,
-    _held: Place,
-}
-
-impl http_body::Body for Held {
-    type Data = <Body as http_body::Body>::Data;
-    type Error = Status;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

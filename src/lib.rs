@@ -34,10 +34,13 @@ pub mod organizations;
 pub mod people;
 pub mod tenants;
 
+pub mod answer;
 pub mod config;
 pub mod guard;
 pub mod incoming;
+pub mod peer;
 pub mod seed;
 pub mod server;
 pub mod telemetry;
 pub mod tls;
+pub mod transport;

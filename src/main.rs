@@ -79,7 +79,7 @@ async fn run(command: Command, config: &Config) -> Outcome {
         }
         Command::Prune => {
             let database = Database::open(config).await?;
-            let pruned = prune::run(&database.migrator).await;
+            let pruned = prune::run(&database.migrator, config.min_activity_retention).await;
             database.close().await;
             let (tenants, activities) = pruned?;
             println!("pruned: {activities} activities of {tenants} tenants");

@@ -12,9 +12,10 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{service::Routes, transport::Server};
+use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tonic_reflection::server::Builder as Reflection;
+use tower::ServiceBuilder;
 
 use crate::{
     account_types, accounts, activities,
@@ -35,6 +36,7 @@ use crate::{
     telemetry::RpcLayer,
     tenants,
     tls::{Tls, TlsError},
+    transport,
 };
 
 /// Health name of the process alone: it serves as long as it runs.
@@ -42,13 +44,8 @@ pub const LIVENESS: &str = "liveness";
 /// Health name of the process with its database.
 pub const READINESS: &str = "readiness";
 
-/// Streams that a peer may make the server reset before its connection is closed (a rapid-reset flood).
-const LOCAL_RESETS: usize = 1024;
-/// Longest headers in bytes that are read from a connection. Those beyond `guard`'s limit are read only to be refused with
-/// a status: HTTP/2 itself would answer with one that no gRPC client understands, or end the connection.
-const MAX_HEADER_LIST: u32 = 1280 * 1024;
-/// How long a silent connection is left alone before it is asked whether its peer is still there.
-const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Largest request of health and reflection in bytes: the name of a service, a file or a symbol. Nobody knows who sends it.
+const MAX_ANONYMOUS_MESSAGE: usize = 4 * 1024;
 /// How often the database is asked whether it is there, and how long it has to answer.
 const PROBE: Duration = Duration::from_secs(1);
 /// Unanswered probes in a row that end readiness, and answered ones that bring it back.
@@ -85,9 +82,6 @@ pub enum ServeError {
     /// The address cannot be used.
     #[error("--listen: {0}")]
     Listen(#[from] std::io::Error),
-    /// The transport ended.
-    #[error("transport: {0}")]
-    Transport(#[from] tonic::transport::Error),
 }
 
 /// Whether connections could be served as configured: what `serve` finds out again, before anything else is started.
@@ -116,6 +110,7 @@ pub async fn serve(
         tenant_share: config.tenant_share,
         default_deadline: config.default_deadline,
         max_deadline: config.max_deadline,
+        answer: config.answer_timeout,
     };
     let guard = GuardLayer::new(policies, identity.clone(), admission, limits);
 
@@ -124,7 +119,7 @@ pub async fn serve(
     let pace = activities::Pace { poll: config.watch_poll_interval, checkpoint: config.watch_checkpoint_interval };
 
     let (health, health_service) = tonic_health::server::health_reporter();
-    let mut routes = Routes::new(health_service);
+    let mut routes = Routes::new(health_service.max_decoding_message_size(MAX_ANONYMOUS_MESSAGE));
     let size = config.max_message_bytes;
     macro_rules! add {
         ($server:ident, $service:expr) => {
@@ -137,25 +132,22 @@ pub async fn serve(
     add!(MembershipServiceServer, memberships::Service { db: db.clone() });
     add!(PersonServiceServer, people::Service { db: db.clone() });
     add!(ActivityServiceServer, activities::Service { db: db.clone(), streams: streams.clone(), pace });
-    add!(TenantServiceServer, tenants::Service { db: db.clone() });
+    let min_retention = config.min_activity_retention;
+    add!(TenantServiceServer, tenants::Service { db: db.clone(), min_retention });
     if config.reflection {
-        routes = routes.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
+        routes = routes
+            .add_service(reflection().build_v1()?.max_decoding_message_size(MAX_ANONYMOUS_MESSAGE))
+            .add_service(reflection().build_v1alpha()?.max_decoding_message_size(MAX_ANONYMOUS_MESSAGE));
     }
 
     // Before the first connection is accepted, so that whoever sees the port open also sees the health.
     health.set_service_status(LIVENESS, ServingStatus::Serving).await;
     report(&health, &names, ServingStatus::Serving).await;
 
-    let server = Server::builder()
-        .layer(RpcLayer::new(paths))
-        .layer(guard.clone())
-        .max_concurrent_streams(config.max_streams)
-        .http2_max_local_error_reset_streams(Some(LOCAL_RESETS))
-        .http2_max_header_list_size(MAX_HEADER_LIST)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming.into_stream(), draining.clone().cancelled_owned());
+    let service = ServiceBuilder::new().layer(RpcLayer::new(paths)).layer(guard.clone()).service(routes.prepare());
+    let limits =
+        transport::Limits { streams: config.max_streams, answer: config.answer_timeout, transport: config.transport.clone() };
+    let server = transport::serve(incoming, service, &limits, draining.clone());
     // Whatever a peer does, this ends: an open health watch or an idle connection keeps the transport alive, not us.
     let ending = async {
         tokio::select! {
@@ -182,7 +174,7 @@ pub async fn serve(
         }
     };
     tokio::select! {
-        ended = server => Ok(ended?),
+        () = server => Ok(()),
         () = ending => Ok(()),
         never = renewing => match never {},
         () = identity.keep() => Ok(()), // never: it lasts as long as there are calls

@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    caller::TenantId,
+    caller::Caller,
     error::{Error, Result},
     share::{Percent, Shares},
 };
@@ -46,18 +46,20 @@ impl Streams {
         Self { room: Arc::new(Semaphore::new(size as usize)), shares, size, max_age, draining }
     }
 
-    /// A place for one more stream of the tenant, if there is room; for no longer than the caller's credentials are good.
-    pub fn enter(&self, tenant: &TenantId, deadline: Option<ClientDeadline>, expires: Option<SystemTime>) -> Result<Place> {
-        let share = self.shares.try_take(tenant).ok_or(Error::Overloaded)?;
+    /// A place for one more stream of the caller's tenant, if there is room; for no longer than the caller's credentials are
+    /// good and the connection takes calls, which it does until `retiring` is cancelled.
+    pub fn enter(&self, caller: &Caller, deadline: Option<ClientDeadline>, retiring: CancellationToken) -> Result<Place> {
+        let share = self.shares.try_take(&caller.tenant).ok_or(Error::Overloaded)?;
         let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Error::Overloaded)?;
-        let good = expires.map_or(self.max_age, |expires| expires.duration_since(SystemTime::now()).unwrap_or_default());
-        let ends = Instant::now() + good.min(self.max_age);
+        let left = |expires: SystemTime| expires.duration_since(SystemTime::now()).unwrap_or_default();
+        let ends = Instant::now() + caller.expires.map_or(self.max_age, left).min(self.max_age);
         Ok(Place {
             _share: share,
             _room: room,
             ends,
             deadline: deadline.map(|deadline| deadline.0),
             draining: self.draining.clone(),
+            retiring,
         })
     }
 
@@ -78,6 +80,7 @@ pub struct Place {
     ends: Instant,
     deadline: Option<Instant>,
     draining: CancellationToken,
+    retiring: CancellationToken,
 }
 
 impl Place {
@@ -93,6 +96,7 @@ impl Place {
             biased;
             () = deadline => Error::DeadlineExceeded,
             () = self.draining.cancelled() => Error::WatchEnded,
+            () = self.retiring.cancelled() => Error::WatchEnded,
             () = sleep_until(self.ends) => Error::WatchEnded,
         }
     }

@@ -19,6 +19,7 @@ use self::{
 use crate::{
     caller::RequestExt as _,
     db::Db,
+    peer::Peer,
     proto::{
         ListActivitiesRequest, ListActivitiesResponse, WatchActivitiesRequest, WatchActivitiesResponse,
         activity_service_server::ActivityService,
@@ -59,8 +60,9 @@ impl ActivityService for Service {
     ) -> Result<Response<Self::WatchActivitiesStream>, Status> {
         let caller = request.caller()?;
         let deadline = request.extensions_mut().remove::<ClientDeadline>();
+        let retiring = request.extensions().get().map(Peer::retiring).cloned().unwrap_or_default();
         let start = Start::parse(&caller, request.into_inner())?;
-        let place = self.streams.enter(&caller.tenant, deadline, caller.expires)?;
+        let place = self.streams.enter(&caller, deadline, retiring)?;
         let watch = Watch::open(self.db.clone(), caller, start, self.pace, place).await?;
         let mut response: Response<Self::WatchActivitiesStream> = Response::new(Box::pin(watch.stream()));
         response.extensions_mut().insert(Unending);

@@ -1,7 +1,5 @@
 //! What a verified token says about its caller.
 
-use std::sync::Arc;
-
 use serde_json::{Map, Value};
 
 use super::{Identified, Roles, TenantId, is_actor, refusal::cause};
@@ -24,10 +22,15 @@ impl ClaimNames {
         }
     }
 
-    /// The caller that the claims describe, or the cause why there is none. Unknown roles are none.
-    pub(super) fn read(&self, claims: Map<String, Value>) -> Result<Identified, &'static str> {
+    /// The caller that the claims describe, or the cause why there is none. Unknown roles are none. The actor is the subject
+    /// behind the issuer's prefix.
+    pub(super) fn read(&self, claims: Map<String, Value>, prefix: &str) -> Result<Identified, &'static str> {
         let claims = Value::Object(claims);
-        let actor = claims.get("sub").and_then(Value::as_str).filter(|actor| is_actor(actor)).ok_or(cause::SUBJECT)?;
+        let subject = claims.get("sub").and_then(Value::as_str).filter(|subject| is_actor(subject)).ok_or(cause::SUBJECT)?;
+        let actor = [prefix, subject].concat();
+        if !is_actor(&actor) {
+            return Err(cause::SUBJECT);
+        }
         let tenant = find(&claims, &self.tenant).and_then(Value::as_str).and_then(TenantId::parse).ok_or(cause::TENANT)?;
         let roles = match find(&claims, &self.roles) {
             None => Roles::default(),
@@ -41,7 +44,7 @@ impl ClaimNames {
             None => false,
             Some(value) => value.as_bool().ok_or(cause::TENANT_WIDE)?,
         };
-        Ok(Identified { tenant, actor: Arc::from(actor), roles, tenant_wide, expires: None })
+        Ok(Identified { tenant, actor: actor.into(), roles, tenant_wide, expires: None })
     }
 }
 

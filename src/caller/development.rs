@@ -1,6 +1,8 @@
 //! Development identity: no credentials; the request itself says who is calling.
 
-use http::HeaderMap;
+use std::net::IpAddr;
+
+use http::{HeaderMap, uri::Authority};
 
 use super::{Identified, MAX_ACTOR, Roles, TenantId, is_actor};
 use crate::error::{Error, Result};
@@ -28,6 +30,18 @@ pub fn identify(headers: &HeaderMap) -> Result<Identified> {
         _ => return Err(Error::Unauthenticated("x-tenant-wide must be true or false".into())),
     };
     Ok(Identified { tenant, actor: actor.into(), roles, tenant_wide, expires: None })
+}
+
+/// Whether a request is for this machine by a loopback address or by the name that only this machine gives itself.
+pub fn check_authority(authority: &Authority) -> Result<()> {
+    let host = authority.host();
+    let address: Result<IpAddr, _> = host.trim_matches(['[', ']']).parse();
+    let is_ours = address.map_or(host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback());
+    if is_ours {
+        return Ok(());
+    }
+    let why = "without credentials configured the service answers to localhost and loopback addresses only, not to other names";
+    Err(Error::Unauthenticated(why.into()))
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str, default: &'a str) -> Result<&'a str> {

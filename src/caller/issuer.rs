@@ -14,7 +14,7 @@ use std::{
 
 use jsonwebtoken::Algorithm;
 use tokio::{
-    sync::watch,
+    sync::{Semaphore, watch},
     time::{Instant, sleep_until, timeout_at},
 };
 
@@ -22,16 +22,23 @@ use super::{
     jwks::{Key, KeySet, NoKey},
     source::{Source, read},
 };
-use crate::config::{KeySource, TokenIssuer, TokenOptions};
+use crate::{
+    config::{KeySource, TokenIssuer, TokenOptions},
+    telemetry::Seldom,
+};
 
 /// After a failure, the next try comes this much sooner than a refresh would.
 const SOONER: u32 = 20;
+/// Says that more calls wait for an issuer's keys than may.
+static CROWDED: Seldom = Seldom::new(Duration::from_secs(10));
 
 /// An issuer and its keys.
 #[derive(Debug)]
 pub(super) struct Issuer {
     /// The exact `iss` of its tokens.
     pub(super) name: String,
+    /// What stands before the `sub` of its tokens to make the actor.
+    pub(super) prefix: String,
     source: Source,
     /// Time from one fetch to the next when nobody wishes for one.
     refresh: Duration,
@@ -45,6 +52,8 @@ pub(super) struct Issuer {
     /// Until when the keys may be used, in milliseconds after `began`. Beside the state, because every call reads it.
     good_until: AtomicU64,
     state: watch::Sender<State>,
+    /// Permits to wait for the keys. A wait holds none of the permits for calls, and nobody waits with those of another issuer.
+    waiting: Semaphore,
 }
 
 #[derive(Debug)]
@@ -88,6 +97,7 @@ impl Issuer {
         let state = State { keys: KeySet::default(), fetches: 0, failed: false, phase: Phase::Wanted };
         let made = Self {
             name: issuer.issuer.clone(),
+            prefix: options.prefix_of(&issuer.issuer).unwrap_or_default().to_owned(),
             source: Source::new(&issuer.keys)?,
             refresh,
             retry: if is_file { floor } else { (refresh / SOONER).max(floor) },
@@ -96,6 +106,7 @@ impl Issuer {
             began: Instant::now(),
             good_until: AtomicU64::new(0),
             state: watch::Sender::new(state),
+            waiting: Semaphore::new(options.jwks_max_waiting),
         };
         if let KeySource::File(path) = &issuer.keys {
             made.take(Ok(read(path).map_err(|cause| format!("{} {cause}", path.display()))?));
@@ -109,10 +120,11 @@ impl Issuer {
         self.millis() < self.good_until.load(Ordering::Relaxed)
     }
 
-    /// The key for a token. Waits for one fetch if there is none, unless the last one was a moment ago.
+    /// The key for a token. Waits for one fetch if there is none, unless the last one was a moment ago or too many wait.
     pub(super) async fn key(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<Key>, Missing> {
         let mut changes = self.state.subscribe();
         let mut before = None;
+        let mut permit = None;
         loop {
             {
                 let state = changes.borrow_and_update();
@@ -128,6 +140,9 @@ impl Issuer {
                     return Err(why);
                 }
             }
+            if permit.is_none() {
+                permit = Some(self.waiting.try_acquire().map_err(|_| self.refuse_to_wait())?);
+            }
             self.state.send_if_modified(|state| {
                 let wish = state.phase == Phase::Idle && Some(state.fetches) == before;
                 if wish {
@@ -139,6 +154,13 @@ impl Issuer {
                 return Err(Missing::Unavailable);
             }
         }
+    }
+
+    fn refuse_to_wait(&self) -> Missing {
+        if let Some(unlogged) = CROWDED.due("waiting") {
+            tracing::warn!(issuer = self.name, unlogged, "calls are refused: --jwks-max-waiting wait for the issuer's keys");
+        }
+        Missing::Unavailable
     }
 
     /// Gets the keys, again and again, for ever.

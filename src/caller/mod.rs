@@ -9,6 +9,7 @@ pub mod development_key;
 mod issuer;
 mod jwks;
 pub mod mesh;
+mod prefixes;
 mod refusal;
 mod source;
 mod token;
@@ -16,7 +17,7 @@ pub mod workload;
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
-use http::{HeaderMap, header::AUTHORIZATION};
+use http::{HeaderMap, header::AUTHORIZATION, uri::Authority};
 use tokio::time::Instant;
 use tonic::Request;
 
@@ -189,6 +190,18 @@ pub enum IdentityError {
     /// A key set cannot be used.
     #[error("--token-issuer: {0}")]
     Keys(String),
+    /// A prefix for nobody.
+    #[error("--token-actor-prefix: {0} is not the issuer of any --token-issuer")]
+    NoSuchIssuer(String),
+    /// An issuer has two prefixes.
+    #[error("--token-actor-prefix: {0} is given more than once")]
+    TwoPrefixes(String),
+    /// Two issuers could name different people alike.
+    #[error(
+        "--token-issuer: {0} and {1} may each have a subject of the same name, who would be the same person here: give one of \
+         them a prefix, as --token-actor-prefix {1}=partner:, or give both the same prefix if they name the same people"
+    )]
+    SameActors(String, String),
 }
 
 impl Identity {
@@ -205,6 +218,15 @@ impl Identity {
     /// Whether a caller is believed without credentials.
     pub const fn believes_everybody(&self) -> bool {
         matches!(self, Self::Development)
+    }
+
+    /// Refuses a request that came by a name which is not this machine's, where callers are believed without credentials: it
+    /// may come from a web page whose own name was made to point here (DNS rebinding).
+    pub fn check_authority(&self, authority: Option<&Authority>) -> Result<()> {
+        match (self, authority) {
+            (Self::Development, Some(authority)) => development::check_authority(authority),
+            _ => Ok(()),
+        }
     }
 
     /// Keeps ready what identity needs, for ever.

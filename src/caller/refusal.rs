@@ -3,13 +3,12 @@
 //! Log lines and the metric carry the cause, the issuer if it is a configured one, and the beginning of the key id: nothing
 //! that a token says about a person.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
-use crate::{error::Error, telemetry};
+use crate::{
+    error::Error,
+    telemetry::{self, Seldom},
+};
 
 /// Each cause is logged once in this time, with the number of times it was not.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -34,7 +33,8 @@ pub(super) mod cause {
     pub const NOT_YET: &str = "not yet valid";
     pub const AUDIENCE: &str = "for another audience";
     pub const CLAIMS: &str = "exp, iss, aud or sub is missing or of a wrong type";
-    pub const SUBJECT: &str = "sub must have 1 to 200 characters, none of them a control character";
+    pub const SUBJECT: &str = "sub must have 1 to 200 characters with the issuer's prefix, none of them a control character";
+    pub const ANOTHERS_SUBJECT: &str = "sub begins with another issuer's prefix";
     pub const TENANT: &str = "the tenant claim is missing or no tenant id";
     pub const ROLES: &str = "the roles claim is neither a text nor an array of texts";
     pub const TENANT_WIDE: &str = "the tenant-wide claim is no boolean";
@@ -56,31 +56,24 @@ impl From<&'static str> for Refusal<'_> {
 }
 
 /// Tells the operator about refusals, each cause at a bounded rate.
-#[derive(Debug, Default)]
-pub(super) struct Refusals(Mutex<HashMap<&'static str, (Instant, u64)>>);
+#[derive(Debug)]
+pub(super) struct Refusals(Seldom);
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self(Seldom::new(PAUSE))
+    }
+}
 
 impl Refusals {
     /// Records a refusal and returns what the caller is told, which is always the same.
     pub(super) fn refuse(&self, refusal: &Refusal<'_>) -> Error {
         let &Refusal { cause, issuer, kid } = refusal;
         telemetry::count_refused_token(cause);
-        if let Some(unlogged) = self.due(cause) {
+        if let Some(unlogged) = self.0.due(cause) {
             let kid: Option<String> = kid.map(|kid| kid.chars().filter(char::is_ascii_graphic).take(MAX_KID).collect());
             tracing::info!(cause, issuer, kid, unlogged, "token refused");
         }
         Error::Unauthenticated("a valid bearer token is required".to_owned())
-    }
-
-    /// How often the cause was not logged since the last time, if it is to be logged now.
-    fn due(&self, cause: &'static str) -> Option<u64> {
-        let now = Instant::now();
-        let mut causes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match causes.get_mut(cause) {
-            Some((last, unlogged)) if now.duration_since(*last) < PAUSE => {
-                *unlogged += 1;
-                None
-            }
-            _ => Some(causes.insert(cause, (now, 0)).map_or(0, |(_, unlogged)| unlogged)),
-        }
     }
 }

@@ -23,6 +23,7 @@ use super::{
     claims::ClaimNames,
     issuer::{Issuer, Missing},
     jwks::{Key, NoKey},
+    prefixes::Prefixes,
     refusal::{Refusal, Refusals, cause},
 };
 use crate::{
@@ -42,6 +43,7 @@ pub struct Tokens {
     /// What is asked of every token; algorithm and issuer are added for each.
     validation: Validation,
     claims: ClaimNames,
+    prefixes: Prefixes,
     /// Verified tokens by their SHA-256.
     verified: Cache<[u8; 32], Arc<Verified>>,
     refusals: Refusals,
@@ -67,13 +69,14 @@ impl Tokens {
                 return Err(IdentityError::Twice(configured.issuer.clone()));
             }
         }
+        let prefixes = Prefixes::new(options)?;
         let mut validation = Validation::default();
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         validation.set_audience(&options.audiences);
         validation.validate_nbf = true;
         validation.leeway = options.leeway.as_secs();
         let verified = Cache::new(options.cache_size);
-        Ok(Self { issuers, validation, claims: ClaimNames::new(options), verified, refusals: Refusals::default() })
+        Ok(Self { issuers, validation, claims: ClaimNames::new(options), prefixes, verified, refusals: Refusals::default() })
     }
 
     /// Keeps the keys of all issuers fresh, for ever.
@@ -123,7 +126,10 @@ impl Tokens {
         let claims = claims.map_err(|error| refused(cause_of(error.kind())))?.claims;
         let until = claims.get("exp").and_then(Value::as_f64).ok_or_else(|| refused(cause::CLAIMS))?;
         let expires = UNIX_EPOCH.checked_add(Duration::from_secs(seconds(until)));
-        let who = Identified { expires, ..self.claims.read(claims).map_err(refused)? };
+        let who = Identified { expires, ..self.claims.read(claims, &issuer.prefix).map_err(refused)? };
+        if !self.prefixes.is_of(&who.actor, &issuer.prefix) {
+            return Err(refused(cause::ANOTHERS_SUBJECT));
+        }
         let until = seconds(until).min(now() + REMEMBERED.as_secs());
         Ok(Verified { who, issuer: Arc::clone(issuer), key, until })
     }

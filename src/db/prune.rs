@@ -30,8 +30,8 @@ pub enum PruneError {
     Database(#[from] diesel::result::Error),
 }
 
-/// Deletes what tenants keep no longer. Returns from how many tenants something was deleted, and how much in all.
-pub async fn run(manager: &Manager) -> Result<(usize, usize), PruneError> {
+/// Deletes what tenants keep no longer, but nothing that is younger than `min_days`, whatever a tenant's row says. Returns from how many tenants something was deleted, and how much in all.
+pub async fn run(manager: &Manager, min_days: i32) -> Result<(usize, usize), PruneError> {
     let mut conn = manager.login().await?;
     conn.batch_execute(OWNER).await?;
     let keeping = tenants::table.select((tenants::tenant_id, tenants::activity_retention_days.assume_not_null()));
@@ -39,7 +39,7 @@ pub async fn run(manager: &Manager) -> Result<(usize, usize), PruneError> {
     let (mut pruned, mut activities) = (0, 0);
     for (tenant, days) in keeping.load::<(String, i32)>(&mut conn).await? {
         let Some(tenant) = TenantId::parse(&tenant) else { continue };
-        let before = Utc::now() - TimeDelta::days(days.into());
+        let before = Utc::now() - TimeDelta::days(days.max(min_days).into());
         let mut deleted = 0;
         while let batch @ 1.. = prune(&mut conn, &tenant, before).await? {
             deleted += batch;

@@ -8,6 +8,7 @@ mod call;
 mod layer;
 mod logs;
 mod otlp;
+mod seldom;
 
 use std::sync::OnceLock;
 
@@ -22,6 +23,7 @@ pub use self::{
     call::{set_planned_end, set_tenant, set_workload},
     layer::{Rpc, RpcLayer},
     logs::LogFormat,
+    seldom::Seldom,
 };
 
 /// Where logs go and how; traces and metrics follow the `OTEL_*` environment variables.

@@ -24,6 +24,8 @@ use crate::{
 pub struct Service {
     /// Where the tenants are.
     pub db: Db,
+    /// Least number of days that a tenant can choose to keep activities.
+    pub min_retention: i32,
 }
 
 #[tonic::async_trait]
@@ -48,7 +50,7 @@ impl TenantService for Service {
             .db
             .write(&caller, &meta, async |tx| {
                 let current = Tenant::take(tx).await?;
-                let settings = update.apply(&current)?;
+                let settings = update.apply(&current, self.min_retention)?;
                 let updated = current.update(tx, caller.tenant.as_str(), &settings).await?;
                 Ok(UpdateTenantSettingsResponse { tenant_settings: Some(updated.into()) })
             })

@@ -18,6 +18,7 @@ use crate::{
 };
 
 const MAX_ROLE: usize = 50;
+const RETENTION: &str = "tenant_settings.activity_retention_days";
 /// A hundred years.
 const MAX_DAYS: i32 = 36_500;
 
@@ -35,7 +36,7 @@ impl Settings {
         }
         let days = settings.activity_retention_days;
         if !(0..=MAX_DAYS).contains(&days) {
-            v.add("tenant_settings.activity_retention_days", format!("must be 1 to {MAX_DAYS} days, or 0 for ever"));
+            v.add(RETENTION, format!("must be 1 to {MAX_DAYS} days, or 0 for ever"));
         }
         Self {
             account_id_prefix: settings.account_id_prefix,
@@ -79,14 +80,19 @@ impl Update {
         v.finish(Self { wanted, mask })
     }
 
-    /// The settings that the tenant gets.
-    pub fn apply(&self, current: &Tenant) -> Result<Settings> {
+    /// The settings that the tenant gets. Fewer than `min_retention` days cannot be chosen; a tenant that has them from before
+    /// can change its other settings.
+    pub fn apply(&self, current: &Tenant, min_retention: i32) -> Result<Settings> {
         let present = proto::TenantSettings::from(current.clone());
         if !self.wanted.etag.is_empty() && self.wanted.etag != present.etag {
             return Err(Error::SettingsChanged);
         }
         let mut v = Violations::default();
         let settings = Settings::parse(&mut v, self.mask.apply(&present, &self.wanted)?);
+        let days = settings.activity_retention_days;
+        if days != current.settings.activity_retention_days && days.is_some_and(|days| (1..min_retention).contains(&days)) {
+            v.add(RETENTION, format!("must be at least {min_retention} days, the minimum of this service, or 0 for ever"));
+        }
         v.finish(settings)
     }
 }

@@ -164,6 +164,7 @@ async fn a_panic_is_answered_and_the_next_call_works() {
         tenant_share: Percent::ALL,
         default_deadline: Duration::from_secs(10),
         max_deadline: Duration::from_secs(10),
+        answer: Duration::from_secs(10),
     };
     let guard = GuardLayer::new(Policies::read().unwrap(), Identity::Development, Admission::default(), limits);
     let mut service = guard.layer(service_fn(|_: http::Request<Body>| {
@@ -176,7 +177,10 @@ async fn a_panic_is_answered_and_the_next_call_works() {
         }
     }));
     let mut call = async || {
-        let request = http::Request::post("/accounts.v1.AccountService/GetAccount").body(Body::empty()).unwrap();
+        let request = http::Request::post("/accounts.v1.AccountService/GetAccount")
+            .header("content-type", "application/grpc")
+            .body(Body::empty())
+            .unwrap();
         let response = service.ready().await.unwrap().call(request).await.unwrap();
         Status::from_header_map(response.headers()).unwrap()
     };

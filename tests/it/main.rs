@@ -31,6 +31,7 @@ mod module_calls;
 mod module_model;
 mod modules;
 mod organizations;
+mod peers;
 mod people;
 mod plans;
 mod pruning;

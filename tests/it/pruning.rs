@@ -1,13 +1,13 @@
 //! Pruning the activity trail: what a tenant keeps no longer goes, nothing else does, and cursors know.
 
-use customer_accounts::proto::ListActivitiesRequest;
+use customer_accounts::proto::{ListActivitiesRequest, TenantSettings};
 use tonic::Code;
 
 use crate::{
     support::{
         self, Tenant, account,
         process::{Service, run},
-        reason,
+        reason, violations,
     },
     watches::{Watch, quiet, raw_activity},
 };
@@ -78,6 +78,36 @@ async fn what_is_older_than_a_tenant_keeps_goes_and_nothing_else() {
     let mut resumed = Watch::open(&keeps, &now.cursor, "").await.unwrap();
     assert_eq!(resumed.next().await.unwrap()[0].resource_id, "younger", "a cursor behind all that is gone goes on");
     assert_eq!(prune(&url).await, "pruned: 0 activities of 0 tenants");
+}
+
+/// Whatever is in a tenant's row: nobody removes traces that are younger than the operator's minimum.
+#[tokio::test]
+async fn nothing_younger_than_the_minimum_is_pruned_and_no_tenant_can_choose_less() {
+    let Some(cluster) = quiet() else { return };
+    let (url, service) = (cluster.url(), Service::on(&cluster.url(), &["--min-activity-retention", "7"]).await);
+    let tenant = Tenant::on(service.channel().await);
+    let retain = async |activity_retention_days| {
+        let settings = TenantSettings { activity_retention_days, ..Default::default() };
+        tenant.update_settings(settings, &["activity_retention_days"]).await
+    };
+    let refused = violations(retain(6).await);
+    assert_eq!(refused[0].0, "tenant_settings.activity_retention_days");
+    assert!(refused[0].1.contains("at least 7 days"), "{refused:?}");
+    assert_eq!(retain(7).await.unwrap().activity_retention_days, 7);
+    // As an earlier version or a smaller minimum would have let it be.
+    let sql = support::sql(&url).await;
+    sql.batch_execute("UPDATE tenants SET activity_retention_days = 1").await.unwrap();
+    sql.batch_execute("UPDATE activities SET create_time = create_time - interval '6 days'").await.unwrap();
+    let other = TenantSettings { default_currency: "EUR".into(), ..Default::default() };
+    assert_eq!(tenant.update_settings(other, &["default_currency"]).await.unwrap().activity_retention_days, 1);
+    let pruned = async |minimum: &str| {
+        let pruned = run(&["prune", "--min-activity-retention", minimum], &[("DATABASE_URL", &url)]).await;
+        assert_eq!(pruned.code, Some(0), "{pruned:?}");
+        pruned.stdout.trim().to_owned()
+    };
+    assert_eq!(prune(&url).await, "pruned: 0 activities of 0 tenants");
+    assert_eq!(pruned("7").await, "pruned: 0 activities of 0 tenants");
+    assert_eq!(pruned("6").await, "pruned: 1 activities of 1 tenants");
 }
 
 /// The separate logins of OPERATIONS.md: the one that migrates prunes, the one that serves cannot.

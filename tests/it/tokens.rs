@@ -9,9 +9,10 @@ use customer_accounts::{
     config::Config,
     policy::Policies,
     proto::{
-        AccountType, CreateAccountTypeRequest, GetAccountRequest, ListAccountTypesRequest, ListAccountsRequest,
-        WatchActivitiesRequest, account_service_client::AccountServiceClient,
+        AccountType, CreateAccountTypeRequest, CreatePersonRequest, GetAccountRequest, ListAccountTypesRequest,
+        ListAccountsRequest, ListActivitiesRequest, Person, WatchActivitiesRequest, account_service_client::AccountServiceClient,
         account_type_service_client::AccountTypeServiceClient, activity_service_client::ActivityServiceClient,
+        person_service_client::PersonServiceClient,
     },
     server,
 };
@@ -121,6 +122,58 @@ async fn the_headers_of_development_mean_nothing_where_tokens_do() {
     let [admin, elsewhere] = [&mine, &other].map(|tenant| key.sign(&issuer.claims(tenant)));
     create(&service, &admin, pretended).await.unwrap();
     assert_eq!((types(&service, &admin).await, types(&service, &elsewhere).await), (1, 0));
+}
+
+/// The same `sub` of two issuers is two people: in the trail, and in what is in reach.
+#[tokio::test]
+async fn the_subjects_of_several_issuers_are_told_apart() {
+    let [staff_key, partner_key] = [Key::es256("s"), Key::es256("p")];
+    let [staff, partner] = [Issuer::with(&[&staff_key]).await, Issuer::with(&[&partner_key]).await];
+    let second = partner.options();
+    let prefix = format!("{}=partner:", partner.name);
+    let service = Guarded::by(&staff, &["--token-issuer", &second[1], "--token-actor-prefix", &prefix]).await;
+    let tenant = unique();
+    let of_staff = |changes: Value| staff_key.sign(&but(staff.claims(&tenant), changes));
+    let of_partner = |changes: Value| partner_key.sign(&but(partner.claims(&tenant), changes));
+    for token in [of_staff(json!({"sub": "jane"})), of_partner(json!({"sub": "jane"}))] {
+        // The second time the token is remembered.
+        for _ in 0..2 {
+            create(&service, &token, &[]).await.unwrap();
+        }
+    }
+    assert_eq!(actors(&service, &of_staff(json!({}))).await, ["jane", "partner:jane"]);
+    // Nobody can choose a subject that makes them somebody of the other issuer.
+    for _ in 0..2 {
+        assert_eq!(reason(service.read(&of_staff(json!({"sub": "partner:jane"}))).await), unauthenticated());
+    }
+    service.read(&of_partner(json!({"sub": "partner:jane"}))).await.unwrap();
+    // The prefix counts as a part of the actor, which has 200 characters.
+    service.read(&of_partner(json!({"sub": "x".repeat(192)}))).await.unwrap();
+    assert_eq!(reason(service.read(&of_partner(json!({"sub": "x".repeat(193)}))).await), unauthenticated());
+    // Reach is that of the person with the whole actor as subject.
+    let bearer = format!("Bearer {}", of_staff(json!({})));
+    let mut people = PersonServiceClient::with_interceptor(service.channel.clone(), move |mut request: Request<()>| {
+        request.metadata_mut().insert("authorization", bearer.parse().unwrap());
+        Ok(request)
+    });
+    let person = |subject: &str| {
+        let person = Person { display_name: subject.into(), kind: 1, subject: subject.into(), ..Default::default() };
+        CreatePersonRequest { person: Some(person), ..Default::default() }
+    };
+    people.create_person(person("jane")).await.unwrap();
+    people.create_person(person("partner:jane")).await.unwrap();
+}
+
+/// Who has left traces in the tenant, each once.
+async fn actors(service: &Guarded, token: &str) -> Vec<String> {
+    let bearer = format!("Bearer {token}");
+    let mut client = ActivityServiceClient::with_interceptor(service.channel.clone(), move |mut request: Request<()>| {
+        request.metadata_mut().insert("authorization", bearer.parse().unwrap());
+        Ok(request)
+    });
+    let list = client.list_activities(ListActivitiesRequest::default()).await.unwrap().into_inner();
+    let actors: std::collections::BTreeSet<_> = list.activities.into_iter().map(|activity| activity.actor).collect();
+    actors.into_iter().collect()
 }
 
 #[tokio::test]

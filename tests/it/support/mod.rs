@@ -3,6 +3,7 @@
 pub mod calls;
 pub mod certs;
 pub mod cluster;
+pub mod frames;
 pub mod logs;
 pub mod process;
 pub mod raw;
@@ -184,7 +185,7 @@ async fn serve(started: std::sync::mpsc::Sender<Shared>) {
         (embedded.config(), 1, None, Some((embedded, folder)))
     };
     migrate::run(&Manager::new(login.clone(), None), migrate::Direction::Up).await.unwrap();
-    let config = config(&["--max-calls", "4096"]);
+    let config = config(&["--max-calls", "4096", "--max-connections-per-peer", "1000"]);
     // Many tests share the one connection of the embedded server, so its users wait longer than a caller would.
     let wait = if url.is_some() { config.pool_wait } else { Duration::from_secs(20) };
     let manager = Manager::new(login, Some(config.database_role.clone()));

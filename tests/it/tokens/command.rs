@@ -92,6 +92,7 @@ async fn half_a_configuration_is_refused_before_anything_is_made() {
     let key = folder.path().join("keys.json");
     fs::write(&key, crate::support::tokens::key_set(&[&Key::es256("k")])).unwrap();
     let good = format!("i={}", key.display());
+    let other = format!("other={}", key.display());
     let missing = format!("i={}/missing.json", folder.path().display());
     for (arguments, said) in [
         (vec!["--token-issuer", good.as_str()], vec!["--token-issuer", "--token-audience"]),
@@ -100,6 +101,12 @@ async fn half_a_configuration_is_refused_before_anything_is_made() {
             vec!["--token-issuer", &good, "--token-issuer", &good, "--token-audience", "a"],
             vec!["--token-issuer", "more than once"],
         ),
+        (vec!["--token-issuer", &good, "--token-issuer", &other, "--token-audience", "a"], vec!["--token-actor-prefix other="]),
+        (
+            vec!["--token-issuer", &good, "--token-audience", "a", "--token-actor-prefix", "x=y"],
+            vec!["--token-actor-prefix", "x"],
+        ),
+        (vec!["--token-issuer", &good, "--token-audience", "a", "--token-actor-prefix", "y"], vec!["--token-actor-prefix", "="]),
         (vec!["--token-issuer", &missing, "--token-audience", "a"], vec!["--token-issuer", "missing.json"]),
         (vec!["--token-issuer", "i=http://issuer.example/keys", "--token-audience", "a"], vec!["--token-issuer", "https"]),
         (vec!["--token-issuer", "https://issuer.example", "--token-audience", "a"], vec!["--token-issuer", "="]),

@@ -1,0 +1,382 @@
+//! Peers that do not do their part: who say nothing, say half of it, say too much or do not read. They cost the service
+//! little and nobody else anything.
+
+mod floods;
+
+use std::{net::SocketAddr, time::Duration};
+
+use customer_accounts::{
+    proto::{ListAccountTypesRequest, WatchActivitiesRequest},
+    server,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    time::{Instant, timeout},
+};
+use tonic::{Code, body::Body};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use crate::{
+    support::{
+        Tenant, config, connect, eventually,
+        frames::{END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, RST_STREAM, RawPeer, SETTINGS, frame, greeting, message},
+        reason, shared,
+        tokens::{Answer, Guarded, Issuer, Key},
+        unique,
+    },
+    watches::Watch,
+};
+
+/// Longest wait for what must come.
+const PATIENCE: Duration = Duration::from_secs(20);
+const LIST: &str = "/accounts.v1.AccountTypeService/ListAccountTypes";
+const WATCH: &str = "/accounts.v1.ActivityService/WatchActivities";
+const CHECK: &str = "/grpc.health.v1.Health/Check";
+const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
+const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+/// CANCEL, of the error codes of HTTP/2.
+const CANCEL: [u8; 4] = [0, 0, 0, 8];
+
+/// A service of the test's own on the shared database; ends when dropped.
+struct Here {
+    address: SocketAddr,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Here {
+    async fn serve(options: &[&str]) -> Self {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let config = config(options);
+        shared().runtime.spawn(async move {
+            let listener = TcpListener::from_std(listener).unwrap();
+            server::serve(listener, shared().db.clone(), &config, async move { drop(stopped.await) }).await.unwrap();
+        });
+        Self { address, _stop: stop }
+    }
+
+    async fn tenant(&self) -> Tenant {
+        Tenant::on(connect(self.address).await)
+    }
+
+    /// A peer of a tenant of its own that gives each answer so much room.
+    async fn peer(&self, window: u32) -> RawPeer {
+        RawPeer::greeted(self.address, window).await.calling_as(&[("x-tenant-id", &format!("t-{}", unique()))])
+    }
+}
+
+async fn ask(tenant: &Tenant) -> Result<(), tonic::Status> {
+    tenant.account_types().list_account_types(ListAccountTypesRequest::default()).await.map(drop)
+}
+
+fn overloaded() -> (Code, String) {
+    (Code::ResourceExhausted, "OVERLOADED".into())
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_are_given_up_and_the_rest_of_the_connection_goes_on() {
+    let here = Here::serve(&["--max-calls", "8", "--tenant-share", "100", "--answer-timeout", "2s"]).await;
+    let tenant = here.tenant().await;
+    let mut peer = here.peer(0).await;
+    let mut unread = Vec::new();
+    for _ in 0..8 {
+        unread.push(peer.call(LIST, b"").await);
+    }
+    for _ in 0..8 {
+        assert_eq!(peer.until(HEADERS).await.flags & END_STREAM, 0, "an answer with data");
+    }
+    assert_eq!(reason(ask(&tenant).await), overloaded());
+    for _ in 0..8 {
+        let reset = peer.until(RST_STREAM).await;
+        assert_eq!(reset.payload, CANCEL);
+        unread.retain(|stream| *stream != reset.stream);
+    }
+    assert!(unread.is_empty(), "{unread:?}");
+    ask(&tenant).await.unwrap();
+    // Who reads is answered, on the same connection.
+    let stream = peer.call(LIST, b"").await;
+    peer.give_room(stream, 1000).await;
+    assert!(!peer.answer(stream).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_watch_that_nobody_reads_ends_and_one_without_news_does_not() {
+    let here = Here::serve(&["--max-watches", "2", "--tenant-share", "100", "--answer-timeout", "1s"]).await;
+    let tenant = here.tenant().await;
+    let mut quiet = Watch::open(&tenant, "", "").await.unwrap();
+    quiet.next().await.unwrap();
+    let mut peer = here.peer(0).await;
+    let unread = peer.call(WATCH, b"").await;
+    let watch = async || {
+        let answer = tenant.activities().watch_activities(WatchActivitiesRequest::default()).await;
+        answer.map(drop)
+    };
+    assert_eq!(peer.until(HEADERS).await.flags & END_STREAM, 0, "an answer with data");
+    assert_eq!(reason(watch().await), overloaded());
+    let reset = peer.until(RST_STREAM).await;
+    assert_eq!((reset.stream, &*reset.payload), (unread, &CANCEL[..]));
+    eventually(PATIENCE, "a permit again", async || watch().await.ok()).await;
+    tenant.organization("news", "").await;
+    assert_eq!(quiet.next().await.unwrap()[0].resource_id, "news");
+}
+
+/// A peer that gives all the room there is, and then does not take the bytes off its socket.
+#[tokio::test]
+async fn a_connection_whose_peer_takes_no_bytes_is_cut_off() {
+    let here = Here::serve(&["--answer-timeout", "1s"]).await;
+    let mut peer = here.peer((1 << 31) - 1).await;
+    peer.give_room(0, (1 << 31) - 1 - 65_535).await;
+    // One reflection stream; each answer has tens of kilobytes, more together than the sockets' buffers.
+    let ask = message(b"\x22\x1aaccounts.v1.AccountService");
+    let began = Instant::now();
+    peer.begin(REFLECTION, &ask.repeat(1000)).await;
+    tokio::time::sleep_until(began + Duration::from_secs(4)).await;
+    // What had been sent before is there, and then the end; sooner than a peer that answers no ping is given up.
+    timeout(PATIENCE, peer.cut_off()).await.expect("cut off");
+    ask_once(&here).await;
+}
+
+async fn ask_once(here: &Here) {
+    ask(&here.tenant().await).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_does_not_finish_a_greeting_or_headers_is_sent_away() {
+    let here = Here::serve(&["--handshake-timeout", "1s"]).await;
+    let headers = RawPeer::silent(here.address).await.headers(LIST);
+    let whole = greeting(1000);
+    let unfinished: Vec<Vec<u8>> = vec![
+        Vec::new(),
+        b"P".to_vec(),
+        PREFACE.to_vec(),
+        [PREFACE, &frame(SETTINGS, 0, 0, &[0; 6])[..8]].concat(),
+        [PREFACE, &frame(SETTINGS, 0, 0, &[0; 6])[..12]].concat(),
+        [&whole[..], &frame(HEADERS, END_HEADERS, 1, &headers)[..20]].concat(),
+        [&whole[..], &frame(HEADERS, 0, 1, &headers)].concat(),
+    ];
+    let began = Instant::now();
+    let mut peers = Vec::new();
+    for bytes in &unfinished {
+        let mut peer = RawPeer::silent(here.address).await;
+        peer.send(bytes).await;
+        peers.push(peer);
+    }
+    let mut idle = RawPeer::greeted(here.address, 1000).await;
+    for peer in &mut peers {
+        timeout(PATIENCE, peer.cut_off()).await.expect("sent away");
+    }
+    assert!(began.elapsed() >= Duration::from_millis(900), "not before their time: {:?}", began.elapsed());
+    // Who has greeted may be silent, and is answered later.
+    let stream = idle.call(LIST, b"").await;
+    idle.answer(stream).await;
+}
+
+#[tokio::test]
+async fn a_connection_without_calls_is_closed_in_order_and_one_with_a_call_is_not() {
+    let here = Here::serve(&["--max-connection-idle", "1s", "--max-connection-grace", "1s"]).await;
+    let tenant = here.tenant().await;
+    let mut watch = Watch::open(&tenant, "", "").await.unwrap();
+    watch.next().await.unwrap();
+    let mut polite = RawPeer::greeted(here.address, 1000).await;
+    let mut mute = RawPeer::greeted(here.address, 1000).await;
+    let began = Instant::now();
+    assert_eq!(polite.until(GOAWAY).await.payload[4..8], [0; 4], "for no error");
+    polite.ended().await;
+    assert!(began.elapsed() >= Duration::from_millis(900), "{:?}", began.elapsed());
+    // One that answers nothing is cut off later.
+    mute.cut_off().await;
+    assert!(began.elapsed() >= Duration::from_millis(1900), "{:?}", began.elapsed());
+    tenant.organization("news", "").await;
+    assert_eq!(watch.next().await.unwrap()[0].resource_id, "news");
+}
+
+#[tokio::test]
+async fn a_connection_ends_at_its_age_and_no_call_notices() {
+    let here = Here::serve(&["--max-connection-age", "1s", "--max-connection-grace", "1s"]).await;
+    let tenant = here.tenant().await;
+    let mut watch = Watch::open(&tenant, "", "").await.unwrap();
+    let mut health = HealthClient::new(connect(here.address).await);
+    let mut health = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    health.message().await.unwrap();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(4) {
+        ask(&tenant).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // A watch is told so and goes on from its cursor; what does not end by itself is cut off.
+    let ended = async {
+        loop {
+            if let Err(status) = watch.next().await {
+                break status;
+            }
+        }
+    };
+    let ended = timeout(PATIENCE, ended).await.expect("the end of the watch");
+    assert_eq!(reason(Err::<(), _>(ended)), (Code::Unavailable, "WATCH_ENDED".into()));
+    let cut = timeout(PATIENCE, async { while health.message().await.is_ok_and(|message| message.is_some()) {} }).await;
+    cut.expect("cut off");
+    Watch::open(&tenant, &watch.cursor, "").await.unwrap();
+}
+
+#[tokio::test]
+async fn health_and_reflection_have_few_permits_of_their_connection_and_a_deadline() {
+    let here = Here::serve(&["--max-anonymous-calls", "2", "--default-deadline", "1s", "--max-deadline", "1s"]).await;
+    let channel = connect(here.address).await;
+    let mut health = HealthClient::new(channel.clone());
+    let mut watches = Vec::new();
+    for _ in 0..2 {
+        watches.push(health.watch(HealthCheckRequest::default()).await.unwrap().into_inner());
+    }
+    assert_eq!(reason(health.check(HealthCheckRequest::default()).await), overloaded());
+    // Neither calls with an identity nor other connections are concerned.
+    ask(&Tenant::on(channel)).await.unwrap();
+    HealthClient::new(connect(here.address).await).check(HealthCheckRequest::default()).await.unwrap();
+    watches.pop();
+    eventually(PATIENCE, "a permit again", async || health.check(HealthCheckRequest::default()).await.ok()).await;
+    // A request that does not end is answered, and a stream of reflection ends.
+    let mut peer = here.peer(1 << 20).await;
+    let stream = peer.begin(CHECK, &message(b"\x0a\x05hello")[..8]).await;
+    peer.answer(stream).await;
+    let stream = peer.begin(REFLECTION, b"").await;
+    peer.answer(stream).await;
+    // A long one is refused as soon as it says so.
+    let large = HealthCheckRequest { service: "x".repeat(5000) };
+    let refused = reason(HealthClient::new(connect(here.address).await).check(large).await);
+    assert_eq!(refused, (Code::OutOfRange, "REQUEST_TOO_LARGE".into()));
+}
+
+#[tokio::test]
+async fn one_address_has_some_connections_and_not_all() {
+    let here = Here::serve(&["--max-connections-per-peer", "3"]).await;
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        open.push(here.tenant().await);
+        ask(open.last().unwrap()).await.unwrap();
+    }
+    for _ in 0..5 {
+        let mut one_too_many = TcpStream::connect(here.address).await.unwrap();
+        let read = timeout(PATIENCE, one_too_many.read(&mut [0; 1])).await.expect("closed at once");
+        assert!(read.is_err() || read.is_ok_and(|read| read == 0));
+    }
+    for tenant in &open {
+        ask(tenant).await.unwrap();
+    }
+    drop(open.pop());
+    eventually(PATIENCE, "room for another", async || {
+        let mut peer = RawPeer::greeted(here.address, 1000).await.calling_as(&[("x-tenant-id", "t")]);
+        let stream = peer.call(LIST, b"").await;
+        let mut answered = false;
+        while let Some(frame) = peer.read().await {
+            answered = frame.stream == stream;
+            if answered {
+                break;
+            }
+        }
+        answered.then_some(())
+    })
+    .await;
+}
+
+/// Whoever makes up key ids waits for an issuer that is slow, with permits that nobody else needs.
+#[tokio::test]
+async fn who_waits_for_keys_keeps_nobody_out() {
+    let key = Key::es256("k");
+    let issuer = Issuer::with(&[&key]).await;
+    let options = ["--max-calls", "1", "--jwks-floor", "20ms", "--jwks-refresh", "20ms", "--jwks-max-waiting", "3"];
+    let service = Guarded::by(&issuer, &options).await;
+    service.until("the keys", || key.sign(&issuer.claims("t")), Result::is_ok).await;
+    issuer.answer(Answer::Nothing);
+    let asked = issuer.asked();
+    eventually(PATIENCE, "a fetch that hangs", async || (issuer.asked() > asked).then_some(())).await;
+    let made_up =
+        |n: usize| key.sign_as(&serde_json::json!({"alg": "ES256", "kid": format!("made-up-{n}")}), &issuer.claims("t"));
+    let tokens: Vec<_> = (0..20).map(made_up).collect();
+    let waiting = futures_util::future::join_all(tokens.iter().map(|token| async {
+        let began = Instant::now();
+        (reason(service.read(token).await), began.elapsed())
+    }));
+    let others = async {
+        for _ in 0..20 {
+            service.read(&key.sign(&issuer.claims("t"))).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        issuer.answer(Answer::Gone);
+    };
+    let (waited, ()) = tokio::join!(waiting, others);
+    let unavailable = (Code::Unavailable, "ISSUER_UNAVAILABLE".to_owned());
+    let at_once = waited.iter().filter(|(answer, took)| *answer == unavailable && *took < Duration::from_millis(300)).count();
+    assert!(at_once >= 15, "most do not wait: {waited:?}");
+    assert!(waited.iter().any(|(_, took)| *took >= Duration::from_millis(300)), "some do: {waited:?}");
+}
+
+#[tokio::test]
+async fn what_is_no_grpc_is_let_in_nowhere() {
+    let here = Here::serve(&[]).await;
+    for path in [LIST, WATCH, CHECK, REFLECTION, "/nothing"] {
+        for (method, content_type, status) in [
+            ("POST", Some("application/grpc"), 200),
+            ("POST", Some("application/grpc+proto"), 200),
+            ("POST", Some("application/grpc;charset=utf-8"), 200),
+            ("POST", Some("text/plain"), 415),
+            ("POST", Some("application/x-www-form-urlencoded"), 415),
+            ("POST", Some("application/json"), 415),
+            ("POST", Some("application/grpc-web"), 415),
+            ("POST", Some("application/grpc-web+proto"), 415),
+            ("POST", Some("application/grpcx"), 415),
+            ("POST", None, 415),
+            ("GET", Some("application/grpc"), 405),
+            ("OPTIONS", None, 405),
+        ] {
+            let answer = request(here.address, "localhost", method, path, content_type).await;
+            assert_eq!(answer.status(), status, "{path} {method} {content_type:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_credentials_the_service_is_nobody_by_another_name() {
+    let here = Here::serve(&[]).await;
+    for (authority, may) in [
+        ("localhost", true),
+        ("LocalHost:50051", true),
+        ("127.0.0.1:1", true),
+        ("127.8.8.8", true),
+        ("[::1]:50051", true),
+        ("evil.example", false),
+        ("localhost.evil.example:50051", false),
+        ("127.0.0.1.evil.example", false),
+        ("192.0.2.1:50051", false),
+        ("0.0.0.0", false),
+    ] {
+        let answer = request(here.address, authority, "POST", LIST, Some("application/grpc")).await;
+        let refused = answer.headers().get("grpc-status").is_some_and(|code| code == "16");
+        assert_eq!(refused, !may, "{authority}: {:?}", answer.headers());
+        // Health is for everybody, as probes use whatever name they have.
+        let health = request(here.address, authority, "POST", CHECK, Some("application/grpc")).await;
+        assert!(health.headers().get("grpc-status").is_none_or(|code| code != "16"), "{authority}");
+    }
+}
+
+async fn request(
+    address: SocketAddr,
+    authority: &str,
+    method: &str,
+    path: &str,
+    content_type: Option<&str>,
+) -> http::Response<hyper::body::Incoming> {
+    let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut request = http::Request::builder().method(method).uri(format!("http://{authority}{path}"));
+    if let Some(content_type) = content_type {
+        request = request.header("content-type", content_type);
+    }
+    let body = String::from_utf8(message(b"")).unwrap();
+    let body = if method == "POST" { Body::new(body) } else { Body::empty() };
+    sender.send_request(request.header("te", "trailers").body(body).unwrap()).await.unwrap()
+}
