@@ -95,8 +95,8 @@ pub struct Config {
     #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
 
-    /// Login that migrates, where it is another than the one that serves. It may create roles, or is a
-    /// member of `customer_accounts_owner`, which owns the tables.
+    /// Login that migrates and prunes. It is a member of `customer_accounts_owner`, which owns the tables, or (to migrate) may
+    /// create roles. By default the login of `DATABASE_URL`, which should be neither.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MIGRATION_DATABASE_URL", hide_env_values = true)]
     pub migration_database_url: Option<String>,
 
@@ -105,7 +105,12 @@ pub struct Config {
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_DATABASE_ROLE", default_value = "customer_accounts_app")]
     pub database_role: String,
 
-    /// Whether `serve` migrates before it serves. Safe with several replicas.
+    /// Whether the service may log in as someone who could get around row-level security, such as a superuser. For development;
+    /// the embedded PostgreSQL always does.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_ALLOW_PRIVILEGED_LOGIN", default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub allow_privileged_login: bool,
+
+    /// Whether `serve` migrates before it serves, if a migration is missing. Safe with several replicas.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MIGRATE", default_value_t = true, action = clap::ArgAction::Set)]
     pub migrate: bool,
 
@@ -124,6 +129,15 @@ pub struct Config {
     /// After how long a database connection is replaced by a new one.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_POOL_MAX_LIFETIME", default_value = "30m", value_parser = duration)]
     pub pool_max_lifetime: Duration,
+
+    /// How long a change waits for a lock that another transaction holds, before it is ABORTED. Less than the deadline of calls.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_LOCK_TIMEOUT", default_value = "2s", value_parser = not_zero)]
+    pub lock_timeout: Duration,
+
+    /// After how long the database ends a transaction in which nothing happens, as when a replica has vanished: until then its
+    /// locks are held.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_IDLE_IN_TRANSACTION_TIMEOUT", default_value = "5s", value_parser = not_zero)]
+    pub idle_in_transaction_timeout: Duration,
 
     /// Calls under way at once, on all connections together; further ones are refused with RESOURCE_EXHAUSTED.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_CALLS", default_value_t = 1024, value_parser = at_least_one)]

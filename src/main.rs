@@ -6,7 +6,7 @@ use clap::Parser as _;
 use customer_accounts::{
     caller::{Identity, development_key},
     config::{Cli, Command, Config},
-    db::{Db, Manager, migrate, prune},
+    db::{self, Bounds, Db, Manager, migrate, prune},
     seed,
     server::{self, READINESS},
     telemetry::{self, Telemetry},
@@ -123,11 +123,17 @@ async fn serve(config: &Config) -> Outcome {
 /// The database, with the schema and the role that the service needs.
 async fn database_to_serve(config: &Config) -> Result<Database, Box<dyn Error>> {
     let database = Database::open(config).await?;
-    if config.migrate || database.is_embedded() {
-        let versions = migrate::run(&database.migrator, migrate::Direction::Up).await?;
-        if !versions.is_empty() {
-            tracing::info!(?versions, "database migrated");
+    // The embedded server serves one connection at a time: a look at the schema first would be in the way.
+    if !database.is_embedded() {
+        match database.db.verify().await {
+            Ok(()) => return Ok(database),
+            Err(error) if config.migrate && error.migrating_helps() => {}
+            Err(error) => return Err(error.into()),
         }
+    }
+    let versions = migrate::run(&database.migrator, migrate::Direction::Up).await?;
+    if !versions.is_empty() {
+        tracing::info!(?versions, "database migrated");
     }
     database.db.verify().await?;
     Ok(database)
@@ -170,7 +176,7 @@ impl Database {
         let role = (!config.database_role.is_empty()).then(|| config.database_role.clone());
         let Some(url) = &config.database_url else { return Self::open_embedded(config, role).await };
         let parse = |option: &str, url: &str| {
-            let parsed: Result<tokio_postgres::Config, _> = url.parse();
+            let parsed = db::login(url);
             parsed.map_err(|error| format!("{option}: {error}; it takes postgres://user:password@host:port/database"))
         };
         let login = parse("DATABASE_URL", url)?;
@@ -178,8 +184,10 @@ impl Database {
             Some(url) => parse("--migration-database-url", url)?,
             None => login.clone(),
         };
+        let bounds = Bounds { lock_timeout: config.lock_timeout, idle_timeout: config.idle_in_transaction_timeout };
+        let manager = Manager::new(login, role).with_bounds(bounds).allow_privileged_login(config.allow_privileged_login);
         Ok(Self {
-            db: Db::new(Manager::new(login, role), config.pool_size, config.pool_wait, Some(config.pool_max_lifetime))
+            db: Db::new(manager, config.pool_size, config.pool_wait, Some(config.pool_max_lifetime))
                 .with_tenant_share(config.tenant_share),
             migrator: Manager::new(migrator, None),
             embedded: None,
@@ -192,7 +200,7 @@ impl Database {
         let login = embedded.config();
         Ok(Self {
             // One connection, which takes its time to open, and again after a long statement was given up.
-            db: Db::new(Manager::new(login.clone(), role).without_cancel(), 1, EMBEDDED_WAIT, None),
+            db: Db::new(Manager::new(login.clone(), role).embedded(), 1, EMBEDDED_WAIT, None),
             migrator: Manager::new(login, None),
             embedded: Some(embedded),
         })

@@ -1,48 +1,109 @@
-//! Migrations, the roles they need, and what the service insists on before it serves.
+//! Migrations, and the roles they need.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use diesel::{
     QueryableByName,
+    connection::InstrumentationEvent,
     migration::{Migration, MigrationSource as _},
     pg::Pg,
+    result::Error as DieselError,
     sql_types,
 };
 use diesel_async::{
-    AnsiTransactionManager, AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _,
-    TransactionManager as _,
+    AnsiTransactionManager, AsyncConnection as _, AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl as _,
+    SimpleAsyncConnection as _, TransactionManager as _,
 };
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
+use tokio::time::sleep;
+use tokio_postgres::error::SqlState;
 
 use super::{
-    Db,
     pool::{ConnectError, Manager},
+    sqlstate,
 };
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 const ROLES: &str = include_str!("roles.sql");
 /// Two replicas that both find an empty database can collide while they make what the lock below needs.
-const ATTEMPTS: u32 = 5;
+const COLLISIONS: u32 = 5;
+/// How often a migration that waits in vain for a table's lock is begun again, and after which pause.
+const LOCK_ATTEMPTS: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_secs(2);
 
-/// Opens the migrating transaction: as the owner of the tables, and alone. Who comes second waits for the lock and then
-/// finds nothing left to do. The table is Diesel's own record of what was applied.
+/// Opens the migrating transaction: as the owner of the tables, and alone. A process that comes second waits for the lock and
+/// then finds nothing left to do. The table is Diesel's own record of what was applied.
+///
+/// Everything else is locked in competition with calls. While a migration waits for a table that a long transaction uses, all
+/// calls that need the table queue up behind it; so it waits for less than they do (`--lock-timeout`), then lets them through
+/// and is tried again.
 const ALONE: &str = "SET LOCAL ROLE customer_accounts_owner; \
+    SET LOCAL search_path = public, pg_temp; \
     SET LOCAL client_min_messages = warning; \
+    SET LOCAL lock_timeout = 0; \
     CREATE TABLE IF NOT EXISTS __diesel_schema_migrations (\
         version varchar(50) PRIMARY KEY NOT NULL, run_on timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP); \
     LOCK TABLE __diesel_schema_migrations IN ACCESS EXCLUSIVE MODE; \
+    SET LOCAL lock_timeout = '1s'; \
     GRANT SELECT ON __diesel_schema_migrations TO customer_accounts_app";
+/// Whether the login may change to the owner's role. Before PostgreSQL 16 every member could.
+const IS_OWNER: &str = "SELECT pg_has_role('customer_accounts_owner', \
+    CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END) AS is_owner";
+/// A login that may grant itself the owner's role has it as long as it migrates, and does not keep it.
+const BECOME_OWNER: &str = "GRANT customer_accounts_owner TO CURRENT_USER";
+const LEAVE_OWNER: &str = "RESET ROLE; REVOKE customer_accounts_owner FROM CURRENT_USER";
 
-/// Why the schema is not as the service needs it.
+#[derive(QueryableByName)]
+struct Login {
+    #[diesel(sql_type = sql_types::Bool)]
+    is_owner: bool,
+}
+
+/// Why the database is not as the service needs it.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// No connection.
+    /// No connection, or none that could be used.
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The database refused something.
     #[error("migrating the database: {0}")]
-    Database(#[from] diesel::result::Error),
+    Database(#[from] DieselError),
     /// A migration failed; it was rolled back whole.
     #[error("migrating the database: {0}")]
     Migration(Box<dyn std::error::Error + Send + Sync>),
+    /// The login may not migrate.
+    #[error(
+        "migrating the database: {0}. The login that migrates (--migration-database-url, or else DATABASE_URL) must be a member of \
+         customer_accounts_owner, or be allowed to create roles: docs/OPERATIONS.md has the statements"
+    )]
+    NotAllowed(DieselError),
+    /// The login could get around row-level security, whatever role the service takes.
+    #[error(
+        "the service would log in to the database as {login:?}, which {why}: row-level security would not hold tenants apart for \
+         somebody who gets hold of that login. Give the service a login that is a member of the role customer_accounts_app and \
+         nothing more (docs/OPERATIONS.md has the statements), and migrate with another (--migration-database-url). For \
+         development: --allow-privileged-login"
+    )]
+    UnsafeLogin {
+        /// The login.
+        login: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The login cannot change to the role, or there is no such role.
+    #[error(
+        "the service cannot use the database as role {role:?} (--database-role): {cause}. `customer-accounts migrate` creates \
+         customer_accounts_app; then: GRANT {role} TO the login of DATABASE_URL"
+    )]
+    NoRole {
+        /// The role.
+        role: String,
+        /// What the database said.
+        cause: String,
+    },
     /// The role could get around row-level security.
     #[error(
         "the service would use the database as role {role:?}, which {why}: row-level security would not hold tenants apart. \
@@ -57,6 +118,42 @@ pub enum MigrateError {
     /// Migrations are missing.
     #[error("the database lacks migration {0}: run `customer-accounts migrate`, or let the service do it with --migrate")]
     Pending(String),
+    /// A table does not hold tenants apart.
+    #[error(
+        "the table {table:?} {why}: it does not hold tenants apart. The migrations give every table that has a tenant_id row-level \
+         security, enabled and forced, and one policy; somebody has changed that, and has to change it back"
+    )]
+    OpenTable {
+        /// The table.
+        table: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl MigrateError {
+    /// Whether migrating makes what is missing.
+    pub const fn migrating_helps(&self) -> bool {
+        matches!(self, Self::NoRole { .. } | Self::Pending(_))
+    }
+}
+
+/// The SQLSTATE of the first statement that failed. Diesel's harness hides the errors of migrations, but not from who watches the
+/// connection.
+#[derive(Debug, Clone, Default)]
+struct FirstFailure(Arc<OnceLock<SqlState>>);
+
+impl FirstFailure {
+    fn watch(&self, conn: &mut AsyncPgConnection) {
+        let first = Arc::clone(&self.0);
+        conn.set_instrumentation(move |event: InstrumentationEvent<'_>| {
+            if let InstrumentationEvent::FinishQuery { error: Some(error), .. } = event
+                && let Some(state) = sqlstate::of(error)
+            {
+                let _ = first.set(state); // refused for every later one
+            }
+        });
+    }
 }
 
 /// Which way to migrate.
@@ -68,20 +165,41 @@ pub enum Direction {
     Down(usize),
 }
 
-/// Applies or reverts migrations in one transaction and returns their versions. Safe to run by several at once.
+/// Applies or reverts migrations in one transaction and returns their versions. Safe to run by several at once, and beside
+/// calls.
 pub async fn run(manager: &Manager, direction: Direction) -> Result<Vec<String>, MigrateError> {
-    let mut attempt = 1;
+    let (mut collisions, mut waits) = (0, 0);
     loop {
-        match migrate(manager.login().await?, direction).await {
-            Err(MigrateError::Database(error)) if attempt < ATTEMPTS && collided(&error) => attempt += 1,
+        let (mut conn, _link) = manager.login().await?;
+        let first = FirstFailure::default();
+        first.watch(&mut conn);
+        let error = match migrate(conn, direction).await {
+            Err(error) => error,
             versions => return versions,
+        };
+        match (first.0.get(), error) {
+            (Some(&SqlState::LOCK_NOT_AVAILABLE), error) if waits < LOCK_ATTEMPTS => {
+                waits += 1;
+                tracing::warn!(%error, attempt = waits, "a transaction is in the way of a migration, which is tried again");
+                sleep(LOCK_PAUSE).await;
+            }
+            (Some(state), _) if collisions < COLLISIONS && collided(state) => collisions += 1,
+            (Some(&SqlState::INSUFFICIENT_PRIVILEGE), MigrateError::Database(error)) => {
+                return Err(MigrateError::NotAllowed(error));
+            }
+            (_, error) => return Err(error),
         }
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "asks the catalogue, once")]
 async fn migrate(mut conn: AsyncPgConnection, direction: Direction) -> Result<Vec<String>, MigrateError> {
     conn.batch_execute(ROLES).await?;
+    let Login { is_owner } = diesel::sql_query(IS_OWNER).get_result(&mut conn).await?;
     AnsiTransactionManager::begin_transaction(&mut conn).await?;
+    if !is_owner {
+        conn.batch_execute(BECOME_OWNER).await?;
+    }
     conn.batch_execute(ALONE).await?;
     let mut harness = AsyncMigrationHarness::new(conn);
     let versions = match direction {
@@ -89,73 +207,30 @@ async fn migrate(mut conn: AsyncPgConnection, direction: Direction) -> Result<Ve
         Direction::Down(count) => (0..count).map(|_| harness.revert_last_migration(MIGRATIONS)).collect(),
     };
     let versions = versions.map_err(MigrateError::Migration)?.iter().map(ToString::to_string).collect();
-    AnsiTransactionManager::commit_transaction(&mut harness.into_inner()).await?;
+    let mut conn = harness.into_inner();
+    if !is_owner {
+        conn.batch_execute(LEAVE_OWNER).await?;
+    }
+    AnsiTransactionManager::commit_transaction(&mut conn).await?;
     Ok(versions)
 }
 
-/// Whether another migrating process was in the way: what both tried to make is there now.
-fn collided(error: &diesel::result::Error) -> bool {
-    use diesel::result::{DatabaseErrorKind as Kind, Error};
-    match error {
-        Error::DatabaseError(Kind::UniqueViolation | Kind::SerializationFailure, _) => true,
-        Error::DatabaseError(_, info) => {
-            let message = info.message();
-            message.contains("already exists") || message.contains("concurrently updated") || message == "deadlock detected"
-        }
-        _ => false,
-    }
-}
-
-#[derive(QueryableByName)]
-struct Session {
-    #[diesel(sql_type = sql_types::Text)]
-    role: String,
-    /// Why the role could get around row-level security, if it could.
-    #[diesel(sql_type = sql_types::Nullable<sql_types::Text>)]
-    fault: Option<String>,
-    #[diesel(sql_type = sql_types::Bool)]
-    migrated: bool,
-}
-
-const SESSION: &str = "SELECT current_user::text AS role, \
-    CASE WHEN rolsuper THEN 'is a superuser' \
-         WHEN rolbypassrls THEN 'bypasses row-level security' \
-         WHEN EXISTS (SELECT FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace \
-                      AND pg_has_role(current_user, relowner, 'USAGE')) THEN 'owns tables of the service' END AS fault, \
-    to_regclass('public.__diesel_schema_migrations') IS NOT NULL AS migrated \
-    FROM pg_roles WHERE rolname = current_user";
-
-#[derive(QueryableByName)]
-struct Applied {
-    #[diesel(sql_type = sql_types::Text)]
-    version: String,
-}
-
-impl Db {
-    /// Refuses a role that could get around row-level security, and a schema that is older than the service.
-    #[expect(clippy::disallowed_methods, reason = "asks the catalogue, once, at the start")]
-    pub async fn verify(&self) -> Result<(), MigrateError> {
-        let conn = self.pool.get().await.map_err(|error| match error {
-            bb8::RunError::User(error) => error,
-            bb8::RunError::TimedOut => ConnectError::Connect(format!("no connection within {:?}", self.wait)),
-        })?;
-        let mut pg = conn.pg();
-        let session: Session = diesel::sql_query(SESSION).get_result(&mut pg).await?;
-        if let Some(why) = session.fault {
-            return Err(MigrateError::UnsafeRole { role: session.role, why });
-        }
-        let applied: Vec<Applied> = if session.migrated {
-            diesel::sql_query("SELECT version::text FROM __diesel_schema_migrations").load(&mut pg).await?
-        } else {
-            Vec::new()
-        };
-        let missing = versions().into_iter().find(|version| applied.iter().all(|row| row.version != *version));
-        missing.map_or(Ok(()), |version| Err(MigrateError::Pending(version)))
-    }
+/// Whether another migrating process was in the way: what both tried to make or change is there now.
+fn collided(state: &SqlState) -> bool {
+    matches!(
+        *state,
+        SqlState::UNIQUE_VIOLATION
+            | SqlState::DUPLICATE_OBJECT
+            | SqlState::DUPLICATE_TABLE
+            | SqlState::T_R_SERIALIZATION_FAILURE
+            | SqlState::T_R_DEADLOCK_DETECTED
+            // "tuple concurrently updated" has no code of its own
+            | SqlState::INTERNAL_ERROR
+    )
 }
 
 /// The versions of all migrations, oldest first.
-fn versions() -> Vec<String> {
+pub(super) fn versions() -> Vec<String> {
     let migrations: Vec<Box<dyn Migration<Pg>>> = MIGRATIONS.migrations().unwrap_or_default();
     let mut versions: Vec<_> = migrations.iter().map(|migration| migration.name().version().to_string()).collect();
     versions.sort();

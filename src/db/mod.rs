@@ -1,11 +1,12 @@
 //! The database: every slice reaches it through [`Db::read`] and [`Db::write`], one transaction a call.
 //!
-//! A transaction belongs to one tenant and one call. It sends BEGIN, the tenant, the time that is left, the gate's question and
+//! A transaction belongs to one tenant and one call. It sends BEGIN, the role, the tenant, its bounds, the gate's question and
 //! the first query in one flight. The gate asks whether the call's module is on for the tenant; where it is not, nothing that
 //! the work has found out is answered, and nothing that it has done is kept. `write` does once for all calls what each would
 //! forget: the replay of request ids, `validate_only`, the activity trail, and trying again what lost a race.
 
 mod bell;
+mod connect;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 pub mod migrate;
@@ -13,13 +14,15 @@ mod pool;
 pub mod prune;
 mod reach;
 mod replay;
+mod sqlstate;
 mod tenant;
 mod trail;
 mod tx;
+mod verify;
 
 use std::{future::Future, time::Duration};
 
-use diesel_async::SimpleAsyncConnection as _;
+use diesel_async::RunQueryDsl as _;
 use futures_util::future::join3;
 use prost::Message;
 use tokio::time::{Instant, sleep, timeout};
@@ -27,7 +30,8 @@ use tokio::time::{Instant, sleep, timeout};
 use self::{bell::Bells, pool::Lease};
 pub use self::{
     bell::Listener,
-    pool::{ConnectError, Manager},
+    connect::login,
+    pool::{Bounds, ConnectError, Manager},
     reach::Condition,
     replay::Meta,
     tenant::{Settings, Tenant},
@@ -43,12 +47,19 @@ use crate::{
 
 /// How a transaction begins that only reads.
 const READ: &str = "ISOLATION LEVEL REPEATABLE READ READ ONLY";
-/// The same, with plans for the values of each query.
+/// How a transaction begins that changes something. The level is said because the session's default may be another.
+const WRITE: &str = "ISOLATION LEVEL READ COMMITTED";
+/// As [`READ`], with plans for the values of each query.
 const LIST: &str = "ISOLATION LEVEL REPEATABLE READ READ ONLY;SET LOCAL plan_cache_mode=force_custom_plan";
 /// How often a transaction that lost a race is tried again.
 const RETRIES: u32 = 3;
 /// First pause before trying again; doubled each time and spread by up to as much again.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
+
+diesel::define_sql_function! {
+    /// The value of a setting.
+    fn current_setting(name: diesel::sql_types::Text) -> diesel::sql_types::Text;
+}
 
 /// A request that changes something; implemented by build.rs for every message with `request_id` and `validate_only`.
 pub trait Change: Message {
@@ -80,6 +91,7 @@ pub struct Db {
     pool: bb8::Pool<Manager>,
     /// Most connections of the pool.
     size: u32,
+    manager: Manager,
     /// Longest wait for a connection.
     wait: Duration,
     /// Rung after every commit.
@@ -98,8 +110,9 @@ impl Db {
             .idle_timeout(None)
             .max_lifetime(max_lifetime)
             .error_sink(Box::new(LogErrors))
-            .build_unchecked(manager);
-        Self { pool, size, wait, bells: Bells::default(), shares: Shares::new(size as usize, Percent::ALL) }
+            .build_unchecked(manager.clone());
+        let shares = Shares::new(size as usize, Percent::ALL);
+        Self { pool, manager, size, wait, bells: Bells::default(), shares }
     }
 
     /// Limits how much of the pool the calls of one tenant may hold at once, so that slow calls of
@@ -143,9 +156,15 @@ impl Db {
             done = work(&tx).await;
         }
         tx.settled();
-        begun?;
-        open?;
-        done
+        match verdict(begun, open, done) {
+            // This transaction is read only by its own words, so it says nothing about the server.
+            Err(Error::DatabaseReadOnly) => Err(Error::Internal("a change in a transaction that only reads".to_owned())),
+            Err(error) => {
+                tx.close_after(&error);
+                Err(error)
+            }
+            answer => answer,
+        }
     }
 
     /// Runs `work` in a transaction and commits it, or keeps nothing if the request only wants to be validated.
@@ -161,6 +180,9 @@ impl Db {
         for _ in 0..RETRIES {
             match self.attempt(caller, meta, &work).await {
                 Err(Error::Retry) => {}
+                Err(Error::OutcomeUnknown { .. }) if !meta.request_id.is_empty() => {
+                    return self.find_out(caller, meta, &work).await;
+                }
                 answer => return answer,
             }
             let spread = uuid::Uuid::now_v7().as_u128() % pause.as_micros();
@@ -169,6 +191,19 @@ impl Db {
         }
         match self.attempt(caller, meta, &work).await {
             Err(Error::Retry) => Err(Error::Conflict),
+            Err(Error::OutcomeUnknown { .. }) if !meta.request_id.is_empty() => self.find_out(caller, meta, &work).await,
+            answer => answer,
+        }
+    }
+
+    /// Runs a change once more whose COMMIT was not answered: its `request_id` finds the first answer, if it was committed.
+    async fn find_out<R, F>(&self, caller: &Caller, meta: &Meta, work: &F) -> Result<R>
+    where
+        R: Message + Default,
+        for<'t> F: AsyncFn(&'t WriteTx) -> Result<R> + Work<&'t WriteTx, Result<R>, Future: Send> + Sync,
+    {
+        match self.attempt(caller, meta, work).await {
+            Err(error) if error.says_nothing() => Err(Error::OutcomeUnknown { repeatable: true }),
             answer => answer,
         }
     }
@@ -189,14 +224,21 @@ impl Db {
             meta.remember(&tx, response.encode_to_vec()).await?;
             Ok(response)
         };
-        let (begun, open, answer) = join3(tx.begin("", caller), tx.gate(), answer).await;
-        let tx = tx.settled();
-        begun?;
-        open?;
-        let answer = answer?;
-        tx.end(if meta.validate_only { "ROLLBACK" } else { "COMMIT" }).await?;
-        self.bells.ring(&caller.tenant);
-        Ok(answer)
+        let (begun, open, answer) = join3(tx.begin(WRITE, caller), tx.gate(), answer).await;
+        let mut tx = tx.settled();
+        match verdict(begun, open, answer) {
+            Ok(answer) if meta.validate_only => tx.roll_back().await.map(|()| answer),
+            Ok(answer) => {
+                let committed = tx.commit().await;
+                // Also if it is not known: who hears of nothing new has looked in vain.
+                self.bells.ring(&caller.tenant);
+                committed.map(|()| answer)
+            }
+            Err(error) => {
+                tx.close_after(&error);
+                Err(error)
+            }
+        }
     }
 
     /// Hears of the changes that are committed through this value and its clones in the caller's tenant, from now on. Those
@@ -205,11 +247,19 @@ impl Db {
         self.bells.listen(&caller.tenant)
     }
 
-    /// Whether the database answers within `limit`. A pool whose connections are all in use counts as an answer.
+    /// Whether the database answers within `limit` and takes writes. A pool whose connections are all in use counts as an answer.
     pub async fn ping(&self, limit: Duration) -> Result<()> {
         let ping = async {
             match self.pool.get().await {
-                Ok(conn) => Ok((&mut conn.pg()).batch_execute("SELECT 1").await?),
+                Ok(conn) => {
+                    let read_only: String =
+                        diesel::select(current_setting("transaction_read_only")).get_result(&mut conn.pg()).await?;
+                    if read_only == "off" {
+                        return Ok(());
+                    }
+                    conn.retire_all();
+                    Err(Error::DatabaseReadOnly)
+                }
                 Err(_) if self.pool.state().connections > 0 => Ok(()),
                 Err(_) => Err(Error::DatabaseUnavailable),
             }
@@ -237,6 +287,16 @@ impl Db {
             _ if self.pool.state().connections > 0 => Err(Error::Overloaded),
             _ => Err(Error::DatabaseUnavailable),
         }
+    }
+}
+
+/// What came of a transaction, where its three parts were sent in one flight. A part that only failed because another had
+/// failed (`Retry`) does not hide why.
+fn verdict<R>(begun: Result<()>, open: Result<()>, done: Result<R>) -> Result<R> {
+    begun?;
+    match (open, done) {
+        (Err(Error::Retry), Err(cause)) => Err(cause),
+        (open, done) => open.and(done),
     }
 }
 

@@ -7,8 +7,9 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection as _};
+use tokio_postgres::error::SqlState;
 
-use super::{ConnectError, Manager};
+use super::{ConnectError, Manager, sqlstate};
 use crate::{
     caller::TenantId,
     schema::{activities, tenants},
@@ -16,8 +17,9 @@ use crate::{
 
 /// Most activities that one transaction deletes: it holds the tenant's row for as long.
 const BATCH: i64 = 1000;
-/// Whoever prunes is the owner, and does not stand for long in the way of those who need a tenant's row.
-const OWNER: &str = "SET ROLE customer_accounts_owner; SET lock_timeout = '5s'; SET client_min_messages = warning";
+/// How each transaction begins: as the owner of the tables, who does not wait long for a tenant's row.
+const BEGIN: &str = "BEGIN; SET LOCAL ROLE customer_accounts_owner; SET LOCAL search_path = public, pg_temp; \
+    SET LOCAL lock_timeout = '5s'; SET LOCAL client_min_messages = warning";
 
 /// Why nothing, or not everything, was pruned. What was is gone, and the rest is found the next time.
 #[derive(Debug, thiserror::Error)]
@@ -28,16 +30,27 @@ pub enum PruneError {
     /// The database refused something.
     #[error("pruning the activity trail: {0}")]
     Database(#[from] diesel::result::Error),
+    /// The login is not the one that may prune.
+    #[error(
+        "pruning the activity trail: {0}. The login (--migration-database-url, or else DATABASE_URL) must be a member of \
+         customer_accounts_owner; the service's login must not be one"
+    )]
+    NotAllowed(diesel::result::Error),
 }
 
 /// Deletes what tenants keep no longer, but nothing that is younger than `min_days`, whatever a tenant's row says. Returns from how many tenants something was deleted, and how much in all.
 pub async fn run(manager: &Manager, min_days: i32) -> Result<(usize, usize), PruneError> {
-    let mut conn = manager.login().await?;
-    conn.batch_execute(OWNER).await?;
+    let (mut conn, _link) = manager.login().await?;
+    conn.batch_execute(BEGIN).await.map_err(|error| match sqlstate::of(&error) {
+        Some(SqlState::INSUFFICIENT_PRIVILEGE) => PruneError::NotAllowed(error),
+        _ => error.into(),
+    })?;
     let keeping = tenants::table.select((tenants::tenant_id, tenants::activity_retention_days.assume_not_null()));
     let keeping = keeping.filter(tenants::activity_retention_days.ge(1)).order(tenants::tenant_id);
+    let keeping: Vec<(String, i32)> = keeping.load(&mut conn).await?;
+    conn.batch_execute("COMMIT").await?;
     let (mut pruned, mut activities) = (0, 0);
-    for (tenant, days) in keeping.load::<(String, i32)>(&mut conn).await? {
+    for (tenant, days) in keeping {
         let Some(tenant) = TenantId::parse(&tenant) else { continue };
         let before = Utc::now() - TimeDelta::days(days.max(min_days).into());
         let mut deleted = 0;
@@ -54,7 +67,7 @@ pub async fn run(manager: &Manager, min_days: i32) -> Result<(usize, usize), Pru
 /// Deletes a batch of a tenant's old activities and raises the floor above it. Returns how many there were.
 async fn prune(conn: &mut AsyncPgConnection, tenant: &TenantId, before: DateTime<Utc>) -> Result<usize, PruneError> {
     // A tenant id has no character that could end the literal. A failure ends the connection with the transaction.
-    conn.batch_execute(&format!("BEGIN; SET LOCAL app.tenant_id = '{tenant}'")).await?;
+    conn.batch_execute(&format!("{BEGIN}; SET LOCAL app.tenant_id = '{tenant}'")).await?;
     // Nothing that a watch cannot have seen yet, because an older transaction is still running.
     let ended = "transaction_id < pg_snapshot_xmin(pg_current_snapshot())::text::bigint";
     let batch = activities::table

@@ -10,10 +10,13 @@ use std::{
 
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _};
 use tokio::{sync::OnceCell, time::Instant};
+use tokio_postgres::error::SqlState;
 
 use super::{
-    pool::Lease,
+    WRITE,
+    pool::{Conn, ConnectError, Lease},
     reach::Sight,
+    sqlstate,
     tenant::Tenant,
     trail::{Change, Event},
 };
@@ -102,10 +105,27 @@ impl Tx {
     /// flight: if it fails, they fail too, or see no tenant and so no row.
     pub(super) async fn begin(&self, mode: &str, caller: &Caller) -> Result<()> {
         let left = caller.deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let opening = self.lease.conn().map(Conn::opening);
+        let opening = opening.map_or("", |opening| if mode == WRITE { &opening.write } else { &opening.read });
+        let left = left.as_millis();
         // A tenant id has no character that could end the literal (TenantId).
         let sql =
-            format!("BEGIN {mode};SET LOCAL app.tenant_id='{}';SET LOCAL statement_timeout={}", caller.tenant, left.as_millis());
+            format!("BEGIN {mode};{opening};SET LOCAL app.tenant_id='{}';SET LOCAL statement_timeout={left}", caller.tenant);
         Ok((&mut self.conn()).batch_execute(&sql).await?)
+    }
+
+    /// Closes the connection instead of giving it back, if the error says that it is of no further use.
+    pub(super) fn close_after(&mut self, error: &Error) {
+        match error {
+            Error::DatabaseUnavailable | Error::OutcomeUnknown { .. } => self.lease.close(),
+            Error::DatabaseReadOnly => {
+                if let Some(conn) = self.lease.conn() {
+                    conn.retire_all();
+                }
+                self.lease.close();
+            }
+            _ => {}
+        }
     }
 
     /// Notes that nobody reads the rest of an answer. The statement is cancelled if it goes on for long.
@@ -120,11 +140,32 @@ impl Tx {
         }
     }
 
-    /// Ends the transaction with `COMMIT` or `ROLLBACK` and waits until the server has done so.
-    pub(super) async fn end(mut self, how: &str) -> Result<()> {
-        (&mut self.conn()).batch_execute(how).await?;
-        self.lease.ended();
-        Ok(())
+    /// Commits the transaction and waits until the server has done so. A connection that is lost meanwhile leaves open whether it
+    /// has.
+    pub(super) async fn commit(self) -> Result<()> {
+        match self.end("COMMIT").await {
+            Err(Error::DatabaseUnavailable) => Err(Error::OutcomeUnknown { repeatable: false }),
+            answer => answer,
+        }
+    }
+
+    /// Rolls the transaction back and waits until the server has done so.
+    pub(super) async fn roll_back(self) -> Result<()> {
+        self.end("ROLLBACK").await
+    }
+
+    async fn end(mut self, how: &str) -> Result<()> {
+        match (&mut self.conn()).batch_execute(how).await {
+            Ok(()) => {
+                self.lease.ended();
+                Ok(())
+            }
+            Err(error) => {
+                let error = Error::from(error);
+                self.close_after(&error);
+                Err(error)
+            }
+        }
     }
 }
 
@@ -170,30 +211,51 @@ impl std::ops::Deref for WriteTx {
 impl From<diesel::result::Error> for Error {
     fn from(error: diesel::result::Error) -> Self {
         use diesel::result::{DatabaseErrorKind as Kind, Error as Diesel};
-        match &error {
-            Diesel::DatabaseError(Kind::SerializationFailure, _) => Self::Retry,
-            Diesel::DatabaseError(Kind::UnableToSendCommand | Kind::ClosedConnection, cause) => {
-                tracing::warn!(cause = cause.message(), "database connection lost");
-                Self::DatabaseUnavailable
-            }
-            // Partial unique indexes of this name hold "at most one": who loses the race for it tries again and wins or waits.
-            Diesel::DatabaseError(Kind::UniqueViolation, info)
-                if info.constraint_name().is_some_and(|name| name.ends_with("_at_most_one")) =>
-            {
+        if let Diesel::DatabaseError(Kind::UnableToSendCommand | Kind::ClosedConnection, cause) = &error {
+            tracing::warn!(cause = cause.message(), "database connection lost");
+            return Self::DatabaseUnavailable;
+        }
+        let Some(state) = sqlstate::of(&error) else { return Self::Internal(format!("database: {error}")) };
+        match state {
+            // In a failed transaction, a statement beside this one has failed before this one had its turn.
+            SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED | SqlState::IN_FAILED_SQL_TRANSACTION => {
                 Self::Retry
             }
-            Diesel::DatabaseError(_, info) => match info.message() {
-                "deadlock detected" => Self::Retry,
-                // A statement beside this one has failed before this one had its turn.
-                message if message.starts_with("current transaction is aborted") => Self::Retry,
-                "canceling statement due to statement timeout" => Self::DeadlineExceeded,
-                message if message.starts_with("terminating connection") || message.starts_with("the database system is") => {
-                    tracing::warn!(cause = message, "database went away");
-                    Self::DatabaseUnavailable
-                }
-                _ => Self::Internal(format!("database: {error}")),
-            },
+            // Partial unique indexes of this name hold "at most one": who loses the race for it tries again and wins or waits.
+            SqlState::UNIQUE_VIOLATION if violated(&error).is_some_and(|name| name.ends_with("_at_most_one")) => Self::Retry,
+            SqlState::LOCK_NOT_AVAILABLE => Self::Locked,
+            SqlState::QUERY_CANCELED => Self::DeadlineExceeded,
+            SqlState::READ_ONLY_SQL_TRANSACTION => Self::DatabaseReadOnly,
+            SqlState::INVALID_SQL_STATEMENT_NAME | SqlState::DUPLICATE_PSTATEMENT => {
+                tracing::error!(cause = %error, "{}", ConnectError::Pooler);
+                Self::DatabaseUnavailable
+            }
+            state if ends_connection(&state) => {
+                tracing::warn!(cause = %error, "database went away");
+                Self::DatabaseUnavailable
+            }
             _ => Self::Internal(format!("database: {error}")),
         }
+    }
+}
+
+/// The constraint that a statement violated.
+fn violated(error: &diesel::result::Error) -> Option<&str> {
+    if let diesel::result::Error::DatabaseError(_, info) = error { info.constraint_name() } else { None }
+}
+
+/// Whether the server, or a pooler in front of it, ends the connection with this error.
+fn ends_connection(state: &SqlState) -> bool {
+    const TRANSACTION_TIMEOUT: &str = "25P04"; // from PostgreSQL 17 on
+    match *state {
+        SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
+        | SqlState::TOO_MANY_CONNECTIONS
+        | SqlState::ADMIN_SHUTDOWN
+        | SqlState::CRASH_SHUTDOWN
+        | SqlState::CANNOT_CONNECT_NOW
+        | SqlState::DATABASE_DROPPED
+        | SqlState::IDLE_SESSION_TIMEOUT => true,
+        // Class 08: connection exceptions.
+        _ => state.code().starts_with("08") || state.code() == TRANSACTION_TIMEOUT,
     }
 }

@@ -209,7 +209,14 @@ impl Error {
             }
             Self::Overloaded => answer(Code::ResourceExhausted, Reason::Overloaded).retry_after(RETRY_AFTER),
             Self::DeadlineExceeded => answer(Code::DeadlineExceeded, Reason::DeadlineExceeded),
-            Self::DatabaseUnavailable => answer(Code::Unavailable, Reason::DatabaseUnavailable).retry_after(RETRY_AFTER),
+            Self::Locked => answer(Code::Aborted, Reason::Conflict).retry_after(RETRY_AFTER),
+            Self::DatabaseUnavailable | Self::DatabaseReadOnly => {
+                answer(Code::Unavailable, Reason::DatabaseUnavailable).retry_after(RETRY_AFTER)
+            }
+            Self::OutcomeUnknown { repeatable } => {
+                let answer = answer(Code::Unknown, Reason::OutcomeUnknown);
+                if *repeatable { answer.retry_after(RETRY_AFTER) } else { answer }
+            }
             Self::IssuerUnavailable => answer(Code::Unavailable, Reason::IssuerUnavailable).retry_after(RETRY_ISSUER_AFTER),
             Self::Unimplemented(_) => answer(Code::Unimplemented, Reason::Unimplemented),
             Self::Internal(_) => Answer {

@@ -317,9 +317,21 @@ pub enum Error {
     /// The caller's deadline, or the service's own, has passed.
     #[error("the call took longer than its deadline")]
     DeadlineExceeded,
+    /// A lock that the change needs was held by another one for too long.
+    #[error("another change holds what this one needs and has not ended in time; nothing was changed")]
+    Locked,
     /// The database cannot be reached.
-    #[error("the database cannot be reached")]
+    #[error("the database cannot be reached; nothing was changed")]
     DatabaseUnavailable,
+    /// The database takes no writes at present: it is a standby, or was made read only.
+    #[error("the database takes no writes at present; nothing was changed")]
+    DatabaseReadOnly,
+    /// The connection to the database was lost while it committed the change.
+    #[error("the connection to the database was lost while the change was committed: it may have been made or not")]
+    OutcomeUnknown {
+        /// Whether the request can be sent again without making the change twice.
+        repeatable: bool,
+    },
     /// The keys of the token's issuer are not there, or too old.
     #[error("the keys to check the token with cannot be fetched from its issuer")]
     IssuerUnavailable,
@@ -341,6 +353,24 @@ pub enum Error {
     /// A fault that trying the transaction again can mend; `write` turns it into `Conflict` when it gives up.
     #[error("transaction lost a race")]
     Retry,
+}
+
+impl Error {
+    /// Whether a call that failed so says nothing about an earlier one with the same request.
+    pub const fn says_nothing(&self) -> bool {
+        matches!(
+            self,
+            Self::Retry
+                | Self::Conflict
+                | Self::Locked
+                | Self::Overloaded
+                | Self::DeadlineExceeded
+                | Self::DatabaseUnavailable
+                | Self::DatabaseReadOnly
+                | Self::OutcomeUnknown { .. }
+                | Self::Internal(_)
+        )
+    }
 }
 
 fn noun(kind: Kind) -> String {

@@ -176,6 +176,17 @@ async fn status(health: &mut HealthClient<tonic::transport::Channel>, name: &str
     health.check(HealthCheckRequest { service: name.into() }).await.unwrap().into_inner().status()
 }
 
+/// The two answers of a service whose database is away: nothing was changed, or the COMMIT was under way.
+#[track_caller]
+fn is_lost(status: &Status) {
+    if status.code() != Code::Unknown {
+        return is_unavailable(status);
+    }
+    let details = status.get_error_details();
+    assert_eq!(details.error_info().unwrap().reason, "OUTCOME_UNKNOWN", "{status:?}");
+    assert!(details.retry_info().is_none(), "there was no request_id: {status:?}");
+}
+
 #[track_caller]
 fn is_unavailable(status: &Status) {
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
@@ -334,7 +345,7 @@ async fn write(tenant: &Tenant, writes: &Writes, id: &str, turn: u32) -> bool {
     match status.code() {
         // A creation that was not answered may have happened or not.
         Code::NotFound => {}
-        _ => is_unavailable(&status),
+        _ => is_lost(&status),
     }
     assert!(started.elapsed() < AWAY, "{:?}: {status:?}", started.elapsed());
     sleep(Duration::from_millis(5)).await; // an impatient client, yet no busy loop

@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::TcpListener,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -17,11 +18,30 @@ pub struct Cluster {
     programs: PathBuf,
     folder: TempDir,
     port: u16,
+    /// Locales that the machine does not have.
+    locales: Option<TempDir>,
 }
 
 impl Cluster {
     /// Starts a server, or tells the reader why there is none.
     pub fn start() -> Option<Self> {
+        Self::start_with("", None)
+    }
+
+    /// Starts a server whose messages are in German, or tells the reader why there is none.
+    pub fn german() -> Option<Self> {
+        let locales = tempfile::Builder::new().prefix("ca-locale").tempdir().unwrap();
+        open_to_all(locales.path());
+        let locale = locales.path().join("de_DE.UTF-8");
+        let made = Command::new("localedef").args(["-i", "de_DE", "-f", "UTF-8"]).arg(&locale).output();
+        if !made.is_ok_and(|made| made.status.success()) {
+            eprintln!("skipped: localedef cannot make the locale de_DE (Debian has its sources in the package locales)");
+            return None;
+        }
+        Self::start_with("lc_messages = 'de_DE.UTF-8'\n", Some(locales))
+    }
+
+    fn start_with(settings: &str, locales: Option<TempDir>) -> Option<Self> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let Some(programs) = std::env::split_paths(&path).chain([DEBIAN.into()]).find(|folder| folder.join("initdb").exists())
         else {
@@ -31,7 +51,7 @@ impl Cluster {
         // In /tmp itself: a socket's path must be short.
         let folder = tempfile::Builder::new().prefix("ca-pg").tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let cluster = Self { programs, folder, port };
+        let cluster = Self { programs, folder, port, locales };
         if is_root() {
             let id = |flag| String::from_utf8(Command::new("id").args([flag, "postgres"]).output().unwrap().stdout).unwrap();
             let (Ok(user), Ok(group)) = (id("-u").trim().parse(), id("-g").trim().parse()) else {
@@ -43,7 +63,8 @@ impl Cluster {
         let data = cluster.data();
         cluster.run("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "--no-sync"]);
         // The machine does not fail in this test, only the server: what it wrote is there without waiting for the disk.
-        let settings = format!("\nport = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nfsync = off\n");
+        let settings =
+            format!("\nport = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nfsync = off\n{settings}");
         let file = cluster.folder.path().join("data/postgresql.conf");
         fs::write(&file, fs::read_to_string(&file).unwrap() + &settings).unwrap();
         cluster.resume();
@@ -52,6 +73,33 @@ impl Cluster {
 
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Host and port.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Starts a standby of the server.
+    pub fn standby(&self) -> Self {
+        let folder = tempfile::Builder::new().prefix("ca-pg").tempdir().unwrap();
+        if is_root() {
+            let owner = fs::metadata(self.folder.path()).unwrap();
+            std::os::unix::fs::chown(folder.path(), Some(owner.uid()), Some(owner.gid())).unwrap();
+        }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let standby = Self { programs: self.programs.clone(), folder, port, locales: None };
+        let from = format!("host=127.0.0.1 port={} user=postgres", self.port);
+        self.run("pg_basebackup", &["-D", &standby.data(), "-d", &from, "-R", "--checkpoint=fast", "--no-sync"]);
+        let file = standby.folder.path().join("data/postgresql.conf");
+        fs::write(&file, fs::read_to_string(&file).unwrap() + &format!("\nport = {port}\n")).unwrap();
+        standby.resume();
+        standby
+    }
+
+    /// Makes a standby a server that takes writes.
+    pub fn promote(&self) {
+        self.run("pg_ctl", &["-D", &self.data(), "-w", "promote"]);
     }
 
     /// Ends the server as a crash does: without a checkpoint, and without a word to its clients.
@@ -70,7 +118,13 @@ impl Cluster {
     }
 
     fn run(&self, program: &str, arguments: &[&str]) {
-        let Output { status, stderr, .. } = command(&self.programs.join(program)).args(arguments).output().unwrap();
+        // A PATH may have some of the programs only.
+        let path = [&*self.programs, Path::new(DEBIAN)].map(|folder| folder.join(program));
+        let mut command = command(path.iter().find(|path| path.exists()).expect(program));
+        if let Some(locales) = &self.locales {
+            command.env("LOCPATH", locales.path());
+        }
+        let Output { status, stderr, .. } = command.args(arguments).output().unwrap();
         assert!(status.success(), "{program}: {}", String::from_utf8_lossy(&stderr));
     }
 }
@@ -82,9 +136,14 @@ impl Drop for Cluster {
     }
 }
 
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output().unwrap();
     id.stdout.trim_ascii() == b"0"
+}
+
+/// Lets every user read a folder.
+pub fn open_to_all(folder: &Path) {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// A program as somebody who is not root.

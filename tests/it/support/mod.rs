@@ -5,7 +5,9 @@ pub mod certs;
 pub mod cluster;
 pub mod frames;
 pub mod logs;
+pub mod pooler;
 pub mod process;
+pub mod proxy;
 pub mod raw;
 pub mod tap;
 pub mod tokens;
@@ -189,7 +191,7 @@ async fn serve(started: std::sync::mpsc::Sender<Shared>) {
     // Many tests share the one connection of the embedded server, so its users wait longer than a caller would.
     let wait = if url.is_some() { config.pool_wait } else { Duration::from_secs(20) };
     let manager = Manager::new(login, Some(config.database_role.clone()));
-    let manager = if url.is_some() { manager } else { manager.without_cancel() };
+    let manager = if url.is_some() { manager.allow_privileged_login(true) } else { manager.embedded() };
     let db = Db::new(manager, size, wait, None);
     db.verify().await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

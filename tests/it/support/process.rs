@@ -126,6 +126,8 @@ pub fn plain_command(arguments: &[&str], environment: &[(&str, &str)]) -> Comman
             command.env_remove(name);
         }
     }
+    // The tests' login is a superuser.
+    command.env("CUSTOMER_ACCOUNTS_ALLOW_PRIVILEGED_LOGIN", "true");
     command.args(arguments).envs(environment.iter().copied()).kill_on_drop(true);
     command
 }

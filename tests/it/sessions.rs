@@ -1,0 +1,143 @@
+//! What a transaction depends on belongs to the transaction: whatever state its session is in, or which session a pooler gives it.
+
+use std::{future::pending, time::Duration};
+
+use customer_accounts::{
+    db::{Db, Manager, Meta, migrate},
+    proto::{CreateAccountRequest, DeleteAccountRequest, DeleteAccountResponse, GetAccountRequest, ListAccountsRequest},
+    server,
+};
+use diesel_async::SimpleAsyncConnection as _;
+use tokio::net::TcpListener;
+use tonic::Code;
+
+use crate::support::{
+    Tenant, account, config, connect,
+    pooler::Pooler,
+    process::{Service, command, run},
+    real_database, reason, sql,
+};
+
+/// A service with one connection, logged in as a superuser.
+async fn one_connection(url: &str) -> (Db, Tenant) {
+    let login: tokio_postgres::Config = url.parse().unwrap();
+    migrate::run(&Manager::new(login.clone(), None), migrate::Direction::Up).await.unwrap();
+    let db = Db::new(Manager::new(login, Some("customer_accounts_app".into())), 1, Duration::from_secs(1), None);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, served) = (listener.local_addr().unwrap(), db.clone());
+    tokio::spawn(async move { server::serve(listener, served, &config(&[]), pending()).await });
+    (db, Tenant::on(connect(address).await))
+}
+
+/// Leaves the session of the only connection in some state.
+async fn leave_session(db: &Db, tenant: &Tenant, state: &str) {
+    let meta = Meta::of(&tenant.caller(), &DeleteAccountRequest::default());
+    let caller = tenant.caller();
+    let work = db.write(&caller, &meta, async |tx| {
+        (&mut tx.conn()).batch_execute(&format!("COMMIT; {state}; BEGIN")).await?;
+        Ok(DeleteAccountResponse {})
+    });
+    work.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tenants_stay_apart_whatever_state_their_session_is_in() {
+    let Some(url) = real_database("the sessions of a superuser's login").await else { return };
+    let (db, ours) = one_connection(&url).await;
+    let theirs = Tenant::on(ours.channel.clone());
+    ours.organization("o", "").await;
+    ours.account(account("secret", "o")).await;
+    theirs.organization("o", "").await;
+    theirs.account(account("other", "o")).await;
+    let sql = sql(&url).await;
+    sql.batch_execute(
+        "CREATE SCHEMA elsewhere; CREATE TABLE elsewhere.accounts AS TABLE public.accounts; \
+         GRANT USAGE ON SCHEMA elsewhere TO PUBLIC; GRANT ALL ON elsewhere.accounts TO PUBLIC",
+    )
+    .await
+    .unwrap();
+    for state in [
+        "RESET ROLE",
+        "SET ROLE customer_accounts_owner",
+        "SET ROLE postgres",
+        "SET search_path = elsewhere, public",
+        "CREATE TEMP TABLE IF NOT EXISTS accounts AS TABLE public.accounts; GRANT ALL ON pg_temp.accounts TO PUBLIC",
+        "SET default_transaction_isolation = 'serializable'",
+    ] {
+        leave_session(&db, &ours, state).await;
+        let get = theirs.accounts().get_account(GetAccountRequest { account_id: "secret".into() }).await;
+        assert_eq!(reason(get), (Code::NotFound, "ACCOUNT_NOT_FOUND".into()), "{state}");
+        let list = theirs.accounts().list_accounts(ListAccountsRequest::default()).await.unwrap().into_inner();
+        let ids: Vec<_> = list.accounts.iter().map(|account| &*account.account_id).collect();
+        assert_eq!(ids, ["other"], "{state}");
+        let delete = DeleteAccountRequest { account_id: "secret".into(), ..Default::default() };
+        assert_eq!(reason(theirs.accounts().delete_account(delete).await).0, Code::NotFound, "{state}");
+    }
+    ours.accounts().get_account(GetAccountRequest { account_id: "secret".into() }).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_in_transaction_mode_without_prepared_statements_is_refused() {
+    let Some(url) = real_database("a pooler").await else { return };
+    drop(Service::on(&url, &[]).await);
+    let Some(pooler) = Pooler::start(&url, "transaction").await else { return };
+    for command in ["check", "serve"] {
+        let refused = run(&[command, "--listen", "127.0.0.1:0"], &[("DATABASE_URL", &pooler.url)]).await;
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.stderr.contains("PgBouncer 1.21 or later"), "{refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_in_session_mode_works() {
+    let Some(url) = real_database("a pooler").await else { return };
+    let Some(pooler) = Pooler::start(&url, "session").await else { return };
+    let service = Service::on(&pooler.url, &[]).await;
+    let (ours, theirs) = (Tenant::on(service.channel().await), Tenant::on(service.channel().await));
+    ours.organization("o", "").await;
+    ours.account(account("a", "o")).await;
+    let sql = sql(&url).await;
+    for _ in 0..3 {
+        // The pooler's own connections are replaced underneath.
+        let terminate = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        sql.query_one(terminate, &[]).await.unwrap();
+        let get = async || ours.accounts().get_account(GetAccountRequest { account_id: "a".into() }).await.ok();
+        crate::support::eventually(Duration::from_secs(5), "calls work again", get).await;
+        let get = theirs.accounts().get_account(GetAccountRequest { account_id: "a".into() }).await;
+        assert!([Code::NotFound, Code::Unavailable].contains(&reason(get).0));
+    }
+}
+
+/// As a pooler does that has got past the look at the start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prepared_statement_that_is_lost_later_is_reported_and_costs_one_call() {
+    let Some(url) = real_database("the sessions of a superuser's login").await else { return };
+    let (db, tenant) = one_connection(&url).await;
+    tenant.organization("o", "").await;
+    tenant.account(account("a", "o")).await;
+    let get = async || tenant.accounts().get_account(GetAccountRequest { account_id: "a".into() }).await;
+    get().await.unwrap();
+    leave_session(&db, &tenant, "DEALLOCATE ALL").await;
+    assert_eq!(reason(get().await), (Code::Unavailable, "DATABASE_UNAVAILABLE".into()));
+    get().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bounds_are_those_of_the_options() {
+    let Some(url) = real_database("timeouts").await else { return };
+    let (db, tenant) = one_connection(&url).await;
+    let meta = Meta::of(&tenant.caller(), &CreateAccountRequest::default());
+    let caller = tenant.caller();
+    let asked = db.write(&caller, &meta, async |tx| {
+        let check = "DO $$ BEGIN ASSERT current_setting('lock_timeout') = '2s' AND current_setting('random_page_cost') = '1.1' \
+                     AND current_setting('idle_in_transaction_session_timeout') = '5s' AND current_user = 'customer_accounts_app'; END $$";
+        (&mut tx.conn()).batch_execute(check).await?;
+        Ok(DeleteAccountResponse {})
+    });
+    asked.await.unwrap();
+    let left = "DO $$ BEGIN ASSERT current_user = session_user AND current_setting('lock_timeout') = '0' \
+                AND current_setting('random_page_cost') = '4'; END $$";
+    leave_session(&db, &tenant, left).await;
+    let wrong = command(&["--lock-timeout", "0s"], &[("DATABASE_URL", &url)]).output().await.unwrap();
+    assert!(!wrong.status.success());
+}
