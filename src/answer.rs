@@ -150,7 +150,7 @@ mod tests {
             let body = Body::new(http_body_util::Full::new(Bytes::from_static(b"answer")));
             let mut answer = Answer::new(body, patience, ());
             let _ = answer.frame().await;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         let began = Instant::now();
         let late = Duration::from_millis(50);

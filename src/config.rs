@@ -302,9 +302,9 @@ pub struct TokenOptions {
     #[arg(long = "token-audience", global = true, env = "CUSTOMER_ACCOUNTS_TOKEN_AUDIENCE", value_name = "AUDIENCE", value_delimiter = ',', value_parser = not_empty)]
     pub audiences: Vec<String>,
 
-    /// What stands before the `sub` of an issuer's tokens to make the actor: its `iss`, an equals sign and up to 50 characters, as
-    /// https://partner.example=partner:. Several issuers must have different ones (one of them may have none); issuers that
-    /// are given the same here name the same people. May be given several times, or as a list with commas.
+    /// What stands before the `sub` of an issuer's tokens to make the actor: its `iss`, an equals sign and up to 50 characters.
+    /// Several issuers must have different ones (one of them may have none); issuers that are given the same here name the
+    /// same people. May be given several times, or as a list with commas.
     #[arg(long = "token-actor-prefix", global = true, env = "CUSTOMER_ACCOUNTS_TOKEN_ACTOR_PREFIX", value_name = "ISSUER=PREFIX", value_delimiter = ',', value_parser = actor_prefix)]
     pub actor_prefixes: Vec<ActorPrefix>,
 

@@ -47,7 +47,7 @@ struct Here {
 }
 
 impl Here {
-    async fn serve(options: &[&str]) -> Self {
+    fn serve(options: &[&str]) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -80,7 +80,7 @@ fn overloaded() -> (Code, String) {
 
 #[tokio::test]
 async fn answers_that_nobody_reads_are_given_up_and_the_rest_of_the_connection_goes_on() {
-    let here = Here::serve(&["--max-calls", "8", "--tenant-share", "100", "--answer-timeout", "2s"]).await;
+    let here = Here::serve(&["--max-calls", "8", "--tenant-share", "100", "--answer-timeout", "2s"]);
     let tenant = here.tenant().await;
     let mut peer = here.peer(0).await;
     let mut unread = Vec::new();
@@ -106,7 +106,7 @@ async fn answers_that_nobody_reads_are_given_up_and_the_rest_of_the_connection_g
 
 #[tokio::test]
 async fn a_watch_that_nobody_reads_ends_and_one_without_news_does_not() {
-    let here = Here::serve(&["--max-watches", "2", "--tenant-share", "100", "--answer-timeout", "1s"]).await;
+    let here = Here::serve(&["--max-watches", "2", "--tenant-share", "100", "--answer-timeout", "1s"]);
     let tenant = here.tenant().await;
     let mut quiet = Watch::open(&tenant, "", "").await.unwrap();
     quiet.next().await.unwrap();
@@ -128,7 +128,7 @@ async fn a_watch_that_nobody_reads_ends_and_one_without_news_does_not() {
 /// A peer that gives all the room there is, and then does not take the bytes off its socket.
 #[tokio::test]
 async fn a_connection_whose_peer_takes_no_bytes_is_cut_off() {
-    let here = Here::serve(&["--answer-timeout", "1s"]).await;
+    let here = Here::serve(&["--answer-timeout", "1s"]);
     let mut peer = here.peer((1 << 31) - 1).await;
     peer.give_room(0, (1 << 31) - 1 - 65_535).await;
     // One reflection stream; each answer has tens of kilobytes, more together than the sockets' buffers.
@@ -147,7 +147,7 @@ async fn ask_once(here: &Here) {
 
 #[tokio::test]
 async fn who_does_not_finish_a_greeting_or_headers_is_sent_away() {
-    let here = Here::serve(&["--handshake-timeout", "1s"]).await;
+    let here = Here::serve(&["--handshake-timeout", "1s"]);
     let headers = RawPeer::silent(here.address).await.headers(LIST);
     let whole = greeting(1000);
     let unfinished: Vec<Vec<u8>> = vec![
@@ -178,7 +178,7 @@ async fn who_does_not_finish_a_greeting_or_headers_is_sent_away() {
 
 #[tokio::test]
 async fn a_connection_without_calls_is_closed_in_order_and_one_with_a_call_is_not() {
-    let here = Here::serve(&["--max-connection-idle", "1s", "--max-connection-grace", "1s"]).await;
+    let here = Here::serve(&["--max-connection-idle", "1s", "--max-connection-grace", "1s"]);
     let tenant = here.tenant().await;
     let mut watch = Watch::open(&tenant, "", "").await.unwrap();
     watch.next().await.unwrap();
@@ -197,7 +197,7 @@ async fn a_connection_without_calls_is_closed_in_order_and_one_with_a_call_is_no
 
 #[tokio::test]
 async fn a_connection_ends_at_its_age_and_no_call_notices() {
-    let here = Here::serve(&["--max-connection-age", "1s", "--max-connection-grace", "1s"]).await;
+    let here = Here::serve(&["--max-connection-age", "1s", "--max-connection-grace", "1s"]);
     let tenant = here.tenant().await;
     let mut watch = Watch::open(&tenant, "", "").await.unwrap();
     let mut health = HealthClient::new(connect(here.address).await);
@@ -225,7 +225,7 @@ async fn a_connection_ends_at_its_age_and_no_call_notices() {
 
 #[tokio::test]
 async fn health_and_reflection_have_few_permits_of_their_connection_and_a_deadline() {
-    let here = Here::serve(&["--max-anonymous-calls", "2", "--default-deadline", "1s", "--max-deadline", "1s"]).await;
+    let here = Here::serve(&["--max-anonymous-calls", "2", "--default-deadline", "1s", "--max-deadline", "1s"]);
     let channel = connect(here.address).await;
     let mut health = HealthClient::new(channel.clone());
     let mut watches = Vec::new();
@@ -252,7 +252,7 @@ async fn health_and_reflection_have_few_permits_of_their_connection_and_a_deadli
 
 #[tokio::test]
 async fn one_address_has_some_connections_and_not_all() {
-    let here = Here::serve(&["--max-connections-per-peer", "3"]).await;
+    let here = Here::serve(&["--max-connections-per-peer", "3"]);
     let mut open = Vec::new();
     for _ in 0..3 {
         open.push(here.tenant().await);
@@ -316,7 +316,7 @@ async fn who_waits_for_keys_keeps_nobody_out() {
 
 #[tokio::test]
 async fn what_is_no_grpc_is_let_in_nowhere() {
-    let here = Here::serve(&[]).await;
+    let here = Here::serve(&[]);
     for path in [LIST, WATCH, CHECK, REFLECTION, "/nothing"] {
         for (method, content_type, status) in [
             ("POST", Some("application/grpc"), 200),
@@ -340,7 +340,7 @@ async fn what_is_no_grpc_is_let_in_nowhere() {
 
 #[tokio::test]
 async fn without_credentials_the_service_is_nobody_by_another_name() {
-    let here = Here::serve(&[]).await;
+    let here = Here::serve(&[]);
     for (authority, may) in [
         ("localhost", true),
         ("LocalHost:50051", true),
