@@ -8,9 +8,12 @@
 use diesel::{dsl::not, prelude::*};
 use diesel_async::RunQueryDsl;
 
+use serde_json::json;
+
 use crate::{
-    db::{Tx, WriteTx},
+    db::{BelongsTo, Event, Tx, WriteTx},
     error::{Error, Result},
+    id,
     schema::{module_activations, organization_ancestors, tenants},
 };
 
@@ -84,6 +87,32 @@ pub async fn off(tx: &Tx) -> Result<Option<Vec<String>>> {
 pub async fn deciding(tx: &Tx, module: &str, organization_id: &str) -> Result<Option<Nearest>> {
     let nearest = nearest!(module).filter(organization_ancestors::organization_id.eq(organization_id));
     Ok(nearest.first(&mut tx.conn()).await.optional()?)
+}
+
+/// Deletes the settings of an organization, which the transaction holds FOR UPDATE together with the tenant's row.
+pub async fn inherit_all(tx: &WriteTx, organization_id: &str) -> Result<()> {
+    let mut settings: Vec<(String, bool)> = diesel::delete(module_activations::table)
+        .filter(module_activations::organization_id.eq(organization_id))
+        .returning((module_activations::module, module_activations::active))
+        .get_results(&mut tx.conn())
+        .await?;
+    settings.sort();
+    for (module, active) in &settings {
+        record(tx, module, organization_id, Some(*active), None);
+    }
+    if settings.is_empty() { Ok(()) } else { renew(tx).await }
+}
+
+/// Records what an organization has set for a module, before and after; `None` is to inherit.
+pub fn record(tx: &WriteTx, module: &str, organization_id: &str, before: Option<bool>, after: Option<bool>) {
+    let setting = |active| json!({ "module": module, "organization_id": organization_id, "active": active });
+    tx.record(Event {
+        resource: "module_activation",
+        id: &id::pair(module, organization_id),
+        belongs_to: BelongsTo::Tenant,
+        before: before.map(setting),
+        after: after.map(setting),
+    });
 }
 
 /// Notes on the tenant's row, which the transaction holds, which modules are off for some organization.

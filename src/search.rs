@@ -5,12 +5,12 @@
 
 use std::collections::BTreeSet;
 
-use diesel::sql_types::{Array, Text};
+use diesel::sql_types::{Array, SingleValue};
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
 diesel::define_sql_function! {
-    /// The elements of an array as rows: one cached statement inserts any number of words.
-    fn unnest(elements: Array<Text>) -> Text;
+    /// The elements of an array as rows: one cached statement inserts any number of rows.
+    fn unnest<T: SingleValue>(elements: Array<T>) -> T;
 }
 
 /// Most terms of a query. Each is a condition of its own, and the time that PostgreSQL takes to plan a query grows much

@@ -1,15 +1,16 @@
 //! Accounts in the database: rows and the words they are found by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use diesel::{
+    dsl::exists,
     prelude::*,
     result::{DatabaseErrorKind, Error as DieselError},
     sql_types::Text,
 };
 use diesel_async::RunQueryDsl;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, future::try_join_all};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -18,24 +19,29 @@ use super::value::{Address, Contact, Json};
 use crate::{
     account_types::store::AccountType,
     budget::{self, Budget, Weighed},
-    db::{AccountRef, BelongsTo, Event, Tx, WriteTx, snapshot},
+    db::{AccountRef, BelongsTo, Condition, Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
     id,
     memberships::{
+        checks,
         links::Link,
         slots::{self, Contacts, Scope},
+        store::Record,
     },
     modules,
     organizations::store::Organization,
     page::{Listed, Page, keyset},
     people::store::Person,
-    schema::{account_words, accounts, organization_ancestors, people},
+    schema::{account_words, accounts, organization_ancestors, people, person_words},
     search::{self, unnest},
 };
 
 /// What an account takes in an answer beside its texts, and an entry of its metadata beside its own.
 const ROW: usize = 256;
 const ENTRY: usize = 64;
+/// Most people whom a search of accounts names. Of more, the accounts that they are contacts of are so many that the list is
+/// found sooner by walking the accounts.
+const NAMED: i64 = 1000;
 
 /// An account as it is kept.
 #[derive(Debug, Clone, Queryable, Selectable, Serialize)]
@@ -200,19 +206,22 @@ impl NewAccount {
             None if self.without_account_type => {}
             None => fields.account_type_id = AccountType::default_id(tx).await?,
         }
+        let contacts: Vec<_> = fields.contacts().cloned().collect();
+        if !contacts.is_empty() {
+            Organization::hold_the_forest(tx).await?;
+        }
         // Not earlier: the first query has been answered, so the tenant is here.
         Organization::require(tx, &fields.organization_id).await?;
         let account_id = match &self.account_id {
             Some(id) => id.clone(),
             None => id::generate(&tx.tenant().await?.settings.account_id_prefix),
         };
-        let contacts: Vec<_> = fields.contacts().cloned().collect();
+        if fields.is_primary {
+            Account::clear_primary(tx, &fields.organization_id, &account_id).await?;
+        }
         slots::lock_new(tx, &contacts).await?;
         if let Some(id) = &fields.account_manager_id {
             Person::require_manager(tx, id).await?;
-        }
-        if fields.is_primary {
-            Account::clear_primary(tx, &fields.organization_id, &account_id).await?;
         }
         let account = diesel::insert_into(accounts::table)
             .values((accounts::account_id.eq(&account_id), &fields))
@@ -220,12 +229,11 @@ impl NewAccount {
             .get_result::<Account>(&mut tx.conn())
             .await
             .map_err(|error| translate(error, &account_id, &fields))?;
-        Link::own(tx, &account.account_id, &fields.organization_id).await?;
+        Link::insert_own(tx, &account.account_id, &fields.organization_id).await?;
         Account::require_contacts(tx, &account.account_id, &contacts).await?;
         account.record(tx, None)?;
-        let (account, contact) = Account::show(tx, account).await?;
-        account.insert_words(tx, contact.as_ref()).await?;
-        Ok((account, contact))
+        account.insert_words(tx).await?;
+        Account::show(tx, account).await
     }
 }
 
@@ -296,11 +304,8 @@ impl Account {
     /// One page of accounts, and the token of the next.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<(Vec<Self>, String)> {
         let mut query = accounts::table.select(Self::as_select()).filter(tx.accounts_in_reach()).into_boxed();
-        for (from, to) in search::ranges(&filter.query) {
-            let found = account_words::table
-                .filter(account_words::word.ge(from).and(account_words::word.lt(to)))
-                .select(account_words::account_id);
-            query = query.filter(accounts::account_id.eq_any(found));
+        for condition in Self::found_by(tx, &filter.query).await? {
+            query = query.filter(condition);
         }
         query = match &*filter.statuses {
             [] => query,
@@ -339,6 +344,34 @@ impl Account {
         page.read(tx, rows).await
     }
 
+    /// The conditions that a search puts on accounts, one for each of its terms: a word of the account begins with it, or a word
+    /// of the person who is its primary contact.
+    ///
+    /// People are asked for first. With their ids in hand both are one range over one table, and PostgreSQL can begin with the
+    /// words or with the list, whichever is less; of two subqueries it would look through all accounts.
+    async fn found_by(tx: &Tx, query: &str) -> Result<Vec<Condition<accounts::table>>> {
+        let terms = search::ranges(query);
+        let people = try_join_all(terms.iter().map(|term| Person::with_word(tx, term, NAMED))).await?;
+        let condition = |((from, to), people): ((String, String), Option<BTreeSet<String>>)| -> Condition<accounts::table> {
+            let word = account_words::word.ge(from.clone()).and(account_words::word.lt(to.clone()));
+            let Some(people) = people else {
+                let own = account_words::table.filter(account_words::account_id.eq(accounts::account_id).and(word));
+                let contact = person_words::table
+                    .filter(person_words::person_id.nullable().eq(accounts::primary_contact_id))
+                    .filter(person_words::word.ge(from).and(person_words::word.lt(to)));
+                return Box::new(exists(own).or(exists(contact)));
+            };
+            let words = account_words::table.select(account_words::account_id);
+            if people.is_empty() {
+                Box::new(accounts::account_id.eq_any(words.filter(word)))
+            } else {
+                let people: Vec<_> = people.iter().map(|id| reference_to(id)).collect();
+                Box::new(accounts::account_id.eq_any(words.filter(word.or(account_words::word.eq_any(people)))))
+            }
+        };
+        Ok(terms.into_iter().zip(people).map(condition).collect())
+    }
+
     /// Gives the account, which the transaction holds, new fields. Nothing happens if they are the present ones.
     pub async fn update(self, tx: &WriteTx, fields: &Fields) -> Result<Shown> {
         self.fields.status.require_next(fields.status, &self.account_id)?;
@@ -346,21 +379,24 @@ impl Account {
         if let Some(id) = &fields.account_type_id {
             AccountType::require_active(tx, id).await?;
         }
-        if let Some(id) = fields.account_manager_id.as_deref().filter(|id| self.fields.account_manager_id.as_deref() != Some(*id))
-        {
-            Person::require_manager(tx, id).await?;
-        }
         if self.fields == *fields {
             return Self::show(tx, self).await;
         }
         let new: Vec<_> = fields.contacts().filter(|id| self.fields.contacts().all(|held| held != *id)).cloned().collect();
-        slots::lock_new(tx, &new).await?;
         let moved = self.fields.organization_id != fields.organization_id;
+        if moved || !new.is_empty() {
+            Organization::hold_the_forest(tx).await?;
+        }
         if moved {
             Organization::require(tx, &fields.organization_id).await?;
         }
         if fields.is_primary && (moved || !self.fields.is_primary) {
             Self::clear_primary(tx, &fields.organization_id, &self.account_id).await?;
+        }
+        slots::lock_new(tx, &new).await?;
+        if let Some(id) = fields.account_manager_id.as_deref().filter(|id| self.fields.account_manager_id.as_deref() != Some(*id))
+        {
+            Person::require_manager(tx, id).await?;
         }
         let updated = diesel::update(accounts::table)
             .filter(accounts::account_id.eq(&self.account_id))
@@ -372,22 +408,29 @@ impl Account {
         if moved {
             // After the update, so that those in the slots now are looked after, and not those who were.
             let guard = slots::guard(tx, Scope::Account(&self.account_id)).await?;
-            Link::own(tx, &self.account_id, &fields.organization_id).await?;
+            Link::replace_own(tx, updated.reference(), &fields.organization_id).await?;
             Self::require_contacts(tx, &self.account_id, &new).await?;
             guard.settle(tx).await?;
         } else {
             Self::require_contacts(tx, &self.account_id, &new).await?;
         }
         updated.record(tx, Some(&self))?;
-        let (updated, contact) = Self::show(tx, updated).await?;
-        if updated.words(None) != self.words(None) || updated.fields.primary_contact_id != self.fields.primary_contact_id {
-            updated.replace_words(tx, contact.as_ref()).await?;
+        if updated.words() != self.words() {
+            diesel::delete(account_words::table.filter(account_words::account_id.eq(&self.account_id)))
+                .execute(&mut tx.conn())
+                .await?;
+            updated.insert_words(tx).await?;
         }
-        Ok((updated, contact))
+        Self::show(tx, updated).await
     }
 
-    /// Deletes the account, which the transaction holds, for good.
+    /// Deletes the account, which the transaction holds FOR UPDATE, for good, with what belongs to it. Nobody adds to that
+    /// meanwhile: a new row of it takes the account's.
     pub async fn delete(self, tx: &WriteTx) -> Result<()> {
+        // People first, whom others lock before they change what is set for them.
+        checks::clear_purchasing_account(tx, self.reference()).await?;
+        Record::remove_all_of_account(tx, &self.account_id).await?;
+        Link::remove_all(tx, self.reference()).await?;
         diesel::delete(accounts::table.filter(accounts::account_id.eq(&self.account_id))).execute(&mut tx.conn()).await?;
         tx.record(Event {
             resource: Kind::Account.noun(),
@@ -459,19 +502,6 @@ impl Account {
         rows.pop().ok_or_else(|| Error::Internal("one account is shown as none".into()))
     }
 
-    /// Renews the words of the accounts whose primary contact a person is, after their name or email has changed.
-    pub async fn renew_words(tx: &WriteTx, contact: &Person) -> Result<()> {
-        let rows = accounts::table
-            .filter(accounts::primary_contact_id.eq(&contact.person_id))
-            .select(Self::as_select())
-            .load::<Self>(&mut tx.conn())
-            .await?;
-        for row in rows {
-            row.replace_words(tx, Some(contact)).await?;
-        }
-        Ok(())
-    }
-
     /// Takes the primary flag from whatever account of the organization has it, unless it is `except`. Others who want the
     /// flag wait for the organization.
     async fn clear_primary(tx: &WriteTx, organization_id: &str, except: &str) -> Result<()> {
@@ -495,24 +525,18 @@ impl Account {
         Ok(())
     }
 
-    fn words(&self, contact: Option<&Person>) -> Vec<String> {
-        let inline = self.fields.primary_contact.as_ref().map(|contact| [contact.0.name.as_str(), &contact.0.email]);
-        let person = contact.map(|person| [person.fields.display_name.as_str(), &person.fields.email]);
-        let contact = inline.into_iter().chain(person).flatten();
-        search::words([self.account_id.as_str(), &self.fields.display_name].into_iter().chain(contact))
+    /// The words of the account, and a reference to the person who is its primary contact. It has none of the person's words:
+    /// those are the person's to change.
+    fn words(&self) -> Vec<String> {
+        let inline = self.fields.primary_contact.iter().flat_map(|contact| [contact.0.name.as_str(), &contact.0.email]);
+        let mut words = search::words([self.account_id.as_str(), &self.fields.display_name].into_iter().chain(inline));
+        words.extend(self.fields.primary_contact_id.as_deref().map(reference_to));
+        words
     }
 
-    async fn replace_words(&self, tx: &WriteTx, contact: Option<&Person>) -> Result<()> {
-        diesel::delete(account_words::table.filter(account_words::account_id.eq(&self.account_id)))
-            .execute(&mut tx.conn())
-            .await?;
-        self.insert_words(tx, contact).await
-    }
-
-    async fn insert_words(&self, tx: &WriteTx, contact: Option<&Person>) -> Result<()> {
-        let words = self.words(contact);
+    async fn insert_words(&self, tx: &WriteTx) -> Result<()> {
         diesel::insert_into(account_words::table)
-            .values(diesel::select((self.account_id.as_str().into_sql::<Text>(), unnest(words))))
+            .values(diesel::select((self.account_id.as_str().into_sql::<Text>(), unnest(self.words()))))
             .into_columns((account_words::account_id, account_words::word))
             .execute(&mut tx.conn())
             .await?;
@@ -529,6 +553,11 @@ impl Account {
         });
         Ok(())
     }
+}
+
+/// How the words of an account refer to a person. No word begins with this character.
+fn reference_to(person_id: &str) -> String {
+    format!("@{person_id}")
 }
 
 fn translate(error: DieselError, id: &str, fields: &Fields) -> Error {

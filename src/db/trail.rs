@@ -1,6 +1,9 @@
 //! The activity trail: what a transaction changed, written with it.
 
-use diesel::prelude::*;
+use diesel::{
+    prelude::*,
+    sql_types::{Nullable, Text},
+};
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -11,7 +14,11 @@ use crate::{
     error::{Error, Result},
     id,
     schema::activities,
+    search::unnest,
 };
+
+/// Most activities that one statement writes. The deletion of an account with thousands of users records each of them.
+const BATCH: usize = 500;
 
 /// Something that happened to a resource. `before` and `after` are its fields as they are to be read in the trail.
 pub struct Event<'a> {
@@ -114,22 +121,38 @@ fn differences(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<V
         .collect()
 }
 
-/// Writes what `tx` has recorded.
+/// Writes what `tx` has recorded, in the order in which it was recorded.
 pub(super) async fn write(tx: &WriteTx, caller: &Caller, request_id: &str) -> Result<()> {
-    for (ordinal, change) in (0_i32..).zip(tx.take_trail()) {
+    let trail: Vec<_> = (0_i32..).zip(tx.take_trail()).collect();
+    for batch in trail.chunks(BATCH) {
+        // As arrays: an INSERT with a row for each change would be prepared anew for each number of changes.
+        let rows = diesel::select((
+            unnest(batch.iter().map(|_| id::generate("actv")).collect::<Vec<_>>()),
+            unnest(batch.iter().map(|(ordinal, _)| *ordinal).collect::<Vec<_>>()),
+            (&*caller.actor).into_sql::<Text>(),
+            caller.method.into_sql::<Text>(),
+            Some(request_id).filter(|id| !id.is_empty()).into_sql::<Nullable<Text>>(),
+            unnest(batch.iter().map(|(_, change)| &*change.action).collect::<Vec<_>>()),
+            unnest(batch.iter().map(|(_, change)| change.resource).collect::<Vec<_>>()),
+            unnest(batch.iter().map(|(_, change)| &*change.id).collect::<Vec<_>>()),
+            unnest(batch.iter().map(|(_, change)| change.account_id.as_deref()).collect::<Vec<_>>()),
+            unnest(batch.iter().map(|(_, change)| change.incarnation.as_deref()).collect::<Vec<_>>()),
+            unnest(batch.iter().map(|(_, change)| &change.changes).collect::<Vec<_>>()),
+        ));
         diesel::insert_into(activities::table)
-            .values((
-                activities::activity_id.eq(id::generate("actv")),
-                activities::ordinal.eq(ordinal),
-                activities::actor.eq(&*caller.actor),
-                activities::method.eq(caller.method),
-                activities::request_id.eq(Some(request_id).filter(|id| !id.is_empty())),
-                activities::action.eq(&change.action),
-                activities::resource_type.eq(change.resource),
-                activities::resource_id.eq(&change.id),
-                activities::account_id.eq(change.account_id.as_deref()),
-                activities::incarnation.eq(change.incarnation.as_deref()),
-                activities::changes.eq(&change.changes),
+            .values(rows)
+            .into_columns((
+                activities::activity_id,
+                activities::ordinal,
+                activities::actor,
+                activities::method,
+                activities::request_id,
+                activities::action,
+                activities::resource_type,
+                activities::resource_id,
+                activities::account_id,
+                activities::incarnation,
+                activities::changes,
             ))
             .execute(&mut tx.conn())
             .await?;

@@ -10,7 +10,7 @@ use super::store::{Fields, today};
 use crate::{
     accounts::store::{Account, Status},
     budget::{self, Budget, Weighed},
-    db::{BelongsTo, Event, Tx, WriteTx},
+    db::{AccountRef, BelongsTo, Event, Tx, WriteTx},
     error::{Error, Kind, Result},
     modules,
     people::store::Person,
@@ -183,16 +183,45 @@ pub async fn set_purchasing_account(tx: &WriteTx, person_id: &str, account_id: O
         .set(people::purchasing_account_id.eq(account_id))
         .execute(&mut tx.conn())
         .await?;
-    let purchasing = |id: Option<&str>| Some(json!({ "purchasing_account_id": id }));
-    // One of the two is there, for they differ.
-    let concerned = account_id.or(person.purchasing_account_id.as_deref()).unwrap_or_default();
-    let accounts = Account::references(tx, [concerned]).await?;
+    // Two activities: one for each account, so that a watch of either hears of it.
+    let changed: Vec<_> = [(person.purchasing_account_id.as_deref(), false), (account_id, true)].into();
+    let accounts = Account::references(tx, changed.iter().filter_map(|(account_id, _)| *account_id)).await?;
+    for (account_id, buys) in changed {
+        if let Some(account_id) = account_id {
+            record_purchasing(tx, person_id, accounts.get(account_id)?, buys);
+        }
+    }
+    Person::find(tx, person_id).await
+}
+
+/// Clears an account, which the transaction holds FOR UPDATE, wherever people buy on it. Nobody begins to buy on it meanwhile.
+pub async fn clear_purchasing_account(tx: &WriteTx, account: AccountRef<'_>) -> Result<()> {
+    let buyers = || people::table.filter(people::purchasing_account_id.eq(account.account_id));
+    let ids = buyers().order(people::person_id).select(people::person_id).for_no_key_update();
+    let ids: Vec<String> = ids.load(&mut tx.conn()).await?;
+    if ids.is_empty() {
+        return Ok(());
+    }
+    // Those who buy elsewhere by now have left the set, and nobody has joined it.
+    diesel::update(buyers().filter(people::person_id.eq_any(&ids)))
+        .set(people::purchasing_account_id.eq(None::<String>))
+        .execute(&mut tx.conn())
+        .await?;
+    for person_id in ids {
+        record_purchasing(tx, &person_id, account, false);
+    }
+    Ok(())
+}
+
+/// Records that a person buys on an account, or no longer does.
+pub fn record_purchasing(tx: &WriteTx, person_id: &str, account: AccountRef<'_>, buys: bool) {
+    let purchasing = |account_id: Option<&str>| Some(json!({ "purchasing_account_id": account_id }));
+    let (before, after) = if buys { (None, Some(account.account_id)) } else { (Some(account.account_id), None) };
     tx.record(Event {
         resource: Kind::Person.noun(),
         id: person_id,
-        belongs_to: BelongsTo::Account(accounts.get(concerned)?),
-        before: purchasing(person.purchasing_account_id.as_deref()),
-        after: purchasing(account_id),
+        belongs_to: BelongsTo::Account(account),
+        before: purchasing(before),
+        after: purchasing(after),
     });
-    Person::find(tx, person_id).await
 }

@@ -4,13 +4,13 @@ use chrono::{DateTime, Utc};
 use diesel::{dsl::case_when, prelude::*};
 use diesel_async::RunQueryDsl;
 use futures_util::TryStreamExt as _;
-use serde_json::json;
+use serde::Serialize;
 
 use super::slots::{self, Scope};
 use crate::{
     accounts::store::Account,
     budget::{self, Weighed},
-    db::{AccountRef, BelongsTo, Event, Tx, WriteTx},
+    db::{AccountRef, BelongsTo, Event, Tx, WriteTx, snapshot},
     error::{Error, Result},
     id, modules,
     organizations::store::Organization,
@@ -130,6 +130,7 @@ impl Link {
     /// Links an organization to an account, or sets what an existing link covers.
     pub async fn put(tx: &WriteTx, account_id: &str, organization_id: &str, include_descendants: bool) -> Result<Self> {
         let account = Account::find_for_update(tx, account_id).await?;
+        Organization::hold_the_forest(tx).await?;
         Organization::find_and_keep(tx, organization_id).await?;
         let before = Self::find(tx, account_id, organization_id).await?;
         if before.as_ref().is_none_or(|before| before.include_descendants != include_descendants) {
@@ -161,7 +162,7 @@ impl Link {
         }
         let after = Self::find(tx, account_id, organization_id).await?;
         let after = after.ok_or_else(|| Error::Internal("a link is gone that was just made".into()))?;
-        after.record(tx, account.reference(), before.as_ref(), true);
+        record(tx, account.reference(), before.map(|before| before.terms()).as_ref(), Some(&after.terms()))?;
         Ok(after)
     }
 
@@ -186,44 +187,82 @@ impl Link {
             .execute(&mut tx.conn())
             .await?;
         guard.settle(tx).await?;
-        link.record(tx, account.reference(), Some(&link), false);
-        Ok(())
+        record(tx, account.reference(), Some(&link.terms()), None)
     }
 
-    /// Makes `organization_id` the account's own: always linked, to the extent it was if it was linked already.
-    pub async fn own(tx: &WriteTx, account_id: &str, organization_id: &str) -> Result<()> {
-        diesel::delete(account_organizations::table)
-            .filter(account_organizations::account_id.eq(account_id))
-            .filter(account_organizations::own)
-            .execute(&mut tx.conn())
-            .await?;
+    /// Links the organization of a new account. That the account was created with it says so in the trail.
+    pub async fn insert_own(tx: &WriteTx, account_id: &str, organization_id: &str) -> Result<()> {
         diesel::insert_into(account_organizations::table)
             .values((
                 account_organizations::account_id.eq(account_id),
                 account_organizations::organization_id.eq(organization_id),
                 account_organizations::own.eq(true),
             ))
-            .on_conflict((
-                account_organizations::tenant_id,
-                account_organizations::account_id,
-                account_organizations::organization_id,
-            ))
-            .do_update()
-            .set(account_organizations::own.eq(true))
             .execute(&mut tx.conn())
             .await?;
         Ok(())
     }
 
-    fn record(&self, tx: &WriteTx, account: AccountRef<'_>, before: Option<&Self>, is_linked: bool) {
-        let fields = |link: &Self| json!({ "organization_id": link.organization_id, "include_descendants": link.include_descendants, "own": link.own });
-        let id = id::pair(&self.account_id, &self.organization_id);
-        tx.record(Event {
-            resource: "account_organization",
-            id: &id,
-            belongs_to: BelongsTo::Account(account),
-            before: before.map(fields),
-            after: is_linked.then(|| fields(self)),
-        });
+    /// Makes `organization_id` the own organization of an account, which the transaction holds: always linked, to the extent it
+    /// was if it was linked already. The link to the own organization before ends.
+    pub async fn replace_own(tx: &WriteTx, account: AccountRef<'_>, organization_id: &str) -> Result<()> {
+        let account_id = account.account_id;
+        let links = || account_organizations::table.filter(account_organizations::account_id.eq(account_id));
+        let ended = diesel::delete(links().filter(account_organizations::own))
+            .returning(Terms::as_returning())
+            .get_result::<Terms>(&mut tx.conn())
+            .await
+            .optional()?;
+        record(tx, account, ended.as_ref(), None)?;
+        let linked = links().filter(account_organizations::organization_id.eq(organization_id)).select(Terms::as_select());
+        let before = linked.first::<Terms>(&mut tx.conn()).await.optional()?;
+        if before.is_some() {
+            diesel::update(links().filter(account_organizations::organization_id.eq(organization_id)))
+                .set(account_organizations::own.eq(true))
+                .execute(&mut tx.conn())
+                .await?;
+        } else {
+            Self::insert_own(tx, account_id, organization_id).await?;
+        }
+        let include_descendants = before.as_ref().is_some_and(|before| before.include_descendants);
+        let after = Terms { organization_id: organization_id.to_owned(), include_descendants, own: true };
+        record(tx, account, before.as_ref(), Some(&after))
     }
+
+    /// Deletes the links of an account, which the transaction holds FOR UPDATE. Nobody adds one meanwhile.
+    pub async fn remove_all(tx: &WriteTx, account: AccountRef<'_>) -> Result<()> {
+        let mut ended: Vec<Terms> = diesel::delete(account_organizations::table)
+            .filter(account_organizations::account_id.eq(account.account_id))
+            .returning(Terms::as_returning())
+            .get_results(&mut tx.conn())
+            .await?;
+        ended.sort_by(|one, other| one.organization_id.cmp(&other.organization_id));
+        ended.iter().try_for_each(|link| record(tx, account, Some(link), None))
+    }
+
+    fn terms(&self) -> Terms {
+        let organization_id = self.organization_id.clone();
+        Terms { organization_id, include_descendants: self.include_descendants, own: self.own }
+    }
+}
+
+/// What the trail says of a link.
+#[derive(Debug, Queryable, Selectable, Serialize)]
+#[diesel(table_name = account_organizations, check_for_backend(diesel::pg::Pg))]
+struct Terms {
+    organization_id: String,
+    include_descendants: bool,
+    own: bool,
+}
+
+fn record(tx: &WriteTx, account: AccountRef<'_>, before: Option<&Terms>, after: Option<&Terms>) -> Result<()> {
+    let Some(link) = before.or(after) else { return Ok(()) };
+    tx.record(Event {
+        resource: "account_organization",
+        id: &id::pair(account.account_id, &link.organization_id),
+        belongs_to: BelongsTo::Account(account),
+        before: before.map(snapshot).transpose()?.flatten(),
+        after: after.map(snapshot).transpose()?.flatten(),
+    });
+    Ok(())
 }

@@ -1,15 +1,20 @@
 //! Contact slots: primary, billing and CC billing contact of an account, and the promise that their holders stay its users.
 //!
 //! Whoever may end a membership of a holder first calls [`guard`], which locks the holders' rows in `people`, then makes the
-//! change, then calls [`Guard::settle`], which asks again whether each holder is still a user and refuses the change if not.
+//! change, then calls [`Guard::settle`], which asks whether each holder is still a user and refuses the change if not.
 //! Whoever fills a slot locks the person too, so the two cannot pass each other.
+//!
+//! Whoever adds a source of membership or fills a slot holds the forest (`Organization::hold_the_forest`): a move of an
+//! organization finds the people below it and locks them then, and nobody may come to them in between.
+//!
+//! Rows are locked in this order: accounts, the tenant's row (the forest), organizations, people. Whoever takes the forest for
+//! itself locks no account.
 
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::store::{Record, covered, today};
 use crate::{
-    accounts::store::Account,
     db::{Tx, WriteTx},
     error::{Error, Kind, Result},
     people::store::Side,
@@ -60,12 +65,11 @@ pub enum Scope<'a> {
     Organization(&'a str),
 }
 
-/// The holders that a change must leave users of their accounts.
+/// The people whom a change must leave users of the accounts that they hold slots of.
 #[derive(Debug)]
 pub struct Guard<'a> {
     scope: Scope<'a>,
-    holders: Vec<Holder>,
-    /// Those locked: the holders, and whoever has something set that may have to go.
+    /// The people locked: those who hold slots, and those who have something set that may have to go.
     person_ids: Vec<String>,
 }
 
@@ -131,16 +135,15 @@ async fn lock(tx: &WriteTx, person_ids: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Finds and locks those whose place the change may cost them, and those whose roles and billing flag it may: two changes that
-/// each take one of two memberships would otherwise each see the other. For an organization the transaction has taken the
-/// forest, so that nobody fills a slot or sets anything by way of it meanwhile; for an account it holds the account.
+/// Locks every person whose contact slot, roles or billing flag the change could invalidate. Without the lock, two concurrent
+/// changes could each remove one of a person's two memberships while still seeing the other.
+///
+/// People are found first and locked then, so nobody may join them in between. For an organization the transaction must have
+/// taken the forest: whoever adds a member, fills a slot or sets something for a user holds it. For an account it must hold the
+/// account.
 pub async fn guard<'a>(tx: &WriteTx, scope: Scope<'a>) -> Result<Guard<'a>> {
     let (holders, mut person_ids) = match scope {
-        Scope::Person(person_id) => {
-            let person_ids = [person_id.to_owned()];
-            lock(tx, &person_ids).await?;
-            return Ok(Guard { scope, holders: held_by(tx, &person_ids).await?, person_ids: person_ids.into() });
-        }
+        Scope::Person(person_id) => (Vec::new(), vec![person_id.to_owned()]),
         Scope::Account(account_id) => {
             let set = account_users::table
                 .filter(account_users::account_id.eq(account_id))
@@ -166,17 +169,22 @@ pub async fn guard<'a>(tx: &WriteTx, scope: Scope<'a>) -> Result<Guard<'a>> {
             (held_by(tx, &members).await?, set.load::<String>(&mut tx.conn()).await?)
         }
     };
-    person_ids.extend(holders.iter().map(|holder| holder.person_id.clone()));
+    person_ids.extend(holders.into_iter().map(|holder| holder.person_id));
     lock(tx, &person_ids).await?;
-    Ok(Guard { scope, holders, person_ids })
+    Ok(Guard { scope, person_ids })
 }
 
 impl Guard<'_> {
     /// Refuses the change if it has cost a holder their place, and clears away what was set for people who are no users any
     /// more.
     pub async fn settle(self, tx: &WriteTx) -> Result<()> {
+        // Asked only now: while this transaction waited for the locks, an account may have emptied a slot.
+        let holders = match self.scope {
+            Scope::Account(account_id) => held_on(tx, account_id).await?,
+            Scope::Person(_) | Scope::Organization(_) => held_by(tx, &self.person_ids).await?,
+        };
         let mut lost = Vec::new();
-        for holder in self.holders {
+        for holder in holders {
             if why_not(tx, &holder.account_id, &holder.person_id).await?.is_some() {
                 lost.push(holder);
             }
@@ -202,13 +210,7 @@ impl Guard<'_> {
                 theirs.returning(all()).load(&mut tx.conn()).await?
             }
         };
-        if !gone.is_empty() {
-            let accounts = Account::references(tx, gone.iter().map(|record| record.account_id.as_str())).await?;
-            for record in &gone {
-                record.record_end(tx, accounts.get(&record.account_id)?)?;
-            }
-        }
-        Ok(())
+        Record::record_ends(tx, gone).await
     }
 }
 
@@ -263,13 +265,12 @@ pub async fn why_not(tx: &WriteTx, account_id: &str, person_id: &str) -> Result<
     })
 }
 
-/// Locks those who are to become contacts, and afterwards judges them with [`why_not`]: in between the account is written.
+/// Locks people who are to become contacts. The transaction must hold the forest: a move of an organization could otherwise end
+/// the membership of one of them unseen. [`why_not`] judges them once the account is written.
 pub async fn lock_new(tx: &WriteTx, person_ids: &[String]) -> Result<()> {
     if person_ids.is_empty() {
         return Ok(());
     }
-    // A move of an organization could otherwise take one of them away unseen.
-    crate::organizations::store::Organization::hold_the_forest(tx).await?;
     let people = people::table.filter(people::person_id.eq_any(person_ids).and(tx.people_in_reach()));
     let locked = people.order(people::person_id).select(people::person_id).for_no_key_update();
     let locked: Vec<String> = locked.load(&mut tx.conn()).await?;

@@ -1,6 +1,6 @@
 //! What is set for people on accounts: individual membership, roles, billing flag; and what covers a person otherwise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use diesel::prelude::*;
@@ -13,6 +13,7 @@ use crate::{
     db::{AccountRef, BelongsTo, Event, Tx, WriteTx, snapshot},
     error::{Error, Result},
     id,
+    organizations::store::Organization,
     people::store::Person,
     schema::{account_organizations, account_users, organization_members},
 };
@@ -100,6 +101,7 @@ impl NewUser {
     /// Adds them. For someone who is there through an organization, what was set stays unless something else is given.
     pub async fn insert(&self, tx: &WriteTx) -> Result<User> {
         let account = Account::find_for_update(tx, &self.account_id).await?;
+        Organization::hold_the_forest(tx).await?;
         let person = Person::find_and_hold(tx, &self.person_id).await?;
         if !person.fields.active {
             return Err(Error::PersonInactive { person_id: person.person_id });
@@ -179,9 +181,27 @@ impl Record {
         record(tx, account.reference(), person_id, current.as_ref(), Some(&now))
     }
 
-    /// Notes that what was set on an account is gone with the last membership.
-    pub fn record_end(&self, tx: &WriteTx, account: AccountRef<'_>) -> Result<()> {
-        record(tx, account, &self.person_id, Some(self), None)
+    /// Records that these are deleted.
+    pub async fn record_ends(tx: &WriteTx, mut ended: Vec<Self>) -> Result<()> {
+        if ended.is_empty() {
+            return Ok(());
+        }
+        ended.sort_by(|one, other| (&one.account_id, &one.person_id).cmp(&(&other.account_id, &other.person_id)));
+        let account_ids: BTreeSet<_> = ended.iter().map(|it| it.account_id.as_str()).collect();
+        let accounts = Account::references(tx, account_ids).await?;
+        ended.iter().try_for_each(|it| record(tx, accounts.get(&it.account_id)?, &it.person_id, Some(it), None))
+    }
+
+    /// Deletes what is set on an account, which the transaction holds FOR UPDATE. Nobody sets anything on it meanwhile.
+    pub async fn remove_all_of_account(tx: &WriteTx, account_id: &str) -> Result<()> {
+        let all = diesel::delete(account_users::table.filter(account_users::account_id.eq(account_id)));
+        Self::record_ends(tx, all.returning(Self::as_returning()).get_results(&mut tx.conn()).await?).await
+    }
+
+    /// Deletes what is set for a person, whom the transaction holds FOR UPDATE. Nobody sets anything for them meanwhile.
+    pub async fn remove_all_of_person(tx: &WriteTx, person_id: &str) -> Result<()> {
+        let all = diesel::delete(account_users::table.filter(account_users::person_id.eq(person_id)));
+        Self::record_ends(tx, all.returning(Self::as_returning()).get_results(&mut tx.conn()).await?).await
     }
 
     /// Ends an individual membership, whose account the transaction holds. What is set stays for someone who is also there
@@ -197,7 +217,7 @@ impl Record {
             .filter(account_users::account_id.eq(account_id).and(account_users::person_id.eq(person_id)))
             .execute(&mut tx.conn())
             .await?;
-        current.record_end(tx, account.reference())
+        record(tx, account.reference(), person_id, Some(&current), None)
     }
 }
 

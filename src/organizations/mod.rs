@@ -138,6 +138,8 @@ impl OrganizationService for Service {
         let response = self
             .db
             .write(&caller, &meta, async |tx| {
+                // A move could otherwise pass by the person whom the membership comes to depend on it.
+                Organization::hold_the_forest(tx).await?;
                 let organization = Organization::find_and_keep(tx, &member.organization_id).await?;
                 let person = organization.add_member(tx, &member.person_id).await?;
                 Ok(AddOrganizationMemberResponse { person: Some(person.into()) })

@@ -354,11 +354,21 @@ impl Organization {
             return Err(Error::OrganizationNotEmpty { organization_id: self.organization_id, children, accounts, links });
         }
         let guard = slots::guard(tx, Scope::Organization(&self.organization_id)).await?;
+        // Nobody adds to them any more: that takes the organization's row.
+        let mut members: Vec<String> = diesel::delete(organization_members::table)
+            .filter(organization_members::organization_id.eq(&self.organization_id))
+            .returning(organization_members::person_id)
+            .get_results(&mut tx.conn())
+            .await?;
+        members.sort();
+        for person_id in members {
+            record_member(tx, &self.organization_id, &person_id, false);
+        }
+        modules::inherit_all(tx, &self.organization_id).await?;
         diesel::delete(organizations::table.filter(organizations::organization_id.eq(&self.organization_id)))
             .execute(&mut tx.conn())
             .await?;
         guard.settle(tx).await?;
-        modules::renew(tx).await?;
         tx.record(Event {
             resource: Kind::Organization.noun(),
             id: &self.organization_id,
@@ -369,7 +379,7 @@ impl Organization {
         Ok(())
     }
 
-    /// Makes a person a member. Nothing happens if they are one.
+    /// Makes a person a member. Nothing happens if they are one. The transaction must hold the forest.
     pub async fn add_member(&self, tx: &WriteTx, person_id: &str) -> Result<Person> {
         // Held, so that neither is deleted meanwhile, nor the person's place in lists changed.
         let person = people::table
@@ -398,7 +408,7 @@ impl Organization {
             .execute(&mut tx.conn())
             .await?;
         if added > 0 {
-            self.record_member(tx, &person.person_id, true);
+            record_member(tx, &self.organization_id, &person.person_id, true);
         }
         Ok(())
     }
@@ -416,11 +426,26 @@ impl Organization {
             return Err(Error::OrganizationMemberNotFound { organization_id, person_id: person_id.to_owned() });
         }
         guard.settle(tx).await?;
-        self.record_member(tx, person_id, false);
+        record_member(tx, &self.organization_id, person_id, false);
         Ok(())
     }
 
-    /// Holds the shape of the forest: nobody moves or deletes an organization until the transaction ends.
+    /// Takes a person, whom the transaction holds FOR UPDATE, out of every organization. Nobody adds them to one meanwhile.
+    pub async fn remove_from_all(tx: &WriteTx, person_id: &str) -> Result<()> {
+        let mut left: Vec<String> = diesel::delete(organization_members::table)
+            .filter(organization_members::person_id.eq(person_id))
+            .returning(organization_members::organization_id)
+            .get_results(&mut tx.conn())
+            .await?;
+        left.sort();
+        for organization_id in left {
+            record_member(tx, &organization_id, person_id, false);
+        }
+        Ok(())
+    }
+
+    /// Holds the shape of the forest: nobody moves or deletes an organization until the transaction ends. Whoever adds a source
+    /// of membership calls this, after it has locked accounts and before it locks an organization or a person.
     pub async fn hold_the_forest(tx: &WriteTx) -> Result<()> {
         let tenant = || tenants::table.select(tenants::tenant_id);
         if tenant().for_share().first::<String>(&mut tx.conn()).await.optional()?.is_none() {
@@ -480,11 +505,11 @@ impl Organization {
         });
         Ok(())
     }
+}
 
-    fn record_member(&self, tx: &WriteTx, person_id: &str, is_member: bool) {
-        let member = Some(json!({ "organization_id": self.organization_id, "person_id": person_id }));
-        let (before, after) = if is_member { (None, member) } else { (member, None) };
-        let id = id::pair(&self.organization_id, person_id);
-        tx.record(Event { resource: "organization_member", id: &id, belongs_to: BelongsTo::Tenant, before, after });
-    }
+fn record_member(tx: &WriteTx, organization_id: &str, person_id: &str, is_member: bool) {
+    let member = Some(json!({ "organization_id": organization_id, "person_id": person_id }));
+    let (before, after) = if is_member { (None, member) } else { (member, None) };
+    let id = id::pair(organization_id, person_id);
+    tx.record(Event { resource: "organization_member", id: &id, belongs_to: BelongsTo::Tenant, before, after });
 }

@@ -1,5 +1,7 @@
 //! People in the database: rows and the words they are found by.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use diesel::{
     deserialize::{self, FromSql, FromSqlRow},
@@ -19,8 +21,10 @@ use crate::{
     db::{BelongsTo, Condition, Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
     memberships::{
+        checks,
         slots::{self, Scope},
         sources::{Members, Sources},
+        store::Record,
     },
     modules,
     organizations::store::Organization,
@@ -175,6 +179,7 @@ impl NewPerson {
             tx.require_whole_tenant(SUBJECT)?;
         }
         let organization = if let Some(id) = &self.organization_id {
+            Organization::hold_the_forest(tx).await?;
             Some(Organization::find_and_keep(tx, id).await?)
         } else {
             tx.require_whole_tenant("a person in no organization is in nobody's reach")?;
@@ -243,6 +248,17 @@ impl Person {
             Some((Side::Staff, false)) => Err(Error::PersonInactive { person_id }),
             Some((Side::Staff, true)) => Ok(()),
         }
+    }
+
+    /// People who have a word in a range, if they are at most `limit`.
+    pub async fn with_word(tx: &Tx, (from, to): &(String, String), limit: i64) -> Result<Option<BTreeSet<String>>> {
+        let found: Vec<String> = person_words::table
+            .filter(person_words::word.ge(from).and(person_words::word.lt(to)))
+            .limit(limit + 1)
+            .select(person_words::person_id)
+            .load(&mut tx.conn())
+            .await?;
+        Ok(i64::try_from(found.len()).is_ok_and(|count| count <= limit).then(|| found.into_iter().collect()))
     }
 
     /// The conditions that a search puts on people: one for each of its terms.
@@ -329,7 +345,6 @@ impl Person {
                 .execute(&mut tx.conn())
                 .await?;
             updated.insert_words(tx).await?;
-            Account::renew_words(tx, &updated).await?;
         }
         if let Some(guard) = guard {
             guard.settle(tx).await?;
@@ -345,6 +360,12 @@ impl Person {
         if !slots.is_empty() {
             return Err(slots::refusal(tx, slots).await?);
         }
+        if let Some(account_id) = &self.purchasing_account_id {
+            let accounts = Account::references(tx, [account_id.as_str()]).await?;
+            checks::record_purchasing(tx, &self.person_id, accounts.get(account_id)?, false);
+        }
+        Record::remove_all_of_person(tx, &self.person_id).await?;
+        Organization::remove_from_all(tx, &self.person_id).await?;
         diesel::delete(people::table.filter(people::person_id.eq(&self.person_id))).execute(&mut tx.conn()).await?;
         tx.record(Event {
             resource: Kind::Person.noun(),

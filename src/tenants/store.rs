@@ -216,16 +216,7 @@ impl Switch {
             diesel::delete(own()).execute(&mut tx.conn()).await?;
         }
         modules::renew(tx).await?;
-        let setting = |active: Option<bool>| {
-            active.map(|active| json!({ "module": self.module, "organization_id": organization_id, "active": active }))
-        };
-        tx.record(Event {
-            resource: "module_activation",
-            id: &activation_id,
-            belongs_to: BelongsTo::Tenant,
-            before: setting(was_active),
-            after: setting(self.active),
-        });
+        modules::record(tx, self.module, organization_id, was_active, self.active);
         Ok(())
     }
 }

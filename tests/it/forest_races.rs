@@ -26,6 +26,7 @@ use crate::{
         calls::{mask, only},
         reason, waiting_for_locks,
     },
+    trail,
 };
 
 /// What the ancestor table lacks or has too much, measured by the parents, and how deep the forest is.
@@ -519,6 +520,7 @@ async fn a_forest_that_everybody_changes_stays_a_forest() {
         worker.unwrap();
     }
     scene.check("after all").await;
+    trail::balance(&scene.sql, &scene.tenant).await;
     let tally = tally.lock().unwrap().clone();
     eprintln!("{tally:?}");
     let times = |call, told: &str| tally.get(&(call, told.to_owned())).copied().unwrap_or_default();

@@ -48,5 +48,6 @@ mod telemetry;
 mod tenants;
 mod tls;
 mod tokens;
+mod trail;
 mod watch_storm;
 mod watches;

@@ -13,10 +13,13 @@ use customer_accounts::proto::{
 use futures_util::future::join_all;
 use tonic::{Status, transport::Channel};
 
-use crate::support::{
-    Dice, Tenant, account,
-    calls::{mask, only, only_person, person},
-    connect, real_server, refused, shared,
+use crate::{
+    support::{
+        Dice, Tenant, account,
+        calls::{mask, only, only_person, person},
+        connect, real_server, refused, shared,
+    },
+    trail,
 };
 
 const ORGANIZATIONS: u64 = 5;
@@ -945,6 +948,7 @@ async fn play(channel: Channel, seed: u64, steps: usize) -> BTreeMap<String, usi
             break;
         }
     }
+    trail::replay(&tenant).await;
     answers
 }
 

@@ -3,12 +3,12 @@
 
 #![expect(clippy::large_futures, reason = "the calls of a race start together")]
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use customer_accounts::proto::{
-    Account, AccountUser, AddAccountUserRequest, CheckMembershipRequest, LinkOrganizationRequest, Person, PersonKind,
-    RemoveAccountUserRequest, SetPurchasingAccountRequest, UnlinkOrganizationRequest, UpdateAccountUserRequest,
-    google::r#type::Date,
+    Account, AccountUser, AddAccountUserRequest, CheckMembershipRequest, Contact, LinkOrganizationRequest, ListAccountsRequest,
+    Person, PersonKind, RemoveAccountUserRequest, SetPurchasingAccountRequest, UnlinkOrganizationRequest,
+    UpdateAccountUserRequest, google::r#type::Date,
 };
 use futures_util::future::{join, join3};
 use tonic::Status;
@@ -16,7 +16,7 @@ use tonic::Status;
 use crate::{
     races::apart,
     support::{
-        Tenant, account,
+        self, Tenant, account,
         calls::{mask, only, only_person},
         reason, waiting_for_locks,
     },
@@ -296,6 +296,132 @@ async fn a_contact_covered_twice_keeps_one_of_the_two() {
     }
 }
 
+/// The ways in which someone comes to be a user through an organization alone that is about to move: having joined it, they
+/// leave another organization, that is unlinked, or the account leaves it.
+const WAYS: [&str; 3] = ["leaves", "unlinked", "belongs"];
+
+impl Scene {
+    /// A person who is the billing contact of an account by way of an organization of its own, and an organization that another
+    /// link covers.
+    async fn contact_elsewhere(&self, way: &str, place: &Place) {
+        let tenant = &self.tenant;
+        tenant.organization(&place.apart, "").await;
+        tenant.organization(&place.other(), "").await;
+        tenant.account(account(&place.account, &place.apart)).await;
+        tenant.link_now(&place.account, &place.top, true).await.unwrap();
+        tenant.link_now(&place.account, &place.other(), false).await.unwrap();
+        tenant.person(&place.person).await;
+        let joined = if way == "unlinked" { place.other() } else { place.apart.clone() };
+        tenant.add_member(&joined, &place.person).await.unwrap();
+        tenant.name_contact(&place.account, &place.person).await.unwrap();
+    }
+}
+
+impl Place {
+    fn other(&self) -> String {
+        format!("{}-other", self.account)
+    }
+
+    /// Below the organization that moves: that one itself a move has locked.
+    fn deep(&self) -> String {
+        format!("{}-0", self.below)
+    }
+}
+
+impl Tenant {
+    /// The contact joins the organization below, and then is no user any more by what made them one before.
+    async fn change_places(&self, way: &str, place: &Place) -> Result<(), Status> {
+        self.add_member(&place.deep(), &place.person).await?;
+        match way {
+            "leaves" => self.remove_member(&place.apart, &place.person).await,
+            "unlinked" => self.unlink_now(&place.account, &place.other()).await,
+            _ => self.belong(&place.account, &place.other()).await,
+        }
+    }
+}
+
+/// A move that has found everyone below the organization, and waits for one of them: nobody joins these until it has ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_comes_to_depend_on_an_organization_that_is_about_to_move() {
+    let Some(mut scene) = Scene::set().await else { return };
+    for way in WAYS {
+        let place = Place::new(way, 0);
+        scene.tenant.organization(&place.top, "").await;
+        scene.tenant.organization(&place.below, &place.top).await;
+        scene.tenant.organization(&place.deep(), &place.below).await;
+        scene.contact_elsewhere(way, &place).await;
+        // Somebody below for whom something is set, and whose row another transaction has.
+        let held = format!("held-{way}");
+        scene.tenant.person(&held).await;
+        scene.tenant.add_member(&place.below, &held).await.unwrap();
+        scene.tenant.set_roles(&place.account, &held).await.unwrap();
+        let other = scene.sql.transaction().await.unwrap();
+        other.batch_execute(&format!("SELECT FROM people WHERE person_id = '{held}' FOR UPDATE")).await.unwrap();
+        let (tenant, below) = (scene.tenant.clone(), place.below.clone());
+        let moving = tokio::spawn(async move { tenant.move_organization(&below, "").await.map(drop) });
+        waiting_for_locks(other.client(), 1).await;
+        let (tenant, changed) = (scene.tenant.clone(), place.clone());
+        let changing = tokio::spawn(async move { tenant.change_places(way, &changed).await });
+        // Without a wait it comes to its end meanwhile.
+        tokio::select! {
+            () = waiting_for_locks(other.client(), 2) => {}
+            () = eventually_finished(&changing) => {}
+        }
+        other.commit().await.unwrap();
+        let (moved, changed) = (moving.await.unwrap(), changing.await.unwrap());
+        scene.check(format!("{way}: {moved:?} {changed:?}")).await;
+        assert_eq!((moved.is_ok(), reason(changed).1.as_str()), (true, "CONTACT_SLOT_HELD"), "{way}");
+    }
+}
+
+async fn eventually_finished<T>(task: &tokio::task::JoinHandle<T>) {
+    let finished = async move || task.is_finished().then_some(());
+    support::eventually(Duration::from_secs(10), "the call to end", finished).await;
+}
+
+/// The same by chance: a move of a tree against a client who changes places meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_contact_who_changes_places_while_an_organization_moves_is_a_user() {
+    const ROUNDS: usize = 40;
+    let Some(scene) = Scene::set().await else { return };
+    let tenant = &scene.tenant;
+    for way in WAYS {
+        let (top, below) = (format!("{way}-top"), format!("{way}-below"));
+        tenant.organization(&top, "").await;
+        tenant.organization(&below, &top).await;
+        // So that a move takes a while.
+        for n in 0..60 {
+            tenant.organization(&format!("{below}-{n}"), &below).await;
+        }
+        let (mut moved, mut changed) = (0, 0);
+        for round in 0..ROUNDS {
+            let place = Place { top: top.clone(), below: below.clone(), ..Place::new(way, round) };
+            scene.contact_elsewhere(way, &place).await;
+            let out = async {
+                head_start(tenant, round / 4 % 2).await;
+                tenant.move_organization(&below, "").await.map(drop)
+            };
+            let change = async {
+                head_start(tenant, round % 4).await;
+                tenant.change_places(way, &place).await
+            };
+            let (out, change) = join(out, change).await;
+            let what = format!("{way}, round {round}: {out:?} {change:?}");
+            scene.check(&what).await;
+            assert!(out.is_ok() != change.is_ok(), "{what}");
+            *(if out.is_ok() { &mut moved } else { &mut changed }) += 1;
+            if out.is_ok() {
+                tenant.move_organization(&below, &top).await.unwrap();
+            }
+            let why = reason(if out.is_ok() { change } else { out }).1;
+            assert!(["CONTACT_SLOT_HELD", "CONFLICT"].contains(&&*why), "{what}");
+            // Out of the way of the next round.
+            tenant.update(only(&place.account), &["billing_contact_id"]).await.unwrap();
+        }
+        eprintln!("{way}: {moved} times moved, {changed} times changed");
+    }
+}
+
 async fn covered_twice(tenant: &Tenant, place: &Place) {
     tenant.organization(&place.top, "").await;
     tenant.organization(&place.below, &place.top).await;
@@ -407,10 +533,55 @@ async fn a_new_name_goes_along_with_memberships_made_at_the_same_time() {
         };
         let add = AddAccountUserRequest { account_id: "a".into(), person_id: id.clone(), ..Default::default() };
         let add = async { tenant.memberships().add_account_user(add).await.map(drop) };
-        let answers = join3(rename, tenant.add_member("crowd", &id), add).await;
+        // And one who is a user through an organization, for whom something is set.
+        let through = format!("member-{round}");
+        tenant.person(&through).await;
+        tenant.add_member("vendor", &through).await.unwrap();
+        let renamed = Person { display_name: format!("Renamed {round}"), ..only_person(&through) };
+        let rename_through = async {
+            head_start(tenant, round % 3).await;
+            tenant.update_person(renamed, &["display_name"]).await.map(drop)
+        };
+        let through = join(rename_through, tenant.set_roles("a", &through));
+        let (answers, through) = join(join3(rename, tenant.add_member("crowd", &id), add), through).await;
         assert!(answers.0.is_ok() && answers.1.is_ok() && answers.2.is_ok(), "{answers:?}");
+        assert!(through.0.is_ok() && through.1.is_ok(), "{through:?}");
     }
     assert_eq!(scene.sql.query(MISSORTED, &[&tenant.caller.tenant]).await.unwrap().len(), 0);
+}
+
+/// The account has no copy of the person's name that one of the two could spoil.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_name_of_the_primary_contact_is_found_whatever_happens_to_the_account() {
+    let Some(scene) = Scene::set().await else { return };
+    let tenant = &scene.tenant;
+    tenant.organization("vendor", "").await;
+    tenant.person("ann").await;
+    tenant.add_member("vendor", "ann").await.unwrap();
+    let found = async |query: &str| tenant.list(ListAccountsRequest { query: query.into(), ..Default::default() }).await;
+    for round in 0..40 {
+        let id = &*format!("a{round}");
+        let contact = || Some(Contact { person_id: "ann".into(), ..Default::default() });
+        let named = Account { primary_contact: contact(), ..account(id, "vendor") };
+        tenant.account(Account { primary_contact: contact().filter(|_| round % 2 == 0), ..account(id, "vendor") }).await;
+        let new = Person { display_name: format!("Renamed{round}"), ..only_person("ann") };
+        let rename = async {
+            head_start(tenant, round % 3).await;
+            tenant.update_person(new, &["display_name"]).await.map(drop)
+        };
+        let change = async {
+            head_start(tenant, round / 3 % 3).await;
+            let named = Account { display_name: format!("Changed{round}"), ..named };
+            tenant.update(named, &["display_name", "primary_contact"]).await.map(drop)
+        };
+        let (renamed, changed) = join(rename, change).await;
+        assert!(renamed.is_ok() && changed.is_ok(), "round {round}: {renamed:?} {changed:?}");
+        let (by_name, by_contact) = (found(&format!("changed{round}")).await, found(&format!("renamed{round} {id}")).await);
+        assert_eq!((by_name, by_contact), (vec![id.to_owned()], vec![id.to_owned()]), "round {round}");
+        let old = found(&format!("renamed{}", round.wrapping_sub(1))).await;
+        assert_eq!(old, [""; 0], "round {round}");
+        tenant.update(only(id), &["primary_contact"]).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,10 @@ use customer_accounts::proto::{
     ModuleSetting::{Inherited, Off, On},
 };
 
-use crate::support::{Dice, Tenant, account, reason};
+use crate::{
+    support::{Dice, Tenant, account, reason},
+    trail,
+};
 
 const MODULE: &str = "customer_accounts";
 const STEPS: usize = 30;
@@ -79,6 +82,7 @@ async fn history(seed: u64) {
         change(&mut dice, &mut model, &tenant, &what).await;
         compare(&mut dice, &model, &tenant, &what).await;
     }
+    trail::replay(&tenant).await;
 }
 
 async fn change(dice: &mut Dice, model: &mut Model, tenant: &Tenant, what: &str) {

@@ -586,6 +586,30 @@ async fn lists_of_a_forest_cost_a_page_wherever_it_lies() {
     on.check(List::People(people_of("unit-200", true)), by_member(), Bound(500, true)).await;
 }
 
+/// One in five accounts has a person as its primary contact.
+const CONTACTS: &str = "
+UPDATE accounts SET primary_contact_id = 'pers-' || substr(account_id, 6) WHERE substr(account_id, 6)::int % 5 = 0;
+INSERT INTO account_words (tenant_id, account_id, word)
+    SELECT tenant_id, account_id, '@' || primary_contact_id FROM accounts WHERE primary_contact_id IS NOT NULL;
+";
+
+/// A search finds accounts by their own words and by those of the person who is their primary contact.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_of_accounts_by_their_contacts_looks_through_neither_accounts_nor_people() {
+    let fill = format!("{FOREST}{CONTACTS}");
+    let Some(on) = Measured::start_with(&fill, "the embedded server has no auto_explain").await else { return };
+    let query = |query: &str| List::Accounts(ListAccountsRequest { query: query.into(), ..Default::default() });
+    let by_word = || Uses("account_words_word_idx", "word");
+    // One contact; a few hundred people and accounts.
+    on.check(query("pers-4245"), by_word(), Bound(FEW, true)).await;
+    on.check(query("alphalo"), by_word(), Bound(4000, true)).await;
+    // No person, and all accounts.
+    on.check(query("acct"), Uses("accounts_sort_key_idx", "tenant_id"), Bound(4 * FEW, true)).await;
+    // Everybody: the accounts are walked.
+    on.check(query("acme.example"), Uses("accounts_sort_key_idx", "tenant_id"), Bound(4000, false)).await;
+    on.check(query("acme.example pers-4245"), by_word(), Bound(2 * FEW, true)).await;
+}
+
 /// An organization of 18,000 people costs its page, not its people.
 #[tokio::test(flavor = "multi_thread")]
 async fn members_of_a_crowd_cost_a_page_wherever_it_lies() {

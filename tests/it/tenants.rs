@@ -83,6 +83,7 @@ async fn settings_change_by_mask_and_every_change_is_on_record() {
     assert_eq!(trail[0].change("account_id_prefix"), (&json!("acct"), &json!("cust")));
     assert_eq!(trail[0].change("membership_roles").1, &json!(["approver", "zookeeper"]));
     assert_eq!(trail[1].change("default_currency"), (&json!("CHF"), &json!(null)));
+    crate::trail::replay(&tenant).await;
 }
 
 #[tokio::test]

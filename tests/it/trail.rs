@@ -1,0 +1,412 @@
+//! The trail has everything: whatever happened to a tenant can be told from its activities alone, and nothing that goes along
+//! with something else goes without an activity.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use customer_accounts::proto::{
+    Account, AccountUser, AddAccountUserRequest, LinkOrganizationRequest, ModuleSetting, SetPurchasingAccountRequest,
+    UnlinkOrganizationRequest, UpdateAccountUserRequest,
+};
+use serde_json::{Value, json};
+use tonic::Status;
+
+use crate::{
+    schema::{execute, lines},
+    support::{
+        Tenant, account,
+        calls::{Activity, mask, only},
+        reason,
+    },
+};
+
+/// The foreign keys that may change rows of their own accord, and why nobody needs to hear of that.
+const DERIVED: &[(&str, &str)] = &[
+    ("account_words_account_fkey", "words of the account"),
+    ("organization_ancestors_ancestor_fkey", "follows from the parents of organizations"),
+    ("organization_ancestors_organization_fkey", "follows from the parents of organizations"),
+    ("organization_words_organization_fkey", "words of the organization"),
+    ("person_words_person_fkey", "words of the person"),
+    ("account_users_person_fkey", "ON UPDATE: the sort key is the person's, whose change of name is recorded"),
+    ("organization_members_person_fkey", "ON UPDATE: the sort key is the person's, whose change of name is recorded"),
+];
+
+/// Foreign keys that change rows of their own accord.
+const BY_THEMSELVES: &str = "SELECT conname::text AS line FROM pg_constraint WHERE contype = 'f' \
+    AND connamespace = 'public'::regnamespace AND (confdeltype NOT IN ('a', 'r') OR confupdtype NOT IN ('a', 'r')) ORDER BY 1";
+
+/// All of them.
+const FOREIGN_KEYS: &str = "SELECT conname::text AS line FROM pg_constraint WHERE contype = 'f' \
+    AND connamespace = 'public'::regnamespace ORDER BY 1";
+
+#[tokio::test]
+async fn no_foreign_key_deletes_or_clears_what_should_be_on_record() {
+    let found = lines(&Tenant::new().await, BY_THEMSELVES).await;
+    let mut derived: Vec<_> = DERIVED.iter().map(|(name, _)| *name).collect();
+    derived.sort_unstable();
+    assert_eq!(found, derived, "a row that goes by a foreign key goes without an activity: let the store delete and record it");
+}
+
+/// What happens to a row when what it refers to is deleted.
+enum Fate {
+    /// It keeps that from happening, for this reason.
+    Refuses(&'static str),
+    /// It goes along, with this activity: action, resource, and the account to whose trail it belongs.
+    Recorded(&'static str, &'static str, Option<&'static str>),
+    /// What it refers to is never deleted.
+    Never,
+}
+
+/// A tenant with a row behind each foreign key.
+async fn scene() -> Tenant {
+    let tenant = Tenant::new().await;
+    for (id, parent) in [("top", ""), ("vendor", "top"), ("partner", "")] {
+        tenant.organization(id, parent).await;
+    }
+    tenant.account_type("type").await;
+    tenant.staff("sam").await;
+    for id in ["ann", "bob"] {
+        tenant.person(id).await;
+        tenant.add_member("vendor", id).await.unwrap();
+    }
+    tenant.add_member("partner", "bob").await.unwrap();
+    let full = Account {
+        account_type_id: "type".into(),
+        account_manager_id: "sam".into(),
+        billing_contact_id: "ann".into(),
+        ..account("a", "vendor")
+    };
+    tenant.account(full).await;
+    let link = LinkOrganizationRequest { account_id: "a".into(), organization_id: "partner".into(), ..Default::default() };
+    tenant.memberships().link_organization(link).await.unwrap();
+    let add = AddAccountUserRequest { account_id: "a".into(), person_id: "bob".into(), ..Default::default() };
+    tenant.memberships().add_account_user(add).await.unwrap();
+    tenant.purchase("bob", "a").await;
+    tenant.set_module("contracts", "partner", ModuleSetting::Off).await.unwrap();
+    tenant
+}
+
+impl Tenant {
+    async fn purchase(&self, person_id: &str, account_id: &str) {
+        let (person_id, account_id) = (person_id.into(), account_id.into());
+        let request = SetPurchasingAccountRequest { person_id, account_id, ..Default::default() };
+        self.memberships().set_purchasing_account(request).await.unwrap();
+    }
+
+    async fn delete_partner(&self) -> Result<(), Status> {
+        // The account's link is in the way; that is another foreign key's scenario.
+        let (account_id, organization_id) = ("a".into(), "partner".into());
+        let unlink = UnlinkOrganizationRequest { account_id, organization_id, ..Default::default() };
+        self.memberships().unlink_organization(unlink).await.unwrap();
+        self.delete_organization("partner", "").await
+    }
+}
+
+/// Deletes what a foreign key refers to: the answer, and what it should be.
+async fn parent_goes(tenant: &Tenant, foreign_key: &str) -> (Result<(), Status>, Fate) {
+    let account = Some("a");
+    match foreign_key {
+        "account_organizations_account_fkey" => {
+            (tenant.delete("a", "").await, Fate::Recorded("account_organization.deleted", "a/partner", account))
+        }
+        "account_organizations_organization_fkey" => {
+            (tenant.delete_organization("partner", "").await, Fate::Refuses("ORGANIZATION_NOT_EMPTY"))
+        }
+        "account_users_account_fkey" => (tenant.delete("a", "").await, Fate::Recorded("account_user.deleted", "a/bob", account)),
+        "account_users_person_fkey" => {
+            (tenant.delete_person("bob", "").await, Fate::Recorded("account_user.deleted", "a/bob", account))
+        }
+        "accounts_account_manager_fkey" => (tenant.delete_person("sam", "").await, Fate::Refuses("PERSON_IN_USE")),
+        "accounts_account_type_fkey" => (Ok(()), Fate::Never),
+        "accounts_organization_fkey" => (tenant.delete_organization("vendor", "").await, Fate::Refuses("ORGANIZATION_NOT_EMPTY")),
+        "accounts_primary_contact_fkey" | "accounts_billing_contact_fkey" | "accounts_cc_billing_contact_fkey" => {
+            (tenant.delete_person("ann", "").await, Fate::Refuses("CONTACT_SLOT_HELD"))
+        }
+        "module_activations_organization_fkey" => {
+            (tenant.delete_partner().await, Fate::Recorded("module_activation.deleted", "contracts/partner", None))
+        }
+        "organization_members_organization_fkey" => {
+            (tenant.delete_partner().await, Fate::Recorded("organization_member.deleted", "partner/bob", None))
+        }
+        "organization_members_person_fkey" => {
+            (tenant.delete_person("bob", "").await, Fate::Recorded("organization_member.deleted", "vendor/bob", None))
+        }
+        "organizations_parent_fkey" => (tenant.delete_organization("top", "").await, Fate::Refuses("ORGANIZATION_NOT_EMPTY")),
+        "people_purchasing_account_fkey" => (tenant.delete("a", "").await, Fate::Recorded("person.updated", "bob", account)),
+        new => panic!("say here what becomes of a row behind {new} when what it refers to is deleted"),
+    }
+}
+
+#[tokio::test]
+async fn whatever_goes_along_has_its_activity() {
+    for foreign_key in lines(&Tenant::new().await, FOREIGN_KEYS).await {
+        // Some cascade a change of name only.
+        if !DERIVED.iter().any(|(derived, why)| *derived == foreign_key && !why.starts_with("ON UPDATE")) {
+            check_fate(&foreign_key).await;
+        }
+    }
+}
+
+async fn check_fate(foreign_key: &str) {
+    let tenant = scene().await;
+    let before = tenant.trail().await.len();
+    let (answer, fate) = parent_goes(&tenant, foreign_key).await;
+    let trail = &tenant.trail().await[before..];
+    match fate {
+        Fate::Never => {
+            let granted = "SELECT privilege_type AS line FROM pg_class CROSS JOIN aclexplode(relacl) \
+                WHERE relname = 'account_types' AND grantee = 'customer_accounts_app'::regrole AND privilege_type = 'DELETE'";
+            assert_eq!(lines(&tenant, granted).await, [""; 0], "{foreign_key}");
+        }
+        Fate::Refuses(why) => assert_eq!(reason(answer).1, why, "{foreign_key}"),
+        Fate::Recorded(action, resource_id, account_id) => {
+            answer.unwrap();
+            let is_it = |it: &&Activity| it.action == action && it.resource_id == resource_id;
+            let found: Vec<_> = trail.iter().filter(is_it).collect();
+            assert_eq!(found.len(), 1, "{foreign_key}: {action} {resource_id} in {trail:#?}");
+            assert_eq!(found[0].account_id.as_deref(), account_id, "{foreign_key}");
+        }
+    }
+    replay(&tenant).await;
+}
+
+#[tokio::test]
+async fn a_watch_of_an_account_hears_of_everyone_who_leaves_it() {
+    let tenant = scene().await;
+    tenant.account(account("b", "vendor")).await;
+    let before = tenant.trail().await.len();
+    tenant.purchase("bob", "b").await;
+    tenant.delete_person("bob", "").await.unwrap();
+    let of = |trail: &[Activity], id: &str| -> Vec<String> {
+        let of_account = trail.iter().filter(|it| it.account_id.as_deref() == Some(id));
+        of_account.map(|it| format!("{} {} {}", it.action, it.resource_id, it.changes)).collect()
+    };
+    let trail = &tenant.trail().await[before..];
+    let [elsewhere, gone] = &of(trail, "a")[..] else { panic!("{trail:#?}") };
+    let change = |before: &str, after: &str| {
+        format!("person.updated bob {}", json!([{ "field": "purchasing_account_id", "before": before, "after": after }]))
+            .replace("\"\"", "null")
+    };
+    assert_eq!(*elsewhere, change("a", ""), "bob buys on b now, which is not told here");
+    assert!(gone.starts_with("account_user.deleted a/bob"), "{gone}");
+    assert_eq!(of(trail, "b"), [change("", "b"), change("b", "")]);
+    let last: Vec<_> = trail.iter().map(|it| &*it.action).collect();
+    assert_eq!(last.last(), Some(&"person.deleted"), "what belongs to the person goes before: {last:?}");
+    replay(&tenant).await;
+}
+
+/// The link of the own organization is told by the account, until something else is set on it.
+#[tokio::test]
+async fn another_organization_of_an_account_tells_what_becomes_of_its_links() {
+    let tenant = scene().await;
+    let link = |organization_id: &str, include_descendants: bool| {
+        let (account_id, organization_id) = ("a".into(), organization_id.into());
+        LinkOrganizationRequest { account_id, organization_id, include_descendants, ..Default::default() }
+    };
+    tenant.memberships().link_organization(link("vendor", true)).await.unwrap();
+    let set = AccountUser { account_id: "a".into(), person_id: "ann".into(), roles: vec!["buyer".into()], ..Default::default() };
+    let set = UpdateAccountUserRequest { account_user: Some(set), update_mask: mask(&["roles"]), ..Default::default() };
+    tenant.memberships().update_account_user(set).await.unwrap();
+    tenant.update(only("a"), &["billing_contact_id"]).await.unwrap();
+    let before = tenant.trail().await.len();
+    tenant.update(Account { organization_id: "partner".into(), ..only("a") }, &["organization_id"]).await.unwrap();
+    let trail = tenant.trail().await;
+    let told: Vec<_> = trail[before..].iter().map(|it| format!("{} {} {}", it.action, it.resource_id, it.changes)).collect();
+    let wanted = [
+        format!(
+            "account_organization.deleted a/vendor {}",
+            json!([
+                { "field": "include_descendants", "before": true, "after": null },
+                { "field": "organization_id", "before": "vendor", "after": null },
+                { "field": "own", "before": true, "after": null },
+            ])
+        ),
+        format!("account_organization.updated a/partner {}", json!([{ "field": "own", "before": false, "after": true }])),
+    ];
+    assert_eq!(told[..2], wanted);
+    assert!(told[2].starts_with("account_user.deleted a/ann"), "{told:#?}");
+    assert!(told[3].starts_with("account.updated a "), "{told:#?}");
+    assert_eq!(told.len(), 4, "{told:#?}");
+    replay(&tenant).await;
+}
+
+/// More than one statement of the trail: the order stays, and nothing is lost between two of them.
+#[tokio::test]
+async fn a_crowd_goes_with_its_account_and_each_of_them_is_on_record() {
+    const CROWD: usize = 1203;
+    let tenant = scene().await;
+    let crowd = format!(
+        "INSERT INTO people (person_id, display_name, sort_key, kind) \
+         SELECT 'crowd-' || n, 'Crowd', 'crowd', 'CUSTOMER' FROM generate_series(1, {CROWD}) AS n; \
+         INSERT INTO account_users (account_id, person_id, sort_key, person_create_time, individual) \
+         SELECT 'a', person_id, sort_key, create_time, true FROM people WHERE sort_key = 'crowd'"
+    );
+    execute(&tenant, &crowd).await.unwrap();
+    let before = tenant.trail().await.len();
+    tenant.delete("a", "").await.unwrap();
+    let trail = tenant.trail().await;
+    let gone = trail[before..].iter().filter(|it| it.action == "account_user.deleted");
+    assert_eq!(gone.map(|it| &it.resource_id).collect::<BTreeSet<_>>().len(), CROWD + 1);
+    assert_eq!(trail.last().map(|it| &*it.action), Some("account.deleted"));
+}
+
+/// An activity as the replay needs it, one a line.
+const TRAIL: &str = "SELECT json_build_array(action, resource_type, resource_id, changes)::text AS line FROM activities \
+    WHERE tenant_id = '$tenant' ORDER BY transaction_id, ordinal";
+
+/// Each row that the trail is about, as `[resource type, resource id, fields]`.
+const ROWS: &str = "SELECT json_build_array(type, id, fields)::text AS line FROM (\
+    SELECT 'account' AS type, account_id AS id, to_jsonb(t) - 'sort_key' AS fields, tenant_id FROM accounts AS t \
+    UNION ALL SELECT 'account_type', account_type_id, to_jsonb(t) - 'name_key', tenant_id FROM account_types AS t \
+    UNION ALL SELECT 'organization', organization_id, to_jsonb(t) - 'sort_key', tenant_id FROM organizations AS t \
+    UNION ALL SELECT 'person', person_id, to_jsonb(t) - 'sort_key', tenant_id FROM people AS t \
+    UNION ALL SELECT 'account_user', account_id || '/' || person_id, to_jsonb(t) - 'sort_key' - 'person_create_time', tenant_id \
+        FROM account_users AS t \
+    UNION ALL SELECT 'account_organization', account_id || '/' || organization_id, to_jsonb(t) - 'account_id', tenant_id \
+        FROM account_organizations AS t \
+    UNION ALL SELECT 'organization_member', organization_id || '/' || person_id, \
+        to_jsonb(t) - 'sort_key' - 'person_create_time', tenant_id FROM organization_members AS t \
+    UNION ALL SELECT 'module_activation', module || '/' || organization_id, to_jsonb(t) - 'activation_id', tenant_id \
+        FROM module_activations AS t \
+    UNION ALL SELECT 'module_activation', module, jsonb_build_object('module', module, 'active', false), tenant_id \
+        FROM tenants CROSS JOIN unnest(modules_off) AS module \
+    UNION ALL SELECT 'tenant_settings', tenant_id, to_jsonb(t) - 'modules_off' - 'modules_off_below' - 'activity_floor', \
+        tenant_id FROM tenants AS t WHERE revision > 0) AS rows WHERE tenant_id = '$tenant'";
+
+/// What every table has and no activity tells.
+const UNTOLD: [&str; 5] = ["tenant_id", "revision", "create_time", "update_time", "incarnation"];
+
+/// Fields by resource.
+type Resources = BTreeMap<(String, String), BTreeMap<String, Value>>;
+
+/// What is not set is not told.
+fn is_set(value: &Value) -> bool {
+    *value != json!(null) && *value != json!("") && *value != json!({})
+}
+
+struct Told {
+    action: String,
+    key: (String, String),
+    changes: Vec<(String, Value, Value)>,
+}
+
+/// Makes a tenant's resources out of its trail alone, which was made by one call after another, and compares them with the tables.
+pub async fn replay(tenant: &Tenant) {
+    let (trail, rows) = [TRAIL, ROWS].map(|sql| sql.replace("$tenant", &tenant.caller.tenant)).into();
+    let trail = told(&lines(tenant, &trail).await);
+    let mut resources = Resources::new();
+    for Told { action, key, changes } in trail {
+        let verb = action.rsplit_once('.').unwrap().1;
+        assert!(is_implied(&key) || resources.contains_key(&key) == (verb != "created"), "{action} {}", key.1);
+        let fields = resources.entry(key.clone()).or_default();
+        for (field, before, after) in changes {
+            let had = fields.remove(&field).unwrap_or_default();
+            let as_told = had == before || !(is_set(&had) || is_set(&before)) || (is_implied(&key) && !is_set(&had));
+            assert!(as_told, "{action} {}: {field} was {had}, not {before}", key.1);
+            if is_set(&after) {
+                fields.insert(field, after);
+            }
+        }
+        if verb == "deleted" {
+            let left = resources.remove(&key).unwrap();
+            assert!(left.is_empty(), "{action} {}: its last snapshot lacks {left:?}", key.1);
+        }
+        imply_own_link(&mut resources, verb, &key);
+    }
+    compare(resources, &lines(tenant, &rows).await);
+}
+
+/// The settings and modules of the tenant, which are there from the beginning.
+fn is_implied(key: &(String, String)) -> bool {
+    key.0 == "tenant_settings" || (key.0 == "module_activation" && !key.1.contains('/'))
+}
+
+/// A new account is linked to its organization.
+fn imply_own_link(resources: &mut Resources, verb: &str, key: &(String, String)) {
+    if verb == "created" && key.0 == "account" {
+        let organization_id = resources[key]["organization_id"].clone();
+        let link = format!("{}/{}", key.1, organization_id.as_str().unwrap());
+        let fields = [("organization_id", organization_id), ("own", json!(true)), ("include_descendants", json!(false))];
+        let fields = fields.into_iter().map(|(field, value)| (field.to_owned(), value)).collect();
+        resources.insert(("account_organization".to_owned(), link), fields);
+    }
+}
+
+fn told(lines: &[String]) -> Vec<Told> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let told = |line: &String| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let changes = line[3].as_array().unwrap().iter();
+        let changes = changes.map(|it| (text(&it["field"]), it["before"].clone(), it["after"].clone())).collect();
+        Told { action: text(&line[0]), key: (text(&line[1]), text(&line[2])), changes }
+    };
+    lines.iter().map(told).collect()
+}
+
+#[track_caller]
+fn compare(mut resources: Resources, rows: &[String]) {
+    let mut kept = Resources::new();
+    for row in rows {
+        let row: Value = serde_json::from_str(row).unwrap();
+        let fields = row[2].as_object().unwrap().iter();
+        let fields = fields.filter(|(field, value)| is_set(value) && !UNTOLD.contains(&field.as_str()));
+        let fields = fields.map(|(field, value)| (field.clone(), value.clone())).collect();
+        kept.insert((row[0].as_str().unwrap().to_owned(), row[1].as_str().unwrap().to_owned()), fields);
+    }
+    // A tenant's module is on unless it is off.
+    resources.retain(|key, fields| !(is_implied(key) && fields.get("active") == Some(&json!(true))));
+    // Of the settings the trail tells what was changed.
+    for (key, fields) in &mut resources {
+        if let Some(row) = kept.get(key).filter(|_| is_implied(key)) {
+            for (field, value) in row {
+                fields.entry(field.clone()).or_insert_with(|| value.clone());
+            }
+        }
+    }
+    let keys = |all: &Resources| all.keys().cloned().collect::<BTreeSet<_>>();
+    let (told, there) = (keys(&resources), keys(&kept));
+    assert_eq!(told.difference(&there).collect::<Vec<_>>(), [] as [&(String, String); 0], "there by the trail only");
+    assert_eq!(there.difference(&told).collect::<Vec<_>>(), [] as [&(String, String); 0], "there, and not by the trail");
+    for (key, row) in kept {
+        assert_eq!(resources[&key], row, "{key:?} by the trail, and as it is");
+    }
+}
+
+/// The same for a trail of calls that ran at once, as `sql` finds it. Activities of transactions that waited for one another may
+/// be listed in another order than they happened, so each field is added up: in whatever order, of the values that it came to have
+/// and those that it ceased to have one is left over, which is the one it has.
+pub async fn balance(sql: &tokio_postgres::Client, tenant: &Tenant) {
+    let mut found = Vec::new();
+    for query in [TRAIL, ROWS] {
+        let rows = sql.query(&query.replace("$tenant", &tenant.caller.tenant), &[]).await.unwrap();
+        found.push(rows.iter().map(|row| row.get(0)).collect::<Vec<String>>());
+    }
+    let mut counts = BTreeMap::<_, BTreeMap<String, i64>>::new();
+    for Told { action, key, changes } in told(&found[0]) {
+        let own_link = (action == "account.created").then(|| {
+            let organization = changes.iter().find(|(field, ..)| field == "organization_id").unwrap().2.clone();
+            let link = ("account_organization".to_owned(), format!("{}/{}", key.1, organization.as_str().unwrap()));
+            let fields = [("organization_id", organization), ("own", json!(true)), ("include_descendants", json!(false))];
+            (link, fields.map(|(field, value)| (field.to_owned(), Value::Null, value)).to_vec())
+        });
+        for (key, changes) in [Some((key, changes)), own_link].into_iter().flatten() {
+            for (field, before, after) in changes {
+                let values = counts.entry((key.clone(), field)).or_default();
+                for (value, count) in [(before, -1), (after, 1)] {
+                    if is_set(&value) {
+                        *values.entry(value.to_string()).or_default() += count;
+                    }
+                }
+            }
+        }
+    }
+    let mut resources = Resources::new();
+    for ((key, field), values) in counts {
+        let mut left = values.iter().filter(|(_, count)| **count != 0);
+        let last = left.next();
+        assert!(left.next().is_none() && last.is_none_or(|(_, count)| *count == 1), "{key:?}, {field}: {values:?}");
+        if let Some((value, _)) = last {
+            resources.entry(key).or_default().insert(field, serde_json::from_str(value).unwrap());
+        }
+    }
+    compare(resources, &found[1]);
+}
