@@ -39,8 +39,8 @@ use crate::{
 /// What an account takes in an answer beside its texts, and an entry of its metadata beside its own.
 const ROW: usize = 256;
 const ENTRY: usize = 64;
-/// Most people whom a search of accounts names. Of more, the accounts that they are contacts of are so many that the list is
-/// found sooner by walking the accounts.
+/// Most primary contacts whom a search of accounts names. Of more, their accounts are so many that the list is found sooner by
+/// walking the accounts.
 const NAMED: i64 = 1000;
 
 /// An account as it is kept.
@@ -347,14 +347,14 @@ impl Account {
     /// The conditions that a search puts on accounts, one for each of its terms: a word of the account begins with it, or a word
     /// of the person who is its primary contact.
     ///
-    /// People are asked for first. With their ids in hand both are one range over one table, and PostgreSQL can begin with the
-    /// words or with the list, whichever is less; of two subqueries it would look through all accounts.
+    /// Contacts are asked for first. With their ids in hand both are one condition on one table, and PostgreSQL can begin with
+    /// the words or with the list, whichever is less; of two subqueries it would look through all accounts.
     async fn found_by(tx: &Tx, query: &str) -> Result<Vec<Condition<accounts::table>>> {
         let terms = search::ranges(query);
-        let people = try_join_all(terms.iter().map(|term| Person::with_word(tx, term, NAMED))).await?;
-        let condition = |((from, to), people): ((String, String), Option<BTreeSet<String>>)| -> Condition<accounts::table> {
+        let contacts = try_join_all(terms.iter().map(|term| Self::contacts_with_word(tx, term))).await?;
+        let condition = |((from, to), contacts): ((String, String), Option<BTreeSet<String>>)| -> Condition<accounts::table> {
             let word = account_words::word.ge(from.clone()).and(account_words::word.lt(to.clone()));
-            let Some(people) = people else {
+            let Some(contacts) = contacts else {
                 let own = account_words::table.filter(account_words::account_id.eq(accounts::account_id).and(word));
                 let contact = person_words::table
                     .filter(person_words::person_id.nullable().eq(accounts::primary_contact_id))
@@ -362,14 +362,30 @@ impl Account {
                 return Box::new(exists(own).or(exists(contact)));
             };
             let words = account_words::table.select(account_words::account_id);
-            if people.is_empty() {
+            if contacts.is_empty() {
                 Box::new(accounts::account_id.eq_any(words.filter(word)))
             } else {
-                let people: Vec<_> = people.iter().map(|id| reference_to(id)).collect();
-                Box::new(accounts::account_id.eq_any(words.filter(word.or(account_words::word.eq_any(people)))))
+                let contacts: Vec<_> = contacts.iter().map(|id| reference_to(id)).collect();
+                Box::new(accounts::account_id.eq_any(words.filter(word.or(account_words::word.eq_any(contacts)))))
             }
         };
-        Ok(terms.into_iter().zip(people).map(condition).collect())
+        Ok(terms.into_iter().zip(contacts).map(condition).collect())
+    }
+
+    /// The people who are primary contacts and have a word in a range, if they are few enough to be named.
+    async fn contacts_with_word(tx: &Tx, (from, to): &(String, String)) -> Result<Option<BTreeSet<String>>> {
+        let of_an_account = accounts::table
+            .filter(accounts::tenant_id.eq(tx.tenant_id()))
+            .filter(accounts::primary_contact_id.eq(person_words::person_id.nullable()));
+        let found: Vec<String> = person_words::table
+            .filter(person_words::tenant_id.eq(tx.tenant_id()))
+            .filter(person_words::word.ge(from).and(person_words::word.lt(to)))
+            .filter(exists(of_an_account))
+            .limit(NAMED + 1)
+            .select(person_words::person_id)
+            .load(&mut tx.conn())
+            .await?;
+        Ok(i64::try_from(found.len()).is_ok_and(|count| count <= NAMED).then(|| found.into_iter().collect()))
     }
 
     /// Gives the account, which the transaction holds, new fields. Nothing happens if they are the present ones.

@@ -1,7 +1,5 @@
 //! People in the database: rows and the words they are found by.
 
-use std::collections::BTreeSet;
-
 use chrono::{DateTime, Utc};
 use diesel::{
     deserialize::{self, FromSql, FromSqlRow},
@@ -248,17 +246,6 @@ impl Person {
             Some((Side::Staff, false)) => Err(Error::PersonInactive { person_id }),
             Some((Side::Staff, true)) => Ok(()),
         }
-    }
-
-    /// People who have a word in a range, if they are at most `limit`.
-    pub async fn with_word(tx: &Tx, (from, to): &(String, String), limit: i64) -> Result<Option<BTreeSet<String>>> {
-        let found: Vec<String> = person_words::table
-            .filter(person_words::word.ge(from).and(person_words::word.lt(to)))
-            .limit(limit + 1)
-            .select(person_words::person_id)
-            .load(&mut tx.conn())
-            .await?;
-        Ok(i64::try_from(found.len()).is_ok_and(|count| count <= limit).then(|| found.into_iter().collect()))
     }
 
     /// The conditions that a search puts on people: one for each of its terms.

@@ -522,7 +522,9 @@ async fn a_forest_that_everybody_changes_stays_a_forest() {
     scene.check("after all").await;
     trail::balance(&scene.sql, &scene.tenant).await;
     let tally = tally.lock().unwrap().clone();
-    eprintln!("{tally:?}");
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    let deadlocks: i64 = scene.sql.query_one(deadlocks, &[]).await.unwrap().get(0);
+    eprintln!("{tally:?}, {deadlocks} deadlocks");
     let times = |call, told: &str| tally.get(&(call, told.to_owned())).copied().unwrap_or_default();
     for call in ["create", "move", "delete", "rename", "open", "rebind", "close", "join", "staff", "list"] {
         assert!(times(call, "") > 0, "{call} never succeeded: {tally:?}");
