@@ -47,10 +47,11 @@ const ROLE: &str = fault_of!("current_user");
 /// A policy counts for a role if it names that role, one that it is a member of, or everybody. Permissive policies are
 /// alternatives, so there must be the one and no other. `pg_get_expr` words an expression the same way however it was written.
 const OPEN_TABLE: &str = "WITH policies AS ( \
-        SELECT polrelid, polname, polcmd = '*' AND coalesce(pg_get_expr(polqual, polrelid) ~ expected, false) \
-            AND coalesce(pg_get_expr(polwithcheck, polrelid) ~ expected, true) AS good \
-        FROM pg_policy, (VALUES ('^\\(tenant_id = (\\( ?SELECT )?NULLIF\\(current_setting\\(''app\\.tenant_id''::text, true\\), ''''::text\\)\
-            ( AS \"nullif\"\\))?\\)$')) AS wanted (expected) \
+        SELECT polrelid, polname, polcmd = '*' AND coalesce(pg_get_expr(polqual, polrelid) = expected, false) \
+            AND coalesce(pg_get_expr(polwithcheck, polrelid) = expected, true) AS good \
+        FROM pg_policy, (VALUES \
+            ('(tenant_id = ( SELECT NULLIF(current_setting(''app.tenant_id''::text, true), ''''::text) AS \"nullif\"))')) \
+            AS wanted (expected) \
         WHERE polpermissive \
           AND EXISTS (SELECT FROM unnest(polroles) AS role WHERE role = 0 OR pg_has_role(current_user, role, 'MEMBER')) \
     ), tables AS ( \

@@ -96,6 +96,12 @@ async fn every_table_of_tenants_must_have_its_row_level_security() {
     for (change, table, fault) in [
         ("CREATE POLICY more ON accounts FOR SELECT TO customer_accounts_app USING (true)", "accounts", "the policy more"),
         ("ALTER POLICY tenant ON accounts USING (tenant_id IS NOT NULL)", "accounts", "lacks the policy"),
+        // Without the sub-select: the plans of one tenant would serve the others.
+        (
+            "ALTER POLICY tenant ON accounts USING (tenant_id = nullif(current_setting('app.tenant_id', true), ''))",
+            "accounts",
+            "lacks the policy",
+        ),
         ("ALTER POLICY tenant ON accounts WITH CHECK (true)", "accounts", "lacks the policy"),
         ("ALTER POLICY tenant ON accounts TO customer_accounts_owner", "accounts", "lacks the policy"),
         ("ALTER POLICY owner ON tenants TO PUBLIC", "tenants", "the policy owner"),

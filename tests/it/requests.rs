@@ -114,7 +114,7 @@ async fn a_repeat_gets_the_first_answer_even_after_the_account_has_changed() {
     delete(&tenant, deletion("delete")).await.expect("and again");
     assert_eq!(tenant.get("a").await.unwrap(), again, "without deleting what came since");
     let after = rows(&tenant).await;
-    assert_eq!((after[0] - before[0], after[1] - before[1]), (1, 2), "one deletion and one creation since");
+    assert_eq!((after[0] - before[0], after[1] - before[1]), (1, 3), "one deletion, with the link, and one creation since");
 }
 
 #[tokio::test]
@@ -363,6 +363,7 @@ async fn the_trail_tells_who_did_what_by_which_call_and_request() {
     tester accounts.v1.OrganizationService/CreateOrganization -: organization.created organization acme of account -
     jane accounts.v1.AccountService/CreateAccount r1: account.created account a of account a
     joan accounts.v1.AccountService/UpdateAccount -: account.updated account a of account a
+    jane accounts.v1.AccountService/DeleteAccount r3: account_organization.deleted account_organization a/acme of account a
     jane accounts.v1.AccountService/DeleteAccount r3: account.deleted account a of account a
     tester accounts.v1.AccountTypeService/CreateAccountType -: account_type.created account_type Trial of account -
     ");
