@@ -3,7 +3,7 @@
 //!
 //! The driver could open sockets itself; they are opened here because [`Coded`] has to lie between socket and driver.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{future::poll_fn, io, net::SocketAddr, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -82,11 +82,16 @@ pub async fn open(config: &Config) -> Result<(Client, Link), ConnectError> {
 
 async fn open_one(config: &Config, address: Address) -> Result<(Client, Link), ConnectError> {
     let socket = dial(config, &address).await.map_err(|error| ConnectError::of(&error))?;
-    let (client, connection) = config.connect_raw(Coded::new(socket), NoTls).await.map_err(|error| ConnectError::of(&error))?;
+    let (client, mut connection) =
+        config.connect_raw(Coded::new(socket), NoTls).await.map_err(|error| ConnectError::of(&error))?;
     #[expect(clippy::disallowed_methods, reason = "lives as long as the connection, which holds its handle")]
     let driver = tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::warn!(cause = %ConnectError::of(&error), "a database connection has ended");
+        // Awaited as a whole, the connection would log the server's notices, which may quote rows.
+        while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
+            if let Err(error) = message {
+                tracing::warn!(cause = %ConnectError::of(&error), "a database connection has ended");
+                return;
+            }
         }
     });
     let wanted = config.get_target_session_attrs();
