@@ -4,7 +4,7 @@
 //! What is deleted leaves a floor behind in the tenant's row, in the same transaction: a watch that would have had to read
 //! something below it is told so.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{TimeDelta, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection as _};
 use tokio_postgres::error::SqlState;
@@ -45,16 +45,14 @@ pub async fn run(manager: &Manager, min_days: i32) -> Result<(usize, usize), Pru
         Some(SqlState::INSUFFICIENT_PRIVILEGE) => PruneError::NotAllowed(error),
         _ => error.into(),
     })?;
-    let keeping = tenants::table.select((tenants::tenant_id, tenants::activity_retention_days.assume_not_null()));
-    let keeping = keeping.filter(tenants::activity_retention_days.ge(1)).order(tenants::tenant_id);
-    let keeping: Vec<(String, i32)> = keeping.load(&mut conn).await?;
+    let keeping = tenants::table.filter(tenants::activity_retention_days.ge(1)).order(tenants::tenant_id);
+    let keeping: Vec<String> = keeping.select(tenants::tenant_id).load(&mut conn).await?;
     conn.batch_execute("COMMIT").await?;
     let (mut pruned, mut activities) = (0, 0);
-    for (tenant, days) in keeping {
+    for tenant in keeping {
         let Some(tenant) = TenantId::parse(&tenant) else { continue };
-        let before = Utc::now() - TimeDelta::days(days.max(min_days).into());
         let mut deleted = 0;
-        while let batch @ 1.. = prune(&mut conn, &tenant, before).await? {
+        while let batch @ 1.. = prune(&mut conn, &tenant, min_days).await? {
             deleted += batch;
         }
         tracing::info!(%tenant, deleted, "activities pruned");
@@ -65,9 +63,16 @@ pub async fn run(manager: &Manager, min_days: i32) -> Result<(usize, usize), Pru
 }
 
 /// Deletes a batch of a tenant's old activities and raises the floor above it. Returns how many there were.
-async fn prune(conn: &mut AsyncPgConnection, tenant: &TenantId, before: DateTime<Utc>) -> Result<usize, PruneError> {
+async fn prune(conn: &mut AsyncPgConnection, tenant: &TenantId, min_days: i32) -> Result<usize, PruneError> {
     // A tenant id has no character that could end the literal. A failure ends the connection with the transaction.
     conn.batch_execute(&format!("{BEGIN}; SET LOCAL app.tenant_id = '{tenant}'")).await?;
+    // Asked with the row locked: since the batch before, the tenant may have decided to keep its activities longer.
+    let days = tenants::table.filter(tenants::tenant_id.eq(tenant.as_str())).select(tenants::activity_retention_days);
+    let Some(days) = days.for_no_key_update().first::<Option<i32>>(conn).await? else {
+        conn.batch_execute("COMMIT").await?;
+        return Ok(0);
+    };
+    let before = Utc::now() - TimeDelta::days(days.max(min_days).into());
     // Nothing that a watch cannot have seen yet, because an older transaction is still running.
     let ended = "transaction_id < pg_snapshot_xmin(pg_current_snapshot())::text::bigint";
     let batch = activities::table

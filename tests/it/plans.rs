@@ -605,7 +605,7 @@ async fn a_search_of_accounts_by_their_contacts_looks_through_neither_accounts_n
     for (query, rows, most) in [
         // One contact; none; a few hundred contacts and accounts; no contact and all accounts; every contact; a rare one of those.
         ("pers-4245", 1, FEW),
-        ("jane.doe", 0, FEW),
+        ("nobody", 0, FEW),
         ("alphalo", 50, 3500),
         ("acct", 50, 5 * FEW),
         ("acme.example", 50, 4000),

@@ -110,6 +110,25 @@ async fn nothing_younger_than_the_minimum_is_pruned_and_no_tenant_can_choose_les
     assert_eq!(pruned("6").await, "pruned: 1 activities of 1 tenants");
 }
 
+/// A tenant that decides to keep its activities for ever while they are pruned keeps them.
+#[tokio::test]
+async fn a_tenant_that_changes_its_mind_meanwhile_keeps_its_activities() {
+    let Some(cluster) = quiet() else { return };
+    let (url, service) = (cluster.url(), Service::on(&cluster.url(), &[]).await);
+    let tenant = Tenant::on(service.channel().await);
+    tenant.organization("old", "").await;
+    tenant.organization("below", "old").await;
+    let (before, sql, other) = (left(&tenant).await, support::sql(&url).await, support::sql(&url).await);
+    sql.batch_execute("UPDATE activities SET create_time = create_time - interval '40 days'").await.unwrap();
+    sql.batch_execute("UPDATE tenants SET activity_retention_days = 30").await.unwrap();
+    other.batch_execute("BEGIN; UPDATE tenants SET activity_retention_days = NULL").await.unwrap();
+    let pruning = tokio::spawn(async move { prune(&url).await });
+    support::waiting_for_locks(&sql, 1).await;
+    other.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(pruning.await.unwrap(), "pruned: 0 activities of 0 tenants");
+    assert_eq!(left(&tenant).await, before);
+}
+
 /// The separate logins of OPERATIONS.md: the one that migrates prunes, the one that serves cannot.
 #[tokio::test]
 async fn the_services_login_cannot_prune() {

@@ -439,6 +439,50 @@ async fn replicas_that_start_together_migrate_once() {
     assert_eq!(applied, recorded);
 }
 
+/// Accounts used to have copies of the words of the person who is their primary contact.
+#[tokio::test(flavor = "multi_thread")]
+async fn copied_words_of_contacts_go_and_those_of_the_accounts_stay() {
+    let Some(url) = real_database("reverting migrations takes a database of its own").await else { return };
+    let versions = run(&url, migrate::Direction::Up).await;
+    let before = versions.iter().position(|version| version == "20261125000013").unwrap();
+    run(&url, migrate::Direction::Down(versions.len() - before)).await;
+    let sql = support::sql(&url).await;
+    let long = "x".repeat(70);
+    // One whose contact has been renamed since; the words of old and new name are there. One whose contact is named like it, one
+    // whose id says nothing to SQL, and one with a contact of its own.
+    let rows = [
+        ("acct-1", "Acme (Zürich) AG", Some("p"), "1 ac acct-1 acme ag anna annold anna@acme zurich) new old"),
+        ("ac-2", &*format!("Anna {long}"), Some("p"), &*format!("2 ac-2 anna anna@acme {}", &long[..60])),
+        ("Ä", "Other", Some("p"), "a other anna left"),
+        ("mine", "Mine", None, "mine nina"),
+    ];
+    sql.batch_execute(
+        "SET app.tenant_id = 't'; INSERT INTO organizations (organization_id, display_name, sort_key) VALUES ('o', 'O', 'o'); \
+         INSERT INTO people (person_id, display_name, sort_key, kind) VALUES ('p', 'Anna New', 'anna new', 'CUSTOMER'); \
+         INSERT INTO person_words (person_id, word) VALUES ('p', 'p'), ('p', 'anna'), ('p', 'new'), ('p', 'anna@acme')",
+    )
+    .await
+    .unwrap();
+    for (id, name, contact, words) in rows {
+        let account = "INSERT INTO accounts (account_id, display_name, sort_key, organization_id, status, primary_contact_id) \
+            VALUES ($1, $2, $3, 'o', 'ACTIVE', $4)";
+        sql.query(account, &[&id, &name, &customer_accounts::search::fold(name), &contact]).await.unwrap();
+        let words: Vec<_> = words.split(' ').collect();
+        let insert = "INSERT INTO account_words (account_id, word) SELECT $1, unnest($2::text[])";
+        sql.query(insert, &[&id, &words]).await.unwrap();
+    }
+    run(&url, migrate::Direction::Up).await;
+    let left = "SELECT account_id || ': ' || string_agg(word, ' ' ORDER BY word) FROM account_words GROUP BY account_id ORDER BY account_id";
+    let left: Vec<String> = sql.query(left, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    let wanted = [
+        format!("ac-2: 2 @p ac-2 anna {}", &long[..60]),
+        "acct-1: 1 @p acct-1 acme ag zurich)".to_owned(),
+        "mine: mine nina".to_owned(),
+        "Ä: @p a left other".to_owned(),
+    ];
+    assert_eq!(left, wanted);
+}
+
 /// The service's own view of a database in this role.
 fn database(url: &str, role: Option<&str>) -> Db {
     let manager = Manager::new(url.parse().unwrap(), role.map(ToOwned::to_owned)).allow_privileged_login(true);
