@@ -174,7 +174,15 @@ struct Database {
 impl Database {
     async fn open(config: &Config) -> Result<Self, Box<dyn Error>> {
         let role = (!config.database_role.is_empty()).then(|| config.database_role.clone());
-        let Some(url) = &config.database_url else { return Self::open_embedded(config, role).await };
+        let Some(url) = &config.database_url else {
+            // Ignored, it would let a migration or a prune of the wrong database succeed.
+            if config.migration_database_url.is_some() {
+                return Err(
+                    "--migration-database-url is set, but not DATABASE_URL: set both, or neither for the embedded server".into(),
+                );
+            }
+            return Self::open_embedded(config, role).await;
+        };
         let parse = |option: &str, url: &str| {
             let parsed = db::login(url);
             parsed.map_err(|error| format!("{option}: {error}; it takes postgres://user:password@host:port/database"))
