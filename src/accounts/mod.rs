@@ -87,7 +87,7 @@ impl AccountService for Service {
         let response = self
             .db
             .write(&caller, &meta, async |tx| {
-                let current = Account::find_for_update(tx, &update.id).await?;
+                let current = Account::find_for_update_to(tx, &update.id, &update.target()).await?;
                 let fields = update.apply(&current)?;
                 let account = current.update(tx, &fields).await?;
                 Ok(UpdateAccountResponse { account: Some(account.into()) })

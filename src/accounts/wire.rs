@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{
     country,
-    store::{Account, Fields, Filter, NewAccount, Shown},
+    store::{Account, Fields, Filter, NewAccount, Shown, Target},
     value::{Address, Contact, Json, Status},
 };
 use crate::{
@@ -141,6 +141,14 @@ impl Update {
         let id = v.id("account.account_id", wanted.account_id.clone());
         let mask = Mask::parse(&mut v, &wanted, request.update_mask, "account_id")?;
         v.finish(Self { id, wanted, mask })
+    }
+
+    /// What the update says of the account's place as a primary account.
+    pub fn target(&self) -> Target {
+        Target {
+            organization_id: self.mask.has("organization_id").then(|| self.wanted.organization_id.clone()),
+            is_primary: self.mask.has("is_primary").then_some(self.wanted.is_primary),
+        }
     }
 
     /// The fields that the account gets. A reason belongs to the status it was given for, so a new status without one

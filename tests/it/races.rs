@@ -25,7 +25,7 @@ use tokio::{
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::support::{Tenant, account, real_database, reason, shared, sql, waiting_for_locks};
+use crate::support::{Tenant, account, calls::only, process::Service, real_database, reason, shared, sql, waiting_for_locks};
 
 const ALONE: &str = "races need more than one connection";
 
@@ -43,6 +43,43 @@ async fn two_clients_racing_for_the_primary_account_leave_exactly_one() {
         all_succeed_or_lose(&answers);
         assert_eq!(primaries(&tenant, &organization).await.len(), 1, "round {round}");
     }
+}
+
+/// Accounts that change places as primary accounts are locked in one order: no two wait for each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn accounts_that_move_as_primary_accounts_do_not_wait_for_each_other() {
+    let Some(url) = real_database(ALONE).await else { return };
+    let service = Service::on(&url, &["--tenant-share", "100"]).await;
+    let tenant = Tenant::on(service.channel().await);
+    for organization in ["o", "q"] {
+        tenant.organization(organization, "").await;
+    }
+    for n in 0..6 {
+        tenant.account(account(&format!("a{n}"), "o")).await;
+    }
+    let answers = join_all((0..6_usize).map(|worker| {
+        let tenant = tenant.clone();
+        async move {
+            let mut answers = Vec::new();
+            for round in 0..25_usize {
+                let organization_id = ["o", "q"][(worker + round / 2) % 2].to_owned();
+                let id = format!("a{}", (worker + round * 5) % 6);
+                let wanted = Account { organization_id, is_primary: true, ..only(&id) };
+                answers.push(tenant.update(wanted, &["organization_id", "is_primary"]).await);
+            }
+            answers
+        }
+    }))
+    .await
+    .concat();
+    let lost = answers.iter().filter(|answer| answer.is_err()).count();
+    all_succeed_or_lose(&answers.into_iter().map(|answer| answer.map(drop)).collect::<Vec<_>>());
+    assert!(lost <= 15, "{lost} of 150 lost every race");
+    // A session tells its deadlocks when it ends.
+    service.terminate();
+    service.ended().await;
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    assert_eq!(sql(&url).await.query_one(deadlocks, &[]).await.unwrap().get::<_, i64>(0), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
