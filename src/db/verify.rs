@@ -30,6 +30,8 @@ macro_rules! fault_of {
                      THEN 'reaches the files of the server' \
                  WHEN other.rolname = 'customer_accounts_owner' OR EXISTS (SELECT FROM pg_class WHERE relkind IN ('r', 'p') \
                      AND relnamespace = 'public'::regnamespace AND relowner = other.oid) THEN 'owns tables of the service' \
+                 WHEN EXISTS (SELECT FROM pg_namespace WHERE nspname = 'public' AND nspowner = other.oid) \
+                     THEN 'owns the schema of the service' \
                  END AS fault) AS faults \
              WHERE own.rolname = ",
             $user,
@@ -42,18 +44,24 @@ const LOGIN: &str = fault_of!("session_user");
 /// The role of the transaction.
 const ROLE: &str = fault_of!("current_user");
 
-/// The first table with a tenant on which row-level security is not as it has to be for the role of the transaction.
+/// The first table with a tenant on which row-level security or privileges are not as they have to be, for the role of the
+/// transaction and for the login. A login that could get around row-level security anyway is judged by `LOGIN`.
 ///
 /// A policy counts for a role if it names that role, one that it is a member of, or everybody. Permissive policies are
 /// alternatives, so there must be the one and no other. `pg_get_expr` words an expression the same way however it was written.
-const OPEN_TABLE: &str = "WITH policies AS ( \
-        SELECT polrelid, polname, polcmd = '*' AND coalesce(pg_get_expr(polqual, polrelid) = expected, false) \
+const OPEN_TABLE: &str = "WITH roles AS ( \
+        SELECT oid FROM pg_roles WHERE rolname = current_user \
+            OR rolname = session_user AND NOT rolsuper AND NOT pg_has_role(oid, 'customer_accounts_owner', 'MEMBER') \
+    ), policies AS ( \
+        SELECT polrelid, polname, polcmd = '*' \
+            AND EXISTS (SELECT FROM unnest(polroles) AS role WHERE role = 0 OR pg_has_role(current_user, role, 'MEMBER')) \
+            AND coalesce(pg_get_expr(polqual, polrelid) = expected, false) \
             AND coalesce(pg_get_expr(polwithcheck, polrelid) = expected, true) AS good \
         FROM pg_policy, (VALUES \
             ('(tenant_id = ( SELECT NULLIF(current_setting(''app.tenant_id''::text, true), ''''::text) AS \"nullif\"))')) \
             AS wanted (expected) \
         WHERE polpermissive \
-          AND EXISTS (SELECT FROM unnest(polroles) AS role WHERE role = 0 OR pg_has_role(current_user, role, 'MEMBER')) \
+          AND EXISTS (SELECT FROM unnest(polroles) AS role CROSS JOIN roles WHERE role = 0 OR pg_has_role(oid, role, 'MEMBER')) \
     ), tables AS ( \
         SELECT relname, CASE \
             WHEN relkind IN ('f', 'm') THEN 'can have no row-level security' \
@@ -62,6 +70,10 @@ const OPEN_TABLE: &str = "WITH policies AS ( \
             WHEN NOT relrowsecurity THEN 'has row-level security disabled' \
             WHEN NOT relforcerowsecurity THEN 'does not have row-level security forced' \
             WHEN NOT EXISTS (SELECT FROM policies WHERE polrelid = pg_class.oid AND good) THEN 'lacks the policy of its tenant' \
+            WHEN EXISTS (SELECT FROM roles WHERE has_table_privilege(roles.oid, pg_class.oid, 'TRUNCATE')) \
+                THEN 'can be truncated by the service, which row-level security does not prevent' \
+            WHEN relname = 'activities' AND EXISTS (SELECT FROM roles WHERE has_any_column_privilege(roles.oid, pg_class.oid, 'UPDATE') \
+                OR has_table_privilege(roles.oid, pg_class.oid, 'DELETE')) THEN 'can be rewritten by the service, which may only add to it' \
             ELSE (SELECT format('has the policy %I, which lets more rows through', polname) FROM policies \
                   WHERE polrelid = pg_class.oid AND NOT good ORDER BY polname LIMIT 1) \
             END AS fault \

@@ -105,6 +105,9 @@ async fn every_table_of_tenants_must_have_its_row_level_security() {
         ("ALTER POLICY tenant ON accounts WITH CHECK (true)", "accounts", "lacks the policy"),
         ("ALTER POLICY tenant ON accounts TO customer_accounts_owner", "accounts", "lacks the policy"),
         ("ALTER POLICY owner ON tenants TO PUBLIC", "tenants", "the policy owner"),
+        ("GRANT TRUNCATE ON people TO customer_accounts_app", "people", "truncated"),
+        ("GRANT DELETE ON activities TO customer_accounts_app", "activities", "rewritten"),
+        ("GRANT UPDATE (actor) ON activities TO customer_accounts_app", "activities", "rewritten"),
         ("CREATE TABLE another (tenant_id text)", "another", "disabled"),
         ("CREATE VIEW another AS SELECT * FROM accounts", "another", "security_invoker"),
         ("CREATE MATERIALIZED VIEW another AS SELECT * FROM accounts", "another", "no row-level security"),
@@ -136,6 +139,9 @@ fn restore(change: &str, table: &str) -> String {
     if table == "another" {
         let kind = change.trim_start_matches("CREATE ").split(" another").next().unwrap();
         return format!("DROP {kind} another");
+    }
+    if let Some(granted) = change.strip_prefix("GRANT ") {
+        return format!("REVOKE {}", granted.replace(" TO ", " FROM "));
     }
     if change.contains("POLICY owner") {
         return "ALTER POLICY owner ON tenants TO customer_accounts_owner".to_owned();
@@ -171,11 +177,33 @@ async fn the_documented_logins_work() {
     tenant.accounts().get_account(GetAccountRequest { account_id: "a".into() }).await.unwrap();
     let pruned = run(&["prune"], &[("DATABASE_URL", &migrator)]).await;
     assert_eq!(pruned.code, Some(0), "{pruned:?}");
+    // The login must have no more rights than the role, also where it is not asked for them.
+    let superuser = sql(&cluster.url()).await;
+    for (change, back, fault) in [
+        ("CREATE POLICY x ON people FOR SELECT TO service USING (true)", "DROP POLICY x ON people", "the policy x"),
+        ("GRANT ALL ON activities TO service", "REVOKE ALL ON activities FROM service", "activities"),
+        ("ALTER DATABASE postgres OWNER TO service", "ALTER DATABASE postgres OWNER TO postgres", "owns the schema"),
+        (
+            "ALTER SCHEMA public OWNER TO customer_accounts_app",
+            "ALTER SCHEMA public OWNER TO pg_database_owner",
+            "owns the schema",
+        ),
+    ] {
+        superuser.batch_execute(change).await.unwrap();
+        let refused = run(&["check"], &[("DATABASE_URL", &service), strict]).await;
+        assert!(refused.code == Some(1) && refused.stderr.contains(fault), "{change}: {refused:?}");
+        superuser.batch_execute(back).await.unwrap();
+    }
+    let fine = run(&["check"], &[("DATABASE_URL", &service), strict]).await;
+    assert_eq!(fine.code, Some(0), "{fine:?}");
     // The migrator could not serve, nor a superuser, unless told to.
     for login in [&migrator, &cluster.url()] {
         let refused = run(&["check"], &[("DATABASE_URL", login), strict]).await;
         assert!(refused.code == Some(1) && refused.stderr.contains("--allow-privileged-login"), "{refused:?}");
     }
+    // Without DATABASE_URL there is nothing that the other login could belong to.
+    let alone = run(&["prune", "--migration-database-url", &migrator], &[]).await;
+    assert!(alone.code == Some(1) && alone.stderr.contains("but not DATABASE_URL"), "{alone:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
