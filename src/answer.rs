@@ -13,7 +13,9 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use prost::bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 use tonic::{Status, body::Body};
@@ -73,18 +75,39 @@ pub struct Answer<T> {
     body: Body,
     /// What of the body's last piece has not been sent yet.
     rest: Bytes,
+    /// What follows the rest, if it is known already: an error, or trailers.
+    next: Option<Result<Frame<Bytes>, Status>>,
     patience: Patience,
-    _held: T,
+    /// What the answer holds until it is handed over.
+    pub held: T,
 }
 
 impl<T> Answer<T> {
     /// An answer that its peer has to read with this patience.
     pub fn new(body: Body, patience: Patience, held: T) -> Self {
-        Self { body, rest: Bytes::new(), patience, _held: held }
+        Self { body, rest: Bytes::new(), next: None, patience, held }
+    }
+
+    /// Has what is there of the body made, which without this waits for a peer that reads, and tells its size in bytes.
+    pub fn prepare(&mut self) -> usize {
+        if self.rest.is_empty() && !self.body.is_end_stream() {
+            match self.body.frame().now_or_never() {
+                Some(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(trailers) => self.next = Some(Ok(trailers)),
+                },
+                Some(Some(Err(status))) => self.next = Some(Err(status)),
+                Some(None) | None => {}
+            }
+        }
+        self.rest.len()
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if self.rest.is_empty() {
+            if let Some(next) = self.next.take() {
+                return Poll::Ready(Some(next));
+            }
             let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
                 end => return Poll::Ready(end),
@@ -116,18 +139,16 @@ impl<T: Unpin> http_body::Body for Answer<T> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
+        self.rest.is_empty() && self.next.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.rest.is_empty() { self.body.size_hint() } else { SizeHint::default() }
+        if self.rest.is_empty() && self.next.is_none() { self.body.size_hint() } else { SizeHint::default() }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt as _;
-
     use super::*;
 
     #[tokio::test]

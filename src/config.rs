@@ -143,7 +143,7 @@ pub struct Config {
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_CALLS", default_value_t = 1024, value_parser = at_least_one)]
     pub max_calls: usize,
 
-    /// How much of --max-calls, --max-watches and --pool-size one tenant may hold at once, in percent; at least one of each.
+    /// How much of --max-calls, --max-watches, --max-buffered-bytes and --pool-size one tenant may hold at once, in percent; at least one of each.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_TENANT_SHARE", value_name = "PERCENT", default_value = "75", value_parser = Percent::parse)]
     pub tenant_share: Percent,
 
@@ -154,6 +154,11 @@ pub struct Config {
     /// Largest request message in bytes.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_MESSAGE_BYTES", default_value_t = 1024 * 1024, value_parser = at_least_one)]
     pub max_message_bytes: usize,
+
+    /// Bytes of requests that are being received, and of answers that their clients have not taken yet, of all calls together;
+    /// further ones are refused with RESOURCE_EXHAUSTED. The first 16 KiB of each are not counted.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_BUFFERED_BYTES", default_value_t = 32 * 1024 * 1024, value_parser = at_least_one)]
+    pub max_buffered_bytes: usize,
 
     /// Time a call has when its caller sets no deadline.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_DEFAULT_DEADLINE", default_value = "10s", value_parser = duration)]

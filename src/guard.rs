@@ -28,6 +28,7 @@ use tower::{Layer, Service};
 
 use crate::{
     answer::{Answer, Patience},
+    buffers::{Buffers, Metered},
     caller::{Caller, Identity, workload::Admission},
     error::{Error, Result},
     peer::Peer,
@@ -43,7 +44,9 @@ use crate::{
 pub struct Limits {
     /// Calls under way on all connections together; further ones are refused.
     pub calls: usize,
-    /// How much of that one tenant may have under way.
+    /// Bytes of requests and answers that calls may hold at once; further ones are refused.
+    pub buffered: usize,
+    /// How much of both one tenant may have.
     pub tenant_share: Percent,
     /// Time a call has when its caller sets no deadline.
     pub default_deadline: Duration,
@@ -73,6 +76,7 @@ struct Shared {
     permits: Arc<Semaphore>,
     /// How many of the permits each tenant may hold.
     shares: Shares,
+    buffers: Buffers,
     under_way: TaskTracker,
 }
 
@@ -81,7 +85,9 @@ impl GuardLayer {
     pub fn new(policies: Policies, identity: Identity, admission: Admission, limits: Limits) -> Self {
         let permits = Arc::new(Semaphore::new(limits.calls));
         let shares = Shares::new(limits.calls, limits.tenant_share);
-        Self(Arc::new(Shared { policies, identity, admission, limits, permits, shares, under_way: TaskTracker::new() }))
+        let buffers = Buffers::new(limits.buffered, limits.tenant_share);
+        let under_way = TaskTracker::new();
+        Self(Arc::new(Shared { policies, identity, admission, limits, permits, shares, buffers, under_way }))
     }
 
     /// Waits until no call is under way.
@@ -141,7 +147,7 @@ where
 }
 
 impl Shared {
-    async fn answer<S>(&self, mut inner: S, mut request: Request<Body>, arrived: Instant) -> Result<Response<Body>, S::Error>
+    async fn answer<S>(&self, mut inner: S, request: Request<Body>, arrived: Instant) -> Result<Response<Body>, S::Error>
     where
         S: Service<Request<Body>, Response = Response<Body>>,
     {
@@ -149,11 +155,12 @@ impl Shared {
         let peer = request.extensions().get().and_then(Peer::workload).cloned();
         let admitted = self.admit(&uri, request.headers(), peer.as_ref(), arrived);
         let admitted = AssertUnwindSafe(admitted).catch_unwind().await;
-        let Admitted { caller, client, permit } = match admitted.unwrap_or_else(|panic| Err(panicked(&*panic))) {
+        let Admitted { caller, client, permit, reads } = match admitted.unwrap_or_else(|panic| Err(panicked(&*panic))) {
             Ok(admitted) => admitted,
             Err(error) => return Ok(Status::from(error).into_http()),
         };
-        let deadline = caller.deadline;
+        let (deadline, tenant) = (caller.deadline, caller.tenant.clone());
+        let mut request = request.map(|body| Body::new(Metered::new(body, self.buffers.clone(), tenant.clone())));
         request.extensions_mut().insert(caller);
         if let Some(client) = client {
             request.extensions_mut().insert(client);
@@ -163,11 +170,21 @@ impl Shared {
         match call.await {
             Ok(Ok(response)) => {
                 let response = explain(response?, uri.path());
-                let (permit, patience) = match response.extensions().get::<Unending>() {
-                    Some(Unending) => (permit.unending(), Patience::ForEach(self.limits.answer)),
-                    None => (permit, Patience::Until(Instant::now() + self.limits.answer)),
-                };
-                Ok(response.map(|body| Body::new(Answer::new(body, patience, permit))))
+                if response.extensions().get::<Unending>().is_some() {
+                    let patience = Patience::ForEach(self.limits.answer);
+                    return Ok(response.map(|body| Body::new(Answer::new(body, patience, permit.unending()))));
+                }
+                let patience = Patience::Until(Instant::now() + self.limits.answer);
+                let (parts, body) = response.into_parts();
+                let mut answer = Answer::new(body, patience, (permit, None));
+                let bytes = answer.prepare();
+                match self.buffers.hold_answer(&tenant, bytes) {
+                    Ok(buffered) => answer.held.1 = buffered,
+                    // It can be asked for again. What a change has to say is small, and must be said.
+                    Err(error) if reads => return Ok(Status::from(error).into_http()),
+                    Err(_) => {}
+                }
+                Ok(Response::from_parts(parts, Body::new(answer)))
             }
             Ok(Err(_)) => Ok(Status::from(Error::DeadlineExceeded).into_http()),
             Err(panic) => Ok(Status::from(panicked(&*panic)).into_http()),
@@ -216,12 +233,13 @@ impl Shared {
         let permit = self.permit(&caller, under_way)?;
         // A deadline beyond what the clock can tell is none.
         let client = asked.and_then(|asked| arrived.checked_add(asked)).map(ClientDeadline);
-        Ok(Admitted { caller, client, permit })
+        let reads = policy.permission.ends_with(".read");
+        Ok(Admitted { caller, client, permit, reads })
     }
 
     /// A permit for one more call of this caller: the one place where they are taken.
     fn permit(&self, caller: &Caller, under_way: TaskTrackerToken) -> Result<Permit> {
-        let share = self.shares.try_take(&caller.tenant).ok_or(Error::Overloaded)?;
+        let share = self.shares.try_take(&caller.tenant, 1).ok_or(Error::Overloaded)?;
         let call = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Error::Overloaded)?;
         Ok(Permit { _call: call, _share: share, _under_way: Some(under_way) })
     }
@@ -233,6 +251,8 @@ struct Admitted {
     /// What its client has said about its end.
     client: Option<ClientDeadline>,
     permit: Permit,
+    /// Whether the call changes nothing.
+    reads: bool,
 }
 
 /// What a request is answered that is no gRPC: to a web page that a browser shows, a service without credentials must be

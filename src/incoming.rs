@@ -199,9 +199,11 @@ impl Frames {
         }
     }
 
-    /// Reads on, and tells whether a greeting or a block of headers has ended.
+    /// Reads on, and tells whether something that was incomplete has ended: a greeting, a block of headers, or the header of
+    /// a frame.
     fn read(&mut self, mut bytes: &[u8]) -> bool {
         let mut ended = false;
+        let only_in_frame_header = self.greeted && !self.in_headers && self.in_frame_header();
         while !bytes.is_empty() {
             if !self.preface_is_over {
                 let taken = bytes.len().min(Self::PREFACE - self.come);
@@ -222,6 +224,7 @@ impl Frames {
                 if self.come < Self::HEADER {
                     break;
                 }
+                ended |= only_in_frame_header;
                 let [a, b, c, kind, ..] = self.header;
                 self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
                 self.in_headers |= kind == Self::HEADERS;
@@ -257,9 +260,14 @@ impl Frames {
         began.elapsed() < Duration::from_secs(1)
     }
 
-    /// Whether more of a greeting or of a block of headers must come.
+    /// Whether more of a greeting, of a block of headers or of the header of a frame must come.
     const fn incomplete(&self) -> bool {
-        !self.greeted || self.in_headers
+        !self.greeted || self.in_headers || self.in_frame_header()
+    }
+
+    /// Whether a part of a frame's header has come.
+    const fn in_frame_header(&self) -> bool {
+        0 < self.come && self.come < Self::HEADER
     }
 }
 
@@ -396,6 +404,8 @@ mod tests {
             (&settings[8..20], true),
             (&settings[20..], false),
             (&ping, false),
+            (&ping[..4], true),
+            (&ping[4..], false),
             (&open[..9], true),
             (&open[9..], true),
             (&more, true),
@@ -420,6 +430,12 @@ mod tests {
         }
         // A block that ends and another that begins in the same read: the second has its own time.
         assert!(whole.read(&[frame(1, 4, b"x"), open].concat()) && whole.incomplete());
+        // So have two headers of frames that are cut off at the ends of reads, unless they are within a block.
+        let mut cut = Frames::new();
+        cut.read(&[PREFACE, &settings, &ping[..4]].concat());
+        assert!(cut.read(&[&ping[4..], &ping[..4]].concat()) && cut.incomplete());
+        cut.read(&[&ping[4..], &frame(1, 0, b"x"), &more[..4]].concat());
+        assert!(!cut.read(&more[4..]) && cut.incomplete());
     }
 
     #[test]

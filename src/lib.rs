@@ -22,6 +22,7 @@ pub mod streams;
 pub mod wire;
 
 pub mod budget;
+pub mod buffers;
 pub mod db;
 pub mod modules;
 pub mod page;

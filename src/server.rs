@@ -107,6 +107,7 @@ pub async fn serve(
     let names = health_names(&policies);
     let limits = Limits {
         calls: config.max_calls,
+        buffered: config.max_buffered_bytes,
         tenant_share: config.tenant_share,
         default_deadline: config.default_deadline,
         max_deadline: config.max_deadline,

@@ -60,9 +60,9 @@ impl Shares {
         Self { size: percent.of(whole), tenants: Arc::default() }
     }
 
-    /// Takes a permit out of the tenant's share; `None` if the tenant holds all of it.
-    pub fn try_take(&self, tenant: &TenantId) -> Option<OwnedSemaphorePermit> {
-        self.semaphore(tenant).try_acquire_owned().ok()
+    /// Takes permits out of the tenant's share; `None` if so many are not left.
+    pub fn try_take(&self, tenant: &TenantId, permits: u32) -> Option<OwnedSemaphorePermit> {
+        self.semaphore(tenant).try_acquire_many_owned(permits).ok()
     }
 
     /// Waits for a permit out of the tenant's share, behind those of the tenant who wait already.
@@ -107,9 +107,9 @@ mod tests {
     #[tokio::test]
     async fn a_tenant_takes_its_own_share_and_nobody_elses() {
         let shares = Shares::new(4, Percent::parse("50").unwrap());
-        let (first, second) = (shares.try_take(&tenant("a")).unwrap(), shares.take(&tenant("a")).await);
-        assert!(shares.try_take(&tenant("a")).is_none());
-        assert!(shares.try_take(&tenant("b")).is_some());
+        let (first, second) = (shares.try_take(&tenant("a"), 1).unwrap(), shares.take(&tenant("a")).await);
+        assert!(shares.try_take(&tenant("a"), 1).is_none());
+        assert!(shares.try_take(&tenant("b"), 1).is_some());
         let a = tenant("a");
         let mut third = std::pin::pin!(shares.take(&a));
         assert!(third.as_mut().now_or_never().is_none());
@@ -121,15 +121,15 @@ mod tests {
     #[test]
     fn tenants_that_hold_nothing_are_forgotten() {
         let shares = Shares::new(4, Percent::ALL);
-        let held: Vec<_> = (0..10).map(|n| shares.try_take(&tenant(&format!("held-{n}"))).unwrap()).collect();
+        let held: Vec<_> = (0..10).map(|n| shares.try_take(&tenant(&format!("held-{n}")), 1).unwrap()).collect();
         for n in 0..10_000 {
-            drop(shares.try_take(&tenant(&format!("t-{n}"))).unwrap());
+            drop(shares.try_take(&tenant(&format!("t-{n}")), 1).unwrap());
         }
         assert!(shares.tenants.lock().unwrap().semaphores.len() <= 2 * SWEEP);
         for _ in 1..4 {
-            std::mem::forget(shares.try_take(&tenant("held-3")).unwrap());
+            std::mem::forget(shares.try_take(&tenant("held-3"), 1).unwrap());
         }
-        assert!(shares.try_take(&tenant("held-3")).is_none(), "what was taken before still counts");
+        assert!(shares.try_take(&tenant("held-3"), 1).is_none(), "what was taken before still counts");
         drop(held);
     }
 }

@@ -49,7 +49,7 @@ impl Streams {
     /// A place for one more stream of the caller's tenant, if there is room; for no longer than the caller's credentials are
     /// good and the connection takes calls, which it does until `retiring` is cancelled.
     pub fn enter(&self, caller: &Caller, deadline: Option<ClientDeadline>, retiring: CancellationToken) -> Result<Place> {
-        let share = self.shares.try_take(&caller.tenant).ok_or(Error::Overloaded)?;
+        let share = self.shares.try_take(&caller.tenant, 1).ok_or(Error::Overloaded)?;
         let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Error::Overloaded)?;
         let left = |expires: SystemTime| expires.duration_since(SystemTime::now()).unwrap_or_default();
         let ends = Instant::now() + caller.expires.map_or(self.max_age, left).min(self.max_age);

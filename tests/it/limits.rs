@@ -161,6 +161,7 @@ async fn a_panic_is_answered_and_the_next_call_works() {
     static CALLS: AtomicU32 = AtomicU32::new(0);
     let limits = Limits {
         calls: 1,
+        buffered: 1,
         tenant_share: Percent::ALL,
         default_deadline: Duration::from_secs(10),
         max_deadline: Duration::from_secs(10),

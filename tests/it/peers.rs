@@ -6,7 +6,7 @@ mod floods;
 use std::{net::SocketAddr, time::Duration};
 
 use customer_accounts::{
-    proto::{ListAccountTypesRequest, WatchActivitiesRequest},
+    proto::{AccountType, ListAccountTypesRequest, WatchActivitiesRequest},
     server,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -125,6 +125,52 @@ async fn a_watch_that_nobody_reads_ends_and_one_without_news_does_not() {
     assert_eq!(quiet.next().await.unwrap()[0].resource_id, "news");
 }
 
+/// Requests that never end hold bytes, which are bounded for the tenant and in all.
+#[tokio::test]
+async fn unfinished_requests_hold_no_more_bytes_than_they_may() {
+    let here = Here::serve(&["--max-buffered-bytes", "1048576", "--tenant-share", "50"]);
+    let (mut peer, mut other, mut third) = (here.peer(1000).await, here.peer(1000).await, here.peer(1000).await);
+    for peer in [&mut peer, &mut other, &mut third] {
+        peer.settle().await;
+    }
+    let unfinished = [&[0, 0, 15, 0, 0][..], &[0; 400_000]].concat();
+    peer.begin(LIST, &unfinished).await;
+    let second = peer.begin(LIST, &unfinished).await;
+    // The second is too much for the tenant, and is told so; another tenant still has its share.
+    assert_eq!(peer.until(HEADERS).await.stream, second);
+    other.begin(LIST, &unfinished).await;
+    ask(&here.tenant().await).await.unwrap();
+    drop(peer);
+    drop(other);
+    third.begin(LIST, &unfinished).await;
+    let refused = timeout(Duration::from_millis(500), third.until(HEADERS)).await;
+    assert!(refused.is_err(), "what was held is given back: {refused:?}");
+}
+
+/// Answers that nobody reads hold bytes, too: a read whose answer finds no room is told to come again.
+#[tokio::test]
+async fn unread_answers_hold_no_more_bytes_than_they_may() {
+    let here = Here::serve(&["--max-buffered-bytes", "262144", "--tenant-share", "50"]);
+    let tenant = here.tenant().await;
+    for n in 0..60 {
+        let (display_name, description) = (format!("Type {n}"), "d".repeat(1000));
+        tenant.try_account_type(AccountType { display_name, description, ..Default::default() }).await.unwrap();
+    }
+    let id = tenant.caller.tenant.clone();
+    let mut unread = RawPeer::greeted(here.address, 0).await.calling_as(&[("x-tenant-id", &id)]);
+    // A list of some 56 kB: three are within the 128 KiB of the tenant, beside 16 KiB each that are not counted.
+    for _ in 0..3 {
+        unread.call(LIST, b"").await;
+        unread.until(HEADERS).await;
+    }
+    assert_eq!(reason(ask(&tenant).await), overloaded());
+    let small = ListAccountTypesRequest { page_size: 1, ..Default::default() };
+    tenant.account_types().list_account_types(small).await.unwrap();
+    ask(&here.tenant().await).await.unwrap();
+    drop(unread);
+    eventually(PATIENCE, "the bytes again", async || ask(&tenant).await.ok()).await;
+}
+
 /// A peer that gives all the room there is, and then does not take the bytes off its socket.
 #[tokio::test]
 async fn a_connection_whose_peer_takes_no_bytes_is_cut_off() {
@@ -158,6 +204,7 @@ async fn who_does_not_finish_a_greeting_or_headers_is_sent_away() {
         [PREFACE, &frame(SETTINGS, 0, 0, &[0; 6])[..12]].concat(),
         [&whole[..], &frame(HEADERS, END_HEADERS, 1, &headers)[..20]].concat(),
         [&whole[..], &frame(HEADERS, 0, 1, &headers)].concat(),
+        [&whole[..], &frame(HEADERS, END_HEADERS, 1, &headers)[..4]].concat(),
     ];
     let began = Instant::now();
     let mut peers = Vec::new();

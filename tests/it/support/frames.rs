@@ -102,6 +102,16 @@ impl RawPeer {
         peer
     }
 
+    /// Accepts the service's settings, before which a peer may send 64 KiB only. They are what it says first.
+    pub async fn settle(&mut self) {
+        let mut header = [0; 9];
+        self.stream.read_exact(&mut header).await.unwrap();
+        let [a, b, c, kind, ..] = header;
+        assert_eq!(kind, SETTINGS);
+        self.stream.read_exact(&mut vec![0; usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap()]).await.unwrap();
+        self.send(&frame(SETTINGS, ACK, 0, b"")).await;
+    }
+
     /// What all later calls say about their caller.
     pub fn calling_as(mut self, caller: &[(&str, &str)]) -> Self {
         self.caller = caller.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();

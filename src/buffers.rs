@@ -1,0 +1,153 @@
+//! Buffers: the bytes of requests that are being received, and of answers that their peers have
+//! not taken yet.
+//!
+//! The number of calls bounds neither: a thousand requests of a megabyte that never end, or as many
+//! answers that nobody reads, would take a gigabyte. So the bytes of all of them are counted, for
+//! the service and for each tenant.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http_body::{Frame, SizeHint};
+use prost::bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::{Status, body::Body};
+
+use crate::{
+    caller::TenantId,
+    error::{Error, Result},
+    share::{Percent, Shares},
+};
+
+/// What is counted at once, in bytes.
+const UNIT: usize = 1024;
+/// Bytes of each request and each answer that are not counted. Most have no more; the bound of
+/// calls bounds these.
+const UNCOUNTED: usize = 16 * 1024;
+
+/// The bytes that calls may hold. Clones count together.
+#[derive(Debug, Clone)]
+pub struct Buffers {
+    units: Arc<Semaphore>,
+    shares: Shares,
+}
+
+/// Bytes that a call holds; given back when dropped.
+#[derive(Debug)]
+pub struct Buffered {
+    _units: OwnedSemaphorePermit,
+    _share: OwnedSemaphorePermit,
+}
+
+impl Buffers {
+    /// So many bytes in all, of which one tenant may hold `share`.
+    pub fn new(bytes: usize, share: Percent) -> Self {
+        let units = bytes.div_ceil(UNIT).min(Semaphore::MAX_PERMITS);
+        Self { units: Arc::new(Semaphore::new(units)), shares: Shares::new(units, share) }
+    }
+
+    /// Counts what an answer of so many bytes takes.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] if the tenant, or all together, would hold too much.
+    pub fn hold_answer(&self, tenant: &TenantId, bytes: usize) -> Result<Option<Buffered>> {
+        let counted = bytes.saturating_sub(UNCOUNTED).div_ceil(UNIT);
+        if counted == 0 { Ok(None) } else { self.hold(tenant, counted).map(Some) }
+    }
+
+    fn hold(&self, tenant: &TenantId, units: usize) -> Result<Buffered> {
+        let units = u32::try_from(units).map_err(|_| Error::Overloaded)?;
+        let share = self.shares.try_take(tenant, units).ok_or(Error::Overloaded)?;
+        let all = Arc::clone(&self.units).try_acquire_many_owned(units);
+        Ok(Buffered { _units: all.map_err(|_| Error::Overloaded)?, _share: share })
+    }
+}
+
+/// The body of a request, whose bytes are counted as they come and until it is dropped.
+pub struct Metered {
+    body: Body,
+    buffers: Buffers,
+    tenant: TenantId,
+    received: usize,
+    /// Units counted so far.
+    units: usize,
+    held: Vec<Buffered>,
+}
+
+impl Metered {
+    /// The request of a caller of this tenant.
+    pub const fn new(body: Body, buffers: Buffers, tenant: TenantId) -> Self {
+        Self { body, buffers, tenant, received: 0, units: 0, held: Vec::new() }
+    }
+
+    fn count(&mut self, bytes: usize) -> Result<()> {
+        self.received += bytes;
+        let units = self.received.saturating_sub(UNCOUNTED).div_ceil(UNIT);
+        if units > self.units {
+            self.held.push(self.buffers.hold(&self.tenant, units - self.units)?);
+            self.units = units;
+        }
+        Ok(())
+    }
+}
+
+impl http_body::Body for Metered {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+            && let Err(error) = self.count(data.len())
+        {
+            return Poll::Ready(Some(Err(error.into())));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_counted_for_the_tenant_and_in_all_and_given_back() {
+        let buffers = Buffers::new(100 * UNIT, Percent::parse("50").unwrap());
+        let tenant = |name| TenantId::parse(name).unwrap();
+        let hold = |name, units: usize| buffers.hold_answer(&tenant(name), UNCOUNTED + units * UNIT);
+        assert!(hold("a", 0).unwrap().is_none(), "small answers are not counted");
+        let (first, second) = (hold("a", 30).unwrap(), hold("a", 20).unwrap());
+        assert!(hold("a", 1).is_err() && hold("b", 51).is_err());
+        let third = hold("b", 50).unwrap();
+        assert!(hold("c", 1).is_err(), "all together");
+        drop((first, third));
+        hold("a", 30).unwrap();
+        drop(second);
+    }
+
+    #[test]
+    fn a_request_is_counted_once_however_it_is_cut() {
+        let buffers = Buffers::new(100 * UNIT, Percent::ALL);
+        let tenant = TenantId::parse("a").unwrap();
+        let mut request = Metered::new(Body::empty(), buffers.clone(), tenant.clone());
+        for _ in 0..UNCOUNTED + 60 * UNIT {
+            request.count(1).unwrap();
+        }
+        assert_eq!(buffers.units.available_permits(), 40);
+        assert!(request.count(41 * UNIT).is_err());
+        drop(request);
+        assert_eq!(buffers.units.available_permits(), 100);
+    }
+}
