@@ -70,7 +70,7 @@ async fn run(command: Command, config: &Config) -> Outcome {
         Command::Check => {
             server::identity(config, config.listen)?;
             server::check_transport(config).await?;
-            let database = Database::open(config).await?;
+            let database = Database::open_existing(config).await?;
             let verified = database.db.verify().await;
             database.close().await;
             verified?;
@@ -78,7 +78,7 @@ async fn run(command: Command, config: &Config) -> Outcome {
             Ok(())
         }
         Command::Prune => {
-            let database = Database::open(config).await?;
+            let database = Database::open_existing(config).await?;
             let pruned = prune::run(&database.migrator, config.min_activity_retention).await;
             database.close().await;
             let (tenants, activities) = pruned?;
@@ -172,6 +172,15 @@ struct Database {
 }
 
 impl Database {
+    /// The same for commands that have nothing to do where there is no database yet.
+    async fn open_existing(config: &Config) -> Result<Self, Box<dyn Error>> {
+        if config.database_url.is_none() && config.migration_database_url.is_none() && !config.data_dir.exists() {
+            let dir = config.data_dir.display();
+            return Err(format!("DATABASE_URL is not set, and there is no embedded database in {dir}: `serve` makes one").into());
+        }
+        Self::open(config).await
+    }
+
     async fn open(config: &Config) -> Result<Self, Box<dyn Error>> {
         let role = (!config.database_role.is_empty()).then(|| config.database_role.clone());
         let Some(url) = &config.database_url else {

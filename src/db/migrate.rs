@@ -93,6 +93,17 @@ pub enum MigrateError {
         /// What is wrong with it.
         why: String,
     },
+    /// A setting of the login or the database keeps the service from working.
+    #[error(
+        "the login {login:?} of the database {why}. Take the setting away from the login or the database \
+         (ALTER ROLE or ALTER DATABASE … RESET)"
+    )]
+    UnsafeSetting {
+        /// The login.
+        login: String,
+        /// Which setting, and what it does.
+        why: String,
+    },
     /// The login cannot change to the role, or there is no such role.
     #[error(
         "the service cannot use the database as role {role:?} (--database-role): {cause}. `customer-accounts migrate` creates \

@@ -44,6 +44,13 @@ const LOGIN: &str = fault_of!("session_user");
 /// The role of the transaction.
 const ROLE: &str = fault_of!("current_user");
 
+/// What is wrong with the settings of the login's sessions, which come from the login or the database (`ALTER ROLE … SET`).
+const SETTINGS: &str = "SELECT session_user::text AS role, CASE \
+     WHEN current_setting('session_replication_role') <> 'origin' \
+         THEN 'has the setting session_replication_role, with which foreign keys do not hold' \
+     WHEN current_setting('row_security') <> 'on' THEN 'has the setting row_security = off, with which no query is answered' \
+     END AS fault";
+
 /// The first table with a tenant on which row-level security or privileges are not as they have to be, for the role of the
 /// transaction and for the login. A login that could get around row-level security anyway is judged by `LOGIN`.
 ///
@@ -115,8 +122,8 @@ impl Db {
     ///
     /// # Errors
     /// In this order: [`MigrateError::Connect`], also for a pooler that loses prepared statements;
-    /// [`MigrateError::UnsafeLogin`], unless privileged logins are allowed; [`MigrateError::NoRole`];
-    /// [`MigrateError::UnsafeRole`]; [`MigrateError::Pending`]; [`MigrateError::OpenTable`].
+    /// [`MigrateError::UnsafeLogin`], unless privileged logins are allowed; [`MigrateError::UnsafeSetting`];
+    /// [`MigrateError::NoRole`]; [`MigrateError::UnsafeRole`]; [`MigrateError::Pending`]; [`MigrateError::OpenTable`].
     pub async fn verify(&self) -> Result<(), MigrateError> {
         self.manager.verify_pooler().await?;
         let conn = self.pool.get_owned().await.map_err(|error| match error {
@@ -126,6 +133,7 @@ impl Db {
         let lease = Lease::new(conn, None); // which rolls back
         let Some(conn) = lease.conn() else { return Ok(()) };
         self.verify_login(conn.pg()).await?;
+        verify_settings(conn.pg()).await?;
         (&mut conn.pg()).batch_execute("BEGIN READ ONLY").await?;
         if let Err(cause) = (&mut conn.pg()).batch_execute(&conn.opening().read).await {
             return Err(match (sqlstate::of(&cause), self.manager.role()) {
@@ -150,6 +158,12 @@ impl Db {
             None => Ok(()),
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "asks the session, once, at the start")]
+async fn verify_settings(mut pg: &AsyncPgConnection) -> Result<(), MigrateError> {
+    let Role { role, fault } = diesel::sql_query(SETTINGS).get_result(&mut pg).await?;
+    fault.map_or(Ok(()), |why| Err(MigrateError::UnsafeSetting { login: role, why }))
 }
 
 #[expect(clippy::disallowed_methods, reason = "asks the catalogue, once, at the start")]

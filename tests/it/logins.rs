@@ -188,6 +188,12 @@ async fn the_documented_logins_work() {
             "ALTER SCHEMA public OWNER TO pg_database_owner",
             "owns the schema",
         ),
+        (
+            "ALTER ROLE service SET session_replication_role = replica",
+            "ALTER ROLE service RESET session_replication_role",
+            "foreign keys do not hold",
+        ),
+        ("ALTER DATABASE postgres SET row_security = off", "ALTER DATABASE postgres RESET row_security", "row_security = off"),
     ] {
         superuser.batch_execute(change).await.unwrap();
         let refused = run(&["check"], &[("DATABASE_URL", &service), strict]).await;
@@ -201,7 +207,15 @@ async fn the_documented_logins_work() {
         let refused = run(&["check"], &[("DATABASE_URL", login), strict]).await;
         assert!(refused.code == Some(1) && refused.stderr.contains("--allow-privileged-login"), "{refused:?}");
     }
-    // Without DATABASE_URL there is nothing that the other login could belong to.
+    // Without DATABASE_URL, and where nothing is, there is nothing to look at, and nothing is made.
+    let empty = tempfile::tempdir().unwrap();
+    for command in ["check", "prune"] {
+        let data = empty.path().join("data");
+        let refused = run(&[command, "--data-dir", data.to_str().unwrap()], &[]).await;
+        assert!(refused.code == Some(1) && refused.stderr.contains("no embedded database"), "{refused:?}");
+        assert!(!data.exists());
+    }
+    // Nor anything that another login could belong to.
     let alone = run(&["prune", "--migration-database-url", &migrator], &[]).await;
     assert!(alone.code == Some(1) && alone.stderr.contains("but not DATABASE_URL"), "{alone:?}");
 }
