@@ -12,8 +12,8 @@ use std::{
 
 use customer_accounts::proto::{
     Account, AddOrganizationMemberRequest, CreateOrganizationRequest, CreatePersonRequest, DeleteOrganizationRequest,
-    DeletePersonRequest, ListAccountsRequest, ListPeopleRequest, MoveOrganizationRequest, Organization, Person, PersonKind,
-    RemoveOrganizationMemberRequest, UpdateOrganizationRequest, UpdatePersonRequest,
+    DeletePersonRequest, ListAccountsRequest, ListActivitiesRequest, ListPeopleRequest, MoveOrganizationRequest, Organization,
+    Person, PersonKind, RemoveOrganizationMemberRequest, UpdateOrganizationRequest, UpdatePersonRequest,
 };
 use futures_util::future::{join, join_all, join3, join4, join5};
 use tokio::time::Instant;
@@ -288,6 +288,30 @@ async fn a_move_and_a_creation_below_it_wait_for_each_other() {
     moving.await.unwrap().unwrap();
     assert_eq!(failed(&deleting.await.unwrap()), (Code::FailedPrecondition, "ORGANIZATION_NOT_EMPTY".into()));
     Scene { tenant, sql: other }.check("the new one moved along").await;
+}
+
+/// Who began first, and waited, has made the later change.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn activities_are_as_old_as_their_changes() {
+    let Some((tenant, mut other, _)) = apart().await else { return };
+    for (id, parent) in [("top", ""), ("middle", ""), ("a", "middle")] {
+        tenant.organization(id, parent).await;
+    }
+    let held = other.transaction().await.unwrap();
+    held.batch_execute("SELECT FROM tenants FOR UPDATE").await.unwrap();
+    let moving = tokio::spawn({
+        let tenant = tenant.clone();
+        async move { tenant.put("a", "top").await }
+    });
+    waiting_for_locks(held.client(), 1).await;
+    tenant.rename("a", "Renamed").await.unwrap();
+    held.commit().await.unwrap();
+    moving.await.unwrap().unwrap();
+    let (resource_type, resource_id) = ("organization".into(), "a".into());
+    let request = ListActivitiesRequest { resource_type, resource_id, ..Default::default() };
+    let listed = tenant.activities().list_activities(request).await.unwrap().into_inner().activities;
+    let changed: Vec<_> = listed.iter().take(2).map(|activity| &*activity.changes[0].field).collect();
+    assert_eq!(changed, ["parent_id", "display_name"], "the newest first");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
