@@ -48,7 +48,8 @@ fn shapes(descriptors: &prost_types::FileDescriptorSet) -> Result<String, std::f
                 code,
                 "impl crate::db::Change for {name} {{\n    \
                  fn request_id(&self) -> &str {{ &self.request_id }}\n    \
-                 fn validate_only(&self) -> bool {{ self.validate_only }}\n}}"
+                 fn validate_only(&self) -> bool {{ self.validate_only }}\n    \
+                 fn for_real(&self) -> Self {{ Self {{ validate_only: false, ..self.clone() }} }}\n}}"
             )?;
         }
         if has("page_size") && has("page_token") {

@@ -17,26 +17,43 @@ use crate::{
     validate::Violations,
 };
 
-/// Fields that the service sets itself; naming one in a mask does nothing.
-const OUTPUT_ONLY: [&str; 4] = ["etag", "create_time", "update_time", "purchasing_account_id"];
+/// Fields that the service sets itself; naming one in a mask does nothing. Clients send them back as they read them.
+const IGNORED: [&str; 3] = ["etag", "create_time", "update_time"];
 
-/// The fields that an update changes, each as the path from the resource down.
+/// Fields that an update cannot change, and what an update that would change one is told.
+const FIXED: [(&str, &str, &str); 8] = [
+    ("Person", "purchasing_account_id", "is changed by SetPurchasingAccount only"),
+    ("AccountUser", "display_name", "is changed by UpdatePerson only"),
+    ("AccountUser", "email", "is changed by UpdatePerson only"),
+    ("AccountUser", "individual", "is changed by AddAccountUser and RemoveAccountUser only"),
+    ("AccountUser", "organization_ids", "is changed by LinkOrganization, AddOrganizationMember and their counterparts only"),
+    ("AccountUser", "contact_slots", "is changed by UpdateAccount only"),
+    ("AccountUser", "removable", "cannot be set: it follows from the memberships and contacts of the account"),
+    ("AccountUser", "in_force", "cannot be set: it follows from the person, the dates and the organizations"),
+];
+
+/// What an update changes.
 #[derive(Debug)]
-pub struct Mask(Vec<Vec<FieldDescriptor>>);
+pub struct Mask {
+    /// The fields, each as the path from the resource down.
+    paths: Vec<Vec<FieldDescriptor>>,
+    /// Fields that are named or sent, but cannot be changed by an update, and the rule.
+    fixed: Vec<(FieldDescriptor, &'static str)>,
+}
 
 impl Mask {
-    /// The fields that `mask` names in a resource: the populated ones without a mask, all for `*`. The field `id` is what
-    /// the update is found by and never changes. Unknown paths are violations.
+    /// The fields that `mask` names in a resource: the populated ones without a mask, all for `*`. A message without any content
+    /// is not populated: clients that fill forms into messages send it for what they left empty. The field `id` is what the
+    /// update is found by and never changes. Unknown paths are violations.
     pub fn parse<M: Name>(violations: &mut Violations, resource: &M, mask: Option<FieldMask>, id: &str) -> Result<Self> {
         let name = M::full_name();
         let descriptor = POOL.get_message_by_name(&name).ok_or_else(|| Error::Internal(format!("no descriptor of {name}")))?;
         let paths = mask.map(|mask| mask.paths).unwrap_or_default();
+        let encoded = resource.encode_to_vec();
+        let populated = populated(&descriptor, &encoded).map_err(|error| fault(&error))?;
         let mut fields = Vec::new();
         if paths.is_empty() {
-            let encoded = resource.encode_to_vec();
-            let sent: Vec<_> = records(&encoded).collect::<Result<_, _>>().map_err(|error| fault(&error))?;
-            let populated = |field: &FieldDescriptor| sent.iter().any(|record| record.number == field.number());
-            fields.extend(descriptor.fields().filter(populated).map(|field| vec![field]));
+            fields.extend(populated.iter().map(|field| vec![field.clone()]));
         }
         for path in paths.iter().filter(|path| *path != "*") {
             match resolve(&descriptor, path) {
@@ -44,22 +61,49 @@ impl Mask {
                 None => violations.add("update_mask", format!("{path:?} is no field of {}", descriptor.name())),
             }
         }
-        if paths.iter().any(|path| path == "*") {
+        let whole = paths.iter().any(|path| path == "*");
+        if whole {
             fields = descriptor.fields().map(|field| vec![field]).collect();
         }
-        fields.retain(|path| path.first().is_some_and(|field| field.name() != id && !OUTPUT_ONLY.contains(&field.name())));
-        Ok(Self(fields))
+        fields.retain(|path| path.first().is_some_and(|field| field.name() != id && !IGNORED.contains(&field.name())));
+        let rule = |field: &FieldDescriptor| {
+            FIXED
+                .into_iter()
+                .find(|(message, name, _)| (*message, *name) == (descriptor.name(), field.name()))
+                .map(|found| found.2)
+        };
+        let fixed = fields.extract_if(.., |path| path.first().is_some_and(|field| rule(field).is_some())).flatten();
+        // Whoever replaces the whole need not send what they cannot change.
+        let fixed = fixed.filter(|field| !whole || populated.contains(field));
+        let fixed = fixed.filter_map(|field| rule(&field).map(|rule| (field, rule))).collect();
+        Ok(Self { paths: fields, fixed })
     }
 
     /// Whether the update changes the field `name` of the resource, or something inside it.
     pub fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|path| path.first().is_some_and(|field| field.name() == name))
+        self.paths.iter().any(|path| path.first().is_some_and(|field| field.name() == name))
     }
 
-    /// `current` with the masked fields taken from `wanted`.
-    pub fn apply<M: Message + Default>(&self, current: &M, wanted: &M) -> Result<M> {
-        let paths: Vec<_> = self.0.iter().map(Vec::as_slice).collect();
-        let merged = overlay(&current.encode_to_vec(), &wanted.encode_to_vec(), &paths).map_err(|error| fault(&error))?;
+    /// The fields inside the message `name` that the mask names one by one.
+    pub fn inside(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.paths.iter().filter_map(move |path| match path.as_slice() {
+            [outer, inner, ..] if outer.name() == name => Some(inner.name()),
+            _ => None,
+        })
+    }
+
+    /// `current` with the masked fields taken from `wanted`, both called `resource` in the request. A field that would change and
+    /// cannot be changed by an update is a violation.
+    pub fn apply<M: Message + Default>(&self, v: &mut Violations, resource: &str, current: &M, wanted: &M) -> Result<M> {
+        let (current, wanted) = (current.encode_to_vec(), wanted.encode_to_vec());
+        for (field, rule) in &self.fixed {
+            let of = |message| content(message, field.number()).map_err(|error| fault(&error));
+            if of(&current)? != of(&wanted)? {
+                v.add(format_args!("{resource}.{}", field.name()), *rule);
+            }
+        }
+        let paths: Vec<_> = self.paths.iter().map(Vec::as_slice).collect();
+        let merged = overlay(&current, &wanted, &paths).map_err(|error| fault(&error))?;
         M::decode(&*merged).map_err(|error| fault(&error))
     }
 }
@@ -114,6 +158,23 @@ fn records(mut message: &[u8]) -> impl Iterator<Item = Result<Record<'_>, Decode
     })
 }
 
+/// The fields of an encoded message that have content: a message whose fields have none is as good as absent.
+fn populated(descriptor: &MessageDescriptor, message: &[u8]) -> Result<Vec<FieldDescriptor>, DecodeError> {
+    let mut found = Vec::new();
+    for record in records(message) {
+        let record = record?;
+        let Some(field) = descriptor.get_field(record.number) else { continue };
+        let has_content = match field.kind() {
+            Kind::Message(below) if !field.is_list() && !field.is_map() => !populated(&below, record.content)?.is_empty(),
+            _ => true,
+        };
+        if has_content && !found.contains(&field) {
+            found.push(field);
+        }
+    }
+    Ok(found)
+}
+
 /// The encoding of `current` with the fields at the ends of `paths` taken from `wanted`, where they may be absent.
 fn overlay(current: &[u8], wanted: &[u8], paths: &[&[FieldDescriptor]]) -> Result<Vec<u8>, DecodeError> {
     let through = |number: u32| paths.iter().filter(move |path| path.first().is_some_and(|field| field.number() == number));
@@ -141,7 +202,7 @@ fn overlay(current: &[u8], wanted: &[u8], paths: &[&[FieldDescriptor]]) -> Resul
     Ok(merged)
 }
 
-/// The encoding of the message in a field; empty if it is not there.
+/// What is in a field, that of a message merged; empty if it is not there.
 fn content(message: &[u8], number: u32) -> Result<Vec<u8>, DecodeError> {
     let mut content = Vec::new();
     for record in records(message) {
@@ -167,8 +228,8 @@ mod tests {
         let mut violations = Violations::default();
         let mask = FieldMask { paths: paths.iter().map(ToString::to_string).collect() };
         let mask = Mask::parse(&mut violations, wanted, Some(mask), "account_id").unwrap();
-        violations.finish(()).unwrap();
-        mask.apply(current, wanted).unwrap()
+        let merged = mask.apply(&mut violations, "account", current, wanted).unwrap();
+        violations.finish(merged).unwrap()
     }
 
     #[test]

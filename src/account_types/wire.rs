@@ -22,20 +22,25 @@ impl Fields {
             display_name,
             description: v.text("account_type.description", account_type.description, MAX_DESCRIPTION),
             is_default: account_type.is_default,
-            active: account_type.active,
+            active: account_type.active.unwrap_or_default(),
         }
     }
 }
 
 impl NewAccountType {
-    /// A valid new account type, which is active, or every violation of the request.
+    /// A valid new account type, active unless told otherwise, or every violation of the request.
     pub fn parse(request: proto::CreateAccountTypeRequest) -> Result<Self> {
         let mut v = Violations::default();
         v.request_id(&request.request_id);
         let account_type = v.message("account_type", request.account_type);
         let account_type_id = v.new_id("account_type.account_type_id", account_type.account_type_id.clone(), "atyp");
-        let fields = Fields { active: true, ..Fields::parse(&mut v, account_type) };
-        v.finish(Self { account_type_id, fields })
+        let active = account_type.active.unwrap_or(true);
+        let fields = Fields { active, ..Fields::parse(&mut v, account_type) };
+        let new = v.finish(Self { account_type_id, fields })?;
+        if new.fields.is_default && !new.fields.active {
+            return Err(Error::DefaultAccountTypeInactive { id: new.account_type_id });
+        }
+        Ok(new)
     }
 }
 
@@ -80,7 +85,8 @@ impl Update {
         let present = proto::AccountType::from(current.clone());
         require_etag(&self.wanted.etag, &present.etag, Kind::AccountType, &self.id)?;
         let mut v = Violations::default();
-        let mut fields = Fields::parse(&mut v, self.mask.apply(&present, &self.wanted)?);
+        let merged = self.mask.apply(&mut v, "account_type", &present, &self.wanted)?;
+        let mut fields = Fields::parse(&mut v, merged);
         if fields.is_default && !fields.active {
             if self.mask.has("is_default") {
                 return Err(Error::DefaultAccountTypeInactive { id: self.id.clone() });
@@ -122,7 +128,7 @@ impl From<AccountType> for proto::AccountType {
             display_name: row.fields.display_name,
             description: row.fields.description,
             is_default: row.fields.is_default,
-            active: row.fields.active,
+            active: Some(row.fields.active),
             create_time: Some(timestamp(row.create_time)),
             update_time: Some(timestamp(row.update_time)),
         }

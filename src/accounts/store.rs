@@ -127,6 +127,16 @@ pub struct Fields {
 }
 
 impl Fields {
+    /// Whether there is somebody to turn to, inline or by person.
+    pub const fn has_primary_contact(&self) -> bool {
+        self.primary_contact.is_some() || self.primary_contact_id.is_some()
+    }
+
+    /// Whether they differ from others in the status or its reason, and in nothing else.
+    fn differ_in_status_only(&self, others: &Self) -> bool {
+        self != others && Self { status: others.status, status_reason: others.status_reason.clone(), ..self.clone() } == *others
+    }
+
     /// The people in its contact slots.
     fn contacts(&self) -> impl Iterator<Item = &String> {
         [&self.primary_contact_id, &self.billing_contact_id, &self.cc_billing_contact_id].into_iter().flatten()
@@ -414,8 +424,11 @@ impl Account {
     /// Gives the account, which the transaction holds, new fields. Nothing happens if they are the present ones.
     pub async fn update(self, tx: &WriteTx, fields: &Fields) -> Result<Shown> {
         self.fields.status.require_next(fields.status, &self.account_id)?;
-        // Also a type it keeps: an account whose type was deactivated must leave it with its next update.
-        if let Some(id) = &fields.account_type_id {
+        // Also a type it keeps: an account whose type was deactivated must leave it with its next update. Whoever suspends it need
+        // not know a better one.
+        if let Some(id) = &fields.account_type_id
+            && !fields.differ_in_status_only(&self.fields)
+        {
             AccountType::require_active(tx, id).await?;
         }
         if self.fields == *fields {

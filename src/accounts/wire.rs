@@ -25,6 +25,8 @@ const MAX_PHONE: usize = 50;
 const MAX_ADDRESS_LINE: usize = 200;
 const MAX_POSTAL_CODE: usize = 20;
 const MAX_BILLING_DETAILS: usize = 10_000;
+/// The one field of a primary contact that is required (user's guide: "Primary Contact Email: required; Name: not; Phone: not").
+const EMAIL: &str = "account.primary_contact.email";
 const PREFERENCES: &str = "account.preferences";
 /// Bytes of JSON text.
 const MAX_PREFERENCES: usize = 64 * 1024;
@@ -76,6 +78,9 @@ impl NewAccount {
         }
         let account_id = v.optional_id("account.account_id", account.account_id.clone());
         let fields = Fields::parse(&mut v, account);
+        if !fields.has_primary_contact() {
+            v.add(EMAIL, "is required, unless account.primary_contact.person_id names a person");
+        }
         v.finish(Self { account_id, fields, without_account_type: request.without_account_type })
     }
 }
@@ -157,13 +162,22 @@ impl Update {
         let present = proto::Account::from(current.clone());
         require_etag(&self.wanted.etag, &present.etag, Kind::Account, &self.id)?;
         let mut v = Violations::default();
-        let merged = self.mask.apply(&present, &self.wanted)?;
+        let merged = self.mask.apply(&mut v, "account", &present, &self.wanted)?;
+        if merged.primary_contact.as_ref().is_some_and(|contact| !contact.person_id.is_empty()) {
+            for field in self.mask.inside("primary_contact").filter(|field| *field != "person_id") {
+                v.add(format_args!("account.primary_contact.{field}"), "is read from the person: UpdatePerson changes it");
+            }
+        }
         if merged.status == AccountStatus::Unspecified as i32 {
             v.add("account.status", "must be specified when the update mask names it");
         }
         let mut fields = Fields::parse(&mut v, merged);
         if fields.status != current.fields.status && !self.mask.has("status_reason") {
             fields.status_reason.clear();
+        }
+        // Accounts that have none from before the rule can be changed otherwise.
+        if current.fields.has_primary_contact() && !fields.has_primary_contact() {
+            v.add(EMAIL, "must stay, unless account.primary_contact.person_id names a person: an account has a primary contact");
         }
         v.finish(fields)
     }
@@ -274,11 +288,11 @@ fn contact(v: &mut Violations, contact: proto::Contact) -> Option<Contact> {
     }
     let field = "account.primary_contact";
     if contact.email.is_empty() {
-        v.add(format_args!("{field}.email"), "is required");
+        v.add(EMAIL, "is required, unless account.primary_contact.person_id names a person");
     }
     Some(Contact {
-        name: v.required_line(format_args!("{field}.name"), contact.name, MAX_NAME),
-        email: v.email(format_args!("{field}.email"), contact.email),
+        name: v.line(format_args!("{field}.name"), contact.name, MAX_NAME),
+        email: v.email(EMAIL, contact.email),
         phone: v.line(format_args!("{field}.phone"), contact.phone, MAX_PHONE),
     })
 }
@@ -286,9 +300,9 @@ fn contact(v: &mut Violations, contact: proto::Contact) -> Option<Contact> {
 /// An address; one without any content is none.
 fn address(v: &mut Violations, field: &str, address: Option<proto::Address>) -> Option<Json<Address>> {
     let address = address.filter(|address| *address != proto::Address::default())?;
-    let country = address.country;
+    let country = address.country.to_ascii_uppercase();
     if !country.is_empty() && !country::is_known(&country) {
-        v.add(format_args!("{field}.country"), "must be a country code of ISO 3166-1 alpha-2 in upper case, such as DE");
+        v.add(format_args!("{field}.country"), "must be a country code of ISO 3166-1 alpha-2, such as DE, or XK");
     }
     Some(Json(Address {
         line1: v.line(format_args!("{field}.line1"), address.line1, MAX_ADDRESS_LINE),
@@ -324,11 +338,27 @@ fn object(v: &mut Violations, preferences: Struct) -> Option<Value> {
         return None;
     }
     let value = map(v, preferences, MAX_PREFERENCES_DEPTH - 1);
-    let bytes = value.to_string().len();
+    let bytes = value.to_string().len() + written_out(&value);
     if bytes > MAX_PREFERENCES {
-        v.add(PREFERENCES, format!("must have at most {MAX_PREFERENCES} bytes as JSON, has {bytes}"));
+        v.add(
+            PREFERENCES,
+            format!("must have at most {MAX_PREFERENCES} bytes as JSON with its numbers written out, has {bytes}"),
+        );
     }
     Some(value)
+}
+
+/// How many bytes more the numbers take where they are written out, as jsonb does: `5e-324` has 324 places.
+fn written_out(value: &Value) -> usize {
+    match value {
+        Value::Number(number) => {
+            let long = number.as_f64().map_or(0, |number| number.to_string().len());
+            long.saturating_sub(number.to_string().len())
+        }
+        Value::Array(values) => values.iter().map(written_out).sum(),
+        Value::Object(fields) => fields.values().map(written_out).sum(),
+        Value::Null | Value::Bool(_) | Value::String(_) => 0,
+    }
 }
 
 fn map(v: &mut Violations, object: Struct, depth: usize) -> Value {

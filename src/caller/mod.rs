@@ -150,7 +150,7 @@ impl<T> RequestExt for Request<T> {
 pub const MAX_ACTOR: usize = 200;
 
 /// Whether a text may name an actor: the activity trail records it as it is.
-fn is_actor(text: &str) -> bool {
+pub fn is_actor(text: &str) -> bool {
     (1..=MAX_ACTOR).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 

@@ -62,11 +62,13 @@ diesel::define_sql_function! {
 }
 
 /// A request that changes something; implemented by build.rs for every message with `request_id` and `validate_only`.
-pub trait Change: Message {
+pub trait Change: Message + Sized {
     /// The id the client chose for the request, or empty.
     fn request_id(&self) -> &str;
     /// Whether to run everything and keep nothing (AIP-163).
     fn validate_only(&self) -> bool;
+    /// The same request, to be carried out.
+    fn for_real(&self) -> Self;
 }
 
 /// An async closure over a transaction, whose future can be sent between threads and which can be run again.

@@ -44,7 +44,9 @@ impl Meta {
                 hash.update(part);
                 hash.update([0]);
             }
-            hash.update(request.encode_to_vec());
+            // Whoever validates a request asks what the real call would answer.
+            let real = if request.validate_only() { request.for_real().encode_to_vec() } else { request.encode_to_vec() };
+            hash.update(real);
             hash.finalize().to_vec()
         };
         Self { request_id, validate_only: request.validate_only(), actor: Arc::clone(&caller.actor), fingerprint }

@@ -177,11 +177,12 @@ impl Update {
         v.finish(Self { account_id, person_id, wanted, mask })
     }
 
-    /// What is set for the user after the update: roles, billing flag and dates; everything else is output.
+    /// What is set for the user after the update: roles, billing flag and dates.
     pub fn apply(&self, user: &User, roles_of_tenant: &[String]) -> Result<Fields> {
         require_user_etag(&self.wanted.etag, user)?;
-        let merged = self.mask.apply(&proto::AccountUser::from(user.clone()), &self.wanted)?;
         let mut v = Violations::default();
+        let present = proto::AccountUser::from(user.clone());
+        let merged = self.mask.apply(&mut v, "account_user", &present, &self.wanted)?;
         let fields = Fields {
             individual: user.is_individual(),
             roles: roles(&mut v, "account_user.roles", merged.roles, roles_of_tenant),

@@ -69,8 +69,8 @@ impl Update {
     pub fn apply(&self, current: &Organization) -> Result<String> {
         let present = proto::Organization::from(current.clone());
         require_etag(&self.wanted.etag, &present.etag, Kind::Organization, &self.id)?;
-        let merged = self.mask.apply(&present, &self.wanted)?;
         let mut v = Violations::default();
+        let merged = self.mask.apply(&mut v, "organization", &present, &self.wanted)?;
         if merged.parent_id != present.parent_id {
             v.add("organization.parent_id", "is changed by MoveOrganization only");
         }

@@ -2,7 +2,7 @@
 
 use super::store::{Fields, Filter, NewPerson, Person, Side};
 use crate::{
-    caller::Caller,
+    caller::{Caller, MAX_ACTOR, is_actor},
     error::{Kind, Result},
     mask::Mask,
     page::Page,
@@ -14,12 +14,11 @@ use crate::{
 
 const MAX_NAME: usize = 200;
 const MAX_PHONE: usize = 50;
-const MAX_SUBJECT: usize = 255;
 
 impl Fields {
     fn parse(v: &mut Violations, person: proto::Person) -> Self {
         let display_name = v.required_line("person.display_name", person.display_name, MAX_NAME);
-        let subject = v.line("person.subject", person.subject, MAX_SUBJECT);
+        let subject = person.subject;
         Self {
             sort_key: search::fold(&display_name),
             display_name,
@@ -27,19 +26,31 @@ impl Fields {
             phone: v.line("person.phone", person.phone, MAX_PHONE),
             kind: side(v, "person.kind", person.kind).unwrap_or(Side::Customer),
             subject: (!subject.is_empty()).then_some(subject),
-            active: person.active,
+            active: person.active.unwrap_or_default(),
         }
     }
 }
 
+/// A new subject: what the actor of a call can be, and nothing else, for it is compared with that.
+fn require_subject(v: &mut Violations, subject: &str) {
+    if !subject.is_empty() && !is_actor(subject) {
+        v.add(
+            "person.subject",
+            format!("must be what an actor can be: at most {MAX_ACTOR} characters, none a control character"),
+        );
+    }
+}
+
 impl NewPerson {
-    /// A valid new person, who is active, or every violation of the request.
+    /// A valid new person, active unless told otherwise, or every violation of the request.
     pub fn parse(request: proto::CreatePersonRequest) -> Result<Self> {
         let mut v = Violations::default();
         v.request_id(&request.request_id);
         let person = v.message("person", request.person);
         let person_id = v.new_id("person.person_id", person.person_id.clone(), "pers");
-        let fields = Fields { active: true, ..Fields::parse(&mut v, person) };
+        require_subject(&mut v, &person.subject);
+        let active = person.active.unwrap_or(true);
+        let fields = Fields { active, ..Fields::parse(&mut v, person) };
         let organization_id = v.optional_id("organization_id", request.organization_id);
         v.finish(Self { person_id, fields, organization_id })
     }
@@ -91,7 +102,10 @@ impl Update {
         let present = proto::Person::from(current.clone());
         require_etag(&self.wanted.etag, &present.etag, Kind::Person, &self.id)?;
         let mut v = Violations::default();
-        let merged = self.mask.apply(&present, &self.wanted)?;
+        let merged = self.mask.apply(&mut v, "person", &present, &self.wanted)?;
+        if merged.subject != present.subject {
+            require_subject(&mut v, &merged.subject);
+        }
         if merged.kind == PersonKind::Unspecified as i32 {
             v.add("person.kind", "must be specified when the update mask names it");
         }
@@ -137,7 +151,7 @@ impl From<Person> for proto::Person {
             }
             .into(),
             subject: fields.subject.unwrap_or_default(),
-            active: fields.active,
+            active: Some(fields.active),
             purchasing_account_id: row.purchasing_account_id.unwrap_or_default(),
             create_time: Some(timestamp(row.create_time)),
             update_time: Some(timestamp(row.update_time)),

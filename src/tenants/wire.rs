@@ -88,7 +88,8 @@ impl Update {
             return Err(Error::SettingsChanged);
         }
         let mut v = Violations::default();
-        let settings = Settings::parse(&mut v, self.mask.apply(&present, &self.wanted)?);
+        let merged = self.mask.apply(&mut v, "tenant_settings", &present, &self.wanted)?;
+        let settings = Settings::parse(&mut v, merged);
         let days = settings.activity_retention_days;
         if days != current.settings.activity_retention_days && days.is_some_and(|days| (1..min_retention).contains(&days)) {
             v.add(RETENTION, format!("must be at least {min_retention} days, the minimum of this service, or 0 for ever"));

@@ -52,7 +52,7 @@ async fn a_tenant_configures_its_own_account_types() {
     let sent = AccountType { description: "Large\ncustomers".into(), is_default: true, ..named("ent", "Enterprise") };
     let created = tenant.try_account_type(AccountType { etag: "ignored".into(), ..sent.clone() }).await.unwrap();
     let expected = AccountType {
-        active: true,
+        active: Some(true),
         etag: created.etag.clone(),
         create_time: created.create_time,
         update_time: created.create_time,
@@ -100,7 +100,7 @@ async fn a_type_is_renamed_and_its_old_name_is_free_again() {
     let tenant = Tenant::new().await;
     let created = tenant.account_type("Trial").await;
     let renamed = update(&tenant, AccountType { etag: created.etag.clone(), ..named("Trial", "Evaluation") }, &[]).await.unwrap();
-    assert_eq!((&*renamed.display_name, renamed.active), ("Evaluation", true));
+    assert_eq!((&*renamed.display_name, renamed.active()), ("Evaluation", true));
     assert!(renamed.etag != created.etag && later(renamed.update_time, created.update_time));
     assert_eq!(get(&tenant, "Trial").await.unwrap(), renamed);
     tenant.try_account_type(named("", "trial")).await.unwrap();
@@ -117,7 +117,7 @@ async fn making_a_type_the_default_clears_the_present_default() {
     tenant.default_type("second").await;
     assert_eq!(default_of(&tenant).await, ["second"], "by creating it");
     let cleared = get(&tenant, "first").await.unwrap();
-    assert!(cleared.etag != first.etag && cleared.active);
+    assert!(cleared.etag != first.etag && cleared.active());
     let activity = tenant.trail_of("first").await.pop().unwrap();
     assert_eq!(activity.changes, json!([{ "field": "is_default", "before": true, "after": false }]));
 
@@ -137,7 +137,7 @@ async fn a_default_must_be_active() {
     tenant.account_type("inactive").await;
     let inactive = tenant.deactivate("inactive").await;
     let current = get(&tenant, "default").await.unwrap();
-    let wanted = |id: &str, is_default, active| AccountType { is_default, active, ..only(id) };
+    let wanted = |id: &str, is_default, active| AccountType { is_default, active: Some(active), ..only(id) };
     for (account_type, paths) in [
         (wanted("inactive", true, false), &[][..]),
         (wanted("inactive", true, false), &["is_default"]),
@@ -154,7 +154,7 @@ async fn a_default_must_be_active() {
     }
     assert_eq!((get(&tenant, "default").await.unwrap(), get(&tenant, "inactive").await.unwrap()), (current, inactive));
     let both = update(&tenant, wanted("inactive", true, true), &[]).await.unwrap();
-    assert!(both.is_default && both.active, "reactivated by the same update");
+    assert!(both.is_default && both.active(), "reactivated by the same update");
     assert_eq!(default_of(&tenant).await, ["inactive"]);
 }
 
@@ -165,7 +165,7 @@ async fn deactivating_the_default_leaves_no_default() {
     tenant.organization("acme", "").await;
     tenant.default_type("by call").await;
     let now = tenant.deactivate("by call").await;
-    assert!(!now.active && !now.is_default);
+    assert!(!now.active() && !now.is_default);
     let activity = tenant.trail_of("by call").await.pop().unwrap();
     assert_eq!(
         (&*activity.action, &*activity.method),
@@ -177,7 +177,7 @@ async fn deactivating_the_default_leaves_no_default() {
 
     tenant.default_type("by update").await;
     let now = update(&tenant, only("by update"), &["active"]).await.unwrap();
-    assert!(!now.active && !now.is_default);
+    assert!(!now.active() && !now.is_default);
     assert_eq!(default_of(&tenant).await, [""; 0]);
     crate::trail::replay(&tenant).await;
 }
@@ -194,10 +194,10 @@ async fn a_deactivated_type_is_hidden_from_lists_unless_asked_for_and_can_be_rea
     let all = || ListAccountTypesRequest { show_inactive: true, ..Default::default() };
     assert_eq!(list(&tenant, ListAccountTypesRequest::default()).await, ["Enterprise", "Trial"]);
     assert_eq!(list(&tenant, all()).await, ["Enterprise", "SMB", "Trial"]);
-    assert!(!get(&tenant, "SMB").await.unwrap().active, "a get shows it");
+    assert!(!get(&tenant, "SMB").await.unwrap().active(), "a get shows it");
 
-    let again = update(&tenant, AccountType { active: true, ..only("SMB") }, &[]).await.unwrap();
-    assert!(again.active && !again.is_default);
+    let again = update(&tenant, AccountType { active: Some(true), ..only("SMB") }, &[]).await.unwrap();
+    assert!(again.active() && !again.is_default);
     assert_eq!(list(&tenant, ListAccountTypesRequest::default()).await, ["Enterprise", "SMB", "Trial"]);
     let smb = customer_accounts::proto::Account { account_type_id: "SMB".into(), ..account("a", "acme") };
     assert_eq!(tenant.account(smb).await.account_type_id, "SMB", "and can be assigned again");
@@ -250,7 +250,7 @@ async fn an_update_of_a_type_changes_what_its_mask_names() {
     assert_eq!(fields(update(&tenant, only("Trial"), &["nickname"]).await), ["update_mask"]);
     assert_eq!(fields(update(&tenant, only("Trial"), &["*"]).await), ["account_type.display_name"]);
     let now = update(&tenant, account_type("Trial"), &["*"]).await.unwrap();
-    assert!(!now.active && !now.is_default, "what is left out is emptied or set to false");
+    assert!(!now.active() && !now.is_default, "what is left out is emptied or set to false");
     assert_eq!(reason(update(&tenant, named("Nothing", "x"), &[]).await), (Code::NotFound, "ACCOUNT_TYPE_NOT_FOUND".into()));
 }
 

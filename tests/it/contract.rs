@@ -23,7 +23,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _, pb};
 
 use crate::support::{
-    Tenant, account, config, connect,
+    Tenant, account, anybody, config, connect,
     raw::{self, call},
     refused, shared,
 };
@@ -334,7 +334,10 @@ pub fn asks_for(id: &str) -> Vec<(&'static str, Vec<u8>)> {
 
 fn asks_for_accounts(id: &str) -> Vec<(&'static str, Vec<u8>)> {
     let id = || id.to_owned();
-    let named = |account: Account| Account { display_name: "n".into(), ..account };
+    let named = |account: Account| {
+        let primary_contact = account.primary_contact.clone().or(anybody());
+        Account { display_name: "n".into(), primary_contact, ..account }
+    };
     let create = |account| CreateAccountRequest { account: Some(account), ..Default::default() };
     let update = |account| UpdateAccountRequest { account: Some(account), ..Default::default() };
     let account = || Account { account_id: id(), ..Default::default() };

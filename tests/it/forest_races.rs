@@ -158,7 +158,7 @@ impl Tenant {
     }
 
     async fn set_active(&self, id: &str, active: bool) -> Result<(), Status> {
-        self.change_person(Person { active, ..somebody(id) }, "active").await
+        self.change_person(Person { active: Some(active), ..somebody(id) }, "active").await
     }
 
     async fn set_kind(&self, id: &str, kind: PersonKind) -> Result<(), Status> {

@@ -26,6 +26,7 @@ mod lifecycle;
 mod limits;
 mod lists;
 mod logins;
+mod masks;
 mod membership_model;
 mod membership_races;
 mod memberships;

@@ -15,7 +15,7 @@ use tonic::{Status, transport::Channel};
 
 use crate::{
     support::{
-        Dice, Tenant, account,
+        Dice, Tenant, account, anybody,
         calls::{mask, only, only_person, person},
         connect, real_server, refused, shared,
     },
@@ -654,7 +654,7 @@ async fn call(tenant: &Tenant, day: NaiveDate, step: &Step) -> Result<(), Status
         Step::DeleteOrganization { id } => tenant.delete_organization(&id, "").await,
         Step::CreatePerson { id } => tenant.try_person(person(&id)).await.map(drop),
         Step::SetActive { id, active } => {
-            tenant.update_person(Person { active, ..only_person(&id) }, &["active"]).await.map(drop)
+            tenant.update_person(Person { active: Some(active), ..only_person(&id) }, &["active"]).await.map(drop)
         }
         Step::SetStaff { id, staff } => {
             let kind = if staff { PersonKind::Staff } else { PersonKind::Customer };
@@ -670,7 +670,9 @@ async fn call(tenant: &Tenant, day: NaiveDate, step: &Step) -> Result<(), Status
             }
             paths.extend(organization.as_ref().map(|_| "organization_id"));
             let [primary, billing, cc] = contacts.map(Option::unwrap_or_default);
-            let primary = (!primary.is_empty()).then(|| Contact { person_id: primary, ..Default::default() });
+            // An account has a primary contact: in the place of a person comes one given inline.
+            let person = (!primary.is_empty()).then(|| Contact { person_id: primary, ..Default::default() });
+            let primary = person.or_else(anybody);
             let wanted = Account {
                 organization_id: organization.unwrap_or_default(),
                 primary_contact: primary,

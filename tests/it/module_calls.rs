@@ -61,7 +61,7 @@ fn asks_about_accounts(account_id: &str, organization_id: &str) -> Vec<Asked> {
     let account_id = || account_id.to_owned();
     let organization_id = || organization_id.to_owned();
     let (id, validate_only) = (|| "none".to_owned(), true);
-    let new = || Account { display_name: "n".into(), organization_id: organization_id(), ..Default::default() };
+    let new = || Account { account_id: String::new(), ..account("n", &organization_id()) };
     let of = || Account { account_id: account_id(), comment: "c".into(), ..Default::default() };
     let into = || Account { account_id: "b".into(), organization_id: organization_id(), ..Default::default() };
     vec![

@@ -101,7 +101,7 @@ async fn without_an_active_person_in_an_organization_nothing_is_in_reach() {
 
     tenant.update_person(only_person("manager"), &["active"]).await.unwrap();
     assert!(manager.accounts_seen().await.is_empty() && manager.people_seen().await.is_empty());
-    tenant.update_person(Person { active: true, ..only_person("manager") }, &["active"]).await.unwrap();
+    tenant.update_person(Person { active: Some(true), ..only_person("manager") }, &["active"]).await.unwrap();
     tenant.remove_member("north", "manager").await.unwrap();
     assert!(manager.accounts_seen().await.is_empty());
     assert_eq!(manager.people_seen().await, ["manager"], "everyone sees themselves");
@@ -164,7 +164,7 @@ async fn nobody_extends_their_own_reach() {
     let deactivated = manager.update_person(only_person("inside"), &["active"]).await;
     assert_eq!(reason(deactivated), out_of_reach);
     tenant.update_person(only_person("inside"), &["active"]).await.unwrap();
-    let active = Person { active: true, phone: "1".into(), ..only_person("inside") };
+    let active = Person { active: Some(true), phone: "1".into(), ..only_person("inside") };
     assert_eq!(reason(manager.update_person(active.clone(), &["active"]).await), out_of_reach);
     // With both as they are, the rest can be changed.
     manager.update_person(active, &["phone"]).await.unwrap();

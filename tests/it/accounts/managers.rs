@@ -81,7 +81,7 @@ async fn only_active_staff_can_manage_an_account() {
     other.staff("theirs").await;
     assert_unfit(tenant.try_account(managed("b", "theirs")).await, "theirs", Code::NotFound, "PERSON_NOT_FOUND");
     // Who becomes fit can be named.
-    tenant.update_person(Person { active: true, ..only_person("gone") }, &[]).await.unwrap();
+    tenant.update_person(Person { active: Some(true), ..only_person("gone") }, &[]).await.unwrap();
     tenant.update_person(staff("joe"), &[]).await.unwrap();
     for id in ["gone", "joe"] {
         let now = tenant.update(Account { account_manager_id: id.into(), ..only("a") }, &[]).await.unwrap();
@@ -124,7 +124,7 @@ async fn a_manager_who_is_kept_is_not_judged_again() {
         Ok(())
     });
     shared().on_its_runtime(work).await.unwrap();
-    assert!(!tenant.get_person("sam").await.unwrap().active);
+    assert!(!tenant.get_person("sam").await.unwrap().active());
     tenant.update(Account { comment: "new".into(), ..only("a") }, &[]).await.unwrap();
     for paths in [&["*"][..], &["account_manager_id"], &[]] {
         assert_eq!(tenant.update(managed("a", "sam"), paths).await.unwrap().account_manager_id, "sam", "{paths:?}");

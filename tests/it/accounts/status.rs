@@ -106,6 +106,13 @@ async fn an_account_keeps_its_deactivated_type_until_its_next_update_which_must_
     assert_eq!(reason(tenant.update(before.clone(), &["*"]).await), inactive, "the update would change nothing");
     assert_eq!(tenant.get("moves").await.unwrap(), before);
 
+    // Whoever stops an account need not know a better type for it.
+    let suspended = Account { status: Suspended.into(), status_reason: "unpaid".into(), ..only("moves") };
+    let suspended = tenant.update(suspended, &[]).await.unwrap();
+    assert_eq!((suspended.status(), &*suspended.account_type_id), (Suspended, "Legacy"));
+    let resumed = Account { status: Active.into(), comment: "new".into(), ..only("moves") };
+    assert_eq!(reason(tenant.update(resumed, &[]).await), inactive, "the update changes more than the status");
+
     let moved = tenant.update(Account { account_type_id: "Active".into(), ..comment }, &[]).await.unwrap();
     assert_eq!((&*moved.account_type_id, &*moved.comment), ("Active", "new"));
     let left = tenant.update(only("leaves"), &["account_type_id"]).await.unwrap();

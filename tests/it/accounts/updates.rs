@@ -56,7 +56,8 @@ async fn a_star_replaces_all_fields_and_empties_those_left_out() {
     let back = tenant.update(Account { etag: String::new(), ..current.clone() }, &["*"]).await.unwrap();
     assert_eq!(back, stored(&current, &back));
     let nothing = tenant.update(only("a"), &["*"]).await;
-    assert_eq!(fields(nothing), ["account.status", "account.display_name", "account.organization_id"]);
+    let required = ["account.status", "account.display_name", "account.organization_id", "account.primary_contact.email"];
+    assert_eq!(fields(nothing), required);
 }
 
 #[tokio::test]
@@ -76,15 +77,15 @@ async fn a_nested_path_changes_that_field_alone() {
     assert_eq!(updated, stored(&expected, &updated));
 
     // A message that was not there begins with the field; one that loses its last field is there no more.
-    tenant.update(only("a"), &["shipping_address", "primary_contact"]).await.unwrap();
+    tenant.update(only("a"), &["shipping_address"]).await.unwrap();
     let wanted = Account { shipping_address: Some(Address { city: "Bern".into(), ..Default::default() }), ..only("a") };
     let updated = tenant.update(wanted.clone(), &["shipping_address.city"]).await.unwrap();
     assert_eq!(updated.shipping_address, wanted.shipping_address);
     let updated = tenant.update(only("a"), &["shipping_address.city"]).await.unwrap();
     assert_eq!(updated.shipping_address, None);
     let wanted = Account { primary_contact: Some(Contact { phone: "1".into(), ..Default::default() }), ..only("a") };
-    let answer = tenant.update(wanted, &["primary_contact.phone"]).await;
-    assert_eq!(fields(answer), ["account.primary_contact.email", "account.primary_contact.name"]);
+    let answer = tenant.update(wanted, &["primary_contact.phone", "primary_contact.email"]).await;
+    assert_eq!(fields(answer), ["account.primary_contact.email"]);
 }
 
 #[tokio::test]
@@ -136,8 +137,9 @@ async fn the_id_and_what_only_the_service_sets_cannot_be_changed() {
 async fn every_optional_field_can_be_emptied_by_naming_it_and_a_required_one_cannot() {
     let (tenant, mut current) = with_acme().await;
     let descriptor = POOL.get_message_by_name("accounts.v1.Account").unwrap();
-    let kept = ["account_id", "display_name", "organization_id", "status", "etag", "create_time", "update_time"];
-    for field in descriptor.fields().filter(|field| !kept.contains(&field.name())) {
+    let required = ["account_id", "display_name", "organization_id", "status", "primary_contact"];
+    let kept = |name: &str| required.contains(&name) || ["etag", "create_time", "update_time"].contains(&name);
+    for field in descriptor.fields().filter(|field| !kept(field.name())) {
         let updated = tenant.update(only("a"), &[field.name()]).await.unwrap();
         let mut expected = DynamicMessage::new(descriptor.clone());
         expected.transcode_from(&current).unwrap();
@@ -146,11 +148,13 @@ async fn every_optional_field_can_be_emptied_by_naming_it_and_a_required_one_can
         current = updated;
     }
     let bare = Account { display_name: current.display_name.clone(), ..account("a", "acme") };
-    let bare = Account { status: AccountStatus::Suspended.into(), ..bare };
+    let primary_contact = current.primary_contact.clone();
+    let bare = Account { status: AccountStatus::Suspended.into(), primary_contact, ..bare };
     assert_eq!(current, stored(&bare, &current));
     for field in ["display_name", "organization_id", "status"] {
         assert_eq!(fields(tenant.update(only("a"), &[field]).await), [format!("account.{field}")]);
     }
+    assert_eq!(fields(tenant.update(only("a"), &["primary_contact"]).await), ["account.primary_contact.email"]);
 }
 
 #[tokio::test]
@@ -176,7 +180,7 @@ async fn an_update_that_changes_nothing_keeps_the_etag_and_leaves_no_trace() {
     // Numbers of every size are the same number when they come back: a few known to be difficult, and many without a pattern.
     let difficult = [0.1 + 0.2, 1.0, -0.0, 1e16, -1e16, 1e19, 1e20, 1e22, f64::MAX, f64::MIN_POSITIVE, 5e-324];
     let patterns =
-        (0..500_u64).map(|i| f64::from_bits(i.wrapping_mul(0x9e37_79b9_7f4a_7c15))).filter(|number| number.is_finite());
+        (0..200_u64).map(|i| f64::from_bits(i.wrapping_mul(0x9e37_79b9_7f4a_7c15))).filter(|number| number.is_finite());
     let numbers: Vec<_> = difficult.into_iter().chain(patterns).collect();
     let sent = acme("a", "acme", "Enterprise");
     let sent = Account { preferences: Some(object(json!({ "numbers": numbers, "empty": {} }))), ..sent };
@@ -198,7 +202,7 @@ async fn every_change_has_a_new_etag_and_an_activity() {
     let mut current = tenant.account(account("a", "acme")).await;
     let changes = [
         Account { preferences: Some(object(json!({ "": {} }))), ..only("a") },
-        Account { preferences: Some(object(json!({}))), ..only("a") },
+        Account { preferences: Some(object(json!({ "": [] }))), ..only("a") },
         Account { metadata: [("k".to_owned(), String::new())].into(), ..only("a") },
         Account { is_primary: true, ..only("a") },
         Account { status_reason: "x".into(), ..only("a") },

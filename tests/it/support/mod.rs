@@ -29,10 +29,11 @@ use customer_accounts::{
     config::{Cli, Config},
     db::{Db, Manager, migrate},
     proto::{
-        Account, CreateAccountRequest, CreateOrganizationRequest, Organization, account_service_client::AccountServiceClient,
-        account_type_service_client::AccountTypeServiceClient, activity_service_client::ActivityServiceClient,
-        membership_service_client::MembershipServiceClient, organization_service_client::OrganizationServiceClient,
-        person_service_client::PersonServiceClient, tenant_service_client::TenantServiceClient,
+        Account, Contact, CreateAccountRequest, CreateOrganizationRequest, Organization,
+        account_service_client::AccountServiceClient, account_type_service_client::AccountTypeServiceClient,
+        activity_service_client::ActivityServiceClient, membership_service_client::MembershipServiceClient,
+        organization_service_client::OrganizationServiceClient, person_service_client::PersonServiceClient,
+        tenant_service_client::TenantServiceClient,
     },
     server,
 };
@@ -339,8 +340,14 @@ pub fn account(id: &str, organization_id: &str) -> Account {
         account_id: id.into(),
         display_name: format!("Account {id}"),
         organization_id: organization_id.into(),
+        primary_contact: anybody(),
         ..Default::default()
     }
+}
+
+/// A primary contact given inline, of an account that must have one.
+pub fn anybody() -> Option<Contact> {
+    Some(Contact { email: "qq@qq.example".into(), ..Default::default() })
 }
 
 /// Code and reason of an error, which every error has.

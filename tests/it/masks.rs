@@ -1,0 +1,329 @@
+//! What an update changes: every field of every resource that an update has, found by walking the contract.
+
+use std::collections::BTreeSet;
+
+use customer_accounts::proto::{
+    Account, AccountStatus, AccountType, Contact, LinkOrganizationRequest, PACKAGE, POOL, Person, PersonKind,
+};
+use prost::Message as _;
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MethodDescriptor, ReflectMessage as _, Value};
+use serde_json::{Value as Json, json};
+use tonic::{Code, Status};
+
+use crate::{
+    lists::execute,
+    support::{Tenant, account, raw::call, reason, violations},
+};
+
+/// What clients send back as they read it, and the service leaves alone.
+const IGNORED: [&str; 3] = ["etag", "create_time", "update_time"];
+
+/// A resource that can be updated.
+struct Subject {
+    update: MethodDescriptor,
+    /// The fields by which it is found.
+    ids: &'static [&'static str],
+    /// Another value for each of its fields, as far as they differ from what `tenant` has made.
+    other: DynamicMessage,
+}
+
+impl Subject {
+    fn new(update: &str, ids: &'static [&'static str], other: Json) -> Self {
+        let (service, name) = update.split_once('/').unwrap();
+        let service = POOL.get_service_by_name(&format!("{PACKAGE}.{service}")).unwrap();
+        let update = service.methods().find(|method| method.name() == name).unwrap();
+        let resource = resource(&update).kind().as_message().unwrap().clone();
+        Self { update, ids, other: DynamicMessage::deserialize(resource, other).unwrap() }
+    }
+
+    /// The fields that an update could be meant to change.
+    fn fields(&self) -> impl Iterator<Item = FieldDescriptor> {
+        let kept = |field: &FieldDescriptor| !self.ids.contains(&field.name()) && !IGNORED.contains(&field.name());
+        self.other.descriptor().fields().filter(kept).collect::<Vec<_>>().into_iter()
+    }
+
+    /// Updates the resource with this in one field, and returns it.
+    async fn update(
+        &self,
+        tenant: &Tenant,
+        field: &FieldDescriptor,
+        value: Value,
+        mask: &[&str],
+    ) -> Result<DynamicMessage, Status> {
+        let mut wanted = DynamicMessage::new(self.other.descriptor());
+        for id in self.ids {
+            wanted.set_field_by_name(id, self.other.get_field_by_name(id).unwrap().into_owned());
+        }
+        wanted.set_field(field, value);
+        self.send(tenant, wanted, mask).await
+    }
+
+    async fn send(&self, tenant: &Tenant, wanted: DynamicMessage, mask: &[&str]) -> Result<DynamicMessage, Status> {
+        let mut request = DynamicMessage::new(self.update.input());
+        request.set_field(&resource(&self.update), Value::Message(wanted));
+        let paths = prost_types::FieldMask { paths: mask.iter().map(ToString::to_string).collect() };
+        let field = self.update.input().get_field_by_name("update_mask").unwrap();
+        let mut update_mask = DynamicMessage::new(field.kind().as_message().unwrap().clone());
+        update_mask.transcode_from(&paths).unwrap();
+        request.set_field(&field, Value::Message(update_mask));
+        let method = format!("{}/{}", self.update.parent_service().name(), self.update.name());
+        let headers: [(&str, &[u8]); 1] = [("x-tenant-id", tenant.caller.tenant.as_bytes())];
+        let answers = call(&tenant.channel, &method, &headers, &request.encode_to_vec()).await?;
+        let answer = DynamicMessage::decode(self.update.output(), &*answers[0]).unwrap();
+        let field = answer.descriptor().fields().next().unwrap();
+        Ok(answer.get_field(&field).as_message().unwrap().clone())
+    }
+
+    /// The resource as it is: an update of nothing returns it.
+    async fn present(&self, tenant: &Tenant) -> DynamicMessage {
+        let mut same = DynamicMessage::new(self.other.descriptor());
+        for id in self.ids {
+            same.set_field_by_name(id, self.other.get_field_by_name(id).unwrap().into_owned());
+        }
+        self.send(tenant, same, &["etag"]).await.unwrap()
+    }
+}
+
+/// The field of an update's request that has the resource: the first.
+fn resource(update: &MethodDescriptor) -> FieldDescriptor {
+    update.input().get_field(1).unwrap()
+}
+
+/// A tenant with one resource of each kind, in which every field is set that an update could erase.
+async fn subjects() -> (Tenant, Vec<Subject>) {
+    let tenant = Tenant::new().await;
+    for id in ["acme", "other", "third"] {
+        tenant.organization(id, "").await;
+    }
+    for id in ["Enterprise", "Startup"] {
+        tenant.account_type(id).await;
+    }
+    for id in ["sam", "tom"] {
+        tenant.staff(id).await;
+    }
+    for id in ["ann", "bob", "eve", "ivy"] {
+        tenant.person(id).await;
+    }
+    tenant.add_member("acme", "eve").await.unwrap();
+    let full = json!({
+        "accountId": "a", "displayName": "Acme", "description": "d", "organizationId": "acme", "accountTypeId": "Enterprise",
+        "statusReason": "r", "primaryContact": {"name": "Jane Doe", "email": "jane@acme.example", "phone": "1"},
+        "billingAddress": {"line1": "1"}, "shippingAddress": {"line1": "2"}, "postalAddress": {"line1": "3"},
+        "officialAddress": {"line1": "4"}, "billingDetails": "b", "preferences": {"language": "en"}, "isPrimary": true,
+        "accountManagerId": "sam", "comment": "c", "metadata": {"crm": "1"},
+    });
+    let descriptor = POOL.get_message_by_name("accounts.v1.Account").unwrap();
+    let full: Account = DynamicMessage::deserialize(descriptor, full).unwrap().transcode_to().unwrap();
+    tenant.account(full).await;
+    tenant.account(account("b", "other")).await;
+    for id in ["ann", "bob", "ivy"] {
+        tenant.add_user("a", id).await;
+    }
+    let link = LinkOrganizationRequest { account_id: "a".into(), organization_id: "third".into(), ..Default::default() };
+    tenant.memberships().link_organization(link).await.unwrap();
+    let dates = json!({
+        "accountId": "a", "personId": "ivy", "roles": ["member"],
+        "startDate": {"year": 2020, "month": 1, "day": 1}, "endDate": {"year": 2999, "month": 1, "day": 1},
+    });
+    let user = Subject::new("MembershipService/UpdateAccountUser", &["account_id", "person_id"], dates);
+    user.send(&tenant, user.other.clone(), &[]).await.unwrap();
+    let subjects = vec![
+        Subject::new(
+            "AccountService/UpdateAccount",
+            &["account_id"],
+            json!({
+                "accountId": "a", "displayName": "Other", "description": "other", "organizationId": "third",
+                "accountTypeId": "Startup", "status": "ACCOUNT_STATUS_SUSPENDED", "statusReason": "other",
+                "primaryContact": {"email": "other@acme.example"}, "billingAddress": {"city": "1"},
+                "shippingAddress": {"city": "2"}, "postalAddress": {"city": "3"}, "officialAddress": {"city": "4"},
+                "billingDetails": "other", "preferences": {"other": true}, "isPrimary": false, "accountManagerId": "tom",
+                "billingContactId": "ann", "ccBillingContactId": "bob", "comment": "other", "metadata": {"other": "1"},
+            }),
+        ),
+        Subject::new(
+            "MembershipService/UpdateAccountUser",
+            &["account_id", "person_id"],
+            json!({
+                "accountId": "a", "personId": "ivy", "displayName": "Other", "email": "other@acme.example",
+                "individual": false, "organizationIds": ["other"], "roles": ["buyer"], "billing": true, "removable": false,
+                "startDate": {"year": 2021, "month": 1, "day": 1}, "endDate": {"year": 2998, "month": 1, "day": 1},
+                "contactSlots": ["CONTACT_SLOT_BILLING_CONTACT"], "inForce": false,
+            }),
+        ),
+        Subject::new(
+            "AccountTypeService/UpdateAccountType",
+            &["account_type_id"],
+            json!({"accountTypeId": "Startup", "displayName": "Other", "description": "other", "isDefault": true, "active": false}),
+        ),
+        Subject::new(
+            "OrganizationService/UpdateOrganization",
+            &["organization_id"],
+            json!({"organizationId": "other", "displayName": "Another name", "parentId": "acme"}),
+        ),
+        Subject::new(
+            "PersonService/UpdatePerson",
+            &["person_id"],
+            json!({
+                "personId": "eve", "displayName": "Other", "email": "other@acme.example", "phone": "2",
+                "kind": "PERSON_KIND_STAFF", "subject": "other", "active": false, "purchasingAccountId": "b",
+            }),
+        ),
+        Subject::new(
+            "TenantService/UpdateTenantSettings",
+            &[],
+            json!({
+                "accountIdPrefix": "other", "defaultCurrency": "CHF", "membershipRoles": ["other"], "activityRetentionDays": 400,
+            }),
+        ),
+    ];
+    let updates = POOL.services().flat_map(|service| service.methods().collect::<Vec<_>>());
+    let updates = updates.filter(|method| method.input().get_field_by_name("update_mask").is_some());
+    let names = |methods: &mut dyn Iterator<Item = String>| methods.collect::<BTreeSet<_>>();
+    assert_eq!(
+        names(&mut updates.map(|method| method.full_name().to_owned())),
+        names(&mut subjects.iter().map(|subject| subject.update.full_name().to_owned())),
+        "every update has its subject here"
+    );
+    (tenant, subjects)
+}
+
+#[tokio::test]
+async fn an_empty_message_without_a_mask_changes_nothing() {
+    let (tenant, subjects) = subjects().await;
+    let mut tried = 0;
+    for subject in subjects {
+        let present = subject.present(&tenant).await;
+        for field in subject.fields().filter(|field| !field.is_list() && !field.is_map()) {
+            let Kind::Message(message) = field.kind() else { continue };
+            assert!(present.has_field(&field), "{}: nothing could be erased", field.full_name());
+            let updated = subject.update(&tenant, &field, Value::Message(DynamicMessage::new(message)), &[]).await.unwrap();
+            assert_eq!(updated, present, "{}", field.full_name());
+            tried += 1;
+        }
+    }
+    assert!(tried >= 8, "six of an account, two of a user");
+}
+
+#[tokio::test]
+async fn a_field_that_a_mask_names_changes_or_is_refused() {
+    let (tenant, subjects) = subjects().await;
+    let mut refused = BTreeSet::new();
+    for subject in subjects {
+        for field in subject.fields() {
+            let (name, full_name) = (field.name(), field.full_name());
+            let value = subject.other.get_field(&field).into_owned();
+            assert_ne!(&value, &*subject.present(&tenant).await.get_field(&field), "{full_name}: nothing to change");
+            match subject.update(&tenant, &field, value.clone(), &[name]).await {
+                Ok(updated) => assert_eq!(&value, &*updated.get_field(&field), "{full_name}"),
+                Err(status) => {
+                    assert_eq!(status.code(), Code::InvalidArgument, "{full_name}: {status:?}");
+                    let found = violations::<()>(Err(status));
+                    assert_eq!(found[0].0, format!("{}.{name}", resource(&subject.update).name()), "{found:?}");
+                    // Sent back as it is, it is no change.
+                    let present = subject.present(&tenant).await;
+                    let same = present.get_field(&field).into_owned();
+                    assert_eq!(subject.update(&tenant, &field, same, &[name]).await.unwrap(), present, "{full_name}");
+                    refused.insert(format!("{name} {}", found[0].1));
+                }
+            }
+        }
+    }
+    let expected = [
+        "contact_slots is changed by UpdateAccount only",
+        "display_name is changed by UpdatePerson only",
+        "email is changed by UpdatePerson only",
+        "in_force cannot be set: it follows from the person, the dates and the organizations",
+        "individual is changed by AddAccountUser and RemoveAccountUser only",
+        "organization_ids is changed by LinkOrganization, AddOrganizationMember and their counterparts only",
+        "parent_id is changed by MoveOrganization only",
+        "purchasing_account_id is changed by SetPurchasingAccount only",
+        "removable cannot be set: it follows from the memberships and contacts of the account",
+    ];
+    assert_eq!(refused.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+}
+
+/// Whoever replaces the whole need not send what they cannot change.
+#[tokio::test]
+async fn a_star_does_not_ask_for_what_cannot_be_changed() {
+    let (tenant, _) = subjects().await;
+    let wanted = json!({"accountId": "a", "personId": "ann", "roles": ["buyer"]});
+    let user = Subject::new("MembershipService/UpdateAccountUser", &["account_id", "person_id"], wanted);
+    let updated = user.send(&tenant, user.other.clone(), &["*"]).await.unwrap();
+    assert!(updated.get_field_by_name("individual").unwrap().as_bool().unwrap());
+    let wanted = json!({"accountId": "a", "personId": "ann", "roles": ["buyer"], "email": "other@acme.example"});
+    let user = Subject::new("MembershipService/UpdateAccountUser", &["account_id", "person_id"], wanted);
+    let refused = violations(user.send(&tenant, user.other.clone(), &["*"]).await);
+    assert_eq!(refused, [("account_user.email".to_owned(), "is changed by UpdatePerson only".to_owned())]);
+}
+
+/// "Primary Contact Email: required; Name: not; Phone: not."
+#[tokio::test]
+async fn an_account_has_a_primary_contact_with_an_email_address_or_a_person() {
+    let tenant = Tenant::new().await;
+    tenant.organization("acme", "").await;
+    tenant.person("ann").await;
+    tenant.add_member("acme", "ann").await.unwrap();
+    let contact = |email: &str, name: &str, person_id: &str| {
+        Some(Contact { email: email.into(), name: name.into(), person_id: person_id.into(), ..Default::default() })
+    };
+    let with = |id: &str, primary_contact| Account { primary_contact, ..account(id, "acme") };
+    let required = "is required, unless account.primary_contact.person_id names a person";
+    for none in [None, contact("", "", ""), contact("", "Jane Doe", "")] {
+        let refused = violations(tenant.try_account(with("x", none)).await);
+        assert_eq!(refused, [("account.primary_contact.email".to_owned(), required.to_owned())]);
+    }
+    tenant.account(with("inline", contact("jane@acme.example", "", ""))).await;
+    let by_person = tenant.account(with("person", contact("", "", "ann"))).await;
+    assert_eq!(by_person.primary_contact.unwrap().person_id, "ann");
+
+    let only = |id: &str, primary_contact| Account { account_id: id.into(), primary_contact, ..Default::default() };
+    for (id, contact, path) in [
+        ("inline", None, "primary_contact"),
+        ("inline", contact("", "", ""), "primary_contact"),
+        ("inline", None, "primary_contact.email"),
+        ("person", None, "primary_contact"),
+        ("person", None, "primary_contact.person_id"),
+    ] {
+        let refused = violations(tenant.update(only(id, contact), &[path]).await);
+        assert_eq!(refused[0].0, "account.primary_contact.email", "{id} {path}");
+        assert!(refused[0].1.contains("unless account.primary_contact.person_id names a person"), "{refused:?}");
+    }
+    // One takes the place of the other; what a person has is the person's.
+    tenant.update(only("inline", contact("", "", "ann")), &[]).await.unwrap();
+    tenant.update(only("person", contact("jane@acme.example", "", "")), &[]).await.unwrap();
+    let refused = violations(tenant.update(only("inline", contact("x@y.example", "", "")), &["primary_contact.email"]).await);
+    assert_eq!(refused[0].1, "is read from the person: UpdatePerson changes it");
+}
+
+/// Accounts from before the rule have no contact, and nobody need find one to correct a comment.
+#[tokio::test]
+async fn an_account_that_never_had_a_contact_can_be_changed_otherwise() {
+    let tenant = Tenant::new().await;
+    tenant.organization("acme", "").await;
+    tenant.account(account("a", "acme")).await;
+    execute(&tenant, "UPDATE accounts SET primary_contact = NULL WHERE account_id = 'a'").await;
+    let comment = Account { account_id: "a".into(), comment: "new".into(), ..Default::default() };
+    let updated = tenant.update(comment, &[]).await.unwrap();
+    assert_eq!((updated.primary_contact, &*updated.comment), (None, "new"));
+    let all = Account { primary_contact: None, status: AccountStatus::Active.into(), ..account("a", "acme") };
+    tenant.update(all, &["*"]).await.unwrap();
+}
+
+/// Somebody inactive can be created so, and a client that does not know the field creates an active one.
+#[tokio::test]
+async fn new_people_and_types_are_active_unless_told_otherwise() {
+    let tenant = Tenant::new().await;
+    let inactive = tenant.try_account_type(AccountType { display_name: "Old".into(), active: Some(false), ..Default::default() });
+    assert!(!inactive.await.unwrap().active());
+    let person = |id: &str, active| Person {
+        person_id: id.into(),
+        display_name: id.into(),
+        kind: PersonKind::Customer.into(),
+        active,
+        ..Default::default()
+    };
+    assert!(!tenant.try_person(person("off", Some(false))).await.unwrap().active());
+    assert!(tenant.try_person(person("on", None)).await.unwrap().active());
+    let default = AccountType { display_name: "Default".into(), is_default: true, active: Some(false), ..Default::default() };
+    assert_eq!(reason(tenant.try_account_type(default).await).1, "DEFAULT_ACCOUNT_TYPE_INACTIVE");
+}
