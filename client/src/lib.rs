@@ -36,7 +36,6 @@ pub mod accounts {
     #[expect(
         unused_qualifications,
         clippy::pedantic,
-        clippy::allow_attributes,
         clippy::allow_attributes_without_reason,
         reason = "generated from proto/, where every item is commented"
     )]
@@ -48,7 +47,6 @@ pub mod accounts {
 /// Google's common types.
 pub mod google {
     /// `google.type`
-    #[expect(clippy::pedantic, reason = "generated from proto/, where every item is commented")]
     pub mod r#type {
         tonic::include_proto!("google.r#type");
     }
