@@ -271,7 +271,7 @@ impl Shared {
         let permit = self.permit(&caller, under_way)?;
         // A deadline beyond what the clock can tell is none.
         let client = asked.and_then(|asked| arrived.checked_add(asked)).map(ClientDeadline);
-        let reads = policy.permission.ends_with(".read");
+        let reads = policy.permission.rsplit('.').next() == Some("read");
         Ok(Admitted { caller, client, permit, reads })
     }
 
