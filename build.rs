@@ -1,8 +1,9 @@
 //! Compiles the contract in `proto/` with a pure-Rust compiler: no protoc on the machine.
 //!
-//! Four things come out: the messages and services, the descriptor set (for reflection, policies and field masks), the traits
-//! that requests of one shape share (`db::Change` for what carries `request_id` and `validate_only`, `page::Paged` for what
-//! carries `page_size` and `page_token`), and the limits of each request (`codec::Bounded`).
+//! Four things come out: the server side of the services, the descriptor set (for reflection, policies and field masks), the
+//! traits that requests of one shape share (`db::Change` for what carries `request_id` and `validate_only`, `page::Paged` for
+//! what carries `page_size` and `page_token`), and the limits of each request (`codec::Bounded`). The messages themselves are
+//! those of the crate `customer-accounts-client`.
 
 use std::{collections::BTreeSet, env, error::Error, fmt::Write as _, fs, path::PathBuf};
 
@@ -31,9 +32,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = compiler.file_descriptor_set();
     fs::write(out.join("shapes.rs"), shapes(&descriptors)?)?;
     fs::write(out.join("limits.rs"), limits(&compiler.descriptor_pool())?)?;
-    let mut config = tonic_prost_build::Config::new();
-    config.btree_map(["."]).enable_type_names();
-    tonic_prost_build::configure().codec_path("crate::codec::Codec").compile_fds_with_config(descriptors, config)?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .codec_path("crate::codec::Codec")
+        .extern_path(".accounts.v1", "::customer_accounts_client::accounts::v1")
+        .extern_path(".google.type", "::customer_accounts_client::google::r#type")
+        .compile_fds(descriptors)?;
     Ok(())
 }
 
@@ -65,32 +69,23 @@ fn shapes(descriptors: &prost_types::FileDescriptorSet) -> Result<String, std::f
     Ok(code)
 }
 
-/// Implements `codec::Bounded` for every message that a call takes or returns.
+/// Implements `codec::Bounded` for every message that a call takes.
 fn limits(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
-    let (mut requests, mut answers) = (BTreeSet::new(), BTreeSet::new());
-    for service in pool.services() {
-        for method in service.methods() {
-            requests.insert(method.input().full_name().to_owned());
-            answers.insert(method.output().full_name().to_owned());
-        }
-    }
+    let methods = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
+    let requests: BTreeSet<_> = methods.map(|method| method.input().full_name().to_owned()).collect();
     let mut code = String::new();
-    for name in requests.iter().chain(&answers) {
-        let message = pool.get_message_by_name(name).ok_or("a message that the pool does not have")?;
-        let bounds = if requests.contains(name) {
-            let mut bounds = Bounds { pool, limits: Vec::new(), around: Vec::new() };
-            let shape = bounds.shape(&message, "")?;
-            if bounds.limits.len() > MAX_LIMITS {
-                return Err(format!("{name} has more than {MAX_LIMITS} limits: raise codec::MAX_LIMITS").into());
-            }
-            format!("Some(crate::codec::Bounds {{ shape: {shape}, limits: &[{}] }})", bounds.limits.concat())
-        } else {
-            "None".to_owned()
-        };
-        let name = message.name();
+    for name in requests {
+        let message = pool.get_message_by_name(&name).ok_or("a message that the pool does not have")?;
+        let mut bounds = Bounds { pool, limits: Vec::new(), around: Vec::new() };
+        let shape = bounds.shape(&message, "")?;
+        if bounds.limits.len() > MAX_LIMITS {
+            return Err(format!("{name} has more than {MAX_LIMITS} limits: raise codec::MAX_LIMITS").into());
+        }
+        let (name, limits) = (message.name(), bounds.limits.concat());
         writeln!(
             code,
-            "impl crate::codec::Bounded for {name} {{\n    const BOUNDS: Option<crate::codec::Bounds> = {bounds};\n}}"
+            "impl crate::codec::Bounded for {name} {{\n    \
+             const BOUNDS: crate::codec::Bounds = crate::codec::Bounds {{ shape: {shape}, limits: &[{limits}] }};\n}}"
         )?;
     }
     Ok(code)

@@ -20,6 +20,8 @@ use prost::bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 use tonic::{Status, body::Body};
 
+use crate::gzip;
+
 /// Largest piece in bytes, which is the largest frame that HTTP/2 sends unless told else. As much of an answer, and what the
 /// peer has room for, may be left in the connection's queue when the call has ended.
 const PIECE: usize = 16 * 1024;
@@ -101,6 +103,12 @@ impl<T> Answer<T> {
             }
         }
         self.rest.len()
+    }
+
+    /// Compresses what [`Self::prepare`] has made, if it is larger than this; tells its new size if so.
+    pub async fn compress(&mut self, above: usize) -> Option<usize> {
+        self.rest = gzip::compress(&self.rest, above).await?;
+        Some(self.rest.len())
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {

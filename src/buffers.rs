@@ -38,8 +38,22 @@ pub struct Buffers {
 /// Bytes that a call holds; given back when dropped.
 #[derive(Debug)]
 pub struct Buffered {
-    _units: OwnedSemaphorePermit,
-    _share: OwnedSemaphorePermit,
+    units: OwnedSemaphorePermit,
+    share: OwnedSemaphorePermit,
+}
+
+impl Buffered {
+    /// Gives back what an answer no longer takes that has so many bytes now.
+    pub fn shrink(&mut self, bytes: usize) {
+        let surplus = self.units.num_permits().saturating_sub(counted(bytes));
+        // Dropped, which gives them back.
+        let _ = (self.units.split(surplus), self.share.split(surplus));
+    }
+}
+
+/// The units that so many bytes of one request or answer are counted as.
+const fn counted(bytes: usize) -> usize {
+    bytes.saturating_sub(UNCOUNTED).div_ceil(UNIT)
 }
 
 impl Buffers {
@@ -54,7 +68,7 @@ impl Buffers {
     /// # Errors
     /// [`Error::Overloaded`] if the tenant, or all together, would hold too much.
     pub fn hold_answer(&self, tenant: &TenantId, bytes: usize) -> Result<Option<Buffered>> {
-        let counted = bytes.saturating_sub(UNCOUNTED).div_ceil(UNIT);
+        let counted = counted(bytes);
         if counted == 0 { Ok(None) } else { self.hold(tenant, counted).map(Some) }
     }
 
@@ -62,7 +76,7 @@ impl Buffers {
         let units = u32::try_from(units).map_err(|_| Error::Overloaded)?;
         let share = self.shares.try_take(tenant, units).ok_or(Error::Overloaded)?;
         let all = Arc::clone(&self.units).try_acquire_many_owned(units);
-        Ok(Buffered { _units: all.map_err(|_| Error::Overloaded)?, _share: share })
+        Ok(Buffered { units: all.map_err(|_| Error::Overloaded)?, share })
     }
 }
 
@@ -85,7 +99,7 @@ impl Metered {
 
     fn count(&mut self, bytes: usize) -> Result<()> {
         self.received += bytes;
-        let units = self.received.saturating_sub(UNCOUNTED).div_ceil(UNIT);
+        let units = counted(self.received);
         if units > self.units {
             self.held.push(self.buffers.hold(&self.tenant, units - self.units)?);
             self.units = units;
@@ -133,7 +147,11 @@ mod tests {
         let third = hold("b", 50).unwrap();
         assert!(hold("c", 1).is_err(), "all together");
         drop((first, third));
-        hold("a", 30).unwrap();
+        let mut fourth = hold("a", 30).unwrap().unwrap();
+        assert!(hold("a", 1).is_err());
+        fourth.shrink(UNCOUNTED + 10 * UNIT);
+        assert!(hold("a", 21).is_err());
+        hold("a", 20).unwrap();
         drop(second);
     }
 

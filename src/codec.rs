@@ -24,10 +24,10 @@ pub const MAX_LIMITS: usize = 16;
 /// How deep messages may lie in each other: prost decodes no deeper.
 const MAX_DEPTH: usize = 100;
 
-/// A message that calls take or return; implemented by build.rs for all of them.
+/// A message that calls take; implemented by build.rs for all of them.
 pub trait Bounded {
-    /// The limits of a request; `None` for an answer.
-    const BOUNDS: Option<Bounds>;
+    /// The limits of the request.
+    const BOUNDS: Bounds;
 }
 
 /// What a request may hold.
@@ -181,7 +181,7 @@ fn elements(field: &[u8], packed: Option<usize>) -> u64 {
     }
 }
 
-/// Reads and writes messages as prost does, within their limits. The generated code of services and clients uses it.
+/// Reads requests as prost does, within their limits, and writes answers. The generated code of the services uses it.
 #[derive(Debug)]
 pub struct Codec<T, U>(PhantomData<(T, U)>);
 
@@ -236,9 +236,7 @@ impl<U: Message + Bounded + Default> codec::Decoder for Decoder<U> {
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         // Without a copy: tonic has the whole message in one piece.
         let message = buffer.copy_to_bytes(buffer.remaining());
-        if let Some(bounds) = U::BOUNDS {
-            measure(&message, bounds)?;
-        }
+        measure(&message, U::BOUNDS)?;
         // INTERNAL is how tonic's own codec says this; the guard gives it its reason.
         U::decode(message).map(Some).map_err(|error| Status::internal(error.to_string()))
     }
@@ -252,12 +250,12 @@ mod tests {
     use crate::proto::{Account, BatchGetAccountsRequest, GetAccountRequest, ListAccountsRequest, UpdateAccountRequest};
 
     fn measured<M: Message + Bounded>(message: &M) -> Result<(), Error> {
-        measure(&message.encode_to_vec(), M::BOUNDS.unwrap())
+        measure(&message.encode_to_vec(), M::BOUNDS)
     }
 
     /// The fields that exceed a limit.
     fn exceeded<M: Bounded>(encoded: &[u8]) -> Vec<String> {
-        match measure(encoded, M::BOUNDS.unwrap()) {
+        match measure(encoded, M::BOUNDS) {
             Ok(()) => Vec::new(),
             Err(Error::Invalid { violations, .. }) => {
                 violations.into_iter().map(|it| format!("{}: {}", it.field, it.rule)).collect()
@@ -316,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_request_without_lists_is_not_walked() {
-        assert!(GetAccountRequest::BOUNDS.unwrap().shape.is_empty());
+        assert!(GetAccountRequest::BOUNDS.shape.is_empty());
     }
 
     /// Whatever the bytes: what prost decodes has been measured, and holds no more than was counted.
@@ -351,7 +349,7 @@ mod tests {
                     break;
                 }
             }
-            let measured = measure(&bytes, UpdateAccountRequest::BOUNDS.unwrap());
+            let measured = measure(&bytes, UpdateAccountRequest::BOUNDS);
             match (UpdateAccountRequest::decode(&*bytes), measured) {
                 (Ok(request), Ok(())) => {
                     decoded += 1;

@@ -151,9 +151,13 @@ pub struct Config {
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_STREAMS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_streams: u32,
 
-    /// Largest request message in bytes.
+    /// Largest request message in bytes, after decompression.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_MESSAGE_BYTES", default_value_t = 1024 * 1024, value_parser = at_least_one)]
     pub max_message_bytes: usize,
+
+    /// Size in bytes above which an answer is compressed with gzip, for clients that accept it; `never` compresses none.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_COMPRESS_ABOVE", value_name = "BYTES", default_value = "32768", value_parser = bytes_or_never)]
+    pub compress_above: usize,
 
     /// Bytes of requests that are being received, and of answers that their clients have not taken yet, of all calls together;
     /// further ones are refused with RESOURCE_EXHAUSTED. The first 16 KiB of each are not counted.
@@ -459,6 +463,10 @@ fn not_empty(text: &str) -> Result<String, String> {
 
 fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&number| number >= 1).ok_or_else(|| "a number from 1 on".to_owned())
+}
+
+fn bytes_or_never(text: &str) -> Result<usize, String> {
+    if text == "never" { Ok(usize::MAX) } else { text.parse().map_err(|_| "a number of bytes, or `never`".to_owned()) }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What stands before every call: a deadline, an identity, a permission, a permit, and a net for panics.
 //!
 //! One tower layer for the whole server, so that its limits are the server's and not a connection's. Health and reflection
-//! need no identity; they have a deadline too, and permits of their connection. Errors that tonic itself answers (too large,
-//! not decodable, unknown) get their reason here.
+//! need no identity; they have a deadline too, and permits of their connection. Compressed requests are decompressed here, and
+//! large answers compressed. Errors that tonic itself answers (too large, not decodable, unknown) get their reason here.
 
 use std::{
     any::Any,
@@ -29,8 +29,9 @@ use tower::{Layer, Service};
 use crate::{
     answer::{Answer, Patience},
     buffers::{Buffers, Metered},
-    caller::{Caller, Identity, workload::Admission},
+    caller::{Caller, Identity, TenantId, workload::Admission},
     error::{Error, Result},
+    gzip,
     peer::Peer,
     policy::Policies,
     proto::PACKAGE,
@@ -54,11 +55,18 @@ pub struct Limits {
     pub max_deadline: Duration,
     /// Time that a peer has to read an answer.
     pub answer: Duration,
+    /// Largest message of a request in bytes, after it has been decompressed.
+    pub message: usize,
+    /// Largest answer in bytes that is not compressed.
+    pub uncompressed: usize,
 }
 
 /// Longest headers of a request, all together in bytes. What is longer is refused before anything waits for anything, so
 /// that calls under way cannot hold more of it than this each.
 const MAX_HEADERS: usize = 16 * 1024;
+
+/// Largest request of health and reflection in bytes: the name of a service, a file or a symbol. Nobody knows who sends it.
+pub const MAX_ANONYMOUS_MESSAGE: usize = 4 * 1024;
 
 /// The call of health that answers without end.
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
@@ -160,35 +168,60 @@ impl Shared {
             Err(error) => return Ok(Status::from(error).into_http()),
         };
         let (deadline, tenant) = (caller.deadline, caller.tenant.clone());
-        let mut request = request.map(|body| Body::new(Metered::new(body, self.buffers.clone(), tenant.clone())));
+        let gzip = gzip::is_accepted(request.headers());
+        let mut request = match self.read(request, &tenant) {
+            Ok(request) => request,
+            Err(error) => return Ok(Status::from(error).into_http()),
+        };
         request.extensions_mut().insert(caller);
         if let Some(client) = client {
             request.extensions_mut().insert(client);
         }
         // In a block, so that a panic before there is a future is caught too.
         let call = AssertUnwindSafe(timeout_at(deadline, async { inner.call(request).await })).catch_unwind();
-        match call.await {
-            Ok(Ok(response)) => {
-                let response = explain(response?, uri.path());
-                if response.extensions().get::<Unending>().is_some() {
-                    let patience = Patience::ForEach(self.limits.answer);
-                    return Ok(response.map(|body| Body::new(Answer::new(body, patience, permit.unending()))));
-                }
-                let patience = Patience::Until(Instant::now() + self.limits.answer);
-                let (parts, body) = response.into_parts();
-                let mut answer = Answer::new(body, patience, (permit, None));
-                let bytes = answer.prepare();
-                match self.buffers.hold_answer(&tenant, bytes) {
-                    Ok(buffered) => answer.held.1 = buffered,
-                    // It can be asked for again. What a change has to say is small, and must be said.
-                    Err(error) if reads => return Ok(Status::from(error).into_http()),
-                    Err(_) => {}
-                }
-                Ok(Response::from_parts(parts, Body::new(answer)))
+        let response = match call.await {
+            Ok(Ok(response)) => explain(response?, uri.path()),
+            Ok(Err(_)) => return Ok(Status::from(Error::DeadlineExceeded).into_http()),
+            Err(panic) => return Ok(Status::from(panicked(&*panic)).into_http()),
+        };
+        Ok(self.send(response, gzip, &tenant, reads, permit).await)
+    }
+
+    /// The answer as it is sent: counted, compressed if it is large and `gzip` is accepted, and with its permit.
+    async fn send(&self, response: Response<Body>, gzip: bool, tenant: &TenantId, reads: bool, permit: Permit) -> Response<Body> {
+        let (mut parts, mut body) = response.into_parts();
+        if parts.extensions.get::<Unending>().is_some() {
+            if gzip {
+                gzip::declare(&mut parts.headers);
+                body = gzip::compressed(body, self.limits.uncompressed);
             }
-            Ok(Err(_)) => Ok(Status::from(Error::DeadlineExceeded).into_http()),
-            Err(panic) => Ok(Status::from(panicked(&*panic)).into_http()),
+            let answer = Answer::new(body, Patience::ForEach(self.limits.answer), permit.unending());
+            return Response::from_parts(parts, Body::new(answer));
         }
+        let patience = Patience::Until(Instant::now() + self.limits.answer);
+        let mut answer = Answer::new(body, patience, (permit, None));
+        let bytes = answer.prepare();
+        match self.buffers.hold_answer(tenant, bytes) {
+            Ok(buffered) => answer.held.1 = buffered,
+            // It can be asked for again. What a change has to say is small, and must be said.
+            Err(error) if reads => return Status::from(error).into_http(),
+            Err(_) => {}
+        }
+        if gzip && let Some(bytes) = answer.compress(self.limits.uncompressed).await {
+            gzip::declare(&mut parts.headers);
+            if let Some(buffered) = &mut answer.held.1 {
+                buffered.shrink(bytes);
+            }
+        }
+        Response::from_parts(parts, Body::new(answer))
+    }
+
+    /// The request as its call reads it: its bytes are counted, before and after they are decompressed.
+    fn read(&self, request: Request<Body>, tenant: &TenantId) -> Result<Request<Body>> {
+        let compressed = gzip::is_compressed(request.headers())?;
+        let metered = |body| Body::new(Metered::new(body, self.buffers.clone(), tenant.clone()));
+        let request = request.map(metered);
+        Ok(if compressed { gzip::decompressed(request, self.limits.message).map(metered) } else { request })
     }
 
     /// Answers a call that needs no identity: of health, of reflection, or of nothing that there is.
@@ -200,6 +233,11 @@ impl Shared {
         let permit = match request.extensions().get::<Peer>().map(Peer::anonymous_permit) {
             Some(None) => return Ok(Status::from(Error::Overloaded).into_http()),
             permit => permit,
+        };
+        let request = match gzip::is_compressed(request.headers()) {
+            Ok(true) => gzip::decompressed(request, MAX_ANONYMOUS_MESSAGE),
+            Ok(false) => request,
+            Err(error) => return Ok(Status::from(error).into_http()),
         };
         // Reflection reads its questions in a task of its own, which ends with them and not with the call.
         let ends = arrived + self.limits.max_deadline;
@@ -233,7 +271,7 @@ impl Shared {
         let permit = self.permit(&caller, under_way)?;
         // A deadline beyond what the clock can tell is none.
         let client = asked.and_then(|asked| arrived.checked_add(asked)).map(ClientDeadline);
-        let reads = policy.permission.ends_with(".read");
+        let reads = policy.permission.rsplit('.').next() == Some("read");
         Ok(Admitted { caller, client, permit, reads })
     }
 

@@ -38,6 +38,7 @@ pub mod tenants;
 pub mod answer;
 pub mod config;
 pub mod guard;
+pub mod gzip;
 pub mod incoming;
 pub mod peer;
 pub mod seed;

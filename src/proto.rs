@@ -1,37 +1,28 @@
-//! The contract as Rust: messages, clients and servers of `proto/accounts/v1`, and the descriptors behind them.
+//! The contract as Rust: messages and clients of `proto/accounts/v1`, which the crate `customer-accounts-client` has, the
+//! server side of its services, and the descriptors behind them.
 
-#![expect(
+use std::sync::LazyLock;
+
+pub use customer_accounts_client::{accounts::v1::*, google};
+use prost_reflect::DescriptorPool;
+
+pub use self::server::*;
+
+#[expect(
     unused_qualifications,
     clippy::pedantic,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
     reason = "generated from proto/, where every item is commented"
 )]
+mod server {
+    use customer_accounts_client::accounts::v1::*;
 
-use std::sync::LazyLock;
+    tonic::include_proto!("accounts.v1");
 
-use prost_reflect::DescriptorPool;
-
-/// Packages nested as the generated code refers to them.
-pub mod accounts {
-    /// `accounts.v1`
-    pub mod v1 {
-        tonic::include_proto!("accounts.v1");
-
-        include!(concat!(env!("OUT_DIR"), "/shapes.rs"));
-        include!(concat!(env!("OUT_DIR"), "/limits.rs"));
-    }
+    include!(concat!(env!("OUT_DIR"), "/shapes.rs"));
+    include!(concat!(env!("OUT_DIR"), "/limits.rs"));
 }
-
-/// Google's common types.
-pub mod google {
-    /// `google.type`
-    pub mod r#type {
-        tonic::include_proto!("google.r#type");
-    }
-}
-
-pub use self::accounts::v1::*;
 
 /// The encoded descriptor set: the services, their imports and the custom method options.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -22,7 +22,7 @@ use crate::{
     caller::{Identity, IdentityError, workload::Admission},
     config::Config,
     db::Db,
-    guard::{GuardLayer, Limits},
+    guard::{GuardLayer, Limits, MAX_ANONYMOUS_MESSAGE},
     incoming::Incoming,
     memberships, organizations, people,
     policy::{Policies, PolicyError},
@@ -44,8 +44,6 @@ pub const LIVENESS: &str = "liveness";
 /// Health name of the process with its database.
 pub const READINESS: &str = "readiness";
 
-/// Largest request of health and reflection in bytes: the name of a service, a file or a symbol. Nobody knows who sends it.
-const MAX_ANONYMOUS_MESSAGE: usize = 4 * 1024;
 /// How often the database is asked whether it is there, and how long it has to answer.
 const PROBE: Duration = Duration::from_secs(1);
 /// Unanswered probes in a row that end readiness, and answered ones that bring it back.
@@ -112,6 +110,8 @@ pub async fn serve(
         default_deadline: config.default_deadline,
         max_deadline: config.max_deadline,
         answer: config.answer_timeout,
+        message: config.max_message_bytes,
+        uncompressed: config.compress_above,
     };
     let guard = GuardLayer::new(policies, identity.clone(), admission, limits);
 

@@ -149,7 +149,7 @@ impl Fields {
 }
 
 /// An account as it is shown: with the person who is its primary contact, if there is one.
-pub type Shown = (Account, Option<Person>);
+pub struct Shown(pub Account, pub Option<Person>);
 
 /// Accounts as the trail refers to them: ids and incarnations.
 #[derive(Debug)]
@@ -543,7 +543,7 @@ impl Account {
         }
         let with = |row: Self| {
             let person = row.fields.primary_contact_id.as_ref().and_then(|id| people.get(id).cloned());
-            (row, person)
+            Shown(row, person)
         };
         Ok(rows.into_iter().map(with).collect())
     }

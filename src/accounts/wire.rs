@@ -254,7 +254,7 @@ impl From<Account> for proto::Account {
 
 /// An account with the person who is its primary contact, whose name, email and phone are theirs at this moment.
 impl From<Shown> for proto::Account {
-    fn from((row, person): Shown) -> Self {
+    fn from(Shown(row, person): Shown) -> Self {
         let mut account = Self::from(row);
         if let (Some(contact), Some(person)) = (&mut account.primary_contact, person) {
             contact.name = person.fields.display_name;

@@ -6,11 +6,12 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use tonic::{Code, Status};
+use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::{Error, Kind, NAMED, Violation};
 use crate::{
+    gzip,
     memberships::slots::Holder,
     proto::{ErrorReason, PACKAGE},
 };
@@ -219,6 +220,9 @@ impl Error {
             }
             Self::IssuerUnavailable => answer(Code::Unavailable, Reason::IssuerUnavailable).retry_after(RETRY_ISSUER_AFTER),
             Self::Unimplemented(_) => answer(Code::Unimplemented, Reason::Unimplemented),
+            Self::UnsupportedEncoding { encoding } => answer(Code::Unimplemented, Reason::UnsupportedEncoding)
+                .with("encoding", encoding)
+                .with("accepted", &gzip::ACCEPTED),
             Self::Internal(_) => Answer {
                 message: "a fault inside the service; it has been recorded".to_owned(),
                 ..answer(Code::Internal, Reason::Internal)
@@ -367,7 +371,13 @@ impl From<Error> for Status {
         if let Error::Internal(cause) = &error {
             tracing::error!(%cause, "internal error");
         }
-        error.answer().status()
+        let mut status = error.answer().status();
+        if matches!(error, Error::UnsupportedEncoding { .. }) {
+            // As gRPC asks for (Compression, "Unsupported algorithm").
+            let accepted = MetadataValue::from_static(gzip::ACCEPTED);
+            status.metadata_mut().insert(gzip::ACCEPT_ENCODING, accepted);
+        }
+        status
     }
 }
 
@@ -418,6 +428,7 @@ mod tests {
             Error::ContactSlotHeld { slots: Vec::new(), count: 3 },
             Error::invalid(text(), text()),
             Error::PageToken,
+            Error::UnsupportedEncoding { encoding: text() },
             Error::Cursor,
             Error::CursorExpired,
             Error::WatchEnded,

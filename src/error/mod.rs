@@ -338,6 +338,12 @@ pub enum Error {
     /// There is no such call.
     #[error("the service has no call {0}")]
     Unimplemented(String),
+    /// The messages of the request are compressed in a way that the service does not read.
+    #[error("messages in the encoding {encoding:?} are not understood: send them compressed with gzip, or uncompressed")]
+    UnsupportedEncoding {
+        /// The encoding that the request names.
+        encoding: String,
+    },
     /// The request message, or its metadata, is larger than the service accepts.
     #[error("the request is larger than the service accepts")]
     RequestTooLarge,

@@ -140,7 +140,7 @@ async fn every_list_in_a_request_has_a_limit_that_is_kept_before_anything_is_dec
 }
 
 /// An account in which most fields are full. `bytes` is about how much of that are preferences.
-fn filled(id: &str, bytes: usize) -> Account {
+pub fn filled(id: &str, bytes: usize) -> Account {
     let values: Vec<_> = (0..500).map(|i| json!({ "key": i, "text": "x".repeat(bytes / 500) })).collect();
     Account {
         description: "d".repeat(2000),

@@ -1,6 +1,6 @@
 """A client that knows only an address: it learns the contract by reflection, without generated code.
 
-Usage: client.py ADDRESS TENANT. Creates an organization and an account, then makes a call that must fail, and prints as
+Usage: client.py ADDRESS TENANT COMPRESSION, where the last is one of grpc.Compression. Creates an organization and an account, then makes a call that must fail, and prints as
 JSON what it got. tests/it/clients.rs says what that must be.
 """
 
@@ -50,8 +50,8 @@ class Client:
         return GetMessageClass(self.pool.FindMessageTypeByName(name))
 
 
-def main(address, tenant):
-    with grpc.insecure_channel(address) as channel:
+def main(address, tenant, compression):
+    with grpc.insecure_channel(address, compression=grpc.Compression[compression]) as channel:
         client = Client(channel, (("x-tenant-id", tenant),))
         organization = {"organization_id": "acme", "display_name": "Acme"}
         client.call("accounts.v1.OrganizationService", "CreateOrganization", {"organization": organization})

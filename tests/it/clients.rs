@@ -4,6 +4,8 @@
 
 use std::{process::Stdio, time::Duration};
 
+use customer_accounts::proto::{PACKAGE, POOL};
+use customer_accounts_client::{Client, reason, v1};
 use serde_json::{Value, json};
 use tokio::{process::Command, time::timeout};
 
@@ -107,10 +109,16 @@ async fn a_python_client_needs_only_reflection() {
         eprintln!("skipped: python3 with grpcio and grpcio-reflection is not there");
         return;
     }
+    for compression in ["NoCompression", "Gzip"] {
+        created_by_python(compression).await;
+    }
+}
+
+async fn created_by_python(compression: &str) {
     let tenant = Tenant::new().await.caller.tenant;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/client.py");
-    let output = run(Command::new("python3").args([script, &shared().address.to_string(), &tenant])).await;
-    assert!(output.success, "{}", output.stderr);
+    let output = run(Command::new("python3").args([script, &shared().address.to_string(), &tenant, compression])).await;
+    assert!(output.success, "{compression}: {}", output.stderr);
     let answer: Value = serde_json::from_str(&output.stdout).unwrap();
 
     let created = &answer["created"];
@@ -129,6 +137,26 @@ async fn a_python_client_needs_only_reflection() {
         assert!(fields.contains(&field), "{field} is not in {fields:?}");
     }
     assert_eq!(fields.len(), 4, "{fields:?}");
+}
+
+#[tokio::test]
+async fn the_rust_client_has_every_service_and_reads_reasons() {
+    let tenant = Tenant::new().await;
+    let client = Client::new(tenant.channel.clone()).with_metadata("x-tenant-id", &tenant.caller.tenant).unwrap();
+    let organization = v1::Organization { organization_id: "acme".into(), display_name: "Acme".into(), ..Default::default() };
+    let request = v1::CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
+    client.organizations().create_organization(request.clone()).await.unwrap();
+    let again = client.organizations().create_organization(request).await.unwrap_err();
+    assert_eq!(reason(&again), Some(v1::ErrorReason::OrganizationAlreadyExists));
+    client.people().list_people(v1::ListPeopleRequest::default()).await.unwrap();
+    let unknown = client.accounts().get_account(v1::GetAccountRequest { account_id: "nobody".into() }).await.unwrap_err();
+    assert_eq!(reason(&unknown), Some(v1::ErrorReason::AccountNotFound));
+
+    let source = include_str!("../../client/src/client.rs");
+    for service in POOL.services().filter(|service| service.package_name() == PACKAGE) {
+        let stub = format!("-> {}Client<", service.name());
+        assert!(source.contains(&stub), "Client has no method {stub}");
+    }
 }
 
 /// `grpcurl` on the shared service, in a tenant of its own.

@@ -166,6 +166,8 @@ async fn a_panic_is_answered_and_the_next_call_works() {
         default_deadline: Duration::from_secs(10),
         max_deadline: Duration::from_secs(10),
         answer: Duration::from_secs(10),
+        message: 1024,
+        uncompressed: usize::MAX,
     };
     let guard = GuardLayer::new(Policies::read().unwrap(), Identity::Development, Admission::default(), limits);
     let mut service = guard.layer(service_fn(|_: http::Request<Body>| {

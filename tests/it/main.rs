@@ -15,6 +15,7 @@ mod activity_plans;
 mod bounds;
 mod charge;
 mod clients;
+mod compression;
 mod contract;
 mod durability;
 mod failover;

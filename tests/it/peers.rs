@@ -133,7 +133,7 @@ async fn unfinished_requests_hold_no_more_bytes_than_they_may() {
     for peer in [&mut peer, &mut other, &mut third] {
         peer.settle().await;
     }
-    let unfinished = [&[0, 0, 15, 0, 0][..], &[0; 400_000]].concat();
+    let unfinished = [&[0, 0, 15, 0, 0][..], &vec![0; 400_000]].concat();
     peer.begin(LIST, &unfinished).await;
     let second = peer.begin(LIST, &unfinished).await;
     // The second is too much for the tenant, and is told so; another tenant still has its share.
