@@ -12,6 +12,7 @@ pub mod currency;
 pub mod error;
 pub mod id;
 pub mod search;
+pub mod text;
 pub mod validate;
 
 pub mod caller;
@@ -40,6 +41,7 @@ pub mod config;
 pub mod guard;
 pub mod incoming;
 pub mod peer;
+pub mod renew;
 pub mod seed;
 pub mod server;
 pub mod telemetry;
