@@ -19,6 +19,7 @@ impl Fields {
     fn parse(v: &mut Violations, person: proto::Person) -> Self {
         let display_name = v.required_line("person.display_name", person.display_name, MAX_NAME);
         let subject = person.subject;
+        require_subject(v, &subject);
         Self {
             sort_key: search::fold(&display_name),
             display_name,
@@ -31,7 +32,7 @@ impl Fields {
     }
 }
 
-/// A new subject: what the actor of a call can be, and nothing else, for it is compared with that.
+/// A subject is what the actor of a call can be, and nothing else, for it is compared with that.
 fn require_subject(v: &mut Violations, subject: &str) {
     if !subject.is_empty() && !is_actor(subject) {
         v.add(
@@ -48,7 +49,6 @@ impl NewPerson {
         v.request_id(&request.request_id);
         let person = v.message("person", request.person);
         let person_id = v.new_id("person.person_id", person.person_id.clone(), "pers");
-        require_subject(&mut v, &person.subject);
         let active = person.active.unwrap_or(true);
         let fields = Fields { active, ..Fields::parse(&mut v, person) };
         let organization_id = v.optional_id("organization_id", request.organization_id);
@@ -103,13 +103,10 @@ impl Update {
         require_etag(&self.wanted.etag, &present.etag, Kind::Person, &self.id)?;
         let mut v = Violations::default();
         let merged = self.mask.apply(&mut v, "person", &present, &self.wanted)?;
-        if merged.subject != present.subject {
-            require_subject(&mut v, &merged.subject);
-        }
         if merged.kind == PersonKind::Unspecified as i32 {
             v.add("person.kind", "must be specified when the update mask names it");
         }
-        let fields = Fields::parse(&mut v, merged);
+        let fields = v.update("person", &present, merged, Fields::parse)?;
         v.finish(fields)
     }
 }
