@@ -312,6 +312,41 @@ fn everything_in_the_contract_is_explained() {
     assert!(things > 150, "{things}");
 }
 
+/// As `buf`'s managed mode sets them; `go_package` needs a prefix, which is the name of the project.
+#[test]
+fn every_file_says_where_its_code_goes_in_each_language() {
+    let mut files = 0;
+    for file in POOL.files().filter(|file| file.package_name() == PACKAGE) {
+        let name = file.name().trim_start_matches("accounts/v1/").trim_end_matches(".proto");
+        let words = name.split('_').map(|word| word[..1].to_uppercase() + &word[1..]);
+        let options = file.file_descriptor_proto().options.clone().unwrap_or_default();
+        let found = [
+            options.go_package(),
+            options.java_package(),
+            options.java_outer_classname(),
+            options.csharp_namespace(),
+            options.php_namespace(),
+            options.php_metadata_namespace(),
+            options.ruby_package(),
+            options.objc_class_prefix(),
+        ];
+        let expected = [
+            "customer-accounts/accounts/v1;accountsv1",
+            "com.accounts.v1",
+            &format!("{}Proto", words.collect::<String>()),
+            "Accounts.V1",
+            r"Accounts\V1",
+            r"Accounts\V1\GPBMetadata",
+            "Accounts::V1",
+            "AXX",
+        ];
+        assert_eq!(found, expected, "{name}");
+        assert!(options.java_multiple_files(), "{name}");
+        files += 1;
+    }
+    assert!(files >= 9, "{files}");
+}
+
 #[test]
 fn every_reason_says_its_code_and_comes_from_somewhere() {
     let reasons = POOL.get_enum_by_name("accounts.v1.ErrorReason").unwrap();
