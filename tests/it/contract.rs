@@ -347,6 +347,33 @@ fn every_file_says_where_its_code_goes_in_each_language() {
     assert!(files >= 9, "{files}");
 }
 
+/// What a client may repeat by itself, without looking at the reason: a read that failed for lack of room or of a server, and
+/// of changes only those that were not started. UNAVAILABLE may come from a connection that was lost after a change was made.
+#[test]
+fn the_service_config_says_of_every_call_what_may_be_repeated() {
+    let config: serde_json::Value = serde_json::from_str(include_str!("../../proto/grpc_service_config.json")).unwrap();
+    let mut told = BTreeMap::new();
+    for entry in config["methodConfig"].as_array().unwrap() {
+        for name in entry["name"].as_array().unwrap() {
+            let path = format!("{}/{}", name["service"].as_str().unwrap(), name["method"].as_str().unwrap());
+            let codes = &entry["retryPolicy"]["retryableStatusCodes"];
+            assert_eq!(told.insert(path.clone(), (codes.clone(), entry["timeout"].clone())), None, "{path} is there twice");
+        }
+    }
+    for policy in Policies::read().unwrap().iter() {
+        let found = told.remove(policy.method).unwrap_or_else(|| panic!("{} is not there", policy.method));
+        let expected = if policy.method.ends_with("/WatchActivities") {
+            (serde_json::Value::Null, serde_json::Value::Null)
+        } else if policy.permission.rsplit('.').next() == Some("read") {
+            (serde_json::json!(["UNAVAILABLE", "RESOURCE_EXHAUSTED"]), "10s".into())
+        } else {
+            (serde_json::json!(["RESOURCE_EXHAUSTED"]), "10s".into())
+        };
+        assert_eq!(found, expected, "{}", policy.method);
+    }
+    assert!(told.is_empty(), "no such calls: {told:?}");
+}
+
 #[test]
 fn every_reason_says_its_code_and_comes_from_somewhere() {
     let reasons = POOL.get_enum_by_name("accounts.v1.ErrorReason").unwrap();
