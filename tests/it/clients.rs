@@ -139,6 +139,80 @@ async fn created_by_python(compression: &str) {
     assert_eq!(fields.len(), 4, "{fields:?}");
 }
 
+/// What each program in `examples/` prints.
+const FIRST_STEPS: &str = "created Acme Corporation\nrepeated same\nread Berlin\nlisted 1\nupdated Hamburg\n\
+                           refused ETAG_MISMATCH\nmember until 2099\n";
+const CONTRACT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proto");
+const SERVICE_CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proto/grpc_service_config.json");
+
+/// Compiles the contract to this folder, with the options that say how.
+async fn compile_contract(options: &[String]) {
+    let files = std::fs::read_dir(format!("{CONTRACT}/accounts/v1")).unwrap().map(|file| file.unwrap().path());
+    let mut command = Command::new("python3");
+    let output = run(command.args(["-m", "grpc_tools.protoc", "-I", CONTRACT]).args(options).args(files)).await;
+    assert!(output.success, "{}", output.stderr);
+}
+
+#[tokio::test]
+async fn first_steps_in_python() {
+    if !runs("python3", &["-c", "import grpc, grpc_status, grpc_tools, google.type.date_pb2"]).await {
+        eprintln!("skipped: python3 with grpcio-tools, grpcio-status and googleapis-common-protos is not there");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let generated = folder.path().to_str().unwrap();
+    compile_contract(&[format!("--python_out={generated}"), format!("--grpc_python_out={generated}")]).await;
+    let tenant = Tenant::new().await.caller.tenant;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/python/first_steps.py");
+    let address = shared().address.to_string();
+    let mut command = Command::new("python3");
+    let output = run(command.env("PYTHONPATH", generated).args([script, &address, &tenant, SERVICE_CONFIG])).await;
+    assert_eq!(output.stdout, FIRST_STEPS, "{}", output.stderr);
+}
+
+#[tokio::test]
+async fn first_steps_in_node() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/node/first_steps.mjs");
+    // The packages lie beside the programs of `.ci/tools`, one of which is on PATH.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let packages = std::env::split_paths(&path).map(|folder| folder.join(".."));
+    let Some(packages) = packages.into_iter().find(|folder| folder.join("@grpc/grpc-js").is_dir()) else {
+        eprintln!("skipped: @grpc/grpc-js is not there");
+        return;
+    };
+    let tenant = Tenant::new().await.caller.tenant;
+    let mut command = Command::new("node");
+    let output = run(command.env("NODE_PATH", packages).args([script, &shared().address.to_string(), &tenant, CONTRACT])).await;
+    assert_eq!(output.stdout, FIRST_STEPS, "{}", output.stderr);
+}
+
+#[tokio::test]
+async fn first_steps_in_go() {
+    /// Where Debian keeps the sources of Go packages.
+    const DEBIAN: &str = "/usr/share/gocode";
+    let there = std::path::Path::new(DEBIAN).join("src/google.golang.org/grpc").is_dir();
+    if !there || !runs("protoc-gen-go-grpc", &["--version"]).await || !runs("python3", &["-c", "import grpc_tools"]).await {
+        eprintln!("skipped: Debian's packages for gRPC in Go, or grpcio-tools, are not there");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let generated = folder.path().join("src");
+    std::fs::create_dir(&generated).unwrap();
+    let generated = generated.to_str().unwrap();
+    compile_contract(&[format!("--go_out={generated}"), format!("--go-grpc_out={generated}")]).await;
+    let tenant = Tenant::new().await.caller.tenant;
+    let program = folder.path().join("first-steps");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/go/main.go");
+    let mut build = Command::new("go");
+    let build = build.env("GO111MODULE", "off").env("GOPATH", format!("{}:{DEBIAN}", folder.path().display()));
+    let built = build.args(["build", "-o"]).arg(&program).arg(source).kill_on_drop(true).output();
+    // The first time, gRPC itself is compiled.
+    let built = timeout(5 * PATIENCE, built).await.expect("builds in time").unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let output = run(Command::new(program).args([&*shared().address.to_string(), &tenant, SERVICE_CONFIG])).await;
+    assert_eq!(output.stdout, FIRST_STEPS, "{}", output.stderr);
+}
+
 #[tokio::test]
 async fn the_rust_client_has_every_service_and_reads_reasons() {
     let tenant = Tenant::new().await;

@@ -312,6 +312,68 @@ fn everything_in_the_contract_is_explained() {
     assert!(things > 150, "{things}");
 }
 
+/// As `buf`'s managed mode sets them; `go_package` needs a prefix, which is the name of the project.
+#[test]
+fn every_file_says_where_its_code_goes_in_each_language() {
+    let mut files = 0;
+    for file in POOL.files().filter(|file| file.package_name() == PACKAGE) {
+        let name = file.name().trim_start_matches("accounts/v1/").trim_end_matches(".proto");
+        let words = name.split('_').map(|word| word[..1].to_uppercase() + &word[1..]);
+        let options = file.file_descriptor_proto().options.clone().unwrap_or_default();
+        let found = [
+            options.go_package(),
+            options.java_package(),
+            options.java_outer_classname(),
+            options.csharp_namespace(),
+            options.php_namespace(),
+            options.php_metadata_namespace(),
+            options.ruby_package(),
+            options.objc_class_prefix(),
+        ];
+        let expected = [
+            "customer-accounts/accounts/v1;accountsv1",
+            "com.accounts.v1",
+            &format!("{}Proto", words.collect::<String>()),
+            "Accounts.V1",
+            r"Accounts\V1",
+            r"Accounts\V1\GPBMetadata",
+            "Accounts::V1",
+            "AXX",
+        ];
+        assert_eq!(found, expected, "{name}");
+        assert!(options.java_multiple_files(), "{name}");
+        files += 1;
+    }
+    assert!(files >= 9, "{files}");
+}
+
+/// What a client may repeat by itself, without looking at the reason: a read that failed for lack of room or of a server, and
+/// of changes only those that were not started. UNAVAILABLE may come from a connection that was lost after a change was made.
+#[test]
+fn the_service_config_says_of_every_call_what_may_be_repeated() {
+    let config: serde_json::Value = serde_json::from_str(include_str!("../../proto/grpc_service_config.json")).unwrap();
+    let mut told = BTreeMap::new();
+    for entry in config["methodConfig"].as_array().unwrap() {
+        for name in entry["name"].as_array().unwrap() {
+            let path = format!("{}/{}", name["service"].as_str().unwrap(), name["method"].as_str().unwrap());
+            let codes = &entry["retryPolicy"]["retryableStatusCodes"];
+            assert_eq!(told.insert(path.clone(), (codes.clone(), entry["timeout"].clone())), None, "{path} is there twice");
+        }
+    }
+    for policy in Policies::read().unwrap().iter() {
+        let found = told.remove(policy.method).unwrap_or_else(|| panic!("{} is not there", policy.method));
+        let expected = if policy.method.ends_with("/WatchActivities") {
+            (serde_json::Value::Null, serde_json::Value::Null)
+        } else if policy.permission.rsplit('.').next() == Some("read") {
+            (serde_json::json!(["UNAVAILABLE", "RESOURCE_EXHAUSTED"]), "10s".into())
+        } else {
+            (serde_json::json!(["RESOURCE_EXHAUSTED"]), "10s".into())
+        };
+        assert_eq!(found, expected, "{}", policy.method);
+    }
+    assert!(told.is_empty(), "no such calls: {told:?}");
+}
+
 #[test]
 fn every_reason_says_its_code_and_comes_from_somewhere() {
     let reasons = POOL.get_enum_by_name("accounts.v1.ErrorReason").unwrap();
