@@ -12,6 +12,7 @@ pub mod currency;
 pub mod error;
 pub mod id;
 pub mod search;
+pub mod text;
 pub mod validate;
 
 pub mod caller;
@@ -41,6 +42,7 @@ pub mod guard;
 pub mod gzip;
 pub mod incoming;
 pub mod peer;
+pub mod renew;
 pub mod seed;
 pub mod server;
 pub mod telemetry;

@@ -6,8 +6,8 @@ use clap::Parser as _;
 use customer_accounts::{
     caller::{Identity, development_key},
     config::{Cli, Command, Config},
-    db::{self, Bounds, Db, Manager, migrate, prune},
-    seed,
+    db::{self, Bounds, Db, Manager, migrate, migrate::MigrateError, prune},
+    renew, seed,
     server::{self, READINESS},
     telemetry::{self, Telemetry},
     tls,
@@ -64,6 +64,10 @@ async fn run(command: Command, config: &Config) -> Outcome {
             let versions = migrate::run(&database.migrator, direction).await?;
             let done = if revert.is_some() { "reverted" } else { "applied" };
             println!("{done}: {}", if versions.is_empty() { "nothing".to_owned() } else { versions.join(", ") });
+            if revert.is_none() {
+                let renewed = renew::run(&database.migrator).await?.rows();
+                println!("renewed: {renewed} rows");
+            }
             database.close().await;
             Ok(())
         }
@@ -135,7 +139,14 @@ async fn database_to_serve(config: &Config) -> Result<Database, Box<dyn Error>> 
     if !versions.is_empty() {
         tracing::info!(?versions, "database migrated");
     }
-    database.db.verify().await?;
+    match database.db.verify().await {
+        Err(MigrateError::NotRenewed) => {
+            let renewed = renew::run(&database.migrator).await?;
+            tracing::info!(?renewed, "words and sort keys renewed");
+            database.db.verify().await?;
+        }
+        verified => verified?,
+    }
     Ok(database)
 }
 

@@ -108,6 +108,37 @@ impl Mask {
     }
 }
 
+/// Whether a field of two messages of one type has the same content. The path leads from the resource down, as in a violation:
+/// what is inside a list or a map is not told apart.
+pub fn is_same<M: Name>(path: &str, one: &M, other: &M) -> Result<bool> {
+    let mut descriptor = POOL.get_message_by_name(&M::full_name());
+    let (mut one, mut other) = (one.encode_to_vec(), other.encode_to_vec());
+    for name in path.split('.') {
+        let name = name.split_once('[').map_or(name, |(name, _)| name);
+        let Some(field) = descriptor.as_ref().and_then(|message| message.get_field_by_name(name)) else { break };
+        let inside = |message: &[u8]| {
+            let of_field = |record: Result<Record<'_>, DecodeError>| match record {
+                Ok(record) => (record.number == field.number()).then(|| Ok(record.whole.to_vec())),
+                Err(error) => Some(Err(error)),
+            };
+            records(message).filter_map(of_field).collect::<Result<Vec<_>, _>>()
+        };
+        let (in_one, in_other) = (inside(&one).map_err(|error| fault(&error))?, inside(&other).map_err(|error| fault(&error))?);
+        if in_one == in_other {
+            return Ok(true);
+        }
+        match field.kind() {
+            Kind::Message(below) if !field.is_list() && !field.is_map() => {
+                one = content(&one, field.number()).map_err(|error| fault(&error))?;
+                other = content(&other, field.number()).map_err(|error| fault(&error))?;
+                descriptor = Some(below);
+            }
+            _ => return Ok(false),
+        }
+    }
+    Ok(false)
+}
+
 fn fault(error: &DecodeError) -> Error {
     Error::Internal(format!("field mask: {error}"))
 }
@@ -258,6 +289,20 @@ mod tests {
         let wanted = Account { account_id: "b".into(), etag: "x".into(), ..Default::default() };
         let current = account("old", "", "");
         assert_eq!(merge(&current, &wanted, &["account_id", "etag", "update_time", "create_time.seconds_"][..3]), current);
+    }
+
+    #[test]
+    fn a_field_is_the_same_if_everything_in_it_is() {
+        let (one, mut other) = (account("name", "Bern", "CH"), account("name", "Wien", "CH"));
+        let same = |path: &str, other: &Account| is_same(path, &one, other).unwrap();
+        for (path, expected) in
+            [("display_name", true), ("comment", true), ("billing_address", false), ("billing_address.city", false)]
+        {
+            assert_eq!(same(path, &other), expected, "{path}");
+        }
+        assert!(same("billing_address.country", &other) && same("metadata[\"a.b\"]", &other) && !same("nothing", &other));
+        other.metadata.insert("a.b".into(), "c".into());
+        assert!(!same("metadata[\"a.b\"]", &other));
     }
 
     #[test]

@@ -82,6 +82,7 @@ diesel::table! {
         billing_contact_id -> Nullable<Text>,
         cc_billing_contact_id -> Nullable<Text>,
         incarnation -> Text,
+        folded -> Int8,
     }
 }
 
@@ -155,6 +156,7 @@ diesel::table! {
         create_time -> Timestamptz,
         update_time -> Timestamptz,
         incarnation -> Text,
+        folded -> Int8,
     }
 }
 
@@ -173,6 +175,7 @@ diesel::table! {
         create_time -> Timestamptz,
         update_time -> Timestamptz,
         purchasing_account_id -> Nullable<Text>,
+        folded -> Int8,
     }
 }
 
@@ -181,6 +184,13 @@ diesel::table! {
         tenant_id -> Text,
         person_id -> Text,
         word -> Text,
+    }
+}
+
+diesel::table! {
+    renewals (folding) {
+        folding -> Int8,
+        complete_time -> Timestamptz,
     }
 }
 
@@ -225,6 +235,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     organizations,
     people,
     person_words,
+    renewals,
     requests,
     tenants,
 );

@@ -2,16 +2,99 @@
 //!
 //! Under row-level security only leakproof comparisons can use an index, so `LIKE` and trigrams cannot. Each searchable
 //! resource keeps its normalised words in a table of its own, and a search term is a range over that table.
+//!
+//! A change of what is kept here, of [`fold`] or of [`words`], needs another [`FOLDING`]: `crate::renew` then renews the rows
+//! that there are.
 
 use std::collections::BTreeSet;
 
 use diesel::sql_types::{Array, SingleValue};
-use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
+use icu_properties::{
+    CodePointMapData, CodePointMapDataBorrowed,
+    props::{GeneralCategory, Script},
+};
+use unicode_normalization::UnicodeNormalization as _;
+
+use crate::text::{caseless, category, is_mark};
+
+const SCRIPT: CodePointMapDataBorrowed<'static, Script> = CodePointMapData::new();
 
 diesel::define_sql_function! {
     /// The elements of an array as rows: one cached statement inserts any number of rows.
     fn unnest<T: SingleValue>(elements: Array<T>) -> T;
 }
+
+/// The version of [`fold`] and [`words`], below [`FOLDINGS`].
+pub const FOLDING: i64 = 2;
+/// Versions for each revision of a row in its stamp: what a change adds to the stamp that leaves the words as they are.
+pub const FOLDINGS: i64 = 1000;
+
+/// What a row of this revision has in its column `folded` when its sort key and words are those of this version. A change that
+/// leaves the column as it is, as one by a replica of the version before, thereby says that both have to be looked at again.
+pub const fn stamp(revision: i64) -> i64 {
+    revision * FOLDINGS + FOLDING
+}
+
+/// Most rows that are renewed in one transaction: they are locked for as long.
+pub const BATCH: i64 = 500;
+
+/// Makes sort keys and words anew for the next rows of a tenant, in the order of their ids, whose stamp is not that of their
+/// revision. Nothing else of a row changes, its revision included. Expands to the body of the store's `renew`.
+macro_rules! renew {
+    ($conn:ident, $tenant:ident, $after:ident, $table:ident, $words:ident, $id:ident, |$row:ident| $named:expr) => {{
+        use std::collections::{BTreeMap, BTreeSet};
+        let stamp = || $table::revision * $crate::search::FOLDINGS + $crate::search::FOLDING;
+        let rows: Vec<Self> = $table::table
+            .filter($table::tenant_id.eq($tenant).and($table::$id.gt($after)))
+            .filter($table::folded.ne(stamp()))
+            .order($table::$id)
+            .limit($crate::search::BATCH)
+            .select(Self::as_select())
+            .for_update()
+            .load($conn)
+            .await?;
+        let Some(last) = rows.last().map(|row| row.$id.clone()) else { return Ok(None) };
+        let ids: Vec<&str> = rows.iter().map(|row| &*row.$id).collect();
+        let mut kept = BTreeMap::<String, BTreeSet<String>>::new();
+        let of_rows = || $words::table.filter($words::tenant_id.eq($tenant));
+        let words = of_rows().filter($words::$id.eq_any(&ids)).select(($words::$id, $words::word));
+        for (id, word) in words.load::<(String, String)>($conn).await? {
+            kept.entry(id).or_default().insert(word);
+        }
+        let (mut stale, mut new) = (Vec::new(), (Vec::new(), Vec::new()));
+        for row in &rows {
+            let words: BTreeSet<_> = row.words().into_iter().collect();
+            if kept.get(&row.$id) != Some(&words) {
+                stale.push(&*row.$id);
+                new.0.extend(words.iter().map(|_| row.$id.clone()));
+                new.1.extend(words);
+            }
+            let $row = row;
+            let sort_key = $crate::search::fold(&$named.display_name);
+            if sort_key != $named.sort_key {
+                diesel::update($table::table.filter($table::tenant_id.eq($tenant).and($table::$id.eq(&row.$id))))
+                    .set(($table::sort_key.eq(sort_key), $table::folded.eq(stamp())))
+                    .execute($conn)
+                    .await?;
+            }
+        }
+        if !stale.is_empty() {
+            diesel::delete(of_rows().filter($words::$id.eq_any(stale))).execute($conn).await?;
+            diesel::insert_into($words::table)
+                .values(diesel::select(($crate::search::unnest(new.0), $crate::search::unnest(new.1))))
+                .into_columns(($words::$id, $words::word))
+                .execute($conn)
+                .await?;
+        }
+        diesel::update($table::table.filter($table::tenant_id.eq($tenant).and($table::$id.eq_any(&ids))))
+            .filter($table::folded.ne(stamp()))
+            .set($table::folded.eq(stamp()))
+            .execute($conn)
+            .await?;
+        Ok(Some((rows.len(), last)))
+    }};
+}
+pub(crate) use renew;
 
 /// Most terms of a query. Each is a condition of its own, and the time that PostgreSQL takes to plan a query grows much
 /// faster than their number: 99 took seconds.
@@ -20,19 +103,60 @@ pub const MAX_TERMS: usize = 8;
 /// Longest word kept, in characters; a longer one is found by its first so many.
 const MAX_WORD_CHARS: usize = 60;
 
+/// Most words kept of one text. A name of Latin letters cannot have more; of a run without blanks whose every part is found, this
+/// is the length up to which it is.
+const MAX_WORDS: usize = 100;
+
 /// Above every character that a normalised word contains: the open end of a prefix range.
 const LAST: char = char::MAX;
 
+/// Marks that are no punctuation here although Unicode says so: people write them for what they mean.
+const SIGNS: &str = "#%&*@/\\§†‡‰";
+
 /// `text` without case and accents: the order of lists, and the form in which words are kept and looked up.
+///
+/// A mark is an accent on a Latin, Greek or Cyrillic letter. In other scripts it makes another letter and stays, but for the
+/// vowel signs of Hebrew and Arabic, which are seldom written, and the hamza or madda of an alef.
 pub fn fold(text: &str) -> String {
-    text.nfkd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase).flat_map(unaccented).collect()
+    let mut base = None;
+    let mut folded = String::with_capacity(text.len());
+    for c in caseless(text).nfd() {
+        if is_mark(c) {
+            if !base.is_some_and(|base| is_accent(base, c)) {
+                folded.push(c);
+            }
+        } else if c != TATWEEL {
+            base = Some(c);
+            match unaccented(c) {
+                Some(plain) => folded.push_str(plain),
+                None => folded.push(c),
+            }
+        }
+    }
+    folded.nfc().collect()
 }
 
-/// Letters that carry their mark inside and therefore do not decompose, and the sigma at the end of a word, which is a form
-/// that the capital does not have.
-fn unaccented(c: char) -> impl Iterator<Item = char> {
-    let plain = match c {
-        'ß' => "ss",
+/// What stretches an Arabic word to fill a line.
+const TATWEEL: char = '\u{640}';
+const ALEF: char = '\u{627}';
+
+/// Whether people leave this mark on this letter out.
+fn is_accent(base: char, mark: char) -> bool {
+    match SCRIPT.get(base) {
+        Script::Latin | Script::Greek | Script::Cyrillic => true,
+        Script::Hebrew => matches!(mark, '\u{591}'..='\u{5c7}'),
+        Script::Arabic => match mark {
+            '\u{610}'..='\u{61a}' | '\u{64b}'..='\u{652}' | '\u{656}'..='\u{65f}' | '\u{670}' | '\u{6d6}'..='\u{6ed}' => true,
+            '\u{653}'..='\u{655}' => base == ALEF,
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// Letters that carry their mark inside and therefore do not decompose.
+const fn unaccented(c: char) -> Option<&'static str> {
+    Some(match c {
         'æ' => "ae",
         'œ' => "oe",
         'ø' => "o",
@@ -41,48 +165,147 @@ fn unaccented(c: char) -> impl Iterator<Item = char> {
         'þ' => "th",
         'ı' => "i",
         'ħ' => "h",
-        'ς' => "σ",
-        _ => "",
-    };
-    plain.chars().chain(plain.is_empty().then_some(c))
+        _ => return None,
+    })
 }
 
-/// The words under which a resource with these texts is found: from every beginning of letters and digits on to the next
-/// blank, so that `jane.doe@acme.example` is found by `jane.doe@`, by `doe`, and by `acme.ex`.
+/// What a character is to the search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A letter or a digit of a word.
+    Letter,
+    /// A letter of a script that puts no blanks between words.
+    Unspaced,
+    /// A sign that counts where it is written: `+`, `#`, `_`, an emoji.
+    Sign,
+    /// What people put around words: full stops, brackets, quotes.
+    Punctuation,
+}
+
+impl Kind {
+    /// What a character is that stands behind one of this kind.
+    fn of(c: char, before: Option<Self>) -> Self {
+        use GeneralCategory as G;
+        if c.is_ascii_alphanumeric() {
+            return Self::Letter;
+        }
+        match category(c) {
+            // They belong to what is before them, as does the sign that lengthens a vowel in Japanese.
+            G::NonspacingMark | G::SpacingMark | G::EnclosingMark => before.unwrap_or(Self::Sign),
+            G::ModifierLetter if SCRIPT.get(c) == Script::Common => before.unwrap_or(Self::Letter),
+            G::DecimalNumber | G::LetterNumber | G::OtherNumber => Self::Letter,
+            _ if c.is_alphabetic() && is_unspaced(c) => Self::Unspaced,
+            _ if c.is_alphabetic() => Self::Letter,
+            _ if is_punctuation(c) => Self::Punctuation,
+            _ => Self::Sign,
+        }
+    }
+}
+
+fn is_punctuation(c: char) -> bool {
+    use GeneralCategory as G;
+    match category(c) {
+        G::OpenPunctuation | G::ClosePunctuation | G::InitialPunctuation | G::FinalPunctuation | G::DashPunctuation => true,
+        G::OtherPunctuation => !SIGNS.contains(c),
+        _ => false,
+    }
+}
+
+/// Whether a letter is of a script that puts no blanks between words.
+fn is_unspaced(c: char) -> bool {
+    const UNSPACED: [Script; 16] = [
+        Script::Han,
+        Script::Hiragana,
+        Script::Katakana,
+        Script::Bopomofo,
+        Script::Yi,
+        Script::Thai,
+        Script::Lao,
+        Script::Khmer,
+        Script::Myanmar,
+        Script::Tibetan,
+        Script::Javanese,
+        Script::Balinese,
+        Script::TaiLe,
+        Script::NewTaiLue,
+        Script::TaiTham,
+        Script::TaiViet,
+    ];
+    !c.is_ascii() && UNSPACED.contains(&SCRIPT.get(c))
+}
+
+/// Where in a folded text without blanks something begins that it can be found by: a run of letters and digits, every letter of
+/// a script without blanks, a run of ASCII signs, every other sign. An underscore inside a word begins nothing: each generated id
+/// has one.
+fn beginnings(token: &str) -> impl Iterator<Item = usize> {
+    let mut before = None;
+    token.char_indices().filter_map(move |(at, c)| {
+        let kind = Kind::of(c, before);
+        let begins = match kind {
+            _ if is_mark(c) => before.is_none(),
+            Kind::Letter => before != Some(Kind::Letter),
+            // The vowel sign ー, which has no script, goes on.
+            Kind::Unspaced => before != Some(Kind::Unspaced) || SCRIPT.get(c) != Script::Common,
+            Kind::Sign if c == '_' => !matches!(before, Some(Kind::Letter | Kind::Unspaced | Kind::Sign)),
+            Kind::Sign => !c.is_ascii() || before != Some(Kind::Sign),
+            Kind::Punctuation => false,
+        };
+        before = Some(kind);
+        begins.then_some(at)
+    })
+}
+
+/// The words under which a resource with these texts is found: from every beginning on to the next blank, so that
+/// `jane.doe@acme.example` is found by `jane.doe@`, by `doe`, by `@acme`, and by `acme.ex`, and `株式会社トヨタ自動車` by `トヨタ`.
 pub fn words<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let mut words = BTreeSet::new();
     for text in texts {
-        for token in fold(text).split_whitespace() {
-            let mut inside = false;
-            for (start, c) in token.char_indices() {
-                if c.is_alphanumeric() && !inside {
-                    words.insert(shorten(&token[start..]));
-                }
-                inside = c.is_alphanumeric();
+        let folded = fold(text);
+        let of_token = |token: &'_ str| -> Vec<String> {
+            let mut words: Vec<_> = beginnings(token).map(|start| kept(&token[start..])).collect();
+            if words.is_empty() {
+                words.push(kept(token)); // nothing but punctuation
             }
-        }
+            words
+        };
+        words.extend(folded.split_whitespace().flat_map(of_token).take(MAX_WORDS));
     }
     words.into_iter().collect()
 }
 
 /// The ranges, from (inclusive) and to (exclusive), that a query asks for: one for each of its terms, all of which must match.
+/// Only an empty query has none. One without a term, nothing but blanks, has a range in which nothing is.
+///
+/// Punctuation around a term is left out, but for a dash at its end: `smith,` asks for `smith`, `acct-` for `acct-`. A query of
+/// nothing but punctuation asks for that.
 pub fn ranges(query: &str) -> Vec<(String, String)> {
-    let terms: BTreeSet<_> = fold(query)
-        .split_whitespace()
-        .map(|term| shorten(term.trim_matches(|c: char| !c.is_alphanumeric())))
-        .filter(|term| !term.is_empty())
-        .collect();
-    terms
-        .into_iter()
-        .map(|from| {
-            let to = format!("{from}{LAST}");
-            (from, to)
-        })
-        .collect()
+    if query.is_empty() {
+        return Vec::new();
+    }
+    let folded = fold(query);
+    let trimmed = |token: &'_ str| {
+        let token = token.trim_start_matches(is_punctuation);
+        kept(token.trim_end_matches(|c| c != '-' && is_punctuation(c)))
+    };
+    let mut terms: BTreeSet<_> = folded.split_whitespace().map(trimmed).filter(|term| !term.is_empty()).collect();
+    if terms.is_empty() {
+        terms = folded.split_whitespace().map(kept).collect();
+    }
+    if terms.is_empty() {
+        return vec![(String::new(), String::new())];
+    }
+    let range = |from: String| {
+        let to = format!("{from}{LAST}");
+        (from, to)
+    };
+    terms.into_iter().map(range).collect()
 }
 
-fn shorten(word: &str) -> String {
-    word.chars().take(MAX_WORD_CHARS).collect()
+/// A word as it is kept. Behind an `@` the words of an account refer to a person, so a word that begins with one gets a blank,
+/// which no word has.
+fn kept(word: &str) -> String {
+    let word = word.chars().take(MAX_WORD_CHARS);
+    if word.clone().next() == Some('@') { std::iter::once(' ').chain(word).collect() } else { word.collect() }
 }
 
 #[cfg(test)]
@@ -102,18 +325,60 @@ mod tests {
             "GEN zur",
             "zurich SOCIETE",
             "acct-0042",
+            "acct-",
             "0042",
             "jane.doe@acme",
+            "jane.doe@",
+            "@acme",
             "doe",
             "(zu",
             "o'neil",
             "smith,",
             "neil-sm",
+            "\"jane\" – zürich!",
         ] {
             assert!(finds(query, &texts), "{query} finds");
         }
-        for query in ["ociete", "generale x", "042", "ane", "jane.doe@b"] {
+        for query in ["ociete", "generale x", "042", "ane", "jane.doe@b", "acct_", "soc+", "@jane", "ag#", "*", "%"] {
             assert!(!finds(query, &texts), "{query} does not find");
+        }
+    }
+
+    #[test]
+    fn signs_count_where_they_are_written() {
+        for (query, found, others) in [
+            ("test_", &["test_1", "my test_", "(test_2)"][..], &["test1", "test", "test-1", "mytest"][..]),
+            ("C++", &["C++ Builders", "Modern C++, Inc.", "(C++)"], &["C Builders", "Cosmos", "C+", "c+-"]),
+            ("C#", &["C# Ltd", "Visual C#"], &["C Ltd", "C", "C sharp"]),
+            ("🍕", &["🍕", "Luigi's 🍕 Place", "Pizza🍕", "🍔🍕"], &["Pizza", "🍔"]),
+            ("*", &["* Star", "Five *", "a*b"], &["Star", "-"]),
+            ("%", &["100% Wool", "% Club"], &["100 Wool"]),
+            ("100%", &["100% Wool"], &["100 Wool", "1000%"]),
+            ("&", &["Smith & Sons", "H&M"], &["Smith and Sons"]),
+            ("@acme", &["jane@acme.example", "@acme"], &["acme", "jane@x.acme"]),
+            ("#42", &["Room #42"], &["Room 42"]),
+            ("!!!", &["!!!"], &["x", "!"]),
+            ("- --", &["- --"], &["-", "x - y"]),
+            (".NET", &[".NET Users", "NET"], &["ETN"]),
+            ("Müller & Söhne", &["Mueller Muller & Sohne"], &["Müller Söhne"]),
+            ("❤️", &["I ❤ NY", "I ❤\u{fe0f} NY"], &["I NY"]),
+            ("👩‍🚀", &["👩‍🚀 Club"], &["👩 Club"]),
+        ] {
+            for text in found {
+                assert!(finds(query, &[text]), "{query} finds {text}");
+            }
+            for text in others {
+                assert!(!finds(query, &[text]), "{query} does not find {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_query_of_nothing_but_blanks_matches_nothing() {
+        assert!(ranges("").is_empty());
+        for query in [" ", "\t", "\u{200b}", "\u{3000}\u{ad}"] {
+            let ranges = ranges(query);
+            assert!(!ranges.is_empty() && ranges.iter().all(|(from, to)| from >= to), "{query:?}: {ranges:?}");
         }
     }
 
@@ -123,7 +388,86 @@ mod tests {
     }
 
     #[test]
-    fn a_query_of_nothing_but_marks_asks_for_nothing() {
-        assert!(ranges(" -- ,. ").is_empty());
+    fn marks_are_folded_only_where_they_are_accents() {
+        for (one, other, same) in [
+            ("Müller", "muller", true),
+            ("Nguyễn", "nguyen", true),
+            ("Ελλάδα", "ελλαδα", true),
+            ("Ёлка", "елка", true),
+            ("がく", "かく", false),
+            ("ガス", "カス", false),
+            ("ｶﾞｽ", "ガス", true),
+            ("パン", "ハン", false),
+            ("कि", "क", false),
+            ("की", "कि", false),
+            ("क्रम", "कर्म", false),
+            ("ก่า", "กา", false),
+            ("บ้าน", "บาน", false),
+            ("한", "하", false),
+            ("שָׁלוֹם", "שלום", true),
+            ("مُحَمَّد", "محمد", true),
+            ("أحمد", "احمد", true),
+            ("آرش", "ارش", true),
+            ("سؤال", "سوال", false),
+            ("مـــحمد", "محمد", true),
+            ("Ｔｏｙｏｔａ", "toyota", true),
+            ("ﬁnance", "finance", true),
+            ("O’Brien", "o'brien", true),
+            ("O‘Brien", "O`Brien", true),
+            ("Müller–Lüdenscheidt", "muller-ludenscheidt", true),
+            ("„Haus“", "\"haus\"", true),
+            ("Donau\u{ad}dampf", "donaudampf", true),
+            ("zero\u{200b}width\u{feff}", "zerowidth", true),
+            ("می\u{200c}خواهم", "میخواهم", true),
+            ("❤\u{fe0f}", "❤", true),
+        ] {
+            assert_eq!(fold(one) == fold(other), same, "{one} {other}: {:?} {:?}", fold(one), fold(other));
+        }
+    }
+
+    #[test]
+    fn any_part_of_a_run_without_blanks_is_found() {
+        for (query, text) in [
+            ("トヨタ", "株式会社トヨタ自動車"),
+            ("自動車", "株式会社トヨタ自動車"),
+            ("車", "株式会社トヨタ自動車"),
+            ("ﾄﾖﾀ", "株式会社トヨタ自動車"),
+            ("トヨタ 株式会社", "株式会社トヨタ自動車"),
+            ("北京", "中国(北京)有限公司"),
+            ("ーヒ", "コーヒーショップ"),
+            ("ヒー", "コーヒーショップ"),
+            ("กรุงไทย", "ธนาคารกรุงไทย"),
+            ("ຂອງ", "ທະນາຄານຂອງລາວ"),
+            ("កម្ពុជា", "ធនាគារជាតិនៃកម្ពុជា"),
+            ("ဘဏ်", "မြန်မာ့စီးပွားရေးဘဏ်"),
+            ("ABC", "株式会社ABC商事"),
+            ("abc商事", "株式会社ABC商事"),
+            ("2020", "東京2020大会"),
+            ("사", "주식회사 삼성 사업부"),
+            ("खाना", "भारत खाना"),
+        ] {
+            let found = finds(query, &[text]);
+            assert_eq!(found, query != "ーヒ", "{query} in {text}");
+        }
+        // Scripts with blanks are found by beginnings only.
+        for (query, text) in [("회사", "주식회사"), ("रत", "भारत"), ("सती", "सरस्वती"), ("ваныч", "Иваныч")] {
+            assert!(!finds(query, &[text]), "{query} in {text}");
+        }
+    }
+
+    #[test]
+    fn the_words_of_a_text_are_bounded() {
+        let long: String = (0..200).filter_map(|i| char::from_u32(0x4e00 + i)).collect();
+        let words = words([&*long, "end"]);
+        assert_eq!(words.len(), MAX_WORDS + 1);
+        assert!(words.iter().all(|word| word.chars().count() <= MAX_WORD_CHARS) && words.contains(&"end".to_owned()));
+        // No name of 200 characters in a script with blanks has more.
+        assert_eq!(super::words([&*"a ".repeat(100)]).len(), 1);
+    }
+
+    #[test]
+    fn no_word_looks_like_a_reference_to_a_person() {
+        assert!(words(["@acme @ a@b @@x"]).iter().all(|word| !word.starts_with('@')));
+        assert!(finds("@", &["a@b"]) && finds("@@", &["@@x"]) && !finds("@@", &["@x"]));
     }
 }

@@ -2,9 +2,14 @@
 
 use std::fmt::Display;
 
+use prost::Name;
+
 use crate::{
     error::{Error, Result, Violation},
-    id, search,
+    id,
+    mask,
+    search,
+    text::{self, Use},
 };
 
 /// Longest search query in characters.
@@ -13,6 +18,12 @@ const MAX_QUERY: usize = 200;
 const MAX_REQUEST_ID: usize = 100;
 /// Longest email address in characters (RFC 5321, 4.5.3.1.3, less the angle brackets).
 const MAX_EMAIL: usize = 254;
+
+/// Longest label of a domain in characters (RFC 1035, 2.3.4).
+const MAX_LABEL: usize = 63;
+/// What labels of domains have besides letters, digits, marks and hyphens (RFC 5892, appendix A): joiners, and marks between
+/// letters in Catalan, Greek, Hebrew and Japanese.
+const INSIDE_LABELS: &str = "\u{200c}\u{200d}\u{b7}\u{375}\u{5f3}\u{5f4}\u{30fb}";
 
 /// Longest field path or rule in an answer, in characters.
 const MAX_QUOTED: usize = 150;
@@ -49,8 +60,14 @@ impl Violations {
         })
     }
 
-    /// An optional text of at most `max` characters: no NUL, and no other control characters but line breaks and tabs.
+    /// An optional text of at most `max` characters, in normalization form C: no NUL, and no other control characters but line
+    /// breaks and tabs.
     pub fn text(&mut self, field: impl Display, value: String, max: usize) -> String {
+        self.exact(field, text::normalize(value), max)
+    }
+
+    /// A text to compare with kept ones, as it is: what was kept before may not be normalized.
+    pub fn exact(&mut self, field: impl Display, value: String, max: usize) -> String {
         let chars = value.chars().count();
         if chars > max {
             self.add(&field, format!("must have at most {max} characters, has {chars}"));
@@ -71,29 +88,58 @@ impl Violations {
         value
     }
 
-    /// A text of one line, without blanks at its ends: a name.
+    /// A text of one line, without blanks at its ends, of which something shows: a name.
     pub fn line(&mut self, field: impl Display, value: String, max: usize) -> String {
-        if value.trim() != value {
-            self.add(&field, "must not begin or end with blanks");
-        }
-        if value.contains(['\n', '\r', '\t']) {
-            self.add(&field, "must be a single line");
-        }
-        self.text(field, value, max)
+        self.line_for(Use::Line, &field, value, max)
     }
 
     /// A `line` that must not be empty.
     pub fn required_line(&mut self, field: impl Display, value: String, max: usize) -> String {
+        self.required(Use::Line, &field, value, max)
+    }
+
+    /// The name of an account type or a role: a required line without characters that do not show.
+    pub fn label(&mut self, field: impl Display, value: String, max: usize) -> String {
+        self.required(Use::Label, &field, value, max)
+    }
+
+    fn required(&mut self, purpose: Use, field: &dyn Display, value: String, max: usize) -> String {
         if value.is_empty() {
             self.add(field, "is required");
             return value;
         }
-        self.line(field, value, max)
+        self.line_for(purpose, field, value, max)
     }
 
-    /// The id of a resource that must be named.
+    fn line_for(&mut self, purpose: Use, field: &dyn Display, value: String, max: usize) -> String {
+        let value = text::normalize(value);
+        self.one_line(field, &value);
+        if let Some(refused) = purpose.refused(&value) {
+            self.add(field, format!("must not contain the character U+{:04X}, which does not show", u32::from(refused)));
+        } else if !value.trim().is_empty() && !text::is_visible(&value) {
+            self.add(field, "must contain a character that shows");
+        }
+        self.exact(field, value, max)
+    }
+
+    fn one_line(&mut self, field: &dyn Display, value: &str) {
+        if value.trim() != value {
+            self.add(field, "must not begin or end with blanks");
+        }
+        if value.contains(['\n', '\r', '\t']) {
+            self.add(field, "must be a single line");
+        }
+    }
+
+    /// The id of a resource that must be named. It is compared as it is, and an id from before may be none that could be chosen
+    /// today.
     pub fn id(&mut self, field: impl Display, value: String) -> String {
-        self.required_line(field, value, id::MAX_CHARS)
+        if value.is_empty() {
+            self.add(field, "is required");
+            return value;
+        }
+        self.one_line(&field, &value);
+        self.exact(field, value, id::MAX_CHARS)
     }
 
     /// The id of a resource that may be named.
@@ -103,7 +149,50 @@ impl Violations {
 
     /// The id chosen for a new resource, or a generated one.
     pub fn new_id(&mut self, field: impl Display, value: String, prefix: &str) -> String {
-        if value.is_empty() { id::generate(prefix) } else { self.id(field, value) }
+        self.chosen_id(field, value).unwrap_or_else(|| id::generate(prefix))
+    }
+
+    /// The id chosen for a new resource, if any.
+    pub fn chosen_id(&mut self, field: impl Display, value: String) -> Option<String> {
+        if value.is_empty() {
+            return None;
+        }
+        if text::is_normal(&value) {
+            return Some(self.line_for(Use::Id, &field, value, id::MAX_CHARS));
+        }
+        // Normalized, it would be another id than the one that the caller goes on to name.
+        self.add(&field, "must be in Unicode normalization form C, since ids are compared character by character");
+        Some(self.id(field, value))
+    }
+
+    /// Parses what an update makes of a resource. What it violates counts, unless the present resource violates it just the same
+    /// in a field that the update leaves as it is: rules have become stricter, and what was kept before stays until it is changed.
+    pub fn update<M: Name + Clone, T>(
+        &mut self,
+        resource: &str,
+        present: &M,
+        merged: M,
+        parse: impl Fn(&mut Self, M) -> T,
+    ) -> Result<T> {
+        let mut found = Self::default();
+        let parsed = parse(&mut found, merged.clone());
+        if found.count == 0 {
+            return Ok(parsed);
+        }
+        let mut before = Self::default();
+        parse(&mut before, present.clone());
+        self.count += found.count - found.kept.len();
+        for violation in found.kept {
+            let path = violation.field.strip_prefix(resource).and_then(|path| path.strip_prefix('.'));
+            let stays = match path {
+                Some(path) if before.kept.contains(&violation) => mask::is_same(path, present, &merged)?,
+                _ => false,
+            };
+            if !stays {
+                self.add(violation.field, violation.rule);
+            }
+        }
+        Ok(parsed)
     }
 
     /// The `request_id` of a changing request.
@@ -144,50 +233,149 @@ fn shorten(mut text: String) -> String {
     text
 }
 
-/// <https://html.spec.whatwg.org/multipage/input.html#valid-e-mail-address>, but letters beyond ASCII are welcome (RFC 6531).
+/// <https://html.spec.whatwg.org/multipage/input.html#valid-e-mail-address>, and beyond ASCII whatever shows in the local part
+/// (RFC 6531), and letters with their marks in the domain, as people write it (RFC 5890, U-labels) or as `xn--…`.
 fn is_email(value: &str) -> bool {
     let Some((local, domain)) = value.split_once('@') else { return false };
-    let letter = |c: char| c.is_alphanumeric();
+    let in_local = |c: char| {
+        if c.is_ascii() { c.is_ascii_alphanumeric() || ".!#$%&'*+/=?^_`{|}~-".contains(c) } else { !c.is_whitespace() && is_written(c) }
+    };
+    let in_label = |c: char| c == '-' || c.is_alphanumeric() || text::is_mark(c) || is_written(c) && INSIDE_LABELS.contains(c);
+    let at_end = |c: char| c == '-' || text::is_joiner(c);
+    let begins = |part: &str| !part.starts_with(|c| text::is_mark(c) || text::is_joiner(c));
     !local.is_empty()
-        && local.chars().all(|c| letter(c) || ".!#$%&'*+/=?^_`{|}~-".contains(c))
+        && local.chars().all(in_local)
+        && begins(local)
         && domain.split('.').all(|label| {
             !label.is_empty()
-                && label.chars().count() <= 63
-                && label.chars().all(|c| letter(c) || c == '-')
-                && !label.starts_with('-')
-                && !label.ends_with('-')
+                && label.chars().count() <= MAX_LABEL
+                && label.chars().all(in_label)
+                && !label.starts_with(at_end)
+                && !label.ends_with(at_end)
+                && begins(label)
         })
+}
+
+/// Whether a character beyond ASCII belongs to writing: it shows, or joins letters.
+fn is_written(c: char) -> bool {
+    text::is_joiner(c) || Use::Id.refused(c.encode_utf8(&mut [0; 4])).is_none()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn rules(check: impl FnOnce(&mut Violations)) -> Vec<String> {
+        let mut v = Violations::default();
+        check(&mut v);
+        v.kept.into_iter().map(|violation| violation.rule).collect()
+    }
+
     #[test]
     fn emails() {
-        for good in ["a@b", "jane.doe+x@acme.example", "jürgen@münchen.de", "o'neil@x-y.z"] {
-            assert!(is_email(good), "{good}");
+        for good in [
+            "a@b",
+            "jane.doe+x@acme.example",
+            "o'neil@x-y.z",
+            "a@xn--mnchen-3ya.example",
+            "a@xn--h2brj9c",
+            "jürgen@münchen.de",
+            "संपर्क@डाटामेल.भारत",
+            "ติดต่อ@บริษัท.ไทย",
+            "اتصال@شركة.مصر",
+            "آرش@نمونه\u{200c}ها.ایران",
+            "联系@公司.中国",
+            "お問い合わせ@トヨタ.日本",
+            "почта@почта.рф",
+            "дом@Й.рф",
+            "문의@회사.한국",
+            "தொடர்பு@நிறுவனம்.இந்தியா",
+            "ju\u{308}rgen@mu\u{308}nchen.de",
+            "l·l@col·lecció.cat",
+            "🍕@pizza.example",
+        ] {
+            for form in [good.to_owned(), text::normalize(good.to_owned())] {
+                assert_eq!(rules(|v| drop(v.email("email", form.clone()))), [""; 0], "{form}");
+            }
         }
-        for bad in ["", "a", "@b", "a@", "a@@b", "a b@c", "a@b..c", "a@-b", "a@b-", "<a@b>", "a@b,c@d"] {
-            assert!(!is_email(bad), "{bad}");
+        for bad in [
+            "a",
+            "@b",
+            "a@",
+            "a@@b",
+            "a b@c",
+            "a@b..c",
+            "a@-b",
+            "a@b-",
+            "<a@b>",
+            "a@b,c@d",
+            "\"a\"@b",
+            "a@b_c",
+            "a@[127.0.0.1]",
+            "a\u{a0}b@c",
+            "a@b\u{3000}c",
+            "a\u{200b}@b",
+            "a\u{202e}b@c",
+            "a@b\u{ad}c",
+            "a@\u{94d}क",
+            "a@b\u{200d}",
+            "\u{301}a@b",
+            "a@🍕.example",
+            "a@b\u{e000}c",
+        ] {
+            assert!(!is_email(bad), "{bad:?}");
         }
     }
 
     #[test]
     fn ids_are_one_to_fifty_characters_without_blanks_at_the_ends_or_control_characters() {
-        for (id, violations) in [
-            ("x", 0),
-            ("an id with blanks inside", 0),
-            (&*"é".repeat(50), 0),
-            (&"x".repeat(51), 1),
-            ("", 1),
-            (" x", 1),
-            ("x\u{0}", 1),
-            ("x\ny", 1),
+        for (id, named, chosen) in [
+            ("x", 0, 0),
+            ("an id with blanks inside", 0, 0),
+            (&*"é".repeat(50), 0, 0),
+            (&"x".repeat(51), 1, 1),
+            (" x", 1, 1),
+            ("x\u{0}", 1, 1),
+            ("x\ny", 1, 1),
+            // Could be chosen once, so they can still be named.
+            ("x\u{200b}", 0, 1),
+            ("\u{202e}x", 0, 1),
+            ("Zu\u{308}rich", 0, 1),
+            ("\u{2800}", 0, 1),
+            ("x\u{2028}", 1, 2),
+            ("\u{e000}", 0, 1),
         ] {
-            let mut found = Violations::default();
-            found.id("id", id.to_owned());
-            assert_eq!(found.count, violations, "{id:?}: {found:?}");
+            assert_eq!(rules(|v| drop(v.id("id", id.to_owned()))).len(), named, "{id:?}");
+            let rules = rules(|v| drop(v.new_id("id", id.to_owned(), "x")));
+            assert_eq!(rules.len(), chosen, "{id:?}: {rules:?}");
         }
+        assert_eq!(rules(|v| drop(v.id("id", String::new()))), ["is required"]);
+    }
+
+    #[test]
+    fn texts_are_normalized() {
+        let mut v = Violations::default();
+        let decomposed = || "Zu\u{308}rich".to_owned();
+        let parsed = [
+            v.text("f", decomposed(), 6),
+            v.line("f", decomposed(), 6),
+            v.required_line("f", decomposed(), 6),
+            v.label("f", decomposed(), 6),
+            v.query("f", decomposed()),
+        ];
+        assert!(parsed.iter().all(|text| text == "Zürich") && v.count == 0, "{parsed:?} {v:?}");
+    }
+
+    #[test]
+    fn the_character_that_is_refused_is_named() {
+        assert_eq!(
+            rules(|v| drop(v.line("f", "a\u{202e}b".into(), 9))),
+            ["must not contain the character U+202E, which does not show"]
+        );
+        assert_eq!(rules(|v| drop(v.line("f", "\u{200b}".into(), 9))), ["must contain a character that shows"]);
+        assert_eq!(
+            rules(|v| drop(v.label("f", "\u{3164}".into(), 9))),
+            ["must not contain the character U+3164, which does not show"]
+        );
     }
 }

@@ -1,11 +1,13 @@
 //! Account types in the database.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use diesel::{
     prelude::*,
     result::{DatabaseErrorKind, Error as DieselError},
 };
-use diesel_async::RunQueryDsl;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
 use crate::{
@@ -13,7 +15,9 @@ use crate::{
     db::{BelongsTo, Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
     page::{Listed, Page, keyset},
+    renew::Batch,
     schema::account_types,
+    text,
 };
 
 /// What an account type takes in an answer beside its texts.
@@ -46,7 +50,7 @@ pub struct AccountType {
 pub struct Fields {
     /// Name for people, unique in the tenant without regard to case.
     pub display_name: String,
-    /// The name in lower case: what is unique, and the order of lists.
+    /// The name without regard to case (`text::caseless`): what is unique, and the order of lists.
     #[serde(skip)]
     pub name_key: String,
     /// What the type means.
@@ -204,6 +208,43 @@ impl AccountType {
             now.record(tx, Some(&before))?;
         }
         Ok(())
+    }
+
+    /// Renews the keys of a tenant's names, all at once: types are few. Of two types whose names are now the same one keeps the key
+    /// it has, and both their names. The connection is the owner's.
+    pub async fn renew(conn: &mut AsyncPgConnection, tenant: &str, after: &str) -> QueryResult<Batch> {
+        if !after.is_empty() {
+            return Ok(None);
+        }
+        let all = account_types::table.filter(account_types::tenant_id.eq(tenant)).order(account_types::account_type_id);
+        let all: Vec<Self> = all.select(Self::as_select()).for_no_key_update().load(conn).await?;
+        let mut renewed = None;
+        let mut holders: BTreeMap<_, _> =
+            all.iter().map(|of| (of.fields.name_key.clone(), of.fields.display_name.clone())).collect();
+        for Self { account_type_id, fields, .. } in all {
+            let key = text::caseless(&fields.display_name);
+            if key == fields.name_key {
+                continue;
+            }
+            if let Some(other) = holders.get(&key) {
+                tracing::warn!(
+                    tenant,
+                    name = fields.display_name,
+                    other,
+                    "two account types have names that are the same without regard to case; rename one of them"
+                );
+                continue;
+            }
+            diesel::update(account_types::table)
+                .filter(account_types::tenant_id.eq(tenant).and(account_types::account_type_id.eq(&account_type_id)))
+                .set(account_types::name_key.eq(&key))
+                .execute(conn)
+                .await?;
+            holders.remove(&fields.name_key);
+            holders.insert(key, fields.display_name);
+            renewed = Some((renewed.map_or(0, |(count, _)| count) + 1, account_type_id));
+        }
+        Ok(renewed)
     }
 
     fn record(&self, tx: &WriteTx, before: Option<&Self>) -> Result<()> {

@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Kind, Result},
     mask::Mask,
     page::Page,
-    proto,
+    proto, text,
     validate::Violations,
     wire::{etag, require_etag, timestamp},
 };
@@ -16,9 +16,9 @@ const MAX_DESCRIPTION: usize = 1000;
 
 impl Fields {
     fn parse(v: &mut Violations, account_type: proto::AccountType) -> Self {
-        let display_name = v.required_line("account_type.display_name", account_type.display_name, MAX_NAME);
+        let display_name = v.label("account_type.display_name", account_type.display_name, MAX_NAME);
         Self {
-            name_key: display_name.to_lowercase(),
+            name_key: text::caseless(&display_name),
             display_name,
             description: v.text("account_type.description", account_type.description, MAX_DESCRIPTION),
             is_default: account_type.is_default,
@@ -86,7 +86,11 @@ impl Update {
         require_etag(&self.wanted.etag, &present.etag, Kind::AccountType, &self.id)?;
         let mut v = Violations::default();
         let merged = self.mask.apply(&mut v, "account_type", &present, &self.wanted)?;
-        let mut fields = Fields::parse(&mut v, merged);
+        let mut fields = v.update("account_type", &present, merged, Fields::parse)?;
+        if fields.display_name == current.fields.display_name {
+            // It may be from before, when a name that is the same now was another one.
+            fields.name_key.clone_from(&current.fields.name_key);
+        }
         if fields.is_default && !fields.active {
             if self.mask.has("is_default") {
                 return Err(Error::DefaultAccountTypeInactive { id: self.id.clone() });

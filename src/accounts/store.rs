@@ -9,7 +9,7 @@ use diesel::{
     result::{DatabaseErrorKind, Error as DieselError},
     sql_types::Text,
 };
-use diesel_async::RunQueryDsl;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::{StreamExt as _, future::try_join_all};
 use serde::Serialize;
 use serde_json::Value;
@@ -32,6 +32,7 @@ use crate::{
     organizations::store::Organization,
     page::{Listed, Page, keyset},
     people::store::Person,
+    renew::Batch,
     schema::{account_words, accounts, organization_ancestors, people, person_words},
     search::{self, unnest},
 };
@@ -75,6 +76,9 @@ pub struct Account {
     /// Generated, and never used again, unlike the id.
     #[serde(skip)]
     pub incarnation: String,
+    /// The revision and the folding of `sort_key` and words: [`search::stamp`] if they are those of this version.
+    #[serde(skip)]
+    pub folded: i64,
 }
 
 /// The fields of an account that a caller can change.
@@ -257,7 +261,7 @@ impl NewAccount {
             Person::require_manager(tx, id).await?;
         }
         let account = diesel::insert_into(accounts::table)
-            .values((accounts::account_id.eq(&account_id), &fields))
+            .values((accounts::account_id.eq(&account_id), accounts::folded.eq(search::stamp(1)), &fields))
             .returning(Account::as_returning())
             .get_result::<Account>(&mut tx.conn())
             .await
@@ -452,7 +456,12 @@ impl Account {
         }
         let updated = diesel::update(accounts::table)
             .filter(accounts::account_id.eq(&self.account_id))
-            .set((fields, accounts::revision.eq(accounts::revision + 1), accounts::update_time.eq(diesel::dsl::now)))
+            .set((
+                fields,
+                accounts::folded.eq(search::stamp(self.revision + 1)),
+                accounts::revision.eq(self.revision + 1),
+                accounts::update_time.eq(diesel::dsl::now),
+            ))
             .returning(Self::as_returning())
             .get_result::<Self>(&mut tx.conn())
             .await
@@ -467,7 +476,7 @@ impl Account {
             Self::require_contacts(tx, &self.account_id, &new).await?;
         }
         updated.record(tx, Some(&self))?;
-        if updated.words() != self.words() {
+        if updated.words() != self.words() || self.folded != search::stamp(self.revision) {
             diesel::delete(account_words::table.filter(account_words::account_id.eq(&self.account_id)))
                 .execute(&mut tx.conn())
                 .await?;
@@ -598,6 +607,7 @@ impl Account {
             .filter(accounts::is_primary.and(accounts::account_id.ne(except)))
             .set((
                 accounts::is_primary.eq(false),
+                accounts::folded.eq(accounts::folded + search::FOLDINGS),
                 accounts::revision.eq(accounts::revision + 1),
                 accounts::update_time.eq(diesel::dsl::now),
             ))
@@ -610,6 +620,11 @@ impl Account {
             now.record(tx, Some(&before))?;
         }
         Ok(())
+    }
+
+    /// Renews sort keys and words of the next rows of a tenant behind this id. The connection is the owner's.
+    pub async fn renew(conn: &mut AsyncPgConnection, tenant: &str, after: &str) -> QueryResult<Batch> {
+        search::renew!(conn, tenant, after, accounts, account_words, account_id, |row| row.fields)
     }
 
     /// The words of the account, and a reference to the person who is its primary contact. It has none of the person's words:

@@ -76,7 +76,7 @@ impl NewAccount {
         if request.without_account_type && !account.account_type_id.is_empty() {
             v.add("without_account_type", "must not be set together with account.account_type_id");
         }
-        let account_id = v.optional_id("account.account_id", account.account_id.clone());
+        let account_id = v.chosen_id("account.account_id", account.account_id.clone());
         let fields = Fields::parse(&mut v, account);
         if !fields.has_primary_contact() {
             v.add(EMAIL, "is required, unless account.primary_contact.person_id names a person");
@@ -171,7 +171,7 @@ impl Update {
         if merged.status == AccountStatus::Unspecified as i32 {
             v.add("account.status", "must be specified when the update mask names it");
         }
-        let mut fields = Fields::parse(&mut v, merged);
+        let mut fields = v.update("account", &present, merged, Fields::parse)?;
         if fields.status != current.fields.status && !self.mask.has("status_reason") {
             fields.status_reason.clear();
         }
@@ -316,9 +316,9 @@ fn address(v: &mut Violations, field: &str, address: Option<proto::Address>) -> 
 
 fn metadata(
     v: &mut Violations,
-    metadata: std::collections::BTreeMap<String, String>,
+    mut metadata: std::collections::BTreeMap<String, String>,
 ) -> std::collections::BTreeMap<String, String> {
-    for (key, value) in &metadata {
+    for (key, value) in &mut metadata {
         let fits = |c: char| c.is_ascii_alphanumeric() || "_.-/".contains(c);
         if !(1..=MAX_METADATA_KEY).contains(&key.len()) || !key.chars().all(fits) {
             v.add(
@@ -326,7 +326,7 @@ fn metadata(
                 format!("key must be 1 to {MAX_METADATA_KEY} characters out of letters, digits and _.-/"),
             );
         }
-        v.text(format_args!("account.metadata[{key:?}]"), value.clone(), MAX_METADATA_VALUE);
+        *value = v.text(format_args!("account.metadata[{key:?}]"), std::mem::take(value), MAX_METADATA_VALUE);
     }
     metadata
 }

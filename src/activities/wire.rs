@@ -25,7 +25,7 @@ impl Filter {
     pub fn parse(caller: &Caller, mut request: proto::ListActivitiesRequest) -> Result<(Self, Page)> {
         let mut v = Violations::default();
         let page = Page::take_ordered(&mut v, caller, &mut request, Order::parse_by_time)?;
-        let mut given = |field, value: String, max| (!value.is_empty()).then(|| v.text(field, value, max));
+        let mut given = |field, value: String, max| (!value.is_empty()).then(|| v.exact(field, value, max));
         let resource_type = given("resource_type", request.resource_type, MAX_TYPE);
         let resource_id = given("resource_id", request.resource_id, MAX_PAIR_CHARS);
         let actor = given("actor", request.actor, MAX_ACTOR);

@@ -26,6 +26,7 @@ use crate::{
     config::Config,
     error::{Error, Result},
     policy::Policy,
+    text,
 };
 
 /// A tenant's id: 1 to 64 letters, digits, `_` or `-`. Nothing else can be one, so it may stand in SQL text as it is.
@@ -149,9 +150,10 @@ impl<T> RequestExt for Request<T> {
 /// Longest actor in characters.
 pub const MAX_ACTOR: usize = 200;
 
-/// Whether a text may name an actor: the activity trail records it as it is.
-pub fn is_actor(text: &str) -> bool {
-    (1..=MAX_ACTOR).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+/// Whether a text may name an actor. The activity trail records it as it is, and people are found by it as it is, so no two
+/// actors may look alike: see [`text::is_exact`].
+pub fn is_actor(actor: &str) -> bool {
+    (1..=MAX_ACTOR).contains(&actor.chars().count()) && !actor.chars().any(char::is_control) && text::is_exact(actor)
 }
 
 /// Whom the credentials of a request name.

@@ -53,8 +53,8 @@ const ALONE: &str = "SET LOCAL ROLE customer_accounts_owner; \
 const IS_OWNER: &str = "SELECT pg_has_role('customer_accounts_owner', \
     CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END) AS is_owner";
 /// A login that may grant itself the owner's role has it as long as it migrates, and does not keep it.
-const BECOME_OWNER: &str = "GRANT customer_accounts_owner TO CURRENT_USER";
-const LEAVE_OWNER: &str = "RESET ROLE; REVOKE customer_accounts_owner FROM CURRENT_USER";
+pub(super) const BECOME_OWNER: &str = "GRANT customer_accounts_owner TO CURRENT_USER";
+pub(super) const LEAVE_OWNER: &str = "RESET ROLE; REVOKE customer_accounts_owner FROM CURRENT_USER";
 
 #[derive(QueryableByName)]
 struct Login {
@@ -129,6 +129,12 @@ pub enum MigrateError {
     /// Migrations are missing.
     #[error("the database lacks migration {0}: run `customer-accounts migrate`, or let the service do it with --migrate")]
     Pending(String),
+    /// Rows have words and sort keys of a version before.
+    #[error(
+        "words and sort keys in the database are those of a version before: run `customer-accounts migrate`, or let the service do \
+         it with --migrate"
+    )]
+    NotRenewed,
     /// A table does not hold tenants apart.
     #[error(
         "the table {table:?} {why}: it does not hold tenants apart. The migrations give every table that has a tenant_id row-level \
@@ -145,7 +151,7 @@ pub enum MigrateError {
 impl MigrateError {
     /// Whether migrating makes what is missing.
     pub const fn migrating_helps(&self) -> bool {
-        matches!(self, Self::NoRole { .. } | Self::Pending(_))
+        matches!(self, Self::NoRole { .. } | Self::Pending(_) | Self::NotRenewed)
     }
 }
 
@@ -203,10 +209,9 @@ pub async fn run(manager: &Manager, direction: Direction) -> Result<Vec<String>,
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "asks the catalogue, once")]
 async fn migrate(mut conn: AsyncPgConnection, direction: Direction) -> Result<Vec<String>, MigrateError> {
     conn.batch_execute(ROLES).await?;
-    let Login { is_owner } = diesel::sql_query(IS_OWNER).get_result(&mut conn).await?;
+    let is_owner = is_owner(&mut conn).await?;
     AnsiTransactionManager::begin_transaction(&mut conn).await?;
     if !is_owner {
         conn.batch_execute(BECOME_OWNER).await?;
@@ -224,6 +229,18 @@ async fn migrate(mut conn: AsyncPgConnection, direction: Direction) -> Result<Ve
     }
     AnsiTransactionManager::commit_transaction(&mut conn).await?;
     Ok(versions)
+}
+
+/// Whether the login can change to the owner's role.
+#[expect(clippy::disallowed_methods, reason = "asks the catalogue, once")]
+pub(super) async fn is_owner(conn: &mut AsyncPgConnection) -> Result<bool, DieselError> {
+    let Login { is_owner } = diesel::sql_query(IS_OWNER).get_result(conn).await?;
+    Ok(is_owner)
+}
+
+/// Whether a statement of the owner failed because others were in its way, and may succeed when it is tried again.
+pub fn is_passing(error: &DieselError) -> bool {
+    sqlstate::of(error).is_some_and(|state| state == SqlState::LOCK_NOT_AVAILABLE || collided(&state))
 }
 
 /// Whether another migrating process was in the way: what both tried to make or change is there now.

@@ -10,6 +10,7 @@ mod connect;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 pub mod migrate;
+mod owner;
 mod pool;
 pub mod prune;
 mod reach;
@@ -31,6 +32,8 @@ use self::{bell::Bells, pool::Lease};
 pub use self::{
     bell::Listener,
     connect::login,
+    migrate::is_passing,
+    owner::Owner,
     pool::{Bounds, ConnectError, Manager},
     reach::Condition,
     replay::Meta,

@@ -1,7 +1,7 @@
 //! What the service insists on before it serves: a login and a role that row-level security holds for, the schema of this
 //! version, row-level security on every table of tenants, and a way to the database that keeps prepared statements.
 
-use diesel::{QueryableByName, sql_types};
+use diesel::{ExpressionMethods as _, QueryDsl as _, QueryableByName, sql_types};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _};
 use tokio_postgres::error::SqlState;
 
@@ -11,6 +11,7 @@ use super::{
     pool::{ConnectError, Lease},
     sqlstate,
 };
+use crate::{schema::renewals, search};
 
 /// What is wrong with a role, if row-level security does not hold for it or for a role that it can become (`SET ROLE`) or make
 /// itself a member of. The owner can switch row-level security off.
@@ -123,7 +124,8 @@ impl Db {
     /// # Errors
     /// In this order: [`MigrateError::Connect`], also for a pooler that loses prepared statements;
     /// [`MigrateError::UnsafeLogin`], unless privileged logins are allowed; [`MigrateError::UnsafeSetting`];
-    /// [`MigrateError::NoRole`]; [`MigrateError::UnsafeRole`]; [`MigrateError::Pending`]; [`MigrateError::OpenTable`].
+    /// [`MigrateError::NoRole`]; [`MigrateError::UnsafeRole`]; [`MigrateError::Pending`]; [`MigrateError::OpenTable`];
+    /// [`MigrateError::NotRenewed`].
     pub async fn verify(&self) -> Result<(), MigrateError> {
         self.manager.verify_pooler().await?;
         let conn = self.pool.get_owned().await.map_err(|error| match error {
@@ -184,5 +186,9 @@ async fn verify_schema(mut pg: &AsyncPgConnection) -> Result<(), MigrateError> {
         return Err(MigrateError::Pending(version));
     }
     let open: Vec<OpenTable> = diesel::sql_query(OPEN_TABLE).load(&mut pg).await?;
-    open.into_iter().next().map_or(Ok(()), |OpenTable { name, fault }| Err(MigrateError::OpenTable { table: name, why: fault }))
+    if let Some(OpenTable { name, fault }) = open.into_iter().next() {
+        return Err(MigrateError::OpenTable { table: name, why: fault });
+    }
+    let renewed = renewals::table.filter(renewals::folding.eq(search::FOLDING)).count();
+    if renewed.get_result::<i64>(&mut pg).await? == 0 { Err(MigrateError::NotRenewed) } else { Ok(()) }
 }

@@ -19,6 +19,7 @@ use crate::{
     mask::Mask,
     page::Page,
     proto::{self, BillingRecipientKind, ContactSlot, MembershipReason, google::r#type::Date},
+    text,
     validate::Violations,
     wire::{etag, timestamp},
 };
@@ -203,12 +204,17 @@ impl Update {
 }
 
 fn roles(v: &mut Violations, field: &str, roles: Vec<String>, of_tenant: &[String]) -> Vec<String> {
-    for (i, role) in roles.iter().enumerate() {
-        if !of_tenant.contains(role) {
-            v.add(format_args!("{field}[{i}]"), format!("must be one of the tenant's roles: {}", of_tenant.join(", ")));
+    let mut known = BTreeSet::new();
+    for (i, role) in roles.into_iter().enumerate() {
+        // A tenant may have roles from before that differ by case only.
+        let exact = of_tenant.iter().find(|of_tenant| **of_tenant == role);
+        let caseless = || of_tenant.iter().find(|of_tenant| text::caseless(of_tenant) == text::caseless(&role));
+        match exact.or_else(caseless) {
+            Some(role) => drop(known.insert(role.clone())),
+            None => v.add(format_args!("{field}[{i}]"), format!("must be one of the tenant's roles: {}", of_tenant.join(", "))),
         }
     }
-    roles.into_iter().collect::<BTreeSet<_>>().into_iter().collect()
+    known.into_iter().collect()
 }
 
 fn require_span(v: &mut Violations, field: &str, fields: &Fields) {

@@ -6,7 +6,7 @@ use diesel::{
     result::{DatabaseErrorKind, Error as DieselError},
     sql_types::Text,
 };
-use diesel_async::RunQueryDsl;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 use serde_json::json;
 
@@ -20,6 +20,7 @@ use crate::{
     modules,
     page::{Listed, Page, keyset},
     people::store::Person,
+    renew::Batch,
     schema::{
         account_organizations, accounts, organization_ancestors, organization_members, organization_words, organizations, people,
         tenants,
@@ -61,6 +62,9 @@ pub struct Organization {
     /// Generated, and never used again, unlike the id.
     #[serde(skip)]
     pub incarnation: String,
+    /// The revision and the folding of `sort_key` and words: [`search::stamp`] if they are those of this version.
+    #[serde(skip)]
+    pub folded: i64,
 }
 
 impl Weighed for Organization {
@@ -110,6 +114,7 @@ impl NewOrganization {
                 organizations::organization_id.eq(&self.organization_id),
                 organizations::display_name.eq(&self.display_name),
                 organizations::sort_key.eq(search::fold(&self.display_name)),
+                organizations::folded.eq(search::stamp(1)),
                 organizations::parent_id.eq(&self.parent_id),
             ))
             .returning(Organization::as_returning())
@@ -255,7 +260,8 @@ impl Organization {
             .set((
                 organizations::display_name.eq(display_name),
                 organizations::sort_key.eq(search::fold(display_name)),
-                organizations::revision.eq(organizations::revision + 1),
+                organizations::folded.eq(search::stamp(self.revision + 1)),
+                organizations::revision.eq(self.revision + 1),
                 organizations::update_time.eq(diesel::dsl::now),
             ))
             .returning(Self::as_returning())
@@ -320,6 +326,7 @@ impl Organization {
             .filter(organizations::organization_id.eq(&self.organization_id))
             .set((
                 organizations::parent_id.eq(parent_id),
+                organizations::folded.eq(organizations::folded + search::FOLDINGS),
                 organizations::revision.eq(organizations::revision + 1),
                 organizations::update_time.eq(diesel::dsl::now),
             ))
@@ -485,10 +492,18 @@ impl Organization {
         }
     }
 
+    /// Renews sort keys and words of the next rows of a tenant behind this id. The connection is the owner's.
+    pub async fn renew(conn: &mut AsyncPgConnection, tenant: &str, after: &str) -> QueryResult<Batch> {
+        search::renew!(conn, tenant, after, organizations, organization_words, organization_id, |row| row)
+    }
+
+    fn words(&self) -> Vec<String> {
+        search::words([self.organization_id.as_str(), &self.display_name])
+    }
+
     async fn insert_words(&self, tx: &WriteTx) -> Result<()> {
-        let words = search::words([self.organization_id.as_str(), &self.display_name]);
         diesel::insert_into(organization_words::table)
-            .values(diesel::select((self.organization_id.as_str().into_sql::<Text>(), unnest(words))))
+            .values(diesel::select((self.organization_id.as_str().into_sql::<Text>(), unnest(self.words()))))
             .into_columns((organization_words::organization_id, organization_words::word))
             .execute(&mut tx.conn())
             .await?;

@@ -74,7 +74,9 @@ impl Update {
         if merged.parent_id != present.parent_id {
             v.add("organization.parent_id", "is changed by MoveOrganization only");
         }
-        let name = v.required_line("organization.display_name", merged.display_name, MAX_NAME);
+        let name = v.update("organization", &present, merged, |v, organization| {
+            v.required_line("organization.display_name", organization.display_name, MAX_NAME)
+        })?;
         v.finish(name)
     }
 }

@@ -10,7 +10,7 @@ use diesel::{
     serialize::{self, Output, ToSql},
     sql_types::Text,
 };
-use diesel_async::RunQueryDsl;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
 use crate::{
@@ -27,6 +27,7 @@ use crate::{
     modules,
     organizations::store::Organization,
     page::{Listed, Page, keyset},
+    renew::Batch,
     schema::{accounts, organization_members, people, person_words},
     search::{self, unnest},
 };
@@ -103,6 +104,9 @@ pub struct Person {
     /// When they were last changed.
     #[serde(skip)]
     pub update_time: DateTime<Utc>,
+    /// The revision and the folding of `sort_key` and words: [`search::stamp`] if they are those of this version.
+    #[serde(skip)]
+    pub folded: i64,
 }
 
 /// The fields of a person that a caller can change.
@@ -184,7 +188,7 @@ impl NewPerson {
             None
         };
         let person = diesel::insert_into(people::table)
-            .values((people::person_id.eq(&self.person_id), &self.fields))
+            .values((people::person_id.eq(&self.person_id), people::folded.eq(search::stamp(1)), &self.fields))
             .returning(Person::as_returning())
             .get_result::<Person>(&mut tx.conn())
             .await
@@ -322,12 +326,17 @@ impl Person {
         let guard = if stops_as(Side::Customer) { Some(slots::guard(tx, Scope::Person(&self.person_id)).await?) } else { None };
         let updated = diesel::update(people::table)
             .filter(people::person_id.eq(&self.person_id))
-            .set((fields, people::revision.eq(people::revision + 1), people::update_time.eq(diesel::dsl::now)))
+            .set((
+                fields,
+                people::folded.eq(search::stamp(self.revision + 1)),
+                people::revision.eq(self.revision + 1),
+                people::update_time.eq(diesel::dsl::now),
+            ))
             .returning(Self::as_returning())
             .get_result::<Self>(&mut tx.conn())
             .await
             .map_err(|error| translate(error, &self.person_id, fields))?;
-        if updated.words() != self.words() {
+        if updated.words() != self.words() || self.folded != search::stamp(self.revision) {
             diesel::delete(person_words::table.filter(person_words::person_id.eq(&self.person_id)))
                 .execute(&mut tx.conn())
                 .await?;
@@ -380,6 +389,11 @@ impl Person {
             .load(&mut tx.conn())
             .await?;
         Err(Error::PersonInUse { person_id: self.person_id.clone(), accounts: count, first })
+    }
+
+    /// Renews sort keys and words of the next rows of a tenant behind this id. The connection is the owner's.
+    pub async fn renew(conn: &mut AsyncPgConnection, tenant: &str, after: &str) -> QueryResult<Batch> {
+        search::renew!(conn, tenant, after, people, person_words, person_id, |row| row.fields)
     }
 
     fn words(&self) -> Vec<String> {

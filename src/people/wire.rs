@@ -109,7 +109,7 @@ impl Update {
         if merged.kind == PersonKind::Unspecified as i32 {
             v.add("person.kind", "must be specified when the update mask names it");
         }
-        let fields = Fields::parse(&mut v, merged);
+        let fields = v.update("person", &present, merged, Fields::parse)?;
         v.finish(fields)
     }
 }

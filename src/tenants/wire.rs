@@ -13,6 +13,7 @@ use crate::{
     modules,
     page::Page,
     proto::{self, ModuleLevel, ModuleSetting},
+    text,
     validate::Violations,
     wire::timestamp,
 };
@@ -53,14 +54,17 @@ fn roles(v: &mut Violations, roles: Vec<String>) -> Vec<String> {
     if roles.is_empty() {
         v.add(field, "must have at least 1 entry");
     }
-    let mut sorted = BTreeSet::new();
+    let mut keys = BTreeSet::new();
+    let mut sorted = Vec::new();
     for (i, role) in roles.into_iter().enumerate() {
-        let role = v.required_line(format_args!("{field}[{i}]"), role, MAX_ROLE);
-        if !sorted.insert(role) {
-            v.add(format_args!("{field}[{i}]"), "must not be there twice");
+        let role = v.label(format_args!("{field}[{i}]"), role, MAX_ROLE);
+        if !keys.insert(text::caseless(&role)) {
+            v.add(format_args!("{field}[{i}]"), "must not be there twice, whatever the case");
         }
+        sorted.push(role);
     }
-    sorted.into_iter().collect()
+    sorted.sort();
+    sorted
 }
 
 /// An update of the settings as it was asked for; what it comes to depends on the present ones.
@@ -89,7 +93,7 @@ impl Update {
         }
         let mut v = Violations::default();
         let merged = self.mask.apply(&mut v, "tenant_settings", &present, &self.wanted)?;
-        let settings = Settings::parse(&mut v, merged);
+        let settings = v.update("tenant_settings", &present, merged, Settings::parse)?;
         let days = settings.activity_retention_days;
         if days != current.settings.activity_retention_days && days.is_some_and(|days| (1..min_retention).contains(&days)) {
             v.add(RETENTION, format!("must be at least {min_retention} days, the minimum of this service, or 0 for ever"));

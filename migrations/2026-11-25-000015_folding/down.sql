@@ -1,0 +1,12 @@
+DROP TABLE renewals;
+DROP POLICY owner ON account_types;
+DROP POLICY owner ON people;
+DROP POLICY owner ON organizations;
+COMMENT ON COLUMN account_words.word IS 'A normalised word of its id, name or inline primary contact; or the id of the person who is its primary contact behind an @, which no word begins with.';
+COMMENT ON COLUMN account_types.name_key IS 'display_name in lower case: what is unique, and the order of lists.';
+COMMENT ON COLUMN accounts.sort_key IS 'display_name without case and accents: the order of lists.';
+COMMENT ON COLUMN people.sort_key IS 'display_name without case and accents: the order of lists.';
+COMMENT ON COLUMN organizations.sort_key IS 'display_name without case and accents: the order of lists.';
+ALTER TABLE accounts DROP COLUMN folded;
+ALTER TABLE people DROP COLUMN folded;
+ALTER TABLE organizations DROP COLUMN folded;

@@ -1,0 +1,125 @@
+//! Renews what the service derives from names: the words they are found by, the sort keys of lists, the unique keys of account
+//! types. Needed once for each change of the folding (`search::FOLDING`), and again when all replicas of the version before are
+//! gone, which write as they always did.
+//!
+//! Runs as the owner of the tables, beside services of this version and the one before: batch by batch, each in a transaction of
+//! its own. What is interrupted is found again by the rows' stamps, and running it again when there is nothing to do only reads.
+
+use std::time::Duration;
+
+use diesel::{prelude::*, result::Error as DieselError, upsert::excluded};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use tokio::time::sleep;
+
+use crate::{
+    account_types::store::AccountType,
+    accounts::store::Account,
+    caller::TenantId,
+    db::{Manager, Owner, is_passing, migrate::MigrateError},
+    organizations::store::Organization,
+    people::store::Person,
+    schema::{account_types, organizations, people, renewals},
+    search,
+};
+
+/// How often a batch is tried again that was in the way of calls, or they in its way, and after which pause.
+const ATTEMPTS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How many rows were renewed, by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Renewed {
+    /// Account types.
+    pub account_types: usize,
+    /// Organizations.
+    pub organizations: usize,
+    /// People.
+    pub people: usize,
+    /// Accounts.
+    pub accounts: usize,
+}
+
+impl Renewed {
+    /// All together.
+    pub const fn rows(&self) -> usize {
+        self.account_types + self.organizations + self.people + self.accounts
+    }
+}
+
+/// What a store has renewed in one batch: how many rows, and the id of the last.
+pub type Batch = Option<(usize, String)>;
+
+/// Renews the rows of all tenants that need it, and notes that this is done.
+pub async fn run(manager: &Manager) -> Result<Renewed, MigrateError> {
+    let mut owner = Owner::login(manager).await?;
+    let mut renewed = Renewed::default();
+    let mut last = String::new();
+    while let Some(tenant) = next_tenant(&mut owner, &last).await? {
+        // Other names than those of tenants there are none.
+        if let Some(tenant) = TenantId::parse(&tenant) {
+            renew_tenant(&mut owner, &tenant, &mut renewed).await?;
+        }
+        last = tenant;
+    }
+    let conn = owner.begin(None).await?;
+    diesel::insert_into(renewals::table)
+        .values((renewals::folding.eq(search::FOLDING), renewals::complete_time.eq(diesel::dsl::now)))
+        .on_conflict(renewals::folding)
+        .do_update()
+        .set(renewals::complete_time.eq(excluded(renewals::complete_time)))
+        .execute(conn)
+        .await?;
+    owner.commit().await?;
+    Ok(renewed)
+}
+
+async fn renew_tenant(owner: &mut Owner, tenant: &TenantId, renewed: &mut Renewed) -> Result<(), MigrateError> {
+    let before = renewed.rows();
+    renewed.account_types += in_batches(owner, tenant, AccountType::renew).await?;
+    renewed.organizations += in_batches(owner, tenant, Organization::renew).await?;
+    renewed.people += in_batches(owner, tenant, Person::renew).await?;
+    renewed.accounts += in_batches(owner, tenant, Account::renew).await?;
+    if renewed.rows() > before {
+        tracing::info!(%tenant, rows = renewed.rows() - before, "words and sort keys renewed");
+    }
+    Ok(())
+}
+
+/// The tenant after this one, in the order of ids. Each has an organization, a person or an account type, or nothing to renew.
+async fn next_tenant(owner: &mut Owner, after: &str) -> Result<Option<String>, DieselError> {
+    let conn = owner.begin(None).await?;
+    macro_rules! first_of {
+        ($table:ident) => {{
+            let behind = $table::table.filter($table::tenant_id.gt(after)).order($table::tenant_id);
+            behind.select($table::tenant_id).first::<String>(conn).await.optional()?
+        }};
+    }
+    let tenants = [first_of!(organizations), first_of!(people), first_of!(account_types)];
+    owner.commit().await?;
+    Ok(tenants.into_iter().flatten().min())
+}
+
+/// Renews rows batch by batch, each in a transaction of its own, and returns how many there were.
+async fn in_batches<F>(owner: &mut Owner, tenant: &TenantId, renew: F) -> Result<usize, MigrateError>
+where
+    F: AsyncFn(&mut AsyncPgConnection, &str, &str) -> QueryResult<Batch>,
+{
+    let (mut count, mut last, mut failures) = (0, String::new(), 0);
+    loop {
+        let attempt = async {
+            let batch = renew(owner.begin(Some(tenant)).await?, tenant.as_str(), &last).await?;
+            owner.commit().await?;
+            Ok(batch)
+        };
+        match attempt.await {
+            Ok(None) => return Ok(count),
+            Ok(Some((rows, id))) => (count, last, failures) = (count + rows, id, 0),
+            Err(error) if failures < ATTEMPTS && is_passing(&error) => {
+                failures += 1;
+                tracing::debug!(%error, attempt = failures, "a batch of renewals is tried again");
+                sleep(PAUSE).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
