@@ -145,7 +145,8 @@ impl Row {
 
 /// Whether the text has the term where letters or digits begin.
 fn has_word(text: &str, term: &str) -> bool {
-    let term = term.trim_matches(|c: char| !c.is_alphanumeric());
+    let around = |c: char| !c.is_alphanumeric() && !"@_".contains(c);
+    let term = term.trim_start_matches(around).trim_end_matches(|c| around(c) && c != '-');
     let begins = |at: usize| !text[..at].ends_with(char::is_alphanumeric) && text[at..].starts_with(char::is_alphanumeric);
     text.char_indices().any(|(at, _)| begins(at) && text[at..].starts_with(term))
 }
@@ -549,9 +550,10 @@ async fn search_finds_the_beginnings_of_words_and_nothing_else() {
     for query in ["ociete", "42", "cct", "oe", "soc x", "555", "unsearchable", "o", "zoe other", "s g x", "acct-42"] {
         assert_ne!(finds(query).await, ["ACCT-0042/b"], "{query:?} does not find");
     }
-    // Nothing but marks asks for nothing, and so finds all.
-    for query in ["", " ", "&", "- -- ,"] {
-        assert_eq!(finds(query).await.len(), 2, "{query:?} finds all");
+    assert_eq!(finds("").await.len(), 2, "no search");
+    assert_eq!(finds("&").await, ["ACCT-0042/b"], "what it says");
+    for query in [" ", "\u{200b}", "- -- ,", "*", "%", "🍕", "_", "acct_"] {
+        assert_eq!(finds(query).await.len(), 0, "{query:?} finds nothing");
     }
 }
 
