@@ -450,7 +450,8 @@ mod tests {
             assert_eq!(found, query != "ーヒ", "{query} in {text}");
         }
         // Scripts with blanks are found by beginnings only.
-        for (query, text) in [("회사", "주식회사"), ("रत", "भारत"), ("सती", "सरस्वती"), ("ваныч", "Иваныч")] {
+        for (query, text) in [("회사", "주식회사"), ("रत", "भारत"), ("सती", "सरस्वती"), ("ваныч", "Иваныч")]
+        {
             assert!(!finds(query, &[text]), "{query} in {text}");
         }
     }

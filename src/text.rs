@@ -80,7 +80,11 @@ pub fn is_visible(text: &str) -> bool {
     text.chars().any(|c| {
         let blank = c.is_whitespace() || c == BLANK_BRAILLE || is_ignorable(c) || is_noncharacter(c);
         // A mark shows on what is before it.
-        !blank && !matches!(CATEGORY.get(c), G::Control | G::NonspacingMark | G::EnclosingMark | G::LineSeparator | G::ParagraphSeparator)
+        !blank
+            && !matches!(
+                CATEGORY.get(c),
+                G::Control | G::NonspacingMark | G::EnclosingMark | G::LineSeparator | G::ParagraphSeparator
+            )
     })
 }
 
@@ -114,7 +118,9 @@ pub fn caseless(text: &str) -> String {
 const fn plain(c: char) -> char {
     match c {
         '\u{2018}' | '\u{2019}' | '\u{201a}' | '\u{201b}' | '\u{2032}' | '\u{2035}' | '\u{2039}' | '\u{203a}' | '\u{02b9}'
-        | '\u{02bb}' | '\u{02bc}' | '\u{02bd}' | '\u{02c8}' | '\u{00b4}' | '\u{0060}' | '\u{055a}' | '\u{05f3}' | '\u{a78c}' => '\'',
+        | '\u{02bb}' | '\u{02bc}' | '\u{02bd}' | '\u{02c8}' | '\u{00b4}' | '\u{0060}' | '\u{055a}' | '\u{05f3}' | '\u{a78c}' => {
+            '\''
+        }
         '\u{201c}' | '\u{201d}' | '\u{201e}' | '\u{201f}' | '\u{2033}' | '\u{2036}' | '\u{00ab}' | '\u{00bb}' | '\u{05f4}' => '"',
         '\u{2010}'..='\u{2015}' | '\u{2043}' | '\u{2212}' | '\u{058a}' | '\u{05be}' | '\u{fe58}' | '\u{fe63}' | '\u{ff0d}' => '-',
         BLANK_BRAILLE => ' ',
@@ -188,7 +194,8 @@ mod tests {
 
     #[test]
     fn a_text_of_nothing_visible() {
-        for nothing in ["", " ", "\u{200b}", "\u{3164}", "\u{2800}", "\u{a0}\u{2060}", "\u{ffa0}", "\u{301}", "\u{fe0f}\u{200d}"] {
+        for nothing in ["", " ", "\u{200b}", "\u{3164}", "\u{2800}", "\u{a0}\u{2060}", "\u{ffa0}", "\u{301}", "\u{fe0f}\u{200d}"]
+        {
             assert!(!is_visible(nothing), "{nothing:?}");
         }
         for something in ["a", "\u{200b}a", "-", "🍕", "ー", "\u{e000}"] {

@@ -6,9 +6,7 @@ use prost::Name;
 
 use crate::{
     error::{Error, Result, Violation},
-    id,
-    mask,
-    search,
+    id, mask, search,
     text::{self, Use},
 };
 
@@ -238,7 +236,11 @@ fn shorten(mut text: String) -> String {
 fn is_email(value: &str) -> bool {
     let Some((local, domain)) = value.split_once('@') else { return false };
     let in_local = |c: char| {
-        if c.is_ascii() { c.is_ascii_alphanumeric() || ".!#$%&'*+/=?^_`{|}~-".contains(c) } else { !c.is_whitespace() && is_written(c) }
+        if c.is_ascii() {
+            c.is_ascii_alphanumeric() || ".!#$%&'*+/=?^_`{|}~-".contains(c)
+        } else {
+            !c.is_whitespace() && is_written(c)
+        }
     };
     let in_label = |c: char| c == '-' || c.is_alphanumeric() || text::is_mark(c) || is_written(c) && INSIDE_LABELS.contains(c);
     let at_end = |c: char| c == '-' || text::is_joiner(c);

@@ -33,7 +33,8 @@ pub(super) mod cause {
     pub const NOT_YET: &str = "not yet valid";
     pub const AUDIENCE: &str = "for another audience";
     pub const CLAIMS: &str = "exp, iss, aud or sub is missing or of a wrong type";
-    pub const SUBJECT: &str = "sub must have 1 to 200 characters with the issuer's prefix, all of which show, in normalization form C";
+    pub const SUBJECT: &str =
+        "sub must have 1 to 200 characters with the issuer's prefix, all of which show, in normalization form C";
     pub const ANOTHERS_SUBJECT: &str = "sub begins with another issuer's prefix";
     pub const TENANT: &str = "the tenant claim is missing or no tenant id";
     pub const ROLES: &str = "the roles claim is neither a text nor an array of texts";

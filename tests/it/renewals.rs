@@ -5,8 +5,8 @@ use std::time::Duration;
 use customer_accounts::{
     db::{Manager, migrate},
     proto::{
-        Account, AccountType, AddAccountUserRequest, Contact, GetAccountTypeRequest, ListAccountUsersRequest, ListAccountsRequest,
-        ListOrganizationsRequest, ListPeopleRequest, Organization, Person, UpdateAccountTypeRequest,
+        Account, AccountType, AddAccountUserRequest, Contact, GetAccountTypeRequest, ListAccountUsersRequest,
+        ListAccountsRequest, ListOrganizationsRequest, ListPeopleRequest, Organization, Person, UpdateAccountTypeRequest,
     },
     renew,
 };
@@ -70,10 +70,8 @@ async fn one_of_everything(tenant: &Tenant) {
 impl Tenant {
     async fn try_organization(&self, id: &str, name: &str) {
         let organization = Organization { organization_id: id.into(), display_name: name.into(), ..Default::default() };
-        let request = customer_accounts::proto::CreateOrganizationRequest {
-            organization: Some(organization),
-            ..Default::default()
-        };
+        let request =
+            customer_accounts::proto::CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
         self.organizations().create_organization(request).await.unwrap();
     }
 
@@ -82,7 +80,8 @@ impl Tenant {
         let accounts = async |query: &str| self.list(ListAccountsRequest { query: query.into(), ..Default::default() }).await;
         let organizations = ListOrganizationsRequest { query: "トヨタ".into(), ..Default::default() };
         let organizations = self.organizations().list_organizations(organizations).await.unwrap().into_inner().organizations;
-        let users = ListAccountUsersRequest { account_id: "inline".into(), query: "डाटामेल".into(), ..Default::default() };
+        let users =
+            ListAccountUsersRequest { account_id: "inline".into(), query: "डाटामेल".into(), ..Default::default() };
         let users = self.memberships().list_account_users(users).await.unwrap().into_inner().account_users;
         [
             [accounts("c++ o'brien").await, accounts("strasse").await].concat(),
@@ -95,7 +94,8 @@ impl Tenant {
 }
 
 fn all_found() -> [Vec<String>; 5] {
-    [&["inline", "of-person"][..], &["of-person"], &["o"], &["p"], &["p"]].map(|ids| ids.iter().map(ToString::to_string).collect())
+    [&["inline", "of-person"][..], &["of-person"], &["o"], &["p"], &["p"]]
+        .map(|ids| ids.iter().map(ToString::to_string).collect())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -244,7 +244,8 @@ async fn names_are_found_as_people_type_them() {
         let query_text = || (*query).to_owned();
         let list = ListAccountsRequest { query: query_text(), page_size: 1000, ..Default::default() };
         let accounts = tenant.accounts().list_accounts(list).await.unwrap().into_inner().accounts;
-        let (of_contacts, by_name): (Vec<_>, Vec<_>) = accounts.into_iter().partition(|account| account.primary_contact.is_some());
+        let (of_contacts, by_name): (Vec<_>, Vec<_>) =
+            accounts.into_iter().partition(|account| account.primary_contact.is_some());
         let contact = |account: Account| account.primary_contact.unwrap().name;
         assert_eq!(of_contacts.into_iter().map(contact).collect::<BTreeSet<_>>(), expected, "{query:?} in contacts");
         let name = |account: Account| account.display_name;
@@ -327,19 +328,23 @@ async fn names_and_ids_hide_nothing() {
         let (id, text) = (format!("{n}"), || text.to_owned());
         let role = TenantSettings { membership_roles: vec![text()], ..Default::default() };
         let answers = [
-            ('n', "account.display_name", tenant.try_account(Account { display_name: text(), ..account(&id, "o") }).await.map(drop)),
+            (
+                'n',
+                "account.display_name",
+                tenant.try_account(Account { display_name: text(), ..account(&id, "o") }).await.map(drop),
+            ),
             ('n', "person.display_name", tenant.try_person(Person { display_name: text(), ..person(&id) }).await.map(drop)),
             ('n', "organization.display_name", organization(&tenant, &id, &text()).await.map(drop)),
             ('l', "account_type.display_name", {
                 let named = AccountType { display_name: text(), ..account_type(&id) };
                 tenant.try_account_type(named).await.map(drop)
             }),
+            ('l', "tenant_settings.membership_roles[0]", tenant.update_settings(role, &["membership_roles"]).await.map(drop)),
             (
-                'l',
-                "tenant_settings.membership_roles[0]",
-                tenant.update_settings(role, &["membership_roles"]).await.map(drop),
+                'i',
+                "account.account_id",
+                tenant.try_account(Account { display_name: "x".into(), ..account(&text(), "o") }).await.map(drop),
             ),
-            ('i', "account.account_id", tenant.try_account(Account { display_name: "x".into(), ..account(&text(), "o") }).await.map(drop)),
             ('i', "person.person_id", tenant.try_person(Person { display_name: "x".into(), ..person(&text()) }).await.map(drop)),
             ('i', "organization.organization_id", organization(&tenant, &text(), "x").await.map(drop)),
             ('i', "account_type.account_type_id", {
