@@ -30,7 +30,7 @@ use tokio::time::{Instant, sleep, timeout};
 use self::{bell::Bells, pool::Lease};
 pub use self::{
     bell::Listener,
-    connect::login,
+    connect::{UrlError, login},
     pool::{Bounds, ConnectError, Manager},
     reach::Condition,
     replay::Meta,

@@ -119,6 +119,9 @@ pub enum ConnectError {
     /// The server cannot be reached or refuses the login.
     #[error("cannot connect to the database: {0}")]
     Connect(String),
+    /// The server is older than the service supports.
+    #[error("the database is PostgreSQL {0}; the service needs version 15 or later")]
+    TooOld(String),
     /// The server is a standby, or was made read only.
     #[error(
         "cannot connect to the database: the server takes no writes (it is a standby, or read only); name the primary, or all \

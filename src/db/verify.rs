@@ -126,10 +126,15 @@ impl Db {
     /// [`MigrateError::NoRole`]; [`MigrateError::UnsafeRole`]; [`MigrateError::Pending`]; [`MigrateError::OpenTable`].
     pub async fn verify(&self) -> Result<(), MigrateError> {
         self.manager.verify_pooler().await?;
-        let conn = self.pool.get_owned().await.map_err(|error| match error {
-            bb8::RunError::User(error) => error,
-            bb8::RunError::TimedOut => ConnectError::Connect(format!("no connection within {:?}", self.wait)),
-        })?;
+        let conn = match self.pool.get_owned().await {
+            Ok(conn) => conn,
+            Err(bb8::RunError::User(error)) => return Err(error.into()),
+            // The pool does not tell why; who connects directly is told.
+            Err(bb8::RunError::TimedOut) => {
+                self.manager.login().await?;
+                return Err(ConnectError::Connect(format!("no connection within {:?}", self.wait)).into());
+            }
+        };
         let lease = Lease::new(conn, None); // which rolls back
         let Some(conn) = lease.conn() else { return Ok(()) };
         self.verify_login(conn.pg()).await?;

@@ -45,6 +45,7 @@ mod readme;
 mod requests;
 mod schema;
 mod sessions;
+mod settings;
 mod shares;
 mod telemetry;
 mod tenants;

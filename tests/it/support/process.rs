@@ -113,8 +113,12 @@ impl Service {
     }
 }
 
-/// The binary with `--listen 127.0.0.1:0`, these arguments, and no configuration from the test's own environment.
+/// The binary with `--listen 127.0.0.1:0` unless they say otherwise, these arguments, and no configuration from the test's own
+/// environment.
 pub fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
+    if arguments.contains(&"--listen") {
+        return plain_command(arguments, environment);
+    }
     plain_command(&[&["--listen", "127.0.0.1:0"], arguments].concat(), environment)
 }
 
