@@ -3,7 +3,11 @@
 mod help;
 mod listen;
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use http::Uri;
@@ -35,6 +39,18 @@ impl Cli {
         let parsed = command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| Self::from_arg_matches(&matches));
         parsed.unwrap_or_else(|error| error.format(&mut command).exit())
     }
+
+    /// The folder of the embedded PostgreSQL, if the command needs one.
+    pub fn embedded_data_dir(&self) -> Option<&Path> {
+        let needed = match self.command {
+            None | Some(Command::Serve | Command::Migrate { .. } | Command::Check | Command::Prune) => {
+                self.config.database_url.is_none()
+            }
+            Some(Command::Transfer) => true,
+            Some(Command::Healthcheck | Command::Seed { .. } | Command::Token(_)) => false,
+        };
+        needed.then_some(&self.config.data_dir)
+    }
 }
 
 /// What to do.
@@ -49,6 +65,10 @@ pub enum Command {
         #[arg(long, value_name = "N")]
         revert: Option<usize>,
     },
+    /// Copy everything from the embedded PostgreSQL on --data-dir into the database of `DATABASE_URL`, which must have no rows yet
+    /// and is migrated first. The service is stopped meanwhile. Uses the login that migrates.
+    #[command(after_help = help::TRANSFER)]
+    Transfer,
     /// Check configuration and database, and exit with 0 if the service could serve. Takes the options of `serve`.
     Check,
     /// Delete activities that are older than their tenant keeps them. Uses the login that migrates; to be run every day or so.
@@ -74,6 +94,7 @@ impl Command {
         match self {
             Self::Serve => "serve",
             Self::Migrate { .. } => "migrate",
+            Self::Transfer => "transfer",
             Self::Check => "check",
             Self::Prune => "prune",
             Self::Healthcheck => "healthcheck",

@@ -5,7 +5,7 @@ use std::{error::Error, net::SocketAddr, pin::pin, process::ExitCode, time::Dura
 use customer_accounts::{
     caller::{Identity, development_key},
     config::{Cli, Command, Config},
-    db::{self, Bounds, Db, Manager, migrate, prune},
+    db::{self, Bounds, Db, Manager, migrate, prune, transfer},
     seed,
     server::{self, READINESS},
     telemetry::{self, Telemetry},
@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 #[cfg(feature = "embedded")]
-use customer_accounts::db::embedded::Embedded;
+use customer_accounts::db::embedded::{self, Embedded};
 /// Without the feature there never is one.
 #[cfg(not(feature = "embedded"))]
 type Embedded = std::convert::Infallible;
@@ -33,6 +33,10 @@ const FAREWELL: Duration = Duration::from_secs(6);
 
 fn main() -> ExitCode {
     let cli = Cli::from_command_line();
+    #[cfg(feature = "embedded")]
+    if let Some(data_dir) = cli.embedded_data_dir() {
+        embedded::keep_cache_in(data_dir);
+    }
     let options = telemetry::Options { log: cli.config.log.clone(), log_format: cli.config.log_format };
     let (runtime, telemetry) = match start(&options) {
         Ok(started) => started,
@@ -67,6 +71,7 @@ async fn run(command: Command, config: &Config) -> Outcome {
             database.close().await;
             Ok(())
         }
+        Command::Transfer => transfer(config, name).await,
         Command::Check => {
             identity_on(&config.listen.resolve().await?, config)?;
             server::check_transport(config).await?;
@@ -99,6 +104,26 @@ async fn run(command: Command, config: &Config) -> Outcome {
             Ok(())
         }
     }
+}
+
+async fn transfer(config: &Config, name: &str) -> Outcome {
+    if config.database_url.is_none() {
+        return Err("DATABASE_URL is not set: it says where the data goes".into());
+    }
+    if !config.data_dir.exists() {
+        return Err(format!("there is no embedded database in {} (--data-dir)", config.data_dir.display()).into());
+    }
+    let target = Database::open(config, name).await?;
+    let source = Database::open_embedded(config, None).await?;
+    let copied = async {
+        migrate::run(&source.migrator, migrate::Direction::Up).await?;
+        migrate::run(&target.migrator, migrate::Direction::Up).await?;
+        Ok::<_, Box<dyn Error>>(transfer::run(&source.migrator, &target.migrator).await?)
+    };
+    let copied = copied.await;
+    source.close().await;
+    println!("transferred: {} rows", copied?);
+    Ok(())
 }
 
 async fn serve(config: &Config) -> Outcome {

@@ -13,12 +13,12 @@ struct Group {
 }
 
 const CALLING: &[&str] = &["healthcheck", "seed"];
-const MIGRATING: &[&str] = &["migrate", "prune"];
+const MIGRATING: &[&str] = &["migrate", "prune", "transfer"];
 
 const GROUPS: &[Group] = &[
     Group { heading: "Address", commands: CALLING, options: &["listen"] },
     Group { heading: "Database", commands: MIGRATING, options: &["database_url", "migration_database_url"] },
-    Group { heading: "Database", commands: &["migrate", "prune", "token"], options: &["data_dir"] },
+    Group { heading: "Database", commands: &["migrate", "prune", "transfer", "token"], options: &["data_dir"] },
     Group {
         heading: "Database",
         commands: &[],
@@ -96,7 +96,11 @@ const GROUPS: &[Group] = &[
         options: &["max_watches", "watch_poll_interval", "watch_checkpoint_interval", "watch_max_age"],
     },
     Group { heading: "Operation", commands: &[], options: &["shutdown_delay", "shutdown_deadline", "reflection"] },
-    Group { heading: "Logs", commands: &["migrate", "prune", "healthcheck", "seed", "token"], options: &["log", "log_format"] },
+    Group {
+        heading: "Logs",
+        commands: &["migrate", "prune", "transfer", "healthcheck", "seed", "token"],
+        options: &["log", "log_format"],
+    },
 ];
 
 pub(super) const SERVE: &str = "\
@@ -117,6 +121,10 @@ pub(super) const MIGRATE: &str = "\
 Examples:
   customer-accounts migrate --database-url postgres://migrator:…@db/accounts
   customer-accounts migrate --revert 1";
+
+pub(super) const TRANSFER: &str = "\
+Examples:
+  customer-accounts transfer --data-dir ./data --database-url postgres://migrator:…@db/accounts";
 
 pub(super) const SEED: &str = "\
 Examples:

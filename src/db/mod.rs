@@ -17,6 +17,7 @@ mod replay;
 mod sqlstate;
 mod tenant;
 mod trail;
+pub mod transfer;
 mod tx;
 mod verify;
 

@@ -144,8 +144,13 @@ pub enum ConnectError {
 impl ConnectError {
     /// An error of the system or of the driver, with its cause.
     pub fn of(error: &dyn Error) -> Self {
+        Self::Connect(Self::words(error))
+    }
+
+    /// What an error of the system or of the driver says, with its cause.
+    pub fn words(error: &dyn Error) -> String {
         let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-        Self::Connect(format!("{error}{cause}"))
+        format!("{error}{cause}")
     }
 }
 
@@ -218,6 +223,10 @@ impl Manager {
 
     pub(super) const fn allows_privileged_login(&self) -> bool {
         self.privileged
+    }
+
+    pub(super) const fn config(&self) -> &Config {
+        &self.config
     }
 
     pub(super) fn role(&self) -> Option<&str> {

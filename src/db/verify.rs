@@ -14,6 +14,10 @@ use super::{
 
 /// What is wrong with a role, if row-level security does not hold for it or for a role that it can become (`SET ROLE`) or make
 /// itself a member of. The owner can switch row-level security off.
+///
+/// From PostgreSQL 16 on a membership has options. Each of them leads to the role or to its rights: SET changes to it, INHERIT has
+/// its privileges, ADMIN grants the other two to oneself, and several in a row lead further. So every membership counts, also one
+/// with none of these options, which is good for nothing.
 macro_rules! fault_of {
     ($user:literal) => {
         concat!(
