@@ -73,7 +73,7 @@ async fn run(command: Command, config: &Config) -> Outcome {
         }
         Command::Transfer => transfer(config, name).await,
         Command::Check => {
-            identity_on(&config.listen.resolve().await?, config)?;
+            server::identity_on(config, &config.listen.resolve().await?)?;
             server::check_transport(config).await?;
             let database = Database::open_existing(config, name).await?;
             let verified = database.db.verify().await;
@@ -131,7 +131,7 @@ async fn serve(config: &Config) -> Outcome {
     let mut stop = pin!(stop_signal()?);
     // Before anything is made or waited for; `server::serve` asks again.
     let addresses = config.listen.resolve().await?;
-    let identity = identity_on(&addresses, config)?;
+    let identity = server::identity_on(config, &addresses)?;
     server::check_transport(config).await?;
     let listener = TcpListener::bind(&*addresses).await.map_err(|error| format!("--listen {}: {error}", config.listen))?;
     let database = tokio::select! {
@@ -144,15 +144,6 @@ async fn serve(config: &Config) -> Outcome {
     let served = server::serve(listener, database.db.clone(), config, stop).await;
     database.close().await;
     Ok(served?)
-}
-
-/// Who calls, on each of the addresses that the service could come to listen on.
-fn identity_on(addresses: &[SocketAddr], config: &Config) -> Result<Identity, Box<dyn Error>> {
-    let mut identity = Err("--listen: no address".into());
-    for address in addresses {
-        identity = Ok(server::identity(config, *address)?);
-    }
-    identity
 }
 
 /// The database, with the schema and the role that the service needs.

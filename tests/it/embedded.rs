@@ -6,6 +6,7 @@ use crate::{
         Tenant,
         cluster::Cluster,
         process::{Service, run},
+        sql,
     },
 };
 
@@ -65,6 +66,9 @@ async fn everything_is_transferred_to_a_real_server() {
     let transferred = run(&arguments, &both).await;
     assert_eq!(transferred.code, Some(0), "{transferred:?}");
     assert_eq!(shape(inventory(&cluster.url()).await), before, "the schema is as it was");
+    let highest = "SELECT max(transaction_id) FROM activities";
+    let highest: i64 = sql(&cluster.url()).await.query_one(highest, &[]).await.unwrap().get(0);
+    assert_eq!(highest, 0, "what is from the other server lies before all transactions of this one");
     let checked = run(&["check"], &both).await;
     assert_eq!(checked.code, Some(0), "{checked:?}");
     let again = run(&arguments, &both).await;

@@ -46,6 +46,7 @@ mod reach;
 mod readme;
 mod requests;
 mod schema;
+mod seed;
 mod sessions;
 mod settings;
 mod shares;
