@@ -1,13 +1,18 @@
 //! The configuration: one struct, whose `--help` is the manual. Every option is also an environment variable.
 
+mod help;
+mod listen;
+
 use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    net::IpAddr,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use http::Uri;
+
+pub use self::listen::Listen;
 
 use crate::{
     caller::{mesh::MeshHeader, workload::Workloads},
@@ -17,7 +22,7 @@ use crate::{
 
 /// Customer Accounts: a multi-tenant gRPC service for the accounts of B2B customers.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 120)]
+#[command(version, max_term_width = 120, after_help = help::SERVE)]
 pub struct Cli {
     /// What to do; `serve` without a command.
     #[command(subcommand)]
@@ -27,24 +32,51 @@ pub struct Cli {
     pub config: Config,
 }
 
+impl Cli {
+    /// Reads the command line and the environment. Prints help, or what is wrong, and ends the process if there is a reason to.
+    pub fn from_command_line() -> Self {
+        let mut command = help::arrange(help::without_empty_variables(Self::command()));
+        let parsed = command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| Self::from_arg_matches(&matches));
+        parsed.unwrap_or_else(|error| error.format(&mut command).exit())
+    }
+
+    /// The folder of the embedded PostgreSQL, if the command needs one.
+    pub fn embedded_data_dir(&self) -> Option<&Path> {
+        let needed = match self.command {
+            None | Some(Command::Serve | Command::Migrate { .. } | Command::Check | Command::Prune) => {
+                self.config.database_url.is_none()
+            }
+            Some(Command::Transfer) => true,
+            Some(Command::Healthcheck | Command::Seed { .. } | Command::Token(_)) => false,
+        };
+        needed.then_some(&self.config.data_dir)
+    }
+}
+
 /// What to do.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Serve gRPC until SIGTERM or SIGINT (the default).
     Serve,
     /// Bring the database to the schema of this version, or revert migrations.
+    #[command(after_help = help::MIGRATE)]
     Migrate {
         /// Revert the last N migrations instead; what they hold is lost.
         #[arg(long, value_name = "N")]
         revert: Option<usize>,
     },
-    /// Check configuration and database, and exit with 0 if the service could serve.
+    /// Copy everything from the embedded PostgreSQL on --data-dir into the database of `DATABASE_URL`, which must have no rows yet
+    /// and is migrated first. The service is stopped meanwhile. Uses the login that migrates.
+    #[command(after_help = help::TRANSFER)]
+    Transfer,
+    /// Check configuration and database, and exit with 0 if the service could serve. Takes the options of `serve`.
     Check,
     /// Delete activities that are older than their tenant keeps them. Uses the login that migrates; to be run every day or so.
     Prune,
     /// Ask a running service on --listen for its readiness, and exit with 0 if it is ready. For container probes.
     Healthcheck,
     /// Fill the tenant `demo` of a running service on --listen with a small, realistic example.
+    #[command(after_help = help::SEED)]
     Seed {
         /// A token of an administrator of the tenant `demo`, for a service that asks for tokens.
         #[arg(long, env = "CUSTOMER_ACCOUNTS_TOKEN", hide_env_values = true)]
@@ -52,7 +84,24 @@ pub enum Command {
     },
     /// Make a token for development, signed with a key of your own that is made on first use, and print it. What is printed
     /// besides, on stderr, are the options of a service that knows the key.
+    #[command(after_help = help::TOKEN)]
     Token(DevelopmentToken),
+}
+
+impl Command {
+    /// The name that the command is called by.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Serve => "serve",
+            Self::Migrate { .. } => "migrate",
+            Self::Transfer => "transfer",
+            Self::Check => "check",
+            Self::Prune => "prune",
+            Self::Healthcheck => "healthcheck",
+            Self::Seed { .. } => "seed",
+            Self::Token(_) => "token",
+        }
+    }
 }
 
 /// What a token for development says.
@@ -86,9 +135,9 @@ pub struct DevelopmentToken {
 /// The options of the service.
 #[derive(Debug, Clone, Args)]
 pub struct Config {
-    /// Address to serve on.
-    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_LISTEN", default_value = "127.0.0.1:50051")]
-    pub listen: SocketAddr,
+    /// Address to serve on: an IP address or a name, and a port. Commands that call a running service look for it there.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:50051", value_parser = Listen::parse)]
+    pub listen: Listen,
 
     /// PostgreSQL 15 or later, as postgres://user:password@host:port/database. Without it the service runs an embedded
     /// PostgreSQL on --data-dir.
@@ -100,8 +149,8 @@ pub struct Config {
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MIGRATION_DATABASE_URL", hide_env_values = true)]
     pub migration_database_url: Option<String>,
 
-    /// Role that the service changes to after login; empty to stay the login. It must be no superuser, own nothing and not
-    /// bypass row-level security.
+    /// Role that the service changes to after login; `--database-role=` to stay the login. It must be no superuser, own nothing
+    /// and not bypass row-level security.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_DATABASE_ROLE", default_value = "customer_accounts_app")]
     pub database_role: String,
 
@@ -209,8 +258,9 @@ pub struct Config {
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_REFLECTION", default_value_t = true, action = clap::ArgAction::Set)]
     pub reflection: bool,
 
-    /// Which log lines are written: `info`, or directives such as `warn,customer_accounts=debug`.
-    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_LOG", default_value = "info")]
+    /// Which log lines are written: a level (off, error, warn, info, debug, trace), or a list of levels and targets such as
+    /// `warn,customer_accounts=debug`.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_LOG", default_value = "info", value_parser = crate::telemetry::log_filter)]
     pub log: String,
 
     /// How log lines look.

@@ -2,11 +2,10 @@
 
 use std::{error::Error, net::SocketAddr, pin::pin, process::ExitCode, time::Duration};
 
-use clap::Parser as _;
 use customer_accounts::{
     caller::{Identity, development_key},
     config::{Cli, Command, Config},
-    db::{self, Bounds, Db, Manager, migrate, migrate::MigrateError, prune},
+    db::{self, Bounds, Db, Manager, migrate, migrate::MigrateError, prune, transfer},
     renew, seed,
     server::{self, READINESS},
     telemetry::{self, Telemetry},
@@ -17,7 +16,7 @@ use tonic::transport::Channel;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 #[cfg(feature = "embedded")]
-use customer_accounts::db::embedded::Embedded;
+use customer_accounts::db::embedded::{self, Embedded};
 /// Without the feature there never is one.
 #[cfg(not(feature = "embedded"))]
 type Embedded = std::convert::Infallible;
@@ -33,7 +32,11 @@ const EMBEDDED_WAIT: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(6);
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_command_line();
+    #[cfg(feature = "embedded")]
+    if let Some(data_dir) = cli.embedded_data_dir() {
+        embedded::keep_cache_in(data_dir);
+    }
     let options = telemetry::Options { log: cli.config.log.clone(), log_format: cli.config.log_format };
     let (runtime, telemetry) = match start(&options) {
         Ok(started) => started,
@@ -56,10 +59,11 @@ fn fail(error: &dyn Error) -> ExitCode {
 }
 
 async fn run(command: Command, config: &Config) -> Outcome {
+    let name = command.name();
     match command {
         Command::Serve => serve(config).await,
         Command::Migrate { revert } => {
-            let database = Database::open(config).await?;
+            let database = Database::open(config, name).await?;
             let direction = revert.map_or(migrate::Direction::Up, migrate::Direction::Down);
             let versions = migrate::run(&database.migrator, direction).await?;
             let done = if revert.is_some() { "reverted" } else { "applied" };
@@ -71,10 +75,11 @@ async fn run(command: Command, config: &Config) -> Outcome {
             database.close().await;
             Ok(())
         }
+        Command::Transfer => transfer(config, name).await,
         Command::Check => {
-            server::identity(config, config.listen)?;
+            server::identity_on(config, &config.listen.resolve().await?)?;
             server::check_transport(config).await?;
-            let database = Database::open_existing(config).await?;
+            let database = Database::open_existing(config, name).await?;
             let verified = database.db.verify().await;
             database.close().await;
             verified?;
@@ -82,7 +87,7 @@ async fn run(command: Command, config: &Config) -> Outcome {
             Ok(())
         }
         Command::Prune => {
-            let database = Database::open_existing(config).await?;
+            let database = Database::open_existing(config, name).await?;
             let pruned = prune::run(&database.migrator, config.min_activity_retention).await;
             database.close().await;
             let (tenants, activities) = pruned?;
@@ -105,13 +110,34 @@ async fn run(command: Command, config: &Config) -> Outcome {
     }
 }
 
+async fn transfer(config: &Config, name: &str) -> Outcome {
+    if config.database_url.is_none() {
+        return Err("DATABASE_URL is not set: it says where the data goes".into());
+    }
+    if !config.data_dir.exists() {
+        return Err(format!("there is no embedded database in {} (--data-dir)", config.data_dir.display()).into());
+    }
+    let target = Database::open(config, name).await?;
+    let source = Database::open_embedded(config, None).await?;
+    let copied = async {
+        migrate::run(&source.migrator, migrate::Direction::Up).await?;
+        migrate::run(&target.migrator, migrate::Direction::Up).await?;
+        Ok::<_, Box<dyn Error>>(transfer::run(&source.migrator, &target.migrator).await?)
+    };
+    let copied = copied.await;
+    source.close().await;
+    println!("transferred: {} rows", copied?);
+    Ok(())
+}
+
 async fn serve(config: &Config) -> Outcome {
     // From here on a signal ends the service in order, also while it starts.
     let mut stop = pin!(stop_signal()?);
     // Before anything is made or waited for; `server::serve` asks again.
-    let identity = server::identity(config, config.listen)?;
+    let addresses = config.listen.resolve().await?;
+    let identity = server::identity_on(config, &addresses)?;
     server::check_transport(config).await?;
-    let listener = TcpListener::bind(config.listen).await.map_err(|error| format!("--listen {}: {error}", config.listen))?;
+    let listener = TcpListener::bind(&*addresses).await.map_err(|error| format!("--listen {}: {error}", config.listen))?;
     let database = tokio::select! {
         database = database_to_serve(config) => database?,
         () = &mut stop => return Ok(()),
@@ -126,7 +152,7 @@ async fn serve(config: &Config) -> Outcome {
 
 /// The database, with the schema and the role that the service needs.
 async fn database_to_serve(config: &Config) -> Result<Database, Box<dyn Error>> {
-    let database = Database::open(config).await?;
+    let database = Database::open(config, Command::Serve.name()).await?;
     // The embedded server serves one connection at a time: a look at the schema first would be in the way.
     if !database.is_embedded() {
         match database.db.verify().await {
@@ -184,15 +210,16 @@ struct Database {
 
 impl Database {
     /// The same for commands that have nothing to do where there is no database yet.
-    async fn open_existing(config: &Config) -> Result<Self, Box<dyn Error>> {
+    async fn open_existing(config: &Config, command: &str) -> Result<Self, Box<dyn Error>> {
         if config.database_url.is_none() && config.migration_database_url.is_none() && !config.data_dir.exists() {
             let dir = config.data_dir.display();
             return Err(format!("DATABASE_URL is not set, and there is no embedded database in {dir}: `serve` makes one").into());
         }
-        Self::open(config).await
+        Self::open(config, command).await
     }
 
-    async fn open(config: &Config) -> Result<Self, Box<dyn Error>> {
+    /// The database for this command, which the database server is told as part of the `application_name`.
+    async fn open(config: &Config, command: &str) -> Result<Self, Box<dyn Error>> {
         let role = (!config.database_role.is_empty()).then(|| config.database_role.clone());
         let Some(url) = &config.database_url else {
             // Ignored, it would let a migration or a prune of the wrong database succeed.
@@ -204,8 +231,11 @@ impl Database {
             return Self::open_embedded(config, role).await;
         };
         let parse = |option: &str, url: &str| {
-            let parsed = db::login(url);
-            parsed.map_err(|error| format!("{option}: {error}; it takes postgres://user:password@host:port/database"))
+            let mut login = db::login(url).map_err(|error| format!("{option}: {error}"))?;
+            if login.get_application_name().is_none() {
+                login.application_name(format!("customer-accounts {} {command}", env!("CARGO_PKG_VERSION")));
+            }
+            Ok::<_, String>(login)
         };
         let login = parse("DATABASE_URL", url)?;
         let migrator = match &config.migration_database_url {
@@ -277,13 +307,21 @@ fn stop_signal() -> Result<impl Future<Output = ()> + Send, std::io::Error> {
 
 /// A connection to the service that runs with this configuration.
 async fn connect(config: &Config) -> Result<Channel, Box<dyn Error>> {
-    let address = config.listen;
-    let connected = timeout(ANSWER, tls::client::connect(address, &config.transport)).await;
-    connected.map_err(|_| format!("no service answers on {address} (--listen) within {ANSWER:?}"))?
+    let connected = timeout(ANSWER, async {
+        let mut connected = Err("--listen: no address".into());
+        for address in config.listen.resolve().await? {
+            connected = tls::client::connect(address, &config.transport).await;
+            if connected.is_ok() {
+                break;
+            }
+        }
+        connected
+    });
+    connected.await.map_err(|_| format!("no service answers on {} (--listen) within {ANSWER:?}", config.listen))?
 }
 
 async fn healthcheck(config: &Config) -> Outcome {
-    let address = config.listen;
+    let address = &config.listen;
     let mut client = HealthClient::new(connect(config).await?);
     let check = client.check(HealthCheckRequest { service: READINESS.to_owned() });
     let answer = timeout(ANSWER, check).await.map_err(|_| format!("{address} does not answer within {ANSWER:?}"))??;

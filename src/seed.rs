@@ -1,10 +1,18 @@
 //! A small, realistic example in the tenant `demo`, made through the service itself.
 
-use tonic::{Code, Request, Status, metadata::MetadataValue, service::interceptor::InterceptedService, transport::Channel};
+use std::collections::HashSet;
+
+use tonic::{
+    Code, Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::Channel,
+};
 
 use crate::proto::{
     Account, AccountType, AddOrganizationMemberRequest, Address, Contact, CreateAccountRequest, CreateAccountTypeRequest,
-    CreateOrganizationRequest, CreatePersonRequest, LinkOrganizationRequest, Organization, Person, PersonKind,
+    CreateOrganizationRequest, CreatePersonRequest, GetAccountRequest, GetAccountTypeRequest, GetOrganizationRequest,
+    GetPersonRequest, LinkOrganizationRequest, ListAccountTypesRequest, Organization, Person, PersonKind,
     SetPurchasingAccountRequest, UpdateAccountRequest, account_service_client::AccountServiceClient,
     account_type_service_client::AccountTypeServiceClient, membership_service_client::MembershipServiceClient,
     organization_service_client::OrganizationServiceClient, person_service_client::PersonServiceClient,
@@ -35,21 +43,18 @@ const ORGANIZATIONS: [(&str, &str, &str); 5] = [
 /// The member of staff who manages the accounts of Acme.
 const MANAGER: &str = "staff-costa";
 
-/// Id, name, and the organization they are a member of; the staff are of none.
-const PEOPLE: [(&str, &str, &str); 5] = [
-    (MANAGER, "Ana Costa", ""),
-    ("acme-stone", "Robin Stone", "acme"),
-    ("acme-meier", "Chris Meier", "acme-emea"),
-    ("acme-silva", "Alex Silva", "acme-amer"),
-    ("globex-scorpio", "Hank Scorpio", "globex"),
+/// Id, name, subject of their tokens, and the organization they are a member of; the staff are of none.
+const PEOPLE: [(&str, &str, &str, &str); 5] = [
+    (MANAGER, "Ana Costa", "ana.costa", ""),
+    ("acme-stone", "Robin Stone", "robin.stone", "acme"),
+    ("acme-meier", "Chris Meier", "chris.meier", "acme-emea"),
+    ("acme-silva", "Alex Silva", "alex.silva", "acme-amer"),
+    ("globex-scorpio", "Hank Scorpio", "hank.scorpio", "globex"),
 ];
 
-/// Account, its billing contact, who buys on it.
-const BILLING: [(&str, &str, &str); 3] = [
-    ("acct-acme", "acme-stone", "acme-stone"),
-    ("acct-acme-emea", "acme-meier", "acme-meier"),
-    ("acct-globex", "globex-scorpio", "globex-scorpio"),
-];
+/// Account, and its billing contact, who also buys on it.
+const BILLING: [(&str, &str); 3] =
+    [("acct-acme", "acme-stone"), ("acct-acme-emea", "acme-meier"), ("acct-globex", "globex-scorpio")];
 
 /// Id, name, organization, type, city, country.
 const ACCOUNTS: [(&str, &str, &str, &str, &str, &str); 5] = [
@@ -69,101 +74,180 @@ pub struct Seeded {
     pub kept: usize,
 }
 
-/// Fills the tenant, as the caller of the token if there is one. What is there already stays as it is, so it can be run again.
+type Authorized = InterceptedService<Channel, Bearer>;
+
+/// Fills the tenant, as the caller of the token if there is one. Only what is made now is touched: what is there already stays as it
+/// is, whoever has made or changed it, so it can be run again.
 pub async fn seed(channel: Channel, token: Option<&str>) -> Result<Seeded, Status> {
-    let bearer: Option<MetadataValue<_>> = token
+    let bearer = token
         .map(|token| format!("Bearer {token}").parse())
         .transpose()
         .map_err(|_| Status::unauthenticated("--token takes a token as `customer-accounts token` prints it"))?;
-    let channel = InterceptedService::new(channel, move |mut request: Request<()>| {
-        if let Some(bearer) = &bearer {
-            request.metadata_mut().insert("authorization", bearer.clone());
-        }
-        Ok(request)
-    });
-    let mut seeded = Seeded::default();
-    let mut types = AccountTypeServiceClient::new(channel.clone());
-    for (id, name, description) in TYPES {
-        let account_type = AccountType {
-            account_type_id: id.into(),
-            display_name: name.into(),
-            description: description.into(),
-            is_default: id == "smb",
-            ..Default::default()
-        };
-        let request = CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() };
-        seeded.count(types.create_account_type(as_seed(request)).await)?;
-    }
+    let channel = InterceptedService::new(channel, Bearer(bearer));
+    let mut run = Run::default();
+    run.types(&mut AccountTypeServiceClient::new(channel.clone())).await?;
     let mut organizations = OrganizationServiceClient::new(channel.clone());
-    for (id, name, parent) in ORGANIZATIONS {
-        let organization = Organization {
-            organization_id: id.into(),
-            display_name: name.into(),
-            parent_id: parent.into(),
-            ..Default::default()
-        };
-        let request = CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
-        seeded.count(organizations.create_organization(as_seed(request)).await)?;
-    }
-    let mut people = PersonServiceClient::new(channel.clone());
-    for (id, name, organization) in PEOPLE {
-        let kind = if organization.is_empty() { PersonKind::Staff } else { PersonKind::Customer };
-        let person = Person {
-            person_id: id.into(),
-            display_name: name.into(),
-            email: format!("{id}@people.example"),
-            kind: kind.into(),
-            ..Default::default()
-        };
-        let request = CreatePersonRequest { person: Some(person), ..Default::default() };
-        let made = seeded.count(people.create_person(as_seed(request)).await)?;
-        if made && !organization.is_empty() {
-            let member =
-                AddOrganizationMemberRequest { organization_id: organization.into(), person_id: id.into(), ..Default::default() };
-            organizations.add_organization_member(as_seed(member)).await?;
-        }
-    }
+    run.organizations(&mut organizations).await?;
+    run.people(&mut PersonServiceClient::new(channel.clone()), &mut organizations).await?;
     let mut accounts = AccountServiceClient::new(channel.clone());
-    for (id, name, organization, account_type, city, country) in ACCOUNTS {
-        let account = Account {
-            account_id: id.into(),
-            display_name: name.into(),
-            organization_id: organization.into(),
-            account_type_id: account_type.into(),
-            is_primary: true,
-            account_manager_id: if id.starts_with("acct-acme") { MANAGER.into() } else { String::new() },
-            primary_contact: Some(Contact {
-                name: format!("{name} Purchasing"),
-                email: format!("purchasing@{organization}.example"),
-                ..Default::default()
-            }),
-            billing_address: Some(Address { city: city.into(), country: country.into(), ..Default::default() }),
-            ..Default::default()
-        };
-        let request = CreateAccountRequest { account: Some(account), ..Default::default() };
-        let made = seeded.count(accounts.create_account(as_seed(request)).await)?;
-        if made && account_type == "trial" {
-            accounts.update_account(as_seed(converted(id))).await?;
+    run.accounts(&mut accounts).await?;
+    run.users(&mut accounts, &mut MembershipServiceClient::new(channel)).await?;
+    Ok(Seeded { created: run.made.len(), kept: run.kept })
+}
+
+/// One run.
+#[derive(Default)]
+struct Run {
+    /// The ids of what it has made. No two resources of the example have the same.
+    made: HashSet<&'static str>,
+    /// How much was there already.
+    kept: usize,
+}
+
+impl Run {
+    /// Whether a resource must be made, from the answer to a call that gets it.
+    fn lacks<T>(&mut self, id: &'static str, answer: Result<T, Status>) -> Result<bool, Status> {
+        match answer {
+            Ok(_) => {
+                self.kept += 1;
+                Ok(false)
+            }
+            Err(status) if status.code() == Code::NotFound => Ok(self.made.insert(id)),
+            Err(status) => Err(status),
         }
     }
-    // Again changes nothing.
-    let mut memberships = MembershipServiceClient::new(channel);
-    let link = LinkOrganizationRequest {
-        account_id: "acct-acme".into(),
-        organization_id: "acme".into(),
-        include_descendants: true,
-        ..Default::default()
-    };
-    memberships.link_organization(as_seed(link)).await?;
-    for (account, contact, buyer) in BILLING {
-        let account = Account { account_id: account.into(), billing_contact_id: contact.into(), ..Default::default() };
-        let purchasing =
-            SetPurchasingAccountRequest { person_id: buyer.into(), account_id: account.account_id.clone(), ..Default::default() };
-        let request = UpdateAccountRequest { account: Some(account), ..Default::default() };
-        accounts.update_account(as_seed(request)).await?;
-        memberships.set_purchasing_account(as_seed(purchasing)).await?;
+
+    async fn types(&mut self, types: &mut AccountTypeServiceClient<Authorized>) -> Result<(), Status> {
+        let listed = types.list_account_types(as_seed(ListAccountTypesRequest { page_size: 1000, ..Default::default() })).await?;
+        let has_default = listed.into_inner().account_types.iter().any(|account_type| account_type.is_default);
+        for (id, name, description) in TYPES {
+            let found = types.get_account_type(as_seed(GetAccountTypeRequest { account_type_id: id.into() })).await;
+            if !self.lacks(id, found)? {
+                continue;
+            }
+            let account_type = AccountType {
+                account_type_id: id.into(),
+                display_name: name.into(),
+                description: description.into(),
+                is_default: id == "smb" && !has_default,
+                ..Default::default()
+            };
+            let request = CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() };
+            types.create_account_type(as_seed(request)).await?;
+        }
+        Ok(())
     }
-    Ok(seeded)
+
+    async fn organizations(&mut self, organizations: &mut OrganizationServiceClient<Authorized>) -> Result<(), Status> {
+        for (id, name, parent) in ORGANIZATIONS {
+            let found = organizations.get_organization(as_seed(GetOrganizationRequest { organization_id: id.into() })).await;
+            if !self.lacks(id, found)? {
+                continue;
+            }
+            let organization = Organization {
+                organization_id: id.into(),
+                display_name: name.into(),
+                parent_id: parent.into(),
+                ..Default::default()
+            };
+            let request = CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
+            organizations.create_organization(as_seed(request)).await?;
+        }
+        Ok(())
+    }
+
+    async fn people(
+        &mut self,
+        people: &mut PersonServiceClient<Authorized>,
+        organizations: &mut OrganizationServiceClient<Authorized>,
+    ) -> Result<(), Status> {
+        for (id, name, subject, organization) in PEOPLE {
+            let found = people.get_person(as_seed(GetPersonRequest { person_id: id.into() })).await;
+            if !self.lacks(id, found)? {
+                continue;
+            }
+            let kind = if organization.is_empty() { PersonKind::Staff } else { PersonKind::Customer };
+            let person = Person {
+                person_id: id.into(),
+                display_name: name.into(),
+                email: format!("{id}@people.example"),
+                kind: kind.into(),
+                subject: subject.into(),
+                ..Default::default()
+            };
+            people.create_person(as_seed(CreatePersonRequest { person: Some(person), ..Default::default() })).await?;
+            if !organization.is_empty() {
+                let member = AddOrganizationMemberRequest {
+                    organization_id: organization.into(),
+                    person_id: id.into(),
+                    ..Default::default()
+                };
+                organizations.add_organization_member(as_seed(member)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn accounts(&mut self, accounts: &mut AccountServiceClient<Authorized>) -> Result<(), Status> {
+        for (id, name, organization, account_type, city, country) in ACCOUNTS {
+            let found = accounts.get_account(as_seed(GetAccountRequest { account_id: id.into() })).await;
+            if !self.lacks(id, found)? {
+                continue;
+            }
+            let managed = id.starts_with("acct-acme") && self.made.contains(MANAGER);
+            let account = Account {
+                account_id: id.into(),
+                display_name: name.into(),
+                organization_id: organization.into(),
+                account_type_id: account_type.into(),
+                // An organization that was there may have a primary account, which would lose the flag.
+                is_primary: self.made.contains(organization),
+                account_manager_id: if managed { MANAGER.into() } else { String::new() },
+                primary_contact: Some(Contact {
+                    name: format!("{name} Purchasing"),
+                    email: format!("purchasing@{organization}.example"),
+                    ..Default::default()
+                }),
+                billing_address: Some(Address { city: city.into(), country: country.into(), ..Default::default() }),
+                ..Default::default()
+            };
+            let request = CreateAccountRequest { account: Some(account), ..Default::default() };
+            accounts.create_account(as_seed(request)).await?;
+            if account_type == "trial" {
+                accounts.update_account(as_seed(converted(id))).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Who uses the accounts that were made, and what for.
+    async fn users(
+        &self,
+        accounts: &mut AccountServiceClient<Authorized>,
+        memberships: &mut MembershipServiceClient<Authorized>,
+    ) -> Result<(), Status> {
+        if self.made.contains("acct-acme") {
+            let link = LinkOrganizationRequest {
+                account_id: "acct-acme".into(),
+                organization_id: "acme".into(),
+                include_descendants: true,
+                ..Default::default()
+            };
+            memberships.link_organization(as_seed(link)).await?;
+        }
+        for (account, person) in BILLING {
+            if !(self.made.contains(account) && self.made.contains(person)) {
+                continue;
+            }
+            let contact = Account { account_id: account.into(), billing_contact_id: person.into(), ..Default::default() };
+            let request = UpdateAccountRequest { account: Some(contact), ..Default::default() };
+            accounts.update_account(as_seed(request)).await?;
+            let purchasing =
+                SetPurchasingAccountRequest { person_id: person.into(), account_id: account.into(), ..Default::default() };
+            memberships.set_purchasing_account(as_seed(purchasing)).await?;
+        }
+        Ok(())
+    }
 }
 
 /// The trial that became a customer.
@@ -177,18 +261,16 @@ fn converted(id: &str) -> UpdateAccountRequest {
     UpdateAccountRequest { account: Some(account), ..Default::default() }
 }
 
-impl Seeded {
-    /// Counts an answer; whether the resource was made now.
-    fn count<T>(&mut self, answer: Result<T, Status>) -> Result<bool, Status> {
-        match answer {
-            Ok(_) => self.created += 1,
-            Err(status) if status.code() == Code::AlreadyExists => {
-                self.kept += 1;
-                return Ok(false);
-            }
-            Err(status) => return Err(status),
+/// Adds the token to every request.
+#[derive(Clone)]
+struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(bearer) = &self.0 {
+            request.metadata_mut().insert("authorization", bearer.clone());
         }
-        Ok(true)
+        Ok(request)
     }
 }
 

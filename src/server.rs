@@ -184,11 +184,16 @@ pub async fn serve(
 
 /// Identity as configured, for a service on this address.
 pub fn identity(config: &Config, address: SocketAddr) -> Result<Identity, ServeError> {
+    identity_on(config, &[address])
+}
+
+/// Identity as configured, for a service that will listen on one of these addresses.
+pub fn identity_on(config: &Config, addresses: &[SocketAddr]) -> Result<Identity, ServeError> {
     let identity = Identity::configured(config)?;
-    if identity.believes_everybody() && !address.ip().is_loopback() {
-        return Err(ServeError::NotLoopback(address));
+    match addresses.iter().find(|address| !address.ip().is_loopback()) {
+        Some(address) if identity.believes_everybody() => Err(ServeError::NotLoopback(*address)),
+        _ => Ok(identity),
     }
-    Ok(identity)
 }
 
 /// Which workloads may call. An option that could never let anybody in is an error.

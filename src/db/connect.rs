@@ -3,7 +3,7 @@
 //!
 //! The driver could open sockets itself; they are opened here because [`Coded`] has to lie between socket and driver.
 
-use std::{future::poll_fn, io, net::SocketAddr, time::Duration};
+use std::{error::Error, fmt, future::poll_fn, io, net::SocketAddr, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_postgres::{
     CancelToken, Client, Config, NoTls, SimpleQueryMessage,
-    config::{Host, LoadBalanceHosts, TargetSessionAttrs},
+    config::{Host, LoadBalanceHosts, SslMode, TargetSessionAttrs},
     error::SqlState,
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -40,10 +40,58 @@ enum Address {
     Unix(std::path::PathBuf),
 }
 
+/// The oldest version of PostgreSQL that has what the service uses.
+const OLDEST: u32 = 15;
+
+/// Why the URL of a database cannot be used. Says nothing of its contents but the names of parameters, for it may hold a password.
+#[derive(Debug, thiserror::Error)]
+pub enum UrlError {
+    /// Not a URL of PostgreSQL, or a parameter that the driver does not know.
+    #[error(
+        "{0}; it takes postgres://user:password@host:port/database, and the parameters application_name, channel_binding, \
+         connect_timeout, hostaddr, keepalives, keepalives_idle, keepalives_interval, keepalives_retries, load_balance_hosts, options, \
+         sslmode (disable, allow or prefer), target_session_attrs (any, read-write or read-only) and tcp_user_timeout"
+    )]
+    Malformed(String),
+    /// The URL asks for TLS.
+    #[error(
+        "{0}: the service does not encrypt its connection to the database yet. Use a local socket, a private network or a proxy that \
+         encrypts, and sslmode=disable or no sslmode"
+    )]
+    Tls(String),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            #[cfg(unix)]
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
 /// Reads the URL of a database. Unless it says otherwise, its server must take writes (`target_session_attrs=read-write`): of
 /// several hosts the first that does is used, and a standby is none.
-pub fn login(url: &str) -> Result<Config, tokio_postgres::Error> {
-    let mut config: Config = url.parse()?;
+///
+/// # Errors
+/// The URL is malformed, has a parameter that is not supported, or asks for TLS. With the values of `sslmode` that make TLS optional
+/// the connection goes without.
+pub fn login(url: &str) -> Result<Config, UrlError> {
+    let malformed =
+        |error: &dyn Error| UrlError::Malformed(error.source().map_or_else(|| error.to_string(), ToString::to_string));
+    let (server, query) = url.split_once('?').unwrap_or((url, ""));
+    let (tls, others): (Vec<&str>, Vec<&str>) = query.split('&').partition(|parameter| parameter.starts_with("ssl"));
+    if let Some(wanted) = tls.iter().find(|tls| !matches!(**tls, "sslmode=disable" | "sslmode=allow" | "sslmode=prefer")) {
+        let (name, _) = wanted.split_once('=').unwrap_or((wanted, ""));
+        return Err(UrlError::Tls(if name == "sslmode" { (*wanted).to_owned() } else { name.to_owned() }));
+    }
+    let without_tls = if tls.is_empty() { url.to_owned() } else { format!("{server}?{}", others.join("&")) };
+    let mut config: Config = without_tls.parse().map_err(|error| malformed(&error))?;
+    if config.get_ssl_mode() == SslMode::Require {
+        return Err(UrlError::Tls("sslmode=require".to_owned()));
+    }
+    config.ssl_mode(SslMode::Disable);
     if !url.contains("target_session_attrs") {
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     }
@@ -65,7 +113,8 @@ pub struct Link {
 /// Connects to the first server of the configuration that is as wanted.
 pub async fn open(config: &Config) -> Result<(Client, Link), ConnectError> {
     let mut refusal = ConnectError::Connect("the URL names no host".into());
-    for address in addresses(config).await.map_err(|error| ConnectError::of(&error))? {
+    for address in addresses(config).await? {
+        let place = address.to_string();
         let attempt = open_one(config, address);
         let opened = match config.get_connect_timeout() {
             Some(limit) => timeout(*limit, attempt).await,
@@ -74,16 +123,20 @@ pub async fn open(config: &Config) -> Result<(Client, Link), ConnectError> {
         match opened {
             Ok(Ok(opened)) => return Ok(opened),
             Ok(Err(error)) => refusal = error,
-            Err(_) => refusal = ConnectError::Connect("the server does not answer".into()),
+            Err(_) => refusal = ConnectError::Connect(format!("{place} does not answer")),
         }
     }
     Err(refusal)
 }
 
 async fn open_one(config: &Config, address: Address) -> Result<(Client, Link), ConnectError> {
-    let socket = dial(config, &address).await.map_err(|error| ConnectError::of(&error))?;
+    let socket = dial(config, &address).await.map_err(|error| ConnectError::Connect(format!("{address}: {error}")))?;
     let (client, mut connection) =
         config.connect_raw(Coded::new(socket), NoTls).await.map_err(|error| ConnectError::of(&error))?;
+    let version = connection.parameter("server_version").unwrap_or_default();
+    if is_too_old(version) {
+        return Err(ConnectError::TooOld(version.to_owned()));
+    }
     #[expect(clippy::disallowed_methods, reason = "lives as long as the connection, which holds its handle")]
     let driver = tokio::spawn(async move {
         // Awaited as a whole, the connection would log the server's notices, which may quote rows.
@@ -104,22 +157,32 @@ async fn open_one(config: &Config, address: Address) -> Result<(Client, Link), C
     Ok((client, Link { config: config.clone(), address, _driver: AbortOnDropHandle::new(driver) }))
 }
 
+/// Whether the version that a server tells is one that the service does not work with. One that is not told as PostgreSQL tells it
+/// is let through: it is somebody else's server, which may work.
+fn is_too_old(version: &str) -> bool {
+    let major = version.split(|c: char| !c.is_ascii_digit()).next();
+    major.and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major < OLDEST)
+}
+
 /// Whether a server takes writes: one that is a standby, or was made read only, does not.
 async fn takes_writes(client: &Client) -> Result<bool, tokio_postgres::Error> {
     let answers = client.simple_query("SHOW transaction_read_only").await?;
     Ok(answers.iter().any(|answer| matches!(answer, SimpleQueryMessage::Row(row) if row.get(0) == Some("off"))))
 }
 
-/// The addresses to be tried, in their order.
-async fn addresses(config: &Config) -> io::Result<Vec<Address>> {
+/// The addresses to be tried, in their order. A host that is not found is passed over as long as there is another.
+async fn addresses(config: &Config) -> Result<Vec<Address>, ConnectError> {
     let (hosts, numbers, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
-    let mut addresses = Vec::new();
+    let (mut addresses, mut unknown) = (Vec::new(), None);
     for index in 0..hosts.len().max(numbers.len()) {
         let port = ports.get(index).or_else(|| ports.first()).copied().unwrap_or(DEFAULT_PORT);
         match (numbers.get(index), hosts.get(index)) {
             // A number spares the name's look-up.
             (Some(number), _) => addresses.push(Address::Tcp(SocketAddr::new(*number, port))),
-            (None, Some(Host::Tcp(name))) => addresses.extend(lookup_host((&**name, port)).await?.map(Address::Tcp)),
+            (None, Some(Host::Tcp(name))) => match lookup_host((&**name, port)).await {
+                Ok(found) => addresses.extend(found.map(Address::Tcp)),
+                Err(error) => unknown = Some(format!("the host {name:?} is not found: {error}")),
+            },
             #[cfg(unix)]
             (None, Some(Host::Unix(folder))) => addresses.push(Address::Unix(folder.join(format!(".s.PGSQL.{port}")))),
             (None, None) => {}
@@ -130,7 +193,10 @@ async fn addresses(config: &Config) -> io::Result<Vec<Address>> {
         let first = usize::try_from(random).unwrap_or_default() % addresses.len();
         addresses.rotate_left(first);
     }
-    Ok(addresses)
+    match unknown {
+        Some(unknown) if addresses.is_empty() => Err(ConnectError::Connect(unknown)),
+        _ => Ok(addresses),
+    }
 }
 
 async fn dial(config: &Config, address: &Address) -> io::Result<Socket> {

@@ -27,6 +27,9 @@ use tokio_util::sync::CancellationToken;
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// How long a new client may be silent while others wait behind it.
 const SILENCE: Duration = Duration::from_secs(5);
+/// The folder of users' caches.
+#[cfg(unix)]
+const CACHE: &str = "XDG_CACHE_HOME";
 /// Coarser than the clock of any file system that is likely to hold the data.
 const CLOCK_TICK: Duration = Duration::from_millis(20);
 
@@ -124,6 +127,30 @@ impl Drop for Embedded {
         }
     }
 }
+
+/// Has the files that the engine unpacks on first use (99 MB) kept in `dir` instead of the user's cache: a container may have no
+/// home that can be written to. Call it before anything else, with nothing to lose: it runs the program again with the variable that
+/// the engine looks at. Where that variable is set, it has its way. On macOS the engine looks at no variable.
+#[cfg(unix)]
+#[expect(clippy::disallowed_methods, reason = "a variable of the engine, which is set for this program alone")]
+pub fn keep_cache_in(dir: &Path) {
+    use std::{env, os::unix::process::CommandExt as _, process::Command};
+    let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let (Ok(program), Ok(dir)) = (env::current_exe(), std::path::absolute(dir)) else { return };
+    if cfg!(target_os = "macos") || set(CACHE) {
+        return;
+    }
+    let mut again = Command::new(program);
+    again.args(env::args_os().skip(1)).env(CACHE, dir.join("postgres/cache"));
+    if !set("HOME") {
+        again.env("HOME", dir); // the engine wants to have one
+    }
+    let _ = again.exec(); // returns only if it fails: then the cache is the user's
+}
+
+/// The same where there is no such variable.
+#[cfg(not(unix))]
+pub const fn keep_cache_in(_dir: &Path) {}
 
 fn engine_error(error: impl Display) -> StartError {
     StartError::Engine(format!("{error:#}"))

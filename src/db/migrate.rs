@@ -107,7 +107,8 @@ pub enum MigrateError {
     /// The login cannot change to the role, or there is no such role.
     #[error(
         "the service cannot use the database as role {role:?} (--database-role): {cause}. `customer-accounts migrate` creates \
-         customer_accounts_app; then: GRANT {role} TO the login of DATABASE_URL"
+         customer_accounts_app; then: GRANT {role} TO the login of DATABASE_URL (from PostgreSQL 16 on WITH SET TRUE, if it was \
+         granted without)"
     )]
     NoRole {
         /// The role.

@@ -18,6 +18,7 @@ mod replay;
 mod sqlstate;
 mod tenant;
 mod trail;
+pub mod transfer;
 mod tx;
 mod verify;
 
@@ -31,7 +32,7 @@ use tokio::time::{Instant, sleep, timeout};
 use self::{bell::Bells, pool::Lease};
 pub use self::{
     bell::Listener,
-    connect::login,
+    connect::{UrlError, login},
     migrate::is_passing,
     owner::Owner,
     pool::{Bounds, ConnectError, Manager},

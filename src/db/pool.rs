@@ -119,6 +119,9 @@ pub enum ConnectError {
     /// The server cannot be reached or refuses the login.
     #[error("cannot connect to the database: {0}")]
     Connect(String),
+    /// The server is older than the service supports.
+    #[error("the database is PostgreSQL {0}; the service needs version 15 or later")]
+    TooOld(String),
     /// The server is a standby, or was made read only.
     #[error(
         "cannot connect to the database: the server takes no writes (it is a standby, or read only); name the primary, or all \
@@ -141,8 +144,13 @@ pub enum ConnectError {
 impl ConnectError {
     /// An error of the system or of the driver, with its cause.
     pub fn of(error: &dyn Error) -> Self {
+        Self::Connect(Self::words(error))
+    }
+
+    /// What an error of the system or of the driver says, with its cause.
+    pub fn words(error: &dyn Error) -> String {
         let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-        Self::Connect(format!("{error}{cause}"))
+        format!("{error}{cause}")
     }
 }
 
@@ -215,6 +223,10 @@ impl Manager {
 
     pub(super) const fn allows_privileged_login(&self) -> bool {
         self.privileged
+    }
+
+    pub(super) const fn config(&self) -> &Config {
+        &self.config
     }
 
     pub(super) fn role(&self) -> Option<&str> {

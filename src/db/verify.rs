@@ -15,6 +15,10 @@ use crate::{schema::renewals, search};
 
 /// What is wrong with a role, if row-level security does not hold for it or for a role that it can become (`SET ROLE`) or make
 /// itself a member of. The owner can switch row-level security off.
+///
+/// From PostgreSQL 16 on a membership has options. Each of them leads to the role or to its rights: SET changes to it, INHERIT has
+/// its privileges, ADMIN grants the other two to oneself, and several in a row lead further. So every membership counts, also one
+/// with none of these options, which is good for nothing.
 macro_rules! fault_of {
     ($user:literal) => {
         concat!(
@@ -128,10 +132,15 @@ impl Db {
     /// [`MigrateError::NotRenewed`].
     pub async fn verify(&self) -> Result<(), MigrateError> {
         self.manager.verify_pooler().await?;
-        let conn = self.pool.get_owned().await.map_err(|error| match error {
-            bb8::RunError::User(error) => error,
-            bb8::RunError::TimedOut => ConnectError::Connect(format!("no connection within {:?}", self.wait)),
-        })?;
+        let conn = match self.pool.get_owned().await {
+            Ok(conn) => conn,
+            Err(bb8::RunError::User(error)) => return Err(error.into()),
+            // The pool does not tell why; who connects directly is told.
+            Err(bb8::RunError::TimedOut) => {
+                self.manager.login().await?;
+                return Err(ConnectError::Connect(format!("no connection within {:?}", self.wait)).into());
+            }
+        };
         let lease = Lease::new(conn, None); // which rolls back
         let Some(conn) = lease.conn() else { return Ok(()) };
         self.verify_login(conn.pg()).await?;

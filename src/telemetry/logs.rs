@@ -39,6 +39,19 @@ pub enum LogFormat {
     Json,
 }
 
+/// Checks the filter of log lines. `EnvFilter` takes a word that is no level, such as `verbose`, for the name of a target, and
+/// writes nothing else then; here a target needs its level.
+///
+/// # Errors
+/// The directive that cannot be used, and what is accepted.
+pub fn log_filter(text: &str) -> Result<String, String> {
+    const FORM: &str =
+        "it takes off, error, warn, info, debug or trace, and targets with one of them: warn,customer_accounts=debug";
+    EnvFilter::builder().parse(text).map_err(|error| format!("{error}; {FORM}"))?;
+    let bare = text.split(',').find(|directive| !directive.contains('=') && directive.parse::<LevelFilter>().is_err());
+    bare.map_or_else(|| Ok(text.to_owned()), |directive| Err(format!("{directive:?} is no level; {FORM}")))
+}
+
 /// The layer that writes to stderr.
 #[expect(clippy::disallowed_methods, reason = "NO_COLOR is a convention of terminals, not an option of this service")]
 pub(super) fn layer(options: &Options) -> Result<Box<dyn Layer<Registry> + Send + Sync>, Error> {

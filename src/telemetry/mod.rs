@@ -22,14 +22,15 @@ use tracing_subscriber::{Layer, Registry, filter::LevelFilter, layer::Subscriber
 pub use self::{
     call::{set_planned_end, set_tenant, set_workload},
     layer::{Rpc, RpcLayer},
-    logs::LogFormat,
+    logs::{LogFormat, log_filter},
     seldom::Seldom,
 };
 
 /// Where logs go and how; traces and metrics follow the `OTEL_*` environment variables.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Which log lines are written: `EnvFilter` directives such as `info` or `info,customer_accounts=debug`.
+    /// Which log lines are written: `EnvFilter` directives such as `info` or `info,customer_accounts=debug`, as [`log_filter`] takes
+    /// them.
     pub log: String,
     /// How log lines look.
     pub log_format: LogFormat,

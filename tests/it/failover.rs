@@ -179,7 +179,7 @@ async fn a_server_that_was_made_read_only_is_noticed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_that_takes_writes_is_found_before_and_after_a_failover() {
-    let Some(primary) = Cluster::start() else { return };
+    let Some(primary) = Cluster::having(&["pg_basebackup"]) else { return };
     let standby = primary.standby();
     // The standby comes first.
     let url = format!("postgres://postgres@{},{}/postgres", standby.address(), primary.address());

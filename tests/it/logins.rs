@@ -77,6 +77,43 @@ async fn a_login_that_could_get_around_row_level_security_is_refused() {
     assert!(matches!(stranger, Err(migrate::MigrateError::NoRole { .. })), "{stranger:?}");
 }
 
+/// From PostgreSQL 16 on a membership has options, none of which makes membership of the owner harmless.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_options_of_a_membership_make_no_difference() {
+    let Some((url, sql)) = migrated("logins").await else { return };
+    let version: i32 = sql.query_one("SELECT current_setting('server_version_num')::int", &[]).await.unwrap().get(0);
+    if version < 160_000 {
+        eprintln!("skipped: PostgreSQL 15 has no options of memberships");
+        return;
+    }
+    let login = format!("it_member_{}", &unique()[20..]);
+    sql.batch_execute(&format!("CREATE ROLE {login} LOGIN IN ROLE {APP}")).await.unwrap();
+    let verified = async || database(&url, &login, false).verify().await;
+    let mut answers = Vec::new();
+    let before = verified().await;
+    for options in
+        ["SET TRUE, INHERIT FALSE", "SET FALSE, INHERIT TRUE", "SET FALSE, INHERIT FALSE, ADMIN TRUE", "SET FALSE, INHERIT FALSE"]
+    {
+        let grant = format!("GRANT customer_accounts_owner TO {login} WITH {options}");
+        sql.batch_execute(&grant).await.unwrap();
+        answers.push((options, verified().await));
+        sql.batch_execute(&format!("REVOKE customer_accounts_owner FROM {login}")).await.unwrap();
+    }
+    // Without the option SET it cannot take the role that it needs, and the error says what grants it.
+    sql.batch_execute(&format!("GRANT {APP} TO {login} WITH SET FALSE")).await.unwrap();
+    let unset = verified().await;
+    sql.batch_execute(&format!("GRANT {APP} TO {login} WITH SET TRUE")).await.unwrap();
+    let again = verified().await;
+    sql.batch_execute(&format!("DROP ROLE {login}")).await.unwrap();
+    before.unwrap();
+    for (options, answer) in answers {
+        assert!(matches!(answer, Err(migrate::MigrateError::UnsafeLogin { .. })), "{options}: {answer:?}");
+    }
+    let Err(error @ migrate::MigrateError::NoRole { .. }) = unset else { panic!("{unset:?}") };
+    assert!(error.to_string().contains("WITH SET TRUE"), "{error}");
+    again.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_table_of_tenants_must_have_its_row_level_security() {
     let Some((url, sql)) = migrated("changes tables").await else { return };

@@ -1,8 +1,14 @@
-//! The README's calls give what the README prints.
+//! The README's commands give what the README prints, one after the other as a newcomer runs them.
 
 use std::process::Command;
 
-use crate::support::{shared, unique};
+use crate::support::{
+    fresh_database,
+    process::{Service, run},
+    real_server,
+};
+
+const README: &str = include_str!("../../README.md");
 
 /// The `console` blocks: the command after `$ `, over several lines while they end in a backslash or inside quotes, and
 /// what it prints.
@@ -38,20 +44,46 @@ fn matches(pattern: &str, text: &str) -> bool {
     rest.is_empty() || pattern.ends_with("…\n")
 }
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_customer-accounts");
+
 #[tokio::test]
 async fn the_calls_of_the_readme_give_what_it_prints() {
     if !Command::new("grpcurl").arg("-version").output().is_ok_and(|output| output.status.success()) {
         eprintln!("skipped: grpcurl is not installed");
         return;
     }
-    let address = shared().address.to_string();
-    let blocks = blocks(include_str!("../../README.md"));
-    assert!(blocks.len() >= 5, "five calls, found {}", blocks.len());
-    // The README speaks to the default tenant; here it has one of its own.
-    let header = format!("grpcurl -H 'x-tenant-id: readme-{}'", unique());
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data").to_str().unwrap().to_owned();
+    let url = match real_server() {
+        Some(server) => fresh_database(&server).await,
+        None => String::new(),
+    };
+    let environment = [("CUSTOMER_ACCOUNTS_DATA_DIR", &*data), ("DATABASE_URL", &*url)];
+    let (believing, with_tokens) = README.split_once("## Who may call").unwrap();
+    let service = Service::start(&[], &environment).await;
+    give_what_they_print(believing, 8, &service, &environment);
+    service.terminate();
+    service.ended().await;
+    // The commands of the block that has `serve`, on an address of the test's.
+    let block = with_tokens.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
+    let block = block.replace("\\\n", " ").replace("./data", &data);
+    let commands = block.lines().map(|line| line.strip_prefix("cargo run -- ").unwrap().split_whitespace().collect::<Vec<_>>());
+    let [token, serve] = &commands.collect::<Vec<_>>()[..] else { panic!("two commands: {block}") };
+    let made = run(token, &environment).await;
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let service = Service::start(serve, &environment).await;
+    give_what_they_print(with_tokens, 1, &service, &environment);
+}
+
+fn give_what_they_print(readme: &str, at_least: usize, service: &Service, environment: &[(&str, &str)]) {
+    let address = service.address.to_string();
+    let blocks = blocks(readme);
+    assert!(blocks.len() >= at_least, "{} blocks", blocks.len());
     for (command, expected) in blocks {
-        let command = command.replace("127.0.0.1:50051", &address).replacen("grpcurl", &header, 1);
-        let output = Command::new("sh").args(["-c", &command]).output().unwrap();
+        let command = command.replace("127.0.0.1:50051", &address).replace("cargo run --quiet --", PROGRAM);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &command]).envs(environment.iter().copied()).env("CUSTOMER_ACCOUNTS_LISTEN", &address);
+        let output = shell.output().unwrap();
         let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         assert!(matches(&expected, &printed), "{command}\nprinted\n{printed}\nexpected\n{expected}");
     }

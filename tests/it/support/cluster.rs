@@ -23,9 +23,15 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a server, or tells the reader why there is none.
+    /// Starts a server, or tells the reader why there is none. It has the version of the programs in `POSTGRES_BIN`, as
+    /// `.ci/postgres` sets it, or else of those on the PATH or of Debian.
     pub fn start() -> Option<Self> {
-        Self::start_with("", None)
+        Self::start_with("", None, &[])
+    }
+
+    /// Starts a server whose version comes with these programs as well: npm's has none of them.
+    pub fn having(programs: &[&str]) -> Option<Self> {
+        Self::start_with("", None, programs)
     }
 
     /// Starts a server whose messages are in German, or tells the reader why there is none.
@@ -38,14 +44,16 @@ impl Cluster {
             eprintln!("skipped: localedef cannot make the locale de_DE (Debian has its sources in the package locales)");
             return None;
         }
-        Self::start_with("lc_messages = 'de_DE.UTF-8'\n", Some(locales))
+        // Where there is a psql there are the messages in other languages.
+        Self::start_with("lc_messages = 'de_DE.UTF-8'\n", Some(locales), &["psql"])
     }
 
-    fn start_with(settings: &str, locales: Option<TempDir>) -> Option<Self> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let Some(programs) = std::env::split_paths(&path).chain([DEBIAN.into()]).find(|folder| folder.join("initdb").exists())
-        else {
-            eprintln!("skipped: initdb is neither on the PATH nor in {DEBIAN}");
+    fn start_with(settings: &str, locales: Option<TempDir>, needed: &[&str]) -> Option<Self> {
+        let [first, path] = ["POSTGRES_BIN", "PATH"].map(|name| std::env::var_os(name).unwrap_or_default());
+        let mut folders = [PathBuf::from(first)].into_iter().chain(std::env::split_paths(&path)).chain([DEBIAN.into()]);
+        let has_all = |folder: &PathBuf| ["initdb"].iter().chain(needed).all(|program| folder.join(program).exists());
+        let Some(programs) = folders.find(has_all) else {
+            eprintln!("skipped: initdb {needed:?} are neither in POSTGRES_BIN, nor on the PATH, nor in {DEBIAN}");
             return None;
         };
         // In /tmp itself: a socket's path must be short.
@@ -73,6 +81,11 @@ impl Cluster {
 
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// The folder of its programs.
+    pub fn programs(&self) -> &Path {
+        &self.programs
     }
 
     /// Host and port.

@@ -1,0 +1,201 @@
+//! How `--help` looks: headings, examples, and for each command the options that it uses. Also what an empty variable means.
+//!
+//! Every option can be given before or after the command, and to every command, so that one set of arguments or variables
+//! serves all of them; a command ignores what it does not use, and its help does not show it.
+
+use clap::{Arg, Command, builder::Resettable};
+
+/// Options with one heading, and the commands that use them besides `serve` and `check`.
+struct Group {
+    heading: &'static str,
+    commands: &'static [&'static str],
+    options: &'static [&'static str],
+}
+
+const CALLING: &[&str] = &["healthcheck", "seed"];
+const MIGRATING: &[&str] = &["migrate", "prune", "transfer"];
+
+const GROUPS: &[Group] = &[
+    Group { heading: "Address", commands: CALLING, options: &["listen"] },
+    Group { heading: "Database", commands: MIGRATING, options: &["database_url", "migration_database_url"] },
+    Group { heading: "Database", commands: &["migrate", "prune", "transfer", "token"], options: &["data_dir"] },
+    Group {
+        heading: "Database",
+        commands: &[],
+        options: &[
+            "database_role",
+            "allow_privileged_login",
+            "migrate",
+            "pool_size",
+            "pool_wait",
+            "pool_max_lifetime",
+            "lock_timeout",
+            "idle_in_transaction_timeout",
+        ],
+    },
+    Group {
+        heading: "TLS and workloads",
+        commands: CALLING,
+        options: &["tls_cert", "tls_key", "tls_client_ca", "client_cert", "client_key"],
+    },
+    Group {
+        heading: "TLS and workloads",
+        commands: &[],
+        options: &["tls_reload_interval", "allowed_workloads", "mesh_header", "mesh_proxies"],
+    },
+    Group {
+        heading: "Tokens",
+        commands: &["token"],
+        options: &["audiences", "tenant_claim", "roles_claim", "tenant_wide_claim"],
+    },
+    Group {
+        heading: "Tokens",
+        commands: &[],
+        options: &[
+            "issuers",
+            "actor_prefixes",
+            "leeway",
+            "cache_size",
+            "jwks_refresh",
+            "jwks_floor",
+            "jwks_max_stale",
+            "jwks_max_waiting",
+        ],
+    },
+    Group {
+        heading: "Limits of calls",
+        commands: &[],
+        options: &[
+            "max_calls",
+            "tenant_share",
+            "max_streams",
+            "max_message_bytes",
+            "max_buffered_bytes",
+            "default_deadline",
+            "max_deadline",
+            "answer_timeout",
+            "max_anonymous_calls",
+        ],
+    },
+    Group {
+        heading: "Limits of connections",
+        commands: &[],
+        options: &[
+            "max_connections",
+            "max_connections_per_peer",
+            "max_connection_idle",
+            "max_connection_age",
+            "max_connection_grace",
+            "handshake_timeout",
+        ],
+    },
+    Group { heading: "Activities and watches", commands: &["prune"], options: &["min_activity_retention"] },
+    Group {
+        heading: "Activities and watches",
+        commands: &[],
+        options: &["max_watches", "watch_poll_interval", "watch_checkpoint_interval", "watch_max_age"],
+    },
+    Group { heading: "Operation", commands: &[], options: &["shutdown_delay", "shutdown_deadline", "reflection"] },
+    Group {
+        heading: "Logs",
+        commands: &["migrate", "prune", "transfer", "healthcheck", "seed", "token"],
+        options: &["log", "log_format"],
+    },
+];
+
+pub(super) const SERVE: &str = "\
+Examples:
+  customer-accounts
+      Serve on 127.0.0.1:50051, with an embedded PostgreSQL on ./data; every caller is believed.
+  customer-accounts migrate --database-url postgres://migrator:…@db/accounts
+  customer-accounts serve --database-url postgres://service:…@db/accounts --listen 0.0.0.0:50051 \\
+      --token-audience customer-accounts --token-issuer https://login.example=https://login.example/keys
+      Migrate with one login and serve with another, for callers with a token of login.example.
+  customer-accounts check
+      Find out whether `serve` would start with these options and variables.
+
+A variable that is empty counts as not set. OTEL_EXPORTER_OTLP_ENDPOINT and OpenTelemetry's other variables say where traces and
+metrics go. `customer-accounts COMMAND --help` shows the options of a command.";
+
+pub(super) const MIGRATE: &str = "\
+Examples:
+  customer-accounts migrate --database-url postgres://migrator:…@db/accounts
+  customer-accounts migrate --revert 1";
+
+pub(super) const TRANSFER: &str = "\
+Examples:
+  customer-accounts transfer --data-dir ./data --database-url postgres://migrator:…@db/accounts";
+
+pub(super) const SEED: &str = "\
+Examples:
+  customer-accounts seed
+  customer-accounts seed --listen accounts.internal:50051 --tls-cert tls.crt --token \"$(customer-accounts token)\"";
+
+pub(super) const TOKEN: &str = "\
+Examples:
+  customer-accounts token
+  customer-accounts token --subject robin.stone --roles viewer";
+
+/// Gives the options their headings, and hides from the help of each command those that it does not use.
+pub(super) fn arrange(command: Command) -> Command {
+    let command = command.mut_args(|arg| match group_of(&arg) {
+        Some(group) => arg.help_heading(group.heading),
+        None => arg,
+    });
+    let shared: Vec<Arg> = command.get_arguments().filter(|arg| arg.is_global_set()).cloned().collect();
+    command.mut_subcommands(|subcommand| {
+        let name = subcommand.get_name().to_owned();
+        let unused = shared.iter().filter(|arg| group_of(arg).is_some_and(|group| !group.is_used_by(&name)));
+        // clap gives a command the shared options that it has not got yet.
+        subcommand.args(unused.map(|arg| arg.clone().hide(true)).collect::<Vec<_>>())
+    })
+}
+
+fn group_of(arg: &Arg) -> Option<&'static Group> {
+    GROUPS.iter().find(|group| group.options.contains(&arg.get_id().as_str()))
+}
+
+impl Group {
+    fn is_used_by(&self, command: &str) -> bool {
+        matches!(command, "serve" | "check") || self.commands.contains(&command)
+    }
+}
+
+/// Lets variables that are empty count as not set: `docker compose` and its like write `NAME=` for what they have no value for.
+pub(super) fn without_empty_variables(command: Command) -> Command {
+    command.mut_args(unless_empty).mut_subcommands(without_empty_variables)
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is part of config.rs")]
+fn unless_empty(arg: Arg) -> Arg {
+    let is_empty = arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
+    if is_empty { arg.env(Resettable::Reset) } else { arg }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::{super::Cli, *};
+
+    #[test]
+    fn the_arranged_command_line_is_consistent() {
+        arrange(Cli::command()).debug_assert();
+    }
+
+    #[test]
+    fn every_option_has_its_group_and_every_group_its_options() {
+        let command = Cli::command();
+        let options: Vec<_> =
+            command.get_arguments().filter(|arg| arg.is_global_set()).map(|arg| arg.get_id().as_str()).collect();
+        for option in &options {
+            let groups = GROUPS.iter().filter(|group| group.options.contains(option)).count();
+            assert_eq!(groups, 1, "{option} must be in one group of src/config/help.rs");
+        }
+        let commands: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
+        for group in GROUPS {
+            assert!(group.options.iter().all(|option| options.contains(option)), "{:?}", group.options);
+            assert!(group.commands.iter().all(|name| commands.contains(name)), "{:?}", group.commands);
+        }
+    }
+}
