@@ -82,6 +82,7 @@ diesel::table! {
         billing_contact_id -> Nullable<Text>,
         cc_billing_contact_id -> Nullable<Text>,
         incarnation -> Text,
+        tax_id -> Text,
     }
 }
 
@@ -155,6 +156,7 @@ diesel::table! {
         create_time -> Timestamptz,
         update_time -> Timestamptz,
         incarnation -> Text,
+        metadata -> Jsonb,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::store::{AccountType, Fields, Filter, NewAccountType};
 use crate::{
+    batch::Ids,
     caller::Caller,
     error::{Error, Kind, Result},
     mask::Mask,
@@ -18,7 +19,7 @@ impl Fields {
     fn parse(v: &mut Violations, account_type: proto::AccountType) -> Self {
         let display_name = v.required_line("account_type.display_name", account_type.display_name, MAX_NAME);
         Self {
-            name_key: display_name.to_lowercase(),
+            name_key: name_key(&display_name),
             display_name,
             description: v.text("account_type.description", account_type.description, MAX_DESCRIPTION),
             is_default: account_type.is_default,
@@ -51,12 +52,24 @@ pub fn id(request: proto::GetAccountTypeRequest) -> Result<String> {
     v.finish(id)
 }
 
+/// The ids of a batch get request.
+pub fn ids(request: proto::BatchGetAccountTypesRequest) -> Result<Ids> {
+    Ids::parse("account_type_ids", request.account_type_ids)
+}
+
+/// What a name is compared by: it is unique in the tenant without regard to case.
+fn name_key(display_name: &str) -> String {
+    display_name.to_lowercase()
+}
+
 impl Filter {
     /// What a list request asks for, and which page of it.
     pub fn parse(caller: &Caller, mut request: proto::ListAccountTypesRequest) -> Result<(Self, Page)> {
         let mut v = Violations::default();
         let page = Page::take(&mut v, caller, &mut request)?;
-        v.finish((Self { show_inactive: request.show_inactive }, page))
+        let display_name = v.line("display_name", request.display_name, MAX_NAME);
+        let name_key = (!display_name.is_empty()).then(|| name_key(&display_name));
+        v.finish((Self { show_inactive: request.show_inactive, name_key }, page))
     }
 }
 
