@@ -2,7 +2,7 @@
 //!
 //! Four things come out: the server side of the services, the descriptor set (for reflection, policies and field masks), the
 //! traits that requests of one shape share (`db::Change` for what carries `request_id` and `validate_only`, `page::Paged` for
-//! what carries `page_size` and `page_token`), and the limits of each request (`codec::Bounded`). The messages themselves are
+//! what carries `page_size`, `page_token` and `include_total_size`), and the limits of each request (`codec::Bounded`). The messages themselves are
 //! those of the crate `customer-accounts-client`.
 
 use std::{collections::BTreeSet, env, error::Error, fmt::Write as _, fs, path::PathBuf};
@@ -62,6 +62,7 @@ fn shapes(descriptors: &prost_types::FileDescriptorSet) -> Result<String, std::f
                 "impl crate::page::Paged for {name} {{\n    \
                  fn take_page(&mut self) -> (i32, String) {{\n        \
                  (std::mem::take(&mut self.page_size), std::mem::take(&mut self.page_token))\n    }}\n    \
+                 fn take_total(&mut self) -> bool {{ std::mem::take(&mut self.include_total_size) }}\n    \
                  fn order_by(&self) -> i32 {{ self.order_by }}\n}}"
             )?;
         }

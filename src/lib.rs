@@ -28,6 +28,9 @@ pub mod db;
 pub mod modules;
 pub mod page;
 
+pub mod batch;
+pub mod metadata;
+
 pub mod account_types;
 pub mod accounts;
 pub mod activities;

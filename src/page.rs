@@ -3,10 +3,19 @@
 //! Lists are read by keyset: a page starts behind a (key, id) pair of an index, so that the ten-thousandth page costs what
 //! the first does, and rows that come or go do not shift the others. A page has at most as many rows as were asked for, and ends
 //! earlier where they would take more bytes than an answer may (`crate::budget`).
+//!
+//! A request can also ask how many rows the whole list has. They are counted up to [`MAX_TOTAL`], so that the count reads no
+//! more rows than a large page does.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
-use diesel::QueryResult;
+use diesel::{
+    QueryResult,
+    pg::Pg,
+    query_builder::{AstPass, Query, QueryFragment, QueryId},
+    sql_types::BigInt,
+};
+use diesel_async::RunQueryDsl as _;
 use futures_util::Stream;
 use prost::Message;
 use sha2::{Digest as _, Sha256};
@@ -16,18 +25,24 @@ use crate::{
     caller::Caller,
     db::Tx,
     error::{Error, Result},
-    validate::Violations,
+    validate::{Period, Violations},
 };
 
 const DEFAULT_SIZE: i32 = 50;
 const MAX_SIZE: i32 = 1000;
+/// Up to how many rows of a list are counted.
+pub const MAX_TOTAL: i32 = 1000;
+/// Stands between status and name in the position of a list ordered by both. Neither contains it.
+const BETWEEN: char = '\u{1}';
 /// Bytes of the hash in a token that bind it to tenant, call and filters, and show whether it is damaged.
 const CHECK: usize = 12;
 
 /// A list request; implemented by build.rs for every message with `page_size` and `page_token`.
 pub trait Paged: Message {
-    /// Takes `page_size` and `page_token` out; what stays is what a token is bound to.
+    /// Takes `page_size` and `page_token` out. A token is bound to what stays.
     fn take_page(&mut self) -> (i32, String);
+    /// Takes `include_total_size` out, to which no token is bound.
+    fn take_total(&mut self) -> bool;
     /// The number of the order asked for.
     fn order_by(&self) -> i32;
 }
@@ -36,55 +51,98 @@ pub trait Paged: Message {
 pub trait Listed: Weighed {
     /// Name, creation and id: what lists are ordered by.
     fn key(&self) -> (&str, DateTime<Utc>, &str);
+
+    /// The value by which the row is ordered, as a page token has it.
+    fn value(&self, by: By) -> String {
+        let (name, created, _) = self.key();
+        match by {
+            By::Name => name.to_owned(),
+            _ => micros(created),
+        }
+    }
 }
 
-/// The order of a list; the `order_by` enums of all lists have the same values.
+/// A time as a page token has it: to the microsecond that PostgreSQL keeps.
+pub fn micros(time: DateTime<Utc>) -> String {
+    time.timestamp_micros().to_string()
+}
+
+/// A status and a name as a page token has them.
+pub fn status_and_name(status: &str, name: &str) -> String {
+    format!("{status}{BETWEEN}{name}")
+}
+
+/// What a list is ordered by. Rows with equal values are ordered by id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// By name without case (and, where the slice says so, accents).
+pub enum By {
+    /// The name without case (and, where the slice says so, accents).
     Name,
-    /// The same, backwards.
-    NameDesc,
-    /// Oldest first.
+    /// The time of creation.
     Created,
-    /// Newest first.
-    CreatedDesc,
+    /// The time of the last change: of accounts only.
+    Updated,
+    /// The status, and the name within a status: of accounts only.
+    Status,
+}
+
+/// The order of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Order {
+    /// What the list is ordered by.
+    pub by: By,
+    /// Whether the last come first.
+    pub descending: bool,
 }
 
 impl Order {
-    /// The order that a list request asks for; by name if it asks for none.
+    /// The order that a list request asks for; by name if it asks for none. The `order_by` enums of all lists have these values.
     pub fn parse(violations: &mut Violations, order_by: i32) -> Self {
-        match order_by {
-            0 | 1 => Self::Name,
-            2 => Self::NameDesc,
-            3 => Self::Created,
-            4 => Self::CreatedDesc,
-            unknown => {
-                violations.add("order_by", format!("has no value {unknown}"));
-                Self::Name
-            }
+        Self::one_of(violations, order_by, &[By::Name, By::Created])
+    }
+
+    /// The order of a list of accounts, which has further ones.
+    pub fn parse_for_accounts(violations: &mut Violations, order_by: i32) -> Self {
+        Self::one_of(violations, order_by, &[By::Name, By::Created, By::Updated, By::Status])
+    }
+
+    /// Each of these has two values, from 1 on: ascending and descending.
+    fn one_of(violations: &mut Violations, order_by: i32, orders: &[By]) -> Self {
+        let index = usize::try_from(order_by.max(1) - 1).ok().filter(|_| order_by >= 0);
+        if let Some((by, index)) = index.and_then(|index| Some((*orders.get(index / 2)?, index))) {
+            return Self { by, descending: index % 2 == 1 };
         }
+        violations.add("order_by", format!("has no value {order_by}"));
+        Self { by: By::Name, descending: false }
     }
 
     /// The order of a list of what has happened, which has no names; the newest first if the request asks for none.
     pub fn parse_by_time(violations: &mut Violations, order_by: i32) -> Self {
-        match order_by {
-            0 | 1 => Self::CreatedDesc,
-            2 => Self::Created,
-            unknown => {
-                violations.add("order_by", format!("has no value {unknown}"));
-                Self::CreatedDesc
-            }
+        if !(0..=2).contains(&order_by) {
+            violations.add("order_by", format!("has no value {order_by}"));
         }
-    }
-
-    const fn by_name(self) -> bool {
-        matches!(self, Self::Name | Self::NameDesc)
+        Self { by: By::Created, descending: order_by != 2 }
     }
 }
 
-/// Orders a boxed query by name or creation and starts it behind the page's last row: `(key, id) > (…, …)`, which is a
-/// range of the index over tenant, key and id.
+/// Starts a boxed query behind a position, `(key, id) > (…, …)`, which is a range of the index over tenant, key and id; and
+/// orders it by the same columns.
+macro_rules! behind {
+    ($query:expr, $page:expr, $after:expr, ($($column:expr),+): $types:ty) => {{
+        use diesel::{IntoSql as _, sql_types::Record};
+        let (query, page) = ($query, $page);
+        let key = || ($($column),+).into_sql::<Record<$types>>();
+        let query = match ($after, page.order().descending) {
+            (Some(after), false) => query.filter(key().gt(after)),
+            (Some(after), true) => query.filter(key().lt(after)),
+            (None, _) => query,
+        };
+        let query = query.limit(page.limit());
+        if page.order().descending { query.order(($($column.desc()),+)) } else { query.order(($($column),+)) }
+    }};
+}
+pub(crate) use behind;
+
+/// Orders a boxed query by name or creation, or as accounts are, and starts it behind the page's last row.
 macro_rules! keyset {
     ($query:expr, $page:expr, $table:ident ($name:ident, $id:ident)) => {
         $crate::page::keyset!($query, $page, $table($name, create_time, $id))
@@ -93,34 +151,138 @@ macro_rules! keyset {
         $crate::page::keyset!($query, $page, by $table::$name, $table::$created, $table::$id)
     };
     ($query:expr, $page:expr, by $name:expr, $created:expr, $id:expr) => {{
-        use diesel::{
-            IntoSql as _,
-            sql_types::{Record, Text, Timestamptz},
-        };
-        use $crate::page::Order;
-        let (query, page) = ($query, $page);
-        let name = || ($name, $id).into_sql::<Record<(Text, Text)>>();
-        let created = || ($created, $id).into_sql::<Record<(Timestamptz, Text)>>();
-        let query = match (page.order(), page.after_name()) {
-            (Order::Name, Some(after)) => query.filter(name().gt(after)),
-            (Order::NameDesc, Some(after)) => query.filter(name().lt(after)),
-            _ => query,
-        };
-        let query = match (page.order(), page.after_time()?) {
-            (Order::Created, Some(after)) => query.filter(created().gt(after)),
-            (Order::CreatedDesc, Some(after)) => query.filter(created().lt(after)),
-            _ => query,
-        };
-        let query = query.limit(page.limit());
-        match page.order() {
-            Order::Name => query.order(($name, $id)),
-            Order::NameDesc => query.order(($name.desc(), $id.desc())),
-            Order::Created => query.order(($created, $id)),
-            Order::CreatedDesc => query.order(($created.desc(), $id.desc())),
+        use diesel::sql_types::{Text, Timestamptz};
+        use $crate::page::{By, behind};
+        match $page.order().by {
+            By::Name => behind!($query, $page, $page.after_name(), ($name, $id): (Text, Text)),
+            _ => behind!($query, $page, $page.after_time()?, ($created, $id): (Timestamptz, Text)),
+        }
+    }};
+    ($query:expr, $page:expr, accounts) => {{
+        use diesel::sql_types::{Text, Timestamptz};
+        use $crate::page::{By, behind, keyset};
+        match $page.order().by {
+            By::Updated => {
+                let updated = $page.after_time()?;
+                behind!($query, $page, updated, (accounts::update_time, accounts::account_id): (Timestamptz, Text))
+            }
+            By::Status => {
+                let status = $page.after_status()?;
+                behind!($query, $page, status, (accounts::status, accounts::sort_key, accounts::account_id): (Text, Text, Text))
+            }
+            _ => keyset!($query, $page, accounts(sort_key, account_id)),
         }
     }};
 }
 pub(crate) use keyset;
+
+/// How many rows a boxed query finds without its page, if the request asks.
+macro_rules! total {
+    ($tx:expr, $page:expr, $query:expr) => {{
+        use diesel::{IntoSql as _, sql_types::Integer};
+        if $page.counts() {
+            let rows = $query.select(1.into_sql::<Integer>()).limit($crate::page::COUNTED);
+            $crate::page::Total::count($tx, rows).await?
+        } else {
+            $crate::page::Total::default()
+        }
+    }};
+}
+pub(crate) use total;
+
+/// How many rows a count looks for: one more than it tells, which tells that there are more.
+pub const COUNTED: i64 = MAX_TOTAL as i64 + 1;
+
+/// How many rows a list has; nothing if the request does not ask.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Total {
+    /// How many, [`MAX_TOTAL`] at most.
+    pub size: i32,
+    /// Whether there are more.
+    pub capped: bool,
+}
+
+impl Total {
+    /// Counts the rows of a query, which reads [`COUNTED`] at most.
+    pub async fn count(tx: &Tx, rows: impl QueryFragment<Pg> + Send) -> Result<Self> {
+        Ok(Self::of(Counted(rows).get_result(&mut tx.conn()).await?))
+    }
+
+    /// The same with so many rows more.
+    #[must_use]
+    pub fn plus(self, more: usize) -> Self {
+        let more = i64::try_from(more).unwrap_or(i64::MAX);
+        if self.capped { self } else { Self::of(i64::from(self.size).saturating_add(more)) }
+    }
+
+    /// So many rows, if no more than [`COUNTED`] were looked for.
+    fn of(count: i64) -> Self {
+        let size = i32::try_from(count).unwrap_or(i32::MAX);
+        Self { size: size.min(MAX_TOTAL), capped: size > MAX_TOTAL }
+    }
+}
+
+/// The number of rows of a query.
+struct Counted<Q>(Q);
+
+impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for Counted<Q> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("SELECT count(*) FROM (");
+        self.0.walk_ast(out.reborrow())?;
+        out.push_sql(") AS counted");
+        Ok(())
+    }
+}
+
+impl<Q> Query for Counted<Q> {
+    type SqlType = BigInt;
+}
+
+/// Cached by its text, which differs with filters.
+impl<Q> QueryId for Counted<Q> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+/// The response of a list: the rows in the named field, and what every list says beside them.
+macro_rules! response {
+    ($response:ident { $rows:ident $(, $field:ident: $value:expr)* }, $listing:expr) => {{
+        let $crate::page::Listing { rows, next_page_token, total } = $listing;
+        $response {
+            $rows: rows.into_iter().map(Into::into).collect(),
+            next_page_token,
+            total_size: total.size,
+            total_size_capped: total.capped,
+            $($field: $value,)*
+        }
+    }};
+}
+pub(crate) use response;
+
+/// A page of a list.
+#[derive(Debug)]
+pub struct Listing<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// The token of the next page: empty on the last.
+    pub next_page_token: String,
+    /// How many rows the whole list has.
+    pub total: Total,
+}
+
+impl<T> Default for Listing<T> {
+    fn default() -> Self {
+        Self { rows: Vec::new(), next_page_token: String::new(), total: Total::default() }
+    }
+}
+
+impl<T> Listing<T> {
+    /// The same page with its rows made into something else.
+    pub fn map<U>(self, make: impl FnMut(T) -> U) -> Listing<U> {
+        let Self { rows, next_page_token, total } = self;
+        Listing { rows: rows.into_iter().map(make).collect(), next_page_token, total }
+    }
+}
 
 /// The page asked for.
 #[derive(Debug)]
@@ -128,6 +290,7 @@ pub struct Page {
     size: i64,
     order: Order,
     after: Option<(String, String)>,
+    counts: bool,
     binding: Binding,
 }
 
@@ -150,9 +313,10 @@ impl Page {
         }
         let size = if size == 0 { DEFAULT_SIZE } else { size.min(MAX_SIZE) };
         let order = order(violations, request.order_by());
+        let counts = request.take_total();
         let binding = Binding::of(caller, request);
         let after = if token.is_empty() { None } else { Some(binding.open(&token).ok_or(Error::PageToken)?) };
-        Ok(Self { size: size.into(), order, after, binding })
+        Ok(Self { size: size.into(), order, after, counts, binding })
     }
 
     /// The order of the list.
@@ -165,35 +329,58 @@ impl Page {
         self.size + 1
     }
 
-    /// The name and id behind which a list ordered by name starts.
-    pub fn after_name(&self) -> Option<(String, String)> {
-        self.after.clone().filter(|_| self.order.by_name())
+    /// Whether the request asks how many rows there are.
+    pub const fn counts(&self) -> bool {
+        self.counts
     }
 
-    /// The time and id behind which a list ordered by creation starts.
+    /// The name and id behind which a list ordered by name starts.
+    pub fn after_name(&self) -> Option<(String, String)> {
+        self.after.clone()
+    }
+
+    /// The time and id behind which a list ordered by a time starts.
     pub fn after_time(&self) -> Result<Option<(DateTime<Utc>, String)>> {
-        let Some((key, id)) = self.after.as_ref().filter(|_| !self.order.by_name()) else { return Ok(None) };
+        let Some((key, id)) = &self.after else { return Ok(None) };
         let time = key.parse().ok().and_then(DateTime::from_timestamp_micros).ok_or(Error::PageToken)?;
         Ok(Some((time, id.clone())))
     }
 
-    /// Sorts rows as the list is ordered.
+    /// The status, name and id behind which a list ordered by status starts.
+    pub fn after_status(&self) -> Result<Option<(String, String, String)>> {
+        let Some((key, id)) = &self.after else { return Ok(None) };
+        let (status, name) = key.split_once(BETWEEN).ok_or(Error::PageToken)?;
+        Ok(Some((status.to_owned(), name.to_owned(), id.clone())))
+    }
+
+    /// The period that rows of this page must lie in. Behind a position in the order of the same time, the page needs no bound on
+    /// that side: with one, PostgreSQL 18 begins at the bound and walks to the position.
+    pub fn rest_of(&self, period: Period, by: By) -> Period {
+        let Period { start, end } = period;
+        match self.after {
+            Some(_) if self.order.by == by && self.order.descending => Period { start, end: None },
+            Some(_) if self.order.by == by => Period { start: None, end },
+            _ => period,
+        }
+    }
+
+    /// Sorts rows by name or creation, as the list is ordered.
     pub fn sort<T: Listed>(&self, rows: &mut [T]) {
         rows.sort_by(|a, b| {
             let ((name_a, created_a, id_a), (name_b, created_b, id_b)) = (a.key(), b.key());
-            match self.order {
-                Order::Name => (name_a, id_a).cmp(&(name_b, id_b)),
-                Order::NameDesc => (name_b, id_b).cmp(&(name_a, id_a)),
-                Order::Created => (created_a, id_a).cmp(&(created_b, id_b)),
-                Order::CreatedDesc => (created_b, id_b).cmp(&(created_a, id_a)),
-            }
+            let ascending = match self.order.by {
+                By::Name => (name_a, id_a).cmp(&(name_b, id_b)),
+                _ => (created_a, id_a).cmp(&(created_b, id_b)),
+            };
+            if self.order.descending { ascending.reverse() } else { ascending }
         });
     }
 
-    /// Reads the page from the rows of a query with `limit`, and makes the token of the next one: empty on the last page.
-    pub async fn read<T: Listed>(&self, tx: &Tx, rows: impl Stream<Item = QueryResult<T>>) -> Result<(Vec<T>, String)> {
+    /// Reads the page from the rows of a query with `limit`, and makes the token of the next one.
+    pub async fn read<T: Listed>(&self, tx: &Tx, total: Total, rows: impl Stream<Item = QueryResult<T>>) -> Result<Listing<T>> {
         let (rows, complete) = budget::read(tx, rows).await?;
-        Ok(self.cut(rows, complete))
+        let (rows, next_page_token) = self.cut(rows, complete);
+        Ok(Listing { rows, next_page_token, total })
     }
 
     /// Cuts rows that begin the list down to the page, and makes the token of the next one. It is empty if these rows are all
@@ -205,10 +392,8 @@ impl Page {
         }
         rows.truncate(size);
         let token = rows.last().map_or_else(String::new, |row| {
-            let (name, created, id) = row.key();
-            // To the microsecond that PostgreSQL keeps.
-            let created = created.timestamp_micros().to_string();
-            self.binding.seal(if self.order.by_name() { name } else { &created }, id)
+            let (.., id) = row.key();
+            self.binding.seal(&row.value(self.order.by), id)
         });
         (rows, token)
     }

@@ -83,6 +83,7 @@ diesel::table! {
         cc_billing_contact_id -> Nullable<Text>,
         incarnation -> Text,
         folded -> Int8,
+        tax_id -> Text,
     }
 }
 
@@ -157,6 +158,7 @@ diesel::table! {
         update_time -> Timestamptz,
         incarnation -> Text,
         folded -> Int8,
+        metadata -> Jsonb,
     }
 }
 

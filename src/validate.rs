@@ -2,7 +2,9 @@
 
 use std::fmt::Display;
 
+use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
 use prost::Name;
+use prost_types::Timestamp;
 
 use crate::{
     error::{Error, Result, Violation},
@@ -16,6 +18,8 @@ const MAX_QUERY: usize = 200;
 const MAX_REQUEST_ID: usize = 100;
 /// Longest email address in characters (RFC 5321, 4.5.3.1.3, less the angle brackets).
 const MAX_EMAIL: usize = 254;
+/// The times that a `google.protobuf.Timestamp` can be, in seconds: the years 1 to 9999.
+const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
 /// Longest label of a domain in characters (RFC 1035, 2.3.4).
 const MAX_LABEL: usize = 63;
@@ -28,6 +32,15 @@ const MAX_QUOTED: usize = 150;
 
 /// Most violations that are kept; an answer has room for fewer. Further ones are only counted.
 const MAX_KEPT: usize = 100;
+
+/// From one moment on and before another; without them, from the beginning and without end.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Period {
+    /// From this time on.
+    pub start: Option<DateTime<Utc>>,
+    /// Before this time.
+    pub end: Option<DateTime<Utc>>,
+}
 
 /// The violations found so far.
 #[derive(Debug, Default)]
@@ -127,6 +140,28 @@ impl Violations {
         if value.contains(['\n', '\r', '\t']) {
             self.add(field, "must be a single line");
         }
+    }
+
+    /// A time, as the first microsecond that is not before it: PostgreSQL keeps times to the microsecond.
+    pub fn time(&mut self, field: impl Display, time: Option<Timestamp>) -> Option<DateTime<Utc>> {
+        let Timestamp { seconds, nanos } = time?;
+        let nanos = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000 && SECONDS.contains(&seconds));
+        let time = nanos.and_then(|nanos| DateTime::from_timestamp(seconds, nanos));
+        if time.is_none() {
+            self.add(field, "must be a time in the years 1 to 9999, with 0 to 999999999 nanoseconds");
+        }
+        let whole = time?.duration_trunc(TimeDelta::microseconds(1)).ok().or(time)?;
+        Some(if Some(whole) < time { whole + TimeDelta::microseconds(1) } else { whole })
+    }
+
+    /// The fields `…start_time` and `…end_time` of a filter, of which the second must be the later.
+    pub fn period(&mut self, prefix: &str, start: Option<Timestamp>, end: Option<Timestamp>) -> Period {
+        let start = self.time(format_args!("{prefix}start_time"), start);
+        let end = self.time(format_args!("{prefix}end_time"), end);
+        if start.zip(end).is_some_and(|(start, end)| start >= end) {
+            self.add(format_args!("{prefix}end_time"), format!("must be later than {prefix}start_time"));
+        }
+        Period { start, end }
     }
 
     /// The id of a resource that must be named. It is compared as it is, and an id from before may be none that could be chosen

@@ -12,10 +12,12 @@ use self::{
 use crate::{
     caller::RequestExt as _,
     db::{Db, Meta},
+    page::response,
     proto::{
-        CreateAccountTypeRequest, CreateAccountTypeResponse, DeactivateAccountTypeRequest, DeactivateAccountTypeResponse,
-        GetAccountTypeRequest, GetAccountTypeResponse, ListAccountTypesRequest, ListAccountTypesResponse,
-        UpdateAccountTypeRequest, UpdateAccountTypeResponse, account_type_service_server::AccountTypeService,
+        BatchGetAccountTypesRequest, BatchGetAccountTypesResponse, CreateAccountTypeRequest, CreateAccountTypeResponse,
+        DeactivateAccountTypeRequest, DeactivateAccountTypeResponse, GetAccountTypeRequest, GetAccountTypeResponse,
+        ListAccountTypesRequest, ListAccountTypesResponse, UpdateAccountTypeRequest, UpdateAccountTypeResponse,
+        account_type_service_server::AccountTypeService,
     },
 };
 
@@ -52,15 +54,24 @@ impl AccountTypeService for Service {
         Ok(Response::new(GetAccountTypeResponse { account_type: Some(account_type.into()) }))
     }
 
+    async fn batch_get_account_types(
+        &self,
+        mut request: Request<BatchGetAccountTypesRequest>,
+    ) -> Result<Response<BatchGetAccountTypesResponse>, Status> {
+        let caller = request.caller()?;
+        let ids = wire::ids(request.into_inner())?;
+        let found = self.db.read(&caller, async |tx| AccountType::find_all(tx, &ids).await).await?;
+        Ok(Response::new(BatchGetAccountTypesResponse { account_types: found.into_iter().map(Into::into).collect() }))
+    }
+
     async fn list_account_types(
         &self,
         mut request: Request<ListAccountTypesRequest>,
     ) -> Result<Response<ListAccountTypesResponse>, Status> {
         let caller = request.caller()?;
         let (filter, page) = Filter::parse(&caller, request.into_inner())?;
-        let (rows, next_page_token) = self.db.read(&caller, async |tx| AccountType::list(tx, &filter, &page).await).await?;
-        let account_types = rows.into_iter().map(Into::into).collect();
-        Ok(Response::new(ListAccountTypesResponse { account_types, next_page_token }))
+        let listing = self.db.read(&caller, async |tx| AccountType::list(tx, &filter, &page).await).await?;
+        Ok(Response::new(response!(ListAccountTypesResponse { account_types }, listing)))
     }
 
     async fn update_account_type(

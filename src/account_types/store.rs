@@ -11,10 +11,11 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
 use crate::{
+    batch::Ids,
     budget::{self, Weighed},
     db::{BelongsTo, Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
-    page::{Listed, Page, keyset},
+    page::{Listed, Listing, Page, keyset, total},
     renew::Batch,
     schema::account_types,
     text,
@@ -87,6 +88,8 @@ pub struct NewAccountType {
 pub struct Filter {
     /// Deactivated ones too.
     pub show_inactive: bool,
+    /// Only the one with this name, in lower case.
+    pub name_key: Option<String>,
 }
 
 impl NewAccountType {
@@ -116,6 +119,12 @@ impl AccountType {
             .await
             .optional()?
             .ok_or_else(|| Error::not_found(Kind::AccountType, account_type_id))
+    }
+
+    /// The account types with these ids.
+    pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
+        let query = account_types::table.filter(account_types::account_type_id.eq_any(ids.unique())).select(Self::as_select());
+        ids.collect(tx, Kind::AccountType, query.load_stream::<Self>(&mut tx.conn()).await?).await
     }
 
     /// The same, held against others who would change it until the transaction ends.
@@ -158,13 +167,20 @@ impl AccountType {
     }
 
     /// One page of account types, and the token of the next.
-    pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<(Vec<Self>, String)> {
-        let mut query = account_types::table.select(Self::as_select()).into_boxed();
-        if !filter.show_inactive {
-            query = query.filter(account_types::active);
-        }
-        let rows = keyset!(query, page, account_types(name_key, account_type_id)).load_stream::<Self>(&mut tx.conn()).await?;
-        page.read(tx, rows).await
+    pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
+        let filtered = || {
+            let mut query = account_types::table.select(Self::as_select()).into_boxed();
+            if !filter.show_inactive {
+                query = query.filter(account_types::active);
+            }
+            if let Some(name_key) = &filter.name_key {
+                query = query.filter(account_types::name_key.eq(name_key));
+            }
+            query
+        };
+        let total = total!(tx, page, filtered());
+        let query = keyset!(filtered(), page, account_types(name_key, account_type_id));
+        page.read(tx, total, query.load_stream::<Self>(&mut tx.conn()).await?).await
     }
 
     /// Gives the type, which the transaction holds, new fields. Nothing happens if they are the present ones.

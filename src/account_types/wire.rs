@@ -2,6 +2,7 @@
 
 use super::store::{AccountType, Fields, Filter, NewAccountType};
 use crate::{
+    batch::Ids,
     caller::Caller,
     error::{Error, Kind, Result},
     mask::Mask,
@@ -51,12 +52,19 @@ pub fn id(request: proto::GetAccountTypeRequest) -> Result<String> {
     v.finish(id)
 }
 
+/// The ids of a batch get request.
+pub fn ids(request: proto::BatchGetAccountTypesRequest) -> Result<Ids> {
+    Ids::parse("account_type_ids", request.account_type_ids)
+}
+
 impl Filter {
     /// What a list request asks for, and which page of it.
     pub fn parse(caller: &Caller, mut request: proto::ListAccountTypesRequest) -> Result<(Self, Page)> {
         let mut v = Violations::default();
         let page = Page::take(&mut v, caller, &mut request)?;
-        v.finish((Self { show_inactive: request.show_inactive }, page))
+        let display_name = v.line("display_name", request.display_name, MAX_NAME);
+        let name_key = (!display_name.is_empty()).then(|| text::caseless(&display_name));
+        v.finish((Self { show_inactive: request.show_inactive, name_key }, page))
     }
 }
 

@@ -14,6 +14,7 @@ use self::{
 use crate::{
     caller::RequestExt as _,
     db::{Db, Meta},
+    page::{Listing, response},
     proto::{
         BatchGetAccountsRequest, BatchGetAccountsResponse, CreateAccountRequest, CreateAccountResponse, DeleteAccountRequest,
         DeleteAccountResponse, GetAccountRequest, GetAccountResponse, ListAccountsRequest, ListAccountsResponse,
@@ -67,14 +68,14 @@ impl AccountService for Service {
     async fn list_accounts(&self, mut request: Request<ListAccountsRequest>) -> Result<Response<ListAccountsResponse>, Status> {
         let caller = request.caller()?;
         let (filter, page) = Filter::parse(&caller, request.into_inner())?;
-        let (rows, next_page_token) = self
+        let listing = self
             .db
             .list(&caller, async |tx| {
-                let (rows, next) = Account::list(tx, &filter, &page).await?;
-                Ok((Account::shown(tx, rows).await?, next))
+                let Listing { rows, next_page_token, total } = Account::list(tx, &filter, &page).await?;
+                Ok(Listing { rows: Account::shown(tx, rows).await?, next_page_token, total })
             })
             .await?;
-        Ok(Response::new(ListAccountsResponse { accounts: rows.into_iter().map(Into::into).collect(), next_page_token }))
+        Ok(Response::new(response!(ListAccountsResponse { accounts }, listing)))
     }
 
     async fn update_account(

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use diesel::{
-    dsl::exists,
+    dsl::{exists, not},
     prelude::*,
     result::{DatabaseErrorKind, Error as DieselError},
     sql_types::Text,
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use futures_util::{StreamExt as _, future::try_join_all};
+use futures_util::future::try_join_all;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -18,7 +18,8 @@ pub use super::value::Status;
 use super::value::{Address, Contact, Json};
 use crate::{
     account_types::store::AccountType,
-    budget::{self, Budget, Weighed},
+    batch::Ids,
+    budget::{self, Weighed},
     db::{AccountRef, BelongsTo, Condition, Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
     id,
@@ -28,18 +29,19 @@ use crate::{
         slots::{self, Contacts, Scope},
         store::Record,
     },
+    metadata::Metadata,
     modules,
     organizations::store::Organization,
-    page::{Listed, Page, keyset},
+    page::{self, By, Listed, Listing, Page, keyset, total},
     people::store::Person,
     renew::Batch,
-    schema::{account_words, accounts, organization_ancestors, people, person_words},
+    schema::{account_organizations, account_words, accounts, organization_ancestors, people, person_words},
     search::{self, unnest},
+    validate::Period,
 };
 
-/// What an account takes in an answer beside its texts, and an entry of its metadata beside its own.
+/// What an account takes in an answer beside its texts.
 const ROW: usize = 256;
-const ENTRY: usize = 64;
 /// Most primary contacts whom a search of accounts names. Of more, their accounts are so many that the list is found sooner by
 /// walking the accounts.
 const NAMED: i64 = 1000;
@@ -119,7 +121,9 @@ pub struct Fields {
     /// Internal remark.
     pub comment: String,
     /// For callers' own use.
-    pub metadata: Json<BTreeMap<String, String>>,
+    pub metadata: Metadata,
+    /// Number under which tax authorities know it; empty for none.
+    pub tax_id: String,
     /// The person of the tenant's staff who looks after it.
     pub account_manager_id: Option<String>,
     /// The user who is the primary contact, instead of one named inline.
@@ -171,16 +175,16 @@ impl References {
 impl Weighed for Account {
     fn weight(&self) -> usize {
         let Fields { display_name, description, organization_id, status_reason, billing_details, comment, .. } = &self.fields;
-        let texts = [&self.account_id, display_name, description, organization_id, status_reason, billing_details, comment];
+        let texts = [display_name, description, organization_id, status_reason, billing_details, comment];
+        let texts = texts.into_iter().chain([&self.account_id, &self.fields.tax_id]);
         let Fields { billing_address, shipping_address, postal_address, official_address, .. } = &self.fields;
         let addresses = [billing_address, shipping_address, postal_address, official_address].into_iter().flatten();
         let contact = self.fields.primary_contact.as_ref().map_or(0, |Json(contact)| contact.weight());
-        let metadata: usize = self.fields.metadata.0.iter().map(|(key, value)| key.len() + value.len() + ENTRY).sum();
         ROW + budget::texts(texts)
             + budget::texts(self.fields.contacts().chain(&self.fields.account_manager_id).chain(&self.fields.account_type_id))
             + addresses.map(|Json(address)| address.weight()).sum::<usize>()
             + contact
-            + metadata
+            + self.fields.metadata.weight()
             + self.fields.preferences.as_ref().map_or(0, budget::json)
     }
 }
@@ -188,6 +192,15 @@ impl Weighed for Account {
 impl Listed for Account {
     fn key(&self) -> (&str, DateTime<Utc>, &str) {
         (&self.fields.sort_key, self.create_time, &self.account_id)
+    }
+
+    fn value(&self, by: By) -> String {
+        match by {
+            By::Name => self.fields.sort_key.clone(),
+            By::Created => page::micros(self.create_time),
+            By::Updated => page::micros(self.update_time),
+            By::Status => page::status_and_name(self.fields.status.name(), &self.fields.sort_key),
+        }
     }
 }
 
@@ -228,6 +241,90 @@ pub struct Filter {
     pub account_manager_id: Option<String>,
     /// Only those of this type.
     pub account_type_id: Option<String>,
+    /// Only those without a type.
+    pub without_account_type: bool,
+    /// Only those that are primary accounts, or only those that are not.
+    pub is_primary: Option<bool>,
+    /// Only those created in this period.
+    pub created: Period,
+    /// Only those last changed in this period.
+    pub updated: Period,
+    /// Only those of other organizations that this one is linked to.
+    pub linked_organization_id: Option<String>,
+    /// Only those with this person as a contact.
+    pub contact_id: Option<String>,
+    /// Only those with all these entries.
+    pub metadata: Metadata,
+}
+
+/// A term of a search of accounts: the range of its words, and the primary contacts who have one, if they are few.
+#[derive(Debug)]
+struct Term {
+    from: String,
+    to: String,
+    contacts: Option<Vec<String>>,
+}
+
+impl Term {
+    /// That a word of the account begins with the term, or a word of the person who is its primary contact.
+    fn condition(&self) -> Condition<accounts::table> {
+        let Self { from, to, contacts } = self;
+        let word = account_words::word.ge(from.clone()).and(account_words::word.lt(to.clone()));
+        let Some(contacts) = contacts else {
+            let own = account_words::table.filter(account_words::account_id.eq(accounts::account_id).and(word));
+            let contact = person_words::table
+                .filter(person_words::person_id.nullable().eq(accounts::primary_contact_id))
+                .filter(person_words::word.ge(from.clone()).and(person_words::word.lt(to.clone())));
+            return Box::new(exists(own).or(exists(contact)));
+        };
+        let words = account_words::table.select(account_words::account_id);
+        if contacts.is_empty() {
+            Box::new(accounts::account_id.eq_any(words.filter(word)))
+        } else {
+            Box::new(accounts::account_id.eq_any(words.filter(word.or(account_words::word.eq_any(contacts.clone())))))
+        }
+    }
+}
+
+impl Filter {
+    /// The conditions that need no index of their own order: each finds few accounts, or is looked up with each account.
+    fn conditions(&self) -> Vec<Condition<accounts::table>> {
+        let mut conditions: Vec<Condition<accounts::table>> = Vec::new();
+        if let Some(person_id) = &self.person_id {
+            conditions.push(Account::used_by(person_id));
+        }
+        if let Some(account_manager_id) = &self.account_manager_id {
+            conditions.push(Box::new(accounts::account_manager_id.assume_not_null().eq(account_manager_id.clone())));
+        }
+        if let Some(account_type_id) = &self.account_type_id {
+            conditions.push(Box::new(accounts::account_type_id.assume_not_null().eq(account_type_id.clone())));
+        }
+        if self.without_account_type {
+            conditions.push(Box::new(accounts::account_type_id.is_null()));
+        }
+        match self.is_primary {
+            Some(true) => conditions.push(Box::new(accounts::is_primary)),
+            Some(false) => conditions.push(Box::new(not(accounts::is_primary))),
+            None => {}
+        }
+        if let Some(organization_id) = &self.linked_organization_id {
+            let linked = account_organizations::table
+                .filter(account_organizations::organization_id.eq(organization_id.clone()).and(not(account_organizations::own)))
+                .select(account_organizations::account_id);
+            conditions.push(Box::new(accounts::account_id.eq_any(linked)));
+        }
+        if let Some(person_id) = &self.contact_id {
+            let primary = accounts::primary_contact_id.assume_not_null().eq(person_id.clone());
+            let billing = accounts::billing_contact_id.assume_not_null().eq(person_id.clone());
+            let cc = accounts::cc_billing_contact_id.assume_not_null().eq(person_id.clone());
+            conditions.push(Box::new(primary.or(billing).or(cc)));
+        }
+        for entry in self.metadata.words() {
+            let found = account_words::table.filter(account_words::word.eq(entry)).select(account_words::account_id);
+            conditions.push(Box::new(accounts::account_id.eq_any(found)));
+        }
+        conditions
+    }
 }
 
 impl NewAccount {
@@ -302,111 +399,82 @@ impl Account {
         Ok(account)
     }
 
-    /// The accounts with these ids, in their order; one that is missing fails all. An id that is there twice counts twice in
-    /// what the answer weighs.
-    pub async fn find_all(tx: &Tx, account_ids: &[String]) -> Result<Vec<Self>> {
-        let mut asked = BTreeMap::<&str, usize>::new();
-        for id in account_ids {
-            *asked.entry(id).or_default() += 1;
-        }
-        let rows = accounts::table
-            .filter(accounts::account_id.eq_any(asked.keys().copied().collect::<Vec<_>>()).and(tx.accounts_in_reach()))
-            .select(Self::as_select())
-            .load_stream::<Self>(&mut tx.conn())
-            .await?;
-        let mut rows = std::pin::pin!(rows);
-        let (mut found, mut budget) = (BTreeMap::new(), Budget::default());
-        while let Some(row) = rows.next().await {
-            let row = row?;
-            let times = asked.get(&*row.account_id).copied().unwrap_or_default();
-            if let Err(too_large) = budget.spend(row.weight().saturating_mul(times)) {
-                tx.leave_unread();
-                return Err(too_large);
-            }
-            found.insert(row.account_id.clone(), row);
-        }
-        if let Some(missing) = account_ids.iter().find(|id| !found.contains_key(*id)) {
-            return Err(Error::not_found(Kind::Account, missing));
-        }
-        modules::require_all(tx, found.values().map(|account| account.fields.organization_id.as_str())).await?;
-        // Each is copied only as often as it is asked for again.
-        let account = |id: &String| {
-            let left = asked.get_mut(&**id)?;
-            *left -= 1;
-            if *left == 0 { found.remove(id) } else { found.get(id).cloned() }
-        };
-        Ok(account_ids.iter().filter_map(account).collect())
+    /// The accounts with these ids.
+    pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
+        let query = accounts::table.filter(accounts::account_id.eq_any(ids.unique()).and(tx.accounts_in_reach()));
+        let rows = query.select(Self::as_select()).load_stream::<Self>(&mut tx.conn()).await?;
+        let found = ids.collect(tx, Kind::Account, rows).await?;
+        modules::require_all(tx, found.iter().map(|account| account.fields.organization_id.as_str())).await?;
+        Ok(found)
     }
 
     /// One page of accounts, and the token of the next.
-    pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<(Vec<Self>, String)> {
-        let mut query = accounts::table.select(Self::as_select()).filter(tx.accounts_in_reach()).into_boxed();
-        for condition in Self::found_by(tx, &filter.query).await? {
-            query = query.filter(condition);
-        }
-        query = match &*filter.statuses {
-            [] => query,
-            // An equality keeps the order of the index over status and name.
-            [status] => query.filter(accounts::status.eq(*status)),
-            statuses => query.filter(accounts::status.eq_any(statuses)),
-        };
-        match &filter.organization_id {
-            Some(id) if filter.include_descendants && filter.query.is_empty() => {
-                let below = organization_ancestors::table
-                    .filter(organization_ancestors::ancestor_id.eq(id))
-                    .select(organization_ancestors::organization_id);
-                query = query.filter(accounts::organization_id.eq_any(below));
-            }
+    pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
+        let terms = Self::look_up(tx, &filter.query).await?;
+        let below = match &filter.organization_id {
             // Of two subqueries PostgreSQL may take every row of one with every row of the other, so one is asked first.
-            Some(id) if filter.include_descendants => {
-                query = query.filter(accounts::organization_id.eq_any(Organization::below(tx, id).await?));
+            Some(id) if filter.include_descendants && !terms.is_empty() => Some(Organization::below(tx, id).await?),
+            _ => None,
+        };
+        for named in [&filter.organization_id, &filter.linked_organization_id] {
+            modules::require_named(tx, named.as_deref()).await?;
+        }
+        let off = modules::off(tx).await?;
+        let filtered = |created: Period, updated: Period| {
+            let mut query = accounts::table.select(Self::as_select()).filter(tx.accounts_in_reach()).into_boxed();
+            for condition in terms.iter().map(Term::condition).chain(filter.conditions()) {
+                query = query.filter(condition);
             }
-            Some(id) => query = query.filter(accounts::organization_id.eq(id)),
-            None => {}
-        }
-        if let Some(person_id) = &filter.person_id {
-            query = query.filter(Self::used_by(person_id));
-        }
-        if let Some(account_manager_id) = &filter.account_manager_id {
-            query = query.filter(accounts::account_manager_id.eq(account_manager_id));
-        }
-        if let Some(account_type_id) = &filter.account_type_id {
-            query = query.filter(accounts::account_type_id.eq(account_type_id));
-        }
-        modules::require_named(tx, filter.organization_id.as_deref()).await?;
-        if let Some(off) = modules::off(tx).await? {
-            query = query.filter(accounts::organization_id.ne_all(off));
-        }
-        let rows = keyset!(query, page, accounts(sort_key, account_id)).load_stream::<Self>(&mut tx.conn()).await?;
-        page.read(tx, rows).await
+            query = match &*filter.statuses {
+                [] => query,
+                // An equality keeps the order of the index over status and name.
+                [status] => query.filter(accounts::status.eq(*status)),
+                statuses => query.filter(accounts::status.eq_any(statuses)),
+            };
+            query = match (&filter.organization_id, &below) {
+                (_, Some(ids)) => query.filter(accounts::organization_id.eq_any(ids)),
+                (Some(id), None) if filter.include_descendants => {
+                    let below = organization_ancestors::table
+                        .filter(organization_ancestors::ancestor_id.eq(id))
+                        .select(organization_ancestors::organization_id);
+                    query.filter(accounts::organization_id.eq_any(below))
+                }
+                (Some(id), None) => query.filter(accounts::organization_id.eq(id)),
+                (None, None) => query,
+            };
+            if let Some(start) = created.start {
+                query = query.filter(accounts::create_time.ge(start));
+            }
+            if let Some(end) = created.end {
+                query = query.filter(accounts::create_time.lt(end));
+            }
+            if let Some(start) = updated.start {
+                query = query.filter(accounts::update_time.ge(start));
+            }
+            if let Some(end) = updated.end {
+                query = query.filter(accounts::update_time.lt(end));
+            }
+            if let Some(off) = &off {
+                query = query.filter(accounts::organization_id.ne_all(off));
+            }
+            query
+        };
+        let total = total!(tx, page, filtered(filter.created, filter.updated));
+        let (created, updated) = (page.rest_of(filter.created, By::Created), page.rest_of(filter.updated, By::Updated));
+        let rows = keyset!(filtered(created, updated), page, accounts).load_stream::<Self>(&mut tx.conn()).await?;
+        page.read(tx, total, rows).await
     }
 
-    /// The conditions that a search puts on accounts, one for each of its terms: a word of the account begins with it, or a word
-    /// of the person who is its primary contact.
+    /// The terms of a search, each with the primary contacts who have the word.
     ///
     /// Contacts are asked for first. With their ids in hand both are one condition on one table, and PostgreSQL can begin with
     /// the words or with the list, whichever is less; of two subqueries it would look through all accounts.
-    async fn found_by(tx: &Tx, query: &str) -> Result<Vec<Condition<accounts::table>>> {
-        let terms = search::ranges(query);
-        let contacts = try_join_all(terms.iter().map(|term| Self::contacts_with_word(tx, term))).await?;
-        let condition = |((from, to), contacts): ((String, String), Option<BTreeSet<String>>)| -> Condition<accounts::table> {
-            let word = account_words::word.ge(from.clone()).and(account_words::word.lt(to.clone()));
-            let Some(contacts) = contacts else {
-                let own = account_words::table.filter(account_words::account_id.eq(accounts::account_id).and(word));
-                let contact = person_words::table
-                    .filter(person_words::person_id.nullable().eq(accounts::primary_contact_id))
-                    .filter(person_words::word.ge(from).and(person_words::word.lt(to)));
-                return Box::new(exists(own).or(exists(contact)));
-            };
-            let words = account_words::table.select(account_words::account_id);
-            if contacts.is_empty() {
-                Box::new(accounts::account_id.eq_any(words.filter(word)))
-            } else {
-                let contacts: Vec<_> = contacts.iter().map(|id| reference_to(id)).collect();
-                Box::new(accounts::account_id.eq_any(words.filter(word.or(account_words::word.eq_any(contacts)))))
-            }
+    async fn look_up(tx: &Tx, query: &str) -> Result<Vec<Term>> {
+        let term = async |(from, to): (String, String)| {
+            let contacts = Self::contacts_with_word(tx, &(from.clone(), to.clone())).await?;
+            Ok(Term { from, to, contacts: contacts.map(|ids| ids.iter().map(|id| reference_to(id)).collect()) })
         };
-        Ok(terms.into_iter().zip(contacts).map(condition).collect())
+        try_join_all(search::ranges(query).into_iter().map(term)).await
     }
 
     /// The people who are primary contacts and have a word in a range, if they are few enough to be named.
@@ -627,11 +695,13 @@ impl Account {
         search::renew!(conn, tenant, after, accounts, account_words, account_id, |row| row.fields)
     }
 
-    /// The words of the account, and a reference to the person who is its primary contact. It has none of the person's words:
-    /// those are the person's to change.
+    /// The words of the account, those of its metadata, and a reference to the person who is its primary contact. It has none of
+    /// the person's words: those are the person's to change.
     fn words(&self) -> Vec<String> {
         let inline = self.fields.primary_contact.iter().flat_map(|contact| [contact.0.name.as_str(), &contact.0.email]);
-        let mut words = search::words([self.account_id.as_str(), &self.fields.display_name].into_iter().chain(inline));
+        let own = [self.account_id.as_str(), &self.fields.display_name, &self.fields.tax_id];
+        let mut words = search::words(own.into_iter().chain(inline));
+        words.extend(self.fields.metadata.words());
         words.extend(self.fields.primary_contact_id.as_deref().map(reference_to));
         words
     }

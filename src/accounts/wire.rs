@@ -9,10 +9,12 @@ use super::{
     value::{Address, Contact, Json, Status},
 };
 use crate::{
+    batch::Ids,
     caller::Caller,
     error::{Kind, Result},
     mask::Mask,
-    page::Page,
+    metadata::Metadata,
+    page::{Order, Page},
     proto::{self, AccountStatus},
     validate::Violations,
     wire::{etag, json, require_etag, timestamp},
@@ -33,8 +35,7 @@ const MAX_PREFERENCES: usize = 64 * 1024;
 /// Objects and lists inside each other.
 const MAX_PREFERENCES_DEPTH: usize = 32;
 const MAX_COMMENT: usize = 5000;
-const MAX_METADATA_KEY: usize = 64;
-const MAX_METADATA_VALUE: usize = 500;
+const MAX_TAX_ID: usize = 50;
 
 impl Fields {
     fn parse(v: &mut Violations, account: proto::Account) -> Self {
@@ -58,7 +59,8 @@ impl Fields {
             preferences: account.preferences.and_then(|preferences| object(v, preferences)),
             is_primary: account.is_primary,
             comment: v.text("account.comment", account.comment, MAX_COMMENT),
-            metadata: Json(metadata(v, account.metadata)),
+            metadata: Metadata::parse(v, "account.metadata", account.metadata),
+            tax_id: v.line("account.tax_id", account.tax_id, MAX_TAX_ID),
             account_manager_id: v.optional_id("account.account_manager_id", account.account_manager_id),
             primary_contact_id,
             billing_contact_id: v.optional_id("account.billing_contact_id", account.billing_contact_id),
@@ -93,20 +95,15 @@ pub fn id(request: proto::GetAccountRequest) -> Result<String> {
 }
 
 /// The ids of a batch get request.
-pub fn ids(request: proto::BatchGetAccountsRequest) -> Result<Vec<String>> {
-    let mut v = Violations::default();
-    if request.account_ids.is_empty() {
-        v.add("account_ids", "must have at least 1 entry");
-    }
-    let ids = (0..).zip(request.account_ids).map(|(i, id)| v.id(format_args!("account_ids[{i}]"), id)).collect();
-    v.finish(ids)
+pub fn ids(request: proto::BatchGetAccountsRequest) -> Result<Ids> {
+    Ids::parse("account_ids", request.account_ids)
 }
 
 impl Filter {
     /// What a list request asks for, and which page of it.
     pub fn parse(caller: &Caller, mut request: proto::ListAccountsRequest) -> Result<(Self, Page)> {
         let mut v = Violations::default();
-        let page = Page::take(&mut v, caller, &mut request)?;
+        let page = Page::take_ordered(&mut v, caller, &mut request, Order::parse_for_accounts)?;
         let statuses = (0..).zip(request.statuses).filter_map(|(i, number)| {
             let field = format!("statuses[{i}]");
             let status = status(&mut v, &field, number);
@@ -116,6 +113,9 @@ impl Filter {
             status
         });
         let statuses = statuses.collect();
+        if request.without_account_type && !request.account_type_id.is_empty() {
+            v.add("without_account_type", "must not be set together with account_type_id");
+        }
         let filter = Self {
             statuses,
             query: v.query("query", request.query),
@@ -124,6 +124,13 @@ impl Filter {
             include_descendants: request.include_descendants,
             person_id: v.optional_id("person_id", request.person_id),
             account_manager_id: v.optional_id("account_manager_id", request.account_manager_id),
+            without_account_type: request.without_account_type,
+            is_primary: request.is_primary,
+            created: v.period("create_", request.create_start_time, request.create_end_time),
+            updated: v.period("update_", request.update_start_time, request.update_end_time),
+            linked_organization_id: v.optional_id("linked_organization_id", request.linked_organization_id),
+            contact_id: v.optional_id("contact_id", request.contact_id),
+            metadata: Metadata::parse(&mut v, "metadata", request.metadata),
         };
         v.finish((filter, page))
     }
@@ -246,6 +253,7 @@ impl From<Account> for proto::Account {
             cc_billing_contact_id: fields.cc_billing_contact_id.unwrap_or_default(),
             comment: fields.comment,
             metadata: fields.metadata.0,
+            tax_id: fields.tax_id,
             create_time: Some(timestamp(row.create_time)),
             update_time: Some(timestamp(row.update_time)),
         }
@@ -312,23 +320,6 @@ fn address(v: &mut Violations, field: &str, address: Option<proto::Address>) -> 
         postal_code: v.line(format_args!("{field}.postal_code"), address.postal_code, MAX_POSTAL_CODE),
         country,
     }))
-}
-
-fn metadata(
-    v: &mut Violations,
-    mut metadata: std::collections::BTreeMap<String, String>,
-) -> std::collections::BTreeMap<String, String> {
-    for (key, value) in &mut metadata {
-        let fits = |c: char| c.is_ascii_alphanumeric() || "_.-/".contains(c);
-        if !(1..=MAX_METADATA_KEY).contains(&key.len()) || !key.chars().all(fits) {
-            v.add(
-                format_args!("account.metadata[{key:?}]"),
-                format!("key must be 1 to {MAX_METADATA_KEY} characters out of letters, digits and _.-/"),
-            );
-        }
-        *value = v.text(format_args!("account.metadata[{key:?}]"), std::mem::take(value), MAX_METADATA_VALUE);
-    }
-    metadata
 }
 
 /// The preferences as JSON; an empty object is none. PostgreSQL's jsonb holds no NUL character, and JSON no number that is

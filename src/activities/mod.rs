@@ -19,6 +19,7 @@ use self::{
 use crate::{
     caller::RequestExt as _,
     db::Db,
+    page::response,
     peer::Peer,
     proto::{
         ListActivitiesRequest, ListActivitiesResponse, WatchActivitiesRequest, WatchActivitiesResponse,
@@ -48,8 +49,8 @@ impl ActivityService for Service {
     ) -> Result<Response<ListActivitiesResponse>, Status> {
         let caller = request.caller()?;
         let (filter, page) = Filter::parse(&caller, request.into_inner())?;
-        let (rows, next_page_token) = self.db.list(&caller, async |tx| Activity::list(tx, &filter, &page).await).await?;
-        Ok(Response::new(ListActivitiesResponse { activities: rows.into_iter().map(Into::into).collect(), next_page_token }))
+        let listing = self.db.list(&caller, async |tx| Activity::list(tx, &filter, &page).await).await?;
+        Ok(Response::new(response!(ListActivitiesResponse { activities }, listing)))
     }
 
     type WatchActivitiesStream = Pin<Box<dyn Stream<Item = Result<WatchActivitiesResponse, Status>> + Send>>;

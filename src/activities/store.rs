@@ -16,8 +16,9 @@ use crate::{
     budget::{self, Weighed},
     db::Tx,
     error::{Error, Result},
-    page::{Listed, Order, Page, keyset},
+    page::{By, Listed, Listing, Page, keyset, total},
     schema::{activities, tenants},
+    validate::Period,
 };
 
 /// Most activities that one step along the feed brings.
@@ -84,10 +85,8 @@ pub struct Filter {
     pub resource_id: Option<String>,
     /// By this actor.
     pub actor: Option<String>,
-    /// From this time on.
-    pub start: Option<DateTime<Utc>>,
-    /// Before this time.
-    pub end: Option<DateTime<Utc>>,
+    /// Made in this period.
+    pub period: Period,
 }
 
 /// Which activities a watch is sent.
@@ -127,37 +126,40 @@ pub struct Step {
 
 impl Activity {
     /// One page of activities, and the token of the next.
-    pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<(Vec<Self>, String)> {
-        let in_reach = match filter {
+    pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
+        let few = match filter {
             // Those of one are few enough to look at each.
-            Filter { account_id: Some(_), .. } | Filter { resource_id: Some(_), .. } => tx.activities_in_reach(),
-            _ => tx.list_activities_in_reach().await?,
+            Filter { account_id: Some(_), .. } | Filter { resource_id: Some(_), .. } => None,
+            _ => tx.few_in_reach().await?,
         };
-        let mut query = activities::table.select(Self::as_select()).filter(in_reach).into_boxed();
-        if let Some(account_id) = &filter.account_id {
-            query = query.filter(activities::account_id.eq(account_id));
-        }
-        if let Some(resource_type) = &filter.resource_type {
-            query = query.filter(activities::resource_type.eq(resource_type));
-        }
-        if let Some(resource_id) = &filter.resource_id {
-            query = query.filter(activities::resource_id.eq(resource_id));
-        }
-        if let Some(actor) = &filter.actor {
-            query = query.filter(activities::actor.eq(actor));
-        }
-        // A page behind a position needs no bound on that side. With one, PostgreSQL 18 begins at the bound and walks to the
-        // position.
-        let (begins, is_behind) = (page.order(), page.after_time()?.is_some());
-        if let Some(start) = filter.start.filter(|_| !(is_behind && begins == Order::Created)) {
-            query = query.filter(activities::create_time.ge(start));
-        }
-        if let Some(end) = filter.end.filter(|_| !(is_behind && begins == Order::CreatedDesc)) {
-            query = query.filter(activities::create_time.lt(end));
-        }
+        let filtered = |period: Period| {
+            let in_reach = tx.list_activities_in_reach(few.as_ref());
+            let mut query = activities::table.select(Self::as_select()).filter(in_reach).into_boxed();
+            if let Some(account_id) = &filter.account_id {
+                query = query.filter(activities::account_id.eq(account_id));
+            }
+            if let Some(resource_type) = &filter.resource_type {
+                query = query.filter(activities::resource_type.eq(resource_type));
+            }
+            if let Some(resource_id) = &filter.resource_id {
+                query = query.filter(activities::resource_id.eq(resource_id));
+            }
+            if let Some(actor) = &filter.actor {
+                query = query.filter(activities::actor.eq(actor));
+            }
+            if let Some(start) = period.start {
+                query = query.filter(activities::create_time.ge(start));
+            }
+            if let Some(end) = period.end {
+                query = query.filter(activities::create_time.lt(end));
+            }
+            query
+        };
+        let total = total!(tx, page, filtered(filter.period));
         // There is no order by name. The ids of one transaction's activities rise, like its ordinals.
-        let query = keyset!(query, page, activities(activity_id, activity_id));
-        page.read(tx, query.load_stream::<Self>(&mut tx.conn()).await?).await
+        let rest = page.rest_of(filter.period, By::Created);
+        let query = keyset!(filtered(rest), page, activities(activity_id, activity_id));
+        page.read(tx, total, query.load_stream::<Self>(&mut tx.conn()).await?).await
     }
 
     /// One step along the feed, from a position that the feed still has and has reached.

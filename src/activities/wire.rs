@@ -1,7 +1,5 @@
 //! Activities between the contract and the rows.
 
-use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
-use prost_types::Timestamp;
 use serde_json::Value;
 
 use super::store::{Activity, Filter, Position, Watched};
@@ -17,8 +15,6 @@ use crate::{
 
 /// Longest resource type in characters.
 const MAX_TYPE: usize = 50;
-/// The times that a `google.protobuf.Timestamp` can be, in seconds: the years 1 to 9999.
-const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
 impl Filter {
     /// What a list request asks for, and which page of it.
@@ -32,26 +28,10 @@ impl Filter {
         if resource_id.is_some() && resource_type.is_none() {
             v.add("resource_type", "is required with resource_id");
         }
-        let start = time(&mut v, "start_time", request.start_time);
-        let end = time(&mut v, "end_time", request.end_time);
-        if start.zip(end).is_some_and(|(start, end)| start >= end) {
-            v.add("end_time", "must be later than start_time");
-        }
+        let period = v.period("", request.start_time, request.end_time);
         let account_id = v.optional_id("account_id", request.account_id);
-        v.finish((Self { account_id, resource_type, resource_id, actor, start, end }, page))
+        v.finish((Self { account_id, resource_type, resource_id, actor, period }, page))
     }
-}
-
-/// The first microsecond, as PostgreSQL keeps times, that is not before this time.
-fn time(v: &mut Violations, field: &str, time: Option<Timestamp>) -> Option<DateTime<Utc>> {
-    let Timestamp { seconds, nanos } = time?;
-    let nanos = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000 && SECONDS.contains(&seconds));
-    let time = nanos.and_then(|nanos| DateTime::from_timestamp(seconds, nanos));
-    if time.is_none() {
-        v.add(field, "must be a time in the years 1 to 9999, with 0 to 999999999 nanoseconds");
-    }
-    let whole = time?.duration_trunc(TimeDelta::microseconds(1)).ok().or(time)?;
-    Some(if Some(whole) < time { whole + TimeDelta::microseconds(1) } else { whole })
 }
 
 /// Where a watch begins, and what it is sent.

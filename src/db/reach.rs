@@ -58,9 +58,9 @@ pub(super) struct Roots {
     organization_ids: Vec<String>,
 }
 
-/// What is in a reach of little: ids and incarnations.
+/// What is in a limited reach that is little enough to be named: ids and incarnations.
 #[derive(Debug)]
-struct Few {
+pub struct Few {
     organizations: (Vec<String>, Vec<String>),
     accounts: (Vec<String>, Vec<String>),
 }
@@ -214,6 +214,18 @@ impl Tx {
         self.sight().below(|roots| Box::new(is_reached!(roots, organizations::organization_id)))
     }
 
+    /// The organizations in reach below none that is in reach: for a caller who sees the whole tenant, those without a parent.
+    pub fn topmost_in_reach(&self) -> Condition<organizations::table> {
+        match self.sight() {
+            Sight::Tenant => Box::new(organizations::parent_id.is_null()),
+            Sight::Below(_) => self.sight().below(|roots| {
+                let parent =
+                    reached!(roots).filter(organization_ancestors::organization_id.nullable().eq(organizations::parent_id));
+                Box::new(organizations::organization_id.eq_any(roots.organization_ids.clone()).and(not(exists(parent))))
+            }),
+        }
+    }
+
     /// The accounts in reach: those of organizations in reach.
     pub fn accounts_in_reach(&self) -> Condition<accounts::table> {
         self.sight().below(|roots| Box::new(is_reached!(roots, accounts::organization_id)))
@@ -247,19 +259,18 @@ impl Tx {
         })
     }
 
-    /// The same for a list. Where little is in reach it is named, and the list begins with it; elsewhere the next activity in
-    /// reach is never far.
-    pub async fn list_activities_in_reach(&self) -> Result<Condition<activities::table>> {
-        let Some(Few { organizations, accounts }) = self.few_in_reach().await? else {
-            return Ok(self.activities_in_reach());
-        };
+    /// [`Tx::activities_in_reach`] for a list. Little that is in reach is named, and the list begins with it; elsewhere the next
+    /// activity in reach is never far.
+    pub fn list_activities_in_reach(&self, few: Option<&Few>) -> Condition<activities::table> {
+        let Some(Few { organizations, accounts }) = few else { return self.activities_in_reach() };
         let incarnation = activities::incarnation.assume_not_null();
         let organization = activities::resource_type
             .eq("organization")
-            .and(activities::resource_id.eq_any(organizations.0))
-            .and(incarnation.eq_any(organizations.1));
-        let account = activities::account_id.assume_not_null().eq_any(accounts.0).and(incarnation.eq_any(accounts.1));
-        Ok(Box::new(account.or(organization)))
+            .and(activities::resource_id.eq_any(organizations.0.clone()))
+            .and(incarnation.eq_any(organizations.1.clone()));
+        let account = activities::account_id.assume_not_null();
+        let account = account.eq_any(accounts.0.clone()).and(incarnation.eq_any(accounts.1.clone()));
+        Box::new(account.or(organization))
     }
 
     /// The people in reach: the caller's own person, members of organizations in reach, and whoever is shown with an account in
@@ -309,15 +320,15 @@ impl Tx {
     }
 
     /// [`Tx::people_in_reach`] for a list. Where little is in reach the people in reach are found first; elsewhere the next one is never far.
-    pub async fn list_people_in_reach(&self) -> Result<Condition<people::table>> {
-        Ok(match self.few_in_reach().await? {
+    pub fn list_people_in_reach(&self, few: Option<&Few>) -> Condition<people::table> {
+        match few {
             Some(_) => self.sight().below(|roots| people_in_reach!(roots, by_set)),
             None => self.people_in_reach(),
-        })
+        }
     }
 
-    /// What is in reach, if that is limited, and little enough to be named.
-    async fn few_in_reach(&self) -> Result<Option<Few>> {
+    /// What is in reach, if that is limited, and little enough to be named: for the conditions of a list.
+    pub async fn few_in_reach(&self) -> Result<Option<Few>> {
         let Sight::Below(roots) = self.sight() else { return Ok(None) };
         let none = Roots::default();
         let roots = roots.get().unwrap_or(&none);

@@ -15,7 +15,7 @@ use crate::{
     db::{Condition, Tx},
     error::Result,
     modules,
-    page::{Page, keyset},
+    page::{Listing, Page, keyset, total},
     people::store::Person,
     schema::{account_organizations, account_users, accounts, organization_members, people},
 };
@@ -37,16 +37,21 @@ pub struct PersonAccount {
 
 impl PersonAccount {
     /// One page of the accounts a person is a user of today, and the token of the next.
-    pub async fn list(tx: &Tx, person_id: &str, page: &Page) -> Result<(Vec<Self>, String)> {
+    pub async fn list(tx: &Tx, person_id: &str, page: &Page) -> Result<Listing<Self>> {
         let person = Person::find(tx, person_id).await?;
-        let query = accounts::table.select(Account::as_select()).filter(tx.accounts_in_reach()).into_boxed();
-        let mut query = query.filter(Account::used_by(person_id));
-        if let Some(off) = modules::off(tx).await? {
-            query = query.filter(accounts::organization_id.ne_all(off));
-        }
-        let rows = keyset!(query, page, accounts(sort_key, account_id)).load_stream::<Account>(&mut tx.conn()).await?;
-        let (rows, next) = page.read(tx, rows).await?;
-        let ids: Vec<_> = rows.iter().map(|account| account.account_id.clone()).collect();
+        let off = modules::off(tx).await?;
+        let filtered = || {
+            let query = accounts::table.select(Account::as_select()).filter(tx.accounts_in_reach()).into_boxed();
+            let query = query.filter(Account::used_by(person_id));
+            match &off {
+                Some(off) => query.filter(accounts::organization_id.ne_all(off)),
+                None => query,
+            }
+        };
+        let total = total!(tx, page, filtered());
+        let rows = keyset!(filtered(), page, accounts).load_stream::<Account>(&mut tx.conn()).await?;
+        let accounts = page.read(tx, total, rows).await?;
+        let ids: Vec<_> = accounts.rows.iter().map(|account| account.account_id.clone()).collect();
         let (mut records, mut through) = try_join(records(tx, &ids, person_id), through(tx, &ids, person_id)).await?;
         let complete = |account: Account| Self {
             record: records.remove(&account.account_id),
@@ -55,7 +60,7 @@ impl PersonAccount {
             is_purchasing_account: person.purchasing_account_id.as_ref() == Some(&account.account_id),
             account,
         };
-        Ok((rows.into_iter().map(complete).collect(), next))
+        Ok(accounts.map(complete))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     error::{Error, Result},
     id, modules,
     organizations::store::Organization,
-    page::{Listed, Page, keyset},
+    page::{Listed, Listing, Page, keyset, total},
     schema::{account_organizations, organizations},
 };
 
@@ -98,13 +98,14 @@ impl Link {
     }
 
     /// One page of the links of an account, and the token of the next.
-    pub async fn list(tx: &Tx, account_id: &str, page: &Page) -> Result<(Vec<Self>, String)> {
+    pub async fn list(tx: &Tx, account_id: &str, page: &Page) -> Result<Listing<Self>> {
         Account::find(tx, account_id).await?;
         let nameless = Self::out_of_reach(tx, account_id).await?;
         // Neither the order of the list nor its page token tells what the list does not show.
         let named = || organizations::organization_id.ne_all(&nameless);
         let name = || case_when(named(), organizations::sort_key).otherwise("");
         let created = || case_when(named(), organizations::create_time).otherwise(account_organizations::create_time);
+        let total = total!(tx, page, links!(account_id).into_boxed());
         let query = links!(account_id).into_boxed();
         let query = keyset!(query, page, by name(), created(), organizations::organization_id);
         let rows = query.load_stream::<Self>(&mut tx.conn()).await?;
@@ -114,7 +115,7 @@ impl Link {
             }
             Self { display_name: String::new(), sort_key: String::new(), organization_create_time: row.create_time, ..row }
         };
-        page.read(tx, rows.map_ok(hide)).await
+        page.read(tx, total, rows.map_ok(hide)).await
     }
 
     /// The organizations linked to an account that the caller does not reach.

@@ -29,6 +29,7 @@ use crate::{
     db::{Db, Meta},
     error::Error,
     organizations::store::Organization,
+    page::response,
     proto::{
         AddAccountUserRequest, AddAccountUserResponse, BatchCheckMembershipsRequest, BatchCheckMembershipsResponse,
         CheckMembershipRequest, CheckMembershipResponse, LinkOrganizationRequest, LinkOrganizationResponse,
@@ -130,9 +131,8 @@ impl MembershipService for Service {
     ) -> Result<Response<ListAccountUsersResponse>, Status> {
         let caller = request.caller()?;
         let (filter, page) = UserFilter::parse(&caller, request.into_inner())?;
-        let (users, next_page_token) = self.db.list(&caller, async |tx| User::list(tx, &filter, &page).await).await?;
-        let account_users = users.into_iter().map(Into::into).collect();
-        Ok(Response::new(ListAccountUsersResponse { account_users, next_page_token }))
+        let listing = self.db.list(&caller, async |tx| User::list(tx, &filter, &page).await).await?;
+        Ok(Response::new(response!(ListAccountUsersResponse { account_users }, listing)))
     }
 
     async fn link_organization(
@@ -177,9 +177,8 @@ impl MembershipService for Service {
     ) -> Result<Response<ListLinkedOrganizationsResponse>, Status> {
         let caller = request.caller()?;
         let (account_id, page) = wire::links(&caller, request.into_inner())?;
-        let (links, next_page_token) = self.db.list(&caller, async |tx| Link::list(tx, &account_id, &page).await).await?;
-        let linked_organizations = links.into_iter().map(Into::into).collect();
-        Ok(Response::new(ListLinkedOrganizationsResponse { linked_organizations, next_page_token }))
+        let listing = self.db.list(&caller, async |tx| Link::list(tx, &account_id, &page).await).await?;
+        Ok(Response::new(response!(ListLinkedOrganizationsResponse { linked_organizations }, listing)))
     }
 
     async fn list_billing_recipients(
@@ -188,9 +187,8 @@ impl MembershipService for Service {
     ) -> Result<Response<ListBillingRecipientsResponse>, Status> {
         let caller = request.caller()?;
         let (account_id, page) = wire::recipients(&caller, request.into_inner())?;
-        let (rows, next_page_token) = self.db.list(&caller, async |tx| Recipient::list(tx, &account_id, &page).await).await?;
-        let recipients = rows.into_iter().map(Into::into).collect();
-        Ok(Response::new(ListBillingRecipientsResponse { recipients, next_page_token }))
+        let listing = self.db.list(&caller, async |tx| Recipient::list(tx, &account_id, &page).await).await?;
+        Ok(Response::new(response!(ListBillingRecipientsResponse { recipients }, listing)))
     }
 
     async fn set_purchasing_account(
@@ -237,7 +235,7 @@ impl MembershipService for Service {
     ) -> Result<Response<ListPersonAccountsResponse>, Status> {
         let caller = request.caller()?;
         let (person_id, page) = wire::accounts(&caller, request.into_inner())?;
-        let (rows, next_page_token) = self.db.list(&caller, async |tx| PersonAccount::list(tx, &person_id, &page).await).await?;
-        Ok(Response::new(ListPersonAccountsResponse { accounts: rows.into_iter().map(Into::into).collect(), next_page_token }))
+        let listing = self.db.list(&caller, async |tx| PersonAccount::list(tx, &person_id, &page).await).await?;
+        Ok(Response::new(response!(ListPersonAccountsResponse { accounts }, listing)))
     }
 }

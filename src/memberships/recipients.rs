@@ -12,10 +12,29 @@ use crate::{
     budget,
     db::Tx,
     error::Result,
-    page::{Page, keyset},
+    page::{Listing, Page, Total, keyset, total},
     people::store::Person,
     schema::{account_organizations, account_users, organization_members, people},
 };
+
+/// The users in force of an account who have the billing flag.
+macro_rules! flagged_users {
+    ($account_id:expr) => {{
+        let through = covered!()
+            .filter(account_organizations::account_id.eq(account_users::account_id))
+            .filter(organization_members::person_id.eq(account_users::person_id));
+        let started = account_users::start_date.is_null().or(account_users::start_date.le(today()));
+        let not_ended = account_users::end_date.is_null().or(account_users::end_date.ge(today()));
+        account_users::table
+            .inner_join(people::table.on(people::person_id.eq(account_users::person_id)))
+            .filter(account_users::account_id.eq($account_id))
+            .filter(account_users::billing)
+            .filter(people::active)
+            .filter(diesel::dsl::exists(through).or(account_users::individual.and(started).and(not_ended)))
+            .select(Person::as_select())
+            .into_boxed()
+    }};
+}
 
 /// Someone who gets the invoices of an account.
 #[derive(Debug, Clone)]
@@ -28,10 +47,13 @@ pub struct Recipient {
 
 impl Recipient {
     /// One page of the recipients, and the token of the next: the billing contacts, and every flagged user in force.
-    pub async fn list(tx: &Tx, account_id: &str, page: &Page) -> Result<(Vec<Self>, String)> {
+    pub async fn list(tx: &Tx, account_id: &str, page: &Page) -> Result<Listing<Self>> {
         let account = Account::find(tx, account_id).await?;
         let (to, cc) = (account.fields.billing_contact_id, account.fields.cc_billing_contact_id);
-        let contacts: Vec<_> = to.iter().chain(&cc).cloned().collect();
+        let contacts: BTreeSet<_> = to.iter().chain(&cc).cloned().collect();
+        let contacts: Vec<_> = contacts.into_iter().collect();
+        let others = || flagged_users!(account_id).filter(people::person_id.ne_all(&contacts));
+        let total = if page.counts() { total!(tx, page, others()).plus(contacts.len()) } else { Total::default() };
         let (mut rows, (flagged, complete)) =
             try_join(contacts_behind(tx, contacts, page), flagged(tx, account_id, page)).await?;
         let flagged_ids: BTreeSet<_> = flagged.iter().map(|person| person.person_id.clone()).collect();
@@ -43,12 +65,12 @@ impl Recipient {
         if let Some(last) = rows.iter().position(|person| Some(&person.person_id) == last.as_ref()) {
             rows.truncate(last + 1);
         }
-        let (rows, next) = page.cut(rows, complete);
+        let (rows, next_page_token) = page.cut(rows, complete);
         let recipient = |person: Person| {
             let copy = to.as_ref() != Some(&person.person_id) && !flagged_ids.contains(&person.person_id);
             Self { person, copy }
         };
-        Ok((rows.into_iter().map(recipient).collect(), next))
+        Ok(Listing { rows, next_page_token, total }.map(recipient))
     }
 }
 
@@ -60,19 +82,6 @@ async fn contacts_behind(tx: &Tx, person_ids: Vec<String>, page: &Page) -> Resul
 
 /// The flagged users in force that the page may have, and whether they are all that were asked for.
 async fn flagged(tx: &Tx, account_id: &str, page: &Page) -> Result<(Vec<Person>, bool)> {
-    let through = covered!()
-        .filter(account_organizations::account_id.eq(account_users::account_id))
-        .filter(organization_members::person_id.eq(account_users::person_id));
-    let started = account_users::start_date.is_null().or(account_users::start_date.le(today()));
-    let not_ended = account_users::end_date.is_null().or(account_users::end_date.ge(today()));
-    let query = account_users::table
-        .inner_join(people::table.on(people::person_id.eq(account_users::person_id)))
-        .filter(account_users::account_id.eq(account_id))
-        .filter(account_users::billing)
-        .filter(people::active)
-        .filter(diesel::dsl::exists(through).or(account_users::individual.and(started).and(not_ended)))
-        .select(Person::as_select())
-        .into_boxed();
-    let query = keyset!(query, page, account_users(sort_key, person_create_time, person_id));
+    let query = keyset!(flagged_users!(account_id), page, account_users(sort_key, person_create_time, person_id));
     budget::read(tx, query.load_stream(&mut tx.conn()).await?).await
 }

@@ -19,13 +19,13 @@ use diesel::{
 use crate::{
     db::{Condition, Tx},
     error::Result,
-    page::{Order, Page},
+    page::{By, COUNTED, Order, Page, Total},
     people::store::Person,
     schema::people,
 };
 
 /// Where people come from.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub enum Sources<'a> {
     /// The members of these organizations.
     Organizations(&'a [String]),
@@ -54,23 +54,39 @@ impl<'a> Merged<'a> {
     /// Those of a page, of all whom the conditions are true of.
     pub fn new(tx: &'a Tx, sources: Sources<'a>, conditions: Vec<Condition<people::table>>, page: &Page) -> Result<Self> {
         let tenant_id = tx.tenant_id();
-        let (after_name, after_time) = (page.after_name(), page.after_time()?);
+        let (after_name, after_time) = match page.order().by {
+            By::Name => (page.after_name(), None),
+            _ => (None, page.after_time()?),
+        };
         Ok(Self { tenant_id, sources, conditions, order: page.order(), after_name, after_time, limit: page.limit() })
+    }
+
+    /// How many there are in all, if the request asks.
+    pub async fn count(
+        tx: &'a Tx,
+        sources: Sources<'a>,
+        conditions: impl Fn() -> Vec<Condition<people::table>>,
+        page: &Page,
+    ) -> Result<Total> {
+        if !page.counts() {
+            return Ok(Total::default());
+        }
+        let order = page.order();
+        let tenant_id = tx.tenant_id();
+        let conditions = conditions();
+        Total::count(tx, Self { tenant_id, sources, conditions, order, after_name: None, after_time: None, limit: COUNTED }).await
     }
 
     /// The direction of the list, to follow each column of an ORDER BY.
     pub const fn direction(&self) -> &'static str {
-        match self.order {
-            Order::Name | Order::Created => "",
-            Order::NameDesc | Order::CreatedDesc => " DESC",
-        }
+        if self.order.descending { " DESC" } else { "" }
     }
 
     /// What memberships are ordered by; those that have it in common, by person.
     const fn key(&self) -> &'static str {
-        match self.order {
-            Order::Name | Order::NameDesc => "sort_key",
-            Order::Created | Order::CreatedDesc => "person_create_time",
+        match self.order.by {
+            By::Name => "sort_key",
+            _ => "person_create_time",
         }
     }
 

@@ -21,7 +21,7 @@ use crate::{
     budget::{self, Weighed},
     db::{Condition, Tx},
     error::{Error, Result},
-    page::{Listed, Page},
+    page::{Listed, Listing, Page},
     people::store::Person,
     schema::{accounts, people},
 };
@@ -111,25 +111,29 @@ impl User {
     }
 
     /// One page of the users of an account, and the token of the next: those in force, or all that have a source.
-    pub async fn list(tx: &Tx, filter: &UserFilter, page: &Page) -> Result<(Vec<Self>, String)> {
+    pub async fn list(tx: &Tx, filter: &UserFilter, page: &Page) -> Result<Listing<Self>> {
         let account_id = filter.account_id.as_str();
-        let mut conditions = Person::found_by(tx, &filter.query);
-        if !filter.show_not_in_force {
-            conditions.push(Box::new(people::active) as Condition<people::table>);
-        }
-        let on = (!filter.show_not_in_force).then(today);
-        let merged = Merged::new(tx, Sources::Account { account_id, on }, conditions, page)?;
+        let conditions = || {
+            let mut conditions = Person::found_by(tx, &filter.query);
+            if !filter.show_not_in_force {
+                conditions.push(Box::new(people::active) as Condition<people::table>);
+            }
+            conditions
+        };
+        let sources = Sources::Account { account_id, on: (!filter.show_not_in_force).then(today) };
+        let total = Merged::count(tx, sources, conditions, page).await?;
+        let merged = Merged::new(tx, sources, conditions(), page)?;
         let rows = Users { account_id, columns: columns(), merged }.load_stream::<Row>(&mut tx.conn()).await?;
         let user = |(person, record, primary, billing, cc, organization_ids): Row| {
             let slots = slots::held(&[primary, billing, cc], &person.person_id);
             Self { account_id: account_id.to_owned(), person, record, organization_ids, slots }
         };
-        let (users, next) = page.read(tx, rows.map_ok(user)).await?;
+        let users = page.read(tx, total, rows.map_ok(user)).await?;
         // Whether the account is there, and to be seen.
-        if users.is_empty() || tx.is_limited() || tx.some_off() {
+        if users.rows.is_empty() || tx.is_limited() || tx.some_off() {
             Account::find(tx, account_id).await?;
         }
-        Ok((users, next))
+        Ok(users)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     caller::Caller,
     error::{Error, Result},
     mask::Mask,
-    page::Page,
+    page::{Order, Page},
     proto::{self, BillingRecipientKind, ContactSlot, MembershipReason, google::r#type::Date},
     text,
     validate::Violations,
@@ -107,11 +107,11 @@ impl UserFilter {
 
 /// A list of what one resource has: its id, and which page of the list.
 macro_rules! list_of {
-    ($(#[$doc:meta])* $name:ident, $request:ty, $id:ident) => {
+    ($(#[$doc:meta])* $name:ident, $request:ty, $id:ident, $order:path) => {
         $(#[$doc])*
         pub fn $name(caller: &Caller, mut request: $request) -> Result<(String, Page)> {
             let mut v = Violations::default();
-            let page = Page::take(&mut v, caller, &mut request)?;
+            let page = Page::take_ordered(&mut v, caller, &mut request, $order)?;
             let id = v.id(stringify!($id), request.$id);
             v.finish((id, page))
         }
@@ -119,15 +119,15 @@ macro_rules! list_of {
 }
 list_of!(
     /// The account whose links are listed.
-    links, proto::ListLinkedOrganizationsRequest, account_id
+    links, proto::ListLinkedOrganizationsRequest, account_id, Order::parse
 );
 list_of!(
     /// The account whose billing recipients are listed.
-    recipients, proto::ListBillingRecipientsRequest, account_id
+    recipients, proto::ListBillingRecipientsRequest, account_id, Order::parse
 );
 list_of!(
     /// The person whose accounts are listed.
-    accounts, proto::ListPersonAccountsRequest, person_id
+    accounts, proto::ListPersonAccountsRequest, person_id, Order::parse_for_accounts
 );
 
 impl NewUser {

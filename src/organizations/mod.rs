@@ -12,13 +12,15 @@ use self::{
 use crate::{
     caller::RequestExt as _,
     db::{Db, Meta},
+    page::response,
     people::store::Person,
     proto::{
-        AddOrganizationMemberRequest, AddOrganizationMemberResponse, CreateOrganizationRequest, CreateOrganizationResponse,
-        DeleteOrganizationRequest, DeleteOrganizationResponse, GetOrganizationRequest, GetOrganizationResponse,
-        ListOrganizationMembersRequest, ListOrganizationMembersResponse, ListOrganizationsRequest, ListOrganizationsResponse,
-        MoveOrganizationRequest, MoveOrganizationResponse, RemoveOrganizationMemberRequest, RemoveOrganizationMemberResponse,
-        UpdateOrganizationRequest, UpdateOrganizationResponse, organization_service_server::OrganizationService,
+        AddOrganizationMemberRequest, AddOrganizationMemberResponse, BatchGetOrganizationsRequest, BatchGetOrganizationsResponse,
+        CreateOrganizationRequest, CreateOrganizationResponse, DeleteOrganizationRequest, DeleteOrganizationResponse,
+        GetOrganizationRequest, GetOrganizationResponse, ListOrganizationMembersRequest, ListOrganizationMembersResponse,
+        ListOrganizationsRequest, ListOrganizationsResponse, MoveOrganizationRequest, MoveOrganizationResponse,
+        RemoveOrganizationMemberRequest, RemoveOrganizationMemberResponse, UpdateOrganizationRequest, UpdateOrganizationResponse,
+        organization_service_server::OrganizationService,
     },
 };
 
@@ -58,15 +60,24 @@ impl OrganizationService for Service {
         Ok(Response::new(GetOrganizationResponse { organization: Some(organization.into()) }))
     }
 
+    async fn batch_get_organizations(
+        &self,
+        mut request: Request<BatchGetOrganizationsRequest>,
+    ) -> Result<Response<BatchGetOrganizationsResponse>, Status> {
+        let caller = request.caller()?;
+        let ids = wire::ids(request.into_inner())?;
+        let found = self.db.read(&caller, async |tx| Organization::find_all(tx, &ids).await).await?;
+        Ok(Response::new(BatchGetOrganizationsResponse { organizations: found.into_iter().map(Into::into).collect() }))
+    }
+
     async fn list_organizations(
         &self,
         mut request: Request<ListOrganizationsRequest>,
     ) -> Result<Response<ListOrganizationsResponse>, Status> {
         let caller = request.caller()?;
         let (filter, page) = Filter::parse(&caller, request.into_inner())?;
-        let (rows, next_page_token) = self.db.list(&caller, async |tx| Organization::list(tx, &filter, &page).await).await?;
-        let organizations = rows.into_iter().map(Into::into).collect();
-        Ok(Response::new(ListOrganizationsResponse { organizations, next_page_token }))
+        let listing = self.db.list(&caller, async |tx| Organization::list(tx, &filter, &page).await).await?;
+        Ok(Response::new(response!(ListOrganizationsResponse { organizations }, listing)))
     }
 
     async fn update_organization(
@@ -80,8 +91,8 @@ impl OrganizationService for Service {
             .db
             .write(&caller, &meta, async |tx| {
                 let current = Organization::find_for_update(tx, &update.id).await?;
-                let name = update.apply(&current)?;
-                Ok(UpdateOrganizationResponse { organization: Some(current.rename(tx, &name).await?.into()) })
+                let fields = update.apply(&current)?;
+                Ok(UpdateOrganizationResponse { organization: Some(current.update(tx, &fields).await?.into()) })
             })
             .await?;
         Ok(Response::new(response))
@@ -173,13 +184,13 @@ impl OrganizationService for Service {
     ) -> Result<Response<ListOrganizationMembersResponse>, Status> {
         let caller = request.caller()?;
         let (id, filter, page) = wire::members(&caller, request.into_inner())?;
-        let (rows, next_page_token) = self
+        let listing = self
             .db
             .list(&caller, async |tx| {
                 Organization::find(tx, &id).await?;
                 Person::list(tx, &filter, &page).await
             })
             .await?;
-        Ok(Response::new(ListOrganizationMembersResponse { people: rows.into_iter().map(Into::into).collect(), next_page_token }))
+        Ok(Response::new(response!(ListOrganizationMembersResponse { people }, listing)))
     }
 }

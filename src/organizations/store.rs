@@ -12,13 +12,15 @@ use serde_json::json;
 
 use super::MAX_DEPTH;
 use crate::{
+    batch::Ids,
     budget::{self, Weighed},
     db::{BelongsTo, Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
     id,
     memberships::slots::{self, Scope},
+    metadata::Metadata,
     modules,
-    page::{Listed, Page, keyset},
+    page::{Listed, Listing, Page, keyset, total},
     people::store::Person,
     renew::Batch,
     schema::{
@@ -43,11 +45,10 @@ const ROW: usize = 128;
 pub struct Organization {
     /// Chosen by the caller or generated.
     pub organization_id: String,
-    /// Name for people.
-    pub display_name: String,
-    /// The name without case and accents: the order of lists.
-    #[serde(skip)]
-    pub sort_key: String,
+    /// What a caller can change.
+    #[diesel(embed)]
+    #[serde(flatten)]
+    pub fields: Fields,
     /// The organization above, if any.
     pub parent_id: Option<String>,
     /// Counts the changes; part of the etag.
@@ -67,15 +68,29 @@ pub struct Organization {
     pub folded: i64,
 }
 
+/// The fields of an organization that a caller can change; its place in the forest is changed by a move.
+#[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize)]
+#[diesel(table_name = organizations, check_for_backend(diesel::pg::Pg), treat_none_as_default_value = false)]
+pub struct Fields {
+    /// Name for people.
+    pub display_name: String,
+    /// The name without case and accents: the order of lists.
+    #[serde(skip)]
+    pub sort_key: String,
+    /// For callers' own use.
+    pub metadata: Metadata,
+}
+
 impl Weighed for Organization {
     fn weight(&self) -> usize {
-        ROW + budget::texts([&self.organization_id, &self.display_name].into_iter().chain(&self.parent_id))
+        let texts = [&self.organization_id, &self.fields.display_name];
+        ROW + budget::texts(texts.into_iter().chain(&self.parent_id)) + self.fields.metadata.weight()
     }
 }
 
 impl Listed for Organization {
     fn key(&self) -> (&str, DateTime<Utc>, &str) {
-        (&self.sort_key, self.create_time, &self.organization_id)
+        (&self.fields.sort_key, self.create_time, &self.organization_id)
     }
 }
 
@@ -84,8 +99,8 @@ impl Listed for Organization {
 pub struct NewOrganization {
     /// Its id.
     pub organization_id: String,
-    /// Its name.
-    pub display_name: String,
+    /// What a caller can change.
+    pub fields: Fields,
     /// The organization above, if any.
     pub parent_id: Option<String>,
 }
@@ -97,6 +112,12 @@ pub struct Filter {
     pub query: String,
     /// Only those directly below this one.
     pub parent_id: Option<String>,
+    /// Only those below none that the caller sees.
+    pub roots_only: bool,
+    /// Only those that this person is a member of.
+    pub person_id: Option<String>,
+    /// Only those with all these entries.
+    pub metadata: Metadata,
 }
 
 impl NewOrganization {
@@ -112,8 +133,7 @@ impl NewOrganization {
         let organization = diesel::insert_into(organizations::table)
             .values((
                 organizations::organization_id.eq(&self.organization_id),
-                organizations::display_name.eq(&self.display_name),
-                organizations::sort_key.eq(search::fold(&self.display_name)),
+                &self.fields,
                 organizations::folded.eq(search::stamp(1)),
                 organizations::parent_id.eq(&self.parent_id),
             ))
@@ -170,6 +190,15 @@ impl Organization {
             .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))?;
         modules::require(tx, organization_id).await?;
         Ok(organization)
+    }
+
+    /// The organizations with these ids.
+    pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
+        let query = organizations::table.filter(organizations::organization_id.eq_any(ids.unique()));
+        let query = query.filter(tx.organizations_in_reach()).select(Self::as_select());
+        let found = ids.collect(tx, Kind::Organization, query.load_stream::<Self>(&mut tx.conn()).await?).await?;
+        modules::require_all(tx, found.iter().map(|organization| organization.organization_id.as_str())).await?;
+        Ok(found)
     }
 
     /// The same, held against others who would change or delete it until the transaction ends.
@@ -231,35 +260,51 @@ impl Organization {
     }
 
     /// One page of organizations, and the token of the next.
-    pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<(Vec<Self>, String)> {
-        let mut query = organizations::table.select(Self::as_select()).filter(tx.organizations_in_reach()).into_boxed();
-        for (from, to) in search::ranges(&filter.query) {
-            let found = organization_words::table
-                .filter(organization_words::word.ge(from).and(organization_words::word.lt(to)))
-                .select(organization_words::organization_id);
-            query = query.filter(organizations::organization_id.eq_any(found));
-        }
-        if let Some(parent_id) = &filter.parent_id {
-            query = query.filter(organizations::parent_id.eq(parent_id));
-        }
+    pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
         modules::require_named(tx, filter.parent_id.as_deref()).await?;
-        if let Some(off) = modules::off(tx).await? {
-            query = query.filter(organizations::organization_id.ne_all(off));
-        }
-        let rows = keyset!(query, page, organizations(sort_key, organization_id)).load_stream::<Self>(&mut tx.conn()).await?;
-        page.read(tx, rows).await
+        let off = modules::off(tx).await?;
+        let filtered = || {
+            let mut query = organizations::table.select(Self::as_select()).filter(tx.organizations_in_reach()).into_boxed();
+            let words = || organization_words::table.select(organization_words::organization_id);
+            for (from, to) in search::ranges(&filter.query) {
+                let found = words().filter(organization_words::word.ge(from).and(organization_words::word.lt(to)));
+                query = query.filter(organizations::organization_id.eq_any(found));
+            }
+            for entry in filter.metadata.words() {
+                let found = words().filter(organization_words::word.eq(entry));
+                query = query.filter(organizations::organization_id.eq_any(found));
+            }
+            if let Some(parent_id) = &filter.parent_id {
+                query = query.filter(organizations::parent_id.eq(parent_id));
+            }
+            if filter.roots_only {
+                query = query.filter(tx.topmost_in_reach());
+            }
+            if let Some(person_id) = &filter.person_id {
+                let of_person = organization_members::table
+                    .filter(organization_members::person_id.eq(person_id))
+                    .select(organization_members::organization_id);
+                query = query.filter(organizations::organization_id.eq_any(of_person));
+            }
+            if let Some(off) = &off {
+                query = query.filter(organizations::organization_id.ne_all(off));
+            }
+            query
+        };
+        let total = total!(tx, page, filtered());
+        let query = keyset!(filtered(), page, organizations(sort_key, organization_id));
+        page.read(tx, total, query.load_stream::<Self>(&mut tx.conn()).await?).await
     }
 
-    /// Gives the organization, which the transaction holds, another name. Nothing happens if it is the present one.
-    pub async fn rename(self, tx: &WriteTx, display_name: &str) -> Result<Self> {
-        if self.display_name == display_name {
+    /// Gives the organization, which the transaction holds, new fields. Nothing happens if they are the present ones.
+    pub async fn update(self, tx: &WriteTx, fields: &Fields) -> Result<Self> {
+        if self.fields == *fields {
             return Ok(self);
         }
-        let renamed = diesel::update(organizations::table)
+        let updated = diesel::update(organizations::table)
             .filter(organizations::organization_id.eq(&self.organization_id))
             .set((
-                organizations::display_name.eq(display_name),
-                organizations::sort_key.eq(search::fold(display_name)),
+                fields,
                 organizations::folded.eq(search::stamp(self.revision + 1)),
                 organizations::revision.eq(self.revision + 1),
                 organizations::update_time.eq(diesel::dsl::now),
@@ -270,9 +315,9 @@ impl Organization {
         diesel::delete(organization_words::table.filter(organization_words::organization_id.eq(&self.organization_id)))
             .execute(&mut tx.conn())
             .await?;
-        renamed.insert_words(tx).await?;
-        renamed.record(tx, Some(&self))?;
-        Ok(renamed)
+        updated.insert_words(tx).await?;
+        updated.record(tx, Some(&self))?;
+        Ok(updated)
     }
 
     /// Puts the organization, which the transaction holds together with the forest, below `parent_id` or at the top, with
@@ -494,11 +539,13 @@ impl Organization {
 
     /// Renews sort keys and words of the next rows of a tenant behind this id. The connection is the owner's.
     pub async fn renew(conn: &mut AsyncPgConnection, tenant: &str, after: &str) -> QueryResult<Batch> {
-        search::renew!(conn, tenant, after, organizations, organization_words, organization_id, |row| row)
+        search::renew!(conn, tenant, after, organizations, organization_words, organization_id, |row| row.fields)
     }
 
     fn words(&self) -> Vec<String> {
-        search::words([self.organization_id.as_str(), &self.display_name])
+        let mut words = search::words([self.organization_id.as_str(), &self.fields.display_name]);
+        words.extend(self.fields.metadata.words());
+        words
     }
 
     async fn insert_words(&self, tx: &WriteTx) -> Result<()> {

@@ -1,18 +1,30 @@
 //! Organizations between the contract and the rows.
 
-use super::store::{Filter, NewOrganization, Organization};
+use std::collections::BTreeMap;
+
+use super::store::{Fields, Filter, NewOrganization, Organization};
 use crate::{
+    batch::Ids,
     caller::Caller,
     error::{Kind, Result},
     mask::Mask,
+    metadata::Metadata,
     page::Page,
     people::store::Filter as PeopleFilter,
-    proto,
+    proto, search,
     validate::Violations,
     wire::{etag, require_etag, timestamp},
 };
 
 const MAX_NAME: usize = 200;
+
+impl Fields {
+    fn parse(v: &mut Violations, display_name: String, metadata: BTreeMap<String, String>) -> Self {
+        let display_name = v.required_line("organization.display_name", display_name, MAX_NAME);
+        let sort_key = search::fold(&display_name);
+        Self { display_name, sort_key, metadata: Metadata::parse(v, "organization.metadata", metadata) }
+    }
+}
 
 impl NewOrganization {
     /// A valid new organization, or every violation of the request.
@@ -22,7 +34,7 @@ impl NewOrganization {
         let organization = v.message("organization", request.organization);
         let new = Self {
             organization_id: v.new_id("organization.organization_id", organization.organization_id, "org"),
-            display_name: v.required_line("organization.display_name", organization.display_name, MAX_NAME),
+            fields: Fields::parse(&mut v, organization.display_name, organization.metadata),
             parent_id: v.optional_id("organization.parent_id", organization.parent_id),
         };
         v.finish(new)
@@ -36,12 +48,26 @@ pub fn id(request: proto::GetOrganizationRequest) -> Result<String> {
     v.finish(id)
 }
 
+/// The ids of a batch get request.
+pub fn ids(request: proto::BatchGetOrganizationsRequest) -> Result<Ids> {
+    Ids::parse("organization_ids", request.organization_ids)
+}
+
 impl Filter {
     /// What a list request asks for, and which page of it.
     pub fn parse(caller: &Caller, mut request: proto::ListOrganizationsRequest) -> Result<(Self, Page)> {
         let mut v = Violations::default();
         let page = Page::take(&mut v, caller, &mut request)?;
-        let filter = Self { query: v.query("query", request.query), parent_id: v.optional_id("parent_id", request.parent_id) };
+        if request.roots_only && !request.parent_id.is_empty() {
+            v.add("roots_only", "must not be set together with parent_id");
+        }
+        let filter = Self {
+            query: v.query("query", request.query),
+            parent_id: v.optional_id("parent_id", request.parent_id),
+            roots_only: request.roots_only,
+            person_id: v.optional_id("person_id", request.person_id),
+            metadata: Metadata::parse(&mut v, "metadata", request.metadata),
+        };
         v.finish((filter, page))
     }
 }
@@ -65,8 +91,8 @@ impl Update {
         v.finish(Self { id, wanted, mask })
     }
 
-    /// The name that the organization gets; its place in the forest is not changed here.
-    pub fn apply(&self, current: &Organization) -> Result<String> {
+    /// The fields that the organization gets; its place in the forest is not changed here.
+    pub fn apply(&self, current: &Organization) -> Result<Fields> {
         let present = proto::Organization::from(current.clone());
         require_etag(&self.wanted.etag, &present.etag, Kind::Organization, &self.id)?;
         let mut v = Violations::default();
@@ -74,10 +100,10 @@ impl Update {
         if merged.parent_id != present.parent_id {
             v.add("organization.parent_id", "is changed by MoveOrganization only");
         }
-        let name = v.update("organization", &present, merged, |v, organization| {
-            v.required_line("organization.display_name", organization.display_name, MAX_NAME)
+        let fields = v.update("organization", &present, merged, |v, organization| {
+            Fields::parse(v, organization.display_name, organization.metadata)
         })?;
-        v.finish(name)
+        v.finish(fields)
     }
 }
 
@@ -143,6 +169,7 @@ pub fn members(caller: &Caller, mut request: proto::ListOrganizationMembersReque
         organization_id: Some(id.clone()),
         include_descendants: request.include_descendants,
         kind: None,
+        subject: None,
     };
     v.finish((id, filter, page))
 }
@@ -152,7 +179,8 @@ impl From<Organization> for proto::Organization {
         Self {
             etag: etag(row.create_time, row.revision),
             organization_id: row.organization_id,
-            display_name: row.display_name,
+            display_name: row.fields.display_name,
+            metadata: row.fields.metadata.0,
             parent_id: row.parent_id.unwrap_or_default(),
             create_time: Some(timestamp(row.create_time)),
             update_time: Some(timestamp(row.update_time)),

@@ -12,10 +12,11 @@ use self::{
 use crate::{
     caller::RequestExt as _,
     db::{Db, Meta},
+    page::response,
     proto::{
-        CreatePersonRequest, CreatePersonResponse, DeletePersonRequest, DeletePersonResponse, GetPersonRequest,
-        GetPersonResponse, ListPeopleRequest, ListPeopleResponse, UpdatePersonRequest, UpdatePersonResponse,
-        person_service_server::PersonService,
+        BatchGetPeopleRequest, BatchGetPeopleResponse, CreatePersonRequest, CreatePersonResponse, DeletePersonRequest,
+        DeletePersonResponse, GetPersonRequest, GetPersonResponse, ListPeopleRequest, ListPeopleResponse, UpdatePersonRequest,
+        UpdatePersonResponse, person_service_server::PersonService,
     },
 };
 
@@ -46,11 +47,21 @@ impl PersonService for Service {
         Ok(Response::new(GetPersonResponse { person: Some(person.into()) }))
     }
 
+    async fn batch_get_people(
+        &self,
+        mut request: Request<BatchGetPeopleRequest>,
+    ) -> Result<Response<BatchGetPeopleResponse>, Status> {
+        let caller = request.caller()?;
+        let ids = wire::ids(request.into_inner())?;
+        let found = self.db.read(&caller, async |tx| Person::find_all(tx, &ids).await).await?;
+        Ok(Response::new(BatchGetPeopleResponse { people: found.into_iter().map(Into::into).collect() }))
+    }
+
     async fn list_people(&self, mut request: Request<ListPeopleRequest>) -> Result<Response<ListPeopleResponse>, Status> {
         let caller = request.caller()?;
         let (filter, page) = Filter::parse(&caller, request.into_inner())?;
-        let (rows, next_page_token) = self.db.list(&caller, async |tx| Person::list(tx, &filter, &page).await).await?;
-        Ok(Response::new(ListPeopleResponse { people: rows.into_iter().map(Into::into).collect(), next_page_token }))
+        let listing = self.db.list(&caller, async |tx| Person::list(tx, &filter, &page).await).await?;
+        Ok(Response::new(response!(ListPeopleResponse { people }, listing)))
     }
 
     async fn update_person(&self, mut request: Request<UpdatePersonRequest>) -> Result<Response<UpdatePersonResponse>, Status> {

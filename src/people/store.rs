@@ -15,18 +15,19 @@ use serde::Serialize;
 
 use crate::{
     accounts::store::Account,
+    batch::Ids,
     budget::{self, Weighed},
     db::{BelongsTo, Condition, Event, Tx, WriteTx, snapshot},
     error::{Error, Kind, Result},
     memberships::{
         checks,
         slots::{self, Scope},
-        sources::{Members, Sources},
+        sources::{Members, Merged, Sources},
         store::Record,
     },
     modules,
     organizations::store::Organization,
-    page::{Listed, Page, keyset},
+    page::{Listed, Listing, Page, keyset, total},
     renew::Batch,
     schema::{accounts, organization_members, people, person_words},
     search::{self, unnest},
@@ -172,6 +173,8 @@ pub struct Filter {
     pub include_descendants: bool,
     /// Only these.
     pub kind: Option<Side>,
+    /// Only the one who is this caller identity.
+    pub subject: Option<String>,
 }
 
 impl NewPerson {
@@ -212,6 +215,13 @@ impl Person {
             .await
             .optional()?
             .ok_or_else(|| Error::not_found(Kind::Person, person_id))
+    }
+
+    /// The people with these ids.
+    pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
+        let query = people::table.filter(people::person_id.eq_any(ids.unique()).and(tx.people_in_reach()));
+        let rows = query.select(Self::as_select()).load_stream::<Self>(&mut tx.conn()).await?;
+        ids.collect(tx, Kind::Person, rows).await
     }
 
     /// The person with this id, to be changed. Locks the row, so that nobody else changes the person, or what they may do,
@@ -265,22 +275,29 @@ impl Person {
     }
 
     /// One page of people, and the token of the next.
-    pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<(Vec<Self>, String)> {
+    pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
         if let Some(id) = filter.organization_id.as_deref().filter(|_| tx.is_limited()) {
             // Who is in an organization out of reach is not to be seen, even of people who are in reach otherwise.
             match Organization::find(tx, id).await {
-                Err(Error::NotFound { .. }) => return Ok((Vec::new(), String::new())),
+                Err(Error::NotFound { .. }) => return Ok(Listing::default()),
                 found => found?,
             };
         }
         modules::require_named(tx, filter.organization_id.as_deref()).await?;
-        let mut conditions = Self::found_by(tx, &filter.query);
-        if tx.is_limited() {
-            conditions.push(tx.list_people_in_reach().await?);
-        }
-        if let Some(kind) = filter.kind {
-            conditions.push(Box::new(people::kind.eq(kind)));
-        }
+        let few = tx.few_in_reach().await?;
+        let conditions = || {
+            let mut conditions = Self::found_by(tx, &filter.query);
+            if tx.is_limited() {
+                conditions.push(tx.list_people_in_reach(few.as_ref()));
+            }
+            if let Some(kind) = filter.kind {
+                conditions.push(Box::new(people::kind.eq(kind)));
+            }
+            if let Some(subject) = &filter.subject {
+                conditions.push(Box::new(people::subject.assume_not_null().eq(subject.clone())));
+            }
+            conditions
+        };
         let organization_ids = match &filter.organization_id {
             Some(id) if filter.include_descendants => Some(Organization::below(tx, id).await?),
             Some(id) => Some(vec![id.clone()]),
@@ -288,22 +305,28 @@ impl Person {
         };
         match organization_ids {
             Some(ids) if ids.len() <= MERGED => {
-                let members = Members::new(tx, Sources::Organizations(&ids), conditions, page)?;
-                page.read(tx, members.load_stream::<Self>(&mut tx.conn()).await?).await
+                let sources = Sources::Organizations(&ids);
+                let total = Merged::count(tx, sources, conditions, page).await?;
+                let members = Members::new(tx, sources, conditions(), page)?;
+                page.read(tx, total, members.load_stream::<Self>(&mut tx.conn()).await?).await
             }
             ids => {
-                let mut query = people::table.select(Self::as_select()).into_boxed();
-                for condition in conditions {
-                    query = query.filter(condition);
-                }
-                if let Some(ids) = ids {
-                    let members = organization_members::table
-                        .filter(organization_members::organization_id.eq_any(ids))
-                        .select(organization_members::person_id);
-                    query = query.filter(people::person_id.eq_any(members));
-                }
-                let query = keyset!(query, page, people(sort_key, person_id));
-                page.read(tx, query.load_stream::<Self>(&mut tx.conn()).await?).await
+                let filtered = || {
+                    let mut query = people::table.select(Self::as_select()).into_boxed();
+                    for condition in conditions() {
+                        query = query.filter(condition);
+                    }
+                    if let Some(ids) = &ids {
+                        let members = organization_members::table
+                            .filter(organization_members::organization_id.eq_any(ids))
+                            .select(organization_members::person_id);
+                        query = query.filter(people::person_id.eq_any(members));
+                    }
+                    query
+                };
+                let total = total!(tx, page, filtered());
+                let query = keyset!(filtered(), page, people(sort_key, person_id));
+                page.read(tx, total, query.load_stream::<Self>(&mut tx.conn()).await?).await
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::store::{Fields, Filter, NewPerson, Person, Side};
 use crate::{
+    batch::Ids,
     caller::{Caller, MAX_ACTOR, is_actor},
     error::{Kind, Result},
     mask::Mask,
@@ -63,6 +64,11 @@ pub fn id(request: proto::GetPersonRequest) -> Result<String> {
     v.finish(id)
 }
 
+/// The ids of a batch get request.
+pub fn ids(request: proto::BatchGetPeopleRequest) -> Result<Ids> {
+    Ids::parse("person_ids", request.person_ids)
+}
+
 impl Filter {
     /// What a list request asks for, and which page of it.
     pub fn parse(caller: &Caller, mut request: proto::ListPeopleRequest) -> Result<(Self, Page)> {
@@ -73,6 +79,7 @@ impl Filter {
             organization_id: v.optional_id("organization_id", request.organization_id),
             include_descendants: request.include_descendants,
             kind: side(&mut v, "kind", request.kind),
+            subject: (!request.subject.is_empty()).then(|| v.text("subject", request.subject, MAX_ACTOR)),
         };
         v.finish((filter, page))
     }

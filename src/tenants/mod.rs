@@ -12,6 +12,7 @@ use self::{
 use crate::{
     caller::RequestExt as _,
     db::{Db, Meta, Tenant},
+    page::response,
     proto::{
         GetTenantSettingsRequest, GetTenantSettingsResponse, ListModuleActivationsRequest, ListModuleActivationsResponse,
         SetModuleActivationRequest, SetModuleActivationResponse, UpdateTenantSettingsRequest, UpdateTenantSettingsResponse,
@@ -80,17 +81,14 @@ impl TenantService for Service {
     ) -> Result<Response<ListModuleActivationsResponse>, Status> {
         let caller = request.caller()?;
         let (Asked { filter, modules }, page) = Asked::parse(&caller, request.into_inner())?;
-        let (states, (rows, next_page_token)) = self
+        let (states, listing) = self
             .db
             .list(&caller, async |tx| {
                 let states = store::states(tx, &modules, filter.organization_id.as_deref()).await?;
                 Ok((states, Activation::list(tx, &filter, &page).await?))
             })
             .await?;
-        Ok(Response::new(ListModuleActivationsResponse {
-            module_activations: rows.into_iter().map(Into::into).collect(),
-            next_page_token,
-            module_states: states.into_iter().map(Into::into).collect(),
-        }))
+        let module_states = states.into_iter().map(Into::into).collect();
+        Ok(Response::new(response!(ListModuleActivationsResponse { module_activations, module_states: module_states }, listing)))
     }
 }

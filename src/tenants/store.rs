@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     id, modules,
     organizations::store::Organization,
-    page::{Listed, Page, keyset},
+    page::{Listed, Listing, Page, keyset, total},
     schema::{module_activations, tenants},
 };
 
@@ -92,16 +92,21 @@ pub struct Filter {
 
 impl Activation {
     /// One page of what organizations have set, and the token of the next.
-    pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<(Vec<Self>, String)> {
-        let mut query = module_activations::table.select(Self::as_select()).filter(tx.module_activations_in_reach()).into_boxed();
-        if let Some(organization_id) = &filter.organization_id {
-            query = query.filter(module_activations::organization_id.eq(organization_id));
-        }
-        if let Some(module) = filter.module {
-            query = query.filter(module_activations::module.eq(module));
-        }
-        let query = keyset!(query, page, module_activations(activation_id, activation_id));
-        page.read(tx, query.load_stream::<Self>(&mut tx.conn()).await?).await
+    pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
+        let filtered = || {
+            let query = module_activations::table.select(Self::as_select()).filter(tx.module_activations_in_reach());
+            let mut query = query.into_boxed();
+            if let Some(organization_id) = &filter.organization_id {
+                query = query.filter(module_activations::organization_id.eq(organization_id));
+            }
+            if let Some(module) = filter.module {
+                query = query.filter(module_activations::module.eq(module));
+            }
+            query
+        };
+        let total = total!(tx, page, filtered());
+        let query = keyset!(filtered(), page, module_activations(activation_id, activation_id));
+        page.read(tx, total, query.load_stream::<Self>(&mut tx.conn()).await?).await
     }
 }
 

@@ -61,6 +61,7 @@ fn acme(id: &str, organization_id: &str, account_type_id: &str) -> Account {
         is_primary: true,
         comment: "Came through the road runner campaign.".into(),
         metadata: [("crm.id".to_owned(), "0042".to_owned()), ("region/emea-1".to_owned(), String::new())].into(),
+        tax_id: "DE811128135".into(),
         ..Default::default()
     }
 }

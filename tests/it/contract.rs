@@ -6,10 +6,11 @@ use customer_accounts::{
     policy::Policies,
     proto::{
         Account, AccountType, AccountUser, AddAccountUserRequest, AddOrganizationMemberRequest, BatchCheckMembershipsRequest,
-        BatchGetAccountsRequest, CheckMembershipRequest, Contact, CreateAccountRequest, CreateAccountTypeRequest,
-        CreateOrganizationRequest, DeactivateAccountTypeRequest, DeleteAccountRequest, DeleteOrganizationRequest,
-        DeletePersonRequest, ErrorReason, GetAccountRequest, GetAccountTypeRequest, GetOrganizationRequest, GetPersonRequest,
-        LinkOrganizationRequest, ListAccountTypesRequest, ListAccountUsersRequest, ListAccountsRequest, ListActivitiesRequest,
+        BatchGetAccountTypesRequest, BatchGetAccountsRequest, BatchGetOrganizationsRequest, BatchGetPeopleRequest,
+        CheckMembershipRequest, Contact, CreateAccountRequest, CreateAccountTypeRequest, CreateOrganizationRequest,
+        DeactivateAccountTypeRequest, DeleteAccountRequest, DeleteOrganizationRequest, DeletePersonRequest, ErrorReason,
+        GetAccountRequest, GetAccountTypeRequest, GetOrganizationRequest, GetPersonRequest, LinkOrganizationRequest,
+        ListAccountTypesRequest, ListAccountUsersRequest, ListAccountsRequest, ListActivitiesRequest,
         ListBillingRecipientsRequest, ListLinkedOrganizationsRequest, ListModuleActivationsRequest,
         ListOrganizationMembersRequest, ListOrganizationsRequest, ListPeopleRequest, ListPersonAccountsRequest,
         MoveOrganizationRequest, Organization, PACKAGE, POOL, Person, PersonKind, RemoveAccountUserRequest,
@@ -240,6 +241,9 @@ fn requests_of_one_shape_have_the_fields_that_clients_rely_on() {
                 assert_eq!(scalar(&request, "page_size"), Some(Kind::Int32), "{}", request.name());
                 assert_eq!(scalar(&request, "page_token"), Some(Kind::String), "{}", request.name());
                 assert_eq!(scalar(&response, "next_page_token"), Some(Kind::String), "{}", response.name());
+                assert_eq!(scalar(&request, "include_total_size"), Some(Kind::Bool), "{}", request.name());
+                assert_eq!(scalar(&response, "total_size"), Some(Kind::Int32), "{}", response.name());
+                assert_eq!(scalar(&response, "total_size_capped"), Some(Kind::Bool), "{}", response.name());
                 let plural = response.get_field(1).expect("field 1 is the page");
                 assert!(plural.cardinality() == Cardinality::Repeated, "{}", plural.full_name());
                 let order = request.get_field_by_name("order_by").unwrap_or_else(|| panic!("{} has order_by", request.name()));
@@ -248,6 +252,26 @@ fn requests_of_one_shape_have_the_fields_that_clients_rely_on() {
             _ => {}
         }
     }
+}
+
+/// Rows of lists name other resources by their ids. Whoever shows them reads those resources in one call.
+#[test]
+fn what_is_read_by_id_is_also_read_in_batches() {
+    let mut batches = 0;
+    for method in methods().filter(|method| method.name().starts_with("Get")) {
+        let (request, response) = (method.input(), method.output());
+        let (Some(id), None) = (request.get_field(1), request.get_field(2)) else { continue };
+        let resource = response.get_field(1).unwrap().kind().as_message().unwrap().clone();
+        let service = method.parent_service();
+        let reads = |batch: &MethodDescriptor| {
+            let ids = batch.input().get_field_by_name(&format!("{}s", id.name()));
+            let rows = batch.output().get_field(1).filter(|rows| rows.is_list() && rows.kind().as_message() == Some(&resource));
+            batch.name().starts_with("BatchGet") && ids.is_some_and(|ids| ids.is_list()) && rows.is_some()
+        };
+        assert!(service.methods().any(|batch| reads(&batch)), "no batch of {}", name(&method));
+        batches += 1;
+    }
+    assert!(batches >= 4, "{batches}");
 }
 
 /// The kind of a single field that is no message.
@@ -276,8 +300,12 @@ fn assert_ordered(order: &EnumDescriptor) {
     let mut values: Vec<_> = order.values().map(|value| (value.number(), value.name().to_owned())).collect();
     values.sort();
     let prefix = values[0].1.strip_suffix("UNSPECIFIED").expect("0 is unspecified").to_owned();
-    let names = ["UNSPECIFIED", "DISPLAY_NAME", "DISPLAY_NAME_DESC", "CREATE_TIME", "CREATE_TIME_DESC"];
-    let expected: Vec<_> = (0..).zip(names.map(|name| format!("{prefix}{name}"))).collect();
+    let mut names = vec!["UNSPECIFIED", "DISPLAY_NAME", "DISPLAY_NAME_DESC", "CREATE_TIME", "CREATE_TIME_DESC"];
+    if order.name() == "AccountOrderBy" {
+        // `Order::parse_for_accounts`.
+        names.extend(["UPDATE_TIME", "UPDATE_TIME_DESC", "STATUS", "STATUS_DESC"]);
+    }
+    let expected: Vec<_> = (0..).zip(names.into_iter().map(|name| format!("{prefix}{name}"))).collect();
     assert_eq!(values, expected, "{}", order.full_name());
 }
 
@@ -442,6 +470,10 @@ fn asks_for_accounts(id: &str) -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("AccountTypeService/GetAccountType", GetAccountTypeRequest { account_type_id: id() }.encode_to_vec()),
         (
+            "AccountTypeService/BatchGetAccountTypes",
+            BatchGetAccountTypesRequest { account_type_ids: vec!["own".into(), id()] }.encode_to_vec(),
+        ),
+        (
             "AccountTypeService/UpdateAccountType",
             UpdateAccountTypeRequest { account_type: Some(account_type), ..Default::default() }.encode_to_vec(),
         ),
@@ -457,6 +489,7 @@ fn asks_for_people(id: &str) -> Vec<(&'static str, Vec<u8>)> {
     let person = Person { person_id: person_id(), phone: "1".into(), etag: "no such etag".into(), ..Default::default() };
     vec![
         ("PersonService/GetPerson", GetPersonRequest { person_id: person_id() }.encode_to_vec()),
+        ("PersonService/BatchGetPeople", BatchGetPeopleRequest { person_ids: vec!["own".into(), person_id()] }.encode_to_vec()),
         ("PersonService/UpdatePerson", UpdatePersonRequest { person: Some(person), ..Default::default() }.encode_to_vec()),
         ("PersonService/DeletePerson", DeletePersonRequest { person_id: person_id(), ..Default::default() }.encode_to_vec()),
         (
@@ -481,6 +514,10 @@ fn asks_for_organizations(id: &str) -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("OrganizationService/CreateOrganization", create(Organization { parent_id: id(), ..organization() }).encode_to_vec()),
         ("OrganizationService/GetOrganization", GetOrganizationRequest { organization_id: id() }.encode_to_vec()),
+        (
+            "OrganizationService/BatchGetOrganizations",
+            BatchGetOrganizationsRequest { organization_ids: vec![own(), id()] }.encode_to_vec(),
+        ),
         (
             "OrganizationService/UpdateOrganization",
             update(Organization { organization_id: id(), ..organization() }).encode_to_vec(),
@@ -578,18 +615,42 @@ pub fn lists(id: &str) -> Vec<(&'static str, Vec<u8>)> {
         ("AccountService/ListAccounts", ListAccountsRequest { query: id(), ..accounts.clone() }.encode_to_vec()),
         ("AccountService/ListAccounts", ListAccountsRequest { organization_id: id(), ..accounts.clone() }.encode_to_vec()),
         ("AccountService/ListAccounts", ListAccountsRequest { account_type_id: id(), ..accounts.clone() }.encode_to_vec()),
-        ("AccountService/ListAccounts", ListAccountsRequest { statuses: vec![1, 2, 3], ..accounts }.encode_to_vec()),
+        ("AccountService/ListAccounts", ListAccountsRequest { statuses: vec![1, 2, 3], ..accounts.clone() }.encode_to_vec()),
+        ("AccountService/ListAccounts", ListAccountsRequest { is_primary: Some(false), ..accounts.clone() }.encode_to_vec()),
+        ("AccountService/ListAccounts", ListAccountsRequest { metadata: metadata(id()), ..accounts.clone() }.encode_to_vec()),
+        ("AccountService/ListAccounts", ListAccountsRequest { include_total_size: true, ..accounts }.encode_to_vec()),
         (
             "AccountTypeService/ListAccountTypes",
             ListAccountTypesRequest { show_inactive: true, ..Default::default() }.encode_to_vec(),
+        ),
+        (
+            "AccountTypeService/ListAccountTypes",
+            ListAccountTypesRequest { display_name: id(), ..Default::default() }.encode_to_vec(),
         ),
         ("OrganizationService/ListOrganizations", organizations.encode_to_vec()),
         (
             "OrganizationService/ListOrganizations",
             ListOrganizationsRequest { query: id(), ..organizations.clone() }.encode_to_vec(),
         ),
+        (
+            "OrganizationService/ListOrganizations",
+            ListOrganizationsRequest { roots_only: true, include_total_size: true, ..organizations.clone() }.encode_to_vec(),
+        ),
+        (
+            "OrganizationService/ListOrganizations",
+            ListOrganizationsRequest { person_id: id(), ..organizations.clone() }.encode_to_vec(),
+        ),
+        (
+            "OrganizationService/ListOrganizations",
+            ListOrganizationsRequest { metadata: metadata(id()), ..organizations.clone() }.encode_to_vec(),
+        ),
         ("OrganizationService/ListOrganizations", ListOrganizationsRequest { parent_id: id(), ..organizations }.encode_to_vec()),
     ]
+}
+
+/// An entry that [`everything`] puts on what has metadata.
+fn metadata(id: String) -> BTreeMap<String, String> {
+    [("id".to_owned(), id)].into()
 }
 
 /// Calls that take no existing resource; and the watch, which does not end: `tests/it/watches.rs` has it.
@@ -672,13 +733,17 @@ async fn another_tenants_lists_are_empty() {
 
 /// One of each resource under this id.
 pub async fn everything(tenant: &Tenant, id: &str) {
-    tenant.organization(id, "").await;
+    let organization =
+        Organization { organization_id: id.into(), display_name: id.into(), metadata: metadata(id.into()), ..Default::default() };
+    let request = CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
+    tenant.organizations().create_organization(request).await.unwrap();
     let account_type = AccountType { account_type_id: id.into(), display_name: id.into(), ..Default::default() };
     let request = CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() };
     tenant.account_types().create_account_type(request).await.unwrap();
     tenant.staff(id).await;
     tenant.add_member(id, id).await.unwrap();
-    tenant.account(Account { account_type_id: id.into(), account_manager_id: id.into(), ..account(id, id) }).await;
+    let metadata = metadata(id.into());
+    tenant.account(Account { account_type_id: id.into(), account_manager_id: id.into(), metadata, ..account(id, id) }).await;
 }
 
 #[tokio::test]

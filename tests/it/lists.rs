@@ -12,6 +12,7 @@ use customer_accounts::{
     },
 };
 use diesel_async::SimpleAsyncConnection as _;
+use prost_types::Timestamp;
 use tonic::{Code, Status};
 
 use crate::support::{Tenant, account, anybody, reason, shared, violations};
@@ -100,7 +101,9 @@ impl Model {
             model.rows.push(row);
         }
         // A few moments for all of them, each in the past of none.
-        execute(&model.tenant, "UPDATE accounts SET create_time = to_timestamp(1e9 + ascii(right(account_id, 1)) % 7)").await;
+        let times = "UPDATE accounts SET create_time = to_timestamp(1e9 + ascii(right(account_id, 1)) % 7), \
+                     update_time = to_timestamp(1e9 + ascii(right(account_id, 1)) % 5)";
+        execute(&model.tenant, times).await;
         let deactivate = DeactivateAccountTypeRequest { account_type_id: "trial".into(), ..Default::default() };
         model.tenant.account_types().deactivate_account_type(deactivate).await.unwrap();
         for page in walk(&model.tenant, &ListAccountsRequest { page_size: 1000, ..Default::default() }).await {
@@ -118,11 +121,17 @@ impl Model {
         rows.sort_by(|a, b| {
             let names = || (&a.name, &a.account.account_id).cmp(&(&b.name, &b.account.account_id));
             let times = || (a.created(), &a.account.account_id).cmp(&(b.created(), &b.account.account_id));
+            let updates = || (a.updated(), &a.account.account_id).cmp(&(b.updated(), &b.account.account_id));
+            let statuses = || a.status().cmp(b.status()).then_with(names);
             match request.order_by() {
                 AccountOrderBy::Unspecified | AccountOrderBy::DisplayName => names(),
                 AccountOrderBy::DisplayNameDesc => names().reverse(),
                 AccountOrderBy::CreateTime => times(),
                 AccountOrderBy::CreateTimeDesc => times().reverse(),
+                AccountOrderBy::UpdateTime => updates(),
+                AccountOrderBy::UpdateTimeDesc => updates().reverse(),
+                AccountOrderBy::Status => statuses(),
+                AccountOrderBy::StatusDesc => statuses().reverse(),
             }
         });
         rows.into_iter().map(|row| row.account.account_id.clone()).collect()
@@ -134,8 +143,28 @@ impl Row {
         self.account.create_time.map(|time| (time.seconds, time.nanos)).unwrap()
     }
 
+    fn updated(&self) -> (i64, i32) {
+        self.account.update_time.map(|time| (time.seconds, time.nanos)).unwrap()
+    }
+
+    fn status(&self) -> &'static str {
+        ["", "ACTIVE", "SUSPENDED", "INACTIVE"][usize::try_from(self.account.status).unwrap()]
+    }
+
     fn matches(&self, request: &ListAccountsRequest, folded_query: &str) -> bool {
         let account = &self.account;
+        let within = |time: (i64, i32), start: Option<Timestamp>, end: Option<Timestamp>| {
+            start.is_none_or(|start| (start.seconds, 0) <= time) && end.is_none_or(|end| time < (end.seconds, 0))
+        };
+        let created = within(self.created(), request.create_start_time, request.create_end_time);
+        if !created || !within(self.updated(), request.update_start_time, request.update_end_time) {
+            return false;
+        }
+        if request.without_account_type && !account.account_type_id.is_empty()
+            || request.is_primary.is_some_and(|is_primary| is_primary != account.is_primary)
+        {
+            return false;
+        }
         (request.statuses.is_empty() || request.statuses.contains(&account.status))
             && (request.organization_id.is_empty() || request.organization_id == account.organization_id)
             && (request.account_type_id.is_empty() || request.account_type_id == account.account_type_id)
@@ -218,7 +247,7 @@ async fn ids(tenant: &Tenant, request: &ListAccountsRequest) -> Vec<String> {
 #[tokio::test]
 async fn every_order_and_page_size_gives_what_the_model_gives() {
     let model = Model::new(1, 60).await;
-    for order_by in 0..=4 {
+    for order_by in 0..=8 {
         for page_size in [1, 2, 7, 1000] {
             let request = ListAccountsRequest { order_by, page_size, ..Default::default() };
             let pages = walk(&model.tenant, &request).await;
@@ -238,7 +267,7 @@ async fn random_filters_and_searches_give_what_the_model_gives() {
     let mut found = BTreeSet::new();
     for _ in 0..80 {
         let mut request = ListAccountsRequest {
-            order_by: i32::try_from(random.below(5)).unwrap(),
+            order_by: i32::try_from(random.below(9)).unwrap(),
             page_size: *random.one(&[3, 10, 50, 1000]),
             ..Default::default()
         };
@@ -248,9 +277,23 @@ async fn random_filters_and_searches_give_what_the_model_gives() {
         if random.seldom(3) {
             request.organization_id = (*random.one(&["north", "south", "west", "nowhere"])).into();
         }
-        if random.seldom(3) {
+        if random.seldom(6) {
+            request.without_account_type = true;
+        } else if random.seldom(3) {
             request.account_type_id = (*random.one(&["enterprise", "trial", "nothing"])).into();
         }
+        let second = |seconds: usize| Some(Timestamp { seconds: 1_000_000_000 + i64::try_from(seconds).unwrap(), nanos: 0 });
+        if random.seldom(4) {
+            let from = random.below(4);
+            (request.create_start_time, request.create_end_time) = (second(from), second(from + 1 + random.below(4)));
+        }
+        if random.seldom(4) {
+            request.update_start_time = second(random.below(5));
+        }
+        if random.seldom(6) {
+            request.is_primary = Some(random.seldom(2));
+        }
+        request.include_total_size = true;
         let mut query = String::new();
         if !random.seldom(3) {
             query = random_query(&mut random, &model.rows, &mut request.query);
@@ -258,6 +301,8 @@ async fn random_filters_and_searches_give_what_the_model_gives() {
         let expected = model.expected(&request, &query);
         found.insert(expected.len());
         assert_eq!(ids(&model.tenant, &request).await, expected, "{request:?}");
+        let total = page(&model.tenant, &request).await.unwrap().total_size;
+        assert_eq!(usize::try_from(total).unwrap(), expected.len(), "{request:?}");
     }
     assert!(found.len() > 15, "the queries find many and few: {found:?}");
 }
@@ -480,7 +525,7 @@ async fn filters_that_cannot_be_are_violations() {
     let tenant = Tenant::new().await;
     let request = ListAccountsRequest {
         page_size: -1,
-        order_by: 5,
+        order_by: 9,
         query: "x".repeat(201),
         statuses: vec![1, 0, 4, -1],
         organization_id: "x".repeat(51),

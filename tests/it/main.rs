@@ -27,6 +27,7 @@ mod incarnations;
 mod isolation;
 mod lifecycle;
 mod limits;
+mod list_page;
 mod lists;
 mod logins;
 mod masks;

@@ -110,7 +110,7 @@ async fn subjects() -> (Tenant, Vec<Subject>) {
         "statusReason": "r", "primaryContact": {"name": "Jane Doe", "email": "jane@acme.example", "phone": "1"},
         "billingAddress": {"line1": "1"}, "shippingAddress": {"line1": "2"}, "postalAddress": {"line1": "3"},
         "officialAddress": {"line1": "4"}, "billingDetails": "b", "preferences": {"language": "en"}, "isPrimary": true,
-        "accountManagerId": "sam", "comment": "c", "metadata": {"crm": "1"},
+        "accountManagerId": "sam", "comment": "c", "metadata": {"crm": "1"}, "taxId": "1",
     });
     let descriptor = POOL.get_message_by_name("accounts.v1.Account").unwrap();
     let full: Account = DynamicMessage::deserialize(descriptor, full).unwrap().transcode_to().unwrap();
@@ -138,6 +138,7 @@ async fn subjects() -> (Tenant, Vec<Subject>) {
                 "shippingAddress": {"city": "2"}, "postalAddress": {"city": "3"}, "officialAddress": {"city": "4"},
                 "billingDetails": "other", "preferences": {"other": true}, "isPrimary": false, "accountManagerId": "tom",
                 "billingContactId": "ann", "ccBillingContactId": "bob", "comment": "other", "metadata": {"other": "1"},
+                "taxId": "2",
             }),
         ),
         Subject::new(
@@ -158,7 +159,7 @@ async fn subjects() -> (Tenant, Vec<Subject>) {
         Subject::new(
             "OrganizationService/UpdateOrganization",
             &["organization_id"],
-            json!({"organizationId": "other", "displayName": "Another name", "parentId": "acme"}),
+            json!({"organizationId": "other", "displayName": "Another name", "parentId": "acme", "metadata": {"other": "1"}}),
         ),
         Subject::new(
             "PersonService/UpdatePerson",

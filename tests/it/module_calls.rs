@@ -6,13 +6,13 @@ use customer_accounts::{
     policy::{Policies, Policy},
     proto::{
         Account, AccountUser, AddAccountUserRequest, AddOrganizationMemberRequest, BatchCheckMembershipsRequest,
-        BatchGetAccountsRequest, CheckMembershipRequest, CreateAccountRequest, CreateAccountTypeRequest,
-        CreateOrganizationRequest, CreatePersonRequest, DeactivateAccountTypeRequest, DeleteAccountRequest,
-        DeleteOrganizationRequest, DeletePersonRequest, GetAccountRequest, GetAccountTypeRequest, GetOrganizationRequest,
-        GetPersonRequest, GetTenantSettingsRequest, LinkOrganizationRequest, ListAccountTypesRequest, ListAccountUsersRequest,
-        ListAccountsRequest, ListActivitiesRequest, ListBillingRecipientsRequest, ListLinkedOrganizationsRequest,
-        ListModuleActivationsRequest, ListOrganizationMembersRequest, ListOrganizationsRequest, ListPeopleRequest,
-        ListPersonAccountsRequest,
+        BatchGetAccountTypesRequest, BatchGetAccountsRequest, BatchGetOrganizationsRequest, BatchGetPeopleRequest,
+        CheckMembershipRequest, CreateAccountRequest, CreateAccountTypeRequest, CreateOrganizationRequest, CreatePersonRequest,
+        DeactivateAccountTypeRequest, DeleteAccountRequest, DeleteOrganizationRequest, DeletePersonRequest, GetAccountRequest,
+        GetAccountTypeRequest, GetOrganizationRequest, GetPersonRequest, GetTenantSettingsRequest, LinkOrganizationRequest,
+        ListAccountTypesRequest, ListAccountUsersRequest, ListAccountsRequest, ListActivitiesRequest,
+        ListBillingRecipientsRequest, ListLinkedOrganizationsRequest, ListModuleActivationsRequest,
+        ListOrganizationMembersRequest, ListOrganizationsRequest, ListPeopleRequest, ListPersonAccountsRequest,
         ModuleSetting::{Inherited, Off, On},
         MoveOrganizationRequest, Organization, RemoveAccountUserRequest, RemoveOrganizationMemberRequest,
         SetModuleActivationRequest, SetPurchasingAccountRequest, TenantSettings, UnlinkOrganizationRequest, UpdateAccountRequest,
@@ -72,12 +72,17 @@ fn asks_about_accounts(account_id: &str, organization_id: &str) -> Vec<Asked> {
         named("AccountService/UpdateAccount", ask!(UpdateAccountRequest { account: Some(into()), validate_only })),
         named("AccountService/DeleteAccount", ask!(DeleteAccountRequest { account_id: account_id(), validate_only })),
         named("AccountService/ListAccounts", ask!(ListAccountsRequest { organization_id: organization_id() })),
-        unnamed("AccountService/ListAccounts", ask!(ListAccountsRequest {})),
+        named("AccountService/ListAccounts", ask!(ListAccountsRequest { linked_organization_id: organization_id() })),
+        unnamed("AccountService/ListAccounts", ask!(ListAccountsRequest { include_total_size: true })),
         unnamed(
             "AccountTypeService/CreateAccountType",
             ask!(CreateAccountTypeRequest { account_type: Some(account_type("t")), validate_only }),
         ),
         unnamed("AccountTypeService/GetAccountType", GetAccountTypeRequest { account_type_id: id() }.encode_to_vec()),
+        unnamed(
+            "AccountTypeService/BatchGetAccountTypes",
+            BatchGetAccountTypesRequest { account_type_ids: vec![id()] }.encode_to_vec(),
+        ),
         unnamed("AccountTypeService/ListAccountTypes", ask!(ListAccountTypesRequest {})),
         unnamed(
             "AccountTypeService/UpdateAccountType",
@@ -151,6 +156,10 @@ fn asks_about_organizations(organization_id: &str) -> Vec<Asked> {
             "OrganizationService/GetOrganization",
             GetOrganizationRequest { organization_id: organization_id() }.encode_to_vec(),
         ),
+        named(
+            "OrganizationService/BatchGetOrganizations",
+            BatchGetOrganizationsRequest { organization_ids: vec![organization_id()] }.encode_to_vec(),
+        ),
         named("OrganizationService/ListOrganizations", ask!(ListOrganizationsRequest { parent_id: organization_id() })),
         unnamed("OrganizationService/ListOrganizations", ask!(ListOrganizationsRequest {})),
         named(
@@ -191,6 +200,7 @@ fn asks_about_the_rest(organization_id: &str) -> Vec<Asked> {
     vec![
         unnamed("PersonService/CreatePerson", ask!(CreatePersonRequest { person: Some(person("p")), validate_only })),
         unnamed("PersonService/GetPerson", GetPersonRequest { person_id: person_id() }.encode_to_vec()),
+        unnamed("PersonService/BatchGetPeople", BatchGetPeopleRequest { person_ids: vec![person_id()] }.encode_to_vec()),
         named("PersonService/ListPeople", ask!(ListPeopleRequest { organization_id: organization_id() })),
         unnamed("PersonService/ListPeople", ask!(ListPeopleRequest {})),
         unnamed("PersonService/UpdatePerson", ask!(UpdatePersonRequest { person: Some(person("ann")), validate_only })),

@@ -1,8 +1,8 @@
 //! The queries of memberships, with 200,000 accounts, 50,000 people and organizations of 18,000 members.
 
 use customer_accounts::proto::{
-    CheckMembershipRequest, ListAccountUsersRequest, ListAccountsRequest, ListBillingRecipientsRequest, ListPeopleRequest,
-    ListPersonAccountsRequest,
+    CheckMembershipRequest, ListAccountUsersRequest, ListAccountsRequest, ListBillingRecipientsRequest, ListOrganizationsRequest,
+    ListPeopleRequest, ListPersonAccountsRequest,
 };
 use tokio::{
     sync::{Mutex, OnceCell},
@@ -124,6 +124,43 @@ async fn the_accounts_of_a_person_are_found_from_the_person() {
         let list = ListAccountsRequest { person_id: person(n), ..Default::default() };
         on.check(List::Accounts(list), by_person(), Bound(pages, true)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_by_a_link_a_contact_or_a_member_begin_with_these() {
+    let Some(on) = measured().await else { return };
+    for _ in 0..CUSTOM_PLANS + 2 {
+        let request = ListOrganizationsRequest { person_id: person(10), ..Default::default() };
+        on.tenant.organizations().list_organizations(request).await.unwrap();
+        let by_person = Uses("organization_members_person_idx", "person_id = ");
+        on.plan("ORDER BY \"organizations\"").await.check("organizations of a person", &by_person, FEW);
+    }
+    let subject = ListPeopleRequest { subject: "office".into(), ..Default::default() };
+    on.check(List::People(subject), Uses("people_subject_key", "subject = "), Bound(FEW, true)).await;
+    let linked = ListAccountsRequest { linked_organization_id: "unit-52".into(), ..Default::default() };
+    let by_link = Uses("account_organizations_", "organization_id = ");
+    on.check(List::Accounts(linked), by_link, Bound(FEW, true)).await;
+    let contact = ListAccountsRequest { contact_id: person(10), ..Default::default() };
+    on.check(List::Accounts(contact), Uses("accounts_", "contact_id = "), Bound(FEW, true)).await;
+}
+
+/// The members of an organization and the users of an account are counted up to 1000 of each source.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_members_and_users_are_counted_up_to_a_bound() {
+    let Some(on) = measured().await else { return };
+    let people = ListPeopleRequest { include_total_size: true, ..people_of("last", false) };
+    let page = on.tenant.people().list_people(people).await.unwrap().into_inner();
+    assert_eq!((page.total_size, page.total_size_capped), (1000, true));
+    on.plan("SELECT count(*)").await.check("members", &by_member(0), 60);
+    let users = ListAccountUsersRequest { include_total_size: true, ..users("acct-2") };
+    let page = on.tenant.memberships().list_account_users(users).await.unwrap().into_inner();
+    assert_eq!((page.total_size, page.total_size_capped), (1000, true));
+    on.plan("SELECT count(*)").await.check("users", &by_member(0), 8000);
+    let account_id = "acct-1".into();
+    let recipients = ListBillingRecipientsRequest { account_id, include_total_size: true, ..Default::default() };
+    let page = on.tenant.memberships().list_billing_recipients(recipients).await.unwrap().into_inner();
+    assert_eq!((page.total_size, page.total_size_capped), (1000, true));
+    on.plan("SELECT count(*)").await.check("recipients", &ANY, 17_000);
 }
 
 #[tokio::test(flavor = "multi_thread")]

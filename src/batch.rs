@@ -1,0 +1,76 @@
+//! Batches of resources by id (AIP-231): in the order asked for, all of them or none.
+
+use std::collections::BTreeMap;
+
+use diesel::QueryResult;
+use futures_util::{Stream, StreamExt as _};
+
+use crate::{
+    budget::Budget,
+    db::Tx,
+    error::{Error, Kind, Result},
+    page::Listed,
+    validate::Violations,
+};
+
+/// The ids of a batch get request.
+#[derive(Debug)]
+pub struct Ids(Vec<String>);
+
+impl Ids {
+    /// The ids in this field, of which there must be one at least. The contract's limit bounds how many there are.
+    pub fn parse(field: &str, ids: Vec<String>) -> Result<Self> {
+        let mut v = Violations::default();
+        if ids.is_empty() {
+            v.add(field, "must have at least 1 entry");
+        }
+        let ids = (0..).zip(ids).map(|(i, id)| v.id(format_args!("{field}[{i}]"), id)).collect();
+        v.finish(Self(ids))
+    }
+
+    /// Each id once, for the query.
+    pub fn unique(&self) -> Vec<&str> {
+        self.counted().into_keys().collect()
+    }
+
+    fn counted(&self) -> BTreeMap<&str, usize> {
+        let mut counted = BTreeMap::new();
+        for id in &self.0 {
+            *counted.entry(id.as_str()).or_default() += 1;
+        }
+        counted
+    }
+
+    /// Puts the rows of a query for the [`Ids::unique`] ids in the order of the request. Fails if one is missing. A row that is
+    /// asked for twice counts twice in what the answer weighs.
+    pub async fn collect<T: Listed + Clone>(
+        &self,
+        tx: &Tx,
+        kind: Kind,
+        rows: impl Stream<Item = QueryResult<T>>,
+    ) -> Result<Vec<T>> {
+        let mut rows = std::pin::pin!(rows);
+        let mut asked = self.counted();
+        let (mut found, mut budget) = (BTreeMap::new(), Budget::default());
+        while let Some(row) = rows.next().await {
+            let row = row?;
+            let (.., id) = row.key();
+            let times = asked.get(id).copied().unwrap_or_default();
+            if let Err(too_large) = budget.spend(row.weight().saturating_mul(times)) {
+                tx.leave_unread();
+                return Err(too_large);
+            }
+            found.insert(id.to_owned(), row);
+        }
+        if let Some(missing) = self.0.iter().find(|id| !found.contains_key(*id)) {
+            return Err(Error::not_found(kind, missing));
+        }
+        // Each is copied only as often as it is asked for again.
+        let row = |id: &String| {
+            let left = asked.get_mut(&**id)?;
+            *left -= 1;
+            if *left == 0 { found.remove(id) } else { found.get(id).cloned() }
+        };
+        Ok(self.0.iter().filter_map(row).collect())
+    }
+}
