@@ -203,9 +203,9 @@ async fn first_steps_in_go() {
     let tenant = Tenant::new().await.caller.tenant;
     let program = folder.path().join("first-steps");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/go/main.go");
-    let mut build = Command::new("go");
-    let build = build.env("GO111MODULE", "off").env("GOPATH", format!("{}:{DEBIAN}", folder.path().display()));
-    let built = build.args(["build", "-o"]).arg(&program).arg(source).kill_on_drop(true).output();
+    let mut go = Command::new("go");
+    let go = go.env("GO111MODULE", "off").env("GOPATH", format!("{}:{DEBIAN}", folder.path().display()));
+    let built = go.args(["build", "-o"]).arg(&program).arg(source).kill_on_drop(true).output();
     // The first time, gRPC itself is compiled.
     let built = timeout(5 * PATIENCE, built).await.expect("builds in time").unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
