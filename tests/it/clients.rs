@@ -133,10 +133,10 @@ async fn created_by_python(compression: &str) {
     assert_eq!(details["google.rpc.ErrorInfo"], json!({"domain": "accounts.v1", "reason": "INVALID_FIELD"}));
     let violations = details["google.rpc.BadRequest"]["field_violations"].as_array().unwrap();
     let fields: Vec<&str> = violations.iter().map(|violation| violation["field"].as_str().unwrap()).collect();
-    for field in ["account.account_id", "account.display_name", "account.organization_id"] {
+    for field in ["account.account_id", "account.display_name", "account.organization_id", "account.primary_contact.email"] {
         assert!(fields.contains(&field), "{field} is not in {fields:?}");
     }
-    assert_eq!(fields.len(), 4, "{fields:?}");
+    assert_eq!(fields.len(), 5, "{fields:?}");
 }
 
 /// What each program in `examples/` prints.
