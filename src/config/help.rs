@@ -71,6 +71,7 @@ const GROUPS: &[Group] = &[
             "max_streams",
             "max_message_bytes",
             "max_buffered_bytes",
+            "compress_above",
             "default_deadline",
             "max_deadline",
             "answer_timeout",
