@@ -234,7 +234,12 @@ mod tests {
     #[tokio::test]
     async fn only_what_is_large_and_becomes_smaller_is_compressed() {
         assert_eq!(compress(&message(&[0; 1000]), 1000).await, None);
-        let noise: Vec<_> = (0..5000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[1]).collect();
+        // xorshift
+        let next = |x: &u64| {
+            [(13, true), (7, false), (17, true)].iter().fold(*x, |x, (by, left)| x ^ if *left { x << by } else { x >> by })
+        };
+        let noise = std::iter::successors(Some(1_u64 << 40 | 1), |x| Some(next(x))).skip(20).take(5000);
+        let noise: Vec<_> = noise.map(|x| x.to_be_bytes()[3]).collect();
         assert_eq!(compress(&message(&noise), 0).await, None);
         assert_eq!(compress(&message(&[0; 1000])[..900], 0).await, None, "part of a message");
         let frame = [message(&[0; 1000]), message(b"small"), message(&[1; 2000])].concat();

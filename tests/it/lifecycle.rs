@@ -374,7 +374,7 @@ async fn migrate_and_check_tell_what_the_database_lacks() {
     let fine = run(&["check"]).await;
     assert_eq!((fine.code, fine.stdout.trim()), (Some(0), "configuration and database are fine"), "{fine:?}");
     let nothing = run(&["migrate"]).await;
-    assert_eq!((nothing.code, nothing.stdout.trim()), (Some(0), "applied: nothing"), "{nothing:?}");
+    assert_eq!((nothing.code, nothing.stdout.trim()), (Some(0), "applied: nothing\nrenewed: 0 rows"), "{nothing:?}");
     let reverted = run(&["migrate", "--revert", "1"]).await;
     assert_eq!(reverted.code, Some(0), "{reverted:?}");
     let lacking = run(&["check"]).await;

@@ -477,7 +477,7 @@ const SHOWN_BY: &[(&str, &str, &str, &str)] = &[
 ];
 
 /// What the metadata of errors says that is no resource.
-const NO_RESOURCES: &[&str] = &["field", "permission", "from", "to", "workload", "level", "contracts"];
+const NO_RESOURCES: &[&str] = &["field", "permission", "from", "to", "workload", "level", "contracts", "encoding", "accepted"];
 
 /// The metadata of a reason, as its comment tells.
 fn keys(comment: &str) -> Vec<&str> {

@@ -273,7 +273,7 @@ const ROWS: &str = "SELECT json_build_array(type, id, fields)::text AS line FROM
         tenant_id FROM tenants AS t WHERE revision > 0) AS rows WHERE tenant_id = '$tenant'";
 
 /// What every table has and no activity tells.
-const UNTOLD: [&str; 5] = ["tenant_id", "revision", "create_time", "update_time", "incarnation"];
+const UNTOLD: [&str; 6] = ["tenant_id", "revision", "create_time", "update_time", "incarnation", "folded"];
 
 /// Fields by resource.
 type Resources = BTreeMap<(String, String), BTreeMap<String, Value>>;
