@@ -204,7 +204,7 @@ impl Violations {
         &mut self,
         resource: &str,
         present: &M,
-        merged: M,
+        merged: &M,
         parse: impl Fn(&mut Self, M) -> T,
     ) -> Result<T> {
         let mut found = Self::default();
@@ -218,7 +218,7 @@ impl Violations {
         for violation in found.kept {
             let path = violation.field.strip_prefix(resource).and_then(|path| path.strip_prefix('.'));
             let stays = match path {
-                Some(path) if before.kept.contains(&violation) => mask::is_same(path, present, &merged)?,
+                Some(path) if before.kept.contains(&violation) => mask::is_same(path, present, merged)?,
                 _ => false,
             };
             if !stays {

@@ -94,7 +94,7 @@ impl Update {
         require_etag(&self.wanted.etag, &present.etag, Kind::AccountType, &self.id)?;
         let mut v = Violations::default();
         let merged = self.mask.apply(&mut v, "account_type", &present, &self.wanted)?;
-        let mut fields = v.update("account_type", &present, merged, Fields::parse)?;
+        let mut fields = v.update("account_type", &present, &merged, Fields::parse)?;
         if fields.display_name == current.fields.display_name {
             // It may be from before, when a name that is the same now was another one.
             fields.name_key.clone_from(&current.fields.name_key);

@@ -178,7 +178,7 @@ impl Update {
         if merged.status == AccountStatus::Unspecified as i32 {
             v.add("account.status", "must be specified when the update mask names it");
         }
-        let mut fields = v.update("account", &present, merged, Fields::parse)?;
+        let mut fields = v.update("account", &present, &merged, Fields::parse)?;
         if fields.status != current.fields.status && !self.mask.has("status_reason") {
             fields.status_reason.clear();
         }

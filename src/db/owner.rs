@@ -14,7 +14,7 @@ const BEGIN: &str = "SET LOCAL ROLE customer_accounts_owner; SET LOCAL search_pa
 pub struct Owner {
     conn: AsyncPgConnection,
     /// Whether the login can change to the owner's role, and need not grant it to itself.
-    is_owner: bool,
+    changes_role: bool,
     /// Whether a transaction was begun and not committed.
     open: bool,
     /// What keeps the connection alive.
@@ -25,13 +25,13 @@ impl Owner {
     /// Opens a connection.
     pub async fn login(manager: &Manager) -> Result<Self, migrate::MigrateError> {
         let (mut conn, link) = manager.login().await?;
-        let is_owner = migrate::is_owner(&mut conn).await?;
-        Ok(Self { conn, is_owner, open: false, _link: link })
+        let changes_role = migrate::is_owner(&mut conn).await?;
+        Ok(Self { conn, changes_role, open: false, _link: link })
     }
 
     /// Begins a transaction inside a tenant, or outside all. A transaction that was not committed is rolled back before.
     pub async fn begin(&mut self, tenant: Option<&TenantId>) -> Result<&mut AsyncPgConnection, DieselError> {
-        let grant = if self.is_owner { "" } else { migrate::BECOME_OWNER };
+        let grant = if self.changes_role { "" } else { migrate::BECOME_OWNER };
         // A tenant id has no character that could end the literal.
         let tenant = tenant.map_or_else(String::new, |tenant| format!("SET LOCAL app.tenant_id = '{tenant}'"));
         let end = if std::mem::replace(&mut self.open, true) { "ROLLBACK" } else { "" };
@@ -41,7 +41,7 @@ impl Owner {
 
     /// Commits it.
     pub async fn commit(&mut self) -> Result<(), DieselError> {
-        let revoke = if self.is_owner { "" } else { migrate::LEAVE_OWNER };
+        let revoke = if self.changes_role { "" } else { migrate::LEAVE_OWNER };
         self.conn.batch_execute(&format!("{revoke}; COMMIT")).await?;
         self.open = false;
         Ok(())

@@ -100,7 +100,7 @@ impl Update {
         if merged.parent_id != present.parent_id {
             v.add("organization.parent_id", "is changed by MoveOrganization only");
         }
-        let fields = v.update("organization", &present, merged, |v, organization| {
+        let fields = v.update("organization", &present, &merged, |v, organization| {
             Fields::parse(v, organization.display_name, organization.metadata)
         })?;
         v.finish(fields)

@@ -113,7 +113,7 @@ impl Update {
         if merged.kind == PersonKind::Unspecified as i32 {
             v.add("person.kind", "must be specified when the update mask names it");
         }
-        let fields = v.update("person", &present, merged, Fields::parse)?;
+        let fields = v.update("person", &present, &merged, Fields::parse)?;
         v.finish(fields)
     }
 }

@@ -93,7 +93,7 @@ impl Update {
         }
         let mut v = Violations::default();
         let merged = self.mask.apply(&mut v, "tenant_settings", &present, &self.wanted)?;
-        let settings = v.update("tenant_settings", &present, merged, Settings::parse)?;
+        let settings = v.update("tenant_settings", &present, &merged, Settings::parse)?;
         let days = settings.activity_retention_days;
         if days != current.settings.activity_retention_days && days.is_some_and(|days| (1..min_retention).contains(&days)) {
             v.add(RETENTION, format!("must be at least {min_retention} days, the minimum of this service, or 0 for ever"));

@@ -229,6 +229,7 @@ impl Measured {
 
 /// A list of the forest's tenant.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are a few of them, in a test")]
 enum List {
     Accounts(ListAccountsRequest),
     People(ListPeopleRequest),
@@ -373,6 +374,7 @@ impl Plan {
 pub struct Uses(pub &'static str, pub &'static str);
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "a table of lists")]
 async fn every_list_search_and_get_uses_its_index() {
     let Some(on) = Measured::start("the embedded server has no auto_explain").await else { return };
     let all = ListAccountsRequest::default;
@@ -507,6 +509,7 @@ async fn every_list_search_and_get_uses_its_index() {
 }
 
 /// So many seconds after the first account was created.
+#[expect(clippy::unnecessary_wraps, reason = "as the field of the message has it")]
 fn time(seconds: i64) -> Option<prost_types::Timestamp> {
     Some(prost_types::Timestamp { seconds: 1_767_225_600 + seconds, nanos: 0 })
 }

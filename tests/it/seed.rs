@@ -30,6 +30,7 @@ async fn changes(tenant: &Tenant) -> usize {
     tenant.activities().list_activities(request).await.unwrap().into_inner().activities.len()
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as the field of the message has it")]
 fn mask(paths: &[&str]) -> Option<FieldMask> {
     Some(FieldMask { paths: paths.iter().map(ToString::to_string).collect() })
 }

@@ -346,6 +346,7 @@ pub fn account(id: &str, organization_id: &str) -> Account {
 }
 
 /// A primary contact given inline, of an account that must have one.
+#[expect(clippy::unnecessary_wraps, reason = "as the field of the message has it")]
 pub fn anybody() -> Option<Contact> {
     Some(Contact { email: "qq@qq.example".into(), ..Default::default() })
 }
