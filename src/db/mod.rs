@@ -72,6 +72,7 @@ pub trait Change: Message + Sized {
     /// Whether to run everything and keep nothing (AIP-163).
     fn validate_only(&self) -> bool;
     /// The same request, to be carried out.
+    #[must_use]
     fn for_real(&self) -> Self;
 }
 
