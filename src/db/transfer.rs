@@ -41,12 +41,12 @@ const CLOSE: &str = "SET CONSTRAINTS ALL IMMEDIATE; DO $$ DECLARE found record; 
 pub const NEW_POSITIONS: &str = "UPDATE activities SET transaction_id = transaction_id - (SELECT max(transaction_id) FROM activities);\n\
     UPDATE tenants SET activity_floor = pg_current_xact_id()::text::bigint;\n";
 
-/// The tables, and the columns of each that are not generated.
-const TABLES: &str = "SELECT quote_ident(relname), string_agg(quote_ident(attname), ', ' ORDER BY attname) \
+/// The tables, whether each holds rows of tenants (`t`), and its columns that are not generated.
+const TABLES: &str = "SELECT quote_ident(relname), relrowsecurity, string_agg(quote_ident(attname), ', ' ORDER BY attname) \
     FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid \
     WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> '__diesel_schema_migrations' \
       AND attnum > 0 AND NOT attisdropped AND attgenerated = '' \
-    GROUP BY relname ORDER BY relname";
+    GROUP BY relname, relrowsecurity ORDER BY relname";
 
 /// Why nothing was copied: the target is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -92,11 +92,12 @@ pub async fn run(from: &Manager, to: &Manager) -> Result<u64, TransferError> {
         return Err(TransferError::OtherSchema);
     }
     target.batch_execute(OPEN).await?;
-    // Whether words and sort keys are up to date is told by the source, whose they are.
-    target.batch_execute("DELETE FROM renewals").await?;
     let mut copied = 0;
-    for (table, columns) in &tables {
-        if !rows(&target, &format!("SELECT 1 FROM {table} LIMIT 1")).await?.is_empty() {
+    for Table { name: table, of_tenants, columns } in &tables {
+        if !of_tenants {
+            // What was done to the rows is told by the source, such as which renewals are complete.
+            target.batch_execute(&format!("DELETE FROM {table}")).await?;
+        } else if !rows(&target, &format!("SELECT 1 FROM {table} LIMIT 1")).await?.is_empty() {
             return Err(TransferError::NotEmpty(table.clone()));
         }
         let rows = source.copy_out(&format!("COPY {table} ({columns}) TO STDOUT")).await?;
@@ -113,9 +114,17 @@ pub async fn run(from: &Manager, to: &Manager) -> Result<u64, TransferError> {
     Ok(copied)
 }
 
-async fn tables(client: &Client) -> Result<Vec<(String, String)>, TransferError> {
+#[derive(PartialEq, Eq)]
+struct Table {
+    name: String,
+    of_tenants: bool,
+    columns: String,
+}
+
+async fn tables(client: &Client) -> Result<Vec<Table>, TransferError> {
     let text = |row: &SimpleQueryRow, column| row.get(column).unwrap_or_default().to_owned();
-    Ok(rows(client, TABLES).await?.iter().map(|row| (text(row, 0), text(row, 1))).collect())
+    let table = |row| Table { name: text(row, 0), of_tenants: text(row, 1) == "t", columns: text(row, 2) };
+    Ok(rows(client, TABLES).await?.iter().map(table).collect())
 }
 
 async fn rows(client: &Client, query: &str) -> Result<Vec<SimpleQueryRow>, TransferError> {
