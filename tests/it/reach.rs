@@ -134,7 +134,7 @@ async fn what_is_created_or_moved_stays_in_reach() {
     manager.create_member(person("ann"), "oslo").await.unwrap();
     assert_eq!(tenant.members("oslo", false).await.unwrap(), ["ann"]);
 
-    let elsewhere = manager.try_account(account("", "rome")).await;
+    let elsewhere = manager.try_account(account("new", "rome")).await;
     assert_eq!(reason(elsewhere), (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()));
     let moved = Account { organization_id: "rome".into(), ..only("oslo-account") };
     assert_eq!(reason(manager.update(moved, &[]).await), (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()));

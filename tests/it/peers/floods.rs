@@ -32,6 +32,8 @@ const MEMORY: u64 = 100 * 1024;
 const MEMORY_OF_CALLERS: u64 = 136 * 1024;
 /// Longest that another tenant waits for an answer.
 const ANSWER: Duration = Duration::from_secs(1);
+/// The same beside 64 connections, for which this process has to send some 700 MB.
+const ANSWER_BESIDE_CALLERS: Duration = Duration::from_secs(3);
 const PEERS: usize = 16;
 /// Connections of each peer that needs an identity.
 const CONNECTIONS: usize = 4;
@@ -61,7 +63,7 @@ async fn sixteen_bad_peers_cost_little_and_disturb_nobody() {
     }
     let before = service.resident_kib();
     macro_rules! measure {
-        ($memory:expr; $($attack:ident),*) => {$(
+        ($memory:expr, $answer:expr; $($attack:ident),*) => {$(
             let mut most = 0;
             let mut longest = Duration::ZERO;
             let mut attacks = pin!(join_all((0..PEERS).map(|_| $attack(service.address))));
@@ -89,12 +91,13 @@ async fn sixteen_bad_peers_cost_little_and_disturb_nobody() {
             let name = stringify!($attack);
             eprintln!("{name:26} {:3} MiB (before: {}), longest answer {longest:?}", most / 1024, before / 1024);
             assert!(most < $memory, "{name}: {most} KiB");
-            assert!(longest < ANSWER, "{name}: {longest:?}");
+            assert!(longest < $answer, "{name}: {longest:?}");
             drop(peers);
         )*};
     }
     measure!(
-        MEMORY;
+        MEMORY,
+        ANSWER;
         half_greetings,
         half_headers,
         unfinished_health_checks,
@@ -110,7 +113,7 @@ async fn sixteen_bad_peers_cost_little_and_disturb_nobody() {
         empty_data,
         window_updates
     );
-    measure!(MEMORY_OF_CALLERS; large_bodies_unfinished, large_answers_unread);
+    measure!(MEMORY_OF_CALLERS, ANSWER_BESIDE_CALLERS; large_bodies_unfinished, large_answers_unread);
     timeout(ANSWER, ask(&tenant)).await.expect("an answer in time").unwrap();
 }
 
