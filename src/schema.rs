@@ -190,6 +190,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    renewals (folding) {
+        folding -> Int8,
+        complete_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
     requests (tenant_id, actor, request_id) {
         tenant_id -> Text,
         request_id -> Text,
@@ -230,6 +237,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     organizations,
     people,
     person_words,
+    renewals,
     requests,
     tenants,
 );
