@@ -107,7 +107,7 @@ pub fn category(c: char) -> GeneralCategory {
 /// `text` such that all its spellings which differ by case, by width or form of the letters, by characters that do not show, or
 /// by the shape of apostrophes, quotes and dashes are the same: `Straße` and `STRASSE`, `ＶＩＰ` and `vip`. Accents count.
 ///
-/// This is Unicode's `toNFKC_Casefold`, and [`plain`].
+/// This is Unicode's `toNFKC_Casefold`, and `plain`.
 pub fn caseless(text: &str) -> String {
     let shown = |c: &char| !is_ignorable(*c);
     let plain_text: String = text.chars().filter(shown).map(plain).nfkd().filter(shown).map(plain).collect();
