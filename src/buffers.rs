@@ -22,7 +22,7 @@ use crate::{
     share::{Percent, Shares},
 };
 
-/// What is counted at once, in bytes.
+/// Size in bytes of a unit, in which buffers are counted.
 const UNIT: usize = 1024;
 /// Bytes of each request and each answer that are not counted. Most have no more; the bound of
 /// calls bounds these.

@@ -131,7 +131,7 @@ fn decompress(compressed: &[u8], limit: usize) -> Result<Bytes> {
     Ok(message.into())
 }
 
-/// The same answer, in which messages above this size are compressed.
+/// Compresses the messages of an answer that have more than `above` bytes.
 pub fn compressed(body: Body, above: usize) -> Body {
     let frames = BodyStream::new(body).then(move |frame| async move {
         let data = match frame?.into_data() {

@@ -46,7 +46,7 @@ impl Client {
         Self { channel, caller: Caller::default() }
     }
 
-    /// The same channel with this bearer token on every call. Call it again with the next token before this one expires.
+    /// Sends this bearer token with every call on the channel. Tokens expire: make a client with the next token before.
     ///
     /// # Errors
     /// If the token has characters that a header cannot have.
@@ -56,7 +56,7 @@ impl Client {
         self.with("authorization", value)
     }
 
-    /// The same channel with this metadata on every call, as `x-tenant-id` for a service without credentials.
+    /// Sends this metadata with every call on the channel, such as `x-tenant-id` to a service without credentials.
     ///
     /// # Errors
     /// If the name or the value has characters that a header cannot have.

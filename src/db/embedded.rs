@@ -148,7 +148,7 @@ pub fn keep_cache_in(dir: &Path) {
     let _ = again.exec(); // returns only if it fails: then the cache is the user's
 }
 
-/// The same where there is no such variable.
+/// Does nothing on this platform: the crate looks for no `XDG_CACHE_HOME` here, and keeps its cache where the platform has caches.
 #[cfg(not(unix))]
 pub const fn keep_cache_in(_dir: &Path) {}
 

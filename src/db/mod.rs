@@ -71,7 +71,7 @@ pub trait Change: Message + Sized {
     fn request_id(&self) -> &str;
     /// Whether to run everything and keep nothing (AIP-163).
     fn validate_only(&self) -> bool;
-    /// The same request, to be carried out.
+    /// A copy of the request without `validate_only`: the request that it validates.
     #[must_use]
     fn for_real(&self) -> Self;
 }

@@ -58,7 +58,7 @@ pub(super) struct Roots {
     organization_ids: Vec<String>,
 }
 
-/// What is in a limited reach that is little enough to be named: ids and incarnations.
+/// The organizations and accounts of a limited reach, by id and incarnation, where they are few enough to be listed in a query.
 #[derive(Debug)]
 pub struct Few {
     organizations: (Vec<String>, Vec<String>),
@@ -327,7 +327,7 @@ impl Tx {
         }
     }
 
-    /// What is in reach, if that is limited, and little enough to be named: for the conditions of a list.
+    /// The organizations and accounts in reach, for the conditions of a list; `None` if the reach is not limited, or has too many.
     pub async fn few_in_reach(&self) -> Result<Option<Few>> {
         let Sight::Below(roots) = self.sight() else { return Ok(None) };
         let none = Roots::default();

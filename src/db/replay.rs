@@ -44,7 +44,7 @@ impl Meta {
                 hash.update(part);
                 hash.update([0]);
             }
-            // Whoever validates a request asks what the real call would answer.
+            // With `validate_only` the answer is the one that the call without it would get.
             let real = if request.validate_only() { request.for_real().encode_to_vec() } else { request.encode_to_vec() };
             hash.update(real);
             hash.finalize().to_vec()

@@ -95,7 +95,7 @@ pub async fn run(from: &Manager, to: &Manager) -> Result<u64, TransferError> {
     let mut copied = 0;
     for Table { name: table, of_tenants, columns } in &tables {
         if !of_tenants {
-            // What was done to the rows is told by the source, such as which renewals are complete.
+            // Such a table describes the rows, such as which renewals are complete: the source's contents replace the target's.
             target.batch_execute(&format!("DELETE FROM {table}")).await?;
         } else if !rows(&target, &format!("SELECT 1 FROM {table} LIMIT 1")).await?.is_empty() {
             return Err(TransferError::NotEmpty(table.clone()));

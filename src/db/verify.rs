@@ -49,7 +49,7 @@ const LOGIN: &str = fault_of!("session_user");
 /// The role of the transaction.
 const ROLE: &str = fault_of!("current_user");
 
-/// What is wrong with the settings of the login's sessions, which come from the login or the database (`ALTER ROLE … SET`).
+/// Finds a session setting with which the service cannot work. Such settings come from the login or the database (`ALTER ROLE … SET`).
 const SETTINGS: &str = "SELECT session_user::text AS role, CASE \
      WHEN current_setting('session_replication_role') <> 'origin' \
          THEN 'has the setting session_replication_role, with which foreign keys do not hold' \
