@@ -17,6 +17,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 use crate::{
     support::{self, Dice, Tenant, account, calls::only, eventually, process::Service, unique},
@@ -188,7 +189,10 @@ impl Storm {
 fn is_trouble(status: &Status) -> bool {
     // A connection that is cut is UNKNOWN or CANCELLED to the client.
     let cut = matches!(status.code(), Code::Unknown | Code::Cancelled | Code::Internal) && status.details().is_empty();
-    cut || matches!(status.code(), Code::Unavailable | Code::ResourceExhausted | Code::Aborted | Code::DeadlineExceeded)
+    // Every change of the storm has its request id, and may be repeated when nobody knows whether it was made.
+    let unknown = status.get_error_details().error_info().is_some_and(|info| info.reason == "OUTCOME_UNKNOWN");
+    cut || unknown
+        || matches!(status.code(), Code::Unavailable | Code::ResourceExhausted | Code::Aborted | Code::DeadlineExceeded)
 }
 
 async fn start(url: &str) -> Service {
