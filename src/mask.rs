@@ -37,7 +37,7 @@ const FIXED: [(&str, &str, &str); 8] = [
 pub struct Mask {
     /// The fields, each as the path from the resource down.
     paths: Vec<Vec<FieldDescriptor>>,
-    /// Fields that are named or sent, but cannot be changed by an update, and the rule.
+    /// Fields that are named, but cannot be changed by an update, and the rule.
     fixed: Vec<(FieldDescriptor, &'static str)>,
 }
 
@@ -61,21 +61,19 @@ impl Mask {
                 None => violations.add("update_mask", format!("{path:?} is no field of {}", descriptor.name())),
             }
         }
-        let whole = paths.iter().any(|path| path == "*");
-        if whole {
+        let rule = |path: &[FieldDescriptor]| {
+            let field = path.first()?;
+            let fixed = FIXED.into_iter().find(|(message, name, _)| (*message, *name) == (descriptor.name(), field.name()))?;
+            Some((field.clone(), fixed.2))
+        };
+        // Only a field that is named is refused: what a client sends back may have changed since it was read (AIP-203).
+        let fixed = if paths.is_empty() { Vec::new() } else { fields.iter().filter_map(|path| rule(path)).collect() };
+        if paths.iter().any(|path| path == "*") {
             fields = descriptor.fields().map(|field| vec![field]).collect();
         }
-        fields.retain(|path| path.first().is_some_and(|field| field.name() != id && !IGNORED.contains(&field.name())));
-        let rule = |field: &FieldDescriptor| {
-            FIXED
-                .into_iter()
-                .find(|(message, name, _)| (*message, *name) == (descriptor.name(), field.name()))
-                .map(|found| found.2)
-        };
-        let fixed = fields.extract_if(.., |path| path.first().is_some_and(|field| rule(field).is_some())).flatten();
-        // Whoever replaces the whole need not send what they cannot change.
-        let fixed = fixed.filter(|field| !whole || populated.contains(field));
-        let fixed = fixed.filter_map(|field| rule(&field).map(|rule| (field, rule))).collect();
+        let is_id_or_ignored =
+            |path: &[FieldDescriptor]| path.iter().take(1).any(|field| field.name() == id || IGNORED.contains(&field.name()));
+        fields.retain(|path| !is_id_or_ignored(path) && rule(path).is_none());
         Ok(Self { paths: fields, fixed })
     }
 
