@@ -1,9 +1,10 @@
 //! Compiles the contract in `proto/` with a pure-Rust compiler: no protoc on the machine.
 //!
-//! Four things come out: the server side of the services, the descriptor set (for reflection, policies and field masks), the
-//! traits that requests of one shape share (`db::Change` for what carries `request_id` and `validate_only`, `page::Paged` for
-//! what carries `page_size`, `page_token` and `include_total_size`), and the limits of each request (`codec::Bounded`). The messages themselves are
-//! those of the crate `customer-accounts-client`.
+//! Four things come out: the server side of the services, the descriptor set (for reflection,
+//! policies and field masks), the traits that requests of one shape share (`db::Change` for what
+//! carries `request_id` and `validate_only`, `page::Paged` for what carries `page_size`,
+//! `page_token` and `include_total_size`), and the limits of each request (`codec::Bounded`). The
+//! messages themselves are those of the crate `customer-accounts-client`.
 
 use std::{collections::BTreeSet, env, error::Error, fmt::Write as _, fs, path::PathBuf};
 
@@ -26,7 +27,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.include_source_info(true).include_imports(true).open_files(files)?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    // encode_file_descriptor_set keeps the custom method options, which file_descriptor_set() would lose.
+    // encode_file_descriptor_set keeps the custom method options, which file_descriptor_set() would
+    // lose.
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
 
     let descriptors = compiler.file_descriptor_set();
@@ -44,7 +46,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Implements the trait of each shape for every request message that has its fields.
 fn shapes(descriptors: &prost_types::FileDescriptorSet) -> Result<String, std::fmt::Error> {
     let mut code = String::new();
-    for message in descriptors.file.iter().filter(|file| file.package() == "accounts.v1").flat_map(|file| &file.message_type) {
+    for message in descriptors
+        .file
+        .iter()
+        .filter(|file| file.package() == "accounts.v1")
+        .flat_map(|file| &file.message_type)
+    {
         let name = message.name();
         let has = |wanted| message.field.iter().any(|field| field.name() == wanted);
         if has("request_id") && has("validate_only") {
@@ -73,14 +80,19 @@ fn shapes(descriptors: &prost_types::FileDescriptorSet) -> Result<String, std::f
 /// Implements `codec::Bounded` for every message that a call takes.
 fn limits(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
     let methods = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
-    let requests: BTreeSet<_> = methods.map(|method| method.input().full_name().to_owned()).collect();
+    let requests: BTreeSet<_> =
+        methods.map(|method| method.input().full_name().to_owned()).collect();
     let mut code = String::new();
     for name in requests {
-        let message = pool.get_message_by_name(&name).ok_or("a message that the pool does not have")?;
+        let message =
+            pool.get_message_by_name(&name).ok_or("a message that the pool does not have")?;
         let mut bounds = Bounds { pool, limits: Vec::new(), around: Vec::new() };
         let shape = bounds.shape(&message, "")?;
         if bounds.limits.len() > MAX_LIMITS {
-            return Err(format!("{name} has more than {MAX_LIMITS} limits: raise codec::MAX_LIMITS").into());
+            return Err(format!(
+                "{name} has more than {MAX_LIMITS} limits: raise codec::MAX_LIMITS"
+            )
+            .into());
         }
         let (name, limits) = (message.name(), bounds.limits.concat());
         writeln!(
@@ -101,17 +113,25 @@ struct Bounds<'a> {
 }
 
 impl Bounds<'_> {
-    /// The fields of a message that lead to a limit. A field that needs a limit and has none is an error.
+    /// The fields of a message that lead to a limit. A field that needs a limit and has none is an
+    /// error.
     fn shape(&mut self, message: &MessageDescriptor, path: &str) -> Result<String, Box<dyn Error>> {
         if self.around.iter().any(|around| around == message.full_name()) {
-            return Err(format!("{} contains itself: nothing bounds how much it holds", message.full_name()).into());
+            return Err(format!(
+                "{} contains itself: nothing bounds how much it holds",
+                message.full_name()
+            )
+            .into());
         }
         self.around.push(message.full_name().to_owned());
         let mut fields = String::new();
         for field in message.fields() {
             if let Some(rule) = self.rule(&field, &format!("{path}{}", field.name()))? {
                 let number = field.number();
-                write!(fields, "crate::codec::Field {{ number: {number}, rule: crate::codec::Rule::{rule} }}, ")?;
+                write!(
+                    fields,
+                    "crate::codec::Field {{ number: {number}, rule: crate::codec::Rule::{rule} }}, "
+                )?;
             }
         }
         self.around.pop();
@@ -119,7 +139,11 @@ impl Bounds<'_> {
     }
 
     /// The rule of a field, if it is limited or contains what is.
-    fn rule(&mut self, field: &FieldDescriptor, path: &str) -> Result<Option<String>, Box<dyn Error>> {
+    fn rule(
+        &mut self,
+        field: &FieldDescriptor,
+        path: &str,
+    ) -> Result<Option<String>, Box<dyn Error>> {
         let kind = field.kind();
         if field.is_list() || field.is_map() {
             let limit = self.limit(field, path)?;
@@ -133,19 +157,30 @@ impl Bounds<'_> {
                 Kind::Message(element) => self.shape(element, &format!("{path}[]."))?,
                 _ => "&[]".to_owned(),
             };
-            return Ok(Some(format!("Items {{ limit: {limit}, packed: {packed}, inside: {inside} }}")));
+            return Ok(Some(format!(
+                "Items {{ limit: {limit}, packed: {packed}, inside: {inside} }}"
+            )));
         }
         let Kind::Message(inner) = kind else { return Ok(None) };
         match inner.full_name() {
-            "google.protobuf.Struct" => Ok(Some(format!("Values {{ limit: {} }}", self.limit(field, path)?))),
+            "google.protobuf.Struct" => {
+                Ok(Some(format!("Values {{ limit: {} }}", self.limit(field, path)?)))
+            }
             "google.protobuf.FieldMask" => {
                 let limit = self.limit(field, path)?;
                 let paths = format!("Items {{ limit: {limit}, packed: None, inside: &[] }}");
-                let paths = format!("crate::codec::Field {{ number: 1, rule: crate::codec::Rule::{paths} }}");
+                let paths = format!(
+                    "crate::codec::Field {{ number: 1, rule: crate::codec::Rule::{paths} }}"
+                );
                 Ok(Some(format!("Inside(&[{paths}])")))
             }
             "google.protobuf.Value" | "google.protobuf.ListValue" | "google.protobuf.Any" => {
-                Err(format!("{}: codec.rs has no rule for {} in a request", field.full_name(), inner.full_name()).into())
+                Err(format!(
+                    "{}: codec.rs has no rule for {} in a request",
+                    field.full_name(),
+                    inner.full_name()
+                )
+                .into())
             }
             _ => {
                 let inside = self.shape(&inner, &format!("{path}."))?;
@@ -156,21 +191,28 @@ impl Bounds<'_> {
 
     /// Adds the limit that a field declares, and returns its position.
     fn limit(&mut self, field: &FieldDescriptor, path: &str) -> Result<usize, Box<dyn Error>> {
-        let extension = self.pool.get_extension_by_name("accounts.v1.limit").ok_or("accounts.v1.limit is not defined")?;
+        let extension = self
+            .pool
+            .get_extension_by_name("accounts.v1.limit")
+            .ok_or("accounts.v1.limit is not defined")?;
         let options = field.options();
         let limit = options.get_extension(&extension);
         let number = |name: &str| {
             let value = limit.as_message().and_then(|limit| limit.get_field_by_name(name));
             value.as_deref().and_then(Value::as_u32).filter(|value| *value > 0)
         };
-        let numbers = field.is_list() && !matches!(field.kind(), Kind::String | Kind::Bytes | Kind::Message(_));
-        let items = number("items").ok_or_else(|| format!("{} has no limit of items", field.full_name()))?;
+        let numbers = field.is_list()
+            && !matches!(field.kind(), Kind::String | Kind::Bytes | Kind::Message(_));
+        let items = number("items")
+            .ok_or_else(|| format!("{} has no limit of items", field.full_name()))?;
         let bytes = match number("bytes") {
             Some(bytes) => bytes.to_string(),
             None if numbers => "u64::MAX".to_owned(),
             None => return Err(format!("{} has no limit of bytes", field.full_name()).into()),
         };
-        self.limits.push(format!("crate::codec::Limit {{ field: {path:?}, items: {items}, bytes: {bytes} }}, "));
+        self.limits.push(format!(
+            "crate::codec::Limit {{ field: {path:?}, items: {items}, bytes: {bytes} }}, "
+        ));
         Ok(self.limits.len() - 1)
     }
 }

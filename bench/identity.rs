@@ -1,7 +1,7 @@
 //! What identity costs a call: `cargo bench --bench identity`.
 //!
-//! Asks the same [`Identity`] that the guard asks, with headers as they come in. Development identity, which only reads
-//! headers, is the floor; verifying a token is what its memory saves.
+//! Asks the same [`Identity`] that the guard asks, with headers as they come in. Development
+//! identity, which only reads headers, is the floor; verifying a token is what its memory saves.
 
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot go on ends")]
 
@@ -26,16 +26,30 @@ fn main() {
     let tokens: Vec<_> = (0..CALLERS).map(|caller| token(folder, caller)).collect();
     println!("{CALLERS} callers, tokens of {} bytes, ES256", tokens[0][AUTHORIZATION].len());
     let issuer = format!("{}={folder}/development-jwks.json", development_key::ISSUER);
-    let configured = config(&["--token-issuer", &issuer, "--token-audience", development_key::AUDIENCE]);
+    let configured =
+        config(&["--token-issuer", &issuer, "--token-audience", development_key::AUDIENCE]);
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let development = time(&Identity::configured(&config(&[])).unwrap(), &[headers()], CALLS).await;
+        let development =
+            time(&Identity::configured(&config(&[])).unwrap(), &[headers()], CALLS).await;
         report("development identity", development, development);
         let identity = Identity::configured(&configured).unwrap();
-        report("token, first call of each caller (verified)", time(&identity, &tokens, CALLERS).await, development);
-        report("token, one caller (remembered)", time(&identity, &tokens[..1], CALLS).await, development);
-        report("token, all callers in turn (remembered)", time(&identity, &tokens, CALLS).await, development);
+        report(
+            "token, first call of each caller (verified)",
+            time(&identity, &tokens, CALLERS).await,
+            development,
+        );
+        report(
+            "token, one caller (remembered)",
+            time(&identity, &tokens[..1], CALLS).await,
+            development,
+        );
+        report(
+            "token, all callers in turn (remembered)",
+            time(&identity, &tokens, CALLS).await,
+            development,
+        );
     });
 }
 
@@ -52,7 +66,11 @@ async fn time(identity: &Identity, headers: &[HeaderMap], calls: usize) -> Durat
 }
 
 fn report(what: &str, time: Duration, floor: Duration) {
-    println!("{what:45} {:>8} ns a call {:>7.1} × development", time.as_nanos(), time.as_secs_f64() / floor.as_secs_f64());
+    println!(
+        "{what:45} {:>8} ns a call {:>7.1} × development",
+        time.as_nanos(),
+        time.as_secs_f64() / floor.as_secs_f64()
+    );
 }
 
 fn config(arguments: &[&str]) -> Config {
@@ -62,7 +80,8 @@ fn config(arguments: &[&str]) -> Config {
 /// The headers of a caller with a token.
 fn token(folder: &str, caller: usize) -> HeaderMap {
     let subject = format!("{caller:08}-86f0-4b1d-9c9a-2f1d7f3f6a55");
-    let cli = Cli::parse_from(["customer-accounts", "token", "--key-dir", folder, "--subject", &subject]);
+    let cli =
+        Cli::parse_from(["customer-accounts", "token", "--key-dir", folder, "--subject", &subject]);
     let Some(Command::Token(options)) = cli.command else { unreachable!("the command is `token`") };
     let token = development_key::make(&options, &cli.config).unwrap().token;
     let mut headers = headers();
@@ -73,7 +92,9 @@ fn token(folder: &str, caller: usize) -> HeaderMap {
 /// What every call of a gRPC client brings.
 fn headers() -> HeaderMap {
     let mut headers = HeaderMap::new();
-    for (name, value) in [("content-type", "application/grpc"), ("te", "trailers"), ("user-agent", "grpc-bench/1")] {
+    for (name, value) in
+        [("content-type", "application/grpc"), ("te", "trailers"), ("user-agent", "grpc-bench/1")]
+    {
         headers.insert(name, value.parse().unwrap());
     }
     headers

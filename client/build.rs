@@ -1,4 +1,5 @@
-//! Compiles the contract in `proto/` to messages and client stubs, with a compiler written in Rust: no protoc on the machine.
+//! Compiles the contract in `proto/` to messages and client stubs, with a compiler written in Rust:
+//! no protoc on the machine.
 
 use std::{error::Error, fs};
 
@@ -14,6 +15,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut config = tonic_prost_build::Config::new();
     config.btree_map(["."]).enable_type_names();
-    tonic_prost_build::configure().build_server(false).compile_fds_with_config(descriptors, config)?;
+    tonic_prost_build::configure()
+        .build_server(false)
+        .compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

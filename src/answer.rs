@@ -1,9 +1,10 @@
 //! An answer on its way to its peer: it goes in small pieces, and only for so long.
 //!
-//! HTTP/2 asks for the next piece of an answer when the peer has room for it. A peer that gives no room would keep the
-//! answer, its memory and its permit for ever, and nothing that the answer itself could do about it would ever be asked for.
-//! Therefore the task of each call has an alarm ([`run`]) that the answer sets ([`Answer`]): when it goes off, the call is
-//! dropped, which frees what it holds and resets its HTTP/2 stream. The other calls of the connection go on.
+//! HTTP/2 asks for the next piece of an answer when the peer has room for it. A peer that gives no
+//! room would keep the answer, its memory and its permit for ever, and nothing that the answer
+//! itself could do about it would ever be asked for. Therefore the task of each call has an alarm
+//! ([`run`]) that the answer sets ([`Answer`]): when it goes off, the call is dropped, which frees
+//! what it holds and resets its HTTP/2 stream. The other calls of the connection go on.
 
 use std::{
     cell::Cell,
@@ -22,8 +23,9 @@ use tonic::{Status, body::Body};
 
 use crate::gzip;
 
-/// Largest piece in bytes, which is the largest frame that HTTP/2 sends unless told else. As much of an answer, and what the
-/// peer has room for, may be left in the connection's queue when the call has ended.
+/// Largest piece in bytes, which is the largest frame that HTTP/2 sends unless told else. As much
+/// of an answer, and what the peer has room for, may be left in the connection's queue when the
+/// call has ended.
 const PIECE: usize = 16 * 1024;
 
 tokio::task_local! {
@@ -31,7 +33,8 @@ tokio::task_local! {
     static ALARM: Cell<Option<Instant>>;
 }
 
-/// Carries out a call, the sending of its answer included, until it ends or its alarm goes off. Tells which.
+/// Carries out a call, the sending of its answer included, until it ends or its alarm goes off.
+/// Tells which.
 pub async fn run(call: impl Future<Output = ()>) -> Outcome {
     ALARM
         .scope(Cell::new(None), async {
@@ -67,11 +70,13 @@ pub enum Outcome {
 pub enum Patience {
     /// All of it must be read by then.
     Until(Instant),
-    /// Each piece must be read within this time of when it is there. For answers that go on without end.
+    /// Each piece must be read within this time of when it is there. For answers that go on without
+    /// end.
     ForEach(Duration),
 }
 
-/// The body of an answer, which sets the alarm of its task and holds `held` until it has been handed over to HTTP/2.
+/// The body of an answer, which sets the alarm of its task and holds `held` until it has been
+/// handed over to HTTP/2.
 #[derive(Debug)]
 pub struct Answer<T> {
     body: Body,
@@ -90,7 +95,8 @@ impl<T> Answer<T> {
         Self { body, rest: Bytes::new(), next: None, patience, held }
     }
 
-    /// Has what is there of the body made, which without this waits for a peer that reads, and tells its size in bytes.
+    /// Has what is there of the body made, which without this waits for a peer that reads, and
+    /// tells its size in bytes.
     pub fn prepare(&mut self) -> usize {
         if self.rest.is_empty() && !self.body.is_end_stream() {
             match self.body.frame().now_or_never() {
@@ -105,7 +111,8 @@ impl<T> Answer<T> {
         self.rest.len()
     }
 
-    /// Compresses what [`Self::prepare`] has made, if it is larger than this; tells its new size if so.
+    /// Compresses what [`Self::prepare`] has made, if it is larger than this; tells its new size if
+    /// so.
     pub async fn compress(&mut self, above: usize) -> Option<usize> {
         self.rest = gzip::compress(&self.rest, above).await?;
         Some(self.rest.len())
@@ -134,14 +141,18 @@ impl<T: Unpin> http_body::Body for Answer<T> {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let piece = self.poll_piece(cx);
         let alarm = match self.patience {
             Patience::Until(at) => Some(at),
             // While there is nothing to read yet, nobody is late.
             Patience::ForEach(time) => piece.is_ready().then(|| Instant::now() + time),
         };
-        // Outside a task of a connection, as in a test of a service alone, there is no alarm to set.
+        // Outside a task of a connection, as in a test of a service alone, there is no alarm to
+        // set.
         let _ = ALARM.try_with(|set| set.set(alarm));
         piece
     }
@@ -151,7 +162,11 @@ impl<T: Unpin> http_body::Body for Answer<T> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.rest.is_empty() && self.next.is_none() { self.body.size_hint() } else { SizeHint::default() }
+        if self.rest.is_empty() && self.next.is_none() {
+            self.body.size_hint()
+        } else {
+            SizeHint::default()
+        }
     }
 }
 
@@ -168,7 +183,10 @@ mod tests {
         while let Some(frame) = answer.frame().await {
             pieces.push(frame.unwrap().into_data().unwrap());
         }
-        assert_eq!(pieces.iter().map(Bytes::len).collect::<Vec<_>>(), [PIECE, PIECE, 40_000 - 2 * PIECE]);
+        assert_eq!(
+            pieces.iter().map(Bytes::len).collect::<Vec<_>>(),
+            [PIECE, PIECE, 40_000 - 2 * PIECE]
+        );
         assert_eq!(pieces.concat(), sent);
     }
 
@@ -188,8 +206,9 @@ mod tests {
         assert!(began.elapsed() >= 2 * late);
         // Waiting for the next message of a watch is not the peer's fault.
         let waiting = async {
-            let body =
-                Body::new(http_body_util::StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, Status>>()));
+            let body = Body::new(http_body_util::StreamBody::new(futures_util::stream::pending::<
+                Result<Frame<Bytes>, Status>,
+            >()));
             let mut answer = Answer::new(body, Patience::ForEach(late), ());
             let _ = tokio::time::timeout(3 * late, answer.frame()).await;
         };

@@ -18,7 +18,8 @@ use crate::{
 pub struct Ids(Vec<String>);
 
 impl Ids {
-    /// The ids in this field, of which there must be one at least. The contract's limit bounds how many there are.
+    /// The ids in this field, of which there must be one at least. The contract's limit bounds how
+    /// many there are.
     pub fn parse(field: &str, ids: Vec<String>) -> Result<Self> {
         let mut v = Violations::default();
         if ids.is_empty() {
@@ -41,8 +42,8 @@ impl Ids {
         counted
     }
 
-    /// Puts the rows of a query for the [`Ids::unique`] ids in the order of the request. Fails if one is missing. A row that is
-    /// asked for twice counts twice in what the answer weighs.
+    /// Puts the rows of a query for the [`Ids::unique`] ids in the order of the request. Fails if
+    /// one is missing. A row that is asked for twice counts twice in what the answer weighs.
     pub async fn collect<T: Listed + Clone>(
         &self,
         tx: &Tx,

@@ -1,7 +1,7 @@
 //! Answers are bounded in bytes: what one list or batch may hold in memory, and so on the wire.
 //!
-//! Rows are read one by one, and reading stops where they would weigh more than [`ANSWER`]: a list then ends its page there, and
-//! a batch is refused. The rest of the rows is never in memory.
+//! Rows are read one by one, and reading stops where they would weigh more than [`ANSWER`]: a list
+//! then ends its page there, and a batch is refused. The rest of the rows is never in memory.
 
 use diesel::QueryResult;
 use futures_util::{Stream, StreamExt as _};
@@ -12,18 +12,20 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Most bytes of an answer that holds many resources, by their weight. Clients accept 4 MiB unless told otherwise; rows, messages
-/// and their encoding may be in memory at the same time, for each call under way.
+/// Most bytes of an answer that holds many resources, by their weight. Clients accept 4 MiB unless
+/// told otherwise; rows, messages and their encoding may be in memory at the same time, for each
+/// call under way.
 pub const ANSWER: usize = 2 * 1024 * 1024;
 
-/// What a value of JSON takes in memory beside its texts, and what an object takes more: a node of a tree has room for eleven
-/// entries, however few it has.
+/// What a value of JSON takes in memory beside its texts, and what an object takes more: a node of
+/// a tree has room for eleven entries, however few it has.
 const JSON_VALUE: usize = 64;
 const JSON_OBJECT: usize = 640;
 
 /// A row that becomes part of an answer.
 pub trait Weighed {
-    /// How many bytes it takes, about: at least as many as on the wire, and for JSON as many as in memory.
+    /// How many bytes it takes, about: at least as many as on the wire, and for JSON as many as in
+    /// memory.
     fn weight(&self) -> usize;
 }
 
@@ -38,15 +40,20 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Takes the weight of what is added to the answer. Fails with `ResponseTooLarge` if it does not fit.
+    /// Takes the weight of what is added to the answer. Fails with `ResponseTooLarge` if it does
+    /// not fit.
     pub fn spend(&mut self, weight: usize) -> Result<()> {
         self.0 = self.0.checked_sub(weight).ok_or(Error::ResponseTooLarge)?;
         Ok(())
     }
 }
 
-/// The rows of a query that fit into an answer, and whether they are all there are. The first always fits.
-pub async fn read<T: Weighed>(tx: &Tx, rows: impl Stream<Item = QueryResult<T>>) -> Result<(Vec<T>, bool)> {
+/// The rows of a query that fit into an answer, and whether they are all there are. The first
+/// always fits.
+pub async fn read<T: Weighed>(
+    tx: &Tx,
+    rows: impl Stream<Item = QueryResult<T>>,
+) -> Result<(Vec<T>, bool)> {
     let mut rows = std::pin::pin!(rows);
     let (mut kept, mut budget) = (Vec::new(), Budget::default());
     while let Some(row) = rows.next().await {
@@ -77,6 +84,9 @@ pub fn json(value: &Value) -> usize {
             Value::Null | Value::Bool(_) | Value::Number(_) => 0,
             Value::String(text) => text.len(),
             Value::Array(values) => values.iter().map(json).sum(),
-            Value::Object(fields) => JSON_OBJECT + fields.iter().map(|(key, value)| key.len() + json(value)).sum::<usize>(),
+            Value::Object(fields) => {
+                JSON_OBJECT
+                    + fields.iter().map(|(key, value)| key.len() + json(value)).sum::<usize>()
+            }
         }
 }

@@ -112,7 +112,10 @@ impl http_body::Body for Metered {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
@@ -140,7 +143,8 @@ mod tests {
     fn bytes_are_counted_for_the_tenant_and_in_all_and_given_back() {
         let buffers = Buffers::new(100 * UNIT, Percent::parse("50").unwrap());
         let tenant = |name| TenantId::parse(name).unwrap();
-        let hold = |name, units: usize| buffers.hold_answer(&tenant(name), UNCOUNTED + units * UNIT);
+        let hold =
+            |name, units: usize| buffers.hold_answer(&tenant(name), UNCOUNTED + units * UNIT);
         assert!(hold("a", 0).unwrap().is_none(), "small answers are not counted");
         let (first, second) = (hold("a", 30).unwrap(), hold("a", 20).unwrap());
         assert!(hold("a", 1).is_err() && hold("b", 51).is_err());

@@ -1,9 +1,12 @@
-//! How messages are read from and written to the wire: requests are measured before they are decoded.
+//! How messages are read from and written to the wire: requests are measured before they are
+//! decoded.
 //!
-//! A few bytes on the wire can become a hundred times as many in memory: an empty text of a list takes 2 bytes there and 24
-//! here. So every list, map, `FieldMask` and `Struct` of a request declares a limit in the contract (`accounts.v1.limit`), which
-//! build.rs makes a [`Bounds`] of; it refuses a contract that leaves one out. [`measure`] walks the encoded request and allocates
-//! nothing. It reads the wire with the functions that prost decodes with, so that the two cannot disagree about what it says.
+//! A few bytes on the wire can become a hundred times as many in memory: an empty text of a list
+//! takes 2 bytes there and 24 here. So every list, map, `FieldMask` and `Struct` of a request
+//! declares a limit in the contract (`accounts.v1.limit`), which build.rs makes a [`Bounds`] of; it
+//! refuses a contract that leaves one out. [`measure`] walks the encoded request and allocates
+//! nothing. It reads the wire with the functions that prost decodes with, so that the two cannot
+//! disagree about what it says.
 
 use std::marker::PhantomData;
 
@@ -60,7 +63,8 @@ pub enum Rule {
     Items {
         /// The position of the limit.
         limit: usize,
-        /// How many bytes an element has when many are packed into one field; 0 for varints, `None` for what is never packed.
+        /// How many bytes an element has when many are packed into one field; 0 for varints, `None`
+        /// for what is never packed.
         packed: Option<usize>,
         /// The fields of an element.
         inside: Shape,
@@ -88,10 +92,14 @@ pub struct Limit {
 /// `google.protobuf.Struct`: its map, the entries of the map, and lists of values.
 static STRUCT: [Field; 1] = [Field { number: 1, rule: Rule::Value(&ENTRY) }];
 static ENTRY: [Field; 1] = [Field { number: 2, rule: Rule::Inside(&VALUE) }];
-static VALUE: [Field; 2] = [Field { number: 5, rule: Rule::Inside(&STRUCT) }, Field { number: 6, rule: Rule::Inside(&LIST) }];
+static VALUE: [Field; 2] = [
+    Field { number: 5, rule: Rule::Inside(&STRUCT) },
+    Field { number: 6, rule: Rule::Inside(&LIST) },
+];
 static LIST: [Field; 1] = [Field { number: 1, rule: Rule::Value(&VALUE) }];
 
-/// Checks an encoded request against its limits. Fails with every limit that it exceeds, or because the bytes are no message.
+/// Checks an encoded request against its limits. Fails with every limit that it exceeds, or because
+/// the bytes are no message.
 pub fn measure(request: &[u8], bounds: Bounds) -> Result<(), Error> {
     if bounds.shape.is_empty() {
         return Ok(());
@@ -101,16 +109,23 @@ pub fn measure(request: &[u8], bounds: Bounds) -> Result<(), Error> {
     let mut violations = Violations::default();
     for (limit, count) in bounds.limits.iter().zip(counts.0) {
         if count.items > limit.items {
-            violations.add(limit.field, format!("must have at most {} entries, has {}", limit.items, count.items));
+            violations.add(
+                limit.field,
+                format!("must have at most {} entries, has {}", limit.items, count.items),
+            );
         }
         if count.bytes > limit.bytes {
-            violations.add(limit.field, format!("must have at most {} bytes as encoded, has {}", limit.bytes, count.bytes));
+            violations.add(
+                limit.field,
+                format!("must have at most {} bytes as encoded, has {}", limit.bytes, count.bytes),
+            );
         }
     }
     violations.finish(())
 }
 
-/// What has been found so far, by limit. Counted over the whole request, because prost merges a field that comes twice.
+/// What has been found so far, by limit. Counted over the whole request, because prost merges a
+/// field that comes twice.
 #[derive(Default)]
 struct Counts([Count; MAX_LIMITS]);
 
@@ -131,7 +146,13 @@ impl From<DecodeError> for Malformed {
 
 impl Counts {
     /// Counts what is in a message. `outer` is the limit of the Struct around it, if there is one.
-    fn walk(&mut self, mut message: &[u8], shape: Shape, outer: usize, depth: usize) -> Result<(), Malformed> {
+    fn walk(
+        &mut self,
+        mut message: &[u8],
+        shape: Shape,
+        outer: usize,
+        depth: usize,
+    ) -> Result<(), Malformed> {
         if depth > MAX_DEPTH {
             return Err(Malformed);
         }
@@ -181,7 +202,8 @@ fn elements(field: &[u8], packed: Option<usize>) -> u64 {
     }
 }
 
-/// Reads requests as prost does, within their limits, and writes answers. The generated code of the services uses it.
+/// Reads requests as prost does, within their limits, and writes answers. The generated code of the
+/// services uses it.
 #[derive(Debug)]
 pub struct Codec<T, U>(PhantomData<(T, U)>);
 
@@ -221,7 +243,9 @@ impl<T: Message> codec::Encoder for Encoder<T> {
     fn encode(&mut self, message: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
         // At once: a buffer that doubles as it grows holds up to three times as much.
         buffer.reserve(message.encoded_len());
-        message.encode(buffer).map_err(|error| Error::Internal(format!("encoding a message: {error}")).into())
+        message
+            .encode(buffer)
+            .map_err(|error| Error::Internal(format!("encoding a message: {error}")).into())
     }
 }
 
@@ -247,7 +271,10 @@ mod tests {
     use prost_types::{FieldMask, ListValue, Struct, Value, value::Kind};
 
     use super::*;
-    use crate::proto::{Account, BatchGetAccountsRequest, GetAccountRequest, ListAccountsRequest, UpdateAccountRequest};
+    use crate::proto::{
+        Account, BatchGetAccountsRequest, GetAccountRequest, ListAccountsRequest,
+        UpdateAccountRequest,
+    };
 
     fn measured<M: Message + Bounded>(message: &M) -> Result<(), Error> {
         measure(&message.encode_to_vec(), M::BOUNDS)
@@ -266,7 +293,8 @@ mod tests {
 
     #[test]
     fn lists_are_counted_packed_and_unpacked() {
-        // Field 5 of wire type 0, many times; of wire type 2, once with many varints of one and of two bytes.
+        // Field 5 of wire type 0, many times; of wire type 2, once with many varints of one and of
+        // two bytes.
         let unpacked = |count: usize| [0x28, 1].repeat(count);
         let packed = |bytes: &[u8], count: usize| {
             let content = bytes.repeat(count);
@@ -274,11 +302,19 @@ mod tests {
             prost::encoding::encode_varint(content.len() as u64, &mut field);
             [field, content].concat()
         };
-        for encoded in [unpacked(100), packed(&[1], 100), packed(&[0x81, 0], 100), [packed(&[1], 60), unpacked(40)].concat()] {
+        for encoded in [
+            unpacked(100),
+            packed(&[1], 100),
+            packed(&[0x81, 0], 100),
+            [packed(&[1], 60), unpacked(40)].concat(),
+        ] {
             assert_eq!(ListAccountsRequest::decode(&*encoded).unwrap().statuses.len(), 100);
             assert_eq!(exceeded::<ListAccountsRequest>(&encoded), Vec::<String>::new());
             let encoded = [encoded, unpacked(1)].concat();
-            assert_eq!(exceeded::<ListAccountsRequest>(&encoded), ["statuses: must have at most 100 entries, has 101"]);
+            assert_eq!(
+                exceeded::<ListAccountsRequest>(&encoded),
+                ["statuses: must have at most 100 entries, has 101"]
+            );
         }
     }
 
@@ -289,7 +325,10 @@ mod tests {
             ..Default::default()
         };
         let twice = [paths(100).encode_to_vec(), paths(29).encode_to_vec()].concat();
-        assert_eq!(exceeded::<UpdateAccountRequest>(&twice), ["update_mask: must have at most 128 entries, has 129"]);
+        assert_eq!(
+            exceeded::<UpdateAccountRequest>(&twice),
+            ["update_mask: must have at most 128 entries, has 129"]
+        );
     }
 
     #[test]
@@ -307,7 +346,8 @@ mod tests {
             exceeded::<UpdateAccountRequest>(&nested(1999).encode_to_vec()),
             ["account.preferences: must have at most 2000 entries, has 2001"]
         );
-        let text = |bytes| preferring(object(Value { kind: Some(Kind::StringValue("x".repeat(bytes))) }));
+        let text =
+            |bytes| preferring(object(Value { kind: Some(Kind::StringValue("x".repeat(bytes))) }));
         assert!(measured(&text(98_000)).is_ok());
         assert_eq!(exceeded::<UpdateAccountRequest>(&text(99_000).encode_to_vec()).len(), 1);
     }
@@ -317,7 +357,8 @@ mod tests {
         assert!(GetAccountRequest::BOUNDS.shape.is_empty());
     }
 
-    /// Whatever the bytes: what prost decodes has been measured, and holds no more than was counted.
+    /// Whatever the bytes: what prost decodes has been measured, and holds no more than was
+    /// counted.
     #[test]
     fn what_is_decoded_was_measured() {
         let mut state = 1_u64;
@@ -332,9 +373,18 @@ mod tests {
             let mask = FieldMask { paths: (0..roll(200)).map(|i| "p".repeat(i % 4)).collect() };
             let values = vec![Value::default(); roll(5)];
             let value = Value { kind: Some(Kind::ListValue(ListValue { values })) };
-            let preferences = Struct { fields: (0..roll(3)).map(|i| (i.to_string(), value.clone())).collect() };
-            let account = Account { preferences: Some(preferences), display_name: "n".into(), ..Default::default() };
-            let request = UpdateAccountRequest { account: Some(account), update_mask: Some(mask), ..Default::default() };
+            let preferences =
+                Struct { fields: (0..roll(3)).map(|i| (i.to_string(), value.clone())).collect() };
+            let account = Account {
+                preferences: Some(preferences),
+                display_name: "n".into(),
+                ..Default::default()
+            };
+            let request = UpdateAccountRequest {
+                account: Some(account),
+                update_mask: Some(mask),
+                ..Default::default()
+            };
             let mut bytes = request.encode_to_vec();
             for _ in 0..roll(4) {
                 let at = roll(bytes.len());
@@ -356,7 +406,9 @@ mod tests {
                     assert!(request.update_mask.is_none_or(|mask| mask.paths.len() <= 128));
                 }
                 (Ok(_), Err(Error::Invalid { .. })) => refused += 1,
-                (Ok(_), Err(error)) => panic!("prost decodes what the measure finds {error:?}: {bytes:?}"),
+                (Ok(_), Err(error)) => {
+                    panic!("prost decodes what the measure finds {error:?}: {bytes:?}")
+                }
                 (Err(_), _) => {}
             }
         }

@@ -1,4 +1,5 @@
-//! The configuration: one struct, whose `--help` is the manual. Every option is also an environment variable.
+//! The configuration: one struct, whose `--help` is the manual. Every option is also an environment
+//! variable.
 
 mod help;
 mod listen;
@@ -33,17 +34,21 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Reads the command line and the environment. Prints help, or what is wrong, and ends the process if there is a reason to.
+    /// Reads the command line and the environment. Prints help, or what is wrong, and ends the
+    /// process if there is a reason to.
     pub fn from_command_line() -> Self {
         let mut command = help::arrange(help::without_empty_variables(Self::command()));
-        let parsed = command.try_get_matches_from_mut(std::env::args_os()).and_then(|matches| Self::from_arg_matches(&matches));
+        let parsed = command
+            .try_get_matches_from_mut(std::env::args_os())
+            .and_then(|matches| Self::from_arg_matches(&matches));
         parsed.unwrap_or_else(|error| error.format(&mut command).exit())
     }
 
     /// The folder of the embedded PostgreSQL, if the command needs one.
     pub fn embedded_data_dir(&self) -> Option<&Path> {
         let needed = match self.command {
-            None | Some(Command::Serve | Command::Migrate { .. } | Command::Check | Command::Prune) => {
+            None
+            | Some(Command::Serve | Command::Migrate { .. } | Command::Check | Command::Prune) => {
                 self.config.database_url.is_none()
             }
             Some(Command::Transfer) => true,
@@ -65,15 +70,19 @@ pub enum Command {
         #[arg(long, value_name = "N")]
         revert: Option<usize>,
     },
-    /// Copy everything from the embedded PostgreSQL on --data-dir into the database of `DATABASE_URL`, which must have no rows yet
-    /// and is migrated first. The service is stopped meanwhile. Uses the login that migrates.
+    /// Copy everything from the embedded PostgreSQL on --data-dir into the database of
+    /// `DATABASE_URL`, which must have no rows yet and is migrated first. The service is stopped
+    /// meanwhile. Uses the login that migrates.
     #[command(after_help = help::TRANSFER)]
     Transfer,
-    /// Check configuration and database, and exit with 0 if the service could serve. Takes the options of `serve`.
+    /// Check configuration and database, and exit with 0 if the service could serve. Takes the
+    /// options of `serve`.
     Check,
-    /// Delete activities that are older than their tenant keeps them. Uses the login that migrates; to be run every day or so.
+    /// Delete activities that are older than their tenant keeps them. Uses the login that migrates;
+    /// to be run every day or so.
     Prune,
-    /// Ask a running service on --listen for its readiness, and exit with 0 if it is ready. For container probes.
+    /// Ask a running service on --listen for its readiness, and exit with 0 if it is ready. For
+    /// container probes.
     Healthcheck,
     /// Fill the tenant `demo` of a running service on --listen with a small, realistic example.
     #[command(after_help = help::SEED)]
@@ -82,8 +91,9 @@ pub enum Command {
         #[arg(long, env = "CUSTOMER_ACCOUNTS_TOKEN", hide_env_values = true)]
         token: Option<String>,
     },
-    /// Make a token for development, signed with a key of your own that is made on first use, and print it. What is printed
-    /// besides, on stderr, are the options of a service that knows the key.
+    /// Make a token for development, signed with a key of your own that is made on first use, and
+    /// print it. What is printed besides, on stderr, are the options of a service that knows the
+    /// key.
     #[command(after_help = help::TOKEN)]
     Token(DevelopmentToken),
 }
@@ -135,31 +145,44 @@ pub struct DevelopmentToken {
 /// The options of the service.
 #[derive(Debug, Clone, Args)]
 pub struct Config {
-    /// Address to serve on: an IP address or a name, and a port. Commands that call a running service look for it there.
+    /// Address to serve on: an IP address or a name, and a port. Commands that call a running
+    /// service look for it there.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_LISTEN", value_name = "HOST:PORT", default_value = "127.0.0.1:50051", value_parser = Listen::parse)]
     pub listen: Listen,
 
-    /// PostgreSQL 15 or later, as postgres://user:password@host:port/database. Without it the service runs an embedded
-    /// PostgreSQL on --data-dir.
+    /// PostgreSQL 15 or later, as postgres://user:password@host:port/database. Without it the
+    /// service runs an embedded PostgreSQL on --data-dir.
     #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
 
-    /// Login that migrates and prunes. It is a member of `customer_accounts_owner`, which owns the tables, or (to migrate) may
-    /// create roles. By default the login of `DATABASE_URL`, which should be neither.
-    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MIGRATION_DATABASE_URL", hide_env_values = true)]
+    /// Login that migrates and prunes. It is a member of `customer_accounts_owner`, which owns the
+    /// tables, or (to migrate) may create roles. By default the login of `DATABASE_URL`, which
+    /// should be neither.
+    #[arg(
+        long,
+        global = true,
+        env = "CUSTOMER_ACCOUNTS_MIGRATION_DATABASE_URL",
+        hide_env_values = true
+    )]
     pub migration_database_url: Option<String>,
 
-    /// Role that the service changes to after login; `--database-role=` to stay the login. It must be no superuser, own nothing
-    /// and not bypass row-level security.
-    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_DATABASE_ROLE", default_value = "customer_accounts_app")]
+    /// Role that the service changes to after login; `--database-role=` to stay the login. It must
+    /// be no superuser, own nothing and not bypass row-level security.
+    #[arg(
+        long,
+        global = true,
+        env = "CUSTOMER_ACCOUNTS_DATABASE_ROLE",
+        default_value = "customer_accounts_app"
+    )]
     pub database_role: String,
 
-    /// Whether the service may log in as someone who could get around row-level security, such as a superuser. For development;
-    /// the embedded PostgreSQL always does.
+    /// Whether the service may log in as someone who could get around row-level security, such as a
+    /// superuser. For development; the embedded PostgreSQL always does.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_ALLOW_PRIVILEGED_LOGIN", default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub allow_privileged_login: bool,
 
-    /// Whether `serve` migrates before it serves, if a migration is missing. Safe with several replicas.
+    /// Whether `serve` migrates before it serves, if a migration is missing. Safe with several
+    /// replicas.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MIGRATE", default_value_t = true, action = clap::ArgAction::Set)]
     pub migrate: bool,
 
@@ -179,20 +202,23 @@ pub struct Config {
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_POOL_MAX_LIFETIME", default_value = "30m", value_parser = duration)]
     pub pool_max_lifetime: Duration,
 
-    /// How long a change waits for a lock that another transaction holds, before it is ABORTED. Less than the deadline of calls.
+    /// How long a change waits for a lock that another transaction holds, before it is ABORTED.
+    /// Less than the deadline of calls.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_LOCK_TIMEOUT", default_value = "2s", value_parser = not_zero)]
     pub lock_timeout: Duration,
 
-    /// After how long the database ends a transaction in which nothing happens, as when a replica has vanished: until then its
-    /// locks are held.
+    /// After how long the database ends a transaction in which nothing happens, as when a replica
+    /// has vanished: until then its locks are held.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_IDLE_IN_TRANSACTION_TIMEOUT", default_value = "5s", value_parser = not_zero)]
     pub idle_in_transaction_timeout: Duration,
 
-    /// Calls under way at once, on all connections together; further ones are refused with RESOURCE_EXHAUSTED.
+    /// Calls under way at once, on all connections together; further ones are refused with
+    /// RESOURCE_EXHAUSTED.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_CALLS", default_value_t = 1024, value_parser = at_least_one)]
     pub max_calls: usize,
 
-    /// How much of --max-calls, --max-watches, --max-buffered-bytes and --pool-size one tenant may hold at once, in percent; at least one of each.
+    /// How much of --max-calls, --max-watches, --max-buffered-bytes and --pool-size one tenant may
+    /// hold at once, in percent; at least one of each.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_TENANT_SHARE", value_name = "PERCENT", default_value = "75", value_parser = Percent::parse)]
     pub tenant_share: Percent,
 
@@ -204,12 +230,14 @@ pub struct Config {
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_MESSAGE_BYTES", default_value_t = 1024 * 1024, value_parser = at_least_one)]
     pub max_message_bytes: usize,
 
-    /// Size in bytes above which an answer is compressed with gzip, for clients that accept it; `never` compresses none.
+    /// Size in bytes above which an answer is compressed with gzip, for clients that accept it;
+    /// `never` compresses none.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_COMPRESS_ABOVE", value_name = "BYTES", default_value = "32768", value_parser = bytes_or_never)]
     pub compress_above: usize,
 
-    /// Bytes of requests that are being received, and of answers that their clients have not taken yet, of all calls together;
-    /// further ones are refused with RESOURCE_EXHAUSTED. The first 16 KiB of each are not counted.
+    /// Bytes of requests that are being received, and of answers that their clients have not taken
+    /// yet, of all calls together; further ones are refused with RESOURCE_EXHAUSTED. The first 16
+    /// KiB of each are not counted.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_BUFFERED_BYTES", default_value_t = 32 * 1024 * 1024, value_parser = at_least_one)]
     pub max_buffered_bytes: usize,
 
@@ -221,15 +249,18 @@ pub struct Config {
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_DEADLINE", default_value = "60s", value_parser = duration)]
     pub max_deadline: Duration,
 
-    /// Time that a peer has to read an answer: all of it, or each message of a watch. Then the answer is given up.
+    /// Time that a peer has to read an answer: all of it, or each message of a watch. Then the
+    /// answer is given up.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_ANSWER_TIMEOUT", default_value = "30s", value_parser = not_zero)]
     pub answer_timeout: Duration,
 
-    /// Watches open at once, on all connections together; further ones are refused with RESOURCE_EXHAUSTED.
+    /// Watches open at once, on all connections together; further ones are refused with
+    /// RESOURCE_EXHAUSTED.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_WATCHES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_watches: u32,
 
-    /// How often a watch looks for changes that other replicas have made; those of its own it hears of at once.
+    /// How often a watch looks for changes that other replicas have made; those of its own it hears
+    /// of at once.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_WATCH_POLL_INTERVAL", default_value = "500ms", value_parser = duration)]
     pub watch_poll_interval: Duration,
 
@@ -237,16 +268,18 @@ pub struct Config {
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_WATCH_CHECKPOINT_INTERVAL", default_value = "15s", value_parser = duration)]
     pub watch_checkpoint_interval: Duration,
 
-    /// After how long a watch is ended, so that its caller's credentials are looked at again when it comes back.
+    /// After how long a watch is ended, so that its caller's credentials are looked at again when
+    /// it comes back.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_WATCH_MAX_AGE", default_value = "1h", value_parser = duration)]
     pub watch_max_age: Duration,
 
-    /// Least number of days that tenants keep activities. Their administrators can choose no fewer, and `prune` deletes nothing
-    /// younger, so that nobody can remove their traces soon.
+    /// Least number of days that tenants keep activities. Their administrators can choose no fewer,
+    /// and `prune` deletes nothing younger, so that nobody can remove their traces soon.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MIN_ACTIVITY_RETENTION", value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(i32).range(1..=36_500))]
     pub min_activity_retention: i32,
 
-    /// Time between NOT_SERVING and the refusal of new connections at shutdown, for load balancers to notice.
+    /// Time between NOT_SERVING and the refusal of new connections at shutdown, for load balancers
+    /// to notice.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_SHUTDOWN_DELAY", default_value = "0s", value_parser = duration)]
     pub shutdown_delay: Duration,
 
@@ -258,8 +291,8 @@ pub struct Config {
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_REFLECTION", default_value_t = true, action = clap::ArgAction::Set)]
     pub reflection: bool,
 
-    /// Which log lines are written: a level (off, error, warn, info, debug, trace), or a list of levels and targets such as
-    /// `warn,customer_accounts=debug`.
+    /// Which log lines are written: a level (off, error, warn, info, debug, trace), or a list of
+    /// levels and targets such as `warn,customer_accounts=debug`.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_LOG", default_value = "info", value_parser = crate::telemetry::log_filter)]
     pub log: String,
 
@@ -279,8 +312,8 @@ pub struct Config {
 /// The options of connections: TLS, and the workloads at their other end.
 #[derive(Debug, Clone, Args)]
 pub struct Transport {
-    /// PEM file with the service's certificate, followed by those of its intermediate authorities. With it connections must be
-    /// TLS.
+    /// PEM file with the service's certificate, followed by those of its intermediate authorities.
+    /// With it connections must be TLS.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
 
@@ -288,15 +321,18 @@ pub struct Transport {
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
 
-    /// PEM file with the authorities that sign clients' certificates. With it every client must have one (mutual TLS).
+    /// PEM file with the authorities that sign clients' certificates. With it every client must
+    /// have one (mutual TLS).
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
 
-    /// How often the TLS files are looked at for new contents, which must be the same twice in a row.
+    /// How often the TLS files are looked at for new contents, which must be the same twice in a
+    /// row.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_TLS_RELOAD_INTERVAL", default_value = "5s", value_parser = not_zero)]
     pub tls_reload_interval: Duration,
 
-    /// PEM file with the certificate that `healthcheck` and `seed` show under mutual TLS, if it is not --tls-cert.
+    /// PEM file with the certificate that `healthcheck` and `seed` show under mutual TLS, if it is
+    /// not --tls-cert.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_CLIENT_CERT", value_name = "FILE")]
     pub client_cert: Option<PathBuf>,
 
@@ -304,17 +340,20 @@ pub struct Transport {
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_CLIENT_KEY", value_name = "FILE")]
     pub client_key: Option<PathBuf>,
 
-    /// Workloads that may call, separated by commas: SPIFFE IDs, also as `spiffe://example.org/ns/shop/*`, and DNS names. Any if
-    /// empty. Needs --tls-client-ca or --mesh-header.
+    /// Workloads that may call, separated by commas: SPIFFE IDs, also as
+    /// `spiffe://example.org/ns/shop/*`, and DNS names. Any if empty. Needs --tls-client-ca or
+    /// --mesh-header.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_ALLOWED_WORKLOADS", default_value = "", value_parser = Workloads::parse, hide_default_value = true)]
     pub allowed_workloads: Workloads,
 
-    /// Header by which the proxy of a service mesh names the workload: x-forwarded-client-cert, or l5d-client-id. None is
-    /// believed if empty. Only for a service that can be reached through the proxy alone.
+    /// Header by which the proxy of a service mesh names the workload: x-forwarded-client-cert, or
+    /// l5d-client-id. None is believed if empty. Only for a service that can be reached through the
+    /// proxy alone.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MESH_HEADER", default_value = "", value_parser = MeshHeader::parse, hide_default_value = true)]
     pub mesh_header: MeshHeader,
 
-    /// Workloads whose --mesh-header is believed, as in --allowed-workloads. Needs --tls-client-ca. Without it, every peer's is.
+    /// Workloads whose --mesh-header is believed, as in --allowed-workloads. Needs --tls-client-ca.
+    /// Without it, every peer's is.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MESH_PROXIES", default_value = "", value_parser = Workloads::parse, hide_default_value = true)]
     pub mesh_proxies: Workloads,
 
@@ -322,12 +361,14 @@ pub struct Transport {
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_CONNECTIONS", default_value_t = 1000, value_parser = at_least_one)]
     pub max_connections: usize,
 
-    /// Open connections from one address at most (of IPv6, from one /64 network). Behind a proxy or a load balancer that
-    /// makes the connections, all clients have its address: choose --max-connections then.
+    /// Open connections from one address at most (of IPv6, from one /64 network). Behind a proxy or
+    /// a load balancer that makes the connections, all clients have its address: choose
+    /// --max-connections then.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_CONNECTIONS_PER_PEER", default_value_t = 250, value_parser = at_least_one)]
     pub max_connections_per_peer: usize,
 
-    /// Time after which a connection without calls is closed. Clients open another when they need one.
+    /// Time after which a connection without calls is closed. Clients open another when they need
+    /// one.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_CONNECTION_IDLE", default_value = "5m", value_parser = not_zero)]
     pub max_connection_idle: Duration,
 
@@ -343,27 +384,31 @@ pub struct Transport {
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_ANONYMOUS_CALLS", default_value_t = 16, value_parser = at_least_one)]
     pub max_anonymous_calls: usize,
 
-    /// Time that a peer has for the TLS handshake, for the greeting of HTTP/2, and for the headers of each call once they have
-    /// begun.
+    /// Time that a peer has for the TLS handshake, for the greeting of HTTP/2, and for the headers
+    /// of each call once they have begun.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_HANDSHAKE_TIMEOUT", default_value = "5s", value_parser = not_zero)]
     pub handshake_timeout: Duration,
 }
 
-/// How tokens are recognized. Without an issuer there are none, and every caller is believed (development identity).
+/// How tokens are recognized. Without an issuer there are none, and every caller is believed
+/// (development identity).
 #[derive(Debug, Clone, Args)]
 pub struct TokenOptions {
-    /// Issuer of tokens and its keys: the exact `iss` of its tokens, and the https URL (http on loopback) or the file of its
-    /// JSON Web Key Set. May be given several times, or as a list with commas.
+    /// Issuer of tokens and its keys: the exact `iss` of its tokens, and the https URL (http on
+    /// loopback) or the file of its JSON Web Key Set. May be given several times, or as a list with
+    /// commas.
     #[arg(long = "token-issuer", global = true, env = "CUSTOMER_ACCOUNTS_TOKEN_ISSUER", value_name = "ISSUER=JWKS", value_delimiter = ',', value_parser = token_issuer)]
     pub issuers: Vec<TokenIssuer>,
 
-    /// The `aud` of tokens for this service; required with --token-issuer. Several are alternatives.
+    /// The `aud` of tokens for this service; required with --token-issuer. Several are
+    /// alternatives.
     #[arg(long = "token-audience", global = true, env = "CUSTOMER_ACCOUNTS_TOKEN_AUDIENCE", value_name = "AUDIENCE", value_delimiter = ',', value_parser = not_empty)]
     pub audiences: Vec<String>,
 
-    /// What stands before the `sub` of an issuer's tokens to make the actor: its `iss`, an equals sign and up to 50 characters.
-    /// Several issuers must have different ones (one of them may have none); issuers that are given the same here name the
-    /// same people. May be given several times, or as a list with commas.
+    /// What stands before the `sub` of an issuer's tokens to make the actor: its `iss`, an equals
+    /// sign and up to 50 characters. Several issuers must have different ones (one of them may have
+    /// none); issuers that are given the same here name the same people. May be given several
+    /// times, or as a list with commas.
     #[arg(long = "token-actor-prefix", global = true, env = "CUSTOMER_ACCOUNTS_TOKEN_ACTOR_PREFIX", value_name = "ISSUER=PREFIX", value_delimiter = ',', value_parser = actor_prefix)]
     pub actor_prefixes: Vec<ActorPrefix>,
 
@@ -387,7 +432,8 @@ pub struct TokenOptions {
     #[arg(long = "token-cache-size", global = true, env = "CUSTOMER_ACCOUNTS_TOKEN_CACHE_SIZE", default_value_t = 10_000, value_parser = at_least_one)]
     pub cache_size: usize,
 
-    /// How often an issuer's keys are fetched again while they serve. A file is read again as often as --jwks-floor allows.
+    /// How often an issuer's keys are fetched again while they serve. A file is read again as often
+    /// as --jwks-floor allows.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_JWKS_REFRESH", default_value = "10m", value_parser = not_zero)]
     pub jwks_refresh: Duration,
 
@@ -399,7 +445,8 @@ pub struct TokenOptions {
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_JWKS_MAX_STALE", default_value = "24h", value_parser = not_zero)]
     pub jwks_max_stale: Duration,
 
-    /// Calls that wait for the keys of one issuer at once; further ones are refused with UNAVAILABLE.
+    /// Calls that wait for the keys of one issuer at once; further ones are refused with
+    /// UNAVAILABLE.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_JWKS_MAX_WAITING", default_value_t = 128, value_parser = at_least_one)]
     pub jwks_max_waiting: usize,
 }
@@ -431,16 +478,22 @@ pub enum KeySource {
 
 fn token_issuer(text: &str) -> Result<TokenIssuer, String> {
     const FORM: &str = "as https://issuer.example=https://issuer.example/keys, or with the path of a file after the `=`";
-    let (issuer, keys) = text.split_once('=').filter(|(issuer, keys)| !issuer.is_empty() && !keys.is_empty()).ok_or(FORM)?;
+    let (issuer, keys) = text
+        .split_once('=')
+        .filter(|(issuer, keys)| !issuer.is_empty() && !keys.is_empty())
+        .ok_or(FORM)?;
     let keys = if keys.contains("://") {
-        let uri: Uri = keys.parse().map_err(|error| format!("{keys} is no URL: {error}; {FORM}"))?;
+        let uri: Uri =
+            keys.parse().map_err(|error| format!("{keys} is no URL: {error}; {FORM}"))?;
         let allowed = match uri.scheme_str() {
             Some("https") => true,
             Some("http") => uri.host().is_some_and(is_this_machine),
             _ => false,
         };
         if !allowed {
-            return Err(format!("{keys}: keys come by https, or by http from a loopback address; {FORM}"));
+            return Err(format!(
+                "{keys}: keys come by https, or by http from a loopback address; {FORM}"
+            ));
         }
         KeySource::Url(uri)
     } else {
@@ -463,8 +516,13 @@ const MAX_PREFIX: usize = 50;
 
 fn actor_prefix(text: &str) -> Result<ActorPrefix, String> {
     let (issuer, prefix) = text.split_once('=').ok_or("as https://partner.example=partner:")?;
-    if issuer.is_empty() || prefix.chars().count() > MAX_PREFIX || prefix.chars().any(char::is_control) {
-        return Err(format!("an issuer, an equals sign and up to {MAX_PREFIX} characters, none of them a control character"));
+    if issuer.is_empty()
+        || prefix.chars().count() > MAX_PREFIX
+        || prefix.chars().any(char::is_control)
+    {
+        return Err(format!(
+            "an issuer, an equals sign and up to {MAX_PREFIX} characters, none of them a control character"
+        ));
     }
     Ok(ActorPrefix { issuer: issuer.to_owned(), prefix: prefix.to_owned() })
 }
@@ -488,18 +546,28 @@ fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3_600_000,
         _ => return Err("a duration is a number and one of ms, s, m, h: 250ms, 10s".to_owned()),
     };
-    let amount: u64 = amount.parse().map_err(|_| "a duration begins with a number: 250ms, 10s".to_owned())?;
-    let duration = amount.checked_mul(millis).map(Duration::from_millis).filter(|duration| *duration <= LONGEST);
+    let amount: u64 =
+        amount.parse().map_err(|_| "a duration begins with a number: 250ms, 10s".to_owned())?;
+    let duration = amount
+        .checked_mul(millis)
+        .map(Duration::from_millis)
+        .filter(|duration| *duration <= LONGEST);
     duration.ok_or_else(|| "a duration is at most 720h".to_owned())
 }
 
 fn at_most_a_second(text: &str) -> Result<Duration, String> {
     let wait = duration(text)?;
-    if (Duration::from_millis(1)..=Duration::from_secs(1)).contains(&wait) { Ok(wait) } else { Err("from 1ms to 1s".to_owned()) }
+    if (Duration::from_millis(1)..=Duration::from_secs(1)).contains(&wait) {
+        Ok(wait)
+    } else {
+        Err("from 1ms to 1s".to_owned())
+    }
 }
 
 fn at_most_five_minutes(text: &str) -> Result<Duration, String> {
-    duration(text).and_then(|time| if time <= Duration::from_mins(5) { Ok(time) } else { Err("from 0s to 5m".to_owned()) })
+    duration(text).and_then(|time| {
+        if time <= Duration::from_mins(5) { Ok(time) } else { Err("from 0s to 5m".to_owned()) }
+    })
 }
 
 fn not_zero(text: &str) -> Result<Duration, String> {
@@ -516,7 +584,11 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 }
 
 fn bytes_or_never(text: &str) -> Result<usize, String> {
-    if text == "never" { Ok(usize::MAX) } else { text.parse().map_err(|_| "a number of bytes, or `never`".to_owned()) }
+    if text == "never" {
+        Ok(usize::MAX)
+    } else {
+        text.parse().map_err(|_| "a number of bytes, or `never`".to_owned())
+    }
 }
 
 #[cfg(test)]
@@ -541,9 +613,20 @@ mod tests {
     fn issuers_of_tokens() {
         let source = |text: &str| token_issuer(text).map(|issuer| (issuer.issuer, issuer.keys));
         let (name, uri) = ("https://i.example/a", "https://i.example/keys?app=x=y");
-        assert_eq!(source(&format!("{name}={uri}")), Ok((name.into(), KeySource::Url(uri.parse().unwrap()))));
-        assert_eq!(source("dev=/a/b.json"), Ok(("dev".into(), KeySource::File("/a/b.json".into()))));
-        for good in ["i=http://127.0.0.1:80/", "i=http://[::1]/k", "i=http://localhost:8080/k", "i=https://10.0.0.1/k"] {
+        assert_eq!(
+            source(&format!("{name}={uri}")),
+            Ok((name.into(), KeySource::Url(uri.parse().unwrap())))
+        );
+        assert_eq!(
+            source("dev=/a/b.json"),
+            Ok(("dev".into(), KeySource::File("/a/b.json".into())))
+        );
+        for good in [
+            "i=http://127.0.0.1:80/",
+            "i=http://[::1]/k",
+            "i=http://localhost:8080/k",
+            "i=https://10.0.0.1/k",
+        ] {
             assert!(matches!(source(good), Ok((_, KeySource::Url(_)))), "{good}");
         }
         for bad in [
@@ -565,7 +648,17 @@ mod tests {
     fn durations() {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("5m"), Ok(Duration::from_mins(5)));
-        for bad in ["", "5", "s", "-5s", "5 s", "5d", "99999999999999999999s", "18446744073709551615h", "721h"] {
+        for bad in [
+            "",
+            "5",
+            "s",
+            "-5s",
+            "5 s",
+            "5d",
+            "99999999999999999999s",
+            "18446744073709551615h",
+            "721h",
+        ] {
             assert!(duration(bad).is_err(), "{bad:?}");
         }
         assert!(at_most_a_second("2s").is_err());

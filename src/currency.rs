@@ -1,4 +1,5 @@
-//! Currency codes: ISO 4217, those of money that people pay with. Metals, funds, test codes and the like are left out.
+//! Currency codes: ISO 4217, those of money that people pay with. Metals, funds, test codes and the
+//! like are left out.
 
 const CODES: &str = "\
     AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BHD BIF BMD BND BOB BRL BSD BTN \
@@ -23,6 +24,8 @@ mod tests {
     fn knows_codes_of_three_letters_in_upper_case_only() {
         assert!(CODES.split(' ').is_sorted() && CODES.split(' ').all(|code| code.len() == 3));
         assert!(["AED", "EUR", "JPY", "USD", "ZWG"].into_iter().all(is_known));
-        assert!(["", "eur", "XXX", "XAU", "EUR ", "EU", "DEM"].into_iter().all(|code| !is_known(code)));
+        assert!(
+            ["", "eur", "XXX", "XAU", "EUR ", "EU", "DEM"].into_iter().all(|code| !is_known(code))
+        );
     }
 }

@@ -1,8 +1,10 @@
-//! What stands before every call: a deadline, an identity, a permission, a permit, and a net for panics.
+//! What stands before every call: a deadline, an identity, a permission, a permit, and a net for
+//! panics.
 //!
-//! One tower layer for the whole server, so that its limits are the server's and not a connection's. Health and reflection
-//! need no identity; they have a deadline too, and permits of their connection. Compressed requests are decompressed here, and
-//! large answers compressed. Errors that tonic itself answers (too large, not decodable, unknown) get their reason here.
+//! One tower layer for the whole server, so that its limits are the server's and not a
+//! connection's. Health and reflection need no identity; they have a deadline too, and permits of
+//! their connection. Compressed requests are decompressed here, and large answers compressed.
+//! Errors that tonic itself answers (too large, not decodable, unknown) get their reason here.
 
 use std::{
     any::Any,
@@ -61,11 +63,12 @@ pub struct Limits {
     pub uncompressed: usize,
 }
 
-/// Longest headers of a request, all together in bytes. What is longer is refused before anything waits for anything, so
-/// that calls under way cannot hold more of it than this each.
+/// Longest headers of a request, all together in bytes. What is longer is refused before anything
+/// waits for anything, so that calls under way cannot hold more of it than this each.
 const MAX_HEADERS: usize = 16 * 1024;
 
-/// Largest request of health and reflection in bytes: the name of a service, a file or a symbol. Nobody knows who sends it.
+/// Largest request of health and reflection in bytes: the name of a service, a file or a symbol.
+/// Nobody knows who sends it.
 pub const MAX_ANONYMOUS_MESSAGE: usize = 4 * 1024;
 
 /// The call of health that answers without end.
@@ -90,12 +93,26 @@ struct Shared {
 
 impl GuardLayer {
     /// A guard that knows the calls and who may make them.
-    pub fn new(policies: Policies, identity: Identity, admission: Admission, limits: Limits) -> Self {
+    pub fn new(
+        policies: Policies,
+        identity: Identity,
+        admission: Admission,
+        limits: Limits,
+    ) -> Self {
         let permits = Arc::new(Semaphore::new(limits.calls));
         let shares = Shares::new(limits.calls, limits.tenant_share);
         let buffers = Buffers::new(limits.buffered, limits.tenant_share);
         let under_way = TaskTracker::new();
-        Self(Arc::new(Shared { policies, identity, admission, limits, permits, shares, buffers, under_way }))
+        Self(Arc::new(Shared {
+            policies,
+            identity,
+            admission,
+            limits,
+            permits,
+            shares,
+            buffers,
+            under_way,
+        }))
     }
 
     /// Waits until no call is under way.
@@ -155,7 +172,12 @@ where
 }
 
 impl Shared {
-    async fn answer<S>(&self, mut inner: S, request: Request<Body>, arrived: Instant) -> Result<Response<Body>, S::Error>
+    async fn answer<S>(
+        &self,
+        mut inner: S,
+        request: Request<Body>,
+        arrived: Instant,
+    ) -> Result<Response<Body>, S::Error>
     where
         S: Service<Request<Body>, Response = Response<Body>>,
     {
@@ -163,10 +185,11 @@ impl Shared {
         let peer = request.extensions().get().and_then(Peer::workload).cloned();
         let admitted = self.admit(&uri, request.headers(), peer.as_ref(), arrived);
         let admitted = AssertUnwindSafe(admitted).catch_unwind().await;
-        let Admitted { caller, client, permit, reads } = match admitted.unwrap_or_else(|panic| Err(panicked(&*panic))) {
-            Ok(admitted) => admitted,
-            Err(error) => return Ok(Status::from(error).into_http()),
-        };
+        let Admitted { caller, client, permit, reads } =
+            match admitted.unwrap_or_else(|panic| Err(panicked(&*panic))) {
+                Ok(admitted) => admitted,
+                Err(error) => return Ok(Status::from(error).into_http()),
+            };
         let (deadline, tenant) = (caller.deadline, caller.tenant.clone());
         let gzip = gzip::is_accepted(request.headers());
         let mut request = match self.read(request, &tenant) {
@@ -178,7 +201,8 @@ impl Shared {
             request.extensions_mut().insert(client);
         }
         // In a block, so that a panic before there is a future is caught too.
-        let call = AssertUnwindSafe(timeout_at(deadline, async { inner.call(request).await })).catch_unwind();
+        let call = AssertUnwindSafe(timeout_at(deadline, async { inner.call(request).await }))
+            .catch_unwind();
         let response = match call.await {
             Ok(Ok(response)) => explain(response?, uri.path()),
             Ok(Err(_)) => return Ok(Status::from(Error::DeadlineExceeded).into_http()),
@@ -187,15 +211,24 @@ impl Shared {
         Ok(self.send(response, gzip, &tenant, reads, permit).await)
     }
 
-    /// The answer as it is sent: counted, compressed if it is large and `gzip` is accepted, and with its permit.
-    async fn send(&self, response: Response<Body>, gzip: bool, tenant: &TenantId, reads: bool, permit: Permit) -> Response<Body> {
+    /// The answer as it is sent: counted, compressed if it is large and `gzip` is accepted, and
+    /// with its permit.
+    async fn send(
+        &self,
+        response: Response<Body>,
+        gzip: bool,
+        tenant: &TenantId,
+        reads: bool,
+        permit: Permit,
+    ) -> Response<Body> {
         let (mut parts, mut body) = response.into_parts();
         if parts.extensions.get::<Unending>().is_some() {
             if gzip {
                 gzip::declare(&mut parts.headers);
                 body = gzip::compressed(body, self.limits.uncompressed);
             }
-            let answer = Answer::new(body, Patience::ForEach(self.limits.answer), permit.unending());
+            let answer =
+                Answer::new(body, Patience::ForEach(self.limits.answer), permit.unending());
             return Response::from_parts(parts, Body::new(answer));
         }
         let patience = Patience::Until(Instant::now() + self.limits.answer);
@@ -216,16 +249,27 @@ impl Shared {
         Response::from_parts(parts, Body::new(answer))
     }
 
-    /// The request as its call reads it: its bytes are counted, before and after they are decompressed.
+    /// The request as its call reads it: its bytes are counted, before and after they are
+    /// decompressed.
     fn read(&self, request: Request<Body>, tenant: &TenantId) -> Result<Request<Body>> {
         let compressed = gzip::is_compressed(request.headers())?;
         let metered = |body| Body::new(Metered::new(body, self.buffers.clone(), tenant.clone()));
         let request = request.map(metered);
-        Ok(if compressed { gzip::decompressed(request, self.limits.message).map(metered) } else { request })
+        Ok(if compressed {
+            gzip::decompressed(request, self.limits.message).map(metered)
+        } else {
+            request
+        })
     }
 
-    /// Answers a call that needs no identity: of health, of reflection, or of nothing that there is.
-    async fn answer_anybody<S>(&self, mut inner: S, request: Request<Body>, arrived: Instant) -> Result<Response<Body>, S::Error>
+    /// Answers a call that needs no identity: of health, of reflection, or of nothing that there
+    /// is.
+    async fn answer_anybody<S>(
+        &self,
+        mut inner: S,
+        request: Request<Body>,
+        arrived: Instant,
+    ) -> Result<Response<Body>, S::Error>
     where
         S: Service<Request<Body>, Response = Response<Body>>,
     {
@@ -239,10 +283,15 @@ impl Shared {
             Ok(false) => request,
             Err(error) => return Ok(Status::from(error).into_http()),
         };
-        // Reflection reads its questions in a task of its own, which ends with them and not with the call.
+        // Reflection reads its questions in a task of its own, which ends with them and not with
+        // the call.
         let ends = arrived + self.limits.max_deadline;
-        let request = request.map(|body| Body::new(StreamBody::new(BodyStream::new(body).take_until(sleep_until(ends)))));
-        let Ok(response) = timeout_at(arrived + self.limits.default_deadline, inner.call(request)).await else {
+        let request = request.map(|body| {
+            Body::new(StreamBody::new(BodyStream::new(body).take_until(sleep_until(ends))))
+        });
+        let Ok(response) =
+            timeout_at(arrived + self.limits.default_deadline, inner.call(request)).await
+        else {
             return Ok(Status::from(Error::DeadlineExceeded).into_http());
         };
         let response = explain(response?, uri.path());
@@ -256,13 +305,21 @@ impl Shared {
 
     /// Finds out who calls, whether they may, and until when, and takes a permit.
     ///
-    /// The permit comes last: to find out who calls may take time, for which somebody without credentials must not keep those
-    /// with credentials out.
-    async fn admit(&self, uri: &Uri, headers: &HeaderMap, peer: Option<&Arc<str>>, arrived: Instant) -> Result<Admitted> {
-        let policy = self.policies.get(uri.path()).ok_or_else(|| Error::unimplemented(uri.path()))?;
+    /// The permit comes last: to find out who calls may take time, for which somebody without
+    /// credentials must not keep those with credentials out.
+    async fn admit(
+        &self,
+        uri: &Uri,
+        headers: &HeaderMap,
+        peer: Option<&Arc<str>>,
+        arrived: Instant,
+    ) -> Result<Admitted> {
+        let policy =
+            self.policies.get(uri.path()).ok_or_else(|| Error::unimplemented(uri.path()))?;
         let under_way = self.under_way.token();
         let asked = asked_for(headers)?;
-        let deadline = arrived + asked.unwrap_or(self.limits.default_deadline).min(self.limits.max_deadline);
+        let deadline =
+            arrived + asked.unwrap_or(self.limits.default_deadline).min(self.limits.max_deadline);
         self.identity.check_authority(uri.authority())?;
         let workload = self.admission.admit(headers, peer)?;
         let caller = timeout_at(deadline, self.identity.caller(headers, policy, deadline)).await;
@@ -293,8 +350,9 @@ struct Admitted {
     reads: bool,
 }
 
-/// What a request is answered that is no gRPC: to a web page that a browser shows, a service without credentials must be
-/// nothing. A browser sends other types of content without asking first.
+/// What a request is answered that is no gRPC: to a web page that a browser shows, a service
+/// without credentials must be nothing. A browser sends other types of content without asking
+/// first.
 fn not_grpc<B>(request: &Request<B>) -> Option<Response<Body>> {
     let is_grpc = |value: &header::HeaderValue| {
         let rest = value.as_bytes().strip_prefix(b"application/grpc");
@@ -318,7 +376,9 @@ fn weight(headers: &HeaderMap) -> usize {
 }
 
 fn is_ours(path: &str) -> bool {
-    path.strip_prefix('/').and_then(|path| path.strip_prefix(PACKAGE)).is_some_and(|rest| rest.starts_with('.'))
+    path.strip_prefix('/')
+        .and_then(|path| path.strip_prefix(PACKAGE))
+        .is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// The `grpc-timeout` of the request: at most eight digits and a unit (gRPC over HTTP/2).
@@ -326,7 +386,10 @@ fn asked_for(headers: &HeaderMap) -> Result<Option<Duration>> {
     let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
     let parse = || {
         let (digits, unit) = value.to_str().ok()?.split_at_checked(value.len().checked_sub(1)?)?;
-        let amount = digits.parse().ok().filter(|_| digits.len() <= 8 && digits.bytes().all(|b| b.is_ascii_digit()))?;
+        let amount = digits
+            .parse()
+            .ok()
+            .filter(|_| digits.len() <= 8 && digits.bytes().all(|b| b.is_ascii_digit()))?;
         Some(match unit {
             "H" => Duration::from_secs(amount * 3600),
             "M" => Duration::from_secs(amount * 60),
@@ -337,14 +400,19 @@ fn asked_for(headers: &HeaderMap) -> Result<Option<Duration>> {
             _ => return None,
         })
     };
-    parse().map(Some).ok_or_else(|| Error::invalid("grpc-timeout", "must be up to eight digits and one of H M S m u n"))
+    parse().map(Some).ok_or_else(|| {
+        Error::invalid("grpc-timeout", "must be up to eight digits and one of H M S m u n")
+    })
 }
 
-/// Gives an error that carries no details, because tonic answered it, the reason that the contract promises. Where tonic
-/// says INTERNAL, it could not read a message from the request: what goes wrong inside a call comes with details.
+/// Gives an error that carries no details, because tonic answered it, the reason that the contract
+/// promises. Where tonic says INTERNAL, it could not read a message from the request: what goes
+/// wrong inside a call comes with details.
 fn explain(response: Response<Body>, path: &str) -> Response<Body> {
     let headers = response.headers();
-    if headers.get("grpc-status").is_none_or(|code| code == "0") || headers.contains_key("grpc-status-details-bin") {
+    if headers.get("grpc-status").is_none_or(|code| code == "0")
+        || headers.contains_key("grpc-status-details-bin")
+    {
         return response;
     }
     let Some(status) = Status::from_header_map(headers) else { return response };
@@ -357,11 +425,20 @@ fn explain(response: Response<Body>, path: &str) -> Response<Body> {
     let explained = Status::from(error);
     let message = if status.message().is_empty() { explained.message() } else { status.message() };
     let details = explained.get_error_details();
-    Status::with_error_details_and_metadata(explained.code(), message, details, status.metadata().clone()).into_http()
+    Status::with_error_details_and_metadata(
+        explained.code(),
+        message,
+        details,
+        status.metadata().clone(),
+    )
+    .into_http()
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Error {
-    let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let message = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     Error::Internal(format!("panic: {}", message.unwrap_or("no message")))
 }
 

@@ -1,7 +1,8 @@
 //! gzip: how compressed requests are read and large answers are compressed.
 //!
-//! In gRPC each message is compressed on its own, behind a byte that says so and its length. tonic could do this too, but it
-//! would compress small answers as well, and its decompressed requests would not be counted (`buffers`).
+//! In gRPC each message is compressed on its own, behind a byte that says so and its length. tonic
+//! could do this too, but it would compress small answers as well, and its decompressed requests
+//! would not be counted (`buffers`).
 
 use std::{
     io::{Read as _, Write as _},
@@ -32,16 +33,20 @@ const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 const HEADER: usize = 5;
 /// Bytes that are compressed before other calls have their turn: less than a millisecond.
 const TURN: usize = 64 * 1024;
-/// Answers that are compressed at once. Each takes about 300 KiB for this; further ones are sent uncompressed.
+/// Answers that are compressed at once. Each takes about 300 KiB for this; further ones are sent
+/// uncompressed.
 const AT_ONCE: usize = 8;
 static COMPRESSING: Semaphore = Semaphore::const_new(AT_ONCE);
 
-/// Whether the messages of a request may be compressed. Fails if they are in an encoding that the service does not read.
+/// Whether the messages of a request may be compressed. Fails if they are in an encoding that the
+/// service does not read.
 pub fn is_compressed(request: &HeaderMap) -> Result<bool> {
     match request.get(ENCODING).map(HeaderValue::as_bytes) {
         None | Some(b"identity") => Ok(false),
         Some(b"gzip") => Ok(true),
-        Some(other) => Err(Error::UnsupportedEncoding { encoding: String::from_utf8_lossy(other).into_owned() }),
+        Some(other) => Err(Error::UnsupportedEncoding {
+            encoding: String::from_utf8_lossy(other).into_owned(),
+        }),
     }
 }
 
@@ -56,8 +61,8 @@ pub fn declare(answer: &mut HeaderMap) {
     answer.insert(ENCODING, GZIP);
 }
 
-/// A request whose compressed messages are decompressed as they come. A message that has more than `limit` bytes then, or before,
-/// ends it with [`Error::RequestTooLarge`].
+/// A request whose compressed messages are decompressed as they come. A message that has more than
+/// `limit` bytes then, or before, ends it with [`Error::RequestTooLarge`].
 pub fn decompressed(mut request: http::Request<Body>, limit: usize) -> http::Request<Body> {
     request.headers_mut().remove(ENCODING);
     request.map(|body| Body::new(Decompressed { body, limit, received: BytesMut::new() }))
@@ -73,7 +78,9 @@ struct Decompressed {
 impl Decompressed {
     /// The next message with its header, if all of it is there.
     fn next_message(&mut self) -> Result<Option<Bytes>> {
-        let Some(&[flag, ref length @ ..]) = self.received.first_chunk::<HEADER>() else { return Ok(None) };
+        let Some(&[flag, ref length @ ..]) = self.received.first_chunk::<HEADER>() else {
+            return Ok(None);
+        };
         let length = u32::from_be_bytes(*length) as usize;
         if length > self.limit {
             return Err(Error::RequestTooLarge);
@@ -83,7 +90,11 @@ impl Decompressed {
         }
         let message = self.received.split_to(HEADER + length).freeze();
         // tonic refuses what is neither 0 nor 1.
-        if flag == 1 { decompress(&message[HEADER..], self.limit).map(Some) } else { Ok(Some(message)) }
+        if flag == 1 {
+            decompress(&message[HEADER..], self.limit).map(Some)
+        } else {
+            Ok(Some(message))
+        }
     }
 }
 
@@ -91,7 +102,10 @@ impl http_body::Body for Decompressed {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         loop {
             if let Some(message) = self.next_message()? {
                 return Poll::Ready(Some(Ok(Frame::data(message))));
@@ -122,8 +136,10 @@ fn decompress(compressed: &[u8], limit: usize) -> Result<Bytes> {
     let mut decoder = GzDecoder::new(compressed).take((limit as u64).saturating_add(1));
     decoder.read_to_end(&mut message).map_err(|_| Error::MalformedRequest)?;
     let length = message.len() - HEADER;
-    let length = u32::try_from(length).ok().filter(|_| length <= limit).ok_or(Error::RequestTooLarge)?;
-    // A second gzip member would be read too, if there were any: thousands of empty ones would take long and say nothing.
+    let length =
+        u32::try_from(length).ok().filter(|_| length <= limit).ok_or(Error::RequestTooLarge)?;
+    // A second gzip member would be read too, if there were any: thousands of empty ones would take
+    // long and say nothing.
     if !decoder.into_inner().into_inner().is_empty() {
         return Err(Error::MalformedRequest);
     }
@@ -143,8 +159,8 @@ pub fn compressed(body: Body, above: usize) -> Body {
     Body::new(StreamBody::new(frames))
 }
 
-/// Compresses those messages that have more than `above` bytes. `None` if that makes nothing smaller, or if these are not whole
-/// messages: tonic puts only such into a frame.
+/// Compresses those messages that have more than `above` bytes. `None` if that makes nothing
+/// smaller, or if these are not whole messages: tonic puts only such into a frame.
 pub async fn compress(mut messages: &[u8], above: usize) -> Option<Bytes> {
     let (mut compressed, length) = (Vec::new(), messages.len());
     while let Some((&[0, ref length @ ..], rest)) = messages.split_first_chunk::<HEADER>() {
@@ -159,12 +175,14 @@ pub async fn compress(mut messages: &[u8], above: usize) -> Option<Bytes> {
     (messages.is_empty() && compressed.len() < length).then(|| compressed.into())
 }
 
-/// A message with its header, compressed. `None` if too many others are being compressed, or if it would not become smaller.
+/// A message with its header, compressed. `None` if too many others are being compressed, or if it
+/// would not become smaller.
 async fn compress_message(message: &[u8]) -> Option<Vec<u8>> {
     let _permit = COMPRESSING.try_acquire().ok()?;
     let mut compressed = Vec::with_capacity(HEADER + message.len() / 2);
     compressed.extend([1, 0, 0, 0, 0]);
-    // The fastest level: the others make an answer smaller by a tenth, and take up to four times as long.
+    // The fastest level: the others make an answer smaller by a tenth, and take up to four times as
+    // long.
     let mut encoder = GzEncoder::new(compressed, Compression::fast());
     for turn in message.chunks(TURN) {
         encoder.write_all(turn).ok()?;
@@ -192,8 +210,10 @@ mod tests {
 
     /// What comes out of a request that comes in pieces of this size.
     async fn read(body: &[u8], piece: usize, limit: usize) -> Result<Vec<u8>, Status> {
-        let pieces: Vec<_> =
-            body.chunks(piece).map(|piece| Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(piece)))).collect();
+        let pieces: Vec<_> = body
+            .chunks(piece)
+            .map(|piece| Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(piece))))
+            .collect();
         let body = Body::new(StreamBody::new(futures_util::stream::iter(pieces)));
         let request = decompressed(http::Request::new(body), limit).into_body();
         Ok(request.collect().await?.to_bytes().to_vec())
@@ -202,7 +222,12 @@ mod tests {
     #[tokio::test]
     async fn messages_come_back_however_they_are_cut_and_mixed() {
         let large = b"account ".repeat(40_000);
-        let wire = [compressed_message(&large).await, message(b"plain"), compressed_message(&[7; 100]).await].concat();
+        let wire = [
+            compressed_message(&large).await,
+            message(b"plain"),
+            compressed_message(&[7; 100]).await,
+        ]
+        .concat();
         assert!(wire.len() < large.len() / 20, "{}", wire.len());
         let plain = [message(&large), message(b"plain"), message(&[7; 100])].concat();
         for piece in [1, 3, 7, 1000, usize::MAX] {
@@ -214,10 +239,15 @@ mod tests {
     async fn a_message_may_have_as_many_bytes_as_the_limit_and_no_more() {
         let wire = compressed_message(&[0; 10_000]).await;
         assert_eq!(read(&wire, 100, 10_000).await.unwrap().len(), HEADER + 10_000);
-        let refused = |status: Status| tonic_types::StatusExt::get_error_details(&status).error_info().unwrap().reason.clone();
+        let refused = |status: Status| {
+            tonic_types::StatusExt::get_error_details(&status).error_info().unwrap().reason.clone()
+        };
         assert_eq!(refused(read(&wire, 100, 9_999).await.unwrap_err()), "REQUEST_TOO_LARGE");
         // Refused by its length already, before it is there.
-        assert_eq!(refused(read(&[1, 1, 0, 0, 0], 5, 9_999).await.unwrap_err()), "REQUEST_TOO_LARGE");
+        assert_eq!(
+            refused(read(&[1, 1, 0, 0, 0], 5, 9_999).await.unwrap_err()),
+            "REQUEST_TOO_LARGE"
+        );
         let mut damaged = wire.clone();
         let last = damaged.len() - 1;
         damaged[last] ^= 1;
@@ -226,8 +256,13 @@ mod tests {
             twice.extend(u32::try_from(members.len()).unwrap().to_be_bytes());
             [twice, members].concat()
         };
-        for broken in [&wire[..last], &damaged, &twice, &[1, 0, 0, 0, 0], &[1, 0, 0, 0, 3, 1, 2, 3]] {
-            assert_eq!(refused(read(broken, 100, 10_000).await.unwrap_err()), "MALFORMED_REQUEST", "{broken:?}");
+        for broken in [&wire[..last], &damaged, &twice, &[1, 0, 0, 0, 0], &[1, 0, 0, 0, 3, 1, 2, 3]]
+        {
+            assert_eq!(
+                refused(read(broken, 100, 10_000).await.unwrap_err()),
+                "MALFORMED_REQUEST",
+                "{broken:?}"
+            );
         }
     }
 
@@ -236,14 +271,21 @@ mod tests {
         assert_eq!(compress(&message(&[0; 1000]), 1000).await, None);
         // xorshift
         let next = |x: &u64| {
-            [(13, true), (7, false), (17, true)].iter().fold(*x, |x, (by, left)| x ^ if *left { x << by } else { x >> by })
+            [(13, true), (7, false), (17, true)]
+                .iter()
+                .fold(*x, |x, (by, left)| x ^ if *left { x << by } else { x >> by })
         };
-        let noise = std::iter::successors(Some(1_u64 << 40 | 1), |x| Some(next(x))).skip(20).take(5000);
+        let noise =
+            std::iter::successors(Some(1_u64 << 40 | 1), |x| Some(next(x))).skip(20).take(5000);
         let noise: Vec<_> = noise.map(|x| x.to_be_bytes()[3]).collect();
         assert_eq!(compress(&message(&noise), 0).await, None);
         assert_eq!(compress(&message(&[0; 1000])[..900], 0).await, None, "part of a message");
         let frame = [message(&[0; 1000]), message(b"small"), message(&[1; 2000])].concat();
-        let compressed = compressed(Body::new(Full::new(Bytes::from(frame.clone()))), 100).collect().await.unwrap().to_bytes();
+        let compressed = compressed(Body::new(Full::new(Bytes::from(frame.clone()))), 100)
+            .collect()
+            .await
+            .unwrap()
+            .to_bytes();
         assert!(compressed.len() < 200 && compressed.windows(5).any(|part| part == b"small"));
         assert_eq!(read(&compressed, 10, 2000).await.unwrap(), frame);
     }
@@ -254,12 +296,20 @@ mod tests {
             HeaderMap::from_iter([(http::HeaderName::from_static(name), value.parse().unwrap())])
         };
         let accepted = |value: &str| is_accepted(&headers(ACCEPT_ENCODING, value));
-        assert!(accepted("identity, deflate, gzip") && accepted("gzip") && accepted("gzip,identity"));
+        assert!(
+            accepted("identity, deflate, gzip") && accepted("gzip") && accepted("gzip,identity")
+        );
         assert!(!accepted("identity") && !accepted("gzip2") && !is_accepted(&HeaderMap::new()));
         let compressed = |value: &str| is_compressed(&headers(ENCODING, value));
-        assert!(compressed("gzip").unwrap() && !compressed("identity").unwrap() && !is_compressed(&HeaderMap::new()).unwrap());
+        assert!(
+            compressed("gzip").unwrap()
+                && !compressed("identity").unwrap()
+                && !is_compressed(&HeaderMap::new()).unwrap()
+        );
         for other in ["deflate", "zstd", "GZIP", "gzip,identity", ""] {
-            assert!(matches!(compressed(other), Err(Error::UnsupportedEncoding { encoding }) if encoding == other));
+            assert!(
+                matches!(compressed(other), Err(Error::UnsupportedEncoding { encoding }) if encoding == other)
+            );
         }
     }
 }

@@ -5,31 +5,38 @@ use uuid::Uuid;
 /// Longest id in characters (design rule for every resource).
 pub const MAX_CHARS: usize = 50;
 
-/// Longest pair of ids in characters: each of both ids may have to be written with three characters for one.
+/// Longest pair of ids in characters: each of both ids may have to be written with three characters
+/// for one.
 pub const MAX_PAIR_CHARS: usize = 6 * MAX_CHARS + 1;
 
-/// Longest prefix of a generated id: with the underscore and 26 digits it stays within the longest id.
+/// Longest prefix of a generated id: with the underscore and 26 digits it stays within the longest
+/// id.
 pub const MAX_PREFIX: usize = 20;
 
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
-/// A new id: `prefix`, an underscore and a UUID version 7 in Crockford base 32, after the TypeID specification 0.3.
-/// Ids made later sort later, to the millisecond.
+/// A new id: `prefix`, an underscore and a UUID version 7 in Crockford base 32, after the TypeID
+/// specification 0.3. Ids made later sort later, to the millisecond.
 pub fn generate(prefix: &str) -> String {
     encode(prefix, Uuid::now_v7())
 }
 
-/// The id of what is between two resources: both ids with a slash between. Ids may have slashes themselves, so inside an id `%`
-/// is written `%25` and `/` is written `%2F`, and no two pairs are the same text.
+/// The id of what is between two resources: both ids with a slash between. Ids may have slashes
+/// themselves, so inside an id `%` is written `%25` and `/` is written `%2F`, and no two pairs are
+/// the same text.
 pub fn pair(one: &str, other: &str) -> String {
     let escape = |id: &str| id.replace('%', "%25").replace('/', "%2F");
     format!("{}/{}", escape(one), escape(other))
 }
 
-/// Whether a text can be the prefix of generated ids: lower-case letters, and underscores between them (TypeID 0.3).
+/// Whether a text can be the prefix of generated ids: lower-case letters, and underscores between
+/// them (TypeID 0.3).
 pub fn is_prefix(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_lowercase() || c == '_';
-    (1..=MAX_PREFIX).contains(&text.len()) && text.chars().all(fits) && !text.starts_with('_') && !text.ends_with('_')
+    (1..=MAX_PREFIX).contains(&text.len())
+        && text.chars().all(fits)
+        && !text.starts_with('_')
+        && !text.ends_with('_')
 }
 
 fn encode(prefix: &str, uuid: Uuid) -> String {
@@ -63,7 +70,9 @@ mod tests {
         let longest = "x".repeat(MAX_PREFIX);
         assert!(["a", "acct", "a_b", "a__b", &longest].into_iter().all(is_prefix));
         assert!(
-            ["", "_a", "a_", "_", "Acct", "a1", "a-b", "ä", &"x".repeat(MAX_PREFIX + 1)].into_iter().all(|bad| !is_prefix(bad))
+            ["", "_a", "a_", "_", "Acct", "a1", "a-b", "ä", &"x".repeat(MAX_PREFIX + 1)]
+                .into_iter()
+                .all(|bad| !is_prefix(bad))
         );
         assert!(generate(&longest).len() <= MAX_CHARS);
     }
@@ -72,7 +81,8 @@ mod tests {
     fn pairs_of_different_ids_differ() {
         assert_eq!(pair("acct", "pers"), "acct/pers");
         let ids = ["a", "b", "a/b", "b/a", "/", "//", "%", "%2F", "%25", "%252F", "2F", "a%2Fb"];
-        let pairs: std::collections::BTreeSet<_> = ids.iter().flat_map(|one| ids.iter().map(|other| pair(one, other))).collect();
+        let pairs: std::collections::BTreeSet<_> =
+            ids.iter().flat_map(|one| ids.iter().map(|other| pair(one, other))).collect();
         assert_eq!(pairs.len(), ids.len() * ids.len());
         assert_eq!(pair(&"/".repeat(MAX_CHARS), &"%".repeat(MAX_CHARS)).len(), MAX_PAIR_CHARS);
     }

@@ -1,7 +1,9 @@
-//! Connections: accepted up to a bound, encrypted where configured, each with what is known of its peer.
+//! Connections: accepted up to a bound, encrypted where configured, each with what is known of its
+//! peer.
 //!
-//! A connection is handed on as soon as it is there, and its handshake is made where it is first read: on a task of its own, so
-//! that a slow or silent peer holds up nobody else, and the work of handshakes is spread over all cores.
+//! A connection is handed on as soon as it is there, and its handshake is made where it is first
+//! read: on a task of its own, so that a slow or silent peer holds up nobody else, and the work of
+//! handshakes is spread over all cores.
 
 use std::{
     collections::HashMap,
@@ -28,11 +30,12 @@ use crate::{config::Transport, peer::Peer, telemetry::Seldom, tls, transport};
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long nothing is accepted after the operating system could not (no file descriptors left).
 const PAUSE: Duration = Duration::from_millis(100);
-/// Frames in one read after which other connections have their turn. HTTP/2 would go on with this one for as long as there is
-/// something to read, which may be a second of work.
+/// Frames in one read after which other connections have their turn. HTTP/2 would go on with this
+/// one for as long as there is something to read, which may be a second of work.
 const FRAMES_AT_ONCE: usize = 64;
-/// Most frames in a second that are neither data nor of a call: updates of windows, of which a client that takes a hundred
-/// megabytes a second sends no more. Others, most of which must be acknowledged, count five times.
+/// Most frames in a second that are neither data nor of a call: updates of windows, of which a
+/// client that takes a hundred megabytes a second sends no more. Others, most of which must be
+/// acknowledged, count five times.
 const MAX_CONTROL_FRAMES: usize = 10_000;
 const OTHERS_COUNT: usize = 5;
 /// How often each reason for which connections are refused is logged.
@@ -54,8 +57,8 @@ impl Incoming {
         Self { listener, tls, config: config.clone(), permits, addresses: Addresses::default() }
     }
 
-    /// The next connection. One too many is closed at once: its peer can try another replica, where it would else wait for
-    /// nothing.
+    /// The next connection. One too many is closed at once: its peer can try another replica, where
+    /// it would else wait for nothing.
     pub async fn accept(&mut self) -> Connection {
         loop {
             let (stream, address) = match self.listener.accept().await {
@@ -72,7 +75,9 @@ impl Incoming {
                 continue;
             };
             match self.addresses.enter(address.ip(), self.config.max_connections_per_peer) {
-                Some(address) => return self.connection(stream, Held { _permit: permit, _address: address }),
+                Some(address) => {
+                    return self.connection(stream, Held { _permit: permit, _address: address });
+                }
                 None => tell("--max-connections-per-peer are open from one address", None),
             }
         }
@@ -81,9 +86,13 @@ impl Incoming {
     fn connection(&self, stream: TcpStream, held: Held) -> Connection {
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
         // Neither can fail on a connection that is still there.
-        let _ = stream.set_nodelay(true).and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&keepalive));
+        let _ = stream
+            .set_nodelay(true)
+            .and_then(|()| SockRef::from(&stream).set_tcp_keepalive(&keepalive));
         let io = match &self.tls {
-            Some(current) => Io::Handshake(Box::new(TlsAcceptor::from(Arc::clone(&current.borrow())).accept(stream))),
+            Some(current) => Io::Handshake(Box::new(
+                TlsAcceptor::from(Arc::clone(&current.borrow())).accept(stream),
+            )),
             None => Io::Plain(stream),
         };
         Connection { io, frames: Frames::new(), peer: Peer::new(&self.config), _held: held }
@@ -92,13 +101,24 @@ impl Incoming {
 
 fn tell(cause: &'static str, error: Option<&io::Error>) {
     if let Some(unlogged) = REFUSED.due(cause) {
-        tracing::warn!(cause, error = error.map(|error| error as &dyn std::error::Error), unlogged, "connections are refused");
+        tracing::warn!(
+            cause,
+            error = error.map(|error| error as &dyn std::error::Error),
+            unlogged,
+            "connections are refused"
+        );
     }
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
-    matches!(error.kind(), Kind::ConnectionAborted | Kind::ConnectionReset | Kind::ConnectionRefused | Kind::Interrupted)
+    matches!(
+        error.kind(),
+        Kind::ConnectionAborted
+            | Kind::ConnectionReset
+            | Kind::ConnectionRefused
+            | Kind::Interrupted
+    )
 }
 
 /// How many connections there are from each address.
@@ -118,7 +138,8 @@ impl Addresses {
     }
 }
 
-/// What counts as one address: of IPv6 the first half, for whoever has one address there has all with the same beginning.
+/// What counts as one address: of IPv6 the first half, for whoever has one address there has all
+/// with the same beginning.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
@@ -151,8 +172,9 @@ struct Held {
     _address: Address,
 }
 
-/// The frames that have been read of a connection, as far as their beginnings and lengths go (RFC 9113, sections 3.4 and
-/// 4.1). HTTP/2 says nothing to anybody before a block of headers is whole, so whether one is late shows only here.
+/// The frames that have been read of a connection, as far as their beginnings and lengths go (RFC
+/// 9113, sections 3.4 and 4.1). HTTP/2 says nothing to anybody before a block of headers is whole,
+/// so whether one is late shows only here.
 #[derive(Debug)]
 struct Frames {
     /// Bytes of the preface that have come; after it, bytes of the present frame's header.
@@ -167,7 +189,8 @@ struct Frames {
     in_headers: bool,
     /// Frames that have begun.
     begun: usize,
-    /// Frames that are neither data nor of a call: acknowledging them is work that nobody has asked for.
+    /// Frames that are neither data nor of a call: acknowledging them is work that nobody has asked
+    /// for.
     control: usize,
     /// Since when they are counted.
     counted: Instant,
@@ -199,8 +222,8 @@ impl Frames {
         }
     }
 
-    /// Reads on, and tells whether something that was incomplete has ended: a greeting, a block of headers, or the header of
-    /// a frame.
+    /// Reads on, and tells whether something that was incomplete has ended: a greeting, a block of
+    /// headers, or the header of a frame.
     fn read(&mut self, mut bytes: &[u8]) -> bool {
         let mut ended = false;
         let only_in_frame_header = self.greeted && !self.in_headers && self.in_frame_header();
@@ -240,7 +263,8 @@ impl Frames {
             bytes = bytes.get(taken..).unwrap_or_default();
             if self.left == 0 {
                 let [_, _, _, kind, flags, ..] = self.header;
-                let ends = matches!(kind, Self::HEADERS | Self::CONTINUATION) && flags & Self::END_HEADERS != 0;
+                let ends = matches!(kind, Self::HEADERS | Self::CONTINUATION)
+                    && flags & Self::END_HEADERS != 0;
                 ended |= ends || !self.greeted;
                 self.in_headers &= !ends;
                 (self.greeted, self.come) = (true, 0);
@@ -249,8 +273,8 @@ impl Frames {
         ended
     }
 
-    /// Whether there were more frames of no call than a good peer sends. Looks at the clock once for each so many of them. The
-    /// number of frames of calls is bounded by HTTP/2 itself.
+    /// Whether there were more frames of no call than a good peer sends. Looks at the clock once
+    /// for each so many of them. The number of frames of calls is bounded by HTTP/2 itself.
     fn is_flood(&mut self) -> bool {
         if self.control < MAX_CONTROL_FRAMES {
             return false;
@@ -332,7 +356,11 @@ fn gone<T>() -> Poll<io::Result<T>> {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         ready!(self.poll_open(cx))?;
         if std::mem::take(&mut self.frames.begun) > FRAMES_AT_ONCE {
             cx.waker().wake_by_ref();
@@ -355,15 +383,24 @@ impl AsyncRead for Connection {
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         ready!(self.poll_open(cx))?;
         let written = with_io!(&mut self.io, io => Pin::new(io).poll_write(cx, bytes), else gone());
         self.note(written)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         ready!(self.poll_open(cx))?;
-        let written = with_io!(&mut self.io, io => Pin::new(io).poll_write_vectored(cx, bytes), else gone());
+        let written =
+            with_io!(&mut self.io, io => Pin::new(io).poll_write_vectored(cx, bytes), else gone());
         self.note(written)
     }
 
@@ -396,7 +433,8 @@ mod tests {
     /// What is incomplete after each of these pieces, however they are cut.
     #[test]
     fn greetings_and_blocks_of_headers_are_seen_to_their_end() {
-        let (settings, data, ping) = (frame(4, 0, &[0; 12]), frame(0, 1, &[1; 300]), frame(6, 0, &[4; 8]));
+        let (settings, data, ping) =
+            (frame(4, 0, &[0; 12]), frame(0, 1, &[1; 300]), frame(6, 0, &[4; 8]));
         let (open, more, end) = (frame(1, 0, &[4; 40]), frame(9, 0, b""), frame(9, 4, b"end"));
         let pieces = [
             (PREFACE, true),
@@ -430,7 +468,8 @@ mod tests {
         }
         // A block that ends and another that begins in the same read: the second has its own time.
         assert!(whole.read(&[frame(1, 4, b"x"), open].concat()) && whole.incomplete());
-        // So have two headers of frames that are cut off at the ends of reads, unless they are within a block.
+        // So have two headers of frames that are cut off at the ends of reads, unless they are
+        // within a block.
         let mut cut = Frames::new();
         cut.read(&[PREFACE, &settings, &ping[..4]].concat());
         assert!(cut.read(&[&ping[4..], &ping[..4]].concat()) && cut.incomplete());
@@ -442,8 +481,13 @@ mod tests {
     fn addresses_are_counted_by_network() {
         let addresses = Addresses::default();
         let enter = |address: &str| addresses.enter(address.parse().unwrap(), 2);
-        let held =
-            [enter("192.0.2.1"), enter("::ffff:192.0.2.1"), enter("192.0.2.2"), enter("2001:db8::1"), enter("2001:db8::2:1")];
+        let held = [
+            enter("192.0.2.1"),
+            enter("::ffff:192.0.2.1"),
+            enter("192.0.2.2"),
+            enter("2001:db8::1"),
+            enter("2001:db8::2:1"),
+        ];
         assert!(held.iter().all(Option::is_some));
         assert!(enter("192.0.2.1").is_none() && enter("2001:db8::3").is_none());
         assert!(enter("2001:db8:0:1::1").is_some());

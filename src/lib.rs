@@ -1,7 +1,8 @@
-//! Customer Accounts: a multi-tenant gRPC service for the accounts of B2B customers and the people on them.
+//! Customer Accounts: a multi-tenant gRPC service for the accounts of B2B customers and the people
+//! on them.
 //!
-//! The map, in the direction of dependencies: `main` and `server` use the slices, slices use what stands above them here.
-//! `docs/ARCHITECTURE.md` walks one request through it.
+//! The map, in the direction of dependencies: `main` and `server` use the slices, slices use what
+//! stands above them here. `docs/ARCHITECTURE.md` walks one request through it.
 
 pub mod proto;
 #[expect(missing_docs, reason = "the migrations comment every table and column")]

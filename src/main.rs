@@ -13,7 +13,9 @@ use customer_accounts::{
 };
 use tokio::{net::TcpListener, runtime, signal, time::timeout};
 use tonic::transport::Channel;
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 #[cfg(feature = "embedded")]
 use customer_accounts::db::embedded::{self, Embedded};
@@ -37,7 +39,8 @@ fn main() -> ExitCode {
     if let Some(data_dir) = cli.embedded_data_dir() {
         embedded::keep_cache_in(data_dir);
     }
-    let options = telemetry::Options { log: cli.config.log.clone(), log_format: cli.config.log_format };
+    let options =
+        telemetry::Options { log: cli.config.log.clone(), log_format: cli.config.log_format };
     let (runtime, telemetry) = match start(&options) {
         Ok(started) => started,
         Err(error) => return fail(&*error),
@@ -67,7 +70,10 @@ async fn run(command: Command, config: &Config) -> Outcome {
             let direction = revert.map_or(migrate::Direction::Up, migrate::Direction::Down);
             let versions = migrate::run(&database.migrator, direction).await?;
             let done = if revert.is_some() { "reverted" } else { "applied" };
-            println!("{done}: {}", if versions.is_empty() { "nothing".to_owned() } else { versions.join(", ") });
+            println!(
+                "{done}: {}",
+                if versions.is_empty() { "nothing".to_owned() } else { versions.join(", ") }
+            );
             if revert.is_none() {
                 let renewed = renew::run(&database.migrator).await?.rows();
                 println!("renewed: {renewed} rows");
@@ -97,13 +103,19 @@ async fn run(command: Command, config: &Config) -> Outcome {
         Command::Healthcheck => healthcheck(config).await,
         Command::Seed { token } => {
             let seeded = seed::seed(connect(config).await?, token.as_deref()).await?;
-            println!("tenant demo: {} resources created, {} were there already", seeded.created, seeded.kept);
+            println!(
+                "tenant demo: {} resources created, {} were there already",
+                seeded.created, seeded.kept
+            );
             Ok(())
         }
         Command::Token(options) => {
             let made = development_key::make(&options, config)?;
             let (issuer, key_set) = (development_key::ISSUER, made.key_set.display());
-            eprintln!("serve with: --token-issuer {issuer}={key_set} --token-audience {}", made.audience);
+            eprintln!(
+                "serve with: --token-issuer {issuer}={key_set} --token-audience {}",
+                made.audience
+            );
             println!("{}", made.token);
             Ok(())
         }
@@ -115,7 +127,11 @@ async fn transfer(config: &Config, name: &str) -> Outcome {
         return Err("DATABASE_URL is not set: it says where the data goes".into());
     }
     if !config.data_dir.exists() {
-        return Err(format!("there is no embedded database in {} (--data-dir)", config.data_dir.display()).into());
+        return Err(format!(
+            "there is no embedded database in {} (--data-dir)",
+            config.data_dir.display()
+        )
+        .into());
     }
     let target = Database::open(config, name).await?;
     let source = Database::open_embedded(config, None).await?;
@@ -137,7 +153,9 @@ async fn serve(config: &Config) -> Outcome {
     let addresses = config.listen.resolve().await?;
     let identity = server::identity_on(config, &addresses)?;
     server::check_transport(config).await?;
-    let listener = TcpListener::bind(&*addresses).await.map_err(|error| format!("--listen {}: {error}", config.listen))?;
+    let listener = TcpListener::bind(&*addresses)
+        .await
+        .map_err(|error| format!("--listen {}: {error}", config.listen))?;
     let database = tokio::select! {
         database = database_to_serve(config) => database?,
         () = &mut stop => return Ok(()),
@@ -153,7 +171,8 @@ async fn serve(config: &Config) -> Outcome {
 /// The database, with the schema and the role that the service needs.
 async fn database_to_serve(config: &Config) -> Result<Database, Box<dyn Error>> {
     let database = Database::open(config, Command::Serve.name()).await?;
-    // The embedded server serves one connection at a time: a look at the schema first would be in the way.
+    // The embedded server serves one connection at a time: a look at the schema first would be in
+    // the way.
     if !database.is_embedded() {
         match database.db.verify().await {
             Ok(()) => return Ok(database),
@@ -196,12 +215,19 @@ fn welcome(address: SocketAddr, database: &Database, config: &Config, identity: 
     } else {
         println!(
             "Callers need a token of: {}",
-            config.tokens.issuers.iter().map(|issuer| &*issuer.issuer).collect::<Vec<_>>().join(", ")
+            config
+                .tokens
+                .issuers
+                .iter()
+                .map(|issuer| &*issuer.issuer)
+                .collect::<Vec<_>>()
+                .join(", ")
         );
     }
 }
 
-/// The database of the configuration: a server elsewhere, or the embedded one, which runs as long as this lives.
+/// The database of the configuration: a server elsewhere, or the embedded one, which runs as long
+/// as this lives.
 struct Database {
     db: Db,
     migrator: Manager,
@@ -211,14 +237,18 @@ struct Database {
 impl Database {
     /// The same for commands that have nothing to do where there is no database yet.
     async fn open_existing(config: &Config, command: &str) -> Result<Self, Box<dyn Error>> {
-        if config.database_url.is_none() && config.migration_database_url.is_none() && !config.data_dir.exists() {
+        if config.database_url.is_none()
+            && config.migration_database_url.is_none()
+            && !config.data_dir.exists()
+        {
             let dir = config.data_dir.display();
             return Err(format!("DATABASE_URL is not set, and there is no embedded database in {dir}: `serve` makes one").into());
         }
         Self::open(config, command).await
     }
 
-    /// The database for this command, which the database server is told as part of the `application_name`.
+    /// The database for this command, which the database server is told as part of the
+    /// `application_name`.
     async fn open(config: &Config, command: &str) -> Result<Self, Box<dyn Error>> {
         let role = (!config.database_role.is_empty()).then(|| config.database_role.clone());
         let Some(url) = &config.database_url else {
@@ -233,7 +263,10 @@ impl Database {
         let parse = |option: &str, url: &str| {
             let mut login = db::login(url).map_err(|error| format!("{option}: {error}"))?;
             if login.get_application_name().is_none() {
-                login.application_name(format!("customer-accounts {} {command}", env!("CARGO_PKG_VERSION")));
+                login.application_name(format!(
+                    "customer-accounts {} {command}",
+                    env!("CARGO_PKG_VERSION")
+                ));
             }
             Ok::<_, String>(login)
         };
@@ -242,11 +275,21 @@ impl Database {
             Some(url) => parse("--migration-database-url", url)?,
             None => login.clone(),
         };
-        let bounds = Bounds { lock_timeout: config.lock_timeout, idle_timeout: config.idle_in_transaction_timeout };
-        let manager = Manager::new(login, role).with_bounds(bounds).allow_privileged_login(config.allow_privileged_login);
+        let bounds = Bounds {
+            lock_timeout: config.lock_timeout,
+            idle_timeout: config.idle_in_transaction_timeout,
+        };
+        let manager = Manager::new(login, role)
+            .with_bounds(bounds)
+            .allow_privileged_login(config.allow_privileged_login);
         Ok(Self {
-            db: Db::new(manager, config.pool_size, config.pool_wait, Some(config.pool_max_lifetime))
-                .with_tenant_share(config.tenant_share),
+            db: Db::new(
+                manager,
+                config.pool_size,
+                config.pool_wait,
+                Some(config.pool_max_lifetime),
+            )
+            .with_tenant_share(config.tenant_share),
             migrator: Manager::new(migrator, None),
             embedded: None,
         })
@@ -257,7 +300,8 @@ impl Database {
         let embedded = Embedded::start(&config.data_dir).await?;
         let login = embedded.config();
         Ok(Self {
-            // One connection, which takes its time to open, and again after a long statement was given up.
+            // One connection, which takes its time to open, and again after a long statement was
+            // given up.
             db: Db::new(Manager::new(login.clone(), role).embedded(), 1, EMBEDDED_WAIT, None),
             migrator: Manager::new(login, None),
             embedded: Some(embedded),
@@ -274,7 +318,10 @@ impl Database {
         self.embedded.is_some()
     }
 
-    #[cfg_attr(not(feature = "embedded"), expect(clippy::unused_async, reason = "there is nothing to wait for then"))]
+    #[cfg_attr(
+        not(feature = "embedded"),
+        expect(clippy::unused_async, reason = "there is nothing to wait for then")
+    )]
     async fn close(self) {
         drop(self.db);
         if let Some(embedded) = self.embedded {
@@ -317,14 +364,18 @@ async fn connect(config: &Config) -> Result<Channel, Box<dyn Error>> {
         }
         connected
     });
-    connected.await.map_err(|_| format!("no service answers on {} (--listen) within {ANSWER:?}", config.listen))?
+    connected.await.map_err(|_| {
+        format!("no service answers on {} (--listen) within {ANSWER:?}", config.listen)
+    })?
 }
 
 async fn healthcheck(config: &Config) -> Outcome {
     let address = &config.listen;
     let mut client = HealthClient::new(connect(config).await?);
     let check = client.check(HealthCheckRequest { service: READINESS.to_owned() });
-    let answer = timeout(ANSWER, check).await.map_err(|_| format!("{address} does not answer within {ANSWER:?}"))??;
+    let answer = timeout(ANSWER, check)
+        .await
+        .map_err(|_| format!("{address} does not answer within {ANSWER:?}"))??;
     let status = answer.into_inner().status();
     println!("{READINESS}: {}", status.as_str_name());
     if status == ServingStatus::Serving { Ok(()) } else { Err("not ready".into()) }

@@ -1,12 +1,14 @@
 //! Update masks (AIP-134, AIP-161): which fields of a resource an update changes.
 //!
-//! A mask works on encoded messages: the fields that it names are taken from one encoding, the others from the other. Messages
-//! made from descriptors would take a hundred times as much memory.
+//! A mask works on encoded messages: the fields that it names are taken from one encoding, the
+//! others from the other. Messages made from descriptors would take a hundred times as much memory.
 
 use prost::{
     DecodeError, Message, Name,
     bytes::{Buf as _, BufMut as _},
-    encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field},
+    encoding::{
+        DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field,
+    },
 };
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use prost_types::FieldMask;
@@ -17,7 +19,8 @@ use crate::{
     validate::Violations,
 };
 
-/// Fields that the service sets itself; naming one in a mask does nothing. Clients send them back as they read them.
+/// Fields that the service sets itself; naming one in a mask does nothing. Clients send them back
+/// as they read them.
 const IGNORED: [&str; 3] = ["etag", "create_time", "update_time"];
 
 /// Fields that an update cannot change, and what an update that would change one is told.
@@ -26,10 +29,22 @@ const FIXED: [(&str, &str, &str); 8] = [
     ("AccountUser", "display_name", "is changed by UpdatePerson only"),
     ("AccountUser", "email", "is changed by UpdatePerson only"),
     ("AccountUser", "individual", "is changed by AddAccountUser and RemoveAccountUser only"),
-    ("AccountUser", "organization_ids", "is changed by LinkOrganization, AddOrganizationMember and their counterparts only"),
+    (
+        "AccountUser",
+        "organization_ids",
+        "is changed by LinkOrganization, AddOrganizationMember and their counterparts only",
+    ),
     ("AccountUser", "contact_slots", "is changed by UpdateAccount only"),
-    ("AccountUser", "removable", "cannot be set: it follows from the memberships and contacts of the account"),
-    ("AccountUser", "in_force", "cannot be set: it follows from the person, the dates and the organizations"),
+    (
+        "AccountUser",
+        "removable",
+        "cannot be set: it follows from the memberships and contacts of the account",
+    ),
+    (
+        "AccountUser",
+        "in_force",
+        "cannot be set: it follows from the person, the dates and the organizations",
+    ),
 ];
 
 /// What an update changes.
@@ -42,12 +57,20 @@ pub struct Mask {
 }
 
 impl Mask {
-    /// The fields that `mask` names in a resource: the populated ones without a mask, all for `*`. A message without any content
-    /// is not populated: clients that fill forms into messages send it for what they left empty. The field `id` is what the
-    /// update is found by and never changes. Unknown paths are violations.
-    pub fn parse<M: Name>(violations: &mut Violations, resource: &M, mask: Option<FieldMask>, id: &str) -> Result<Self> {
+    /// The fields that `mask` names in a resource: the populated ones without a mask, all for `*`.
+    /// A message without any content is not populated: clients that fill forms into messages send
+    /// it for what they left empty. The field `id` is what the update is found by and never
+    /// changes. Unknown paths are violations.
+    pub fn parse<M: Name>(
+        violations: &mut Violations,
+        resource: &M,
+        mask: Option<FieldMask>,
+        id: &str,
+    ) -> Result<Self> {
         let name = M::full_name();
-        let descriptor = POOL.get_message_by_name(&name).ok_or_else(|| Error::Internal(format!("no descriptor of {name}")))?;
+        let descriptor = POOL
+            .get_message_by_name(&name)
+            .ok_or_else(|| Error::Internal(format!("no descriptor of {name}")))?;
         let paths = mask.map(|mask| mask.paths).unwrap_or_default();
         let encoded = resource.encode_to_vec();
         let populated = populated(&descriptor, &encoded).map_err(|error| fault(&error))?;
@@ -58,21 +81,30 @@ impl Mask {
         for path in paths.iter().filter(|path| *path != "*") {
             match resolve(&descriptor, path) {
                 Some(resolved) => fields.push(resolved),
-                None => violations.add("update_mask", format!("{path:?} is no field of {}", descriptor.name())),
+                None => violations
+                    .add("update_mask", format!("{path:?} is no field of {}", descriptor.name())),
             }
         }
         let rule = |path: &[FieldDescriptor]| {
             let field = path.first()?;
-            let fixed = FIXED.into_iter().find(|(message, name, _)| (*message, *name) == (descriptor.name(), field.name()))?;
+            let fixed = FIXED.into_iter().find(|(message, name, _)| {
+                (*message, *name) == (descriptor.name(), field.name())
+            })?;
             Some((field.clone(), fixed.2))
         };
-        // Only a field that is named is refused: what a client sends back may have changed since it was read (AIP-203).
-        let fixed = if paths.is_empty() { Vec::new() } else { fields.iter().filter_map(|path| rule(path)).collect() };
+        // Only a field that is named is refused: what a client sends back may have changed since it
+        // was read (AIP-203).
+        let fixed = if paths.is_empty() {
+            Vec::new()
+        } else {
+            fields.iter().filter_map(|path| rule(path)).collect()
+        };
         if paths.iter().any(|path| path == "*") {
             fields = descriptor.fields().map(|field| vec![field]).collect();
         }
-        let is_id_or_ignored =
-            |path: &[FieldDescriptor]| path.iter().take(1).any(|field| field.name() == id || IGNORED.contains(&field.name()));
+        let is_id_or_ignored = |path: &[FieldDescriptor]| {
+            path.iter().take(1).any(|field| field.name() == id || IGNORED.contains(&field.name()))
+        };
         fields.retain(|path| !is_id_or_ignored(path) && rule(path).is_none());
         Ok(Self { paths: fields, fixed })
     }
@@ -90,9 +122,15 @@ impl Mask {
         })
     }
 
-    /// `current` with the masked fields taken from `wanted`, both called `resource` in the request. A field that would change and
-    /// cannot be changed by an update is a violation.
-    pub fn apply<M: Message + Default>(&self, v: &mut Violations, resource: &str, current: &M, wanted: &M) -> Result<M> {
+    /// `current` with the masked fields taken from `wanted`, both called `resource` in the request.
+    /// A field that would change and cannot be changed by an update is a violation.
+    pub fn apply<M: Message + Default>(
+        &self,
+        v: &mut Violations,
+        resource: &str,
+        current: &M,
+        wanted: &M,
+    ) -> Result<M> {
         let (current, wanted) = (current.encode_to_vec(), wanted.encode_to_vec());
         for (field, rule) in &self.fixed {
             let of = |message| content(message, field.number()).map_err(|error| fault(&error));
@@ -106,14 +144,17 @@ impl Mask {
     }
 }
 
-/// Whether a field of two messages of one type has the same content. The path leads from the resource down, as in a violation:
-/// what is inside a list or a map is not told apart.
+/// Whether a field of two messages of one type has the same content. The path leads from the
+/// resource down, as in a violation: what is inside a list or a map is not told apart.
 pub fn is_same<M: Name>(path: &str, one: &M, other: &M) -> Result<bool> {
     let mut descriptor = POOL.get_message_by_name(&M::full_name());
     let (mut one, mut other) = (one.encode_to_vec(), other.encode_to_vec());
     for name in path.split('.') {
         let name = name.split_once('[').map_or(name, |(name, _)| name);
-        let Some(field) = descriptor.as_ref().and_then(|message| message.get_field_by_name(name)) else { break };
+        let Some(field) = descriptor.as_ref().and_then(|message| message.get_field_by_name(name))
+        else {
+            break;
+        };
         let inside = |message: &[u8]| {
             let of_field = |record: Result<Record<'_>, DecodeError>| match record {
                 Ok(record) => (record.number == field.number()).then(|| Ok(record.whole.to_vec())),
@@ -121,7 +162,10 @@ pub fn is_same<M: Name>(path: &str, one: &M, other: &M) -> Result<bool> {
             };
             records(message).filter_map(of_field).collect::<Result<Vec<_>, _>>()
         };
-        let (in_one, in_other) = (inside(&one).map_err(|error| fault(&error))?, inside(&other).map_err(|error| fault(&error))?);
+        let (in_one, in_other) = (
+            inside(&one).map_err(|error| fault(&error))?,
+            inside(&other).map_err(|error| fault(&error))?,
+        );
         if in_one == in_other {
             return Ok(true);
         }
@@ -141,7 +185,8 @@ fn fault(error: &DecodeError) -> Error {
     Error::Internal(format!("field mask: {error}"))
 }
 
-/// The fields along a path such as `billing_address.city`, if each exists; maps, lists and well-known types end a path.
+/// The fields along a path such as `billing_address.city`, if each exists; maps, lists and
+/// well-known types end a path.
 fn resolve(descriptor: &MessageDescriptor, path: &str) -> Option<Vec<FieldDescriptor>> {
     let mut message = Some(descriptor.clone());
     path.split('.')
@@ -187,14 +232,20 @@ fn records(mut message: &[u8]) -> impl Iterator<Item = Result<Record<'_>, Decode
     })
 }
 
-/// The fields of an encoded message that have content: a message whose fields have none is as good as absent.
-fn populated(descriptor: &MessageDescriptor, message: &[u8]) -> Result<Vec<FieldDescriptor>, DecodeError> {
+/// The fields of an encoded message that have content: a message whose fields have none is as good
+/// as absent.
+fn populated(
+    descriptor: &MessageDescriptor,
+    message: &[u8],
+) -> Result<Vec<FieldDescriptor>, DecodeError> {
     let mut found = Vec::new();
     for record in records(message) {
         let record = record?;
         let Some(field) = descriptor.get_field(record.number) else { continue };
         let has_content = match field.kind() {
-            Kind::Message(below) if !field.is_list() && !field.is_map() => !populated(&below, record.content)?.is_empty(),
+            Kind::Message(below) if !field.is_list() && !field.is_map() => {
+                !populated(&below, record.content)?.is_empty()
+            }
             _ => true,
         };
         if has_content && !found.contains(&field) {
@@ -204,21 +255,31 @@ fn populated(descriptor: &MessageDescriptor, message: &[u8]) -> Result<Vec<Field
     Ok(found)
 }
 
-/// The encoding of `current` with the fields at the ends of `paths` taken from `wanted`, where they may be absent.
-fn overlay(current: &[u8], wanted: &[u8], paths: &[&[FieldDescriptor]]) -> Result<Vec<u8>, DecodeError> {
-    let through = |number: u32| paths.iter().filter(move |path| path.first().is_some_and(|field| field.number() == number));
+/// The encoding of `current` with the fields at the ends of `paths` taken from `wanted`, where they
+/// may be absent.
+fn overlay(
+    current: &[u8],
+    wanted: &[u8],
+    paths: &[&[FieldDescriptor]],
+) -> Result<Vec<u8>, DecodeError> {
+    let through = |number: u32| {
+        paths.iter().filter(move |path| path.first().is_some_and(|field| field.number() == number))
+    };
     let is_taken = |number: u32| through(number).any(|path| path.len() == 1);
     let mut merged = Vec::with_capacity(current.len() + wanted.len());
     for (message, taken) in [(current, false), (wanted, true)] {
         for record in records(message) {
             let record = record?;
             // What is merged inside comes below.
-            if is_taken(record.number) == taken && (taken || through(record.number).next().is_none()) {
+            if is_taken(record.number) == taken
+                && (taken || through(record.number).next().is_none())
+            {
                 merged.extend_from_slice(record.whole);
             }
         }
     }
-    let mut inside: Vec<_> = paths.iter().filter(|path| path.len() > 1).map(|path| path[0].number()).collect();
+    let mut inside: Vec<_> =
+        paths.iter().filter(|path| path.len() > 1).map(|path| path[0].number()).collect();
     inside.sort_unstable();
     inside.dedup();
     for number in inside.into_iter().filter(|number| !is_taken(*number)) {
@@ -249,8 +310,14 @@ mod tests {
     use crate::proto::{Account, Address};
 
     fn account(name: &str, city: &str, country: &str) -> Account {
-        let billing_address = Some(Address { city: city.into(), country: country.into(), ..Default::default() });
-        Account { account_id: "a".into(), display_name: name.into(), billing_address, ..Default::default() }
+        let billing_address =
+            Some(Address { city: city.into(), country: country.into(), ..Default::default() });
+        Account {
+            account_id: "a".into(),
+            display_name: name.into(),
+            billing_address,
+            ..Default::default()
+        }
     }
 
     fn merge(current: &Account, wanted: &Account, paths: &[&str]) -> Account {
@@ -266,18 +333,34 @@ mod tests {
         let current = account("old", "Bern", "CH");
         let wanted = account("new", "Wien", "");
         assert_eq!(merge(&current, &wanted, &["display_name"]), account("new", "Bern", "CH"));
-        assert_eq!(merge(&current, &wanted, &["billing_address.city"]), account("old", "Wien", "CH"));
-        assert_eq!(merge(&current, &wanted, &["billing_address.country"]), account("old", "Bern", ""));
-        assert_eq!(merge(&current, &Account::default(), &["billing_address"]).billing_address, None);
-        assert_eq!(merge(&current, &Account::default(), &["billing_address.city"]), account("old", "", "CH"));
+        assert_eq!(
+            merge(&current, &wanted, &["billing_address.city"]),
+            account("old", "Wien", "CH")
+        );
+        assert_eq!(
+            merge(&current, &wanted, &["billing_address.country"]),
+            account("old", "Bern", "")
+        );
+        assert_eq!(
+            merge(&current, &Account::default(), &["billing_address"]).billing_address,
+            None
+        );
+        assert_eq!(
+            merge(&current, &Account::default(), &["billing_address.city"]),
+            account("old", "", "CH")
+        );
     }
 
     #[test]
     fn without_a_mask_the_populated_fields_and_with_a_star_all() {
-        let current = Account { comment: "kept".into(), etag: "1".into(), ..account("old", "Bern", "CH") };
+        let current =
+            Account { comment: "kept".into(), etag: "1".into(), ..account("old", "Bern", "CH") };
         let wanted = Account { etag: "2".into(), ..account("new", "Wien", "") };
         let merged = merge(&current, &wanted, &[]);
-        assert_eq!(merged, Account { comment: "kept".into(), etag: "1".into(), ..account("new", "Wien", "") });
+        assert_eq!(
+            merged,
+            Account { comment: "kept".into(), etag: "1".into(), ..account("new", "Wien", "") }
+        );
         let merged = merge(&current, &wanted, &["*"]);
         assert_eq!(merged, Account { etag: "1".into(), ..account("new", "Wien", "") });
     }
@@ -286,28 +369,48 @@ mod tests {
     fn the_id_and_output_only_fields_stay() {
         let wanted = Account { account_id: "b".into(), etag: "x".into(), ..Default::default() };
         let current = account("old", "", "");
-        assert_eq!(merge(&current, &wanted, &["account_id", "etag", "update_time", "create_time.seconds_"][..3]), current);
+        assert_eq!(
+            merge(
+                &current,
+                &wanted,
+                &["account_id", "etag", "update_time", "create_time.seconds_"][..3]
+            ),
+            current
+        );
     }
 
     #[test]
     fn a_field_is_the_same_if_everything_in_it_is() {
         let (one, mut other) = (account("name", "Bern", "CH"), account("name", "Wien", "CH"));
         let same = |path: &str, other: &Account| is_same(path, &one, other).unwrap();
-        for (path, expected) in
-            [("display_name", true), ("comment", true), ("billing_address", false), ("billing_address.city", false)]
-        {
+        for (path, expected) in [
+            ("display_name", true),
+            ("comment", true),
+            ("billing_address", false),
+            ("billing_address.city", false),
+        ] {
             assert_eq!(same(path, &other), expected, "{path}");
         }
-        assert!(same("billing_address.country", &other) && same("metadata[\"a.b\"]", &other) && !same("nothing", &other));
+        assert!(
+            same("billing_address.country", &other)
+                && same("metadata[\"a.b\"]", &other)
+                && !same("nothing", &other)
+        );
         other.metadata.insert("a.b".into(), "c".into());
         assert!(!same("metadata[\"a.b\"]", &other));
     }
 
     #[test]
     fn unknown_paths_are_violations() {
-        for path in
-            ["nickname", "billing_address.town", "display_name.first", "metadata.key", "preferences.fields", "", "Display_Name"]
-        {
+        for path in [
+            "nickname",
+            "billing_address.town",
+            "display_name.first",
+            "metadata.key",
+            "preferences.fields",
+            "",
+            "Display_Name",
+        ] {
             let mut violations = Violations::default();
             let mask = FieldMask { paths: vec![path.to_owned()] };
             Mask::parse(&mut violations, &Account::default(), Some(mask), "account_id").unwrap();

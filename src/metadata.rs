@@ -1,7 +1,9 @@
-//! Metadata: the callers' own data on a resource, as a map of texts; and the words by which lists find it.
+//! Metadata: the callers' own data on a resource, as a map of texts; and the words by which lists
+//! find it.
 //!
-//! Under row-level security no index over jsonb can be used (see `crate::search`). Each entry is therefore kept as a word of its
-//! resource, beside the words of the search, and looked up by equality.
+//! Under row-level security no index over jsonb can be used (see `crate::search`). Each entry is
+//! therefore kept as a word of its resource, beside the words of the search, and looked up by
+//! equality.
 
 use std::collections::BTreeMap;
 
@@ -32,14 +34,17 @@ const ENTRY: usize = 64;
 pub struct Metadata(pub BTreeMap<String, String>);
 
 impl Metadata {
-    /// The metadata in a field, with every entry that breaks a rule reported. The contract's limit bounds how many there are.
+    /// The metadata in a field, with every entry that breaks a rule reported. The contract's limit
+    /// bounds how many there are.
     pub fn parse(v: &mut Violations, field: &str, mut entries: BTreeMap<String, String>) -> Self {
         for (key, value) in &mut entries {
             let fits = |c: char| c.is_ascii_alphanumeric() || "_.-/".contains(c);
             if !(1..=MAX_KEY).contains(&key.len()) || !key.chars().all(fits) {
                 v.add(
                     format_args!("{field}[{key:?}]"),
-                    format!("key must be 1 to {MAX_KEY} characters out of letters, digits and _.-/"),
+                    format!(
+                        "key must be 1 to {MAX_KEY} characters out of letters, digits and _.-/"
+                    ),
                 );
             }
             *value = v.text(format_args!("{field}[{key:?}]"), std::mem::take(value), MAX_VALUE);

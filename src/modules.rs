@@ -1,9 +1,11 @@
-//! Modules: parts of the service that are switched on or off for a tenant and for its organizations.
+//! Modules: parts of the service that are switched on or off for a tenant and for its
+//! organizations.
 //!
-//! The tenant's level is the gate of every transaction (`crate::db`). This is the level below: an organization is as its own
-//! setting says, else as the nearest one above it, else on. Whoever finds an account or an organization for a call asks
-//! [`require`]; lists do without what is [`off`]. What only keeps rows consistent (contact slots, the primary flag, the
-//! forest) does not ask.
+//! The tenant's level is the gate of every transaction (`crate::db`). This is the level below: an
+//! organization is as its own setting says, else as the nearest one above it, else on. Whoever
+//! finds an account or an organization for a call asks [`require`]; lists do without what is
+//! [`off`]. What only keeps rows consistent (contact slots, the primary flag, the forest) does not
+//! ask.
 
 use diesel::{dsl::not, prelude::*};
 use diesel_async::RunQueryDsl;
@@ -43,7 +45,8 @@ pub struct Nearest {
     pub active: bool,
 }
 
-/// Refuses a call whose module is off for this organization. One that does not exist has no setting.
+/// Refuses a call whose module is off for this organization. One that does not exist has no
+/// setting.
 pub async fn require(tx: &Tx, organization_id: &str) -> Result<()> {
     require_all(tx, [organization_id]).await
 }
@@ -54,42 +57,57 @@ pub async fn require_all(tx: &Tx, organization_ids: impl IntoIterator<Item = &st
         return Ok(());
     }
     let organization_ids: Vec<_> = organization_ids.into_iter().collect();
-    let nearest = nearest!(tx.module()).filter(organization_ancestors::organization_id.eq_any(organization_ids));
+    let nearest = nearest!(tx.module())
+        .filter(organization_ancestors::organization_id.eq_any(organization_ids));
     let nearest: Vec<Nearest> = nearest.load(&mut tx.conn()).await?;
     match nearest.into_iter().find(|nearest| !nearest.active) {
-        Some(off) => Err(Error::ModuleOff { module: tx.module(), organization_id: Some(off.decides) }),
+        Some(off) => {
+            Err(Error::ModuleOff { module: tx.module(), organization_id: Some(off.decides) })
+        }
         None => Ok(()),
     }
 }
 
-/// Refuses a list of what belongs to an organization for which the module is off. For someone with a limited reach the list is
-/// only without it, as if there were no such organization: it may be out of their reach.
+/// Refuses a list of what belongs to an organization for which the module is off. For someone with
+/// a limited reach the list is only without it, as if there were no such organization: it may be
+/// out of their reach.
 pub async fn require_named(tx: &Tx, organization_id: Option<&str>) -> Result<()> {
     match organization_id {
-        Some(organization_id) if !tx.is_limited() && tx.some_off() => require(tx, organization_id).await,
+        Some(organization_id) if !tx.is_limited() && tx.some_off() => {
+            require(tx, organization_id).await
+        }
         _ => Ok(()),
     }
 }
 
-/// The organizations for which the module of the call is off, if there are any; lists leave them out.
+/// The organizations for which the module of the call is off, if there are any; lists leave them
+/// out.
 ///
-/// Asked before the list: with the ids in hand PostgreSQL knows how much they leave, while a condition on the settings takes
-/// it longer to plan than most lists take in all.
+/// Asked before the list: with the ids in hand PostgreSQL knows how much they leave, while a
+/// condition on the settings takes it longer to plan than most lists take in all.
 pub async fn off(tx: &Tx) -> Result<Option<Vec<String>>> {
     if !tx.some_off() {
         return Ok(None);
     }
     let nearest: Vec<Nearest> = nearest!(tx.module()).load(&mut tx.conn()).await?;
-    Ok(Some(nearest.into_iter().filter(|nearest| !nearest.active).map(|nearest| nearest.organization_id).collect()))
+    Ok(Some(
+        nearest
+            .into_iter()
+            .filter(|nearest| !nearest.active)
+            .map(|nearest| nearest.organization_id)
+            .collect(),
+    ))
 }
 
 /// The setting of a module that decides for an organization, if there is one.
 pub async fn deciding(tx: &Tx, module: &str, organization_id: &str) -> Result<Option<Nearest>> {
-    let nearest = nearest!(module).filter(organization_ancestors::organization_id.eq(organization_id));
+    let nearest =
+        nearest!(module).filter(organization_ancestors::organization_id.eq(organization_id));
     Ok(nearest.first(&mut tx.conn()).await.optional()?)
 }
 
-/// Deletes the settings of an organization, which the transaction holds FOR UPDATE together with the tenant's row.
+/// Deletes the settings of an organization, which the transaction holds FOR UPDATE together with
+/// the tenant's row.
 pub async fn inherit_all(tx: &WriteTx, organization_id: &str) -> Result<()> {
     let mut settings: Vec<(String, bool)> = diesel::delete(module_activations::table)
         .filter(module_activations::organization_id.eq(organization_id))
@@ -104,8 +122,15 @@ pub async fn inherit_all(tx: &WriteTx, organization_id: &str) -> Result<()> {
 }
 
 /// Records what an organization has set for a module, before and after; `None` is to inherit.
-pub fn record(tx: &WriteTx, module: &str, organization_id: &str, before: Option<bool>, after: Option<bool>) {
-    let setting = |active| json!({ "module": module, "organization_id": organization_id, "active": active });
+pub fn record(
+    tx: &WriteTx,
+    module: &str,
+    organization_id: &str,
+    before: Option<bool>,
+    after: Option<bool>,
+) {
+    let setting =
+        |active| json!({ "module": module, "organization_id": organization_id, "active": active });
     tx.record(Event {
         resource: "module_activation",
         id: &id::pair(module, organization_id),
@@ -115,7 +140,8 @@ pub fn record(tx: &WriteTx, module: &str, organization_id: &str, before: Option<
     });
 }
 
-/// Notes on the tenant's row, which the transaction holds, which modules are off for some organization.
+/// Notes on the tenant's row, which the transaction holds, which modules are off for some
+/// organization.
 pub async fn renew(tx: &WriteTx) -> Result<()> {
     let off: Vec<String> = module_activations::table
         .filter(not(module_activations::active))

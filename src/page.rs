@@ -1,11 +1,12 @@
 //! Pages of lists (AIP-158): a bounded size and a token that continues behind the last row seen.
 //!
-//! Lists are read by keyset: a page starts behind a (key, id) pair of an index, so that the ten-thousandth page costs what
-//! the first does, and rows that come or go do not shift the others. A page has at most as many rows as were asked for, and ends
-//! earlier where they would take more bytes than an answer may (`crate::budget`).
+//! Lists are read by keyset: a page starts behind a (key, id) pair of an index, so that the
+//! ten-thousandth page costs what the first does, and rows that come or go do not shift the others.
+//! A page has at most as many rows as were asked for, and ends earlier where they would take more
+//! bytes than an answer may (`crate::budget`).
 //!
-//! A request can also ask how many rows the whole list has. They are counted up to [`MAX_TOTAL`], so that the count reads no
-//! more rows than a large page does.
+//! A request can also ask how many rows the whole list has. They are counted up to [`MAX_TOTAL`],
+//! so that the count reads no more rows than a large page does.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
@@ -34,7 +35,8 @@ const MAX_SIZE: i32 = 1000;
 pub const MAX_TOTAL: i32 = 1000;
 /// Stands between status and name in the position of a list ordered by both. Neither contains it.
 const BETWEEN: char = '\u{1}';
-/// Bytes of the hash in a token that bind it to tenant, call and filters, and show whether it is damaged.
+/// Bytes of the hash in a token that bind it to tenant, call and filters, and show whether it is
+/// damaged.
 const CHECK: usize = 12;
 
 /// A list request; implemented by build.rs for every message with `page_size` and `page_token`.
@@ -95,7 +97,8 @@ pub struct Order {
 }
 
 impl Order {
-    /// The order that a list request asks for; by name if it asks for none. The `order_by` enums of all lists have these values.
+    /// The order that a list request asks for; by name if it asks for none. The `order_by` enums of
+    /// all lists have these values.
     pub fn parse(violations: &mut Violations, order_by: i32) -> Self {
         Self::one_of(violations, order_by, &[By::Name, By::Created])
     }
@@ -115,7 +118,8 @@ impl Order {
         Self { by: By::Name, descending: false }
     }
 
-    /// The order of a list of what has happened, which has no names; the newest first if the request asks for none.
+    /// The order of a list of what has happened, which has no names; the newest first if the
+    /// request asks for none.
     pub fn parse_by_time(violations: &mut Violations, order_by: i32) -> Self {
         if !(0..=2).contains(&order_by) {
             violations.add("order_by", format!("has no value {order_by}"));
@@ -124,8 +128,8 @@ impl Order {
     }
 }
 
-/// Starts a boxed query behind a position, `(key, id) > (…, …)`, which is a range of the index over tenant, key and id; and
-/// orders it by the same columns.
+/// Starts a boxed query behind a position, `(key, id) > (…, …)`, which is a range of the index over
+/// tenant, key and id; and orders it by the same columns.
 macro_rules! behind {
     ($query:expr, $page:expr, $after:expr, ($($column:expr),+): $types:ty) => {{
         use diesel::{IntoSql as _, sql_types::Record};
@@ -142,7 +146,8 @@ macro_rules! behind {
 }
 pub(crate) use behind;
 
-/// Orders a boxed query by name or creation, or as accounts are, and starts it behind the page's last row.
+/// Orders a boxed query by name or creation, or as accounts are, and starts it behind the page's
+/// last row.
 macro_rules! keyset {
     ($query:expr, $page:expr, $table:ident ($name:ident, $id:ident)) => {
         $crate::page::keyset!($query, $page, $table($name, create_time, $id))
@@ -295,8 +300,13 @@ pub struct Page {
 }
 
 impl Page {
-    /// Takes the page out of a list request. A token that was made for another tenant, call, filter or order is refused.
-    pub fn take<R: Paged>(violations: &mut Violations, caller: &Caller, request: &mut R) -> Result<Self> {
+    /// Takes the page out of a list request. A token that was made for another tenant, call, filter
+    /// or order is refused.
+    pub fn take<R: Paged>(
+        violations: &mut Violations,
+        caller: &Caller,
+        request: &mut R,
+    ) -> Result<Self> {
         Self::take_ordered(violations, caller, request, Order::parse)
     }
 
@@ -315,7 +325,11 @@ impl Page {
         let order = order(violations, request.order_by());
         let counts = request.take_total();
         let binding = Binding::of(caller, request);
-        let after = if token.is_empty() { None } else { Some(binding.open(&token).ok_or(Error::PageToken)?) };
+        let after = if token.is_empty() {
+            None
+        } else {
+            Some(binding.open(&token).ok_or(Error::PageToken)?)
+        };
         Ok(Self { size: size.into(), order, after, counts, binding })
     }
 
@@ -324,7 +338,8 @@ impl Page {
         self.order
     }
 
-    /// How many rows to read: one more than the page holds, which tells whether there is a next page.
+    /// How many rows to read: one more than the page holds, which tells whether there is a next
+    /// page.
     pub const fn limit(&self) -> i64 {
         self.size + 1
     }
@@ -342,7 +357,8 @@ impl Page {
     /// The time and id behind which a list ordered by a time starts.
     pub fn after_time(&self) -> Result<Option<(DateTime<Utc>, String)>> {
         let Some((key, id)) = &self.after else { return Ok(None) };
-        let time = key.parse().ok().and_then(DateTime::from_timestamp_micros).ok_or(Error::PageToken)?;
+        let time =
+            key.parse().ok().and_then(DateTime::from_timestamp_micros).ok_or(Error::PageToken)?;
         Ok(Some((time, id.clone())))
     }
 
@@ -353,8 +369,9 @@ impl Page {
         Ok(Some((status.to_owned(), name.to_owned(), id.clone())))
     }
 
-    /// The period that rows of this page must lie in. Behind a position in the order of the same time, the page needs no bound on
-    /// that side: with one, PostgreSQL 18 begins at the bound and walks to the position.
+    /// The period that rows of this page must lie in. Behind a position in the order of the same
+    /// time, the page needs no bound on that side: with one, PostgreSQL 18 begins at the bound and
+    /// walks to the position.
     pub fn rest_of(&self, period: Period, by: By) -> Period {
         let Period { start, end } = period;
         match self.after {
@@ -377,14 +394,19 @@ impl Page {
     }
 
     /// Reads the page from the rows of a query with `limit`, and makes the token of the next one.
-    pub async fn read<T: Listed>(&self, tx: &Tx, total: Total, rows: impl Stream<Item = QueryResult<T>>) -> Result<Listing<T>> {
+    pub async fn read<T: Listed>(
+        &self,
+        tx: &Tx,
+        total: Total,
+        rows: impl Stream<Item = QueryResult<T>>,
+    ) -> Result<Listing<T>> {
         let (rows, complete) = budget::read(tx, rows).await?;
         let (rows, next_page_token) = self.cut(rows, complete);
         Ok(Listing { rows, next_page_token, total })
     }
 
-    /// Cuts rows that begin the list down to the page, and makes the token of the next one. It is empty if these rows are all
-    /// that were asked for (`complete`) and fit into the page.
+    /// Cuts rows that begin the list down to the page, and makes the token of the next one. It is
+    /// empty if these rows are all that were asked for (`complete`) and fit into the page.
     pub fn cut<T: Listed>(&self, mut rows: Vec<T>, complete: bool) -> (Vec<T>, String) {
         let size = usize::try_from(self.size).unwrap_or(usize::MAX);
         if complete && rows.len() <= size {
@@ -399,7 +421,8 @@ impl Page {
     }
 }
 
-/// What tokens are bound to: a position that was sealed for one tenant, call and filter opens for no other.
+/// What tokens are bound to: a position that was sealed for one tenant, call and filter opens for
+/// no other.
 #[derive(Debug, Clone)]
 pub struct Binding(Sha256);
 
@@ -417,7 +440,8 @@ impl Binding {
         Self(hash)
     }
 
-    /// The position, `key` and `id` with a NUL between them, behind a hash over it and what it is bound to.
+    /// The position, `key` and `id` with a NUL between them, behind a hash over it and what it is
+    /// bound to.
     pub fn seal(&self, key: &str, id: &str) -> String {
         let position = [key.as_bytes(), &[0], id.as_bytes()].concat();
         URL_SAFE_NO_PAD.encode([&self.check(&position), &*position].concat())
@@ -431,7 +455,10 @@ impl Binding {
             return None;
         }
         // Neither a name nor an id contains a NUL, which PostgreSQL would not take either.
-        let (key, id) = std::str::from_utf8(position).ok()?.split_once('\0').filter(|(_, id)| !id.contains('\0'))?;
+        let (key, id) = std::str::from_utf8(position)
+            .ok()?
+            .split_once('\0')
+            .filter(|(_, id)| !id.contains('\0'))?;
         Some((key.to_owned(), id.to_owned()))
     }
 

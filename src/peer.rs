@@ -1,7 +1,7 @@
 //! The peer of a connection: what is known of it, and what it does or fails to do.
 //!
-//! The connection's input and output (`crate::incoming`), its tasks (`crate::transport`) and the guard share it; it is in
-//! the extensions of every request of the connection.
+//! The connection's input and output (`crate::incoming`), its tasks (`crate::transport`) and the
+//! guard share it; it is in the extensions of every request of the connection.
 
 use std::{
     sync::{
@@ -76,7 +76,8 @@ impl Peer {
         Arc::clone(&self.0.anonymous).try_acquire_owned().ok()
     }
 
-    /// Cancelled when the connection takes no further calls: what goes on without end should end then.
+    /// Cancelled when the connection takes no further calls: what goes on without end should end
+    /// then.
     pub fn retiring(&self) -> &CancellationToken {
         &self.0.retiring
     }
@@ -115,7 +116,11 @@ impl Peer {
     /// For how long no call has been under way.
     pub fn quiet_for(&self) -> Duration {
         let last_ended = Duration::from_millis(self.0.last_ended.load(Ordering::Acquire));
-        if self.0.calls.load(Ordering::Acquire) > 0 { Duration::ZERO } else { self.age().saturating_sub(last_ended) }
+        if self.0.calls.load(Ordering::Acquire) > 0 {
+            Duration::ZERO
+        } else {
+            self.age().saturating_sub(last_ended)
+        }
     }
 }
 
@@ -131,7 +136,8 @@ impl Drop for CallUnderWay {
     }
 }
 
-/// Since when something has been so: in milliseconds after the beginning, plus one; 0 while it is not so.
+/// Since when something has been so: in milliseconds after the beginning, plus one; 0 while it is
+/// not so.
 #[derive(Debug, Default)]
 struct Since(AtomicU64);
 
@@ -139,7 +145,8 @@ impl Since {
     /// Begins to count, unless it already does, or stops.
     fn set(&self, began: Instant, is_so: bool) {
         if is_so {
-            let _ = self.0.compare_exchange(0, millis(began) + 1, Ordering::AcqRel, Ordering::Relaxed);
+            let _ =
+                self.0.compare_exchange(0, millis(began) + 1, Ordering::AcqRel, Ordering::Relaxed);
         } else {
             self.0.store(0, Ordering::Release);
         }

@@ -1,4 +1,5 @@
-//! What each call needs: the permission and the module that its method option in the contract declares.
+//! What each call needs: the permission and the module that its method option in the contract
+//! declares.
 
 use std::collections::HashMap;
 
@@ -36,11 +37,14 @@ impl Policies {
     /// Reads the policies from the descriptor set. Every call of the package must have one.
     pub fn read() -> Result<Self, PolicyError> {
         let mut policies = HashMap::new();
-        for method in
-            POOL.services().filter(|service| service.package_name() == PACKAGE).flat_map(|s| s.methods().collect::<Vec<_>>())
+        for method in POOL
+            .services()
+            .filter(|service| service.package_name() == PACKAGE)
+            .flat_map(|s| s.methods().collect::<Vec<_>>())
         {
             let name = format!("{}/{}", method.parent_service().full_name(), method.name());
-            let policy = Self::of(&method, &name).map_err(|fault| PolicyError { method: name.clone(), fault })?;
+            let policy = Self::of(&method, &name)
+                .map_err(|fault| PolicyError { method: name.clone(), fault })?;
             policies.insert(format!("/{name}"), policy);
         }
         Ok(Self(policies))
@@ -57,20 +61,30 @@ impl Policies {
     }
 
     fn of(method: &prost_reflect::MethodDescriptor, name: &str) -> Result<Policy, String> {
-        let extension = POOL.get_extension_by_name("accounts.v1.policy").ok_or("the option accounts.v1.policy is not defined")?;
+        let extension = POOL
+            .get_extension_by_name("accounts.v1.policy")
+            .ok_or("the option accounts.v1.policy is not defined")?;
         let options = method.options();
         if !options.has_extension(&extension) {
             return Err("has no option (accounts.v1.policy)".to_owned());
         }
         let option = options.get_extension(&extension);
         let text = |field: &str| {
-            let text = option.as_message().and_then(|policy| policy.get_field_by_name(field)?.as_str().map(ToOwned::to_owned));
+            let text = option.as_message().and_then(|policy| {
+                policy.get_field_by_name(field)?.as_str().map(ToOwned::to_owned)
+            });
             text.filter(|text| !text.is_empty()).ok_or_else(|| format!("its policy has no {field}"))
         };
         let permission = text("permission")?;
-        let roles = Roles::having(&permission).ok_or_else(|| format!("no role has the permission {permission}"))?;
+        let roles = Roles::having(&permission)
+            .ok_or_else(|| format!("no role has the permission {permission}"))?;
         // Made once, as long as the process lives: the hot path then copies pointers.
-        Ok(Policy { method: leak(name.to_owned()), permission: leak(permission), roles, module: leak(text("module")?) })
+        Ok(Policy {
+            method: leak(name.to_owned()),
+            permission: leak(permission),
+            roles,
+            module: leak(text("module")?),
+        })
     }
 }
 

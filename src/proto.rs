@@ -1,5 +1,6 @@
-//! The contract as Rust: messages and clients of `proto/accounts/v1`, which the crate `customer-accounts-client` has, the
-//! server side of its services, and the descriptors behind them.
+//! The contract as Rust: messages and clients of `proto/accounts/v1`, which the crate
+//! `customer-accounts-client` has, the server side of its services, and the descriptors behind
+//! them.
 
 use std::sync::LazyLock;
 
@@ -31,6 +32,10 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 pub const PACKAGE: &str = "accounts.v1";
 
 /// The descriptors, decoded once.
-#[expect(clippy::expect_used, reason = "the bytes are made by build.rs and every test run decodes them")]
-pub static POOL: LazyLock<DescriptorPool> =
-    LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS).expect("build.rs writes a valid descriptor set"));
+#[expect(
+    clippy::expect_used,
+    reason = "the bytes are made by build.rs and every test run decodes them"
+)]
+pub static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    DescriptorPool::decode(DESCRIPTORS).expect("build.rs writes a valid descriptor set")
+});

@@ -1,9 +1,11 @@
-//! Renews what the service derives from names: the words they are found by, the sort keys of lists, the unique keys of account
-//! types. Needed once for each change of the folding (`search::FOLDING`), and again when all replicas of the version before are
-//! gone, which write as they always did.
+//! Renews what the service derives from names: the words they are found by, the sort keys of lists,
+//! the unique keys of account types. Needed once for each change of the folding
+//! (`search::FOLDING`), and again when all replicas of the version before are gone, which write as
+//! they always did.
 //!
-//! Runs as the owner of the tables, beside services of this version and the one before: batch by batch, each in a transaction of
-//! its own. What is interrupted is found again by the rows' stamps, and running it again when there is nothing to do only reads.
+//! Runs as the owner of the tables, beside services of this version and the one before: batch by
+//! batch, each in a transaction of its own. What is interrupted is found again by the rows' stamps,
+//! and running it again when there is nothing to do only reads.
 
 use std::time::Duration;
 
@@ -22,7 +24,8 @@ use crate::{
     search,
 };
 
-/// How often a batch is tried again that was in the way of calls, or they in its way, and after which pause.
+/// How often a batch is tried again that was in the way of calls, or they in its way, and after
+/// which pause.
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -63,7 +66,10 @@ pub async fn run(manager: &Manager) -> Result<Renewed, MigrateError> {
     }
     let conn = owner.begin(None).await?;
     diesel::insert_into(renewals::table)
-        .values((renewals::folding.eq(search::FOLDING), renewals::complete_time.eq(diesel::dsl::now)))
+        .values((
+            renewals::folding.eq(search::FOLDING),
+            renewals::complete_time.eq(diesel::dsl::now),
+        ))
         .on_conflict(renewals::folding)
         .do_update()
         .set(renewals::complete_time.eq(excluded(renewals::complete_time)))
@@ -73,7 +79,11 @@ pub async fn run(manager: &Manager) -> Result<Renewed, MigrateError> {
     Ok(renewed)
 }
 
-async fn renew_tenant(owner: &mut Owner, tenant: &TenantId, renewed: &mut Renewed) -> Result<(), MigrateError> {
+async fn renew_tenant(
+    owner: &mut Owner,
+    tenant: &TenantId,
+    renewed: &mut Renewed,
+) -> Result<(), MigrateError> {
     let before = renewed.rows();
     renewed.account_types += in_batches(owner, tenant, AccountType::renew).await?;
     renewed.organizations += in_batches(owner, tenant, Organization::renew).await?;
@@ -85,7 +95,8 @@ async fn renew_tenant(owner: &mut Owner, tenant: &TenantId, renewed: &mut Renewe
     Ok(())
 }
 
-/// The tenant after this one, in the order of ids. Each has an organization, a person or an account type, or nothing to renew.
+/// The tenant after this one, in the order of ids. Each has an organization, a person or an account
+/// type, or nothing to renew.
 async fn next_tenant(owner: &mut Owner, after: &str) -> Result<Option<String>, DieselError> {
     let conn = owner.begin(None).await?;
     macro_rules! first_of {
@@ -100,7 +111,11 @@ async fn next_tenant(owner: &mut Owner, after: &str) -> Result<Option<String>, D
 }
 
 /// Renews rows batch by batch, each in a transaction of its own, and returns how many there were.
-async fn in_batches<F>(owner: &mut Owner, tenant: &TenantId, renew: F) -> Result<usize, MigrateError>
+async fn in_batches<F>(
+    owner: &mut Owner,
+    tenant: &TenantId,
+    renew: F,
+) -> Result<usize, MigrateError>
 where
     F: AsyncFn(&mut AsyncPgConnection, &str, &str) -> QueryResult<Batch>,
 {

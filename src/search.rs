@@ -1,10 +1,11 @@
 //! Search by the beginnings of words, in any order, without regard to case or accents.
 //!
-//! Under row-level security only leakproof comparisons can use an index, so `LIKE` and trigrams cannot. Each searchable
-//! resource keeps its normalised words in a table of its own, and a search term is a range over that table.
+//! Under row-level security only leakproof comparisons can use an index, so `LIKE` and trigrams
+//! cannot. Each searchable resource keeps its normalised words in a table of its own, and a search
+//! term is a range over that table.
 //!
-//! A change of what is kept here, of [`fold`] or of [`words`], needs another [`FOLDING`]: `crate::renew` then renews the rows
-//! that there are.
+//! A change of what is kept here, of [`fold`] or of [`words`], needs another [`FOLDING`]:
+//! `crate::renew` then renews the rows that there are.
 
 use std::collections::BTreeSet;
 
@@ -26,11 +27,13 @@ diesel::define_sql_function! {
 
 /// The version of [`fold`] and [`words`], below [`FOLDINGS`].
 pub const FOLDING: i64 = 2;
-/// Versions for each revision of a row in its stamp: what a change adds to the stamp that leaves the words as they are.
+/// Versions for each revision of a row in its stamp: what a change adds to the stamp that leaves
+/// the words as they are.
 pub const FOLDINGS: i64 = 1000;
 
-/// What a row of this revision has in its column `folded` when its sort key and words are those of this version. A change that
-/// leaves the column as it is, as one by a replica of the version before, thereby says that both have to be looked at again.
+/// What a row of this revision has in its column `folded` when its sort key and words are those of
+/// this version. A change that leaves the column as it is, as one by a replica of the version
+/// before, thereby says that both have to be looked at again.
 pub const fn stamp(revision: i64) -> i64 {
     revision * FOLDINGS + FOLDING
 }
@@ -38,8 +41,9 @@ pub const fn stamp(revision: i64) -> i64 {
 /// Most rows that are renewed in one transaction: they are locked for as long.
 pub const BATCH: i64 = 500;
 
-/// Makes sort keys and words anew for the next rows of a tenant, in the order of their ids, whose stamp is not that of their
-/// revision. Nothing else of a row changes, its revision included. Expands to the body of the store's `renew`.
+/// Makes sort keys and words anew for the next rows of a tenant, in the order of their ids, whose
+/// stamp is not that of their revision. Nothing else of a row changes, its revision included.
+/// Expands to the body of the store's `renew`.
 macro_rules! renew {
     ($conn:ident, $tenant:ident, $after:ident, $table:ident, $words:ident, $id:ident, |$row:ident| $named:expr) => {{
         use std::collections::{BTreeMap, BTreeSet};
@@ -72,51 +76,62 @@ macro_rules! renew {
             let $row = row;
             let sort_key = $crate::search::fold(&$named.display_name);
             if sort_key != $named.sort_key {
-                diesel::update($table::table.filter($table::tenant_id.eq($tenant).and($table::$id.eq(&row.$id))))
-                    .set(($table::sort_key.eq(sort_key), $table::folded.eq(stamp())))
-                    .execute($conn)
-                    .await?;
+                diesel::update(
+                    $table::table
+                        .filter($table::tenant_id.eq($tenant).and($table::$id.eq(&row.$id))),
+                )
+                .set(($table::sort_key.eq(sort_key), $table::folded.eq(stamp())))
+                .execute($conn)
+                .await?;
             }
         }
         if !stale.is_empty() {
             diesel::delete(of_rows().filter($words::$id.eq_any(stale))).execute($conn).await?;
             diesel::insert_into($words::table)
-                .values(diesel::select(($crate::search::unnest(new.0), $crate::search::unnest(new.1))))
+                .values(diesel::select((
+                    $crate::search::unnest(new.0),
+                    $crate::search::unnest(new.1),
+                )))
                 .into_columns(($words::$id, $words::word))
                 .execute($conn)
                 .await?;
         }
-        diesel::update($table::table.filter($table::tenant_id.eq($tenant).and($table::$id.eq_any(&ids))))
-            .filter($table::folded.ne(stamp()))
-            .set($table::folded.eq(stamp()))
-            .execute($conn)
-            .await?;
+        diesel::update(
+            $table::table.filter($table::tenant_id.eq($tenant).and($table::$id.eq_any(&ids))),
+        )
+        .filter($table::folded.ne(stamp()))
+        .set($table::folded.eq(stamp()))
+        .execute($conn)
+        .await?;
         Ok(Some((rows.len(), last)))
     }};
 }
 pub(crate) use renew;
 
-/// Most terms of a query. Each is a condition of its own, and the time that PostgreSQL takes to plan a query grows much
-/// faster than their number: 99 took seconds.
+/// Most terms of a query. Each is a condition of its own, and the time that PostgreSQL takes to
+/// plan a query grows much faster than their number: 99 took seconds.
 pub const MAX_TERMS: usize = 8;
 
 /// Longest word kept, in characters; a longer one is found by its first so many.
 const MAX_WORD_CHARS: usize = 60;
 
-/// Most words kept of one text. A name of Latin letters cannot have more; of a run without blanks whose every part is found, this
-/// is the length up to which it is.
+/// Most words kept of one text. A name of Latin letters cannot have more; of a run without blanks
+/// whose every part is found, this is the length up to which it is.
 const MAX_WORDS: usize = 100;
 
 /// Above every character that a normalised word contains: the open end of a prefix range.
 const LAST: char = char::MAX;
 
-/// Marks that are no punctuation here although Unicode says so: people write them for what they mean.
+/// Marks that are no punctuation here although Unicode says so: people write them for what they
+/// mean.
 const SIGNS: &str = "#%&*@/\\§†‡‰";
 
-/// `text` without case and accents: the order of lists, and the form in which words are kept and looked up.
+/// `text` without case and accents: the order of lists, and the form in which words are kept and
+/// looked up.
 ///
-/// A mark is an accent on a Latin, Greek or Cyrillic letter. In other scripts it makes another letter and stays, but for the
-/// vowel signs of Hebrew and Arabic, which are seldom written, and the hamza or madda of an alef.
+/// A mark is an accent on a Latin, Greek or Cyrillic letter. In other scripts it makes another
+/// letter and stays, but for the vowel signs of Hebrew and Arabic, which are seldom written, and
+/// the hamza or madda of an alef.
 pub fn fold(text: &str) -> String {
     let mut base = None;
     let mut folded = String::with_capacity(text.len());
@@ -146,7 +161,11 @@ fn is_accent(base: char, mark: char) -> bool {
         Script::Latin | Script::Greek | Script::Cyrillic => true,
         Script::Hebrew => matches!(mark, '\u{591}'..='\u{5c7}'),
         Script::Arabic => match mark {
-            '\u{610}'..='\u{61a}' | '\u{64b}'..='\u{652}' | '\u{656}'..='\u{65f}' | '\u{670}' | '\u{6d6}'..='\u{6ed}' => true,
+            '\u{610}'..='\u{61a}'
+            | '\u{64b}'..='\u{652}'
+            | '\u{656}'..='\u{65f}'
+            | '\u{670}'
+            | '\u{6d6}'..='\u{6ed}' => true,
             '\u{653}'..='\u{655}' => base == ALEF,
             _ => false,
         },
@@ -190,7 +209,8 @@ impl Kind {
             return Self::Letter;
         }
         match category(c) {
-            // They belong to what is before them, as does the sign that lengthens a vowel in Japanese.
+            // They belong to what is before them, as does the sign that lengthens a vowel in
+            // Japanese.
             G::NonspacingMark | G::SpacingMark | G::EnclosingMark => before.unwrap_or(Self::Sign),
             G::ModifierLetter if SCRIPT.get(c) == Script::Common => before.unwrap_or(Self::Letter),
             G::DecimalNumber | G::LetterNumber | G::OtherNumber => Self::Letter,
@@ -205,7 +225,11 @@ impl Kind {
 fn is_punctuation(c: char) -> bool {
     use GeneralCategory as G;
     match category(c) {
-        G::OpenPunctuation | G::ClosePunctuation | G::InitialPunctuation | G::FinalPunctuation | G::DashPunctuation => true,
+        G::OpenPunctuation
+        | G::ClosePunctuation
+        | G::InitialPunctuation
+        | G::FinalPunctuation
+        | G::DashPunctuation => true,
         G::OtherPunctuation => !SIGNS.contains(c),
         _ => false,
     }
@@ -234,9 +258,9 @@ fn is_unspaced(c: char) -> bool {
     !c.is_ascii() && UNSPACED.contains(&SCRIPT.get(c))
 }
 
-/// Where in a folded text without blanks something begins that it can be found by: a run of letters and digits, every letter of
-/// a script without blanks, a run of ASCII signs, every other sign. An underscore inside a word begins nothing: each generated id
-/// has one.
+/// Where in a folded text without blanks something begins that it can be found by: a run of letters
+/// and digits, every letter of a script without blanks, a run of ASCII signs, every other sign. An
+/// underscore inside a word begins nothing: each generated id has one.
 fn beginnings(token: &str) -> impl Iterator<Item = usize> {
     let mut before = None;
     token.char_indices().filter_map(move |(at, c)| {
@@ -246,7 +270,9 @@ fn beginnings(token: &str) -> impl Iterator<Item = usize> {
             Kind::Letter => before != Some(Kind::Letter),
             // The vowel sign ー, which has no script, goes on.
             Kind::Unspaced => before != Some(Kind::Unspaced) || SCRIPT.get(c) != Script::Common,
-            Kind::Sign if c == '_' => !matches!(before, Some(Kind::Letter | Kind::Unspaced | Kind::Sign)),
+            Kind::Sign if c == '_' => {
+                !matches!(before, Some(Kind::Letter | Kind::Unspaced | Kind::Sign))
+            }
             Kind::Sign => !c.is_ascii() || before != Some(Kind::Sign),
             Kind::Punctuation => false,
         };
@@ -255,8 +281,9 @@ fn beginnings(token: &str) -> impl Iterator<Item = usize> {
     })
 }
 
-/// The words under which a resource with these texts is found: from every beginning on to the next blank, so that
-/// `jane.doe@acme.example` is found by `jane.doe@`, by `doe`, by `@acme`, and by `acme.ex`, and `株式会社トヨタ自動車` by `トヨタ`.
+/// The words under which a resource with these texts is found: from every beginning on to the next
+/// blank, so that `jane.doe@acme.example` is found by `jane.doe@`, by `doe`, by `@acme`, and by
+/// `acme.ex`, and `株式会社トヨタ自動車` by `トヨタ`.
 pub fn words<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let mut words = BTreeSet::new();
     for text in texts {
@@ -273,11 +300,12 @@ pub fn words<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     words.into_iter().collect()
 }
 
-/// The ranges, from (inclusive) and to (exclusive), that a query asks for: one for each of its terms, all of which must match.
-/// Only an empty query has none. One without a term, nothing but blanks, has a range in which nothing is.
+/// The ranges, from (inclusive) and to (exclusive), that a query asks for: one for each of its
+/// terms, all of which must match. Only an empty query has none. One without a term, nothing but
+/// blanks, has a range in which nothing is.
 ///
-/// Punctuation around a term is left out, but for a dash at its end: `smith,` asks for `smith`, `acct-` for `acct-`. A query of
-/// nothing but punctuation asks for that.
+/// Punctuation around a term is left out, but for a dash at its end: `smith,` asks for `smith`,
+/// `acct-` for `acct-`. A query of nothing but punctuation asks for that.
 pub fn ranges(query: &str) -> Vec<(String, String)> {
     if query.is_empty() {
         return Vec::new();
@@ -287,7 +315,8 @@ pub fn ranges(query: &str) -> Vec<(String, String)> {
         let token = token.trim_start_matches(is_punctuation);
         kept(token.trim_end_matches(|c| c != '-' && is_punctuation(c)))
     };
-    let mut terms: BTreeSet<_> = folded.split_whitespace().map(trimmed).filter(|term| !term.is_empty()).collect();
+    let mut terms: BTreeSet<_> =
+        folded.split_whitespace().map(trimmed).filter(|term| !term.is_empty()).collect();
     if terms.is_empty() {
         terms = folded.split_whitespace().map(kept).collect();
     }
@@ -301,11 +330,15 @@ pub fn ranges(query: &str) -> Vec<(String, String)> {
     terms.into_iter().map(range).collect()
 }
 
-/// A word as it is kept. Behind an `@` the words of an account refer to a person, so a word that begins with one gets a blank,
-/// which no word has.
+/// A word as it is kept. Behind an `@` the words of an account refer to a person, so a word that
+/// begins with one gets a blank, which no word has.
 fn kept(word: &str) -> String {
     let word = word.chars().take(MAX_WORD_CHARS);
-    if word.clone().next() == Some('@') { std::iter::once(' ').chain(word).collect() } else { word.collect() }
+    if word.clone().next() == Some('@') {
+        std::iter::once(' ').chain(word).collect()
+    } else {
+        word.collect()
+    }
 }
 
 #[cfg(test)]
@@ -319,7 +352,8 @@ mod tests {
 
     #[test]
     fn finds_by_the_beginnings_of_words_in_any_order() {
-        let texts = ["acct-0042", "Société Générale (Zürich) AG", "jane.doe@acme.example", "O'Neil-Smith"];
+        let texts =
+            ["acct-0042", "Société Générale (Zürich) AG", "jane.doe@acme.example", "O'Neil-Smith"];
         for query in [
             "soc",
             "GEN zur",
@@ -339,7 +373,19 @@ mod tests {
         ] {
             assert!(finds(query, &texts), "{query} finds");
         }
-        for query in ["ociete", "generale x", "042", "ane", "jane.doe@b", "acct_", "soc+", "@jane", "ag#", "*", "%"] {
+        for query in [
+            "ociete",
+            "generale x",
+            "042",
+            "ane",
+            "jane.doe@b",
+            "acct_",
+            "soc+",
+            "@jane",
+            "ag#",
+            "*",
+            "%",
+        ] {
             assert!(!finds(query, &texts), "{query} does not find");
         }
     }
@@ -347,8 +393,16 @@ mod tests {
     #[test]
     fn signs_count_where_they_are_written() {
         for (query, found, others) in [
-            ("test_", &["test_1", "my test_", "(test_2)"][..], &["test1", "test", "test-1", "mytest"][..]),
-            ("C++", &["C++ Builders", "Modern C++, Inc.", "(C++)"], &["C Builders", "Cosmos", "C+", "c+-"]),
+            (
+                "test_",
+                &["test_1", "my test_", "(test_2)"][..],
+                &["test1", "test", "test-1", "mytest"][..],
+            ),
+            (
+                "C++",
+                &["C++ Builders", "Modern C++, Inc.", "(C++)"],
+                &["C Builders", "Cosmos", "C+", "c+-"],
+            ),
             ("C#", &["C# Ltd", "Visual C#"], &["C Ltd", "C", "C sharp"]),
             ("🍕", &["🍕", "Luigi's 🍕 Place", "Pizza🍕", "🍔🍕"], &["Pizza", "🍔"]),
             ("*", &["* Star", "Five *", "a*b"], &["Star", "-"]),
@@ -378,13 +432,19 @@ mod tests {
         assert!(ranges("").is_empty());
         for query in [" ", "\t", "\u{200b}", "\u{3000}\u{ad}"] {
             let ranges = ranges(query);
-            assert!(!ranges.is_empty() && ranges.iter().all(|(from, to)| from >= to), "{query:?}: {ranges:?}");
+            assert!(
+                !ranges.is_empty() && ranges.iter().all(|(from, to)| from >= to),
+                "{query:?}: {ranges:?}"
+            );
         }
     }
 
     #[test]
     fn folds_case_accents_and_letters_that_do_not_decompose() {
-        assert_eq!(fold("ÅNGSTRÖM Straße Łódź Ⅷ İstanbul Οδός"), "angstrom strasse lodz viii istanbul οδοσ");
+        assert_eq!(
+            fold("ÅNGSTRÖM Straße Łódź Ⅷ İstanbul Οδός"),
+            "angstrom strasse lodz viii istanbul οδοσ"
+        );
     }
 
     #[test]
@@ -421,7 +481,13 @@ mod tests {
             ("می\u{200c}خواهم", "میخواهم", true),
             ("❤\u{fe0f}", "❤", true),
         ] {
-            assert_eq!(fold(one) == fold(other), same, "{one} {other}: {:?} {:?}", fold(one), fold(other));
+            assert_eq!(
+                fold(one) == fold(other),
+                same,
+                "{one} {other}: {:?} {:?}",
+                fold(one),
+                fold(other)
+            );
         }
     }
 
@@ -450,7 +516,8 @@ mod tests {
             assert_eq!(found, query != "ーヒ", "{query} in {text}");
         }
         // Scripts with blanks are found by beginnings only.
-        for (query, text) in [("회사", "주식회사"), ("रत", "भारत"), ("सती", "सरस्वती"), ("ваныч", "Иваныч")]
+        for (query, text) in
+            [("회사", "주식회사"), ("रत", "भारत"), ("सती", "सरस्वती"), ("ваныч", "Иваныч")]
         {
             assert!(!finds(query, &[text]), "{query} in {text}");
         }
@@ -461,7 +528,10 @@ mod tests {
         let long: String = (0..200).filter_map(|i| char::from_u32(0x4e00 + i)).collect();
         let words = words([&*long, "end"]);
         assert_eq!(words.len(), MAX_WORDS + 1);
-        assert!(words.iter().all(|word| word.chars().count() <= MAX_WORD_CHARS) && words.contains(&"end".to_owned()));
+        assert!(
+            words.iter().all(|word| word.chars().count() <= MAX_WORD_CHARS)
+                && words.contains(&"end".to_owned())
+        );
         // No name of 200 characters in a script with blanks has more.
         assert_eq!(super::words([&*"a ".repeat(100)]).len(), 1);
     }

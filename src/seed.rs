@@ -10,12 +10,15 @@ use tonic::{
 };
 
 use crate::proto::{
-    Account, AccountType, AddOrganizationMemberRequest, Address, Contact, CreateAccountRequest, CreateAccountTypeRequest,
-    CreateOrganizationRequest, CreatePersonRequest, GetAccountRequest, GetAccountTypeRequest, GetOrganizationRequest,
-    GetPersonRequest, LinkOrganizationRequest, ListAccountTypesRequest, Organization, Person, PersonKind,
-    SetPurchasingAccountRequest, UpdateAccountRequest, account_service_client::AccountServiceClient,
-    account_type_service_client::AccountTypeServiceClient, membership_service_client::MembershipServiceClient,
-    organization_service_client::OrganizationServiceClient, person_service_client::PersonServiceClient,
+    Account, AccountType, AddOrganizationMemberRequest, Address, Contact, CreateAccountRequest,
+    CreateAccountTypeRequest, CreateOrganizationRequest, CreatePersonRequest, GetAccountRequest,
+    GetAccountTypeRequest, GetOrganizationRequest, GetPersonRequest, LinkOrganizationRequest,
+    ListAccountTypesRequest, Organization, Person, PersonKind, SetPurchasingAccountRequest,
+    UpdateAccountRequest, account_service_client::AccountServiceClient,
+    account_type_service_client::AccountTypeServiceClient,
+    membership_service_client::MembershipServiceClient,
+    organization_service_client::OrganizationServiceClient,
+    person_service_client::PersonServiceClient,
 };
 
 const TENANT: &str = "demo";
@@ -43,7 +46,8 @@ const ORGANIZATIONS: [(&str, &str, &str); 5] = [
 /// The member of staff who manages the accounts of Acme.
 const MANAGER: &str = "staff-costa";
 
-/// Id, name, subject of their tokens, and the organization they are a member of; the staff are of none.
+/// Id, name, subject of their tokens, and the organization they are a member of; the staff are of
+/// none.
 const PEOPLE: [(&str, &str, &str, &str); 5] = [
     (MANAGER, "Ana Costa", "ana.costa", ""),
     ("acme-stone", "Robin Stone", "robin.stone", "acme"),
@@ -53,8 +57,11 @@ const PEOPLE: [(&str, &str, &str, &str); 5] = [
 ];
 
 /// Account, and its billing contact, who also buys on it.
-const BILLING: [(&str, &str); 3] =
-    [("acct-acme", "acme-stone"), ("acct-acme-emea", "acme-meier"), ("acct-globex", "globex-scorpio")];
+const BILLING: [(&str, &str); 3] = [
+    ("acct-acme", "acme-stone"),
+    ("acct-acme-emea", "acme-meier"),
+    ("acct-globex", "globex-scorpio"),
+];
 
 /// Id, name, organization, type, city, country.
 const ACCOUNTS: [(&str, &str, &str, &str, &str, &str); 5] = [
@@ -76,13 +83,13 @@ pub struct Seeded {
 
 type Authorized = InterceptedService<Channel, Bearer>;
 
-/// Fills the tenant, as the caller of the token if there is one. Only what is made now is touched: what is there already stays as it
-/// is, whoever has made or changed it, so it can be run again.
+/// Fills the tenant, as the caller of the token if there is one. Only what is made now is touched:
+/// what is there already stays as it is, whoever has made or changed it, so it can be run again.
 pub async fn seed(channel: Channel, token: Option<&str>) -> Result<Seeded, Status> {
-    let bearer = token
-        .map(|token| format!("Bearer {token}").parse())
-        .transpose()
-        .map_err(|_| Status::unauthenticated("--token takes a token as `customer-accounts token` prints it"))?;
+    let bearer =
+        token.map(|token| format!("Bearer {token}").parse()).transpose().map_err(|_| {
+            Status::unauthenticated("--token takes a token as `customer-accounts token` prints it")
+        })?;
     let channel = InterceptedService::new(channel, Bearer(bearer));
     let mut run = Run::default();
     run.types(&mut AccountTypeServiceClient::new(channel.clone())).await?;
@@ -117,11 +124,22 @@ impl Run {
         }
     }
 
-    async fn types(&mut self, types: &mut AccountTypeServiceClient<Authorized>) -> Result<(), Status> {
-        let listed = types.list_account_types(as_seed(ListAccountTypesRequest { page_size: 1000, ..Default::default() })).await?;
-        let has_default = listed.into_inner().account_types.iter().any(|account_type| account_type.is_default);
+    async fn types(
+        &mut self,
+        types: &mut AccountTypeServiceClient<Authorized>,
+    ) -> Result<(), Status> {
+        let listed = types
+            .list_account_types(as_seed(ListAccountTypesRequest {
+                page_size: 1000,
+                ..Default::default()
+            }))
+            .await?;
+        let has_default =
+            listed.into_inner().account_types.iter().any(|account_type| account_type.is_default);
         for (id, name, description) in TYPES {
-            let found = types.get_account_type(as_seed(GetAccountTypeRequest { account_type_id: id.into() })).await;
+            let found = types
+                .get_account_type(as_seed(GetAccountTypeRequest { account_type_id: id.into() }))
+                .await;
             if !self.lacks(id, found)? {
                 continue;
             }
@@ -132,15 +150,21 @@ impl Run {
                 is_default: id == "smb" && !has_default,
                 ..Default::default()
             };
-            let request = CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() };
+            let request =
+                CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() };
             types.create_account_type(as_seed(request)).await?;
         }
         Ok(())
     }
 
-    async fn organizations(&mut self, organizations: &mut OrganizationServiceClient<Authorized>) -> Result<(), Status> {
+    async fn organizations(
+        &mut self,
+        organizations: &mut OrganizationServiceClient<Authorized>,
+    ) -> Result<(), Status> {
         for (id, name, parent) in ORGANIZATIONS {
-            let found = organizations.get_organization(as_seed(GetOrganizationRequest { organization_id: id.into() })).await;
+            let found = organizations
+                .get_organization(as_seed(GetOrganizationRequest { organization_id: id.into() }))
+                .await;
             if !self.lacks(id, found)? {
                 continue;
             }
@@ -150,7 +174,10 @@ impl Run {
                 parent_id: parent.into(),
                 ..Default::default()
             };
-            let request = CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
+            let request = CreateOrganizationRequest {
+                organization: Some(organization),
+                ..Default::default()
+            };
             organizations.create_organization(as_seed(request)).await?;
         }
         Ok(())
@@ -166,7 +193,8 @@ impl Run {
             if !self.lacks(id, found)? {
                 continue;
             }
-            let kind = if organization.is_empty() { PersonKind::Staff } else { PersonKind::Customer };
+            let kind =
+                if organization.is_empty() { PersonKind::Staff } else { PersonKind::Customer };
             let person = Person {
                 person_id: id.into(),
                 display_name: name.into(),
@@ -175,7 +203,12 @@ impl Run {
                 subject: subject.into(),
                 ..Default::default()
             };
-            people.create_person(as_seed(CreatePersonRequest { person: Some(person), ..Default::default() })).await?;
+            people
+                .create_person(as_seed(CreatePersonRequest {
+                    person: Some(person),
+                    ..Default::default()
+                }))
+                .await?;
             if !organization.is_empty() {
                 let member = AddOrganizationMemberRequest {
                     organization_id: organization.into(),
@@ -188,9 +221,13 @@ impl Run {
         Ok(())
     }
 
-    async fn accounts(&mut self, accounts: &mut AccountServiceClient<Authorized>) -> Result<(), Status> {
+    async fn accounts(
+        &mut self,
+        accounts: &mut AccountServiceClient<Authorized>,
+    ) -> Result<(), Status> {
         for (id, name, organization, account_type, city, country) in ACCOUNTS {
-            let found = accounts.get_account(as_seed(GetAccountRequest { account_id: id.into() })).await;
+            let found =
+                accounts.get_account(as_seed(GetAccountRequest { account_id: id.into() })).await;
             if !self.lacks(id, found)? {
                 continue;
             }
@@ -200,7 +237,8 @@ impl Run {
                 display_name: name.into(),
                 organization_id: organization.into(),
                 account_type_id: account_type.into(),
-                // An organization that was there may have a primary account, which would lose the flag.
+                // An organization that was there may have a primary account, which would lose the
+                // flag.
                 is_primary: self.made.contains(organization),
                 account_manager_id: if managed { MANAGER.into() } else { String::new() },
                 primary_contact: Some(Contact {
@@ -208,7 +246,11 @@ impl Run {
                     email: format!("purchasing@{organization}.example"),
                     ..Default::default()
                 }),
-                billing_address: Some(Address { city: city.into(), country: country.into(), ..Default::default() }),
+                billing_address: Some(Address {
+                    city: city.into(),
+                    country: country.into(),
+                    ..Default::default()
+                }),
                 ..Default::default()
             };
             let request = CreateAccountRequest { account: Some(account), ..Default::default() };
@@ -239,11 +281,18 @@ impl Run {
             if !(self.made.contains(account) && self.made.contains(person)) {
                 continue;
             }
-            let contact = Account { account_id: account.into(), billing_contact_id: person.into(), ..Default::default() };
+            let contact = Account {
+                account_id: account.into(),
+                billing_contact_id: person.into(),
+                ..Default::default()
+            };
             let request = UpdateAccountRequest { account: Some(contact), ..Default::default() };
             accounts.update_account(as_seed(request)).await?;
-            let purchasing =
-                SetPurchasingAccountRequest { person_id: person.into(), account_id: account.into(), ..Default::default() };
+            let purchasing = SetPurchasingAccountRequest {
+                person_id: person.into(),
+                account_id: account.into(),
+                ..Default::default()
+            };
             memberships.set_purchasing_account(as_seed(purchasing)).await?;
         }
         Ok(())

@@ -27,10 +27,12 @@ use crate::{
     memberships, organizations, people,
     policy::{Policies, PolicyError},
     proto::{
-        DESCRIPTORS, account_service_server::AccountServiceServer, account_type_service_server::AccountTypeServiceServer,
-        activity_service_server::ActivityServiceServer, membership_service_server::MembershipServiceServer,
-        organization_service_server::OrganizationServiceServer, person_service_server::PersonServiceServer,
-        tenant_service_server::TenantServiceServer,
+        DESCRIPTORS, account_service_server::AccountServiceServer,
+        account_type_service_server::AccountTypeServiceServer,
+        activity_service_server::ActivityServiceServer,
+        membership_service_server::MembershipServiceServer,
+        organization_service_server::OrganizationServiceServer,
+        person_service_server::PersonServiceServer, tenant_service_server::TenantServiceServer,
     },
     streams::Streams,
     telemetry::RpcLayer,
@@ -82,14 +84,16 @@ pub enum ServeError {
     Listen(#[from] std::io::Error),
 }
 
-/// Whether connections could be served as configured: what `serve` finds out again, before anything else is started.
+/// Whether connections could be served as configured: what `serve` finds out again, before anything
+/// else is started.
 pub async fn check_transport(config: &Config) -> Result<(), ServeError> {
     admission(config)?;
     Tls::load(&config.transport).await?;
     Ok(())
 }
 
-/// Serves on `listener` until `stop` completes, then drains and returns, at the latest when the shutdown deadline has passed.
+/// Serves on `listener` until `stop` completes, then drains and returns, at the latest when the
+/// shutdown deadline has passed.
 pub async fn serve(
     listener: TcpListener,
     db: Db,
@@ -116,8 +120,16 @@ pub async fn serve(
     let guard = GuardLayer::new(policies, identity.clone(), admission, limits);
 
     let draining = CancellationToken::new();
-    let streams = Streams::new(config.max_watches, config.tenant_share, config.watch_max_age, draining.clone());
-    let pace = activities::Pace { poll: config.watch_poll_interval, checkpoint: config.watch_checkpoint_interval };
+    let streams = Streams::new(
+        config.max_watches,
+        config.tenant_share,
+        config.watch_max_age,
+        draining.clone(),
+    );
+    let pace = activities::Pace {
+        poll: config.watch_poll_interval,
+        checkpoint: config.watch_checkpoint_interval,
+    };
 
     let (health, health_service) = tonic_health::server::health_reporter();
     let mut routes = Routes::new(health_service.max_decoding_message_size(MAX_ANONYMOUS_MESSAGE));
@@ -132,24 +144,37 @@ pub async fn serve(
     add!(OrganizationServiceServer, organizations::Service { db: db.clone() });
     add!(MembershipServiceServer, memberships::Service { db: db.clone() });
     add!(PersonServiceServer, people::Service { db: db.clone() });
-    add!(ActivityServiceServer, activities::Service { db: db.clone(), streams: streams.clone(), pace });
+    add!(
+        ActivityServiceServer,
+        activities::Service { db: db.clone(), streams: streams.clone(), pace }
+    );
     let min_retention = config.min_activity_retention;
     add!(TenantServiceServer, tenants::Service { db: db.clone(), min_retention });
     if config.reflection {
         routes = routes
             .add_service(reflection().build_v1()?.max_decoding_message_size(MAX_ANONYMOUS_MESSAGE))
-            .add_service(reflection().build_v1alpha()?.max_decoding_message_size(MAX_ANONYMOUS_MESSAGE));
+            .add_service(
+                reflection().build_v1alpha()?.max_decoding_message_size(MAX_ANONYMOUS_MESSAGE),
+            );
     }
 
-    // Before the first connection is accepted, so that whoever sees the port open also sees the health.
+    // Before the first connection is accepted, so that whoever sees the port open also sees the
+    // health.
     health.set_service_status(LIVENESS, ServingStatus::Serving).await;
     report(&health, &names, ServingStatus::Serving).await;
 
-    let service = ServiceBuilder::new().layer(RpcLayer::new(paths)).layer(guard.clone()).service(routes.prepare());
-    let limits =
-        transport::Limits { streams: config.max_streams, answer: config.answer_timeout, transport: config.transport.clone() };
+    let service = ServiceBuilder::new()
+        .layer(RpcLayer::new(paths))
+        .layer(guard.clone())
+        .service(routes.prepare());
+    let limits = transport::Limits {
+        streams: config.max_streams,
+        answer: config.answer_timeout,
+        transport: config.transport.clone(),
+    };
     let server = transport::serve(incoming, service, &limits, draining.clone());
-    // Whatever a peer does, this ends: an open health watch or an idle connection keeps the transport alive, not us.
+    // Whatever a peer does, this ends: an open health watch or an idle connection keeps the
+    // transport alive, not us.
     let ending = async {
         tokio::select! {
             () = stop => {}
@@ -201,11 +226,17 @@ fn admission(config: &Config) -> Result<Admission, ServeError> {
     let config = &config.transport;
     let (mesh, mutual) = (config.mesh_header.is_on(), config.tls_client_ca.is_some());
     if !config.allowed_workloads.is_empty() && !mesh && !mutual {
-        return Err(ServeError::NamelessWorkloads("--allowed-workloads", "--tls-client-ca or --mesh-header"));
+        return Err(ServeError::NamelessWorkloads(
+            "--allowed-workloads",
+            "--tls-client-ca or --mesh-header",
+        ));
     }
     let proxied = mesh && mutual;
     if !config.mesh_proxies.is_empty() && !proxied {
-        return Err(ServeError::NamelessWorkloads("--mesh-proxies", "--tls-client-ca and --mesh-header"));
+        return Err(ServeError::NamelessWorkloads(
+            "--mesh-proxies",
+            "--tls-client-ca and --mesh-header",
+        ));
     }
     let (allowed, mesh) = (config.allowed_workloads.clone(), config.mesh_header.clone());
     Ok(Admission { allowed, mesh, proxies: config.mesh_proxies.clone() })
@@ -221,17 +252,20 @@ fn reflection() -> Reflection<'static> {
 /// All calls that telemetry counts by name.
 fn paths(policies: &Policies) -> Vec<String> {
     let health = ["Check", "Watch"].map(|method| format!("grpc.health.v1.Health/{method}"));
-    let reflection = ["v1", "v1alpha"].map(|version| format!("grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"));
+    let reflection = ["v1", "v1alpha"]
+        .map(|version| format!("grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"));
     policies.iter().map(|policy| policy.method.to_owned()).chain(health).chain(reflection).collect()
 }
 
-/// The names whose health follows the database: every service, the server as a whole (the empty name), and readiness.
+/// The names whose health follows the database: every service, the server as a whole (the empty
+/// name), and readiness.
 fn health_names(policies: &Policies) -> BTreeSet<&'static str> {
     let services = policies.iter().filter_map(|policy| policy.method.split('/').next());
     services.chain(["", READINESS]).collect()
 }
 
-/// Keeps the health up to date, for ever. A single missed answer is no news, and a full pool is no missing database.
+/// Keeps the health up to date, for ever. A single missed answer is no news, and a full pool is no
+/// missing database.
 async fn probe(health: &HealthReporter, db: &Db, names: &BTreeSet<&'static str>) {
     let (mut ready, mut against) = (true, 0);
     let mut ticks = interval(PROBE);
@@ -242,8 +276,17 @@ async fn probe(health: &HealthReporter, db: &Db, names: &BTreeSet<&'static str>)
         against = if answered == ready { 0 } else { against + 1 };
         if against == HYSTERESIS {
             (ready, against) = (answered, 0);
-            tracing::warn!(ready, "readiness changed: the database {}", if ready { "answers again" } else { "does not answer" });
-            report(health, names, if ready { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
+            tracing::warn!(
+                ready,
+                "readiness changed: the database {}",
+                if ready { "answers again" } else { "does not answer" }
+            );
+            report(
+                health,
+                names,
+                if ready { ServingStatus::Serving } else { ServingStatus::NotServing },
+            )
+            .await;
         }
     }
 }

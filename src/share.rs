@@ -99,7 +99,10 @@ mod tests {
     #[test]
     fn a_share_is_a_part_of_the_whole_and_at_least_one() {
         let of = |percent: &str, whole| Percent::parse(percent).unwrap().of(whole);
-        assert_eq!([of("75", 8), of("75", 4), of("75", 1), of("1", 8), of("100", 8)], [6, 3, 1, 1, 8]);
+        assert_eq!(
+            [of("75", 8), of("75", 4), of("75", 1), of("1", 8), of("100", 8)],
+            [6, 3, 1, 1, 8]
+        );
         assert_eq!([of("75", 1024), of("33", 1000), of("99", 100)], [768, 330, 99]);
         assert!(["0", "101", "-1", "50%", ""].into_iter().all(|bad| Percent::parse(bad).is_err()));
     }
@@ -107,7 +110,8 @@ mod tests {
     #[tokio::test]
     async fn a_tenant_takes_its_own_share_and_nobody_elses() {
         let shares = Shares::new(4, Percent::parse("50").unwrap());
-        let (first, second) = (shares.try_take(&tenant("a"), 1).unwrap(), shares.take(&tenant("a")).await);
+        let (first, second) =
+            (shares.try_take(&tenant("a"), 1).unwrap(), shares.take(&tenant("a")).await);
         assert!(shares.try_take(&tenant("a"), 1).is_none());
         assert!(shares.try_take(&tenant("b"), 1).is_some());
         let a = tenant("a");
@@ -121,7 +125,8 @@ mod tests {
     #[test]
     fn tenants_that_hold_nothing_are_forgotten() {
         let shares = Shares::new(4, Percent::ALL);
-        let held: Vec<_> = (0..10).map(|n| shares.try_take(&tenant(&format!("held-{n}")), 1).unwrap()).collect();
+        let held: Vec<_> =
+            (0..10).map(|n| shares.try_take(&tenant(&format!("held-{n}")), 1).unwrap()).collect();
         for n in 0..10_000 {
             drop(shares.try_take(&tenant(&format!("t-{n}")), 1).unwrap());
         }
@@ -129,7 +134,10 @@ mod tests {
         for _ in 1..4 {
             std::mem::forget(shares.try_take(&tenant("held-3"), 1).unwrap());
         }
-        assert!(shares.try_take(&tenant("held-3"), 1).is_none(), "what was taken before still counts");
+        assert!(
+            shares.try_take(&tenant("held-3"), 1).is_none(),
+            "what was taken before still counts"
+        );
         drop(held);
     }
 }

@@ -1,7 +1,9 @@
-//! Streams that go on until somebody ends them: how many there may be, how long they last, and how they end.
+//! Streams that go on until somebody ends them: how many there may be, how long they last, and how
+//! they end.
 //!
-//! The guard bounds a call until its answer begins; for what follows, a call that answers without end asks here. It says so
-//! by [`Unending`] in its answer, and a shutdown then does not wait for a peer that has stopped listening.
+//! The guard bounds a call until its answer begins; for what follows, a call that answers without
+//! end asks here. It says so by [`Unending`] in its answer, and a shutdown then does not wait for a
+//! peer that has stopped listening.
 
 use std::{
     sync::Arc,
@@ -20,7 +22,8 @@ use crate::{
     share::{Percent, Shares},
 };
 
-/// When the client wants its answer to have ended, if it has said so: put into the request by the guard.
+/// When the client wants its answer to have ended, if it has said so: put into the request by the
+/// guard.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientDeadline(pub Instant);
 
@@ -40,18 +43,26 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Room for `size` streams of at most `max_age`, of which one tenant may have `share`. All end when `draining` is cancelled.
+    /// Room for `size` streams of at most `max_age`, of which one tenant may have `share`. All end
+    /// when `draining` is cancelled.
     pub fn new(size: u32, share: Percent, max_age: Duration, draining: CancellationToken) -> Self {
         let shares = Shares::new(size as usize, share);
         Self { room: Arc::new(Semaphore::new(size as usize)), shares, size, max_age, draining }
     }
 
-    /// A place for one more stream of the caller's tenant, if there is room; for no longer than the caller's credentials are
-    /// good and the connection takes calls, which it does until `retiring` is cancelled.
-    pub fn enter(&self, caller: &Caller, deadline: Option<ClientDeadline>, retiring: CancellationToken) -> Result<Place> {
+    /// A place for one more stream of the caller's tenant, if there is room; for no longer than the
+    /// caller's credentials are good and the connection takes calls, which it does until `retiring`
+    /// is cancelled.
+    pub fn enter(
+        &self,
+        caller: &Caller,
+        deadline: Option<ClientDeadline>,
+        retiring: CancellationToken,
+    ) -> Result<Place> {
         let share = self.shares.try_take(&caller.tenant, 1).ok_or(Error::Overloaded)?;
         let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Error::Overloaded)?;
-        let left = |expires: SystemTime| expires.duration_since(SystemTime::now()).unwrap_or_default();
+        let left =
+            |expires: SystemTime| expires.duration_since(SystemTime::now()).unwrap_or_default();
         let ends = Instant::now() + caller.expires.map_or(self.max_age, left).min(self.max_age);
         Ok(Place {
             _share: share,
@@ -63,7 +74,8 @@ impl Streams {
         })
     }
 
-    /// Waits until no stream is left, at most so long: one that its peer does not read never notices its end.
+    /// Waits until no stream is left, at most so long: one that its peer does not read never
+    /// notices its end.
     pub async fn ended(&self, limit: Duration) {
         let all = timeout(limit, self.room.acquire_many(self.size)).await;
         if all.is_err() {

@@ -1,8 +1,10 @@
-//! Unicode: in which form texts are kept, which characters they may have, and when two of them are the same name.
+//! Unicode: in which form texts are kept, which characters they may have, and when two of them are
+//! the same name.
 //!
-//! The rules differ by what a text is for. An id or an actor is compared by its characters, so it may have none that does not
-//! show. A name is read by people: it may have what writing needs although it does not show (joiners in Indic and Persian,
-//! soft hyphens), but nothing that makes the text around it look different.
+//! The rules differ by what a text is for. An id or an actor is compared by its characters, so it
+//! may have none that does not show. A name is read by people: it may have what writing needs
+//! although it does not show (joiners in Indic and Persian, soft hyphens), but nothing that makes
+//! the text around it look different.
 
 use icu_casemap::{CaseMapper, CaseMapperBorrowed};
 use icu_properties::{
@@ -13,7 +15,8 @@ use unicode_normalization::{UnicodeNormalization as _, is_nfc};
 
 const CASE: CaseMapperBorrowed<'static> = CaseMapper::new();
 const CATEGORY: CodePointMapDataBorrowed<'static, GeneralCategory> = CodePointMapData::new();
-const IGNORABLE: CodePointSetDataBorrowed<'static> = CodePointSetData::new::<DefaultIgnorableCodePoint>();
+const IGNORABLE: CodePointSetDataBorrowed<'static> =
+    CodePointSetData::new::<DefaultIgnorableCodePoint>();
 
 /// Braille without a dot: it shows nothing, but Unicode calls it a symbol.
 const BLANK_BRAILLE: char = '\u{2800}';
@@ -25,14 +28,16 @@ const JOINERS: [char; 2] = ['\u{200c}', '\u{200d}'];
 pub enum Use {
     /// An id or an actor: compared by its characters.
     Id,
-    /// The name of an account type or of a role: chosen from a list, and unique without regard to case.
+    /// The name of an account type or of a role: chosen from a list, and unique without regard to
+    /// case.
     Label,
     /// The name of a person, an organization or an account, and every other text of one line.
     Line,
 }
 
 impl Use {
-    /// Whether a text for this use may have the character. Control characters have a rule of their own.
+    /// Whether a text for this use may have the character. Control characters have a rule of their
+    /// own.
     fn allows(self, c: char) -> bool {
         use GeneralCategory as G;
         match CATEGORY.get(c) {
@@ -42,9 +47,13 @@ impl Use {
             // A character of a later version of Unicode is unassigned here. In a name it may stand.
             G::Unassigned | G::PrivateUse => self == Self::Line && !is_ignorable(c),
             // Among those that show are the Arabic signs for numbers and years.
-            G::Format => self == Self::Line && (stands_in_names(c) || !is_ignorable(c) && !is_annotation(c)),
+            G::Format => {
+                self == Self::Line && (stands_in_names(c) || !is_ignorable(c) && !is_annotation(c))
+            }
             // Fillers and variation selectors.
-            _ if is_ignorable(c) => self == Self::Line || (self == Self::Label && is_variation_selector(c)),
+            _ if is_ignorable(c) => {
+                self == Self::Line || (self == Self::Label && is_variation_selector(c))
+            }
             _ => true,
         }
     }
@@ -58,8 +67,9 @@ impl Use {
     }
 }
 
-/// Whether a text can be an id or an actor as far as its characters go: it is compared by them, so it must be in the one form
-/// that all its spellings are normalized to, and every character must show.
+/// Whether a text can be an id or an actor as far as its characters go: it is compared by them, so
+/// it must be in the one form that all its spellings are normalized to, and every character must
+/// show.
 pub fn is_exact(text: &str) -> bool {
     is_normal(text) && Use::Id.refused(text).is_none() && is_visible(text)
 }
@@ -69,7 +79,8 @@ pub fn is_normal(text: &str) -> bool {
     is_nfc(text)
 }
 
-/// `text` in Unicode normalization form C, in which an accented letter is one character wherever Unicode has that one.
+/// `text` in Unicode normalization form C, in which an accented letter is one character wherever
+/// Unicode has that one.
 pub fn normalize(text: String) -> String {
     if is_nfc(&text) { text } else { text.nfc().collect() }
 }
@@ -78,12 +89,17 @@ pub fn normalize(text: String) -> String {
 pub fn is_visible(text: &str) -> bool {
     use GeneralCategory as G;
     text.chars().any(|c| {
-        let blank = c.is_whitespace() || c == BLANK_BRAILLE || is_ignorable(c) || is_noncharacter(c);
+        let blank =
+            c.is_whitespace() || c == BLANK_BRAILLE || is_ignorable(c) || is_noncharacter(c);
         // A mark shows on what is before it.
         !blank
             && !matches!(
                 CATEGORY.get(c),
-                G::Control | G::NonspacingMark | G::EnclosingMark | G::LineSeparator | G::ParagraphSeparator
+                G::Control
+                    | G::NonspacingMark
+                    | G::EnclosingMark
+                    | G::LineSeparator
+                    | G::ParagraphSeparator
             )
     })
 }
@@ -91,7 +107,8 @@ pub fn is_visible(text: &str) -> bool {
 /// Whether a character is a mark on the one before it.
 pub fn is_mark(c: char) -> bool {
     use GeneralCategory as G;
-    !c.is_ascii() && matches!(CATEGORY.get(c), G::NonspacingMark | G::SpacingMark | G::EnclosingMark)
+    !c.is_ascii()
+        && matches!(CATEGORY.get(c), G::NonspacingMark | G::SpacingMark | G::EnclosingMark)
 }
 
 /// Whether a character joins or separates the letters beside it and shows nothing itself.
@@ -104,43 +121,55 @@ pub fn category(c: char) -> GeneralCategory {
     CATEGORY.get(c)
 }
 
-/// `text` such that all its spellings which differ by case, by width or form of the letters, by characters that do not show, or
-/// by the shape of apostrophes, quotes and dashes are the same: `Straße` and `STRASSE`, `ＶＩＰ` and `vip`. Accents count.
+/// `text` such that all its spellings which differ by case, by width or form of the letters, by
+/// characters that do not show, or by the shape of apostrophes, quotes and dashes are the same:
+/// `Straße` and `STRASSE`, `ＶＩＰ` and `vip`. Accents count.
 ///
 /// This is Unicode's `toNFKC_Casefold`, and `plain`.
 pub fn caseless(text: &str) -> String {
     let shown = |c: &char| !is_ignorable(*c);
-    let plain_text: String = text.chars().filter(shown).map(plain).nfkd().filter(shown).map(plain).collect();
+    let plain_text: String =
+        text.chars().filter(shown).map(plain).nfkd().filter(shown).map(plain).collect();
     CASE.fold_string(&plain_text).nfkc().collect()
 }
 
-/// The character of a keyboard for one that a word processor puts in its place: apostrophes, quotes and dashes.
+/// The character of a keyboard for one that a word processor puts in its place: apostrophes, quotes
+/// and dashes.
 const fn plain(c: char) -> char {
     match c {
-        '\u{2018}' | '\u{2019}' | '\u{201a}' | '\u{201b}' | '\u{2032}' | '\u{2035}' | '\u{2039}' | '\u{203a}' | '\u{02b9}'
-        | '\u{02bb}' | '\u{02bc}' | '\u{02bd}' | '\u{02c8}' | '\u{00b4}' | '\u{0060}' | '\u{055a}' | '\u{05f3}' | '\u{a78c}' => {
-            '\''
-        }
-        '\u{201c}' | '\u{201d}' | '\u{201e}' | '\u{201f}' | '\u{2033}' | '\u{2036}' | '\u{00ab}' | '\u{00bb}' | '\u{05f4}' => '"',
-        '\u{2010}'..='\u{2015}' | '\u{2043}' | '\u{2212}' | '\u{058a}' | '\u{05be}' | '\u{fe58}' | '\u{fe63}' | '\u{ff0d}' => '-',
+        '\u{2018}' | '\u{2019}' | '\u{201a}' | '\u{201b}' | '\u{2032}' | '\u{2035}'
+        | '\u{2039}' | '\u{203a}' | '\u{02b9}' | '\u{02bb}' | '\u{02bc}' | '\u{02bd}'
+        | '\u{02c8}' | '\u{00b4}' | '\u{0060}' | '\u{055a}' | '\u{05f3}' | '\u{a78c}' => '\'',
+        '\u{201c}' | '\u{201d}' | '\u{201e}' | '\u{201f}' | '\u{2033}' | '\u{2036}'
+        | '\u{00ab}' | '\u{00bb}' | '\u{05f4}' => '"',
+        '\u{2010}'..='\u{2015}'
+        | '\u{2043}'
+        | '\u{2212}'
+        | '\u{058a}'
+        | '\u{05be}'
+        | '\u{fe58}'
+        | '\u{fe63}'
+        | '\u{ff0d}' => '-',
         BLANK_BRAILLE => ' ',
         c => c,
     }
 }
 
-/// Whether a character shows nothing and changes nothing but the characters beside it: zero-width characters, soft hyphens,
-/// joiners, variation selectors, fillers, marks of direction.
+/// Whether a character shows nothing and changes nothing but the characters beside it: zero-width
+/// characters, soft hyphens, joiners, variation selectors, fillers, marks of direction.
 fn is_ignorable(c: char) -> bool {
     !c.is_ascii() && IGNORABLE.contains(c)
 }
 
-/// Characters that do not show and that names have for a reason: joiners, marks of direction, and what comes with text from web
-/// pages and word processors. Embeddings, overrides and isolates are none of them: they turn the text around the name as well.
+/// Characters that do not show and that names have for a reason: joiners, marks of direction, and
+/// what comes with text from web pages and word processors. Embeddings, overrides and isolates are
+/// none of them: they turn the text around the name as well.
 const fn stands_in_names(c: char) -> bool {
     matches!(c, '\u{00ad}' | '\u{061c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{e0020}'..='\u{e007f}')
 }
 
-/// Controls of annotations between the lines. They do not show either, whatever Unicode's property says.
+/// Controls of annotations between the lines. They do not show either, whatever Unicode's property
+/// says.
 const fn is_annotation(c: char) -> bool {
     matches!(c, '\u{fff9}'..='\u{fffb}')
 }
@@ -187,15 +216,28 @@ mod tests {
             ("sign of a year \u{601}", "il"),
         ] {
             for (letter, purpose) in [('i', Use::Id), ('l', Use::Label), ('n', Use::Line)] {
-                assert_eq!(purpose.refused(text).is_some(), refused_in.contains(letter), "{text:?} as {purpose:?}");
+                assert_eq!(
+                    purpose.refused(text).is_some(),
+                    refused_in.contains(letter),
+                    "{text:?} as {purpose:?}"
+                );
             }
         }
     }
 
     #[test]
     fn a_text_of_nothing_visible() {
-        for nothing in ["", " ", "\u{200b}", "\u{3164}", "\u{2800}", "\u{a0}\u{2060}", "\u{ffa0}", "\u{301}", "\u{fe0f}\u{200d}"]
-        {
+        for nothing in [
+            "",
+            " ",
+            "\u{200b}",
+            "\u{3164}",
+            "\u{2800}",
+            "\u{a0}\u{2060}",
+            "\u{ffa0}",
+            "\u{301}",
+            "\u{fe0f}\u{200d}",
+        ] {
             assert!(!is_visible(nothing), "{nothing:?}");
         }
         for something in ["a", "\u{200b}a", "-", "🍕", "ー", "\u{e000}"] {
@@ -221,7 +263,9 @@ mod tests {
         ] {
             assert_eq!(caseless(one), caseless(other), "{one} {other}");
         }
-        for (one, other) in [("Café", "Cafe"), ("が", "か"), ("ı", "i"), ("a b", "ab"), ("ひ", "ヒ")] {
+        for (one, other) in
+            [("Café", "Cafe"), ("が", "か"), ("ı", "i"), ("a b", "ab"), ("ひ", "ヒ")]
+        {
             assert_ne!(caseless(one), caseless(other), "{one} {other}");
         }
     }

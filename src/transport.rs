@@ -1,12 +1,15 @@
 //! HTTP/2 on the connections: its limits, how long a connection lasts, and the task of each call.
 //!
-//! A connection is closed in order (GOAWAY: no further calls, those under way are answered) when it has been idle or has
-//! lasted for long enough, and cut off when its peer does not do its part. Whatever a peer does, it ends.
+//! A connection is closed in order (GOAWAY: no further calls, those under way are answered) when it
+//! has been idle or has lasted for long enough, and cut off when its peer does not do its part.
+//! Whatever a peer does, it ends.
 
 use std::{future::Future, pin::pin, time::Duration};
 
 use http::{Request, Response};
-use hyper::{body::Incoming as RequestBody, rt::Executor, server::conn::http2, service::service_fn};
+use hyper::{
+    body::Incoming as RequestBody, rt::Executor, server::conn::http2, service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{task::JoinSet, time::interval};
 use tokio_util::sync::CancellationToken;
@@ -21,14 +24,17 @@ use crate::{
     telemetry::Seldom,
 };
 
-/// Streams that a peer may make the server reset before its connection is closed (a rapid-reset flood).
+/// Streams that a peer may make the server reset before its connection is closed (a rapid-reset
+/// flood).
 const LOCAL_RESETS: usize = 1024;
-/// Longest headers in bytes that are read from a connection. Those beyond `guard`'s limit are read only to be refused with
-/// a status: HTTP/2 itself would answer with one that no gRPC client understands, or end the connection.
+/// Longest headers in bytes that are read from a connection. Those beyond `guard`'s limit are read
+/// only to be refused with a status: HTTP/2 itself would answer with one that no gRPC client
+/// understands, or end the connection.
 const MAX_HEADER_LIST: u32 = 1280 * 1024;
 /// Most bytes of each answer that wait in a connection for its peer to read them.
 const MAX_SEND_BUFFER: usize = 32 * 1024;
-/// How long a silent connection is left alone before it is asked whether its peer is still there, and then has to answer.
+/// How long a silent connection is left alone before it is asked whether its peer is still there,
+/// and then has to answer.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How often a connection is looked at, unless a limit is so short that it must be more often.
 const LOOK: Duration = Duration::from_secs(1);
@@ -47,8 +53,12 @@ pub struct Limits {
 }
 
 /// Serves on the connections until `draining` is cancelled, and then until all of them have ended.
-pub async fn serve<S>(mut incoming: Incoming, service: S, limits: &Limits, draining: CancellationToken)
-where
+pub async fn serve<S>(
+    mut incoming: Incoming,
+    service: S,
+    limits: &Limits,
+    draining: CancellationToken,
+) where
     S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + Clone + Send + 'static,
     S::Future: Send,
 {
@@ -74,8 +84,12 @@ pub fn tell_cut_off(cause: &'static str) {
     }
 }
 
-async fn serve_connection<S>(connection: Connection, service: S, limits: Limits, draining: CancellationToken)
-where
+async fn serve_connection<S>(
+    connection: Connection,
+    service: S,
+    limits: Limits,
+    draining: CancellationToken,
+) where
     S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + Clone + Send + 'static,
     S::Future: Send,
 {
@@ -162,7 +176,9 @@ impl Life {
         let Limits { answer, transport, .. } = &self.limits;
         let age = self.peer.age();
         if self.peer.incomplete_for() >= transport.handshake_timeout {
-            return Verdict::Ends("no whole handshake, HTTP/2 greeting or headers within --handshake-timeout");
+            return Verdict::Ends(
+                "no whole handshake, HTTP/2 greeting or headers within --handshake-timeout",
+            );
         }
         if self.peer.blocked_for() >= *answer {
             return Verdict::Ends("nothing was read for --answer-timeout");
@@ -171,7 +187,9 @@ impl Life {
             Some(retired) if age.saturating_sub(retired) >= transport.max_connection_grace => {
                 Verdict::Ends("calls were under way at the end of --max-connection-grace")
             }
-            None if self.peer.quiet_for() >= transport.max_connection_idle || age >= transport.max_connection_age => {
+            None if self.peer.quiet_for() >= transport.max_connection_idle
+                || age >= transport.max_connection_age =>
+            {
                 Verdict::Retires
             }
             _ => Verdict::Stays,
@@ -203,12 +221,18 @@ where
 {
     fn execute(&self, call: F) {
         let under_way = self.0.begin_call();
-        #[expect(clippy::disallowed_methods, reason = "a call's task ends with its connection, or with its alarm at the latest")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a call's task ends with its connection, or with its alarm at the latest"
+        )]
         tokio::spawn(async move {
             if answer::run(call).await == Outcome::Unread
                 && let Some(unlogged) = CUT_OFF.due("answer")
             {
-                tracing::warn!(unlogged, "an answer was given up: its peer did not read it within --answer-timeout");
+                tracing::warn!(
+                    unlogged,
+                    "an answer was given up: its peer did not read it within --answer-timeout"
+                );
             }
             drop(under_way);
         });

@@ -1,4 +1,5 @@
-//! Checks of request fields. A parser collects every violation of a request and answers them all at once.
+//! Checks of request fields. A parser collects every violation of a request and answers them all at
+//! once.
 
 use std::fmt::Display;
 
@@ -23,8 +24,8 @@ const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799
 
 /// Longest label of a domain in characters (RFC 1035, 2.3.4).
 const MAX_LABEL: usize = 63;
-/// What labels of domains have besides letters, digits, marks and hyphens (RFC 5892, appendix A): joiners, and marks between
-/// letters in Catalan, Greek, Hebrew and Japanese.
+/// What labels of domains have besides letters, digits, marks and hyphens (RFC 5892, appendix A):
+/// joiners, and marks between letters in Catalan, Greek, Hebrew and Japanese.
 const INSIDE_LABELS: &str = "\u{200c}\u{200d}\u{b7}\u{375}\u{5f3}\u{5f4}\u{30fb}";
 
 /// Longest field path or rule in an answer, in characters.
@@ -54,16 +55,22 @@ impl Violations {
     pub fn add(&mut self, field: impl Display, rule: impl Into<String>) {
         self.count += 1;
         if self.kept.len() < MAX_KEPT {
-            self.kept.push(Violation { field: shorten(field.to_string()), rule: shorten(rule.into()) });
+            self.kept
+                .push(Violation { field: shorten(field.to_string()), rule: shorten(rule.into()) });
         }
     }
 
     /// The parsed value, if nothing was violated.
     pub fn finish<T>(self, parsed: T) -> Result<T> {
-        if self.count == 0 { Ok(parsed) } else { Err(Error::Invalid { violations: self.kept, count: self.count }) }
+        if self.count == 0 {
+            Ok(parsed)
+        } else {
+            Err(Error::Invalid { violations: self.kept, count: self.count })
+        }
     }
 
-    /// A message that must be there; an empty one stands in for it so that its fields are reported too.
+    /// A message that must be there; an empty one stands in for it so that its fields are reported
+    /// too.
     pub fn message<M: Default>(&mut self, field: impl Display, message: Option<M>) -> M {
         message.unwrap_or_else(|| {
             self.add(field, "is required");
@@ -71,8 +78,8 @@ impl Violations {
         })
     }
 
-    /// An optional text of at most `max` characters, in normalization form C: no NUL, and no other control characters but line
-    /// breaks and tabs.
+    /// An optional text of at most `max` characters, in normalization form C: no NUL, and no other
+    /// control characters but line breaks and tabs.
     pub fn text(&mut self, field: impl Display, value: String, max: usize) -> String {
         self.exact(field, text::normalize(value), max)
     }
@@ -94,7 +101,10 @@ impl Violations {
         let value = self.text(&field, value, MAX_QUERY);
         let terms = search::ranges(&value).len();
         if terms > search::MAX_TERMS {
-            self.add(field, format!("must have at most {} different words, has {terms}", search::MAX_TERMS));
+            self.add(
+                field,
+                format!("must have at most {} different words, has {terms}", search::MAX_TERMS),
+            );
         }
         value
     }
@@ -126,7 +136,13 @@ impl Violations {
         let value = text::normalize(value);
         self.one_line(field, &value);
         if let Some(refused) = purpose.refused(&value) {
-            self.add(field, format!("must not contain the character U+{:04X}, which does not show", u32::from(refused)));
+            self.add(
+                field,
+                format!(
+                    "must not contain the character U+{:04X}, which does not show",
+                    u32::from(refused)
+                ),
+            );
         } else if !value.trim().is_empty() && !text::is_visible(&value) {
             self.add(field, "must contain a character that shows");
         }
@@ -142,30 +158,44 @@ impl Violations {
         }
     }
 
-    /// A time, as the first microsecond that is not before it: PostgreSQL keeps times to the microsecond.
+    /// A time, as the first microsecond that is not before it: PostgreSQL keeps times to the
+    /// microsecond.
     pub fn time(&mut self, field: impl Display, time: Option<Timestamp>) -> Option<DateTime<Utc>> {
         let Timestamp { seconds, nanos } = time?;
-        let nanos = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000 && SECONDS.contains(&seconds));
+        let nanos = u32::try_from(nanos)
+            .ok()
+            .filter(|nanos| *nanos < 1_000_000_000 && SECONDS.contains(&seconds));
         let time = nanos.and_then(|nanos| DateTime::from_timestamp(seconds, nanos));
         if time.is_none() {
-            self.add(field, "must be a time in the years 1 to 9999, with 0 to 999999999 nanoseconds");
+            self.add(
+                field,
+                "must be a time in the years 1 to 9999, with 0 to 999999999 nanoseconds",
+            );
         }
         let whole = time?.duration_trunc(TimeDelta::microseconds(1)).ok().or(time)?;
         Some(if Some(whole) < time { whole + TimeDelta::microseconds(1) } else { whole })
     }
 
     /// The fields `…start_time` and `…end_time` of a filter, of which the second must be the later.
-    pub fn period(&mut self, prefix: &str, start: Option<Timestamp>, end: Option<Timestamp>) -> Period {
+    pub fn period(
+        &mut self,
+        prefix: &str,
+        start: Option<Timestamp>,
+        end: Option<Timestamp>,
+    ) -> Period {
         let start = self.time(format_args!("{prefix}start_time"), start);
         let end = self.time(format_args!("{prefix}end_time"), end);
         if start.zip(end).is_some_and(|(start, end)| start >= end) {
-            self.add(format_args!("{prefix}end_time"), format!("must be later than {prefix}start_time"));
+            self.add(
+                format_args!("{prefix}end_time"),
+                format!("must be later than {prefix}start_time"),
+            );
         }
         Period { start, end }
     }
 
-    /// The id of a resource that must be named. It is compared as it is, and an id from before may be none that could be chosen
-    /// today.
+    /// The id of a resource that must be named. It is compared as it is, and an id from before may
+    /// be none that could be chosen today.
     pub fn id(&mut self, field: impl Display, value: String) -> String {
         if value.is_empty() {
             self.add(field, "is required");
@@ -198,8 +228,9 @@ impl Violations {
         Some(self.id(field, value))
     }
 
-    /// Parses what an update makes of a resource. What it violates counts, unless the present resource violates it just the same
-    /// in a field that the update leaves as it is: rules have become stricter, and what was kept before stays until it is changed.
+    /// Parses what an update makes of a resource. What it violates counts, unless the present
+    /// resource violates it just the same in a field that the update leaves as it is: rules have
+    /// become stricter, and what was kept before stays until it is changed.
     pub fn update<M: Name + Clone, T>(
         &mut self,
         resource: &str,
@@ -216,9 +247,12 @@ impl Violations {
         parse(&mut before, present.clone());
         self.count += found.count - found.kept.len();
         for violation in found.kept {
-            let path = violation.field.strip_prefix(resource).and_then(|path| path.strip_prefix('.'));
+            let path =
+                violation.field.strip_prefix(resource).and_then(|path| path.strip_prefix('.'));
             let stays = match path {
-                Some(path) if before.kept.contains(&violation) => mask::is_same(path, present, merged)?,
+                Some(path) if before.kept.contains(&violation) => {
+                    mask::is_same(path, present, merged)?
+                }
                 _ => false,
             };
             if !stays {
@@ -238,7 +272,8 @@ impl Violations {
         }
     }
 
-    /// An email address: one `@` between a local part and a domain, as HTML's `input type=email` checks it.
+    /// An email address: one `@` between a local part and a domain, as HTML's `input type=email`
+    /// checks it.
     pub fn email(&mut self, field: impl Display, value: String) -> String {
         let value = self.line(&field, value, MAX_EMAIL);
         if !value.is_empty() && !is_email(&value) {
@@ -248,7 +283,11 @@ impl Violations {
     }
 
     /// An enum value of the contract, or `None` for unspecified; an unknown number is a violation.
-    pub fn known<T: TryFrom<i32> + Default + PartialEq>(&mut self, field: impl Display, value: i32) -> Option<T> {
+    pub fn known<T: TryFrom<i32> + Default + PartialEq>(
+        &mut self,
+        field: impl Display,
+        value: i32,
+    ) -> Option<T> {
         let Ok(known) = T::try_from(value) else {
             self.add(field, format!("has no value {value}"));
             return None;
@@ -257,7 +296,8 @@ impl Violations {
     }
 }
 
-/// Cuts a text that quotes what the caller sent: all of it would not fit into the headers that an error travels in.
+/// Cuts a text that quotes what the caller sent: all of it would not fit into the headers that an
+/// error travels in.
 fn shorten(mut text: String) -> String {
     if let Some((end, _)) = text.char_indices().nth(MAX_QUOTED) {
         text.truncate(end);
@@ -266,8 +306,9 @@ fn shorten(mut text: String) -> String {
     text
 }
 
-/// <https://html.spec.whatwg.org/multipage/input.html#valid-e-mail-address>, and beyond ASCII whatever shows in the local part
-/// (RFC 6531), and letters with their marks in the domain, as people write it (RFC 5890, U-labels) or as `xn--…`.
+/// <https://html.spec.whatwg.org/multipage/input.html#valid-e-mail-address>, and beyond ASCII
+/// whatever shows in the local part (RFC 6531), and letters with their marks in the domain, as
+/// people write it (RFC 5890, U-labels) or as `xn--…`.
 fn is_email(value: &str) -> bool {
     let Some((local, domain)) = value.split_once('@') else { return false };
     let in_local = |c: char| {
@@ -277,7 +318,12 @@ fn is_email(value: &str) -> bool {
             !c.is_whitespace() && is_written(c)
         }
     };
-    let in_label = |c: char| c == '-' || c.is_alphanumeric() || text::is_mark(c) || is_written(c) && INSIDE_LABELS.contains(c);
+    let in_label = |c: char| {
+        c == '-'
+            || c.is_alphanumeric()
+            || text::is_mark(c)
+            || is_written(c) && INSIDE_LABELS.contains(c)
+    };
     let at_end = |c: char| c == '-' || text::is_joiner(c);
     let begins = |part: &str| !part.starts_with(|c| text::is_mark(c) || text::is_joiner(c));
     !local.is_empty()
@@ -409,7 +455,10 @@ mod tests {
             rules(|v| drop(v.line("f", "a\u{202e}b".into(), 9))),
             ["must not contain the character U+202E, which does not show"]
         );
-        assert_eq!(rules(|v| drop(v.line("f", "\u{200b}".into(), 9))), ["must contain a character that shows"]);
+        assert_eq!(
+            rules(|v| drop(v.line("f", "\u{200b}".into(), 9))),
+            ["must contain a character that shows"]
+        );
         assert_eq!(
             rules(|v| drop(v.label("f", "\u{3164}".into(), 9))),
             ["must not contain the character U+3164, which does not show"]

@@ -11,13 +11,16 @@ use tonic::{
 use tonic_types::StatusExt as _;
 
 use crate::v1::{
-    ErrorReason, account_service_client::AccountServiceClient, account_type_service_client::AccountTypeServiceClient,
-    activity_service_client::ActivityServiceClient, membership_service_client::MembershipServiceClient,
-    organization_service_client::OrganizationServiceClient, person_service_client::PersonServiceClient,
-    tenant_service_client::TenantServiceClient,
+    ErrorReason, account_service_client::AccountServiceClient,
+    account_type_service_client::AccountTypeServiceClient,
+    activity_service_client::ActivityServiceClient,
+    membership_service_client::MembershipServiceClient,
+    organization_service_client::OrganizationServiceClient,
+    person_service_client::PersonServiceClient, tenant_service_client::TenantServiceClient,
 };
 
-/// Makes the client stub of each service from one channel, with the same metadata on every call. Clones share the channel.
+/// Makes the client stub of each service from one channel, with the same metadata on every call.
+/// Clones share the channel.
 #[derive(Debug, Clone)]
 pub struct Client {
     channel: Channel,
@@ -28,7 +31,8 @@ pub struct Client {
 #[derive(Debug, Clone, Default)]
 pub struct Caller(MetadataMap);
 
-/// A name or value cannot be sent as metadata: it is empty, or has characters that HTTP/2 headers do not have.
+/// A name or value cannot be sent as metadata: it is empty, or has characters that HTTP/2 headers
+/// do not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidMetadata;
 
@@ -46,17 +50,20 @@ impl Client {
         Self { channel, caller: Caller::default() }
     }
 
-    /// Sends this bearer token with every call on the channel. Tokens expire: make a client with the next token before.
+    /// Sends this bearer token with every call on the channel. Tokens expire: make a client with
+    /// the next token before.
     ///
     /// # Errors
     /// If the token has characters that a header cannot have.
     pub fn with_token(self, token: &str) -> Result<Self, InvalidMetadata> {
-        let mut value = MetadataValue::from_str(&format!("Bearer {token}")).map_err(|_| InvalidMetadata)?;
+        let mut value =
+            MetadataValue::from_str(&format!("Bearer {token}")).map_err(|_| InvalidMetadata)?;
         value.set_sensitive(true);
         self.with("authorization", value)
     }
 
-    /// Sends this metadata with every call on the channel, such as `x-tenant-id` to a service without credentials.
+    /// Sends this metadata with every call on the channel, such as `x-tenant-id` to a service
+    /// without credentials.
     ///
     /// # Errors
     /// If the name or the value has characters that a header cannot have.
@@ -117,8 +124,8 @@ impl Interceptor for Caller {
     }
 }
 
-/// The reason of an error. `None` if the error does not come from the service, or has a reason that is newer than this
-/// crate: decide by its gRPC code then.
+/// The reason of an error. `None` if the error does not come from the service, or has a reason that
+/// is newer than this crate: decide by its gRPC code then.
 pub fn reason(status: &Status) -> Option<ErrorReason> {
     let details = status.get_error_details();
     let info = details.error_info().filter(|info| info.domain == "accounts.v1")?;
@@ -135,10 +142,17 @@ mod tests {
     #[test]
     fn reasons_are_read_from_errors_of_the_service_only() {
         let status = |reason: &str, domain: &str| {
-            let details = ErrorDetails::with_error_info(reason, domain, [("account_id".to_owned(), "a".to_owned())]);
+            let details = ErrorDetails::with_error_info(
+                reason,
+                domain,
+                [("account_id".to_owned(), "a".to_owned())],
+            );
             Status::with_error_details(Code::NotFound, "no", details)
         };
-        assert_eq!(reason(&status("ACCOUNT_NOT_FOUND", "accounts.v1")), Some(ErrorReason::AccountNotFound));
+        assert_eq!(
+            reason(&status("ACCOUNT_NOT_FOUND", "accounts.v1")),
+            Some(ErrorReason::AccountNotFound)
+        );
         assert_eq!(reason(&status("ACCOUNT_NOT_FOUND", "billing.v1")), None);
         assert_eq!(reason(&status("OF_A_LATER_VERSION", "accounts.v1")), None);
         assert_eq!(reason(&Status::unavailable("connection refused")), None);
@@ -150,7 +164,12 @@ mod tests {
         assert!(client.clone().with_token("a.b.c").is_ok());
         assert_eq!(client.clone().with_token("a\nb").err(), Some(InvalidMetadata));
         assert_eq!(client.clone().with_metadata("x tenant", "demo").err(), Some(InvalidMetadata));
-        let mut caller = client.with_metadata("x-tenant-id", "old").unwrap().with_metadata("x-tenant-id", "demo").unwrap().caller;
+        let mut caller = client
+            .with_metadata("x-tenant-id", "old")
+            .unwrap()
+            .with_metadata("x-tenant-id", "demo")
+            .unwrap()
+            .caller;
         let request = caller.call(Request::new(())).unwrap();
         assert_eq!(request.metadata().get_all("x-tenant-id").iter().collect::<Vec<_>>(), ["demo"]);
     }

@@ -1,5 +1,5 @@
-//! The contract of Customer Accounts as Rust: the messages of `accounts.v1`, a tonic client stub for each service, and
-//! [`Client`], which makes the stubs from one channel.
+//! The contract of Customer Accounts as Rust: the messages of `accounts.v1`, a tonic client stub
+//! for each service, and [`Client`], which makes the stubs from one channel.
 //!
 //! ```no_run
 //! use customer_accounts_client::{Client, reason, tonic::transport::Channel, v1};
@@ -18,7 +18,8 @@
 //! # }
 //! ```
 //!
-//! For TLS, depend on `tonic` with one of its features `tls-…`. For compressed messages, enable the feature `gzip`.
+//! For TLS, depend on `tonic` with one of its features `tls-…`. For compressed messages, enable the
+//! feature `gzip`.
 
 mod client;
 

@@ -14,9 +14,10 @@ use crate::{
     db::{Db, Meta},
     page::response,
     proto::{
-        BatchGetAccountTypesRequest, BatchGetAccountTypesResponse, CreateAccountTypeRequest, CreateAccountTypeResponse,
-        DeactivateAccountTypeRequest, DeactivateAccountTypeResponse, GetAccountTypeRequest, GetAccountTypeResponse,
-        ListAccountTypesRequest, ListAccountTypesResponse, UpdateAccountTypeRequest, UpdateAccountTypeResponse,
+        BatchGetAccountTypesRequest, BatchGetAccountTypesResponse, CreateAccountTypeRequest,
+        CreateAccountTypeResponse, DeactivateAccountTypeRequest, DeactivateAccountTypeResponse,
+        GetAccountTypeRequest, GetAccountTypeResponse, ListAccountTypesRequest,
+        ListAccountTypesResponse, UpdateAccountTypeRequest, UpdateAccountTypeResponse,
         account_type_service_server::AccountTypeService,
     },
 };
@@ -39,7 +40,9 @@ impl AccountTypeService for Service {
         let new = NewAccountType::parse(request.into_inner())?;
         let response = self
             .db
-            .write(&caller, &meta, async |tx| Ok(CreateAccountTypeResponse { account_type: Some(new.insert(tx).await?.into()) }))
+            .write(&caller, &meta, async |tx| {
+                Ok(CreateAccountTypeResponse { account_type: Some(new.insert(tx).await?.into()) })
+            })
             .await?;
         Ok(Response::new(response))
     }
@@ -50,7 +53,8 @@ impl AccountTypeService for Service {
     ) -> Result<Response<GetAccountTypeResponse>, Status> {
         let caller = request.caller()?;
         let id = wire::id(request.into_inner())?;
-        let account_type = self.db.read(&caller, async |tx| AccountType::find(tx, &id).await).await?;
+        let account_type =
+            self.db.read(&caller, async |tx| AccountType::find(tx, &id).await).await?;
         Ok(Response::new(GetAccountTypeResponse { account_type: Some(account_type.into()) }))
     }
 
@@ -61,7 +65,9 @@ impl AccountTypeService for Service {
         let caller = request.caller()?;
         let ids = wire::ids(request.into_inner())?;
         let found = self.db.read(&caller, async |tx| AccountType::find_all(tx, &ids).await).await?;
-        Ok(Response::new(BatchGetAccountTypesResponse { account_types: found.into_iter().map(Into::into).collect() }))
+        Ok(Response::new(BatchGetAccountTypesResponse {
+            account_types: found.into_iter().map(Into::into).collect(),
+        }))
     }
 
     async fn list_account_types(
@@ -70,7 +76,8 @@ impl AccountTypeService for Service {
     ) -> Result<Response<ListAccountTypesResponse>, Status> {
         let caller = request.caller()?;
         let (filter, page) = Filter::parse(&caller, request.into_inner())?;
-        let listing = self.db.read(&caller, async |tx| AccountType::list(tx, &filter, &page).await).await?;
+        let listing =
+            self.db.read(&caller, async |tx| AccountType::list(tx, &filter, &page).await).await?;
         Ok(Response::new(response!(ListAccountTypesResponse { account_types }, listing)))
     }
 
@@ -86,7 +93,9 @@ impl AccountTypeService for Service {
             .write(&caller, &meta, async |tx| {
                 let current = AccountType::find_for_update(tx, &update.id).await?;
                 let fields = update.apply(&current)?;
-                Ok(UpdateAccountTypeResponse { account_type: Some(current.update(tx, &fields).await?.into()) })
+                Ok(UpdateAccountTypeResponse {
+                    account_type: Some(current.update(tx, &fields).await?.into()),
+                })
             })
             .await?;
         Ok(Response::new(response))
@@ -104,7 +113,9 @@ impl AccountTypeService for Service {
             .write(&caller, &meta, async |tx| {
                 let current = AccountType::find_for_update(tx, &deactivation.id).await?;
                 let fields = deactivation.apply(&current)?;
-                Ok(DeactivateAccountTypeResponse { account_type: Some(current.update(tx, &fields).await?.into()) })
+                Ok(DeactivateAccountTypeResponse {
+                    account_type: Some(current.update(tx, &fields).await?.into()),
+                })
             })
             .await?;
         Ok(Response::new(response))

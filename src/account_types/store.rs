@@ -46,7 +46,9 @@ pub struct AccountType {
 }
 
 /// The fields of an account type that a caller can change.
-#[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize,
+)]
 #[diesel(table_name = account_types, check_for_backend(diesel::pg::Pg), treat_none_as_default_value = false)]
 pub struct Fields {
     /// Name for people, unique in the tenant without regard to case.
@@ -64,7 +66,11 @@ pub struct Fields {
 
 impl Weighed for AccountType {
     fn weight(&self) -> usize {
-        ROW + budget::texts([&self.account_type_id, &self.fields.display_name, &self.fields.description])
+        ROW + budget::texts([
+            &self.account_type_id,
+            &self.fields.display_name,
+            &self.fields.description,
+        ])
     }
 }
 
@@ -123,7 +129,9 @@ impl AccountType {
 
     /// The account types with these ids.
     pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
-        let query = account_types::table.filter(account_types::account_type_id.eq_any(ids.unique())).select(Self::as_select());
+        let query = account_types::table
+            .filter(account_types::account_type_id.eq_any(ids.unique()))
+            .select(Self::as_select());
         ids.collect(tx, Kind::AccountType, query.load_stream::<Self>(&mut tx.conn()).await?).await
     }
 
@@ -139,7 +147,8 @@ impl AccountType {
             .ok_or_else(|| Error::not_found(Kind::AccountType, account_type_id))
     }
 
-    /// Refuses a type that does not exist or is deactivated; an active one stays so until the transaction ends.
+    /// Refuses a type that does not exist or is deactivated; an active one stays so until the
+    /// transaction ends.
     pub async fn require_active(tx: &WriteTx, account_type_id: &str) -> Result<()> {
         let active = account_types::table
             .filter(account_types::account_type_id.eq(account_type_id))
@@ -157,12 +166,16 @@ impl AccountType {
 
     /// The id of the default, if there is one; it stays active until the transaction ends.
     pub async fn default_id(tx: &WriteTx) -> Result<Option<String>> {
-        let find = account_types::table.filter(account_types::is_default).select(account_types::account_type_id).for_share();
+        let find = account_types::table
+            .filter(account_types::is_default)
+            .select(account_types::account_type_id)
+            .for_share();
         let found = find.first(&mut tx.conn()).await.optional()?;
         if found.is_some() {
             return Ok(found);
         }
-        // Who waited for the old default while it lost the flag has found none: only a second look sees the new one.
+        // Who waited for the old default while it lost the flag has found none: only a second look
+        // sees the new one.
         Ok(find.first(&mut tx.conn()).await.optional()?)
     }
 
@@ -183,7 +196,8 @@ impl AccountType {
         page.read(tx, total, query.load_stream::<Self>(&mut tx.conn()).await?).await
     }
 
-    /// Gives the type, which the transaction holds, new fields. Nothing happens if they are the present ones.
+    /// Gives the type, which the transaction holds, new fields. Nothing happens if they are the
+    /// present ones.
     pub async fn update(self, tx: &WriteTx, fields: &Fields) -> Result<Self> {
         if self.fields == *fields {
             return Ok(self);
@@ -226,17 +240,26 @@ impl AccountType {
         Ok(())
     }
 
-    /// Renews the keys of a tenant's names, all at once: types are few. Of two types whose names are now the same one keeps the key
-    /// it has, and both their names. The connection is the owner's.
-    pub async fn renew(conn: &mut AsyncPgConnection, tenant: &str, after: &str) -> QueryResult<Batch> {
+    /// Renews the keys of a tenant's names, all at once: types are few. Of two types whose names
+    /// are now the same one keeps the key it has, and both their names. The connection is the
+    /// owner's.
+    pub async fn renew(
+        conn: &mut AsyncPgConnection,
+        tenant: &str,
+        after: &str,
+    ) -> QueryResult<Batch> {
         if !after.is_empty() {
             return Ok(None);
         }
-        let all = account_types::table.filter(account_types::tenant_id.eq(tenant)).order(account_types::account_type_id);
+        let all = account_types::table
+            .filter(account_types::tenant_id.eq(tenant))
+            .order(account_types::account_type_id);
         let all: Vec<Self> = all.select(Self::as_select()).for_no_key_update().load(conn).await?;
         let mut renewed = None;
-        let mut holders: BTreeMap<_, _> =
-            all.iter().map(|of| (of.fields.name_key.clone(), of.fields.display_name.clone())).collect();
+        let mut holders: BTreeMap<_, _> = all
+            .iter()
+            .map(|of| (of.fields.name_key.clone(), of.fields.display_name.clone()))
+            .collect();
         for Self { account_type_id, fields, .. } in all {
             let key = text::caseless(&fields.display_name);
             if key == fields.name_key {
@@ -252,7 +275,11 @@ impl AccountType {
                 continue;
             }
             diesel::update(account_types::table)
-                .filter(account_types::tenant_id.eq(tenant).and(account_types::account_type_id.eq(&account_type_id)))
+                .filter(
+                    account_types::tenant_id
+                        .eq(tenant)
+                        .and(account_types::account_type_id.eq(&account_type_id)),
+                )
                 .set(account_types::name_key.eq(&key))
                 .execute(conn)
                 .await?;
@@ -276,7 +303,9 @@ impl AccountType {
 }
 
 fn translate(error: DieselError, id: &str, fields: &Fields) -> Error {
-    let DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, info) = &error else { return error.into() };
+    let DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, info) = &error else {
+        return error.into();
+    };
     let (field, value) = match info.constraint_name() {
         Some("account_types_pkey") => ("account_type_id", id),
         Some("account_types_name_key") => ("display_name", fields.display_name.as_str()),

@@ -17,11 +17,16 @@ const MAX_DESCRIPTION: usize = 1000;
 
 impl Fields {
     fn parse(v: &mut Violations, account_type: proto::AccountType) -> Self {
-        let display_name = v.label("account_type.display_name", account_type.display_name, MAX_NAME);
+        let display_name =
+            v.label("account_type.display_name", account_type.display_name, MAX_NAME);
         Self {
             name_key: text::caseless(&display_name),
             display_name,
-            description: v.text("account_type.description", account_type.description, MAX_DESCRIPTION),
+            description: v.text(
+                "account_type.description",
+                account_type.description,
+                MAX_DESCRIPTION,
+            ),
             is_default: account_type.is_default,
             active: account_type.active.unwrap_or_default(),
         }
@@ -34,7 +39,8 @@ impl NewAccountType {
         let mut v = Violations::default();
         v.request_id(&request.request_id);
         let account_type = v.message("account_type", request.account_type);
-        let account_type_id = v.new_id("account_type.account_type_id", account_type.account_type_id.clone(), "atyp");
+        let account_type_id =
+            v.new_id("account_type.account_type_id", account_type.account_type_id.clone(), "atyp");
         let active = account_type.active.unwrap_or(true);
         let fields = Fields { active, ..Fields::parse(&mut v, account_type) };
         let new = v.finish(Self { account_type_id, fields })?;
@@ -59,7 +65,10 @@ pub fn ids(request: proto::BatchGetAccountTypesRequest) -> Result<Ids> {
 
 impl Filter {
     /// What a list request asks for, and which page of it.
-    pub fn parse(caller: &Caller, mut request: proto::ListAccountTypesRequest) -> Result<(Self, Page)> {
+    pub fn parse(
+        caller: &Caller,
+        mut request: proto::ListAccountTypesRequest,
+    ) -> Result<(Self, Page)> {
         let mut v = Violations::default();
         let page = Page::take(&mut v, caller, &mut request)?;
         let display_name = v.line("display_name", request.display_name, MAX_NAME);
@@ -87,8 +96,8 @@ impl Update {
         v.finish(Self { id, wanted, mask })
     }
 
-    /// The fields that the account type gets. Deactivating the default makes it no default; asking for an inactive
-    /// default is refused.
+    /// The fields that the account type gets. Deactivating the default makes it no default; asking
+    /// for an inactive default is refused.
     pub fn apply(&self, current: &AccountType) -> Result<Fields> {
         let present = proto::AccountType::from(current.clone());
         require_etag(&self.wanted.etag, &present.etag, Kind::AccountType, &self.id)?;
@@ -127,7 +136,12 @@ impl Deactivation {
 
     /// The fields that the account type gets.
     pub fn apply(&self, current: &AccountType) -> Result<Fields> {
-        require_etag(&self.etag, &etag(current.create_time, current.revision), Kind::AccountType, &self.id)?;
+        require_etag(
+            &self.etag,
+            &etag(current.create_time, current.revision),
+            Kind::AccountType,
+            &self.id,
+        )?;
         Ok(Fields { active: false, is_default: false, ..current.fields.clone() })
     }
 }

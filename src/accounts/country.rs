@@ -1,5 +1,6 @@
-//! Country codes: ISO 3166-1 alpha-2, the 249 officially assigned ones; and XK for Kosovo, which ISO leaves to its users and which
-//! banks (ISO 9362, ISO 13616), the European Union and Unicode's CLDR use.
+//! Country codes: ISO 3166-1 alpha-2, the 249 officially assigned ones; and XK for Kosovo, which
+//! ISO leaves to its users and which banks (ISO 9362, ISO 13616), the European Union and Unicode's
+//! CLDR use.
 
 const CODES: &str = "\
     AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ \

@@ -16,9 +16,10 @@ use crate::{
     db::{Db, Meta},
     page::{Listing, response},
     proto::{
-        BatchGetAccountsRequest, BatchGetAccountsResponse, CreateAccountRequest, CreateAccountResponse, DeleteAccountRequest,
-        DeleteAccountResponse, GetAccountRequest, GetAccountResponse, ListAccountsRequest, ListAccountsResponse,
-        UpdateAccountRequest, UpdateAccountResponse, account_service_server::AccountService,
+        BatchGetAccountsRequest, BatchGetAccountsResponse, CreateAccountRequest,
+        CreateAccountResponse, DeleteAccountRequest, DeleteAccountResponse, GetAccountRequest,
+        GetAccountResponse, ListAccountsRequest, ListAccountsResponse, UpdateAccountRequest,
+        UpdateAccountResponse, account_service_server::AccountService,
     },
 };
 
@@ -48,10 +49,16 @@ impl AccountService for Service {
         Ok(Response::new(response))
     }
 
-    async fn get_account(&self, mut request: Request<GetAccountRequest>) -> Result<Response<GetAccountResponse>, Status> {
+    async fn get_account(
+        &self,
+        mut request: Request<GetAccountRequest>,
+    ) -> Result<Response<GetAccountResponse>, Status> {
         let caller = request.caller()?;
         let id = wire::id(request.into_inner())?;
-        let account = self.db.read(&caller, async |tx| Account::show(tx, Account::find(tx, &id).await?).await).await?;
+        let account = self
+            .db
+            .read(&caller, async |tx| Account::show(tx, Account::find(tx, &id).await?).await)
+            .await?;
         Ok(Response::new(GetAccountResponse { account: Some(account.into()) }))
     }
 
@@ -61,17 +68,26 @@ impl AccountService for Service {
     ) -> Result<Response<BatchGetAccountsResponse>, Status> {
         let caller = request.caller()?;
         let ids = wire::ids(request.into_inner())?;
-        let accounts = self.db.read(&caller, async |tx| Account::shown(tx, Account::find_all(tx, &ids).await?).await).await?;
-        Ok(Response::new(BatchGetAccountsResponse { accounts: accounts.into_iter().map(Into::into).collect() }))
+        let accounts = self
+            .db
+            .read(&caller, async |tx| Account::shown(tx, Account::find_all(tx, &ids).await?).await)
+            .await?;
+        Ok(Response::new(BatchGetAccountsResponse {
+            accounts: accounts.into_iter().map(Into::into).collect(),
+        }))
     }
 
-    async fn list_accounts(&self, mut request: Request<ListAccountsRequest>) -> Result<Response<ListAccountsResponse>, Status> {
+    async fn list_accounts(
+        &self,
+        mut request: Request<ListAccountsRequest>,
+    ) -> Result<Response<ListAccountsResponse>, Status> {
         let caller = request.caller()?;
         let (filter, page) = Filter::parse(&caller, request.into_inner())?;
         let listing = self
             .db
             .list(&caller, async |tx| {
-                let Listing { rows, next_page_token, total } = Account::list(tx, &filter, &page).await?;
+                let Listing { rows, next_page_token, total } =
+                    Account::list(tx, &filter, &page).await?;
                 Ok(Listing { rows: Account::shown(tx, rows).await?, next_page_token, total })
             })
             .await?;

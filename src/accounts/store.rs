@@ -35,15 +35,18 @@ use crate::{
     page::{self, By, Listed, Listing, Page, keyset, total},
     people::store::Person,
     renew::Batch,
-    schema::{account_organizations, account_words, accounts, organization_ancestors, people, person_words},
+    schema::{
+        account_organizations, account_words, accounts, organization_ancestors, people,
+        person_words,
+    },
     search::{self, unnest},
     validate::Period,
 };
 
 /// What an account takes in an answer beside its texts.
 const ROW: usize = 256;
-/// Most primary contacts whom a search of accounts names. Of more, their accounts are so many that the list is found sooner by
-/// walking the accounts.
+/// Most primary contacts whom a search of accounts names. Of more, their accounts are so many that
+/// the list is found sooner by walking the accounts.
 const NAMED: i64 = 1000;
 
 /// The primary account of an organization, if it is not `except`.
@@ -78,7 +81,8 @@ pub struct Account {
     /// Generated, and never used again, unlike the id.
     #[serde(skip)]
     pub incarnation: String,
-    /// The revision and the folding of `sort_key` and words: [`search::stamp`] if they are those of this version.
+    /// The revision and the folding of `sort_key` and words: [`search::stamp`] if they are those of
+    /// this version.
     #[serde(skip)]
     pub folded: i64,
 }
@@ -142,17 +146,28 @@ impl Fields {
 
     /// Whether they differ from others in the status or its reason, and in nothing else.
     fn differ_in_status_only(&self, others: &Self) -> bool {
-        self != others && Self { status: others.status, status_reason: others.status_reason.clone(), ..self.clone() } == *others
+        self != others
+            && Self {
+                status: others.status,
+                status_reason: others.status_reason.clone(),
+                ..self.clone()
+            } == *others
     }
 
     /// The people in its contact slots.
     fn contacts(&self) -> impl Iterator<Item = &String> {
-        [&self.primary_contact_id, &self.billing_contact_id, &self.cc_billing_contact_id].into_iter().flatten()
+        [&self.primary_contact_id, &self.billing_contact_id, &self.cc_billing_contact_id]
+            .into_iter()
+            .flatten()
     }
 
     /// The same, by slot.
     pub fn slots(&self) -> Contacts {
-        [self.primary_contact_id.clone(), self.billing_contact_id.clone(), self.cc_billing_contact_id.clone()]
+        [
+            self.primary_contact_id.clone(),
+            self.billing_contact_id.clone(),
+            self.cc_billing_contact_id.clone(),
+        ]
     }
 }
 
@@ -164,24 +179,47 @@ pub struct Shown(pub Account, pub Option<Person>);
 pub struct References(BTreeMap<String, String>);
 
 impl References {
-    /// The account with this id, which was among those asked for. Fails if there is none: without its incarnation an event
-    /// would be shown to nobody with a limited reach.
+    /// The account with this id, which was among those asked for. Fails if there is none: without
+    /// its incarnation an event would be shown to nobody with a limited reach.
     pub fn get<'a>(&'a self, account_id: &'a str) -> Result<AccountRef<'a>> {
-        let found = self.0.get(account_id).map(|incarnation| AccountRef { account_id, incarnation });
-        found.ok_or_else(|| Error::Internal(format!("an event belongs to account {account_id:?}, which does not exist")))
+        let found =
+            self.0.get(account_id).map(|incarnation| AccountRef { account_id, incarnation });
+        found.ok_or_else(|| {
+            Error::Internal(format!(
+                "an event belongs to account {account_id:?}, which does not exist"
+            ))
+        })
     }
 }
 
 impl Weighed for Account {
     fn weight(&self) -> usize {
-        let Fields { display_name, description, organization_id, status_reason, billing_details, comment, .. } = &self.fields;
-        let texts = [display_name, description, organization_id, status_reason, billing_details, comment];
+        let Fields {
+            display_name,
+            description,
+            organization_id,
+            status_reason,
+            billing_details,
+            comment,
+            ..
+        } = &self.fields;
+        let texts =
+            [display_name, description, organization_id, status_reason, billing_details, comment];
         let texts = texts.into_iter().chain([&self.account_id, &self.fields.tax_id]);
-        let Fields { billing_address, shipping_address, postal_address, official_address, .. } = &self.fields;
-        let addresses = [billing_address, shipping_address, postal_address, official_address].into_iter().flatten();
-        let contact = self.fields.primary_contact.as_ref().map_or(0, |Json(contact)| contact.weight());
+        let Fields { billing_address, shipping_address, postal_address, official_address, .. } =
+            &self.fields;
+        let addresses = [billing_address, shipping_address, postal_address, official_address]
+            .into_iter()
+            .flatten();
+        let contact =
+            self.fields.primary_contact.as_ref().map_or(0, |Json(contact)| contact.weight());
         ROW + budget::texts(texts)
-            + budget::texts(self.fields.contacts().chain(&self.fields.account_manager_id).chain(&self.fields.account_type_id))
+            + budget::texts(
+                self.fields
+                    .contacts()
+                    .chain(&self.fields.account_manager_id)
+                    .chain(&self.fields.account_type_id),
+            )
             + addresses.map(|Json(address)| address.weight()).sum::<usize>()
             + contact
             + self.fields.metadata.weight()
@@ -257,7 +295,8 @@ pub struct Filter {
     pub metadata: Metadata,
 }
 
-/// A term of a search of accounts: the range of its words, and the primary contacts who have one, if they are few.
+/// A term of a search of accounts: the range of its words, and the primary contacts who have one,
+/// if they are few.
 #[derive(Debug)]
 struct Term {
     from: String,
@@ -266,12 +305,14 @@ struct Term {
 }
 
 impl Term {
-    /// That a word of the account begins with the term, or a word of the person who is its primary contact.
+    /// That a word of the account begins with the term, or a word of the person who is its primary
+    /// contact.
     fn condition(&self) -> Condition<accounts::table> {
         let Self { from, to, contacts } = self;
         let word = account_words::word.ge(from.clone()).and(account_words::word.lt(to.clone()));
         let Some(contacts) = contacts else {
-            let own = account_words::table.filter(account_words::account_id.eq(accounts::account_id).and(word));
+            let own = account_words::table
+                .filter(account_words::account_id.eq(accounts::account_id).and(word));
             let contact = person_words::table
                 .filter(person_words::person_id.nullable().eq(accounts::primary_contact_id))
                 .filter(person_words::word.ge(from.clone()).and(person_words::word.lt(to.clone())));
@@ -281,23 +322,31 @@ impl Term {
         if contacts.is_empty() {
             Box::new(accounts::account_id.eq_any(words.filter(word)))
         } else {
-            Box::new(accounts::account_id.eq_any(words.filter(word.or(account_words::word.eq_any(contacts.clone())))))
+            Box::new(
+                accounts::account_id
+                    .eq_any(words.filter(word.or(account_words::word.eq_any(contacts.clone())))),
+            )
         }
     }
 }
 
 impl Filter {
-    /// The conditions that need no index of their own order: each finds few accounts, or is looked up with each account.
+    /// The conditions that need no index of their own order: each finds few accounts, or is looked
+    /// up with each account.
     fn conditions(&self) -> Vec<Condition<accounts::table>> {
         let mut conditions: Vec<Condition<accounts::table>> = Vec::new();
         if let Some(person_id) = &self.person_id {
             conditions.push(Account::used_by(person_id));
         }
         if let Some(account_manager_id) = &self.account_manager_id {
-            conditions.push(Box::new(accounts::account_manager_id.assume_not_null().eq(account_manager_id.clone())));
+            conditions.push(Box::new(
+                accounts::account_manager_id.assume_not_null().eq(account_manager_id.clone()),
+            ));
         }
         if let Some(account_type_id) = &self.account_type_id {
-            conditions.push(Box::new(accounts::account_type_id.assume_not_null().eq(account_type_id.clone())));
+            conditions.push(Box::new(
+                accounts::account_type_id.assume_not_null().eq(account_type_id.clone()),
+            ));
         }
         if self.without_account_type {
             conditions.push(Box::new(accounts::account_type_id.is_null()));
@@ -309,7 +358,11 @@ impl Filter {
         }
         if let Some(organization_id) = &self.linked_organization_id {
             let linked = account_organizations::table
-                .filter(account_organizations::organization_id.eq(organization_id.clone()).and(not(account_organizations::own)))
+                .filter(
+                    account_organizations::organization_id
+                        .eq(organization_id.clone())
+                        .and(not(account_organizations::own)),
+                )
                 .select(account_organizations::account_id);
             conditions.push(Box::new(accounts::account_id.eq_any(linked)));
         }
@@ -320,7 +373,9 @@ impl Filter {
             conditions.push(Box::new(primary.or(billing).or(cc)));
         }
         for entry in self.metadata.words() {
-            let found = account_words::table.filter(account_words::word.eq(entry)).select(account_words::account_id);
+            let found = account_words::table
+                .filter(account_words::word.eq(entry))
+                .select(account_words::account_id);
             conditions.push(Box::new(accounts::account_id.eq_any(found)));
         }
         conditions
@@ -328,7 +383,8 @@ impl Filter {
 }
 
 impl NewAccount {
-    /// Inserts it. Its type is checked or found, and as a primary account it takes the place of the organization's present one.
+    /// Inserts it. Its type is checked or found, and as a primary account it takes the place of the
+    /// organization's present one.
     pub async fn insert(&self, tx: &WriteTx) -> Result<Shown> {
         let mut fields = self.fields.clone();
         match &fields.account_type_id {
@@ -339,7 +395,12 @@ impl NewAccount {
         let contacts: Vec<_> = fields.contacts().cloned().collect();
         if fields.is_primary {
             // No account has an empty id.
-            Account::lock_with_primary(tx, self.account_id.as_deref().unwrap_or_default(), &fields.organization_id).await?;
+            Account::lock_with_primary(
+                tx,
+                self.account_id.as_deref().unwrap_or_default(),
+                &fields.organization_id,
+            )
+            .await?;
         }
         if !contacts.is_empty() {
             Organization::hold_the_forest(tx).await?;
@@ -358,7 +419,11 @@ impl NewAccount {
             Person::require_manager(tx, id).await?;
         }
         let account = diesel::insert_into(accounts::table)
-            .values((accounts::account_id.eq(&account_id), accounts::folded.eq(search::stamp(1)), &fields))
+            .values((
+                accounts::account_id.eq(&account_id),
+                accounts::folded.eq(search::stamp(1)),
+                &fields,
+            ))
             .returning(Account::as_returning())
             .get_result::<Account>(&mut tx.conn())
             .await
@@ -401,10 +466,15 @@ impl Account {
 
     /// The accounts with these ids.
     pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
-        let query = accounts::table.filter(accounts::account_id.eq_any(ids.unique()).and(tx.accounts_in_reach()));
+        let query = accounts::table
+            .filter(accounts::account_id.eq_any(ids.unique()).and(tx.accounts_in_reach()));
         let rows = query.select(Self::as_select()).load_stream::<Self>(&mut tx.conn()).await?;
         let found = ids.collect(tx, Kind::Account, rows).await?;
-        modules::require_all(tx, found.iter().map(|account| account.fields.organization_id.as_str())).await?;
+        modules::require_all(
+            tx,
+            found.iter().map(|account| account.fields.organization_id.as_str()),
+        )
+        .await?;
         Ok(found)
     }
 
@@ -412,8 +482,11 @@ impl Account {
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
         let terms = Self::look_up(tx, &filter.query).await?;
         let below = match &filter.organization_id {
-            // Of two subqueries PostgreSQL may take every row of one with every row of the other, so one is asked first.
-            Some(id) if filter.include_descendants && !terms.is_empty() => Some(Organization::below(tx, id).await?),
+            // Of two subqueries PostgreSQL may take every row of one with every row of the other,
+            // so one is asked first.
+            Some(id) if filter.include_descendants && !terms.is_empty() => {
+                Some(Organization::below(tx, id).await?)
+            }
             _ => None,
         };
         for named in [&filter.organization_id, &filter.linked_organization_id] {
@@ -421,7 +494,10 @@ impl Account {
         }
         let off = modules::off(tx).await?;
         let filtered = |created: Period, updated: Period| {
-            let mut query = accounts::table.select(Self::as_select()).filter(tx.accounts_in_reach()).into_boxed();
+            let mut query = accounts::table
+                .select(Self::as_select())
+                .filter(tx.accounts_in_reach())
+                .into_boxed();
             for condition in terms.iter().map(Term::condition).chain(filter.conditions()) {
                 query = query.filter(condition);
             }
@@ -460,25 +536,37 @@ impl Account {
             query
         };
         let total = total!(tx, page, filtered(filter.created, filter.updated));
-        let (created, updated) = (page.rest_of(filter.created, By::Created), page.rest_of(filter.updated, By::Updated));
-        let rows = keyset!(filtered(created, updated), page, accounts).load_stream::<Self>(&mut tx.conn()).await?;
+        let (created, updated) =
+            (page.rest_of(filter.created, By::Created), page.rest_of(filter.updated, By::Updated));
+        let rows = keyset!(filtered(created, updated), page, accounts)
+            .load_stream::<Self>(&mut tx.conn())
+            .await?;
         page.read(tx, total, rows).await
     }
 
     /// The terms of a search, each with the primary contacts who have the word.
     ///
-    /// Contacts are asked for first. With their ids in hand both are one condition on one table, and PostgreSQL can begin with
-    /// the words or with the list, whichever is less; of two subqueries it would look through all accounts.
+    /// Contacts are asked for first. With their ids in hand both are one condition on one table,
+    /// and PostgreSQL can begin with the words or with the list, whichever is less; of two
+    /// subqueries it would look through all accounts.
     async fn look_up(tx: &Tx, query: &str) -> Result<Vec<Term>> {
         let term = async |(from, to): (String, String)| {
             let contacts = Self::contacts_with_word(tx, &(from.clone(), to.clone())).await?;
-            Ok(Term { from, to, contacts: contacts.map(|ids| ids.iter().map(|id| reference_to(id)).collect()) })
+            Ok(Term {
+                from,
+                to,
+                contacts: contacts.map(|ids| ids.iter().map(|id| reference_to(id)).collect()),
+            })
         };
         try_join_all(search::ranges(query).into_iter().map(term)).await
     }
 
-    /// The people who are primary contacts and have a word in a range, if they are few enough to be named.
-    async fn contacts_with_word(tx: &Tx, (from, to): &(String, String)) -> Result<Option<BTreeSet<String>>> {
+    /// The people who are primary contacts and have a word in a range, if they are few enough to be
+    /// named.
+    async fn contacts_with_word(
+        tx: &Tx,
+        (from, to): &(String, String),
+    ) -> Result<Option<BTreeSet<String>>> {
         let of_an_account = accounts::table
             .filter(accounts::tenant_id.eq(tx.tenant_id()))
             .filter(accounts::primary_contact_id.eq(person_words::person_id.nullable()));
@@ -490,14 +578,17 @@ impl Account {
             .select(person_words::person_id)
             .load(&mut tx.conn())
             .await?;
-        Ok(i64::try_from(found.len()).is_ok_and(|count| count <= NAMED).then(|| found.into_iter().collect()))
+        Ok(i64::try_from(found.len())
+            .is_ok_and(|count| count <= NAMED)
+            .then(|| found.into_iter().collect()))
     }
 
-    /// Gives the account, which the transaction holds, new fields. Nothing happens if they are the present ones.
+    /// Gives the account, which the transaction holds, new fields. Nothing happens if they are the
+    /// present ones.
     pub async fn update(self, tx: &WriteTx, fields: &Fields) -> Result<Shown> {
         self.fields.status.require_next(fields.status, &self.account_id)?;
-        // Also a type it keeps: an account whose type was deactivated must leave it with its next update. Whoever suspends it need
-        // not know a better one.
+        // Also a type it keeps: an account whose type was deactivated must leave it with its next
+        // update. Whoever suspends it need not know a better one.
         if let Some(id) = &fields.account_type_id
             && !fields.differ_in_status_only(&self.fields)
         {
@@ -506,7 +597,11 @@ impl Account {
         if self.fields == *fields {
             return Self::show(tx, self).await;
         }
-        let new: Vec<_> = fields.contacts().filter(|id| self.fields.contacts().all(|held| held != *id)).cloned().collect();
+        let new: Vec<_> = fields
+            .contacts()
+            .filter(|id| self.fields.contacts().all(|held| held != *id))
+            .cloned()
+            .collect();
         let moved = self.fields.organization_id != fields.organization_id;
         if moved || !new.is_empty() {
             Organization::hold_the_forest(tx).await?;
@@ -518,7 +613,10 @@ impl Account {
             Self::clear_primary(tx, &fields.organization_id, &self.account_id).await?;
         }
         slots::lock_new(tx, &new).await?;
-        if let Some(id) = fields.account_manager_id.as_deref().filter(|id| self.fields.account_manager_id.as_deref() != Some(*id))
+        if let Some(id) = fields
+            .account_manager_id
+            .as_deref()
+            .filter(|id| self.fields.account_manager_id.as_deref() != Some(*id))
         {
             Person::require_manager(tx, id).await?;
         }
@@ -535,7 +633,8 @@ impl Account {
             .await
             .map_err(|error| translate(error, &self.account_id, fields))?;
         if moved {
-            // After the update, so that those in the slots now are looked after, and not those who were.
+            // After the update, so that those in the slots now are looked after, and not those who
+            // were.
             let guard = slots::guard(tx, Scope::Account(&self.account_id)).await?;
             Link::replace_own(tx, updated.reference(), &fields.organization_id).await?;
             Self::require_contacts(tx, &self.account_id, &new).await?;
@@ -545,22 +644,26 @@ impl Account {
         }
         updated.record(tx, Some(&self))?;
         if updated.words() != self.words() || self.folded != search::stamp(self.revision) {
-            diesel::delete(account_words::table.filter(account_words::account_id.eq(&self.account_id)))
-                .execute(&mut tx.conn())
-                .await?;
+            diesel::delete(
+                account_words::table.filter(account_words::account_id.eq(&self.account_id)),
+            )
+            .execute(&mut tx.conn())
+            .await?;
             updated.insert_words(tx).await?;
         }
         Self::show(tx, updated).await
     }
 
-    /// Deletes the account, which the transaction holds FOR UPDATE, for good, with what belongs to it. Nobody adds to that
-    /// meanwhile: a new row of it takes the account's.
+    /// Deletes the account, which the transaction holds FOR UPDATE, for good, with what belongs to
+    /// it. Nobody adds to that meanwhile: a new row of it takes the account's.
     pub async fn delete(self, tx: &WriteTx) -> Result<()> {
         // People first, whom others lock before they change what is set for them.
         checks::clear_purchasing_account(tx, self.reference()).await?;
         Record::remove_all_of_account(tx, &self.account_id).await?;
         Link::remove_all(tx, self.reference()).await?;
-        diesel::delete(accounts::table.filter(accounts::account_id.eq(&self.account_id))).execute(&mut tx.conn()).await?;
+        diesel::delete(accounts::table.filter(accounts::account_id.eq(&self.account_id)))
+            .execute(&mut tx.conn())
+            .await?;
         tx.record(Event {
             resource: Kind::Account.noun(),
             id: &self.account_id,
@@ -601,25 +704,34 @@ impl Account {
     }
 
     /// Accounts, in reach or not, as the trail refers to them.
-    pub async fn references(tx: &Tx, account_ids: impl IntoIterator<Item = &str> + Send) -> Result<References> {
+    pub async fn references(
+        tx: &Tx,
+        account_ids: impl IntoIterator<Item = &str> + Send,
+    ) -> Result<References> {
         let account_ids: Vec<_> = account_ids.into_iter().map(ToOwned::to_owned).collect();
         let found = accounts::table.filter(accounts::account_id.eq_any(account_ids));
-        let found = found.select((accounts::account_id, accounts::incarnation)).load::<(String, String)>(&mut tx.conn()).await?;
+        let found = found
+            .select((accounts::account_id, accounts::incarnation))
+            .load::<(String, String)>(&mut tx.conn())
+            .await?;
         Ok(References(found.into_iter().collect()))
     }
 
     /// The accounts with the people who are their primary contacts, to be shown.
     pub async fn shown(tx: &Tx, rows: Vec<Self>) -> Result<Vec<Shown>> {
-        let ids: Vec<_> = rows.iter().filter_map(|row| row.fields.primary_contact_id.clone()).collect();
+        let ids: Vec<_> =
+            rows.iter().filter_map(|row| row.fields.primary_contact_id.clone()).collect();
         let mut people = BTreeMap::new();
         if !ids.is_empty() {
-            let found = people::table.filter(people::person_id.eq_any(ids)).select(Person::as_select());
+            let found =
+                people::table.filter(people::person_id.eq_any(ids)).select(Person::as_select());
             for person in found.load::<Person>(&mut tx.conn()).await? {
                 people.insert(person.person_id.clone(), person);
             }
         }
         let with = |row: Self| {
-            let person = row.fields.primary_contact_id.as_ref().and_then(|id| people.get(id).cloned());
+            let person =
+                row.fields.primary_contact_id.as_ref().and_then(|id| people.get(id).cloned());
             Shown(row, person)
         };
         Ok(rows.into_iter().map(with).collect())
@@ -631,23 +743,42 @@ impl Account {
         rows.pop().ok_or_else(|| Error::Internal("one account is shown as none".into()))
     }
 
-    /// The account with this id, locked as by `find_for_update`, for an update that may make it the primary account of the
-    /// organization it then belongs to: the present primary account is locked with it.
-    pub async fn find_for_update_to(tx: &WriteTx, account_id: &str, target: &Target) -> Result<Self> {
+    /// The account with this id, locked as by `find_for_update`, for an update that may make it the
+    /// primary account of the organization it then belongs to: the present primary account is
+    /// locked with it.
+    pub async fn find_for_update_to(
+        tx: &WriteTx,
+        account_id: &str,
+        target: &Target,
+    ) -> Result<Self> {
         let own = accounts::table.filter(accounts::account_id.eq(account_id));
         let own = own.select((accounts::organization_id, accounts::is_primary));
-        if let Some((organization_id, is_primary)) = own.first::<(String, bool)>(&mut tx.conn()).await.optional()?
+        if let Some((organization_id, is_primary)) =
+            own.first::<(String, bool)>(&mut tx.conn()).await.optional()?
             && target.is_primary.unwrap_or(is_primary)
         {
-            Self::lock_with_primary(tx, account_id, target.organization_id.as_ref().unwrap_or(&organization_id)).await?;
+            Self::lock_with_primary(
+                tx,
+                account_id,
+                target.organization_id.as_ref().unwrap_or(&organization_id),
+            )
+            .await?;
         }
         Self::find_for_update(tx, account_id).await
     }
 
-    /// Locks an account and the primary account of an organization in the order of their ids: two accounts that take each
-    /// other's place would otherwise each wait for the other. Accounts are locked before organizations.
-    async fn lock_with_primary(tx: &WriteTx, account_id: &str, organization_id: &str) -> Result<()> {
-        let present = primary_of!(organization_id, account_id).first::<String>(&mut tx.conn()).await.optional()?;
+    /// Locks an account and the primary account of an organization in the order of their ids: two
+    /// accounts that take each other's place would otherwise each wait for the other. Accounts are
+    /// locked before organizations.
+    async fn lock_with_primary(
+        tx: &WriteTx,
+        account_id: &str,
+        organization_id: &str,
+    ) -> Result<()> {
+        let present = primary_of!(organization_id, account_id)
+            .first::<String>(&mut tx.conn())
+            .await
+            .optional()?;
         if let Some(present) = present {
             let both = accounts::table.filter(accounts::account_id.eq_any([account_id, &present]));
             let both = both.order(accounts::account_id).select(accounts::account_id).for_update();
@@ -656,14 +787,19 @@ impl Account {
         Ok(())
     }
 
-    /// Takes the primary flag from whatever account of the organization has it, unless it is `except`. Others who want the
-    /// flag wait for the organization.
+    /// Takes the primary flag from whatever account of the organization has it, unless it is
+    /// `except`. Others who want the flag wait for the organization.
     ///
-    /// The transaction has locked that account before (`lock_with_primary`). Another one that has become primary since is not
-    /// waited for: whoever holds it may wait for the organization. The work is then tried again.
+    /// The transaction has locked that account before (`lock_with_primary`). Another one that has
+    /// become primary since is not waited for: whoever holds it may wait for the organization. The
+    /// work is then tried again.
     async fn clear_primary(tx: &WriteTx, organization_id: &str, except: &str) -> Result<()> {
         Organization::lock(tx, organization_id).await?;
-        let present = primary_of!(organization_id, except).for_update().no_wait().first::<String>(&mut tx.conn()).await;
+        let present = primary_of!(organization_id, except)
+            .for_update()
+            .no_wait()
+            .first::<String>(&mut tx.conn())
+            .await;
         match present.optional().map_err(Error::from) {
             Ok(None) => return Ok(()),
             Ok(Some(_)) => {}
@@ -690,15 +826,24 @@ impl Account {
         Ok(())
     }
 
-    /// Renews sort keys and words of the next rows of a tenant behind this id. The connection is the owner's.
-    pub async fn renew(conn: &mut AsyncPgConnection, tenant: &str, after: &str) -> QueryResult<Batch> {
+    /// Renews sort keys and words of the next rows of a tenant behind this id. The connection is
+    /// the owner's.
+    pub async fn renew(
+        conn: &mut AsyncPgConnection,
+        tenant: &str,
+        after: &str,
+    ) -> QueryResult<Batch> {
         search::renew!(conn, tenant, after, accounts, account_words, account_id, |row| row.fields)
     }
 
-    /// The words of the account, those of its metadata, and a reference to the person who is its primary contact. It has none of
-    /// the person's words: those are the person's to change.
+    /// The words of the account, those of its metadata, and a reference to the person who is its
+    /// primary contact. It has none of the person's words: those are the person's to change.
     fn words(&self) -> Vec<String> {
-        let inline = self.fields.primary_contact.iter().flat_map(|contact| [contact.0.name.as_str(), &contact.0.email]);
+        let inline = self
+            .fields
+            .primary_contact
+            .iter()
+            .flat_map(|contact| [contact.0.name.as_str(), &contact.0.email]);
         let own = [self.account_id.as_str(), &self.fields.display_name, &self.fields.tax_id];
         let mut words = search::words(own.into_iter().chain(inline));
         words.extend(self.fields.metadata.words());
@@ -708,7 +853,10 @@ impl Account {
 
     async fn insert_words(&self, tx: &WriteTx) -> Result<()> {
         diesel::insert_into(account_words::table)
-            .values(diesel::select((self.account_id.as_str().into_sql::<Text>(), unnest(self.words()))))
+            .values(diesel::select((
+                self.account_id.as_str().into_sql::<Text>(),
+                unnest(self.words()),
+            )))
             .into_columns((account_words::account_id, account_words::word))
             .execute(&mut tx.conn())
             .await?;

@@ -36,10 +36,15 @@ impl Status {
         }
     }
 
-    /// Refuses a status that cannot follow this one: from INACTIVE an account can only become ACTIVE (design, section 2).
+    /// Refuses a status that cannot follow this one: from INACTIVE an account can only become
+    /// ACTIVE (design, section 2).
     pub fn require_next(self, next: Self, account_id: &str) -> Result<()> {
         if matches!((self, next), (Self::Inactive, Self::Suspended)) {
-            return Err(Error::StatusTransition { id: account_id.to_owned(), from: self.name(), to: next.name() });
+            return Err(Error::StatusTransition {
+                id: account_id.to_owned(),
+                from: self.name(),
+                to: next.name(),
+            });
         }
         Ok(())
     }
@@ -54,7 +59,10 @@ impl ToSql<Text, Pg> for Status {
 impl FromSql<Text, Pg> for Status {
     fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
         let name = std::str::from_utf8(value.as_bytes())?;
-        Self::ALL.into_iter().find(|status| status.name() == name).ok_or_else(|| format!("unknown status {name:?}").into())
+        Self::ALL
+            .into_iter()
+            .find(|status| status.name() == name)
+            .ok_or_else(|| format!("unknown status {name:?}").into())
     }
 }
 
@@ -138,7 +146,11 @@ mod tests {
         for from in Status::ALL {
             for to in Status::ALL {
                 let allowed = from.require_next(to, "a").is_ok();
-                assert_eq!(allowed, (from, to) != (Status::Inactive, Status::Suspended), "{from:?} to {to:?}");
+                assert_eq!(
+                    allowed,
+                    (from, to) != (Status::Inactive, Status::Suspended),
+                    "{from:?} to {to:?}"
+                );
             }
         }
     }

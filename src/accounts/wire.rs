@@ -27,7 +27,8 @@ const MAX_PHONE: usize = 50;
 const MAX_ADDRESS_LINE: usize = 200;
 const MAX_POSTAL_CODE: usize = 20;
 const MAX_BILLING_DETAILS: usize = 10_000;
-/// The one field of a primary contact that is required (user's guide: "Primary Contact Email: required; Name: not; Phone: not").
+/// The one field of a primary contact that is required (user's guide: "Primary Contact Email:
+/// required; Name: not; Phone: not").
 const EMAIL: &str = "account.primary_contact.email";
 const PREFERENCES: &str = "account.preferences";
 /// Bytes of JSON text.
@@ -40,7 +41,11 @@ const MAX_TAX_ID: usize = 50;
 impl Fields {
     fn parse(v: &mut Violations, account: proto::Account) -> Self {
         let display_name = v.required_line("account.display_name", account.display_name, MAX_NAME);
-        let primary = account.primary_contact.as_ref().map(|contact| contact.person_id.clone()).unwrap_or_default();
+        let primary = account
+            .primary_contact
+            .as_ref()
+            .map(|contact| contact.person_id.clone())
+            .unwrap_or_default();
         let primary_contact_id = v.optional_id("account.primary_contact.person_id", primary);
         Self {
             sort_key: crate::search::fold(&display_name),
@@ -55,16 +60,23 @@ impl Fields {
             shipping_address: address(v, "account.shipping_address", account.shipping_address),
             postal_address: address(v, "account.postal_address", account.postal_address),
             official_address: address(v, "account.official_address", account.official_address),
-            billing_details: v.text("account.billing_details", account.billing_details, MAX_BILLING_DETAILS),
+            billing_details: v.text(
+                "account.billing_details",
+                account.billing_details,
+                MAX_BILLING_DETAILS,
+            ),
             preferences: account.preferences.and_then(|preferences| object(v, preferences)),
             is_primary: account.is_primary,
             comment: v.text("account.comment", account.comment, MAX_COMMENT),
             metadata: Metadata::parse(v, "account.metadata", account.metadata),
             tax_id: v.line("account.tax_id", account.tax_id, MAX_TAX_ID),
-            account_manager_id: v.optional_id("account.account_manager_id", account.account_manager_id),
+            account_manager_id: v
+                .optional_id("account.account_manager_id", account.account_manager_id),
             primary_contact_id,
-            billing_contact_id: v.optional_id("account.billing_contact_id", account.billing_contact_id),
-            cc_billing_contact_id: v.optional_id("account.cc_billing_contact_id", account.cc_billing_contact_id),
+            billing_contact_id: v
+                .optional_id("account.billing_contact_id", account.billing_contact_id),
+            cc_billing_contact_id: v
+                .optional_id("account.cc_billing_contact_id", account.cc_billing_contact_id),
         }
     }
 }
@@ -128,7 +140,8 @@ impl Filter {
             is_primary: request.is_primary,
             created: v.period("create_", request.create_start_time, request.create_end_time),
             updated: v.period("update_", request.update_start_time, request.update_end_time),
-            linked_organization_id: v.optional_id("linked_organization_id", request.linked_organization_id),
+            linked_organization_id: v
+                .optional_id("linked_organization_id", request.linked_organization_id),
             contact_id: v.optional_id("contact_id", request.contact_id),
             metadata: Metadata::parse(&mut v, "metadata", request.metadata),
         };
@@ -158,13 +171,16 @@ impl Update {
     /// What the update says of the account's place as a primary account.
     pub fn target(&self) -> Target {
         Target {
-            organization_id: self.mask.has("organization_id").then(|| self.wanted.organization_id.clone()),
+            organization_id: self
+                .mask
+                .has("organization_id")
+                .then(|| self.wanted.organization_id.clone()),
             is_primary: self.mask.has("is_primary").then_some(self.wanted.is_primary),
         }
     }
 
-    /// The fields that the account gets. A reason belongs to the status it was given for, so a new status without one
-    /// clears the old reason.
+    /// The fields that the account gets. A reason belongs to the status it was given for, so a new
+    /// status without one clears the old reason.
     pub fn apply(&self, current: &Account) -> Result<Fields> {
         let present = proto::Account::from(current.clone());
         require_etag(&self.wanted.etag, &present.etag, Kind::Account, &self.id)?;
@@ -172,7 +188,10 @@ impl Update {
         let merged = self.mask.apply(&mut v, "account", &present, &self.wanted)?;
         if merged.primary_contact.as_ref().is_some_and(|contact| !contact.person_id.is_empty()) {
             for field in self.mask.inside("primary_contact").filter(|field| *field != "person_id") {
-                v.add(format_args!("account.primary_contact.{field}"), "is read from the person: UpdatePerson changes it");
+                v.add(
+                    format_args!("account.primary_contact.{field}"),
+                    "is read from the person: UpdatePerson changes it",
+                );
             }
         }
         if merged.status == AccountStatus::Unspecified as i32 {
@@ -208,7 +227,12 @@ impl Deletion {
 
     /// Refuses to delete an account that has changed since the caller read it.
     pub fn check(&self, current: &Account) -> Result<()> {
-        require_etag(&self.etag, &etag(current.create_time, current.revision), Kind::Account, &self.id)
+        require_etag(
+            &self.etag,
+            &etag(current.create_time, current.revision),
+            Kind::Account,
+            &self.id,
+        )
     }
 }
 
@@ -260,7 +284,8 @@ impl From<Account> for proto::Account {
     }
 }
 
-/// An account with the person who is its primary contact, whose name, email and phone are theirs at this moment.
+/// An account with the person who is its primary contact, whose name, email and phone are theirs at
+/// this moment.
 impl From<Shown> for proto::Account {
     fn from(Shown(row, person): Shown) -> Self {
         let mut account = Self::from(row);
@@ -306,24 +331,35 @@ fn contact(v: &mut Violations, contact: proto::Contact) -> Option<Contact> {
 }
 
 /// An address; one without any content is none.
-fn address(v: &mut Violations, field: &str, address: Option<proto::Address>) -> Option<Json<Address>> {
+fn address(
+    v: &mut Violations,
+    field: &str,
+    address: Option<proto::Address>,
+) -> Option<Json<Address>> {
     let address = address.filter(|address| *address != proto::Address::default())?;
     let country = address.country.to_ascii_uppercase();
     if !country.is_empty() && !country::is_known(&country) {
-        v.add(format_args!("{field}.country"), "must be a country code of ISO 3166-1 alpha-2, such as DE, or XK");
+        v.add(
+            format_args!("{field}.country"),
+            "must be a country code of ISO 3166-1 alpha-2, such as DE, or XK",
+        );
     }
     Some(Json(Address {
         line1: v.line(format_args!("{field}.line1"), address.line1, MAX_ADDRESS_LINE),
         line2: v.line(format_args!("{field}.line2"), address.line2, MAX_ADDRESS_LINE),
         city: v.line(format_args!("{field}.city"), address.city, MAX_ADDRESS_LINE),
         state: v.line(format_args!("{field}.state"), address.state, MAX_ADDRESS_LINE),
-        postal_code: v.line(format_args!("{field}.postal_code"), address.postal_code, MAX_POSTAL_CODE),
+        postal_code: v.line(
+            format_args!("{field}.postal_code"),
+            address.postal_code,
+            MAX_POSTAL_CODE,
+        ),
         country,
     }))
 }
 
-/// The preferences as JSON; an empty object is none. PostgreSQL's jsonb holds no NUL character, and JSON no number that is
-/// not finite.
+/// The preferences as JSON; an empty object is none. PostgreSQL's jsonb holds no NUL character, and
+/// JSON no number that is not finite.
 fn object(v: &mut Violations, preferences: Struct) -> Option<Value> {
     if preferences.fields.is_empty() {
         return None;
@@ -339,7 +375,8 @@ fn object(v: &mut Violations, preferences: Struct) -> Option<Value> {
     Some(value)
 }
 
-/// How many bytes more the numbers take where they are written out, as jsonb does: `5e-324` has 324 places.
+/// How many bytes more the numbers take where they are written out, as jsonb does: `5e-324` has 324
+/// places.
 fn written_out(value: &Value) -> usize {
     match value {
         Value::Number(number) => {
@@ -353,7 +390,8 @@ fn written_out(value: &Value) -> usize {
 }
 
 fn map(v: &mut Violations, object: Struct, depth: usize) -> Value {
-    let fields = object.fields.into_iter().map(|(key, value)| (string(v, key), from_wire(v, value, depth)));
+    let fields =
+        object.fields.into_iter().map(|(key, value)| (string(v, key), from_wire(v, value, depth)));
     Value::Object(fields.collect::<Map<_, _>>())
 }
 
@@ -369,8 +407,8 @@ fn from_wire(v: &mut Violations, value: prost_types::Value, depth: usize) -> Val
         None | Some(JsonKind::NullValue(_)) => Value::Null,
         Some(JsonKind::BoolValue(value)) => Value::Bool(value),
         Some(JsonKind::StringValue(value)) => Value::String(string(v, value)),
-        // By way of its digits, which is how jsonb gives it back (1e16 as a whole number, -0 as 0), so that it stays equal to
-        // itself.
+        // By way of its digits, which is how jsonb gives it back (1e16 as a whole number, -0 as 0),
+        // so that it stays equal to itself.
         Some(JsonKind::NumberValue(number)) => (number + 0.0).to_string().parse().map_or_else(
             |_| {
                 v.add(PREFERENCES, "must not contain numbers that are not finite");
@@ -382,7 +420,9 @@ fn from_wire(v: &mut Violations, value: prost_types::Value, depth: usize) -> Val
             v.add(PREFERENCES, format!("must be at most {MAX_PREFERENCES_DEPTH} levels deep"));
             Value::Null
         }
-        Some(JsonKind::ListValue(list)) => list.values.into_iter().map(|value| from_wire(v, value, depth - 1)).collect(),
+        Some(JsonKind::ListValue(list)) => {
+            list.values.into_iter().map(|value| from_wire(v, value, depth - 1)).collect()
+        }
         Some(JsonKind::StructValue(object)) => map(v, object, depth - 1),
     }
 }

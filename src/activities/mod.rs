@@ -22,8 +22,8 @@ use crate::{
     page::response,
     peer::Peer,
     proto::{
-        ListActivitiesRequest, ListActivitiesResponse, WatchActivitiesRequest, WatchActivitiesResponse,
-        activity_service_server::ActivityService,
+        ListActivitiesRequest, ListActivitiesResponse, WatchActivitiesRequest,
+        WatchActivitiesResponse, activity_service_server::ActivityService,
     },
     streams::{ClientDeadline, Streams, Unending},
 };
@@ -49,11 +49,13 @@ impl ActivityService for Service {
     ) -> Result<Response<ListActivitiesResponse>, Status> {
         let caller = request.caller()?;
         let (filter, page) = Filter::parse(&caller, request.into_inner())?;
-        let listing = self.db.list(&caller, async |tx| Activity::list(tx, &filter, &page).await).await?;
+        let listing =
+            self.db.list(&caller, async |tx| Activity::list(tx, &filter, &page).await).await?;
         Ok(Response::new(response!(ListActivitiesResponse { activities }, listing)))
     }
 
-    type WatchActivitiesStream = Pin<Box<dyn Stream<Item = Result<WatchActivitiesResponse, Status>> + Send>>;
+    type WatchActivitiesStream =
+        Pin<Box<dyn Stream<Item = Result<WatchActivitiesResponse, Status>> + Send>>;
 
     async fn watch_activities(
         &self,
@@ -65,7 +67,8 @@ impl ActivityService for Service {
         let start = Start::parse(&caller, request.into_inner())?;
         let place = self.streams.enter(&caller, deadline, retiring)?;
         let watch = Watch::open(self.db.clone(), caller, start, self.pace, place).await?;
-        let mut response: Response<Self::WatchActivitiesStream> = Response::new(Box::pin(watch.stream()));
+        let mut response: Response<Self::WatchActivitiesStream> =
+            Response::new(Box::pin(watch.stream()));
         response.extensions_mut().insert(Unending);
         Ok(response)
     }

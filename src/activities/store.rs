@@ -23,7 +23,8 @@ use crate::{
 
 /// Most activities that one step along the feed brings.
 const BATCH: i64 = 100;
-/// Most activities that one step looks at, so that it takes a bounded time however few of them are wanted.
+/// Most activities that one step looks at, so that it takes a bounded time however few of them are
+/// wanted.
 const LOOKED_AT: i64 = 1000;
 
 /// What an activity takes in an answer beside its texts and changes.
@@ -96,7 +97,8 @@ pub struct Watched {
     pub account_id: Option<String>,
 }
 
-/// A place in the feed: behind everything of the transactions before this one, and behind its activities up to an ordinal.
+/// A place in the feed: behind everything of the transactions before this one, and behind its
+/// activities up to an ordinal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Queryable, Selectable)]
 #[diesel(table_name = activities, check_for_backend(Pg))]
 pub struct Position {
@@ -134,7 +136,8 @@ impl Activity {
         };
         let filtered = |period: Period| {
             let in_reach = tx.list_activities_in_reach(few.as_ref());
-            let mut query = activities::table.select(Self::as_select()).filter(in_reach).into_boxed();
+            let mut query =
+                activities::table.select(Self::as_select()).filter(in_reach).into_boxed();
             if let Some(account_id) = &filter.account_id {
                 query = query.filter(activities::account_id.eq(account_id));
             }
@@ -156,7 +159,8 @@ impl Activity {
             query
         };
         let total = total!(tx, page, filtered(filter.period));
-        // There is no order by name. The ids of one transaction's activities rise, like its ordinals.
+        // There is no order by name. The ids of one transaction's activities rise, like its
+        // ordinals.
         let rest = page.rest_of(filter.period, By::Created);
         let query = keyset!(filtered(rest), page, activities(activity_id, activity_id));
         page.read(tx, total, query.load_stream::<Self>(&mut tx.conn()).await?).await
@@ -164,27 +168,36 @@ impl Activity {
 
     /// One step along the feed, from a position that the feed still has and has reached.
     ///
-    /// Only what is below the oldest running transaction is looked at: nothing can be committed there any more, so nothing
-    /// is ever added before a position that was reached.
+    /// Only what is below the oldest running transaction is looked at: nothing can be committed
+    /// there any more, so nothing is ever added before a position that was reached.
     pub async fn follow(tx: &Tx, watched: &Watched, from: Position) -> Result<Step> {
-        let place = || (activities::transaction_id, activities::ordinal).into_sql::<Record<(BigInt, Integer)>>();
+        let place = || {
+            (activities::transaction_id, activities::ordinal)
+                .into_sql::<Record<(BigInt, Integer)>>()
+        };
         let ahead = activities::table
             .filter(place().gt((from.transaction_id, from.ordinal)))
             .order((activities::transaction_id, activities::ordinal));
         let last = async {
-            let last = ahead.select(Position::as_select()).offset(LOOKED_AT - 1).first::<Position>(&mut tx.conn());
+            let last = ahead
+                .select(Position::as_select())
+                .offset(LOOKED_AT - 1)
+                .first::<Position>(&mut tx.conn());
             Ok(last.await.optional()?)
         };
         let (moment, last) = try_join(Moment::now(tx), last).await?;
         moment.require(from)?;
         let end = Position::before(moment.horizon);
         let until = last.map_or(end, |last| last.min(end));
-        let query = ahead.filter(place().le((until.transaction_id, until.ordinal))).filter(tx.activities_in_reach());
+        let query = ahead
+            .filter(place().le((until.transaction_id, until.ordinal)))
+            .filter(tx.activities_in_reach());
         let mut query = query.select(Self::as_select()).limit(BATCH).into_boxed();
         if let Some(account_id) = &watched.account_id {
             query = query.filter(activities::account_id.eq(account_id));
         }
-        let (activities, complete) = budget::read(tx, query.load_stream::<Self>(&mut tx.conn()).await?).await?;
+        let (activities, complete) =
+            budget::read(tx, query.load_stream::<Self>(&mut tx.conn()).await?).await?;
         let full = !complete || i64::try_from(activities.len()).is_ok_and(|count| count == BATCH);
         // Further batches may be as far as that, and beyond it lies what nobody has looked at.
         let position = activities.last().filter(|_| full).map_or(until, |last| last.position);
@@ -212,7 +225,8 @@ impl Moment {
             functions::pg_snapshot_xmax(snapshot()),
             tenants::table.select(tenants::activity_floor).single_value(),
         ));
-        let (horizon, next, floor) = now.get_result::<(i64, i64, Option<i64>)>(&mut tx.conn()).await?;
+        let (horizon, next, floor) =
+            now.get_result::<(i64, i64, Option<i64>)>(&mut tx.conn()).await?;
         Ok(Self { horizon, next, floor: floor.unwrap_or_default() })
     }
 
@@ -221,8 +235,8 @@ impl Moment {
         Position::before(self.horizon)
     }
 
-    /// Refuses a position behind which activities are gone, and one that this database has not come to: a position is
-    /// always below what was running when it was reached.
+    /// Refuses a position behind which activities are gone, and one that this database has not come
+    /// to: a position is always below what was running when it was reached.
     pub fn require(&self, position: Position) -> Result<()> {
         let kept = position >= Position::before(self.floor);
         if kept && position.transaction_id < self.next { Ok(()) } else { Err(Error::CursorExpired) }

@@ -1,6 +1,8 @@
-//! One watch: it reads the feed on when there may be news, and says where it stands when there are none for a while.
+//! One watch: it reads the feed on when there may be news, and says where it stands when there are
+//! none for a while.
 //!
-//! It holds no connection while it waits, and reads the next batch only when the client has taken the one before.
+//! It holds no connection while it waits, and reads the next batch only when the client has taken
+//! the one before.
 
 use std::time::Duration;
 
@@ -22,8 +24,8 @@ use crate::{
     telemetry,
 };
 
-/// Least time between two looks at a feed that was read to its end: under a stream of changes, a watch takes those of so
-/// long at once.
+/// Least time between two looks at a feed that was read to its end: under a stream of changes, a
+/// watch takes those of so long at once.
 const BREATH: Duration = Duration::from_millis(50);
 /// Time that one look may take.
 const LOOK: Duration = Duration::from_secs(5);
@@ -67,14 +69,31 @@ struct Feed {
 
 impl Watch {
     /// Begins at the cursor, or at the end of the feed. A cursor that has expired is refused here.
-    pub async fn open(db: Db, caller: Caller, start: Start, pace: Pace, room: Place) -> Result<Self> {
+    pub async fn open(
+        db: Db,
+        caller: Caller,
+        start: Start,
+        pace: Pace,
+        room: Place,
+    ) -> Result<Self> {
         // Before the end of the feed is looked for, so that nothing behind it goes unheard.
         let bell = db.listen(&caller);
         let moment = db.read(&caller, async |tx| Moment::now(tx).await).await?;
         let position = start.position.unwrap_or_else(|| moment.end());
         moment.require(position)?;
         let Start { watched, binding, .. } = start;
-        let feed = Feed { db, caller, pace, bell, watched, binding, position, more: true, looked: None, due: Instant::now() };
+        let feed = Feed {
+            db,
+            caller,
+            pace,
+            bell,
+            watched,
+            binding,
+            position,
+            more: true,
+            looked: None,
+            due: Instant::now(),
+        };
         Ok(Self { place: room, feed })
     }
 
@@ -108,11 +127,15 @@ impl Feed {
             self.wait().await;
             let step = self.look().await?;
             (self.position, self.more) = (step.position, step.more);
-            let activities: Vec<_> = step.activities.into_iter().map(proto::Activity::from).collect();
+            let activities: Vec<_> =
+                step.activities.into_iter().map(proto::Activity::from).collect();
             let now = Instant::now();
             if !activities.is_empty() || now >= self.due {
                 self.due = now + self.pace.checkpoint;
-                return Ok(WatchActivitiesResponse { activities, cursor: wire::cursor(&self.binding, self.position) });
+                return Ok(WatchActivitiesResponse {
+                    activities,
+                    cursor: wire::cursor(&self.binding, self.position),
+                });
             }
         }
     }
@@ -134,8 +157,17 @@ impl Feed {
             let now = Instant::now();
             self.looked = Some(now);
             let caller = Caller { deadline: now + LOOK, ..self.caller.clone() };
-            match self.db.list(&caller, async |tx| Activity::follow(tx, &self.watched, self.position).await).await {
-                Err(Error::DatabaseUnavailable | Error::Overloaded | Error::DeadlineExceeded | Error::Retry) => {
+            match self
+                .db
+                .list(&caller, async |tx| Activity::follow(tx, &self.watched, self.position).await)
+                .await
+            {
+                Err(
+                    Error::DatabaseUnavailable
+                    | Error::Overloaded
+                    | Error::DeadlineExceeded
+                    | Error::Retry,
+                ) => {
                     if Instant::now() > patience {
                         return Err(Error::DatabaseUnavailable);
                     }

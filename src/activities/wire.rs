@@ -18,10 +18,14 @@ const MAX_TYPE: usize = 50;
 
 impl Filter {
     /// What a list request asks for, and which page of it.
-    pub fn parse(caller: &Caller, mut request: proto::ListActivitiesRequest) -> Result<(Self, Page)> {
+    pub fn parse(
+        caller: &Caller,
+        mut request: proto::ListActivitiesRequest,
+    ) -> Result<(Self, Page)> {
         let mut v = Violations::default();
         let page = Page::take_ordered(&mut v, caller, &mut request, Order::parse_by_time)?;
-        let mut given = |field, value: String, max| (!value.is_empty()).then(|| v.exact(field, value, max));
+        let mut given =
+            |field, value: String, max| (!value.is_empty()).then(|| v.exact(field, value, max));
         let resource_type = given("resource_type", request.resource_type, MAX_TYPE);
         let resource_id = given("resource_id", request.resource_id, MAX_PAIR_CHARS);
         let actor = given("actor", request.actor, MAX_ACTOR);
@@ -57,7 +61,10 @@ impl Start {
             return Ok(start);
         }
         let position = start.binding.open(&cursor).and_then(|(transaction_id, ordinal)| {
-            Some(Position { transaction_id: transaction_id.parse().ok()?, ordinal: ordinal.parse().ok()? })
+            Some(Position {
+                transaction_id: transaction_id.parse().ok()?,
+                ordinal: ordinal.parse().ok()?,
+            })
         });
         Ok(Self { position: Some(position.ok_or(Error::Cursor)?), ..start })
     }
@@ -91,5 +98,9 @@ impl From<Activity> for proto::Activity {
 
 fn change(mut change: Value) -> proto::FieldChange {
     let field = change["field"].as_str().unwrap_or_default().to_owned();
-    proto::FieldChange { field, before: Some(json(change["before"].take())), after: Some(json(change["after"].take())) }
+    proto::FieldChange {
+        field,
+        before: Some(json(change["before"].take())),
+        after: Some(json(change["after"].take())),
+    }
 }

@@ -22,22 +22,37 @@ impl ClaimNames {
         }
     }
 
-    /// The caller that the claims describe, or the cause why there is none. Unknown roles are none. The actor is the subject
-    /// behind the issuer's prefix.
-    pub(super) fn read(&self, claims: Map<String, Value>, prefix: &str) -> Result<Identified, &'static str> {
+    /// The caller that the claims describe, or the cause why there is none. Unknown roles are none.
+    /// The actor is the subject behind the issuer's prefix.
+    pub(super) fn read(
+        &self,
+        claims: Map<String, Value>,
+        prefix: &str,
+    ) -> Result<Identified, &'static str> {
         let claims = Value::Object(claims);
-        let subject = claims.get("sub").and_then(Value::as_str).filter(|subject| is_actor(subject)).ok_or(cause::SUBJECT)?;
+        let subject = claims
+            .get("sub")
+            .and_then(Value::as_str)
+            .filter(|subject| is_actor(subject))
+            .ok_or(cause::SUBJECT)?;
         let actor = [prefix, subject].concat();
         if !is_actor(&actor) {
             return Err(cause::SUBJECT);
         }
-        let tenant = find(&claims, &self.tenant).and_then(Value::as_str).and_then(TenantId::parse).ok_or(cause::TENANT)?;
+        let tenant = find(&claims, &self.tenant)
+            .and_then(Value::as_str)
+            .and_then(TenantId::parse)
+            .ok_or(cause::TENANT)?;
         let roles = match find(&claims, &self.roles) {
             None => Roles::default(),
-            Some(Value::String(names)) => names.split(' ').fold(Roles::default(), |roles, name| roles.and(Roles::named(name))),
-            Some(Value::Array(names)) => names.iter().try_fold(Roles::default(), |roles, name| {
-                name.as_str().map(|name| roles.and(Roles::named(name))).ok_or(cause::ROLES)
-            })?,
+            Some(Value::String(names)) => {
+                names.split(' ').fold(Roles::default(), |roles, name| roles.and(Roles::named(name)))
+            }
+            Some(Value::Array(names)) => {
+                names.iter().try_fold(Roles::default(), |roles, name| {
+                    name.as_str().map(|name| roles.and(Roles::named(name))).ok_or(cause::ROLES)
+                })?
+            }
             Some(_) => return Err(cause::ROLES),
         };
         let tenant_wide = match find(&claims, &self.tenant_wide) {

@@ -12,18 +12,22 @@ const DEFAULT_ACTOR: &str = "developer";
 const DEFAULT_ROLES: &str = "admin";
 const DEFAULT_TENANT_WIDE: &str = "true";
 
-/// Tenant from `x-tenant-id`, actor from `x-actor`, roles from `x-roles` (separated by commas), and whether the reach is the
-/// whole tenant from `x-tenant-wide`, each with a default.
+/// Tenant from `x-tenant-id`, actor from `x-actor`, roles from `x-roles` (separated by commas), and
+/// whether the reach is the whole tenant from `x-tenant-wide`, each with a default.
 pub fn identify(headers: &HeaderMap) -> Result<Identified> {
     let tenant = header(headers, "x-tenant-id", DEFAULT_TENANT)?;
-    let tenant = TenantId::parse(tenant)
-        .ok_or_else(|| Error::Unauthenticated("x-tenant-id must be 1 to 64 letters, digits, '_' or '-'".into()))?;
+    let tenant = TenantId::parse(tenant).ok_or_else(|| {
+        Error::Unauthenticated("x-tenant-id must be 1 to 64 letters, digits, '_' or '-'".into())
+    })?;
     let actor = header(headers, "x-actor", DEFAULT_ACTOR)?;
     if !is_actor(actor) {
-        return Err(Error::Unauthenticated(format!("x-actor must have 1 to {MAX_ACTOR} characters")));
+        return Err(Error::Unauthenticated(format!(
+            "x-actor must have 1 to {MAX_ACTOR} characters"
+        )));
     }
     let roles = header(headers, "x-roles", DEFAULT_ROLES)?;
-    let roles = roles.split(',').fold(Roles::default(), |roles, name| roles.and(Roles::named(name.trim())));
+    let roles =
+        roles.split(',').fold(Roles::default(), |roles, name| roles.and(Roles::named(name.trim())));
     let tenant_wide = match header(headers, "x-tenant-wide", DEFAULT_TENANT_WIDE)? {
         "true" => true,
         "false" => false,
@@ -32,11 +36,13 @@ pub fn identify(headers: &HeaderMap) -> Result<Identified> {
     Ok(Identified { tenant, actor: actor.into(), roles, tenant_wide, expires: None })
 }
 
-/// Whether a request is for this machine by a loopback address or by the name that only this machine gives itself.
+/// Whether a request is for this machine by a loopback address or by the name that only this
+/// machine gives itself.
 pub fn check_authority(authority: &Authority) -> Result<()> {
     let host = authority.host();
     let address: Result<IpAddr, _> = host.trim_matches(['[', ']']).parse();
-    let is_ours = address.map_or(host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback());
+    let is_ours =
+        address.map_or(host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback());
     if is_ours {
         return Ok(());
     }
@@ -47,6 +53,8 @@ pub fn check_authority(authority: &Authority) -> Result<()> {
 fn header<'a>(headers: &'a HeaderMap, name: &str, default: &'a str) -> Result<&'a str> {
     match headers.get(name) {
         None => Ok(default),
-        Some(value) => value.to_str().map_err(|_| Error::Unauthenticated(format!("{name} must be visible ASCII"))),
+        Some(value) => value
+            .to_str()
+            .map_err(|_| Error::Unauthenticated(format!("{name} must be visible ASCII"))),
     }
 }

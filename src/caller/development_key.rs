@@ -109,15 +109,21 @@ fn private_key(folder: &Path) -> io::Result<Vec<u8>> {
     fs::create_dir_all(folder)?;
     let path = folder.join(KEY);
     if !path.exists() {
-        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).and_then(|pair| pair.to_pkcs8v1());
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)
+            .and_then(|pair| pair.to_pkcs8v1());
         let key = STANDARD.encode(key.map_err(io::Error::other)?);
         let lines: Vec<_> = key.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
-        let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"));
+        let pem = format!(
+            "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+            lines.join("\n")
+        );
         let aside = write_aside(&path, &pem)?;
         // Unlike a rename, a link never replaces the key that another process has made meanwhile.
         let linked = fs::hard_link(&aside, &path);
         fs::remove_file(aside)?;
-        linked.or_else(|error| if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })?;
+        linked.or_else(|error| {
+            if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
+        })?;
     }
     let pem = fs::read_to_string(path)?;
     let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
@@ -138,7 +144,8 @@ fn publish(folder: &Path, pair: &EcdsaKeyPair) -> io::Result<(String, PathBuf)> 
     Ok((kid, path))
 }
 
-/// Writes a file that only its owner can read, next to where it belongs, so that nobody ever sees half of it.
+/// Writes a file that only its owner can read, next to where it belongs, so that nobody ever sees
+/// half of it.
 fn write_aside(path: &Path, text: &str) -> io::Result<PathBuf> {
     let aside = path.with_extension(format!("{}.tmp", std::process::id()));
     let mut options = OpenOptions::new();

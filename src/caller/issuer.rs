@@ -1,8 +1,9 @@
 //! An issuer of tokens and its keys, which one task gets and keeps fresh for all calls.
 //!
-//! Calls never fetch: they look at the keys that are there. One that finds none for its token wishes for a fetch and waits
-//! for its end, together with all others that wait. A fetch therefore belongs to no call and ends with none, there is one
-//! at a time, and between two of them lies a least time, so that made-up key ids cannot hammer the issuer.
+//! Calls never fetch: they look at the keys that are there. One that finds none for its token
+//! wishes for a fetch and waits for its end, together with all others that wait. A fetch therefore
+//! belongs to no call and ends with none, there is one at a time, and between two of them lies a
+//! least time, so that made-up key ids cannot hammer the issuer.
 
 use std::{
     sync::{
@@ -49,10 +50,12 @@ pub(super) struct Issuer {
     /// How long keys are used after they were last seen at the source.
     max_stale: Duration,
     began: Instant,
-    /// Until when the keys may be used, in milliseconds after `began`. Beside the state, because every call reads it.
+    /// Until when the keys may be used, in milliseconds after `began`. Beside the state, because
+    /// every call reads it.
     good_until: AtomicU64,
     state: watch::Sender<State>,
-    /// Permits to wait for the keys. A wait holds none of the permits for calls, and nobody waits with those of another issuer.
+    /// Permits to wait for the keys. A wait holds none of the permits for calls, and nobody waits
+    /// with those of another issuer.
     waiting: Semaphore,
 }
 
@@ -93,8 +96,10 @@ impl Issuer {
         let is_file = matches!(issuer.keys, KeySource::File(_));
         let floor = options.jwks_floor;
         // Early enough that a set which is fetched every time never becomes stale.
-        let refresh = if is_file { floor } else { options.jwks_refresh.min(options.jwks_max_stale / 2) };
-        let state = State { keys: KeySet::default(), fetches: 0, failed: false, phase: Phase::Wanted };
+        let refresh =
+            if is_file { floor } else { options.jwks_refresh.min(options.jwks_max_stale / 2) };
+        let state =
+            State { keys: KeySet::default(), fetches: 0, failed: false, phase: Phase::Wanted };
         let made = Self {
             name: issuer.issuer.clone(),
             prefix: options.prefix_of(&issuer.issuer).unwrap_or_default().to_owned(),
@@ -120,8 +125,13 @@ impl Issuer {
         self.millis() < self.good_until.load(Ordering::Relaxed)
     }
 
-    /// The key for a token. Waits for one fetch if there is none, unless the last one was a moment ago or too many wait.
-    pub(super) async fn key(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<Key>, Missing> {
+    /// The key for a token. Waits for one fetch if there is none, unless the last one was a moment
+    /// ago or too many wait.
+    pub(super) async fn key(
+        &self,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+    ) -> Result<Arc<Key>, Missing> {
         let mut changes = self.state.subscribe();
         let mut before = None;
         let mut permit = None;
@@ -131,7 +141,9 @@ impl Issuer {
                 let good = self.is_good();
                 let why = match state.keys.find(kid, algorithm) {
                     Ok(key) if good => return Ok(Arc::clone(key)),
-                    Err(why @ (NoKey::Algorithm | NoKey::Ambiguous)) if good => return Err(Missing::Refused(why)),
+                    Err(why @ (NoKey::Algorithm | NoKey::Ambiguous)) if good => {
+                        return Err(Missing::Refused(why));
+                    }
                     Err(why) if good && !state.failed => Missing::Refused(why),
                     _ => Missing::Unavailable,
                 };
@@ -158,7 +170,11 @@ impl Issuer {
 
     fn refuse_to_wait(&self) -> Missing {
         if let Some(unlogged) = CROWDED.due("waiting") {
-            tracing::warn!(issuer = self.name, unlogged, "calls are refused: --jwks-max-waiting wait for the issuer's keys");
+            tracing::warn!(
+                issuer = self.name,
+                unlogged,
+                "calls are refused: --jwks-max-waiting wait for the issuer's keys"
+            );
         }
         Missing::Unavailable
     }
@@ -166,9 +182,11 @@ impl Issuer {
     /// Gets the keys, again and again, for ever.
     pub(super) async fn keep(&self) {
         let mut wishes = self.state.subscribe();
-        let mut due = self.began + if self.state.borrow().fetches == 0 { Duration::ZERO } else { self.refresh };
+        let mut due = self.began
+            + if self.state.borrow().fetches == 0 { Duration::ZERO } else { self.refresh };
         loop {
-            let wanted = async { drop(wishes.wait_for(|state| state.phase == Phase::Wanted).await) };
+            let wanted =
+                async { drop(wishes.wait_for(|state| state.phase == Phase::Wanted).await) };
             // Either way it is time.
             let _ = timeout_at(due, wanted).await;
             self.state.send_modify(|state| state.phase = Phase::Fetching);
@@ -186,14 +204,20 @@ impl Issuer {
         self.state.send_modify(|state| {
             if state.failed != cause.is_some() || (state.fetches == 0 && cause.is_none()) {
                 if let Some(cause) = &cause {
-                    tracing::warn!(issuer = self.name, cause, "the issuer's keys cannot be fetched");
+                    tracing::warn!(
+                        issuer = self.name,
+                        cause,
+                        "the issuer's keys cannot be fetched"
+                    );
                 } else {
                     tracing::info!(issuer = self.name, "the issuer's keys are there");
                 }
             }
             if let Ok(keys) = loaded {
                 state.keys.replace(keys);
-                let good = self.millis().saturating_add(u64::try_from(self.max_stale.as_millis()).unwrap_or(u64::MAX));
+                let good = self
+                    .millis()
+                    .saturating_add(u64::try_from(self.max_stale.as_millis()).unwrap_or(u64::MAX));
                 self.good_until.store(good, Ordering::Relaxed);
             }
             state.fetches += 1;

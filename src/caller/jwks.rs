@@ -1,4 +1,5 @@
-//! JSON Web Key Sets (RFC 7517): the public keys of an issuer that may sign tokens, each for one algorithm.
+//! JSON Web Key Sets (RFC 7517): the public keys of an issuer that may sign tokens, each for one
+//! algorithm.
 
 use std::{
     str::FromStr as _,
@@ -16,7 +17,8 @@ use serde::Deserialize;
 pub(super) const MAX_BYTES: usize = 1024 * 1024;
 /// Most keys of a set. Issuers have two or three.
 const MAX_KEYS: usize = 100;
-/// Lengths of an RSA modulus in bits that are used: shorter keys are weak, longer ones slow to check with.
+/// Lengths of an RSA modulus in bits that are used: shorter keys are weak, longer ones slow to
+/// check with.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// A public key that tokens can be checked with.
@@ -53,22 +55,29 @@ pub(super) enum NoKey {
 }
 
 impl KeySet {
-    /// Reads a set. Keys that cannot check a signature here are left out, and a set without any other is none.
+    /// Reads a set. Keys that cannot check a signature here are left out, and a set without any
+    /// other is none.
     pub(super) fn parse(json: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Set {
             keys: Vec<serde_json::Value>,
         }
-        let set: Set = serde_json::from_slice(json).map_err(|error| format!("is no JSON Web Key Set: {error}"))?;
+        let set: Set = serde_json::from_slice(json)
+            .map_err(|error| format!("is no JSON Web Key Set: {error}"))?;
         if set.keys.len() > MAX_KEYS {
             return Err(format!("has more than {MAX_KEYS} keys"));
         }
         let jwks = set.keys.into_iter().filter_map(|key| serde_json::from_value(key).ok());
         let keys: Vec<_> = jwks.filter_map(Jwk::into_key).map(Arc::new).collect();
-        if keys.is_empty() { Err("has no key that can sign tokens".to_owned()) } else { Ok(Self(keys)) }
+        if keys.is_empty() {
+            Err("has no key that can sign tokens".to_owned())
+        } else {
+            Ok(Self(keys))
+        }
     }
 
-    /// Puts `new` in the place of this set. Keys that stay are the same as before; the others are live no more.
+    /// Puts `new` in the place of this set. Keys that stay are the same as before; the others are
+    /// live no more.
     pub(super) fn replace(&mut self, mut new: Self) {
         for key in &mut new.0 {
             if let Some(old) = self.0.iter().find(|old| old.jwk == key.jwk) {
@@ -118,7 +127,10 @@ impl Jwk {
     /// The key, if it is a public key for signatures by an algorithm that fits it.
     fn into_key(self) -> Option<Key> {
         let signs = self.usage.as_deref().is_none_or(|usage| usage == "sig");
-        let verifies = self.key_ops.as_ref().is_none_or(|operations| operations.iter().any(|operation| operation == "verify"));
+        let verifies = self
+            .key_ops
+            .as_ref()
+            .is_none_or(|operations| operations.iter().any(|operation| operation == "verify"));
         if !(signs && verifies) {
             return None;
         }
@@ -127,14 +139,17 @@ impl Jwk {
             (Some(n), Some(e), _, _) if self.kty == "RSA" && RSA_BITS.contains(&bits(n)?) => {
                 DecodingKey::from_rsa_components(n, e).ok()?
             }
-            (_, _, Some(x), Some(y)) if self.kty == "EC" => DecodingKey::from_ec_components(x, y).ok()?,
+            (_, _, Some(x), Some(y)) if self.kty == "EC" => {
+                DecodingKey::from_ec_components(x, y).ok()?
+            }
             (_, _, Some(x), _) if self.kty == "OKP" => DecodingKey::from_ed_components(x).ok()?,
             _ => return None,
         };
         Some(Key { jwk: self, algorithm, decoding, live: AtomicBool::new(true) })
     }
 
-    /// The algorithm the key says it is for, if it fits the kind of the key; otherwise the usual one of the kind.
+    /// The algorithm the key says it is for, if it fits the kind of the key; otherwise the usual
+    /// one of the kind.
     fn algorithm(&self) -> Option<Algorithm> {
         use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
         let fitting: &[Algorithm] = match (self.kty.as_str(), self.crv.as_deref()) {
@@ -148,7 +163,9 @@ impl Jwk {
             None => fitting.first().copied(),
             // The name of RFC 9864 for what tokens mostly still call EdDSA.
             Some("Ed25519") => Some(EdDSA).filter(|algorithm| fitting.contains(algorithm)),
-            Some(name) => Algorithm::from_str(name).ok().filter(|algorithm| fitting.contains(algorithm)),
+            Some(name) => {
+                Algorithm::from_str(name).ok().filter(|algorithm| fitting.contains(algorithm))
+            }
         }
     }
 }
@@ -209,7 +226,11 @@ mod tests {
             (ed(json!("Ed25519")), Some(Algorithm::EdDSA)),
             (ed(json!("RS256")), None),
         ] {
-            assert_eq!(algorithms(json!([key])), algorithm.into_iter().collect::<Vec<_>>(), "{key}");
+            assert_eq!(
+                algorithms(json!([key])),
+                algorithm.into_iter().collect::<Vec<_>>(),
+                "{key}"
+            );
         }
     }
 
@@ -231,7 +252,10 @@ mod tests {
             assert!(algorithms(json!([key])).is_empty(), "{key}");
         }
         // Beside them, a good one is used.
-        assert_eq!(algorithms(json!([secret, "key", rsa(json!({"use": "sig", "key_ops": ["verify"]}))])), [Algorithm::RS256]);
+        assert_eq!(
+            algorithms(json!([secret, "key", rsa(json!({"use": "sig", "key_ops": ["verify"]}))])),
+            [Algorithm::RS256]
+        );
     }
 
     #[test]
@@ -245,7 +269,8 @@ mod tests {
 
     #[test]
     fn a_token_without_key_id_is_for_an_only_key() {
-        let parse = |keys: Value| KeySet::parse(json!({"keys": keys}).to_string().as_bytes()).unwrap();
+        let parse =
+            |keys: Value| KeySet::parse(json!({"keys": keys}).to_string().as_bytes()).unwrap();
         let one = parse(json!([rsa(json!({}))]));
         assert!(one.find(None, Algorithm::RS256).is_ok());
         assert_eq!(one.find(None, Algorithm::PS256).err(), Some(NoKey::Algorithm));
@@ -257,11 +282,15 @@ mod tests {
 
     #[test]
     fn a_key_stays_the_same_until_it_is_withdrawn() {
-        let parse = |keys: Value| KeySet::parse(json!({"keys": keys}).to_string().as_bytes()).unwrap();
+        let parse =
+            |keys: Value| KeySet::parse(json!({"keys": keys}).to_string().as_bytes()).unwrap();
         let mut set = parse(json!([rsa(json!({}))]));
         let before = Arc::clone(set.find(Some("k"), Algorithm::RS256).unwrap());
         set.replace(parse(json!([rsa(json!({"kid": "l"})), rsa(json!({}))])));
-        assert!(Arc::ptr_eq(&before, set.find(Some("k"), Algorithm::RS256).unwrap()) && before.is_live());
+        assert!(
+            Arc::ptr_eq(&before, set.find(Some("k"), Algorithm::RS256).unwrap())
+                && before.is_live()
+        );
         // Another key under the same id is another key.
         set.replace(parse(json!([rsa(json!({"n": number(2049)}))])));
         assert!(!before.is_live());

@@ -1,7 +1,8 @@
 //! The header by which the proxy of a service mesh says whose certificate it has checked.
 //!
-//! Off unless configured, because anybody can send a header: it is worth what the way from the proxy is worth. A proxy adds its
-//! element behind those that the request already had, so the last one is the proxy's, and only the last one counts.
+//! Off unless configured, because anybody can send a header: it is worth what the way from the
+//! proxy is worth. A proxy adds its element behind those that the request already had, so the last
+//! one is the proxy's, and only the last one counts.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -22,7 +23,10 @@ impl MeshHeader {
     pub fn parse(name: &str) -> Result<Self, String> {
         match name {
             "" => Ok(Self(None)),
-            name => name.parse().map(|name| Self(Some(name))).map_err(|_| "the name of an HTTP header".to_owned()),
+            name => name
+                .parse()
+                .map(|name| Self(Some(name)))
+                .map_err(|_| "the name of an HTTP header".to_owned()),
         }
     }
 
@@ -31,12 +35,14 @@ impl MeshHeader {
         self.0.is_some()
     }
 
-    /// The workload that the header names. Without the header the call has not come through the proxy.
+    /// The workload that the header names. Without the header the call has not come through the
+    /// proxy.
     pub(super) fn workload(&self, headers: &HeaderMap) -> Result<Arc<str>> {
         let refused = |fault| Error::Unauthenticated(format!("the proxy's header {fault}"));
         let Some(name) = &self.0 else { return Err(refused("is not trusted")) };
         // A header may also be sent several times over, which means the same as one list.
-        let value = headers.get_all(name).iter().next_back().ok_or_else(|| refused("is missing"))?;
+        let value =
+            headers.get_all(name).iter().next_back().ok_or_else(|| refused("is missing"))?;
         let value = value.to_str().map_err(|_| refused("is malformed"))?;
         if name.as_str() == LINKERD {
             let last = value.rsplit(',').next().unwrap_or_default();
@@ -61,9 +67,9 @@ impl Element<'_> {
     }
 }
 
-/// The last element of a whole header as Envoy writes it: elements separated by commas, of pairs separated by semicolons;
-/// a value may stand in quotes, and separators in quotes are none. `None` if any part is not of this form, for then
-/// nobody can tell where the last element begins.
+/// The last element of a whole header as Envoy writes it: elements separated by commas, of pairs
+/// separated by semicolons; a value may stand in quotes, and separators in quotes are none. `None`
+/// if any part is not of this form, for then nobody can tell where the last element begins.
 fn last_element(header: &str) -> Option<Element<'_>> {
     let (mut element, mut rest) = (Element::default(), header);
     loop {
@@ -94,7 +100,8 @@ fn take_value(text: &str) -> Option<(Cow<'_, str>, &str)> {
     let (mut value, mut escaped) = (String::new(), false);
     for (at, c) in quoted.char_indices() {
         match c {
-            // Subjects come with the backslashes of RFC 2253, so that one may also stand before something else than a quote.
+            // Subjects come with the backslashes of RFC 2253, so that one may also stand before
+            // something else than a quote.
             '\\' if !escaped => escaped = true,
             '"' if !escaped => return Some((value.into(), quoted.get(at + 1..)?)),
             c => {
@@ -120,8 +127,7 @@ mod tests {
 
     #[test]
     fn the_last_element_names_the_workload() {
-        const ISTIO: &str =
-            "By=spiffe://cluster.local/ns/a/sa/accounts;Hash=0a1b;Subject=\"\";URI=spiffe://cluster.local/ns/b/sa/crm";
+        const ISTIO: &str = "By=spiffe://cluster.local/ns/a/sa/accounts;Hash=0a1b;Subject=\"\";URI=spiffe://cluster.local/ns/b/sa/crm";
         for (values, name) in [
             (&["URI=spiffe://a/b"][..], "spiffe://a/b"),
             (&[ISTIO], "spiffe://cluster.local/ns/b/sa/crm"),
@@ -147,7 +153,11 @@ mod tests {
             (&["Subject=;URI=spiffe://a/b"], "spiffe://a/b"),
             (&["Cert=\"-----BEGIN%20CERTIFICATE-----%0AMIIB==\";URI=spiffe://a/b"], "spiffe://a/b"),
         ] {
-            assert_eq!(workload("x-forwarded-client-cert", values).as_deref(), Ok(name), "{values:?}");
+            assert_eq!(
+                workload("x-forwarded-client-cert", values).as_deref(),
+                Ok(name),
+                "{values:?}"
+            );
         }
     }
 
@@ -169,7 +179,8 @@ mod tests {
             &["URI=\"spiffe://a/b\"x"],
             &["URI=\"spiffe://a/b\\\""],
             &["U RI=spiffe://a/b"],
-            // A quote that the client left open swallows what the proxy wrote, up to the proxy's next quote.
+            // A quote that the client left open swallows what the proxy wrote, up to the proxy's
+            // next quote.
             &["URI=spiffe://a/admin;X=\",By=spiffe://x/y;Hash=0;Subject=\"CN=b\";URI=spiffe://a/b"],
             &["URI=spiffe://a/admin;X=\",By=spiffe://x/y;Hash=0;Subject=\"\";URI=spiffe://a/b"],
             &["URI=spiffe://a/admin;X=\",By=spiffe://x/y;Hash=0;URI=spiffe://a/b"],
@@ -184,7 +195,10 @@ mod tests {
             &["URI=spiffe://a/admin,Hash=0"],
         ] {
             let refused = workload("x-forwarded-client-cert", values);
-            assert!(refused.as_ref().is_err_and(|error| !error.contains("admin")), "{values:?}: {refused:?}");
+            assert!(
+                refused.as_ref().is_err_and(|error| !error.contains("admin")),
+                "{values:?}: {refused:?}"
+            );
         }
     }
 
@@ -201,8 +215,10 @@ mod tests {
     /// Whatever a client sends before the proxy's element: it is the proxy's workload, or nobody's.
     #[test]
     fn nothing_that_a_client_sends_gets_it_another_name() {
-        const PROXYS: &str = "By=spiffe://x/y;Hash=0a;Subject=\"CN=b,O=\\\"c\\\"\";URI=spiffe://a/b";
-        const PIECES: [&str; 10] = ["URI=spiffe://a/admin", "\"", "\\", ",", ";", "=", "X=", "X=\"", "\\\"", " "];
+        const PROXYS: &str =
+            "By=spiffe://x/y;Hash=0a;Subject=\"CN=b,O=\\\"c\\\"\";URI=spiffe://a/b";
+        const PIECES: [&str; 10] =
+            ["URI=spiffe://a/admin", "\"", "\\", ",", ";", "=", "X=", "X=\"", "\\\"", " "];
         let (mut named, mut refused) = (0, 0);
         for number in 0..PIECES.len().pow(5) {
             let digits = (0..5).map(|digit| number / PIECES.len().pow(digit) % PIECES.len());

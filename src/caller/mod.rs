@@ -1,7 +1,7 @@
 //! Who is calling: the tenant, the actor and what they may do.
 //!
-//! The guard (`crate::guard`) asks the configured [`Identity`] once for each call and puts the [`Caller`] into the request's
-//! extensions; calls take it from there.
+//! The guard (`crate::guard`) asks the configured [`Identity`] once for each call and puts the
+//! [`Caller`] into the request's extensions; calls take it from there.
 
 mod claims;
 mod development;
@@ -29,7 +29,8 @@ use crate::{
     text,
 };
 
-/// A tenant's id: 1 to 64 letters, digits, `_` or `-`. Nothing else can be one, so it may stand in SQL text as it is.
+/// A tenant's id: 1 to 64 letters, digits, `_` or `-`. Nothing else can be one, so it may stand in
+/// SQL text as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TenantId(Arc<str>);
 
@@ -74,7 +75,8 @@ impl Roles {
         }
     }
 
-    /// The roles that have a permission, by its verb: `accounts.read`, `.write`, `.delete` or `.configure`.
+    /// The roles that have a permission, by its verb: `accounts.read`, `.write`, `.delete` or
+    /// `.configure`.
     pub fn having(permission: &str) -> Option<Self> {
         match permission.rsplit_once('.')?.1 {
             "read" => Some(Self::VIEWER.and(Self::EDITOR).and(Self::ADMIN)),
@@ -131,7 +133,10 @@ pub struct Caller {
 impl fmt::Debug for Caller {
     /// Without the actor: it may name a person, and debug output may reach a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Caller").field("tenant", &self.tenant.0).field("method", &self.method).finish_non_exhaustive()
+        f.debug_struct("Caller")
+            .field("tenant", &self.tenant.0)
+            .field("method", &self.method)
+            .finish_non_exhaustive()
     }
 }
 
@@ -143,17 +148,21 @@ pub trait RequestExt {
 
 impl<T> RequestExt for Request<T> {
     fn caller(&mut self) -> Result<Caller> {
-        self.extensions_mut().remove().ok_or_else(|| Error::Internal("a call was reached without passing the guard".into()))
+        self.extensions_mut()
+            .remove()
+            .ok_or_else(|| Error::Internal("a call was reached without passing the guard".into()))
     }
 }
 
 /// Longest actor in characters.
 pub const MAX_ACTOR: usize = 200;
 
-/// Whether a text may name an actor. The activity trail records it as it is, and people are found by it as it is, so no two
-/// actors may look alike: see [`text::is_exact`].
+/// Whether a text may name an actor. The activity trail records it as it is, and people are found
+/// by it as it is, so no two actors may look alike: see [`text::is_exact`].
 pub fn is_actor(actor: &str) -> bool {
-    (1..=MAX_ACTOR).contains(&actor.chars().count()) && !actor.chars().any(char::is_control) && text::is_exact(actor)
+    (1..=MAX_ACTOR).contains(&actor.chars().count())
+        && !actor.chars().any(char::is_control)
+        && text::is_exact(actor)
 }
 
 /// Whom the credentials of a request name.
@@ -184,7 +193,9 @@ pub enum IdentityError {
     #[error("--token-issuer needs --token-audience: what tokens for this service carry as `aud`")]
     NoAudience,
     /// Tokens of nobody would be accepted.
-    #[error("--token-audience needs --token-issuer, as https://issuer.example=https://issuer.example/keys")]
+    #[error(
+        "--token-audience needs --token-issuer, as https://issuer.example=https://issuer.example/keys"
+    )]
     NoIssuer,
     /// An issuer has two key sets.
     #[error("--token-issuer: {0} is given more than once")]
@@ -222,8 +233,9 @@ impl Identity {
         matches!(self, Self::Development)
     }
 
-    /// Refuses a request that came by a name which is not this machine's, where callers are believed without credentials: it
-    /// may come from a web page whose own name was made to point here (DNS rebinding).
+    /// Refuses a request that came by a name which is not this machine's, where callers are
+    /// believed without credentials: it may come from a web page whose own name was made to point
+    /// here (DNS rebinding).
     pub fn check_authority(&self, authority: Option<&Authority>) -> Result<()> {
         match (self, authority) {
             (Self::Development, Some(authority)) => development::check_authority(authority),
@@ -239,8 +251,14 @@ impl Identity {
         }
     }
 
-    /// The caller of the call that `policy` belongs to, or why there is none. May wait for an issuer's keys.
-    pub async fn caller(&self, headers: &HeaderMap, policy: &Policy, deadline: Instant) -> Result<Caller> {
+    /// The caller of the call that `policy` belongs to, or why there is none. May wait for an
+    /// issuer's keys.
+    pub async fn caller(
+        &self,
+        headers: &HeaderMap,
+        policy: &Policy,
+        deadline: Instant,
+    ) -> Result<Caller> {
         let Identified { tenant, actor, roles, tenant_wide, expires } = match self {
             Self::Development => development::identify(headers)?,
             Self::Tokens(tokens) => tokens.identify(headers).await?,
@@ -248,7 +266,8 @@ impl Identity {
         if !roles.any_of(policy.roles) {
             return Err(Error::PermissionDenied { permission: policy.permission.to_owned() });
         }
-        let reach = if tenant_wide || roles.any_of(Roles::ADMIN) { Reach::Tenant } else { Reach::Person };
+        let reach =
+            if tenant_wide || roles.any_of(Roles::ADMIN) { Reach::Tenant } else { Reach::Person };
         Ok(Caller {
             tenant,
             actor,
@@ -262,10 +281,13 @@ impl Identity {
         })
     }
 
-    /// What the caller of a request is told whose headers are longer than `limit` together, of which nothing more is read.
+    /// What the caller of a request is told whose headers are longer than `limit` together, of
+    /// which nothing more is read.
     pub fn refuse_too_long(&self, headers: &HeaderMap, limit: usize) -> Error {
         match self {
-            Self::Tokens(tokens) if headers.get_all(AUTHORIZATION).iter().any(|value| value.len() > limit / 2) => {
+            Self::Tokens(tokens)
+                if headers.get_all(AUTHORIZATION).iter().any(|value| value.len() > limit / 2) =>
+            {
                 tokens.refuse_too_long()
             }
             _ => Error::RequestTooLarge,
@@ -292,7 +314,9 @@ mod tests {
         let may = |role: Roles, permission| role.any_of(Roles::having(permission).unwrap());
         assert!(may(Roles::VIEWER, "accounts.read") && !may(Roles::VIEWER, "accounts.write"));
         assert!(may(Roles::EDITOR, "accounts.write") && !may(Roles::EDITOR, "accounts.delete"));
-        assert!(may(Roles::ADMIN, "accounts.delete") && may(Roles::ADMIN, "account_types.configure"));
+        assert!(
+            may(Roles::ADMIN, "accounts.delete") && may(Roles::ADMIN, "account_types.configure")
+        );
         assert_eq!(Roles::having("accounts.frobnicate"), None);
         assert_eq!(Roles::named("root"), Roles::default());
     }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::IdentityError;
 use crate::config::TokenOptions;
 
-/// The prefixes of all issuers. None belongs to two issuers, unless the operator says that they name the same people.
+/// The prefixes of all issuers. None belongs to two issuers, unless the operator says that they
+/// name the same people.
 #[derive(Debug)]
 pub(super) struct Prefixes(Vec<String>);
 
@@ -37,10 +38,15 @@ impl Prefixes {
         Ok(Self(prefixes.into_keys().map(str::to_owned).collect()))
     }
 
-    /// Whether an actor is of the issuers with this prefix. Every actor is of the longest prefix that it begins with and of no
-    /// other, so that no subject of one issuer can be chosen to look like one of another.
+    /// Whether an actor is of the issuers with this prefix. Every actor is of the longest prefix
+    /// that it begins with and of no other, so that no subject of one issuer can be chosen to look
+    /// like one of another.
     pub(super) fn is_of(&self, actor: &str, prefix: &str) -> bool {
-        let longest = self.0.iter().filter(|prefix| actor.starts_with(prefix.as_str())).max_by_key(|prefix| prefix.len());
+        let longest = self
+            .0
+            .iter()
+            .filter(|prefix| actor.starts_with(prefix.as_str()))
+            .max_by_key(|prefix| prefix.len());
         longest.is_some_and(|longest| longest == prefix)
     }
 }
@@ -54,9 +60,14 @@ mod tests {
 
     fn prefixes(issuers: &[&str], given: &[(&str, &str)]) -> Result<Prefixes, IdentityError> {
         let mut options = <Cli as clap::Parser>::parse_from(["x"]).config.tokens;
-        let issuer = |name: &&str| TokenIssuer { issuer: (*name).to_owned(), keys: KeySource::File("k".into()) };
+        let issuer = |name: &&str| TokenIssuer {
+            issuer: (*name).to_owned(),
+            keys: KeySource::File("k".into()),
+        };
         options.issuers = issuers.iter().map(issuer).collect();
-        let given = given.iter().map(|&(issuer, prefix)| ActorPrefix { issuer: issuer.into(), prefix: prefix.into() });
+        let given = given
+            .iter()
+            .map(|&(issuer, prefix)| ActorPrefix { issuer: issuer.into(), prefix: prefix.into() });
         options.actor_prefixes = given.collect();
         Prefixes::new(&options)
     }
@@ -92,13 +103,17 @@ mod tests {
     fn no_subject_is_an_actor_of_two_issuers() {
         const PARTS: [&str; 5] = ["", "a", "b:", "b:a", ":"];
         let all = ["", "b:", "b:a", "a"];
-        let prefixes = prefixes(&["w", "x", "y", "z"], &[("x", "b:"), ("y", "b:a"), ("z", "a")]).unwrap();
+        let prefixes =
+            prefixes(&["w", "x", "y", "z"], &[("x", "b:"), ("y", "b:a"), ("z", "a")]).unwrap();
         let mut actors = HashMap::new();
         for prefix in all {
             for (one, two) in PARTS.iter().flat_map(|one| PARTS.map(|two| (one, two))) {
                 let actor = [prefix, one, two].concat();
                 if prefixes.is_of(&actor, prefix) {
-                    assert!([None, Some(prefix)].contains(&actors.insert(actor.clone(), prefix)), "{actor:?}");
+                    assert!(
+                        [None, Some(prefix)].contains(&actors.insert(actor.clone(), prefix)),
+                        "{actor:?}"
+                    );
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! What becomes of a token that is refused: the caller learns that it is, the operator learns why.
 //!
-//! Log lines and the metric carry the cause, the issuer if it is a configured one, and the beginning of the key id: nothing
-//! that a token says about a person.
+//! Log lines and the metric carry the cause, the issuer if it is a configured one, and the
+//! beginning of the key id: nothing that a token says about a person.
 
 use std::time::Duration;
 
@@ -33,8 +33,7 @@ pub(super) mod cause {
     pub const NOT_YET: &str = "not yet valid";
     pub const AUDIENCE: &str = "for another audience";
     pub const CLAIMS: &str = "exp, iss, aud or sub is missing or of a wrong type";
-    pub const SUBJECT: &str =
-        "sub must have 1 to 200 characters with the issuer's prefix, all of which show, in normalization form C";
+    pub const SUBJECT: &str = "sub must have 1 to 200 characters with the issuer's prefix, all of which show, in normalization form C";
     pub const ANOTHERS_SUBJECT: &str = "sub begins with another issuer's prefix";
     pub const TENANT: &str = "the tenant claim is missing or no tenant id";
     pub const ROLES: &str = "the roles claim is neither a text nor an array of texts";
@@ -72,7 +71,8 @@ impl Refusals {
         let &Refusal { cause, issuer, kid } = refusal;
         telemetry::count_refused_token(cause);
         if let Some(unlogged) = self.0.due(cause) {
-            let kid: Option<String> = kid.map(|kid| kid.chars().filter(char::is_ascii_graphic).take(MAX_KID).collect());
+            let kid: Option<String> =
+                kid.map(|kid| kid.chars().filter(char::is_ascii_graphic).take(MAX_KID).collect());
             tracing::info!(cause, issuer, kid, unlogged, "token refused");
         }
         Error::Unauthenticated("a valid bearer token is required".to_owned())

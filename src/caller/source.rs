@@ -40,14 +40,17 @@ impl Source {
         Ok(match source {
             KeySource::File(path) => Self::File(path.clone()),
             KeySource::Url(uri) => {
-                let tls = HttpsConnectorBuilder::new().with_provider_and_native_roots(aws_lc_rs::default_provider());
+                let tls = HttpsConnectorBuilder::new()
+                    .with_provider_and_native_roots(aws_lc_rs::default_provider());
                 let tls = tls.map_err(|error| {
                     format!("no certificate authorities to check {uri} with: {error}; SSL_CERT_FILE can name a file of them")
                 })?;
-                // Which URLs may be without TLS is the configuration's to say; redirects, which could lead elsewhere, are
-                // not followed.
+                // Which URLs may be without TLS is the configuration's to say; redirects, which
+                // could lead elsewhere, are not followed.
                 let connector = tls.https_or_http().enable_http1().build();
-                let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+                let client = Client::builder(TokioExecutor::new())
+                    .pool_max_idle_per_host(0)
+                    .build(connector);
                 Self::Url(Box::new(client), uri.clone())
             }
         })
@@ -72,7 +75,9 @@ impl Source {
 pub(super) fn read(path: &Path) -> Result<KeySet, String> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
-    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(|error| format!("cannot be read: {error}"))?;
+    file.take(MAX_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("cannot be read: {error}"))?;
     if bytes.len() > MAX_BYTES {
         return Err(format!("is larger than {MAX_BYTES} bytes"));
     }
@@ -80,18 +85,25 @@ pub(super) fn read(path: &Path) -> Result<KeySet, String> {
 }
 
 async fn fetch(client: &HttpClient, uri: &Uri) -> Result<Bytes, String> {
-    let request = Request::get(uri).header(header::ACCEPT, "application/json").header(header::USER_AGENT, USER_AGENT);
+    let request = Request::get(uri)
+        .header(header::ACCEPT, "application/json")
+        .header(header::USER_AGENT, USER_AGENT);
     let request = request.body(Empty::new()).map_err(|error| error.to_string())?;
     let response = client.request(request).await.map_err(|error| chain(&error))?;
     if response.status() != StatusCode::OK {
         return Err(format!("answers {}", response.status()));
     }
-    let body = Limited::new(response.into_body(), MAX_BYTES).collect().await.map_err(|error| chain(&*error))?;
+    let body = Limited::new(response.into_body(), MAX_BYTES)
+        .collect()
+        .await
+        .map_err(|error| chain(&*error))?;
     Ok(body.to_bytes())
 }
 
 /// The whole chain of causes.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes: Vec<_> = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
+    let causes: Vec<_> = std::iter::successors(Some(error), |error| error.source())
+        .map(ToString::to_string)
+        .collect();
     causes.join(": ")
 }

@@ -1,6 +1,8 @@
-//! Identity by token: `authorization: Bearer` with a JSON Web Token (RFC 7519) of a configured issuer.
+//! Identity by token: `authorization: Bearer` with a JSON Web Token (RFC 7519) of a configured
+//! issuer.
 //!
-//! A token that was verified is remembered by its SHA-256, so that a caller pays for a signature once in five minutes.
+//! A token that was verified is remembered by its SHA-256, so that a caller pays for a signature
+//! once in five minutes.
 
 use std::{
     collections::HashMap,
@@ -12,7 +14,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use futures_util::future::join_all;
 use http::{HeaderMap, header::AUTHORIZATION};
 use jsonwebtoken::{
-    AlgorithmFamily, Header, Validation, dangerous::insecure_decode_claims, decode, decode_header, errors::ErrorKind as Fault,
+    AlgorithmFamily, Header, Validation, dangerous::insecure_decode_claims, decode, decode_header,
+    errors::ErrorKind as Fault,
 };
 use quick_cache::sync::Cache;
 use serde::Deserialize;
@@ -33,7 +36,8 @@ use crate::{
 
 /// How long a verified token is remembered at most.
 const REMEMBERED: Duration = Duration::from_mins(5);
-/// The `typ` of tokens that may be for this: RFC 7519, RFC 9068 and RFC 7515. Others belong to other protocols.
+/// The `typ` of tokens that may be for this: RFC 7519, RFC 9068 and RFC 7515. Others belong to
+/// other protocols.
 const TYPES: [&str; 4] = ["JWT", "at+jwt", "application/at+jwt", "JOSE"];
 
 /// What the service knows about tokens.
@@ -76,7 +80,14 @@ impl Tokens {
         validation.validate_nbf = true;
         validation.leeway = options.leeway.as_secs();
         let verified = Cache::new(options.cache_size);
-        Ok(Self { issuers, validation, claims: ClaimNames::new(options), prefixes, verified, refusals: Refusals::default() })
+        Ok(Self {
+            issuers,
+            validation,
+            claims: ClaimNames::new(options),
+            prefixes,
+            verified,
+            refusals: Refusals::default(),
+        })
     }
 
     /// Keeps the keys of all issuers fresh, for ever.
@@ -89,7 +100,8 @@ impl Tokens {
         let token = bearer(headers).map_err(|cause| self.refusals.refuse(&cause.into()))?;
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(digest(&SHA256, token).as_ref());
-        if let Some(verified) = self.verified.get(&fingerprint).filter(|verified| verified.holds()) {
+        if let Some(verified) = self.verified.get(&fingerprint).filter(|verified| verified.holds())
+        {
             return Ok(verified.who.clone());
         }
         let verified = self.verify(token).await?;
@@ -109,7 +121,8 @@ impl Tokens {
         let refuse = |refusal: Refusal<'_>| self.refusals.refuse(&refusal);
         let header = decode_header(token).map_err(|_| refuse(cause::MALFORMED.into()))?;
         check_header(&header).map_err(|cause| refuse(cause.into()))?;
-        let named: Named = insecure_decode_claims(token).map_err(|_| refuse(cause::CLAIMS.into()))?;
+        let named: Named =
+            insecure_decode_claims(token).map_err(|_| refuse(cause::CLAIMS.into()))?;
         let issuer = self.issuers.get(&named.iss).ok_or_else(|| refuse(cause::ISSUER.into()))?;
         let kid = header.kid.as_deref();
         let refused = |cause| refuse(Refusal { cause, issuer: Some(&issuer.name), kid });
@@ -124,9 +137,11 @@ impl Tokens {
         validation.set_issuer(&[&issuer.name]);
         let claims = decode::<Map<String, Value>>(token, &key.decoding, &validation);
         let claims = claims.map_err(|error| refused(cause_of(error.kind())))?.claims;
-        let until = claims.get("exp").and_then(Value::as_f64).ok_or_else(|| refused(cause::CLAIMS))?;
+        let until =
+            claims.get("exp").and_then(Value::as_f64).ok_or_else(|| refused(cause::CLAIMS))?;
         let expires = UNIX_EPOCH.checked_add(Duration::from_secs(seconds(until)));
-        let who = Identified { expires, ..self.claims.read(claims, &issuer.prefix).map_err(refused)? };
+        let who =
+            Identified { expires, ..self.claims.read(claims, &issuer.prefix).map_err(refused)? };
         if !self.prefixes.is_of(&who.actor, &issuer.prefix) {
             return Err(refused(cause::ANOTHERS_SUBJECT));
         }
@@ -142,7 +157,8 @@ impl Verified {
     }
 }
 
-/// The claim that tells which keys to look at. Nothing else is read before the signature is checked.
+/// The claim that tells which keys to look at. Nothing else is read before the signature is
+/// checked.
 #[derive(Deserialize)]
 struct Named {
     iss: String,
@@ -156,7 +172,11 @@ fn bearer(headers: &HeaderMap) -> Result<&[u8], &'static str> {
         return Err(cause::SEVERAL_TOKENS);
     }
     let (scheme, token) = value.split_at_checked(b"Bearer ".len()).ok_or(cause::NOT_BEARER)?;
-    if scheme.eq_ignore_ascii_case(b"Bearer ") { Ok(token.trim_ascii()) } else { Err(cause::NOT_BEARER) }
+    if scheme.eq_ignore_ascii_case(b"Bearer ") {
+        Ok(token.trim_ascii())
+    } else {
+        Err(cause::NOT_BEARER)
+    }
 }
 
 fn check_header(header: &Header) -> Result<(), &'static str> {
@@ -168,7 +188,10 @@ fn check_header(header: &Header) -> Result<(), &'static str> {
     if header.crit.is_some() {
         return Err(cause::CRITICAL);
     }
-    let known = header.typ.as_ref().is_none_or(|typ| TYPES.iter().any(|known| known.eq_ignore_ascii_case(typ)));
+    let known = header
+        .typ
+        .as_ref()
+        .is_none_or(|typ| TYPES.iter().any(|known| known.eq_ignore_ascii_case(typ)));
     if known { Ok(()) } else { Err(cause::TYPE) }
 }
 
@@ -180,7 +203,9 @@ const fn cause_of(fault: &Fault) -> &'static str {
         Fault::InvalidIssuer => cause::ISSUER,
         Fault::InvalidSignature => cause::SIGNATURE,
         Fault::InvalidAlgorithm => cause::ALGORITHM,
-        Fault::MissingRequiredClaim(_) | Fault::InvalidClaimFormat(_) | Fault::Json(_) => cause::CLAIMS,
+        Fault::MissingRequiredClaim(_) | Fault::InvalidClaimFormat(_) | Fault::Json(_) => {
+            cause::CLAIMS
+        }
         _ => cause::MALFORMED,
     }
 }
@@ -190,7 +215,11 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "verified to be a time from 1970 on; `as` saturates")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "verified to be a time from 1970 on; `as` saturates"
+)]
 const fn seconds(time: f64) -> u64 {
     time as u64
 }

@@ -1,7 +1,7 @@
 //! Which program is calling: the workload, as its certificate names it, or the proxy of a mesh.
 //!
-//! A workload is not a user: tenant, actor and roles come from the identity. Its name is a SPIFFE ID, or a DNS name; never
-//! the subject's common name, which authorities do not check alike.
+//! A workload is not a user: tenant, actor and roles come from the identity. Its name is a SPIFFE
+//! ID, or a DNS name; never the subject's common name, which authorities do not check alike.
 
 use std::sync::Arc;
 
@@ -20,10 +20,12 @@ const MAX_TRUST_DOMAIN: usize = 255;
 const MAX_DNS: usize = 253;
 const SPIFFE: &str = "spiffe://";
 
-/// The workload of a certificate with these names: its SPIFFE ID, or else its first DNS name. A certificate with a SPIFFE ID
-/// may have no other URI (X.509-SVID 2); one that has is nobody's.
+/// The workload of a certificate with these names: its SPIFFE ID, or else its first DNS name. A
+/// certificate with a SPIFFE ID may have no other URI (X.509-SVID 2); one that has is nobody's.
 pub fn named(uris: &[&str], dns: &[&str]) -> Option<Arc<str>> {
-    let is_spiffe = |uri: &&str| uri.get(..SPIFFE.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SPIFFE));
+    let is_spiffe = |uri: &&str| {
+        uri.get(..SPIFFE.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SPIFFE))
+    };
     match uris {
         [only] if is_spiffe(only) => spiffe_id(only),
         uris if uris.iter().any(is_spiffe) => None,
@@ -39,9 +41,11 @@ pub(super) fn either(text: &str) -> Option<Arc<str>> {
 /// `spiffe://trust-domain/path` as SPIFFE ID 2 has it; nothing in it needs escaping in a log line.
 fn spiffe_id(text: &str) -> Option<Arc<str>> {
     let (domain, path) = text.strip_prefix(SPIFFE)?.split_once('/')?;
-    let in_domain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+    let in_domain =
+        |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
     let within = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-    let is_segment = |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(within);
+    let is_segment =
+        |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(within);
     let fits = text.len() <= MAX_SPIFFE
         && (1..=MAX_TRUST_DOMAIN).contains(&domain.len())
         && domain.bytes().all(in_domain)
@@ -53,7 +57,8 @@ fn spiffe_id(text: &str) -> Option<Arc<str>> {
 fn dns_name(text: &str) -> Option<Arc<str>> {
     let within = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
     let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(within);
-    (text.len() <= MAX_DNS && text.split('.').all(is_label)).then(|| text.to_ascii_lowercase().into())
+    (text.len() <= MAX_DNS && text.split('.').all(is_label))
+        .then(|| text.to_ascii_lowercase().into())
 }
 
 /// A list of workloads; the empty one means that none were listed.
@@ -69,7 +74,8 @@ enum Pattern {
 }
 
 impl Workloads {
-    /// Names separated by commas; `spiffe://trust-domain/path/*` stands for every SPIFFE ID below that path.
+    /// Names separated by commas; `spiffe://trust-domain/path/*` stands for every SPIFFE ID below
+    /// that path.
     pub fn parse(text: &str) -> Result<Self, String> {
         let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
         names.map(Pattern::parse).collect::<Result<_, _>>().map(Self)
@@ -92,13 +98,12 @@ impl Pattern {
     fn parse(text: &str) -> Result<Self, String> {
         let pattern = match text.strip_suffix('*') {
             // With a segment in place of the star it must be a SPIFFE ID.
-            Some(prefix) => {
-                spiffe_id(&format!("{prefix}x")).filter(|_| prefix.ends_with('/')).map(|_| Self::Below(prefix.into()))
-            }
+            Some(prefix) => spiffe_id(&format!("{prefix}x"))
+                .filter(|_| prefix.ends_with('/'))
+                .map(|_| Self::Below(prefix.into())),
             None => either(text).map(Self::Exactly),
         };
-        let rule =
-            "a workload is a SPIFFE ID, such as spiffe://example.org/ns/shop/sa/portal, one that ends with /*, or a DNS name";
+        let rule = "a workload is a SPIFFE ID, such as spiffe://example.org/ns/shop/sa/portal, one that ends with /*, or a DNS name";
         pattern.ok_or_else(|| format!("{text:?}: {rule}"))
     }
 }
@@ -115,8 +120,8 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// The workload that calls over a connection whose peer is `peer`, or why it may not. With a mesh the peer is the proxy,
-    /// and the header it adds names the workload.
+    /// The workload that calls over a connection whose peer is `peer`, or why it may not. With a
+    /// mesh the peer is the proxy, and the header it adds names the workload.
     pub fn admit(&self, headers: &HeaderMap, peer: Option<&Arc<str>>) -> Result<Option<Arc<str>>> {
         if !self.mesh.is_on() {
             return check(&self.allowed, peer);
@@ -196,8 +201,15 @@ mod tests {
 
     #[test]
     fn lists_of_workloads() {
-        let list = Workloads::parse(" spiffe://example.org/ns/shop/*, spiffe://example.org/crm ,Billing.internal,").unwrap();
-        for inside in ["spiffe://example.org/ns/shop/sa/portal", "spiffe://example.org/crm", "billing.internal"] {
+        let list = Workloads::parse(
+            " spiffe://example.org/ns/shop/*, spiffe://example.org/crm ,Billing.internal,",
+        )
+        .unwrap();
+        for inside in [
+            "spiffe://example.org/ns/shop/sa/portal",
+            "spiffe://example.org/crm",
+            "billing.internal",
+        ] {
             assert!(list.include(inside), "{inside}");
         }
         for outside in [
@@ -211,7 +223,15 @@ mod tests {
             assert!(!list.include(outside), "{outside}");
         }
         assert!(Workloads::parse("").unwrap().is_empty());
-        for bad in ["*", "spiffe://*", "spiffe://example.org*", "spiffe://example.org/a*", "billing.*", "*.internal", "a b"] {
+        for bad in [
+            "*",
+            "spiffe://*",
+            "spiffe://example.org*",
+            "spiffe://example.org/a*",
+            "billing.*",
+            "*.internal",
+            "a b",
+        ] {
             assert!(Workloads::parse(bad).is_err(), "{bad:?}");
         }
     }

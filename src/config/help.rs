@@ -1,7 +1,9 @@
-//! How `--help` looks: headings, examples, and for each command the options that it uses. Also what an empty variable means.
+//! How `--help` looks: headings, examples, and for each command the options that it uses. Also what
+//! an empty variable means.
 //!
-//! Every option can be given before or after the command, and to every command, so that one set of arguments or variables
-//! serves all of them; a command ignores what it does not use, and its help does not show it.
+//! Every option can be given before or after the command, and to every command, so that one set of
+//! arguments or variables serves all of them; a command ignores what it does not use, and its help
+//! does not show it.
 
 use clap::{Arg, Command, builder::Resettable};
 
@@ -17,8 +19,16 @@ const MIGRATING: &[&str] = &["migrate", "prune", "transfer"];
 
 const GROUPS: &[Group] = &[
     Group { heading: "Address", commands: CALLING, options: &["listen"] },
-    Group { heading: "Database", commands: MIGRATING, options: &["database_url", "migration_database_url"] },
-    Group { heading: "Database", commands: &["migrate", "prune", "transfer", "token"], options: &["data_dir"] },
+    Group {
+        heading: "Database",
+        commands: MIGRATING,
+        options: &["database_url", "migration_database_url"],
+    },
+    Group {
+        heading: "Database",
+        commands: &["migrate", "prune", "transfer", "token"],
+        options: &["data_dir"],
+    },
     Group {
         heading: "Database",
         commands: &[],
@@ -90,13 +100,26 @@ const GROUPS: &[Group] = &[
             "handshake_timeout",
         ],
     },
-    Group { heading: "Activities and watches", commands: &["prune"], options: &["min_activity_retention"] },
+    Group {
+        heading: "Activities and watches",
+        commands: &["prune"],
+        options: &["min_activity_retention"],
+    },
     Group {
         heading: "Activities and watches",
         commands: &[],
-        options: &["max_watches", "watch_poll_interval", "watch_checkpoint_interval", "watch_max_age"],
+        options: &[
+            "max_watches",
+            "watch_poll_interval",
+            "watch_checkpoint_interval",
+            "watch_max_age",
+        ],
     },
-    Group { heading: "Operation", commands: &[], options: &["shutdown_delay", "shutdown_deadline", "reflection"] },
+    Group {
+        heading: "Operation",
+        commands: &[],
+        options: &["shutdown_delay", "shutdown_deadline", "reflection"],
+    },
     Group {
         heading: "Logs",
         commands: &["migrate", "prune", "transfer", "healthcheck", "seed", "token"],
@@ -137,16 +160,19 @@ Examples:
   customer-accounts token
   customer-accounts token --subject robin.stone --roles viewer";
 
-/// Gives the options their headings, and hides from the help of each command those that it does not use.
+/// Gives the options their headings, and hides from the help of each command those that it does not
+/// use.
 pub(super) fn arrange(command: Command) -> Command {
     let command = command.mut_args(|arg| match group_of(&arg) {
         Some(group) => arg.help_heading(group.heading),
         None => arg,
     });
-    let shared: Vec<Arg> = command.get_arguments().filter(|arg| arg.is_global_set()).cloned().collect();
+    let shared: Vec<Arg> =
+        command.get_arguments().filter(|arg| arg.is_global_set()).cloned().collect();
     command.mut_subcommands(|subcommand| {
         let name = subcommand.get_name().to_owned();
-        let unused = shared.iter().filter(|arg| group_of(arg).is_some_and(|group| !group.is_used_by(&name)));
+        let unused =
+            shared.iter().filter(|arg| group_of(arg).is_some_and(|group| !group.is_used_by(&name)));
         // clap gives a command the shared options that it has not got yet.
         subcommand.args(unused.map(|arg| arg.clone().hide(true)).collect::<Vec<_>>())
     })
@@ -162,14 +188,17 @@ impl Group {
     }
 }
 
-/// Lets variables that are empty count as not set: `docker compose` and its like write `NAME=` for what they have no value for.
+/// Lets variables that are empty count as not set: `docker compose` and its like write `NAME=` for
+/// what they have no value for.
 pub(super) fn without_empty_variables(command: Command) -> Command {
     command.mut_args(unless_empty).mut_subcommands(without_empty_variables)
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is part of config.rs")]
 fn unless_empty(arg: Arg) -> Arg {
-    let is_empty = arg.get_env().is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
+    let is_empty = arg
+        .get_env()
+        .is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
     if is_empty { arg.env(Resettable::Reset) } else { arg }
 }
 
@@ -187,16 +216,27 @@ mod tests {
     #[test]
     fn every_option_has_its_group_and_every_group_its_options() {
         let command = Cli::command();
-        let options: Vec<_> =
-            command.get_arguments().filter(|arg| arg.is_global_set()).map(|arg| arg.get_id().as_str()).collect();
+        let options: Vec<_> = command
+            .get_arguments()
+            .filter(|arg| arg.is_global_set())
+            .map(|arg| arg.get_id().as_str())
+            .collect();
         for option in &options {
             let groups = GROUPS.iter().filter(|group| group.options.contains(option)).count();
             assert_eq!(groups, 1, "{option} must be in one group of src/config/help.rs");
         }
         let commands: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
         for group in GROUPS {
-            assert!(group.options.iter().all(|option| options.contains(option)), "{:?}", group.options);
-            assert!(group.commands.iter().all(|name| commands.contains(name)), "{:?}", group.commands);
+            assert!(
+                group.options.iter().all(|option| options.contains(option)),
+                "{:?}",
+                group.options
+            );
+            assert!(
+                group.commands.iter().all(|name| commands.contains(name)),
+                "{:?}",
+                group.commands
+            );
         }
     }
 }

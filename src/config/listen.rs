@@ -11,11 +11,13 @@ pub struct Listen(String);
 impl Listen {
     /// Reads an address. A name is not looked up yet.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        const FORM: &str = "it takes a host and a port: 127.0.0.1:50051, [::1]:50051, localhost:50051";
+        const FORM: &str =
+            "it takes a host and a port: 127.0.0.1:50051, [::1]:50051, localhost:50051";
         let named = || {
             let (host, port) = text.rsplit_once(':').ok_or("the port is missing")?;
             port.parse::<u16>().map_err(|_| "the port must be a number from 0 to 65535")?;
-            let is_name = !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+            let is_name = !host.is_empty()
+                && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
             if is_name { Ok(()) } else { Err("the host must be an IP address or a name") }
         };
         if text.parse::<SocketAddr>().is_err() {
@@ -24,17 +26,22 @@ impl Listen {
         Ok(Self(text.to_owned()))
     }
 
-    /// The addresses that the host stands for, at least one. IPv4 comes first, because that is where most clients look for
-    /// `localhost`.
+    /// The addresses that the host stands for, at least one. IPv4 comes first, because that is
+    /// where most clients look for `localhost`.
     ///
     /// # Errors
     /// The name cannot be resolved.
     pub async fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
-        let found = lookup_host(&self.0).await.map_err(|error| format!("--listen {self}: {error}"))?;
+        let found =
+            lookup_host(&self.0).await.map_err(|error| format!("--listen {self}: {error}"))?;
         let mut addresses: Vec<_> = found.collect();
         addresses.sort_by_key(SocketAddr::is_ipv6);
         addresses.dedup();
-        if addresses.is_empty() { Err(format!("--listen {self}: the name has no address")) } else { Ok(addresses) }
+        if addresses.is_empty() {
+            Err(format!("--listen {self}: the name has no address"))
+        } else {
+            Ok(addresses)
+        }
     }
 }
 
@@ -50,11 +57,23 @@ mod tests {
 
     #[test]
     fn hosts_and_ports() {
-        for good in ["127.0.0.1:50051", "[::1]:0", "localhost:50051", "accounts.internal:1", "a_b:65535"] {
+        for good in
+            ["127.0.0.1:50051", "[::1]:0", "localhost:50051", "accounts.internal:1", "a_b:65535"]
+        {
             assert_eq!(Listen::parse(good).unwrap().to_string(), good);
         }
-        for bad in ["", "localhost", ":50051", "localhost:", "localhost:grpc", "h:65536", "http://h:1", "::1:x", "a b:1", "::1:1"]
-        {
+        for bad in [
+            "",
+            "localhost",
+            ":50051",
+            "localhost:",
+            "localhost:grpc",
+            "h:65536",
+            "http://h:1",
+            "::1:x",
+            "a b:1",
+            "::1:1",
+        ] {
             let refused = Listen::parse(bad).unwrap_err();
             assert!(refused.contains("localhost:50051"), "{bad}: {refused}");
         }
@@ -63,7 +82,10 @@ mod tests {
     #[tokio::test]
     async fn a_name_is_resolved() {
         let addresses = Listen::parse("localhost:7").unwrap().resolve().await.unwrap();
-        assert!(addresses.iter().all(|address| address.ip().is_loopback() && address.port() == 7), "{addresses:?}");
+        assert!(
+            addresses.iter().all(|address| address.ip().is_loopback() && address.port() == 7),
+            "{addresses:?}"
+        );
         assert!(addresses.is_sorted_by_key(SocketAddr::is_ipv6), "{addresses:?}");
         let unknown = Listen::parse("no-such-host.invalid:7").unwrap().resolve().await.unwrap_err();
         assert!(unknown.starts_with("--listen no-such-host.invalid:7: "), "{unknown}");

@@ -65,7 +65,10 @@ mod tests {
         bells.ring(&tenant("a"));
         first.rung().await;
         second.rung().await;
-        assert!(first.rung().now_or_never().is_none(), "two rings that were not waited for are one");
+        assert!(
+            first.rung().now_or_never().is_none(),
+            "two rings that were not waited for are one"
+        );
         assert!(other.rung().now_or_never().is_none());
         drop((first, second));
         bells.ring(&tenant("a"));

@@ -1,7 +1,8 @@
-//! Connecting to PostgreSQL: the addresses of the configuration, the handshake, what is asked of a server before it is used, and
-//! cancel requests.
+//! Connecting to PostgreSQL: the addresses of the configuration, the handshake, what is asked of a
+//! server before it is used, and cancel requests.
 //!
-//! The driver could open sockets itself; they are opened here because [`Coded`] has to lie between socket and driver.
+//! The driver could open sockets itself; they are opened here because [`Coded`] has to lie between
+//! socket and driver.
 
 use std::{error::Error, fmt, future::poll_fn, io, net::SocketAddr, time::Duration};
 
@@ -23,7 +24,8 @@ use super::{pool::ConnectError, sqlstate::Coded};
 /// Time that a server has to take a connection, unless the URL says `connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_PORT: u16 = 5432;
-/// How often two clients take turns to find out what a pooler does, and how long one waits for the other.
+/// How often two clients take turns to find out what a pooler does, and how long one waits for the
+/// other.
 const TURNS: u32 = 3;
 const TURN: Duration = Duration::from_secs(1);
 
@@ -43,7 +45,8 @@ enum Address {
 /// The oldest version of PostgreSQL that has what the service uses.
 const OLDEST: u32 = 15;
 
-/// Why the URL of a database cannot be used. Says nothing of its contents but the names of parameters, for it may hold a password.
+/// Why the URL of a database cannot be used. Says nothing of its contents but the names of
+/// parameters, for it may hold a password.
 #[derive(Debug, thiserror::Error)]
 pub enum UrlError {
     /// Not a URL of PostgreSQL, or a parameter that the driver does not know.
@@ -71,22 +74,33 @@ impl fmt::Display for Address {
     }
 }
 
-/// Reads the URL of a database. Unless it says otherwise, its server must take writes (`target_session_attrs=read-write`): of
-/// several hosts the first that does is used, and a standby is none.
+/// Reads the URL of a database. Unless it says otherwise, its server must take writes
+/// (`target_session_attrs=read-write`): of several hosts the first that does is used, and a standby
+/// is none.
 ///
 /// # Errors
-/// The URL is malformed, has a parameter that is not supported, or asks for TLS. With the values of `sslmode` that make TLS optional
-/// the connection goes without.
+/// The URL is malformed, has a parameter that is not supported, or asks for TLS. With the values of
+/// `sslmode` that make TLS optional the connection goes without.
 pub fn login(url: &str) -> Result<Config, UrlError> {
-    let malformed =
-        |error: &dyn Error| UrlError::Malformed(error.source().map_or_else(|| error.to_string(), ToString::to_string));
+    let malformed = |error: &dyn Error| {
+        UrlError::Malformed(error.source().map_or_else(|| error.to_string(), ToString::to_string))
+    };
     let (server, query) = url.split_once('?').unwrap_or((url, ""));
-    let (tls, others): (Vec<&str>, Vec<&str>) = query.split('&').partition(|parameter| parameter.starts_with("ssl"));
-    if let Some(wanted) = tls.iter().find(|tls| !matches!(**tls, "sslmode=disable" | "sslmode=allow" | "sslmode=prefer")) {
+    let (tls, others): (Vec<&str>, Vec<&str>) =
+        query.split('&').partition(|parameter| parameter.starts_with("ssl"));
+    if let Some(wanted) = tls
+        .iter()
+        .find(|tls| !matches!(**tls, "sslmode=disable" | "sslmode=allow" | "sslmode=prefer"))
+    {
         let (name, _) = wanted.split_once('=').unwrap_or((wanted, ""));
-        return Err(UrlError::Tls(if name == "sslmode" { (*wanted).to_owned() } else { name.to_owned() }));
+        return Err(UrlError::Tls(if name == "sslmode" {
+            (*wanted).to_owned()
+        } else {
+            name.to_owned()
+        }));
     }
-    let without_tls = if tls.is_empty() { url.to_owned() } else { format!("{server}?{}", others.join("&")) };
+    let without_tls =
+        if tls.is_empty() { url.to_owned() } else { format!("{server}?{}", others.join("&")) };
     let mut config: Config = without_tls.parse().map_err(|error| malformed(&error))?;
     if config.get_ssl_mode() == SslMode::Require {
         return Err(UrlError::Tls("sslmode=require".to_owned()));
@@ -130,14 +144,21 @@ pub async fn open(config: &Config) -> Result<(Client, Link), ConnectError> {
 }
 
 async fn open_one(config: &Config, address: Address) -> Result<(Client, Link), ConnectError> {
-    let socket = dial(config, &address).await.map_err(|error| ConnectError::Connect(format!("{address}: {error}")))?;
-    let (client, mut connection) =
-        config.connect_raw(Coded::new(socket), NoTls).await.map_err(|error| ConnectError::of(&error))?;
+    let socket = dial(config, &address)
+        .await
+        .map_err(|error| ConnectError::Connect(format!("{address}: {error}")))?;
+    let (client, mut connection) = config
+        .connect_raw(Coded::new(socket), NoTls)
+        .await
+        .map_err(|error| ConnectError::of(&error))?;
     let version = connection.parameter("server_version").unwrap_or_default();
     if is_too_old(version) {
         return Err(ConnectError::TooOld(version.to_owned()));
     }
-    #[expect(clippy::disallowed_methods, reason = "lives as long as the connection, which holds its handle")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "lives as long as the connection, which holds its handle"
+    )]
     let driver = tokio::spawn(async move {
         // Awaited as a whole, the connection would log the server's notices, which may quote rows.
         while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
@@ -157,8 +178,8 @@ async fn open_one(config: &Config, address: Address) -> Result<(Client, Link), C
     Ok((client, Link { config: config.clone(), address, _driver: AbortOnDropHandle::new(driver) }))
 }
 
-/// Whether the version that a server tells is one that the service does not work with. One that is not told as PostgreSQL tells it
-/// is let through: it is somebody else's server, which may work.
+/// Whether the version that a server tells is one that the service does not work with. One that is
+/// not told as PostgreSQL tells it is let through: it is somebody else's server, which may work.
 fn is_too_old(version: &str) -> bool {
     let major = version.split(|c: char| !c.is_ascii_digit()).next();
     major.and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major < OLDEST)
@@ -167,10 +188,13 @@ fn is_too_old(version: &str) -> bool {
 /// Whether a server takes writes: one that is a standby, or was made read only, does not.
 async fn takes_writes(client: &Client) -> Result<bool, tokio_postgres::Error> {
     let answers = client.simple_query("SHOW transaction_read_only").await?;
-    Ok(answers.iter().any(|answer| matches!(answer, SimpleQueryMessage::Row(row) if row.get(0) == Some("off"))))
+    Ok(answers
+        .iter()
+        .any(|answer| matches!(answer, SimpleQueryMessage::Row(row) if row.get(0) == Some("off"))))
 }
 
-/// The addresses to be tried, in their order. A host that is not found is passed over as long as there is another.
+/// The addresses to be tried, in their order. A host that is not found is passed over as long as
+/// there is another.
 async fn addresses(config: &Config) -> Result<Vec<Address>, ConnectError> {
     let (hosts, numbers, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
     let (mut addresses, mut unknown) = (Vec::new(), None);
@@ -184,7 +208,9 @@ async fn addresses(config: &Config) -> Result<Vec<Address>, ConnectError> {
                 Err(error) => unknown = Some(format!("the host {name:?} is not found: {error}")),
             },
             #[cfg(unix)]
-            (None, Some(Host::Unix(folder))) => addresses.push(Address::Unix(folder.join(format!(".s.PGSQL.{port}")))),
+            (None, Some(Host::Unix(folder))) => {
+                addresses.push(Address::Unix(folder.join(format!(".s.PGSQL.{port}"))));
+            }
             (None, None) => {}
         }
     }
@@ -228,18 +254,22 @@ async fn dial(config: &Config, address: &Address) -> io::Result<Socket> {
 }
 
 impl Link {
-    /// Asks the server to cancel what runs on the connection, and waits until it has passed the request on: it closes the socket
-    /// then.
+    /// Asks the server to cancel what runs on the connection, and waits until it has passed the
+    /// request on: it closes the socket then.
     pub async fn cancel(&self, token: &CancelToken) -> Result<(), ConnectError> {
-        let mut socket = dial(&self.config, &self.address).await.map_err(|error| ConnectError::of(&error))?;
-        token.cancel_query_raw(&mut socket, NoTls).await.map_err(|error| ConnectError::of(&error))?;
+        let mut socket =
+            dial(&self.config, &self.address).await.map_err(|error| ConnectError::of(&error))?;
+        token
+            .cancel_query_raw(&mut socket, NoTls)
+            .await
+            .map_err(|error| ConnectError::of(&error))?;
         let _ = socket.read_u8().await;
         Ok(())
     }
 }
 
-/// Finds out whether prepared statements work: a pooler may give a client another server connection for each transaction, on
-/// which a statement that was prepared on the one before is not known.
+/// Finds out whether prepared statements work: a pooler may give a client another server connection
+/// for each transaction, on which a statement that was prepared on the one before is not known.
 ///
 /// Two clients take turns, so that such a pooler has to exchange them.
 pub async fn keeps_prepared_statements(config: &Config) -> Result<(), ConnectError> {
@@ -249,7 +279,8 @@ pub async fn keeps_prepared_statements(config: &Config) -> Result<(), ConnectErr
         let prepared = first.prepare("SELECT pg_backend_pid()").await?;
         for _ in 0..TURNS {
             second.batch_execute("BEGIN; SELECT 1").await?;
-            // Where the pooler has but one server connection, this waits for the end of the transaction, and proves nothing.
+            // Where the pooler has but one server connection, this waits for the end of the
+            // transaction, and proves nothing.
             let execution = timeout(TURN, first.query_one(&prepared, &[])).await;
             second.batch_execute("ROLLBACK").await?;
             if let Ok(execution) = execution {
@@ -259,7 +290,9 @@ pub async fn keeps_prepared_statements(config: &Config) -> Result<(), ConnectErr
         Ok::<_, tokio_postgres::Error>(())
     };
     probe.await.map_err(|error| match error.code() {
-        Some(&SqlState::INVALID_SQL_STATEMENT_NAME | &SqlState::DUPLICATE_PSTATEMENT) => ConnectError::Pooler,
+        Some(&SqlState::INVALID_SQL_STATEMENT_NAME | &SqlState::DUPLICATE_PSTATEMENT) => {
+            ConnectError::Pooler
+        }
         _ => ConnectError::of(&error),
     })
 }

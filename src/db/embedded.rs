@@ -1,14 +1,19 @@
 //! The embedded PostgreSQL: what `cargo run` stores its data in when there is no `DATABASE_URL`.
 //!
-//! `pglite-oxide` is PostgreSQL 17 compiled to WebAssembly. Three of its habits are kept from its users here:
-//! - It overlays a new data folder on a template in the user's cache, which ties the data to one release of the crate and
-//!   copies files non-atomically while it runs. The folder is therefore filled completely, aside, before it is first used.
-//! - It can sync nothing to disk: `fsync=on` reaches no system call, and panics on folders. So `fsync` stays off inside,
-//!   and the host flushes the write-ahead log, and after a checkpoint all else, before any answer reaches the client.
-//! - It ends for good at a connection's first I/O error. Clients talk to a relay that shows the engine only orderly
-//!   endings, and every connection (there is one at a time, the others wait) gets a fresh engine.
+//! `pglite-oxide` is PostgreSQL 17 compiled to WebAssembly. Three of its habits are kept from its
+//! users here:
+//! - It overlays a new data folder on a template in the user's cache, which ties the data to one
+//!   release of the crate and copies files non-atomically while it runs. The folder is therefore
+//!   filled completely, aside, before it is first used.
+//! - It can sync nothing to disk: `fsync=on` reaches no system call, and panics on folders. So
+//!   `fsync` stays off inside, and the host flushes the write-ahead log, and after a checkpoint all
+//!   else, before any answer reaches the client.
+//! - It ends for good at a connection's first I/O error. Clients talk to a relay that shows the
+//!   engine only orderly endings, and every connection (there is one at a time, the others wait)
+//!   gets a fresh engine.
 //!
-//! The engine has no timers: `statement_timeout`, cancel requests and autovacuum have no effect in it.
+//! The engine has no timers: `statement_timeout`, cancel requests and autovacuum have no effect in
+//! it.
 
 use std::fmt::Display;
 use std::fs::{self, File, TryLockError};
@@ -61,11 +66,13 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Starts a server on the data in `dir`, which is made if it is missing. Nobody else on the machine can read the data
-    /// or reach the server (except where there are no Unix sockets: there it listens on 127.0.0.1).
+    /// Starts a server on the data in `dir`, which is made if it is missing. Nobody else on the
+    /// machine can read the data or reach the server (except where there are no Unix sockets: there
+    /// it listens on 127.0.0.1).
     ///
     /// # Errors
-    /// [`StartError::InUse`] while another process, or another `Embedded` in this one, has the folder.
+    /// [`StartError::InUse`] while another process, or another `Embedded` in this one, has the
+    /// folder.
     pub async fn start(dir: &Path) -> Result<Self, StartError> {
         let dir = dir.to_owned();
         spawn_blocking(move || Self::start_blocking(&dir)).await.map_err(engine_error)?
@@ -85,14 +92,17 @@ impl Embedded {
         }
         let (listener, place) = place::listen(&home).map_err(unusable)?;
         let data = home.join("tmp/pglite/base");
-        let engine = Engine { home, place, flushed: Flushed { data, until: SystemTime::UNIX_EPOCH } };
+        let engine =
+            Engine { home, place, flushed: Flushed { data, until: SystemTime::UNIX_EPOCH } };
         drop(engine.open()?); // what is wrong with the data or the cache shows now, not on the first query
         let mut config = engine.place.config();
         config.user("postgres").dbname("postgres");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(unusable)?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(unusable)?;
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        // A thread of its own: the server outlives the runtime it was started on, as in tests that share one.
+        // A thread of its own: the server outlives the runtime it was started on, as in tests that
+        // share one.
         let relay = thread::Builder::new().name("embedded-postgres".into()).spawn(move || {
             if let Err(error) = runtime.block_on(engine.serve(listener, &stopped)) {
                 tracing::error!(%error, "the embedded PostgreSQL takes no more connections");
@@ -102,37 +112,47 @@ impl Embedded {
         Ok(Self { config, stop, relay: relay.map_err(unusable)? })
     }
 
-    /// How to connect, as the superuser. One connection is served at a time; further ones wait until it is closed.
+    /// How to connect, as the superuser. One connection is served at a time; further ones wait
+    /// until it is closed.
     pub fn config(&self) -> tokio_postgres::Config {
         self.config.clone()
     }
 
-    /// Rolls back what is open, disconnects the client and closes the data cleanly. After 5 seconds it gives up: then the
-    /// next start repeats the write-ahead log, as after a crash.
+    /// Rolls back what is open, disconnects the client and closes the data cleanly. After 5 seconds
+    /// it gives up: then the next start repeats the write-ahead log, as after a crash.
     pub async fn stop(self) {
         let _ = spawn_blocking(move || drop(self)).await;
     }
 }
 
 impl Drop for Embedded {
-    #[expect(clippy::disallowed_methods, reason = "the end of the process waits for the server's thread, which needs no worker")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the end of the process waits for the server's thread, which needs no worker"
+    )]
     fn drop(&mut self) {
         self.stop.cancel();
         let deadline = Instant::now() + STOP_WITHIN;
         while !self.relay.is_finished() {
             if Instant::now() > deadline {
-                return tracing::warn!("the embedded PostgreSQL is still busy with a statement; leaving it");
+                return tracing::warn!(
+                    "the embedded PostgreSQL is still busy with a statement; leaving it"
+                );
             }
             thread::sleep(Duration::from_millis(2));
         }
     }
 }
 
-/// Has the files that the engine unpacks on first use (99 MB) kept in `dir` instead of the user's cache: a container may have no
-/// home that can be written to. Call it before anything else, with nothing to lose: it runs the program again with the variable that
-/// the engine looks at. Where that variable is set, it has its way. On macOS the engine looks at no variable.
+/// Has the files that the engine unpacks on first use (99 MB) kept in `dir` instead of the user's
+/// cache: a container may have no home that can be written to. Call it before anything else, with
+/// nothing to lose: it runs the program again with the variable that the engine looks at. Where
+/// that variable is set, it has its way. On macOS the engine looks at no variable.
 #[cfg(unix)]
-#[expect(clippy::disallowed_methods, reason = "a variable of the engine, which is set for this program alone")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a variable of the engine, which is set for this program alone"
+)]
 pub fn keep_cache_in(dir: &Path) {
     use std::{env, os::unix::process::CommandExt as _, process::Command};
     let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
@@ -148,7 +168,8 @@ pub fn keep_cache_in(dir: &Path) {
     let _ = again.exec(); // returns only if it fails: then the cache is the user's
 }
 
-/// Does nothing on this platform: the crate looks for no `XDG_CACHE_HOME` here, and keeps its cache where the platform has caches.
+/// Does nothing on this platform: the crate looks for no `XDG_CACHE_HOME` here, and keeps its cache
+/// where the platform has caches.
 #[cfg(not(unix))]
 pub const fn keep_cache_in(_dir: &Path) {}
 
@@ -156,21 +177,25 @@ fn engine_error(error: impl Display) -> StartError {
     StartError::Engine(format!("{error:#}"))
 }
 
-/// Makes a complete, empty database below `home`; killed half-way, it leaves nothing that a later start would take for one.
+/// Makes a complete, empty database below `home`; killed half-way, it leaves nothing that a later
+/// start would take for one.
 fn fill(home: &Path) -> Result<(), StartError> {
     let aside = home.join("new");
     if aside.exists() {
         fs::remove_dir_all(&aside).map_err(engine_error)?;
     }
     let mut blank = Pglite::builder().path(aside.join("blank")).open().map_err(engine_error)?;
-    let archive = blank.dump_data_dir_with_format(DataDirArchiveFormat::Tar).map_err(engine_error)?;
+    let archive =
+        blank.dump_data_dir_with_format(DataDirArchiveFormat::Tar).map_err(engine_error)?;
     blank.close().map_err(engine_error)?;
     let full = aside.join("full");
     let staged = Pglite::builder().path(&full).load_data_dir_archive(archive).open();
     staged.and_then(|mut staged| staged.close()).map_err(engine_error)?;
     flush(&full, SystemTime::UNIX_EPOCH).map_err(engine_error)?;
     fs::rename(full.join("tmp"), home.join("tmp")).map_err(engine_error)?;
-    fs::remove_dir_all(&aside).and_then(|()| place::flush_names(home, SystemTime::UNIX_EPOCH)).map_err(engine_error)
+    fs::remove_dir_all(&aside)
+        .and_then(|()| place::flush_names(home, SystemTime::UNIX_EPOCH))
+        .map_err(engine_error)
 }
 
 struct Engine {
@@ -200,14 +225,27 @@ impl Engine {
         Ok(())
     }
 
-    async fn session(&mut self, mut client: place::Stream, opening: Opening, stop: &CancellationToken) {
+    async fn session(
+        &mut self,
+        mut client: place::Stream,
+        opening: Opening,
+        stop: &CancellationToken,
+    ) {
         let server = match self.open() {
             Ok(server) => server,
-            Err(error) => return tracing::error!(%error, "no connection to the embedded PostgreSQL"),
+            Err(error) => {
+                return tracing::error!(%error, "no connection to the embedded PostgreSQL");
+            }
         };
         match place::connect(&server).await {
             Ok(mut engine) => {
-                stop.run_until_cancelled(relay(&mut client, opening, &mut engine, &mut self.flushed)).await;
+                stop.run_until_cancelled(relay(
+                    &mut client,
+                    opening,
+                    &mut engine,
+                    &mut self.flushed,
+                ))
+                .await;
             }
             Err(error) => tracing::error!(%error, "no connection to the embedded PostgreSQL"),
         }
@@ -221,7 +259,8 @@ impl Engine {
 /// The length and the kind of a client's first message.
 type Opening = [u8; 8];
 
-/// Waits for a client to speak. `None` for who gave up before its turn came: it would cost the next one an engine's start.
+/// Waits for a client to speak. `None` for who gave up before its turn came: it would cost the next
+/// one an engine's start.
 async fn greet(client: &mut place::Stream) -> Option<Opening> {
     let mut opening = Opening::default();
     timeout(SILENCE, client.read_exact(&mut opening)).await.ok()?.ok()?;
@@ -231,7 +270,12 @@ async fn greet(client: &mut place::Stream) -> Option<Opening> {
 }
 
 /// Carries one connection until the engine ends it.
-async fn relay(client: &mut place::Stream, opening: Opening, engine: &mut place::Stream, flushed: &mut Flushed) {
+async fn relay(
+    client: &mut place::Stream,
+    opening: Opening,
+    engine: &mut place::Stream,
+    flushed: &mut Flushed,
+) {
     let (mut from_client, mut to_client) = client.split();
     let (mut from_engine, mut to_engine) = engine.split();
     let requests = async {
@@ -243,7 +287,11 @@ async fn relay(client: &mut place::Stream, opening: Opening, engine: &mut place:
         let mut buffer = vec![0; 64 * 1024];
         let mut heard = true;
         while let Ok(length @ 1..) = from_engine.read(&mut buffer).await {
-            let safe = heard && flushed.flush().inspect_err(|error| tracing::error!(%error, "no commit")).is_ok();
+            let safe = heard
+                && flushed
+                    .flush()
+                    .inspect_err(|error| tracing::error!(%error, "no commit"))
+                    .is_ok();
             if heard && !(safe && to_client.write_all(&buffer[..length]).await.is_ok()) {
                 heard = false; // the engine must still be heard out
                 let _ = to_client.shutdown().await;
@@ -268,7 +316,8 @@ impl Flushed {
         if now < self.until {
             self.until = SystemTime::UNIX_EPOCH; // the clock was set back
         }
-        let checkpointed = fs::metadata(self.data.join("global/pg_control"))?.modified()? >= self.until;
+        let checkpointed =
+            fs::metadata(self.data.join("global/pg_control"))?.modified()? >= self.until;
         let changed = if checkpointed { self.data.clone() } else { self.data.join("pg_wal") };
         flush(&changed, self.until)?;
         self.until = now;
@@ -282,7 +331,9 @@ fn flush(folder: &Path, since: SystemTime) -> io::Result<()> {
         let path = entry?.path();
         let flushed = fs::metadata(&path).and_then(|found| match found.modified()? {
             _ if found.is_dir() => flush(&path, since),
-            changed if changed >= since => File::options().read(true).write(true).open(&path)?.sync_data(),
+            changed if changed >= since => {
+                File::options().read(true).write(true).open(&path)?.sync_data()
+            }
             _ => Ok(()),
         });
         match flushed {
@@ -360,7 +411,11 @@ mod place {
     }
 
     pub fn flush_names(folder: &Path, since: SystemTime) -> io::Result<()> {
-        if fs::metadata(folder)?.modified()? >= since { File::open(folder)?.sync_all() } else { Ok(()) }
+        if fs::metadata(folder)?.modified()? >= since {
+            File::open(folder)?.sync_all()
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -14,8 +14,8 @@ use diesel::{
     sql_types,
 };
 use diesel_async::{
-    AnsiTransactionManager, AsyncConnection as _, AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl as _,
-    SimpleAsyncConnection as _, TransactionManager as _,
+    AnsiTransactionManager, AsyncConnection as _, AsyncMigrationHarness, AsyncPgConnection,
+    RunQueryDsl as _, SimpleAsyncConnection as _, TransactionManager as _,
 };
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 use tokio::time::sleep;
@@ -28,18 +28,21 @@ use super::{
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 const ROLES: &str = include_str!("roles.sql");
-/// Two replicas that both find an empty database can collide while they make what the lock below needs.
+/// Two replicas that both find an empty database can collide while they make what the lock below
+/// needs.
 const COLLISIONS: u32 = 5;
-/// How often a migration that waits in vain for a table's lock is begun again, and after which pause.
+/// How often a migration that waits in vain for a table's lock is begun again, and after which
+/// pause.
 const LOCK_ATTEMPTS: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_secs(2);
 
-/// Opens the migrating transaction: as the owner of the tables, and alone. A process that comes second waits for the lock and
-/// then finds nothing left to do. The table is Diesel's own record of what was applied.
+/// Opens the migrating transaction: as the owner of the tables, and alone. A process that comes
+/// second waits for the lock and then finds nothing left to do. The table is Diesel's own record of
+/// what was applied.
 ///
-/// Everything else is locked in competition with calls. While a migration waits for a table that a long transaction uses, all
-/// calls that need the table queue up behind it; so it waits for less than they do (`--lock-timeout`), then lets them through
-/// and is tried again.
+/// Everything else is locked in competition with calls. While a migration waits for a table that a
+/// long transaction uses, all calls that need the table queue up behind it; so it waits for less
+/// than they do (`--lock-timeout`), then lets them through and is tried again.
 const ALONE: &str = "SET LOCAL ROLE customer_accounts_owner; \
     SET LOCAL search_path = public, pg_temp; \
     SET LOCAL client_min_messages = warning; \
@@ -52,7 +55,8 @@ const ALONE: &str = "SET LOCAL ROLE customer_accounts_owner; \
 /// Whether the login may change to the owner's role. Before PostgreSQL 16 every member could.
 const IS_OWNER: &str = "SELECT pg_has_role('customer_accounts_owner', \
     CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END) AS is_owner";
-/// A login that may grant itself the owner's role has it as long as it migrates, and does not keep it.
+/// A login that may grant itself the owner's role has it as long as it migrates, and does not keep
+/// it.
 pub(super) const BECOME_OWNER: &str = "GRANT customer_accounts_owner TO CURRENT_USER";
 pub(super) const LEAVE_OWNER: &str = "RESET ROLE; REVOKE customer_accounts_owner FROM CURRENT_USER";
 
@@ -128,7 +132,9 @@ pub enum MigrateError {
         why: String,
     },
     /// Migrations are missing.
-    #[error("the database lacks migration {0}: run `customer-accounts migrate`, or let the service do it with --migrate")]
+    #[error(
+        "the database lacks migration {0}: run `customer-accounts migrate`, or let the service do it with --migrate"
+    )]
     Pending(String),
     /// Rows have words and sort keys of a version before.
     #[error(
@@ -156,8 +162,8 @@ impl MigrateError {
     }
 }
 
-/// The SQLSTATE of the first statement that failed. Diesel's harness hides the errors of migrations, but not from who watches the
-/// connection.
+/// The SQLSTATE of the first statement that failed. Diesel's harness hides the errors of
+/// migrations, but not from who watches the connection.
 #[derive(Debug, Clone, Default)]
 struct FirstFailure(Arc<OnceLock<SqlState>>);
 
@@ -183,8 +189,8 @@ pub enum Direction {
     Down(usize),
 }
 
-/// Applies or reverts migrations in one transaction and returns their versions. Safe to run by several at once, and beside
-/// calls.
+/// Applies or reverts migrations in one transaction and returns their versions. Safe to run by
+/// several at once, and beside calls.
 pub async fn run(manager: &Manager, direction: Direction) -> Result<Vec<String>, MigrateError> {
     let (mut collisions, mut waits) = (0, 0);
     loop {
@@ -210,7 +216,10 @@ pub async fn run(manager: &Manager, direction: Direction) -> Result<Vec<String>,
     }
 }
 
-async fn migrate(mut conn: AsyncPgConnection, direction: Direction) -> Result<Vec<String>, MigrateError> {
+async fn migrate(
+    mut conn: AsyncPgConnection,
+    direction: Direction,
+) -> Result<Vec<String>, MigrateError> {
     conn.batch_execute(ROLES).await?;
     let is_owner = is_owner(&mut conn).await?;
     AnsiTransactionManager::begin_transaction(&mut conn).await?;
@@ -221,9 +230,12 @@ async fn migrate(mut conn: AsyncPgConnection, direction: Direction) -> Result<Ve
     let mut harness = AsyncMigrationHarness::new(conn);
     let versions = match direction {
         Direction::Up => harness.run_pending_migrations(MIGRATIONS),
-        Direction::Down(count) => (0..count).map(|_| harness.revert_last_migration(MIGRATIONS)).collect(),
+        Direction::Down(count) => {
+            (0..count).map(|_| harness.revert_last_migration(MIGRATIONS)).collect()
+        }
     };
-    let versions = versions.map_err(MigrateError::Migration)?.iter().map(ToString::to_string).collect();
+    let versions =
+        versions.map_err(MigrateError::Migration)?.iter().map(ToString::to_string).collect();
     let mut conn = harness.into_inner();
     if !is_owner {
         conn.batch_execute(LEAVE_OWNER).await?;
@@ -239,12 +251,15 @@ pub(super) async fn is_owner(conn: &mut AsyncPgConnection) -> Result<bool, Diese
     Ok(is_owner)
 }
 
-/// Whether a statement of the owner failed because others were in its way, and may succeed when it is tried again.
+/// Whether a statement of the owner failed because others were in its way, and may succeed when it
+/// is tried again.
 pub fn is_passing(error: &DieselError) -> bool {
-    sqlstate::of(error).is_some_and(|state| state == SqlState::LOCK_NOT_AVAILABLE || collided(&state))
+    sqlstate::of(error)
+        .is_some_and(|state| state == SqlState::LOCK_NOT_AVAILABLE || collided(&state))
 }
 
-/// Whether another migrating process was in the way: what both tried to make or change is there now.
+/// Whether another migrating process was in the way: what both tried to make or change is there
+/// now.
 fn collided(state: &SqlState) -> bool {
     matches!(
         *state,
@@ -261,7 +276,8 @@ fn collided(state: &SqlState) -> bool {
 /// The versions of all migrations, oldest first.
 pub(super) fn versions() -> Vec<String> {
     let migrations: Vec<Box<dyn Migration<Pg>>> = MIGRATIONS.migrations().unwrap_or_default();
-    let mut versions: Vec<_> = migrations.iter().map(|migration| migration.name().version().to_string()).collect();
+    let mut versions: Vec<_> =
+        migrations.iter().map(|migration| migration.name().version().to_string()).collect();
     versions.sort();
     versions
 }

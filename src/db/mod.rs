@@ -1,9 +1,12 @@
-//! The database: every slice reaches it through [`Db::read`] and [`Db::write`], one transaction a call.
+//! The database: every slice reaches it through [`Db::read`] and [`Db::write`], one transaction a
+//! call.
 //!
-//! A transaction belongs to one tenant and one call. It sends BEGIN, the role, the tenant, its bounds, the gate's question and
-//! the first query in one flight. The gate asks whether the call's module is on for the tenant; where it is not, nothing that
-//! the work has found out is answered, and nothing that it has done is kept. `write` does once for all calls what each would
-//! forget: the replay of request ids, `validate_only`, the activity trail, and trying again what lost a race.
+//! A transaction belongs to one tenant and one call. It sends BEGIN, the role, the tenant, its
+//! bounds, the gate's question and the first query in one flight. The gate asks whether the call's
+//! module is on for the tenant; where it is not, nothing that the work has found out is answered,
+//! and nothing that it has done is kept. `write` does once for all calls what each would forget:
+//! the replay of request ids, `validate_only`, the activity trail, and trying again what lost a
+//! race.
 
 mod bell;
 mod connect;
@@ -51,10 +54,12 @@ use crate::{
 
 /// How a transaction begins that only reads.
 const READ: &str = "ISOLATION LEVEL REPEATABLE READ READ ONLY";
-/// How a transaction begins that changes something. The level is said because the session's default may be another.
+/// How a transaction begins that changes something. The level is said because the session's default
+/// may be another.
 const WRITE: &str = "ISOLATION LEVEL READ COMMITTED";
 /// As [`READ`], with plans for the values of each query.
-const LIST: &str = "ISOLATION LEVEL REPEATABLE READ READ ONLY;SET LOCAL plan_cache_mode=force_custom_plan";
+const LIST: &str =
+    "ISOLATION LEVEL REPEATABLE READ READ ONLY;SET LOCAL plan_cache_mode=force_custom_plan";
 /// How often a transaction that lost a race is tried again.
 const RETRIES: u32 = 3;
 /// First pause before trying again; doubled each time and spread by up to as much again.
@@ -65,7 +70,8 @@ diesel::define_sql_function! {
     fn current_setting(name: diesel::sql_types::Text) -> diesel::sql_types::Text;
 }
 
-/// A request that changes something; implemented by build.rs for every message with `request_id` and `validate_only`.
+/// A request that changes something; implemented by build.rs for every message with `request_id`
+/// and `validate_only`.
 pub trait Change: Message + Sized {
     /// The id the client chose for the request, or empty.
     fn request_id(&self) -> &str;
@@ -76,9 +82,11 @@ pub trait Change: Message + Sized {
     fn for_real(&self) -> Self;
 }
 
-/// An async closure over a transaction, whose future can be sent between threads and which can be run again.
+/// An async closure over a transaction, whose future can be sent between threads and which can be
+/// run again.
 ///
-/// `AsyncFn` alone cannot say that its future is `Send`; the second bound gives the future a name to say it of.
+/// `AsyncFn` alone cannot say that its future is `Send`; the second bound gives the future a name
+/// to say it of.
 pub trait Work<T, R>: AsyncFn(T) -> R + Fn(T) -> <Self as Work<T, R>>::Future {
     /// What the closure returns.
     type Future: Future<Output = R>;
@@ -108,9 +116,14 @@ pub struct Db {
 }
 
 impl Db {
-    /// A pool of at most `size` connections, none of which is made yet. A single tenant may hold all
-    /// of them.
-    pub fn new(manager: Manager, size: u32, wait: Duration, max_lifetime: Option<Duration>) -> Self {
+    /// A pool of at most `size` connections, none of which is made yet. A single tenant may hold
+    /// all of them.
+    pub fn new(
+        manager: Manager,
+        size: u32,
+        wait: Duration,
+        max_lifetime: Option<Duration>,
+    ) -> Self {
         let pool = bb8::Pool::builder()
             .max_size(size)
             .connection_timeout(wait)
@@ -131,7 +144,8 @@ impl Db {
 
     /// Runs `work` in a read-only transaction that sees one moment of the tenant's data.
     ///
-    /// The transaction is ended in the background: nothing is left to wait for once the work is done.
+    /// The transaction is ended in the background: nothing is left to wait for once the work is
+    /// done.
     pub async fn read<R, F>(&self, caller: &Caller, work: F) -> Result<R>
     where
         for<'t> F: AsyncFn(&'t Tx) -> Result<R> + Work<&'t Tx, Result<R>, Future: Send>,
@@ -139,8 +153,9 @@ impl Db {
         self.read_in(READ, caller, work).await
     }
 
-    /// The same for a list with filters: each query is planned for the values it is sent with. How a list is best read
-    /// depends on whether a filter leaves few rows or many, which the generic plan of a prepared statement cannot tell.
+    /// The same for a list with filters: each query is planned for the values it is sent with. How
+    /// a list is best read depends on whether a filter leaves few rows or many, which the generic
+    /// plan of a prepared statement cannot tell.
     pub async fn list<R, F>(&self, caller: &Caller, work: F) -> Result<R>
     where
         for<'t> F: AsyncFn(&'t Tx) -> Result<R> + Work<&'t Tx, Result<R>, Future: Send>,
@@ -165,7 +180,9 @@ impl Db {
         tx.settled();
         match verdict(begun, open, done) {
             // This transaction is read only by its own words, so it says nothing about the server.
-            Err(Error::DatabaseReadOnly) => Err(Error::Internal("a change in a transaction that only reads".to_owned())),
+            Err(Error::DatabaseReadOnly) => {
+                Err(Error::Internal("a change in a transaction that only reads".to_owned()))
+            }
             Err(error) => {
                 tx.close_after(&error);
                 Err(error)
@@ -174,14 +191,17 @@ impl Db {
         }
     }
 
-    /// Runs `work` in a transaction and commits it, or keeps nothing if the request only wants to be validated.
+    /// Runs `work` in a transaction and commits it, or keeps nothing if the request only wants to
+    /// be validated.
     ///
-    /// The work is run again, at most three times, when it loses a race against other transactions; it must not have
-    /// effects outside its transaction. A repeated `request_id` gets the first answer without running the work.
+    /// The work is run again, at most three times, when it loses a race against other transactions;
+    /// it must not have effects outside its transaction. A repeated `request_id` gets the first
+    /// answer without running the work.
     pub async fn write<R, F>(&self, caller: &Caller, meta: &Meta, work: F) -> Result<R>
     where
         R: Message + Default,
-        for<'t> F: AsyncFn(&'t WriteTx) -> Result<R> + Work<&'t WriteTx, Result<R>, Future: Send> + Sync,
+        for<'t> F:
+            AsyncFn(&'t WriteTx) -> Result<R> + Work<&'t WriteTx, Result<R>, Future: Send> + Sync,
     {
         let mut pause = RETRY_PAUSE;
         for _ in 0..RETRIES {
@@ -198,16 +218,20 @@ impl Db {
         }
         match self.attempt(caller, meta, &work).await {
             Err(Error::Retry) => Err(Error::Conflict),
-            Err(Error::OutcomeUnknown { .. }) if !meta.request_id.is_empty() => self.find_out(caller, meta, &work).await,
+            Err(Error::OutcomeUnknown { .. }) if !meta.request_id.is_empty() => {
+                self.find_out(caller, meta, &work).await
+            }
             answer => answer,
         }
     }
 
-    /// Runs a change once more whose COMMIT was not answered: its `request_id` finds the first answer, if it was committed.
+    /// Runs a change once more whose COMMIT was not answered: its `request_id` finds the first
+    /// answer, if it was committed.
     async fn find_out<R, F>(&self, caller: &Caller, meta: &Meta, work: &F) -> Result<R>
     where
         R: Message + Default,
-        for<'t> F: AsyncFn(&'t WriteTx) -> Result<R> + Work<&'t WriteTx, Result<R>, Future: Send> + Sync,
+        for<'t> F:
+            AsyncFn(&'t WriteTx) -> Result<R> + Work<&'t WriteTx, Result<R>, Future: Send> + Sync,
     {
         match self.attempt(caller, meta, work).await {
             Err(error) if error.says_nothing() => Err(Error::OutcomeUnknown { repeatable: true }),
@@ -218,13 +242,15 @@ impl Db {
     async fn attempt<R, F>(&self, caller: &Caller, meta: &Meta, work: &F) -> Result<R>
     where
         R: Message + Default,
-        for<'t> F: AsyncFn(&'t WriteTx) -> Result<R> + Work<&'t WriteTx, Result<R>, Future: Send> + Sync,
+        for<'t> F:
+            AsyncFn(&'t WriteTx) -> Result<R> + Work<&'t WriteTx, Result<R>, Future: Send> + Sync,
     {
         let tx = WriteTx::new(Tx::new(self.lease(caller).await?, caller));
         let answer = async {
             tx.look_around(caller).await?;
             if let Some(first) = meta.first_answer(&tx).await? {
-                return R::decode(&*first).map_err(|error| Error::Internal(format!("kept answer: {error}")));
+                return R::decode(&*first)
+                    .map_err(|error| Error::Internal(format!("kept answer: {error}")));
             }
             let response = work(&tx).await?;
             trail::write(&tx, caller, &meta.request_id).await?;
@@ -248,19 +274,22 @@ impl Db {
         }
     }
 
-    /// Hears of the changes that are committed through this value and its clones in the caller's tenant, from now on. Those
-    /// of other processes are not heard.
+    /// Hears of the changes that are committed through this value and its clones in the caller's
+    /// tenant, from now on. Those of other processes are not heard.
     pub fn listen(&self, caller: &Caller) -> Listener {
         self.bells.listen(&caller.tenant)
     }
 
-    /// Whether the database answers within `limit` and takes writes. A pool whose connections are all in use counts as an answer.
+    /// Whether the database answers within `limit` and takes writes. A pool whose connections are
+    /// all in use counts as an answer.
     pub async fn ping(&self, limit: Duration) -> Result<()> {
         let ping = async {
             match self.pool.get().await {
                 Ok(conn) => {
                     let read_only: String =
-                        diesel::select(current_setting("transaction_read_only")).get_result(&mut conn.pg()).await?;
+                        diesel::select(current_setting("transaction_read_only"))
+                            .get_result(&mut conn.pg())
+                            .await?;
                     if read_only == "off" {
                         return Ok(());
                     }
@@ -297,8 +326,8 @@ impl Db {
     }
 }
 
-/// What came of a transaction, where its three parts were sent in one flight. A part that only failed because another had
-/// failed (`Retry`) does not hide why.
+/// What came of a transaction, where its three parts were sent in one flight. A part that only
+/// failed because another had failed (`Retry`) does not hide why.
 fn verdict<R>(begun: Result<()>, open: Result<()>, done: Result<R>) -> Result<R> {
     begun?;
     match (open, done) {

@@ -1,4 +1,5 @@
-//! Work on the tables of all tenants as their owner, one transaction at a time, beside the calls of services.
+//! Work on the tables of all tenants as their owner, one transaction at a time, beside the calls of
+//! services.
 
 use diesel::result::Error as DieselError;
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _};
@@ -6,7 +7,8 @@ use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _};
 use super::{Manager, connect::Link, migrate};
 use crate::caller::TenantId;
 
-/// How each transaction begins. It does not wait long for a row that a call holds: its own rows are waited for as well.
+/// How each transaction begins. It does not wait long for a row that a call holds: its own rows are
+/// waited for as well.
 const BEGIN: &str = "SET LOCAL ROLE customer_accounts_owner; SET LOCAL search_path = public, pg_temp; \
     SET LOCAL lock_timeout = '2s'; SET LOCAL client_min_messages = warning";
 
@@ -29,11 +31,16 @@ impl Owner {
         Ok(Self { conn, changes_role, open: false, _link: link })
     }
 
-    /// Begins a transaction inside a tenant, or outside all. A transaction that was not committed is rolled back before.
-    pub async fn begin(&mut self, tenant: Option<&TenantId>) -> Result<&mut AsyncPgConnection, DieselError> {
+    /// Begins a transaction inside a tenant, or outside all. A transaction that was not committed
+    /// is rolled back before.
+    pub async fn begin(
+        &mut self,
+        tenant: Option<&TenantId>,
+    ) -> Result<&mut AsyncPgConnection, DieselError> {
         let grant = if self.changes_role { "" } else { migrate::BECOME_OWNER };
         // A tenant id has no character that could end the literal.
-        let tenant = tenant.map_or_else(String::new, |tenant| format!("SET LOCAL app.tenant_id = '{tenant}'"));
+        let tenant = tenant
+            .map_or_else(String::new, |tenant| format!("SET LOCAL app.tenant_id = '{tenant}'"));
         let end = if std::mem::replace(&mut self.open, true) { "ROLLBACK" } else { "" };
         self.conn.batch_execute(&format!("{end}; BEGIN; {grant}; {BEGIN}; {tenant}")).await?;
         Ok(&mut self.conn)

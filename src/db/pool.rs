@@ -13,7 +13,8 @@ use std::{
 use bb8::{ManageConnection, PooledConnection};
 use diesel::{ConnectionError, connection::InstrumentationEvent};
 use diesel_async::{
-    AsyncConnection as _, AsyncPgConnection, SimpleAsyncConnection as _, pooled_connection::PoolableConnection as _,
+    AsyncConnection as _, AsyncPgConnection, SimpleAsyncConnection as _,
+    pooled_connection::PoolableConnection as _,
 };
 use futures_util::future::join;
 use tokio::{runtime::Handle, sync::OwnedSemaphorePermit, time::timeout};
@@ -24,7 +25,8 @@ use super::{
     sqlstate,
 };
 
-/// How long the statement of a call that was given up may run on before the server is asked to cancel it.
+/// How long the statement of a call that was given up may run on before the server is asked to
+/// cancel it.
 const GRACE: Duration = Duration::from_millis(100);
 /// How long its connection may then take to come back clean before it is closed instead.
 const RECOVERY: Duration = Duration::from_secs(10);
@@ -34,7 +36,8 @@ const RECOVERY: Duration = Duration::from_secs(10);
 enum Session {
     /// Outside any transaction: a COMMIT or ROLLBACK was acknowledged.
     Idle,
-    /// Perhaps in a transaction, with a statement perhaps running: from the moment a BEGIN may have been sent.
+    /// Perhaps in a transaction, with a statement perhaps running: from the moment a BEGIN may have
+    /// been sent.
     Running,
     /// In a transaction whose statements have all been answered.
     Settled,
@@ -42,9 +45,9 @@ enum Session {
     Lost,
 }
 
-/// Statements that a connection prepares before it is replaced. Diesel keeps each for as long as the
-/// connection lives, and PostgreSQL keeps a plan with it, some tens of kB: filters of lists combine to
-/// more statements than a server has memory for.
+/// Statements that a connection prepares before it is replaced. Diesel keeps each for as long as
+/// the connection lives, and PostgreSQL keeps a plan with it, some tens of kB: filters of lists
+/// combine to more statements than a server has memory for.
 const MAX_STATEMENTS: usize = 250;
 
 /// A connection, and where it is.
@@ -63,24 +66,32 @@ pub struct Conn {
 }
 
 impl Conn {
-    /// The connection of Diesel; through a shared reference, queries can be sent before earlier ones are answered.
+    /// The connection of Diesel; through a shared reference, queries can be sent before earlier
+    /// ones are answered.
     pub const fn pg(&self) -> &AsyncPgConnection {
         &self.pg
     }
 
-    /// The statements that give a transaction its role and its bounds, to be sent behind BEGIN in the same message.
+    /// The statements that give a transaction its role and its bounds, to be sent behind BEGIN in
+    /// the same message.
     pub fn opening(&self) -> &Opening {
         &self.opening
     }
 
-    /// Lets the pool close all connections that it has now, each when nobody uses it any more: their server takes no writes, and
-    /// another one does or will.
+    /// Lets the pool close all connections that it has now, each when nobody uses it any more:
+    /// their server takes no writes, and another one does or will.
     pub fn retire_all(&self) {
         // Of several that find this out at once one is enough.
-        let _ = self.eras.compare_exchange(self.era, self.era + 1, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.eras.compare_exchange(
+            self.era,
+            self.era + 1,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
     }
 
-    /// Rolls back behind whatever is still running. What runs long is cancelled: nobody waits for it any more.
+    /// Rolls back behind whatever is still running. What runs long is cancelled: nobody waits for
+    /// it any more.
     async fn recover(&mut self) {
         let mut pg = &self.pg;
         let rollback = pg.batch_execute("ROLLBACK");
@@ -90,8 +101,9 @@ impl Conn {
         if rolled_back.is_err() && self.session == Session::Running {
             let cancel = timeout(RECOVERY, self.cancel());
             let (heard, late) = join(cancel, timeout(RECOVERY, rollback)).await;
-            // A request still on its way could hit the statement of the next borrower: then there is no next borrower.
-            // Once the server has heard it, it cancels what runs now, or nothing.
+            // A request still on its way could hit the statement of the next borrower: then there
+            // is no next borrower. Once the server has heard it, it cancels what runs now, or
+            // nothing.
             rolled_back = heard.and(late);
         }
         if matches!(rolled_back, Ok(Ok(()))) {
@@ -113,7 +125,8 @@ impl Conn {
     }
 }
 
-/// Why a connection could not be made. The text is for the log and for the operator, not for clients.
+/// Why a connection could not be made. The text is for the log and for the operator, not for
+/// clients.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The server cannot be reached or refuses the login.
@@ -159,7 +172,8 @@ impl ConnectError {
 pub struct Bounds {
     /// Longest wait for a lock (`lock_timeout`).
     pub lock_timeout: Duration,
-    /// Longest time between two statements (`idle_in_transaction_session_timeout`), as when the service has vanished.
+    /// Longest time between two statements (`idle_in_transaction_session_timeout`), as when the
+    /// service has vanished.
     pub idle_timeout: Duration,
 }
 
@@ -192,7 +206,8 @@ impl fmt::Debug for Manager {
 }
 
 impl Manager {
-    /// A manager that logs in with `config`, and whose transactions run in `role`, or in the login's own role without one.
+    /// A manager that logs in with `config`, and whose transactions run in `role`, or in the
+    /// login's own role without one.
     pub fn new(config: Config, role: Option<String>) -> Self {
         let opening = Opening::of(role.as_deref(), Bounds::default()).into();
         Self { config, role, opening, embedded: false, privileged: false, eras: Arc::default() }
@@ -205,8 +220,9 @@ impl Manager {
         self
     }
 
-    /// The same for the embedded server. It takes no cancel requests, because it has no second connection for them; its only
-    /// login is a superuser; and nothing stands between it and the service.
+    /// The same for the embedded server. It takes no cancel requests, because it has no second
+    /// connection for them; its only login is a superuser; and nothing stands between it and the
+    /// service.
     #[must_use]
     pub const fn embedded(mut self) -> Self {
         self.embedded = true;
@@ -214,7 +230,8 @@ impl Manager {
         self
     }
 
-    /// Permits a login that could get around row-level security, such as a superuser, for development.
+    /// Permits a login that could get around row-level security, such as a superuser, for
+    /// development.
     #[must_use]
     pub const fn allow_privileged_login(mut self, allowed: bool) -> Self {
         self.privileged |= allowed;
@@ -243,7 +260,10 @@ impl Manager {
         let (client, link) = connect::open(&self.config).await?;
         let pg = AsyncPgConnection::try_from(client).await.map_err(|error| match &error {
             ConnectionError::CouldntSetupConfiguration(cause)
-                if matches!(sqlstate::of(cause), Some(SqlState::INVALID_SQL_STATEMENT_NAME | SqlState::DUPLICATE_PSTATEMENT)) =>
+                if matches!(
+                    sqlstate::of(cause),
+                    Some(SqlState::INVALID_SQL_STATEMENT_NAME | SqlState::DUPLICATE_PSTATEMENT)
+                ) =>
             {
                 ConnectError::Pooler
             }
@@ -268,28 +288,46 @@ impl ManageConnection for Manager {
                 counted.fetch_add(1, Ordering::Relaxed);
             }
         });
-        Ok(Conn { pg, statements, link, cancels: !self.embedded, session: Session::Idle, opening, era, eras })
+        Ok(Conn {
+            pg,
+            statements,
+            link,
+            cancels: !self.embedded,
+            session: Session::Idle,
+            opening,
+            era,
+            eras,
+        })
     }
 
-    /// Costs no round trip: a connection that died is noticed by its socket, and one that dies later by its call.
+    /// Costs no round trip: a connection that died is noticed by its socket, and one that dies
+    /// later by its call.
     async fn is_valid(&self, conn: &mut Conn) -> Result<(), ConnectError> {
-        if self.has_broken(conn) { Err(ConnectError::Connect("connection is closed".into())) } else { Ok(()) }
+        if self.has_broken(conn) {
+            Err(ConnectError::Connect("connection is closed".into()))
+        } else {
+            Ok(())
+        }
     }
 
     fn has_broken(&self, conn: &mut Conn) -> bool {
-        conn.session != Session::Idle || conn.pg.is_broken() || conn.is_full() || conn.era != self.eras.load(Ordering::Relaxed)
+        conn.session != Session::Idle
+            || conn.pg.is_broken()
+            || conn.is_full()
+            || conn.era != self.eras.load(Ordering::Relaxed)
     }
 }
 
-/// What transactions begin with: whatever their safety depends on. Nothing of this is left to the session, because a pooler may
-/// hand out another one, and other programs may have changed it.
+/// What transactions begin with: whatever their safety depends on. Nothing of this is left to the
+/// session, because a pooler may hand out another one, and other programs may have changed it.
 ///
 /// - The role: row-level security holds for it.
 /// - `search_path`: the names in queries mean the service's own tables.
-/// - The bounds. A transaction that only reads waits for no lock but that of a migration, and so needs none for locks; each
-///   statement costs the server 3 to 5 microseconds.
-/// - `random_page_cost`: the default is that of spinning disks. A search with a few hundred matches would then read the accounts
-///   of all tenants from end to end rather than fetch its matches by index.
+/// - The bounds. A transaction that only reads waits for no lock but that of a migration, and so
+///   needs none for locks; each statement costs the server 3 to 5 microseconds.
+/// - `random_page_cost`: the default is that of spinning disks. A search with a few hundred matches
+///   would then read the accounts of all tenants from end to end rather than fetch its matches by
+///   index.
 #[derive(Debug)]
 pub struct Opening {
     /// For a transaction that only reads.
@@ -300,7 +338,9 @@ pub struct Opening {
 
 impl Opening {
     fn of(role: Option<&str>, bounds: Bounds) -> Self {
-        let role = role.map(|role| format!("SET LOCAL ROLE \"{}\";", role.replace('"', "\"\""))).unwrap_or_default();
+        let role = role
+            .map(|role| format!("SET LOCAL ROLE \"{}\";", role.replace('"', "\"\"")))
+            .unwrap_or_default();
         let (lock, idle) = (bounds.lock_timeout.as_millis(), bounds.idle_timeout.as_millis());
         let read = format!(
             "{role}SET LOCAL search_path=public,pg_temp;SET LOCAL idle_in_transaction_session_timeout={idle};\
@@ -313,8 +353,9 @@ impl Opening {
 
 /// A connection taken from the pool for one transaction.
 ///
-/// It can be dropped at any moment, as a cancelled call does: a transaction left open is then rolled back behind whatever
-/// is still running, and only after that does the next borrower get the connection. Nothing of a tenant survives that.
+/// It can be dropped at any moment, as a cancelled call does: a transaction left open is then
+/// rolled back behind whatever is still running, and only after that does the next borrower get the
+/// connection. Nothing of a tenant survives that.
 pub struct Lease {
     conn: Option<PooledConnection<'static, Manager>>,
     /// The connection as part of what its tenant may hold; given back with it.
@@ -323,7 +364,10 @@ pub struct Lease {
 
 impl Lease {
     /// Marks `conn` as in use, and holds `share` for as long as it is.
-    pub fn new(mut conn: PooledConnection<'static, Manager>, share: Option<OwnedSemaphorePermit>) -> Self {
+    pub fn new(
+        mut conn: PooledConnection<'static, Manager>,
+        share: Option<OwnedSemaphorePermit>,
+    ) -> Self {
         conn.session = Session::Running;
         Self { conn: Some(conn), share }
     }

@@ -1,8 +1,8 @@
-//! Pruning: activities that are older than their tenant keeps them are deleted, by the owner of the tables and not by the
-//! service, whose role cannot.
+//! Pruning: activities that are older than their tenant keeps them are deleted, by the owner of the
+//! tables and not by the service, whose role cannot.
 //!
-//! What is deleted leaves a floor behind in the tenant's row, in the same transaction: a watch that would have had to read
-//! something below it is told so.
+//! What is deleted leaves a floor behind in the tenant's row, in the same transaction: a watch that
+//! would have had to read something below it is told so.
 
 use chrono::{TimeDelta, Utc};
 use diesel::prelude::*;
@@ -17,11 +17,13 @@ use crate::{
 
 /// Most activities that one transaction deletes: it holds the tenant's row for as long.
 const BATCH: i64 = 1000;
-/// How each transaction begins: as the owner of the tables, who does not wait long for a tenant's row.
+/// How each transaction begins: as the owner of the tables, who does not wait long for a tenant's
+/// row.
 const BEGIN: &str = "BEGIN; SET LOCAL ROLE customer_accounts_owner; SET LOCAL search_path = public, pg_temp; \
     SET LOCAL lock_timeout = '5s'; SET LOCAL client_min_messages = warning";
 
-/// Why nothing, or not everything, was pruned. What was is gone, and the rest is found the next time.
+/// Why nothing, or not everything, was pruned. What was is gone, and the rest is found the next
+/// time.
 #[derive(Debug, thiserror::Error)]
 pub enum PruneError {
     /// No connection.
@@ -38,14 +40,16 @@ pub enum PruneError {
     NotAllowed(diesel::result::Error),
 }
 
-/// Deletes what tenants keep no longer, but nothing that is younger than `min_days`, whatever a tenant's row says. Returns from how many tenants something was deleted, and how much in all.
+/// Deletes what tenants keep no longer, but nothing that is younger than `min_days`, whatever a
+/// tenant's row says. Returns from how many tenants something was deleted, and how much in all.
 pub async fn run(manager: &Manager, min_days: i32) -> Result<(usize, usize), PruneError> {
     let (mut conn, _link) = manager.login().await?;
     conn.batch_execute(BEGIN).await.map_err(|error| match sqlstate::of(&error) {
         Some(SqlState::INSUFFICIENT_PRIVILEGE) => PruneError::NotAllowed(error),
         _ => error.into(),
     })?;
-    let keeping = tenants::table.filter(tenants::activity_retention_days.ge(1)).order(tenants::tenant_id);
+    let keeping =
+        tenants::table.filter(tenants::activity_retention_days.ge(1)).order(tenants::tenant_id);
     let keeping: Vec<String> = keeping.select(tenants::tenant_id).load(&mut conn).await?;
     conn.batch_execute("COMMIT").await?;
     let (mut pruned, mut activities) = (0, 0);
@@ -62,12 +66,21 @@ pub async fn run(manager: &Manager, min_days: i32) -> Result<(usize, usize), Pru
     Ok((pruned, activities))
 }
 
-/// Deletes a batch of a tenant's old activities and raises the floor above it. Returns how many there were.
-async fn prune(conn: &mut AsyncPgConnection, tenant: &TenantId, min_days: i32) -> Result<usize, PruneError> {
-    // A tenant id has no character that could end the literal. A failure ends the connection with the transaction.
+/// Deletes a batch of a tenant's old activities and raises the floor above it. Returns how many
+/// there were.
+async fn prune(
+    conn: &mut AsyncPgConnection,
+    tenant: &TenantId,
+    min_days: i32,
+) -> Result<usize, PruneError> {
+    // A tenant id has no character that could end the literal. A failure ends the connection with
+    // the transaction.
     conn.batch_execute(&format!("{BEGIN}; SET LOCAL app.tenant_id = '{tenant}'")).await?;
-    // Asked with the row locked: since the batch before, the tenant may have decided to keep its activities longer.
-    let days = tenants::table.filter(tenants::tenant_id.eq(tenant.as_str())).select(tenants::activity_retention_days);
+    // Asked with the row locked: since the batch before, the tenant may have decided to keep its
+    // activities longer.
+    let days = tenants::table
+        .filter(tenants::tenant_id.eq(tenant.as_str()))
+        .select(tenants::activity_retention_days);
     let Some(days) = days.for_no_key_update().first::<Option<i32>>(conn).await? else {
         conn.batch_execute("COMMIT").await?;
         return Ok(0);
@@ -89,10 +102,14 @@ async fn prune(conn: &mut AsyncPgConnection, tenant: &TenantId, min_days: i32) -
         .await?;
     if let Some(last) = deleted.iter().max() {
         let floor = last + 1;
-        diesel::update(tenants::table.filter(tenants::tenant_id.eq(tenant.as_str()).and(tenants::activity_floor.lt(floor))))
-            .set(tenants::activity_floor.eq(floor))
-            .execute(conn)
-            .await?;
+        diesel::update(
+            tenants::table.filter(
+                tenants::tenant_id.eq(tenant.as_str()).and(tenants::activity_floor.lt(floor)),
+            ),
+        )
+        .set(tenants::activity_floor.eq(floor))
+        .execute(conn)
+        .await?;
     }
     conn.batch_execute("COMMIT").await?;
     Ok(deleted.len())

@@ -45,15 +45,24 @@ impl Meta {
                 hash.update([0]);
             }
             // With `validate_only` the answer is the one that the call without it would get.
-            let real = if request.validate_only() { request.for_real().encode_to_vec() } else { request.encode_to_vec() };
+            let real = if request.validate_only() {
+                request.for_real().encode_to_vec()
+            } else {
+                request.encode_to_vec()
+            };
             hash.update(real);
             hash.finalize().to_vec()
         };
-        Self { request_id, validate_only: request.validate_only(), actor: Arc::clone(&caller.actor), fingerprint }
+        Self {
+            request_id,
+            validate_only: request.validate_only(),
+            actor: Arc::clone(&caller.actor),
+            fingerprint,
+        }
     }
 
-    /// The encoded answer that this request already got, or `None` if it is the first: then the id is taken, and a
-    /// repeat that comes in before the commit waits for it.
+    /// The encoded answer that this request already got, or `None` if it is the first: then the id
+    /// is taken, and a repeat that comes in before the commit waits for it.
     pub(super) async fn first_answer(&self, tx: &WriteTx) -> Result<Option<Vec<u8>>> {
         if self.request_id.is_empty() {
             return Ok(None);
@@ -67,8 +76,13 @@ impl Meta {
             ))
             .on_conflict((requests::tenant_id, requests::actor, requests::request_id))
             .do_update()
-            .set((requests::fingerprint.eq(excluded(requests::fingerprint)), requests::create_time.eq(diesel::dsl::now)));
-        let taken = methods::FilterDsl::filter(take, requests::create_time.lt(forgotten)).execute(&mut tx.conn()).await?;
+            .set((
+                requests::fingerprint.eq(excluded(requests::fingerprint)),
+                requests::create_time.eq(diesel::dsl::now),
+            ));
+        let taken = methods::FilterDsl::filter(take, requests::create_time.lt(forgotten))
+            .execute(&mut tx.conn())
+            .await?;
         if taken == 1 {
             clear(tx, forgotten).await?;
             return Ok(None);
@@ -78,7 +92,11 @@ impl Meta {
             .select((requests::fingerprint, requests::response))
             .first::<(Vec<u8>, Option<Vec<u8>>)>(&mut tx.conn())
             .await?;
-        if fingerprint == self.fingerprint { Ok(Some(response.unwrap_or_default())) } else { Err(Error::RequestIdReused) }
+        if fingerprint == self.fingerprint {
+            Ok(Some(response.unwrap_or_default()))
+        } else {
+            Err(Error::RequestIdReused)
+        }
     }
 
     /// Keeps the answer.
@@ -87,7 +105,10 @@ impl Meta {
             return Ok(());
         }
         let own = requests::actor.eq(&*self.actor).and(requests::request_id.eq(&self.request_id));
-        diesel::update(requests::table.filter(own)).set(requests::response.eq(Some(response))).execute(&mut tx.conn()).await?;
+        diesel::update(requests::table.filter(own))
+            .set(requests::response.eq(Some(response)))
+            .execute(&mut tx.conn())
+            .await?;
         Ok(())
     }
 }

@@ -1,8 +1,9 @@
 //! SQLSTATEs: the kind of an error, whatever language PostgreSQL words it in.
 //!
-//! Diesel hands on the message of an error, but not its SQLSTATE. [`Coded`] therefore sits between socket and driver and puts
-//! the SQLSTATE in front of the message of every error that the server sends: `40P01: deadlock detected`. [`of`] reads it from
-//! Diesel's error. No decision of the service depends on the words behind it.
+//! Diesel hands on the message of an error, but not its SQLSTATE. [`Coded`] therefore sits between
+//! socket and driver and puts the SQLSTATE in front of the message of every error that the server
+//! sends: `40P01: deadlock detected`. [`of`] reads it from Diesel's error. No decision of the
+//! service depends on the words behind it.
 
 use std::{
     io::{self, IoSlice},
@@ -21,15 +22,18 @@ const HEADER: usize = 5;
 /// Stands between the SQLSTATE and the server's own message.
 const SEPARATOR: &str = ": ";
 
-/// The SQLSTATE of an error that the server has sent; `None` for errors of the driver, such as a lost connection.
+/// The SQLSTATE of an error that the server has sent; `None` for errors of the driver, such as a
+/// lost connection.
 pub fn of(error: &DieselError) -> Option<SqlState> {
     let DieselError::DatabaseError(_, info) = error else { return None };
     let (code, _) = info.message().split_once(SEPARATOR)?;
-    let is_code = code.len() == 5 && code.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase());
+    let is_code = code.len() == 5
+        && code.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase());
     is_code.then(|| SqlState::from_code(code))
 }
 
-/// A connection to PostgreSQL whose errors begin with their SQLSTATE. Everything else passes through as it is.
+/// A connection to PostgreSQL whose errors begin with their SQLSTATE. Everything else passes
+/// through as it is.
 #[derive(Debug)]
 pub struct Coded<S> {
     stream: S,
@@ -38,7 +42,8 @@ pub struct Coded<S> {
     seen: usize,
     /// Bytes of the present message's body that are still to come.
     body: usize,
-    /// The error message that is being received, header included; empty if the present message is another.
+    /// The error message that is being received, header included; empty if the present message is
+    /// another.
     error: Vec<u8>,
     /// What was received and is still to be handed on, from this position.
     held: Vec<u8>,
@@ -48,7 +53,15 @@ pub struct Coded<S> {
 impl<S> Coded<S> {
     /// Wraps a connection on which nothing was received yet.
     pub const fn new(stream: S) -> Self {
-        Self { stream, header: [0; HEADER], seen: 0, body: 0, error: Vec::new(), held: Vec::new(), handed_on: 0 }
+        Self {
+            stream,
+            header: [0; HEADER],
+            seen: 0,
+            body: 0,
+            error: Vec::new(),
+            held: Vec::new(),
+            handed_on: 0,
+        }
     }
 
     /// How many of these bytes come before the next error and can be handed on at once.
@@ -109,11 +122,15 @@ fn length(header: &[u8]) -> usize {
     usize::try_from(length).unwrap_or(usize::MAX - 1)
 }
 
-/// An error message with its SQLSTATE in front of what it says. One that cannot be read stays as it is.
+/// An error message with its SQLSTATE in front of what it says. One that cannot be read stays as it
+/// is.
 fn coded(error: &[u8]) -> Vec<u8> {
     // Fields are a letter and a text that ends with 0, and a 0 ends them all.
-    let fields: Vec<&[u8]> = error[HEADER..].split(|byte| *byte == 0).filter(|field| !field.is_empty()).collect();
-    let Some(code) = fields.iter().find_map(|field| field.strip_prefix(b"C")) else { return error.to_vec() };
+    let fields: Vec<&[u8]> =
+        error[HEADER..].split(|byte| *byte == 0).filter(|field| !field.is_empty()).collect();
+    let Some(code) = fields.iter().find_map(|field| field.strip_prefix(b"C")) else {
+        return error.to_vec();
+    };
     let mut message = vec![0; HEADER];
     for field in &fields {
         match field.strip_prefix(b"M") {
@@ -130,7 +147,11 @@ fn coded(error: &[u8]) -> Vec<u8> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Coded<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         while this.held.is_empty() {
             let before = buf.filled().len();
@@ -160,11 +181,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Coded<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Coded<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
     }
 
@@ -194,11 +223,13 @@ mod tests {
     }
 
     fn error(fields: &[&str]) -> Vec<u8> {
-        let body: Vec<u8> = fields.iter().flat_map(|field| [field.as_bytes(), b"\0"].concat()).chain([0]).collect();
+        let body: Vec<u8> =
+            fields.iter().flat_map(|field| [field.as_bytes(), b"\0"].concat()).chain([0]).collect();
         message(ERROR, &body)
     }
 
-    /// What comes out of a stream into which so many bytes go at a time, read into a buffer of that size.
+    /// What comes out of a stream into which so many bytes go at a time, read into a buffer of that
+    /// size.
     async fn through(bytes: &[u8], written: usize, read: usize) -> Vec<u8> {
         let (mut server, client) = duplex(written);
         let sending = async move {
@@ -216,17 +247,45 @@ mod tests {
 
     #[tokio::test]
     async fn errors_begin_with_their_sqlstate_however_the_bytes_are_split() {
-        let german = ["SFEHLER", "VERROR", "C40P01", "MVerklemmung entdeckt", "HEinzelheiten im Log"];
-        let coded = ["SFEHLER", "VERROR", "C40P01", "M40P01: Verklemmung entdeckt", "HEinzelheiten im Log"];
-        let other =
-            [message(b'Z', b"I"), message(b'D', b"E\0\0\0\x05E"), message(b'I', b""), message(b'N', b"C01000\0MEin Hinweis\0\0")]
-                .concat();
+        let german =
+            ["SFEHLER", "VERROR", "C40P01", "MVerklemmung entdeckt", "HEinzelheiten im Log"];
+        let coded =
+            ["SFEHLER", "VERROR", "C40P01", "M40P01: Verklemmung entdeckt", "HEinzelheiten im Log"];
+        let other = [
+            message(b'Z', b"I"),
+            message(b'D', b"E\0\0\0\x05E"),
+            message(b'I', b""),
+            message(b'N', b"C01000\0MEin Hinweis\0\0"),
+        ]
+        .concat();
         let unreadable = message(ERROR, b"Mno code\0\0");
-        let sent = [&other[..], &error(&german), &error(&german), &other, &unreadable, &message(ERROR, b""), &other].concat();
-        let wanted = [&other[..], &error(&coded), &error(&coded), &other, &unreadable, &message(ERROR, b""), &other].concat();
+        let sent = [
+            &other[..],
+            &error(&german),
+            &error(&german),
+            &other,
+            &unreadable,
+            &message(ERROR, b""),
+            &other,
+        ]
+        .concat();
+        let wanted = [
+            &other[..],
+            &error(&coded),
+            &error(&coded),
+            &other,
+            &unreadable,
+            &message(ERROR, b""),
+            &other,
+        ]
+        .concat();
         for written in (1..80).chain([sent.len()]) {
             for read in [1, 2, 7, 64, 4096] {
-                assert_eq!(through(&sent, written, read).await, wanted, "{written} bytes at a time, {read} read");
+                assert_eq!(
+                    through(&sent, written, read).await,
+                    wanted,
+                    "{written} bytes at a time, {read} read"
+                );
             }
         }
     }
@@ -242,11 +301,14 @@ mod tests {
     #[test]
     fn what_has_no_sqlstate_has_none() {
         let code = |words: &str| {
-            let error = DieselError::DatabaseError(DatabaseErrorKind::Unknown, Box::new(words.to_owned()));
+            let error =
+                DieselError::DatabaseError(DatabaseErrorKind::Unknown, Box::new(words.to_owned()));
             of(&error)
         };
         assert_eq!(code("40P01: Verklemmung entdeckt"), Some(SqlState::T_R_DEADLOCK_DETECTED));
-        for words in ["connection closed", "", "error: 40P01: x", "abcde: no code", "40P01", "Änder: x"] {
+        for words in
+            ["connection closed", "", "error: 40P01: x", "abcde: no code", "40P01", "Änder: x"]
+        {
             assert_eq!(code(words), None, "{words}");
         }
         assert_eq!(of(&DieselError::NotFound), None);

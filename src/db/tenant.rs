@@ -1,4 +1,5 @@
-//! The tenant's row: its settings and modules, which every transaction asks for before it answers anything.
+//! The tenant's row: its settings and modules, which every transaction asks for before it answers
+//! anything.
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -48,7 +49,13 @@ impl Default for Tenant {
             membership_roles: ["buyer", "member", "owner"].map(ToOwned::to_owned).into(),
             activity_retention_days: None,
         };
-        Self { settings, modules_off: Vec::new(), modules_off_below: Vec::new(), revision: 0, update_time: None }
+        Self {
+            settings,
+            modules_off: Vec::new(),
+            modules_off_below: Vec::new(),
+            revision: 0,
+            update_time: None,
+        }
     }
 }
 
@@ -60,6 +67,11 @@ impl Tenant {
 
     /// The tenant of the transaction.
     pub(super) async fn find(tx: &Tx) -> Result<Self> {
-        Ok(tenants::table.select(Self::as_select()).first(&mut tx.conn()).await.optional()?.unwrap_or_default())
+        Ok(tenants::table
+            .select(Self::as_select())
+            .first(&mut tx.conn())
+            .await
+            .optional()?
+            .unwrap_or_default())
     }
 }

@@ -17,10 +17,12 @@ use crate::{
     search::unnest,
 };
 
-/// Most activities that one statement writes. The deletion of an account with thousands of users records each of them.
+/// Most activities that one statement writes. The deletion of an account with thousands of users
+/// records each of them.
 const BATCH: usize = 500;
 
-/// Something that happened to a resource. `before` and `after` are its fields as they are to be read in the trail.
+/// Something that happened to a resource. `before` and `after` are its fields as they are to be
+/// read in the trail.
 pub struct Event<'a> {
     /// What kind of resource, as a noun in `snake_case`.
     pub resource: &'static str,
@@ -34,8 +36,9 @@ pub struct Event<'a> {
     pub after: Option<Value>,
 }
 
-/// What a resource belongs to, which decides to whom an event is shown (`super::reach`). An id can be taken again once its
-/// resource is deleted. An incarnation is never used again, so who takes the id sees nothing of the former resource.
+/// What a resource belongs to, which decides to whom an event is shown (`super::reach`). An id can
+/// be taken again once its resource is deleted. An incarnation is never used again, so who takes
+/// the id sees nothing of the former resource.
 #[derive(Debug, Clone, Copy)]
 pub enum BelongsTo<'a> {
     /// An account.
@@ -70,7 +73,9 @@ pub struct Change {
 
 /// The fields of a row for the trail.
 pub fn snapshot(row: &impl Serialize) -> Result<Option<Value>> {
-    serde_json::to_value(row).map(Some).map_err(|error| Error::Internal(format!("snapshot for the trail: {error}")))
+    serde_json::to_value(row)
+        .map(Some)
+        .map_err(|error| Error::Internal(format!("snapshot for the trail: {error}")))
 }
 
 impl Event<'_> {
@@ -105,10 +110,12 @@ fn fields(snapshot: Option<Value>) -> Map<String, Value> {
     }
 }
 
-/// `{field, before, after}` for every field that differs; null stands for "not set", as do an empty text and an empty object.
+/// `{field, before, after}` for every field that differs; null stands for "not set", as do an empty
+/// text and an empty object.
 fn differences(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<Value> {
     fn set<'v>(fields: &'v Map<String, Value>, field: &str) -> Option<&'v Value> {
-        let empty = |value: &Value| *value == json!(null) || *value == json!("") || *value == json!({});
+        let empty =
+            |value: &Value| *value == json!(null) || *value == json!("") || *value == json!({});
         fields.get(field).filter(|value| !empty(value))
     }
     let added = after.keys().filter(|field| !before.contains_key(*field));
@@ -125,7 +132,8 @@ fn differences(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<V
 pub(super) async fn write(tx: &WriteTx, caller: &Caller, request_id: &str) -> Result<()> {
     let trail: Vec<_> = (0_i32..).zip(tx.take_trail()).collect();
     for batch in trail.chunks(BATCH) {
-        // As arrays: an INSERT with a row for each change would be prepared anew for each number of changes.
+        // As arrays: an INSERT with a row for each change would be prepared anew for each number of
+        // changes.
         let rows = diesel::select((
             unnest(batch.iter().map(|_| id::generate("actv")).collect::<Vec<_>>()),
             unnest(batch.iter().map(|(ordinal, _)| *ordinal).collect::<Vec<_>>()),
@@ -135,8 +143,12 @@ pub(super) async fn write(tx: &WriteTx, caller: &Caller, request_id: &str) -> Re
             unnest(batch.iter().map(|(_, change)| &*change.action).collect::<Vec<_>>()),
             unnest(batch.iter().map(|(_, change)| change.resource).collect::<Vec<_>>()),
             unnest(batch.iter().map(|(_, change)| &*change.id).collect::<Vec<_>>()),
-            unnest(batch.iter().map(|(_, change)| change.account_id.as_deref()).collect::<Vec<_>>()),
-            unnest(batch.iter().map(|(_, change)| change.incarnation.as_deref()).collect::<Vec<_>>()),
+            unnest(
+                batch.iter().map(|(_, change)| change.account_id.as_deref()).collect::<Vec<_>>(),
+            ),
+            unnest(
+                batch.iter().map(|(_, change)| change.incarnation.as_deref()).collect::<Vec<_>>(),
+            ),
             unnest(batch.iter().map(|(_, change)| &change.changes).collect::<Vec<_>>()),
         ));
         diesel::insert_into(activities::table)
@@ -165,14 +177,22 @@ mod tests {
     use super::*;
 
     fn change(before: Option<Value>, after: Option<Value>) -> Option<(String, Value)> {
-        let event = Event { resource: "account_type", id: "t", belongs_to: BelongsTo::Tenant, before, after };
+        let event = Event {
+            resource: "account_type",
+            id: "t",
+            belongs_to: BelongsTo::Tenant,
+            before,
+            after,
+        };
         event.into_change().map(|change| (change.action, change.changes))
     }
 
     #[test]
     fn an_update_holds_the_fields_that_differ_and_is_nothing_without_any() {
         let before = json!({ "name": "a", "active": true, "gone": 1, "null": null });
-        let (action, changes) = change(Some(before.clone()), Some(json!({ "name": "b", "active": true, "come": 2 }))).unwrap();
+        let (action, changes) =
+            change(Some(before.clone()), Some(json!({ "name": "b", "active": true, "come": 2 })))
+                .unwrap();
         assert_eq!(action, "account_type.updated");
         assert_eq!(
             changes,

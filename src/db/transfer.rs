@@ -1,7 +1,9 @@
-//! The way from the embedded server to a real one: copies every row into a database that has the same schema and no rows.
+//! The way from the embedded server to a real one: copies every row into a database that has the
+//! same schema and no rows.
 //!
-//! Everything happens in one transaction of the target, as the owner of the tables. For its duration row-level security is not
-//! forced, because the owner has no tenant, and foreign keys are deferred, because accounts and people refer to each other.
+//! Everything happens in one transaction of the target, as the owner of the tables. For its
+//! duration row-level security is not forced, because the owner has no tenant, and foreign keys are
+//! deferred, because accounts and people refer to each other.
 
 use futures_util::{SinkExt as _, StreamExt as _, pin_mut};
 use prost::bytes::Bytes;
@@ -13,7 +15,8 @@ use super::{ConnectError, Manager, connect};
 const BEGIN: &str = "BEGIN; SET LOCAL ROLE customer_accounts_owner; SET LOCAL search_path = public, pg_temp; \
     SET LOCAL lock_timeout = '5s'; SET LOCAL client_min_messages = warning; \
     LOCK TABLE __diesel_schema_migrations IN ACCESS EXCLUSIVE MODE";
-const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = public, pg_temp";
+const BEGIN_READING: &str =
+    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = public, pg_temp";
 
 /// Lifts the force of row-level security, which also locks each table, and defers all foreign keys.
 const OPEN: &str = "DO $$ DECLARE found record; BEGIN \
@@ -36,8 +39,9 @@ const CLOSE: &str = "SET CONSTRAINTS ALL IMMEDIATE; DO $$ DECLARE found record; 
         EXECUTE format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', found.name); \
     END LOOP; END $$";
 
-/// Positions in the feed of activities are transaction ids of one cluster. Moves those of the other cluster, in their order, before
-/// all transactions of this one, and lets cursors from there expire. docs/OPERATIONS.md has the same statements for a restore.
+/// Positions in the feed of activities are transaction ids of one cluster. Moves those of the other
+/// cluster, in their order, before all transactions of this one, and lets cursors from there
+/// expire. docs/OPERATIONS.md has the same statements for a restore.
 pub const NEW_POSITIONS: &str = "UPDATE activities SET transaction_id = transaction_id - (SELECT max(transaction_id) FROM activities);\n\
     UPDATE tenants SET activity_floor = pg_current_xact_id()::text::bigint;\n";
 
@@ -64,10 +68,14 @@ pub enum TransferError {
     )]
     NotAllowed(String),
     /// The target has rows.
-    #[error("the table {0:?} of DATABASE_URL has rows already: data can be copied only into a database that has none")]
+    #[error(
+        "the table {0:?} of DATABASE_URL has rows already: data can be copied only into a database that has none"
+    )]
     NotEmpty(String),
     /// The two databases differ.
-    #[error("the databases do not have the same tables: both must have the schema of this version, and no other tables in it")]
+    #[error(
+        "the databases do not have the same tables: both must have the schema of this version, and no other tables in it"
+    )]
     OtherSchema,
 }
 
@@ -75,7 +83,9 @@ impl From<tokio_postgres::Error> for TransferError {
     fn from(error: tokio_postgres::Error) -> Self {
         let words = ConnectError::words(&error);
         match error.code() {
-            Some(&SqlState::INSUFFICIENT_PRIVILEGE | &SqlState::INVALID_PARAMETER_VALUE) => Self::NotAllowed(words),
+            Some(&SqlState::INSUFFICIENT_PRIVILEGE | &SqlState::INVALID_PARAMETER_VALUE) => {
+                Self::NotAllowed(words)
+            }
             _ => Self::Database(words),
         }
     }
@@ -95,13 +105,15 @@ pub async fn run(from: &Manager, to: &Manager) -> Result<u64, TransferError> {
     let mut copied = 0;
     for Table { name: table, of_tenants, columns } in &tables {
         if !of_tenants {
-            // Such a table describes the rows, such as which renewals are complete: the source's contents replace the target's.
+            // Such a table describes the rows, such as which renewals are complete: the source's
+            // contents replace the target's.
             target.batch_execute(&format!("DELETE FROM {table}")).await?;
         } else if !rows(&target, &format!("SELECT 1 FROM {table} LIMIT 1")).await?.is_empty() {
             return Err(TransferError::NotEmpty(table.clone()));
         }
         let rows = source.copy_out(&format!("COPY {table} ({columns}) TO STDOUT")).await?;
-        let sink = target.copy_in::<_, Bytes>(&format!("COPY {table} ({columns}) FROM STDIN")).await?;
+        let sink =
+            target.copy_in::<_, Bytes>(&format!("COPY {table} ({columns}) FROM STDIN")).await?;
         pin_mut!(rows, sink);
         while let Some(some) = rows.next().await {
             sink.send(some?).await?;
@@ -123,7 +135,8 @@ struct Table {
 
 async fn tables(client: &Client) -> Result<Vec<Table>, TransferError> {
     let text = |row: &SimpleQueryRow, column| row.get(column).unwrap_or_default().to_owned();
-    let table = |row| Table { name: text(row, 0), of_tenants: text(row, 1) == "t", columns: text(row, 2) };
+    let table =
+        |row| Table { name: text(row, 0), of_tenants: text(row, 1) == "t", columns: text(row, 2) };
     Ok(rows(client, TABLES).await?.iter().map(table).collect())
 }
 

@@ -57,8 +57,8 @@ impl Tx {
         &self.sight
     }
 
-    /// The id of the tenant. A query that is planned for its values binds it, so that the planner sees it: in the policy it is
-    /// a sub-select, whose value no plan knows.
+    /// The id of the tenant. A query that is planned for its values binds it, so that the planner
+    /// sees it: in the policy it is a sub-select, whose value no plan knows.
     pub fn tenant_id(&self) -> &str {
         self.tenant_id.as_str()
     }
@@ -68,14 +68,15 @@ impl Tx {
         self.module
     }
 
-    /// The tenant, as the transaction found it at its beginning. The gate has sent for it, so whoever has had an answer from
-    /// the database waits for nothing here.
+    /// The tenant, as the transaction found it at its beginning. The gate has sent for it, so
+    /// whoever has had an answer from the database waits for nothing here.
     pub async fn tenant(&self) -> Result<&Tenant> {
         self.tenant.get_or_try_init(|| Tenant::find(self)).await
     }
 
-    /// Whether the module of the call is off for some organization. This waits for nothing: as long as the tenant is not here
-    /// the answer is no, and a read for which that was wrong is made again.
+    /// Whether the module of the call is off for some organization. This waits for nothing: as long
+    /// as the tenant is not here the answer is no, and a read for which that was wrong is made
+    /// again.
     pub fn some_off(&self) -> bool {
         if let Some(tenant) = self.tenant.get() {
             return tenant.is_off_below(self.module);
@@ -86,35 +87,49 @@ impl Tx {
 
     /// Whether `some_off` has said no and should have said yes.
     pub(super) fn guessed_wrong(&self) -> bool {
-        self.guessed.load(Ordering::Relaxed) && self.tenant.get().is_some_and(|tenant| tenant.is_off_below(self.module))
+        self.guessed.load(Ordering::Relaxed)
+            && self.tenant.get().is_some_and(|tenant| tenant.is_off_below(self.module))
     }
 
     /// Denies a call whose module is off for the tenant.
     pub(super) async fn gate(&self) -> Result<()> {
         let off = self.tenant().await?.modules_off.iter().any(|off| off == self.module);
-        if off { Err(Error::ModuleOff { module: self.module, organization_id: None }) } else { Ok(()) }
+        if off {
+            Err(Error::ModuleOff { module: self.module, organization_id: None })
+        } else {
+            Ok(())
+        }
     }
 
-    /// The connection, for Diesel: `query.load(&mut tx.conn())`. Several queries may be sent at once through it.
-    #[expect(clippy::expect_used, reason = "a lease holds its connection until it is dropped, and this borrows it")]
+    /// The connection, for Diesel: `query.load(&mut tx.conn())`. Several queries may be sent at
+    /// once through it.
+    #[expect(
+        clippy::expect_used,
+        reason = "a lease holds its connection until it is dropped, and this borrows it"
+    )]
     pub fn conn(&self) -> &AsyncPgConnection {
         self.lease.conn().expect("connection of a live lease").pg()
     }
 
-    /// Sends what opens the transaction, in one message. Whoever polls this first may send queries behind it in the same
-    /// flight: if it fails, they fail too, or see no tenant and so no row.
+    /// Sends what opens the transaction, in one message. Whoever polls this first may send queries
+    /// behind it in the same flight: if it fails, they fail too, or see no tenant and so no row.
     pub(super) async fn begin(&self, mode: &str, caller: &Caller) -> Result<()> {
-        let left = caller.deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let left =
+            caller.deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let opening = self.lease.conn().map(Conn::opening);
-        let opening = opening.map_or("", |opening| if mode == WRITE { &opening.write } else { &opening.read });
+        let opening = opening
+            .map_or("", |opening| if mode == WRITE { &opening.write } else { &opening.read });
         let left = left.as_millis();
         // A tenant id has no character that could end the literal (TenantId).
-        let sql =
-            format!("BEGIN {mode};{opening};SET LOCAL app.tenant_id='{}';SET LOCAL statement_timeout={left}", caller.tenant);
+        let sql = format!(
+            "BEGIN {mode};{opening};SET LOCAL app.tenant_id='{}';SET LOCAL statement_timeout={left}",
+            caller.tenant
+        );
         Ok((&mut self.conn()).batch_execute(&sql).await?)
     }
 
-    /// Closes the connection instead of giving it back, if the error says that it is of no further use.
+    /// Closes the connection instead of giving it back, if the error says that it is of no further
+    /// use.
     pub(super) fn close_after(&mut self, error: &Error) {
         match error {
             Error::DatabaseUnavailable | Error::OutcomeUnknown { .. } => self.lease.close(),
@@ -128,20 +143,22 @@ impl Tx {
         }
     }
 
-    /// Notes that nobody reads the rest of an answer. The statement is cancelled if it goes on for long.
+    /// Notes that nobody reads the rest of an answer. The statement is cancelled if it goes on for
+    /// long.
     pub fn leave_unread(&self) {
         self.unread.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that every statement sent so far has been answered, unless nobody has read an answer to its end.
+    /// Notes that every statement sent so far has been answered, unless nobody has read an answer
+    /// to its end.
     pub(super) fn settled(&mut self) {
         if !self.unread.load(Ordering::Relaxed) {
             self.lease.settled();
         }
     }
 
-    /// Commits the transaction and waits until the server has done so. A connection that is lost meanwhile leaves open whether it
-    /// has.
+    /// Commits the transaction and waits until the server has done so. A connection that is lost
+    /// meanwhile leaves open whether it has.
     pub(super) async fn commit(self) -> Result<()> {
         match self.end("COMMIT").await {
             Err(Error::DatabaseUnavailable) => Err(Error::OutcomeUnknown { repeatable: false }),
@@ -206,23 +223,33 @@ impl std::ops::Deref for WriteTx {
     }
 }
 
-/// Faults of the database as errors of the service. Violated constraints with a meaning are translated by the store that
-/// knows them, before they get here.
+/// Faults of the database as errors of the service. Violated constraints with a meaning are
+/// translated by the store that knows them, before they get here.
 impl From<diesel::result::Error> for Error {
     fn from(error: diesel::result::Error) -> Self {
         use diesel::result::{DatabaseErrorKind as Kind, Error as Diesel};
-        if let Diesel::DatabaseError(Kind::UnableToSendCommand | Kind::ClosedConnection, cause) = &error {
+        if let Diesel::DatabaseError(Kind::UnableToSendCommand | Kind::ClosedConnection, cause) =
+            &error
+        {
             tracing::warn!(cause = cause.message(), "database connection lost");
             return Self::DatabaseUnavailable;
         }
-        let Some(state) = sqlstate::of(&error) else { return Self::Internal(format!("database: {error}")) };
+        let Some(state) = sqlstate::of(&error) else {
+            return Self::Internal(format!("database: {error}"));
+        };
         match state {
-            // In a failed transaction, a statement beside this one has failed before this one had its turn.
-            SqlState::T_R_SERIALIZATION_FAILURE | SqlState::T_R_DEADLOCK_DETECTED | SqlState::IN_FAILED_SQL_TRANSACTION => {
+            // In a failed transaction, a statement beside this one has failed before this one had
+            // its turn.
+            SqlState::T_R_SERIALIZATION_FAILURE
+            | SqlState::T_R_DEADLOCK_DETECTED
+            | SqlState::IN_FAILED_SQL_TRANSACTION => Self::Retry,
+            // Partial unique indexes of this name hold "at most one": who loses the race for it
+            // tries again and wins or waits.
+            SqlState::UNIQUE_VIOLATION
+                if violated(&error).is_some_and(|name| name.ends_with("_at_most_one")) =>
+            {
                 Self::Retry
             }
-            // Partial unique indexes of this name hold "at most one": who loses the race for it tries again and wins or waits.
-            SqlState::UNIQUE_VIOLATION if violated(&error).is_some_and(|name| name.ends_with("_at_most_one")) => Self::Retry,
             SqlState::LOCK_NOT_AVAILABLE => Self::Locked,
             SqlState::QUERY_CANCELED => Self::DeadlineExceeded,
             SqlState::READ_ONLY_SQL_TRANSACTION => Self::DatabaseReadOnly,
@@ -241,7 +268,11 @@ impl From<diesel::result::Error> for Error {
 
 /// The constraint that a statement violated.
 fn violated(error: &diesel::result::Error) -> Option<&str> {
-    if let diesel::result::Error::DatabaseError(_, info) = error { info.constraint_name() } else { None }
+    if let diesel::result::Error::DatabaseError(_, info) = error {
+        info.constraint_name()
+    } else {
+        None
+    }
 }
 
 /// Whether the server, or a pooler in front of it, ends the connection with this error.

@@ -1,5 +1,6 @@
-//! What the service insists on before it serves: a login and a role that row-level security holds for, the schema of this
-//! version, row-level security on every table of tenants, and a way to the database that keeps prepared statements.
+//! What the service insists on before it serves: a login and a role that row-level security holds
+//! for, the schema of this version, row-level security on every table of tenants, and a way to the
+//! database that keeps prepared statements.
 
 use diesel::{ExpressionMethods as _, QueryDsl as _, QueryableByName, sql_types};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _};
@@ -13,12 +14,13 @@ use super::{
 };
 use crate::{schema::renewals, search};
 
-/// What is wrong with a role, if row-level security does not hold for it or for a role that it can become (`SET ROLE`) or make
-/// itself a member of. The owner can switch row-level security off.
+/// What is wrong with a role, if row-level security does not hold for it or for a role that it can
+/// become (`SET ROLE`) or make itself a member of. The owner can switch row-level security off.
 ///
-/// From PostgreSQL 16 on a membership has options. Each of them leads to the role or to its rights: SET changes to it, INHERIT has
-/// its privileges, ADMIN grants the other two to oneself, and several in a row lead further. So every membership counts, also one
-/// with none of these options, which is good for nothing.
+/// From PostgreSQL 16 on a membership has options. Each of them leads to the role or to its rights:
+/// SET changes to it, INHERIT has its privileges, ADMIN grants the other two to oneself, and
+/// several in a row lead further. So every membership counts, also one with none of these options,
+/// which is good for nothing.
 macro_rules! fault_of {
     ($user:literal) => {
         concat!(
@@ -49,18 +51,21 @@ const LOGIN: &str = fault_of!("session_user");
 /// The role of the transaction.
 const ROLE: &str = fault_of!("current_user");
 
-/// Finds a session setting with which the service cannot work. Such settings come from the login or the database (`ALTER ROLE … SET`).
+/// Finds a session setting with which the service cannot work. Such settings come from the login or
+/// the database (`ALTER ROLE … SET`).
 const SETTINGS: &str = "SELECT session_user::text AS role, CASE \
      WHEN current_setting('session_replication_role') <> 'origin' \
          THEN 'has the setting session_replication_role, with which foreign keys do not hold' \
      WHEN current_setting('row_security') <> 'on' THEN 'has the setting row_security = off, with which no query is answered' \
      END AS fault";
 
-/// The first table with a tenant on which row-level security or privileges are not as they have to be, for the role of the
-/// transaction and for the login. A login that could get around row-level security anyway is judged by `LOGIN`.
+/// The first table with a tenant on which row-level security or privileges are not as they have to
+/// be, for the role of the transaction and for the login. A login that could get around row-level
+/// security anyway is judged by `LOGIN`.
 ///
-/// A policy counts for a role if it names that role, one that it is a member of, or everybody. Permissive policies are
-/// alternatives, so there must be the one and no other. `pg_get_expr` words an expression the same way however it was written.
+/// A policy counts for a role if it names that role, one that it is a member of, or everybody.
+/// Permissive policies are alternatives, so there must be the one and no other. `pg_get_expr` words
+/// an expression the same way however it was written.
 const OPEN_TABLE: &str = "WITH roles AS ( \
         SELECT oid FROM pg_roles WHERE rolname = current_user \
             OR rolname = session_user AND NOT rolsuper AND NOT pg_has_role(oid, 'customer_accounts_owner', 'MEMBER') \
@@ -127,9 +132,9 @@ impl Db {
     ///
     /// # Errors
     /// In this order: [`MigrateError::Connect`], also for a pooler that loses prepared statements;
-    /// [`MigrateError::UnsafeLogin`], unless privileged logins are allowed; [`MigrateError::UnsafeSetting`];
-    /// [`MigrateError::NoRole`]; [`MigrateError::UnsafeRole`]; [`MigrateError::Pending`]; [`MigrateError::OpenTable`];
-    /// [`MigrateError::NotRenewed`].
+    /// [`MigrateError::UnsafeLogin`], unless privileged logins are allowed;
+    /// [`MigrateError::UnsafeSetting`]; [`MigrateError::NoRole`]; [`MigrateError::UnsafeRole`];
+    /// [`MigrateError::Pending`]; [`MigrateError::OpenTable`]; [`MigrateError::NotRenewed`].
     pub async fn verify(&self) -> Result<(), MigrateError> {
         self.manager.verify_pooler().await?;
         let conn = match self.pool.get_owned().await {
@@ -138,7 +143,9 @@ impl Db {
             // The pool does not tell why; who connects directly is told.
             Err(bb8::RunError::TimedOut) => {
                 self.manager.login().await?;
-                return Err(ConnectError::Connect(format!("no connection within {:?}", self.wait)).into());
+                return Err(
+                    ConnectError::Connect(format!("no connection within {:?}", self.wait)).into()
+                );
             }
         };
         let lease = Lease::new(conn, None); // which rolls back
@@ -148,9 +155,10 @@ impl Db {
         (&mut conn.pg()).batch_execute("BEGIN READ ONLY").await?;
         if let Err(cause) = (&mut conn.pg()).batch_execute(&conn.opening().read).await {
             return Err(match (sqlstate::of(&cause), self.manager.role()) {
-                (Some(SqlState::INVALID_PARAMETER_VALUE | SqlState::INSUFFICIENT_PRIVILEGE), Some(role)) => {
-                    MigrateError::NoRole { role: role.to_owned(), cause: cause.to_string() }
-                }
+                (
+                    Some(SqlState::INVALID_PARAMETER_VALUE | SqlState::INSUFFICIENT_PRIVILEGE),
+                    Some(role),
+                ) => MigrateError::NoRole { role: role.to_owned(), cause: cause.to_string() },
                 _ => cause.into(),
             });
         }
@@ -162,7 +170,11 @@ impl Db {
         let login: Role = diesel::sql_query(LOGIN).get_result(&mut pg).await?;
         match login.fault {
             Some(why) if self.manager.allows_privileged_login() => {
-                tracing::debug!(login = login.role, why, "the login could get around row-level security, which is allowed");
+                tracing::debug!(
+                    login = login.role,
+                    why,
+                    "the login could get around row-level security, which is allowed"
+                );
                 Ok(())
             }
             Some(why) => Err(MigrateError::UnsafeLogin { login: login.role, why }),
@@ -186,11 +198,15 @@ async fn verify_schema(mut pg: &AsyncPgConnection) -> Result<(), MigrateError> {
     let table = "SELECT to_regclass('public.__diesel_schema_migrations') IS NOT NULL AS migrated";
     let Migrated { migrated } = diesel::sql_query(table).get_result(&mut pg).await?;
     let applied: Vec<Applied> = if migrated {
-        diesel::sql_query("SELECT version::text FROM public.__diesel_schema_migrations").load(&mut pg).await?
+        diesel::sql_query("SELECT version::text FROM public.__diesel_schema_migrations")
+            .load(&mut pg)
+            .await?
     } else {
         Vec::new()
     };
-    let missing = migrate::versions().into_iter().find(|version| applied.iter().all(|row| row.version != *version));
+    let missing = migrate::versions()
+        .into_iter()
+        .find(|version| applied.iter().all(|row| row.version != *version));
     if let Some(version) = missing {
         return Err(MigrateError::Pending(version));
     }
@@ -199,5 +215,9 @@ async fn verify_schema(mut pg: &AsyncPgConnection) -> Result<(), MigrateError> {
         return Err(MigrateError::OpenTable { table: name, why: fault });
     }
     let renewed = renewals::table.filter(renewals::folding.eq(search::FOLDING)).count();
-    if renewed.get_result::<i64>(&mut pg).await? == 0 { Err(MigrateError::NotRenewed) } else { Ok(()) }
+    if renewed.get_result::<i64>(&mut pg).await? == 0 {
+        Err(MigrateError::NotRenewed)
+    } else {
+        Ok(())
+    }
 }

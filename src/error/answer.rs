@@ -1,8 +1,8 @@
 //! How each error is answered: its code, its reason and its details, within what clients accept.
 //!
-//! An error travels in HTTP headers, encoded, and many clients take no more than 8 KiB of these: to them a longer error is a
-//! broken connection. So every status is made here within [`MAX_STATUS`]: texts are cut, and of a list those entries stay that
-//! fit. The reason always stays.
+//! An error travels in HTTP headers, encoded, and many clients take no more than 8 KiB of these: to
+//! them a longer error is a broken connection. So every status is made here within [`MAX_STATUS`]:
+//! texts are cut, and of a list those entries stay that fit. The reason always stays.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -16,8 +16,8 @@ use crate::{
     proto::{ErrorReason, PACKAGE},
 };
 
-/// Most bytes of an encoded status: `grpc-message` and `grpc-status-details-bin` together. 1 KiB of the 8 is left for the other
-/// headers of an answer and for what proxies add.
+/// Most bytes of an encoded status: `grpc-message` and `grpc-status-details-bin` together. 1 KiB of
+/// the 8 is left for the other headers of an answer and for what proxies add.
 const MAX_STATUS: usize = 7 * 1024;
 /// Most bytes of an encoded message. The details repeat it up to twice.
 pub(super) const MAX_MESSAGE: usize = 1024;
@@ -25,11 +25,12 @@ pub(super) const MAX_MESSAGE: usize = 1024;
 const MAX_NAME: usize = 1024;
 /// Most bytes of another text in the details. An id has at most 200.
 const MAX_TEXT: usize = 512;
-/// Bytes that an entry of a list takes beside its texts, and those that a list takes beside its entries: the name of its type,
-/// and the entry that counts what was left out.
+/// Bytes that an entry of a list takes beside its texts, and those that a list takes beside its
+/// entries: the name of its type, and the entry that counts what was left out.
 const ENTRY: usize = 16;
 const LIST: usize = 160;
-/// How long a client should wait before it tries again what failed for lack of room or of a database.
+/// How long a client should wait before it tries again what failed for lack of room or of a
+/// database.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long a client should wait before it tries again what failed for lack of an issuer's keys.
 const RETRY_ISSUER_AFTER: Duration = Duration::from_secs(5);
@@ -63,7 +64,10 @@ impl Kind {
 
 impl Error {
     /// Code, reason, metadata and details: the one place that says how each error is answered.
-    #[expect(clippy::too_many_lines, reason = "a line or a few for each error, in the one place to look it up")]
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a line or a few for each error, in the one place to look it up"
+    )]
     fn answer(&self) -> Answer {
         use ErrorReason as Reason;
         let answer = |code, reason| Answer::new(code, reason, self.to_string());
@@ -71,95 +75,134 @@ impl Error {
             Self::Invalid { violations, count } => {
                 answer(Code::InvalidArgument, Reason::InvalidField).violations(violations, *count)
             }
-            Self::PageToken => answer(Code::InvalidArgument, Reason::InvalidPageToken).field("page_token"),
+            Self::PageToken => {
+                answer(Code::InvalidArgument, Reason::InvalidPageToken).field("page_token")
+            }
             Self::Cursor => answer(Code::InvalidArgument, Reason::InvalidCursor).field("cursor"),
-            // Like reading before the beginning of a file; etcd answers a compacted revision the same way.
+            // Like reading before the beginning of a file; etcd answers a compacted revision the
+            // same way.
             Self::CursorExpired => answer(Code::OutOfRange, Reason::CursorExpired),
-            Self::WatchEnded => answer(Code::Unavailable, Reason::WatchEnded).retry_after(RETRY_RACE_AFTER),
-            Self::RequestIdReused => answer(Code::InvalidArgument, Reason::RequestIdReused).field("request_id"),
+            Self::WatchEnded => {
+                answer(Code::Unavailable, Reason::WatchEnded).retry_after(RETRY_RACE_AFTER)
+            }
+            Self::RequestIdReused => {
+                answer(Code::InvalidArgument, Reason::RequestIdReused).field("request_id")
+            }
             Self::MalformedRequest => answer(Code::InvalidArgument, Reason::MalformedRequest),
             Self::RequestTooLarge => answer(Code::OutOfRange, Reason::RequestTooLarge),
             Self::ResponseTooLarge => answer(Code::OutOfRange, Reason::ResponseTooLarge),
             Self::Unauthenticated(_) => answer(Code::Unauthenticated, Reason::Unauthenticated),
             Self::PermissionDenied { permission } => {
-                answer(Code::PermissionDenied, Reason::PermissionDenied).with("permission", permission)
+                answer(Code::PermissionDenied, Reason::PermissionDenied)
+                    .with("permission", permission)
             }
             Self::OutOfReach { .. } => answer(Code::PermissionDenied, Reason::OutOfReach),
             Self::ModuleOff { module, organization_id } => {
                 let level = if organization_id.is_some() { "ORGANIZATION" } else { "TENANT" };
-                let answer =
-                    answer(Code::PermissionDenied, Reason::ModuleNotActivated).with("module", module).with("level", &level);
+                let answer = answer(Code::PermissionDenied, Reason::ModuleNotActivated)
+                    .with("module", module)
+                    .with("level", &level);
                 organization_id.iter().fold(answer, |answer, id| answer.with("organization_id", id))
             }
-            Self::WorkloadNotAllowed { workload } => answer(Code::PermissionDenied, Reason::WorkloadNotAllowed)
-                .with("workload", &workload.as_deref().unwrap_or_default()),
-            Self::NotFound { kind, id } => {
-                answer(Code::NotFound, kind.not_found()).with(&kind.id_field(), id).resource(*kind, id)
+            Self::WorkloadNotAllowed { workload } => {
+                answer(Code::PermissionDenied, Reason::WorkloadNotAllowed)
+                    .with("workload", &workload.as_deref().unwrap_or_default())
             }
+            Self::NotFound { kind, id } => answer(Code::NotFound, kind.not_found())
+                .with(&kind.id_field(), id)
+                .resource(*kind, id),
             Self::OrganizationMemberNotFound { organization_id, person_id } => {
-                let answer = answer(Code::NotFound, Reason::OrganizationMemberNotFound).resource(Kind::Person, person_id);
+                let answer = answer(Code::NotFound, Reason::OrganizationMemberNotFound)
+                    .resource(Kind::Person, person_id);
                 answer.with("organization_id", organization_id).with("person_id", person_id)
             }
             Self::AlreadyExists { kind, field, value } => {
-                let answer = answer(Code::AlreadyExists, kind.already_exists()).resource(*kind, value);
+                let answer =
+                    answer(Code::AlreadyExists, kind.already_exists()).resource(*kind, value);
                 match kind {
                     // More than the id can be taken.
                     Kind::AccountType | Kind::Person => answer.with("field", field),
                     Kind::Account | Kind::Organization => answer.with(field, value),
                 }
             }
-            Self::EtagMismatch { kind, id } => answer(Code::Aborted, Reason::EtagMismatch).with(&kind.id_field(), id),
+            Self::EtagMismatch { kind, id } => {
+                answer(Code::Aborted, Reason::EtagMismatch).with(&kind.id_field(), id)
+            }
             Self::SettingsChanged => answer(Code::Aborted, Reason::EtagMismatch),
             Self::AccountUserEtagMismatch { account_id, person_id } => {
-                answer(Code::Aborted, Reason::EtagMismatch).with("account_id", account_id).with("person_id", person_id)
+                answer(Code::Aborted, Reason::EtagMismatch)
+                    .with("account_id", account_id)
+                    .with("person_id", person_id)
             }
-            Self::Conflict | Self::Retry => answer(Code::Aborted, Reason::Conflict).retry_after(RETRY_RACE_AFTER),
-            Self::AccountTypeInactive { id } => answer(Code::FailedPrecondition, Reason::AccountTypeInactive)
-                .broken("account_type", id)
-                .with("account_type_id", id),
-            Self::DefaultAccountTypeInactive { id } => answer(Code::FailedPrecondition, Reason::DefaultAccountTypeInactive)
-                .broken("account_type", id)
-                .with("account_type_id", id),
-            Self::StatusTransition { id, from, to } => answer(Code::FailedPrecondition, Reason::AccountStatusTransition)
-                .broken("account", id)
-                .with("account_id", id)
-                .with("from", from)
-                .with("to", to),
-            Self::OrganizationTooDeep { parent_id } => answer(Code::FailedPrecondition, Reason::OrganizationTooDeep)
-                .broken("organization", parent_id)
-                .with("parent_id", parent_id),
-            Self::OrganizationCycle { organization_id, parent_id } => answer(Code::FailedPrecondition, Reason::OrganizationCycle)
-                .broken("organization", organization_id)
-                .with("organization_id", organization_id)
-                .with("parent_id", parent_id),
+            Self::Conflict | Self::Retry => {
+                answer(Code::Aborted, Reason::Conflict).retry_after(RETRY_RACE_AFTER)
+            }
+            Self::AccountTypeInactive { id } => {
+                answer(Code::FailedPrecondition, Reason::AccountTypeInactive)
+                    .broken("account_type", id)
+                    .with("account_type_id", id)
+            }
+            Self::DefaultAccountTypeInactive { id } => {
+                answer(Code::FailedPrecondition, Reason::DefaultAccountTypeInactive)
+                    .broken("account_type", id)
+                    .with("account_type_id", id)
+            }
+            Self::StatusTransition { id, from, to } => {
+                answer(Code::FailedPrecondition, Reason::AccountStatusTransition)
+                    .broken("account", id)
+                    .with("account_id", id)
+                    .with("from", from)
+                    .with("to", to)
+            }
+            Self::OrganizationTooDeep { parent_id } => {
+                answer(Code::FailedPrecondition, Reason::OrganizationTooDeep)
+                    .broken("organization", parent_id)
+                    .with("parent_id", parent_id)
+            }
+            Self::OrganizationCycle { organization_id, parent_id } => {
+                answer(Code::FailedPrecondition, Reason::OrganizationCycle)
+                    .broken("organization", organization_id)
+                    .with("organization_id", organization_id)
+                    .with("parent_id", parent_id)
+            }
             Self::OrganizationNotEmpty { organization_id, children, accounts, links } => {
                 let counts = [("children", children), ("accounts", accounts), ("links", links)];
-                let answer =
-                    answer(Code::FailedPrecondition, Reason::OrganizationNotEmpty).with("organization_id", organization_id);
+                let answer = answer(Code::FailedPrecondition, Reason::OrganizationNotEmpty)
+                    .with("organization_id", organization_id);
                 counts.into_iter().fold(answer, |answer, (what, count)| {
                     let answer = answer.with(what, count);
                     let subject = format!("organization/{organization_id}");
-                    if *count > 0 { answer.precondition(&subject, &format!("it has {count} {what}")) } else { answer }
+                    if *count > 0 {
+                        answer.precondition(&subject, &format!("it has {count} {what}"))
+                    } else {
+                        answer
+                    }
                 })
             }
-            Self::NotAnAccountUser { account_id, person_id } => answer(Code::FailedPrecondition, Reason::NotAnAccountUser)
-                .broken("account", account_id)
-                .with("account_id", account_id)
-                .with("person_id", person_id),
-            Self::AccountUserNotFound { account_id, person_id } => answer(Code::NotFound, Reason::AccountUserNotFound)
-                .resource(Kind::Person, person_id)
-                .with("account_id", account_id)
-                .with("person_id", person_id),
+            Self::NotAnAccountUser { account_id, person_id } => {
+                answer(Code::FailedPrecondition, Reason::NotAnAccountUser)
+                    .broken("account", account_id)
+                    .with("account_id", account_id)
+                    .with("person_id", person_id)
+            }
+            Self::AccountUserNotFound { account_id, person_id } => {
+                answer(Code::NotFound, Reason::AccountUserNotFound)
+                    .resource(Kind::Person, person_id)
+                    .with("account_id", account_id)
+                    .with("person_id", person_id)
+            }
             Self::AccountUserAlreadyExists { account_id, person_id } => {
                 answer(Code::AlreadyExists, Reason::AccountUserAlreadyExists)
                     .resource(Kind::Person, person_id)
                     .with("account_id", account_id)
                     .with("person_id", person_id)
             }
-            Self::OrganizationNotLinked { account_id, organization_id } => answer(Code::NotFound, Reason::OrganizationNotLinked)
-                .resource(Kind::Organization, organization_id)
-                .with("account_id", account_id)
-                .with("organization_id", organization_id),
+            Self::OrganizationNotLinked { account_id, organization_id } => {
+                answer(Code::NotFound, Reason::OrganizationNotLinked)
+                    .resource(Kind::Organization, organization_id)
+                    .with("account_id", account_id)
+                    .with("organization_id", organization_id)
+            }
             Self::OwnOrganizationLinked { account_id, organization_id } => {
                 answer(Code::FailedPrecondition, Reason::OwnOrganizationLinked)
                     .broken("organization", organization_id)
@@ -172,7 +215,10 @@ impl Error {
                     .with("person_id", person_id)
                     .with("organizations", &organization_ids.len());
                 organization_ids.iter().take(NAMED).fold(answer, |answer, id| {
-                    answer.precondition(&format!("organization/{id}"), "take the person out of it, or unlink it")
+                    answer.precondition(
+                        &format!("organization/{id}"),
+                        "take the person out of it, or unlink it",
+                    )
                 })
             }
             Self::ContactMembershipEnds { account_id, person_id } => {
@@ -182,33 +228,53 @@ impl Error {
                     .with("person_id", person_id)
             }
             Self::ContactSlotHeld { slots, count } => {
-                let answer = answer(Code::FailedPrecondition, Reason::ContactSlotHeld).with("slots", count);
-                slots.iter().take(NAMED).fold(answer, |answer, Holder { account_id, slot, person_id }| {
-                    let subject = format!("account/{account_id}/{}", slot.name());
-                    answer.precondition(&subject, &format!("held by person {person_id:?}: put someone else there, or nobody"))
-                })
+                let answer =
+                    answer(Code::FailedPrecondition, Reason::ContactSlotHeld).with("slots", count);
+                slots.iter().take(NAMED).fold(
+                    answer,
+                    |answer, Holder { account_id, slot, person_id }| {
+                        let subject = format!("account/{account_id}/{}", slot.name());
+                        answer.precondition(
+                            &subject,
+                            &format!(
+                                "held by person {person_id:?}: put someone else there, or nobody"
+                            ),
+                        )
+                    },
+                )
             }
-            Self::PersonNotCustomer { person_id } => answer(Code::FailedPrecondition, Reason::PersonNotCustomer)
-                .broken("person", person_id)
-                .with("person_id", person_id),
-            Self::AccountNotActive { account_id } => answer(Code::FailedPrecondition, Reason::AccountNotActive)
-                .broken("account", account_id)
-                .with("account_id", account_id),
+            Self::PersonNotCustomer { person_id } => {
+                answer(Code::FailedPrecondition, Reason::PersonNotCustomer)
+                    .broken("person", person_id)
+                    .with("person_id", person_id)
+            }
+            Self::AccountNotActive { account_id } => {
+                answer(Code::FailedPrecondition, Reason::AccountNotActive)
+                    .broken("account", account_id)
+                    .with("account_id", account_id)
+            }
             Self::PersonInactive { person_id } => {
-                answer(Code::FailedPrecondition, Reason::PersonInactive).broken("person", person_id).with("person_id", person_id)
+                answer(Code::FailedPrecondition, Reason::PersonInactive)
+                    .broken("person", person_id)
+                    .with("person_id", person_id)
             }
             Self::PersonNotStaff { person_id } => {
-                answer(Code::FailedPrecondition, Reason::PersonNotStaff).broken("person", person_id).with("person_id", person_id)
+                answer(Code::FailedPrecondition, Reason::PersonNotStaff)
+                    .broken("person", person_id)
+                    .with("person_id", person_id)
             }
             Self::PersonInUse { person_id, accounts, first } => {
-                let answer =
-                    answer(Code::FailedPrecondition, Reason::PersonInUse).with("person_id", person_id).with("accounts", accounts);
+                let answer = answer(Code::FailedPrecondition, Reason::PersonInUse)
+                    .with("person_id", person_id)
+                    .with("accounts", accounts);
                 first.iter().fold(answer, |answer, account_id| {
                     let subject = format!("account/{account_id}/account_manager");
                     answer.precondition(&subject, "give the account another manager, or none")
                 })
             }
-            Self::Overloaded => answer(Code::ResourceExhausted, Reason::Overloaded).retry_after(RETRY_AFTER),
+            Self::Overloaded => {
+                answer(Code::ResourceExhausted, Reason::Overloaded).retry_after(RETRY_AFTER)
+            }
             Self::DeadlineExceeded => answer(Code::DeadlineExceeded, Reason::DeadlineExceeded),
             Self::Locked => answer(Code::Aborted, Reason::Conflict).retry_after(RETRY_AFTER),
             Self::DatabaseUnavailable | Self::DatabaseReadOnly => {
@@ -218,11 +284,15 @@ impl Error {
                 let answer = answer(Code::Unknown, Reason::OutcomeUnknown);
                 if *repeatable { answer.retry_after(RETRY_AFTER) } else { answer }
             }
-            Self::IssuerUnavailable => answer(Code::Unavailable, Reason::IssuerUnavailable).retry_after(RETRY_ISSUER_AFTER),
+            Self::IssuerUnavailable => {
+                answer(Code::Unavailable, Reason::IssuerUnavailable).retry_after(RETRY_ISSUER_AFTER)
+            }
             Self::Unimplemented(_) => answer(Code::Unimplemented, Reason::Unimplemented),
-            Self::UnsupportedEncoding { encoding } => answer(Code::Unimplemented, Reason::UnsupportedEncoding)
-                .with("encoding", encoding)
-                .with("accepted", &gzip::ACCEPTED),
+            Self::UnsupportedEncoding { encoding } => {
+                answer(Code::Unimplemented, Reason::UnsupportedEncoding)
+                    .with("encoding", encoding)
+                    .with("accepted", &gzip::ACCEPTED)
+            }
             Self::Internal(_) => Answer {
                 message: "a fault inside the service; it has been recorded".to_owned(),
                 ..answer(Code::Internal, Reason::Internal)
@@ -284,7 +354,12 @@ impl Answer {
     fn resource(mut self, kind: Kind, name: &str) -> Self {
         let words = kind.noun().split('_').map(|word| word[..1].to_uppercase() + &word[1..]);
         let name = cut(name.to_owned(), MAX_NAME, char::len_utf8);
-        self.details.set_resource_info(format!("{PACKAGE}.{}", words.collect::<String>()), name, "", &self.message);
+        self.details.set_resource_info(
+            format!("{PACKAGE}.{}", words.collect::<String>()),
+            name,
+            "",
+            &self.message,
+        );
         self
     }
 
@@ -307,9 +382,13 @@ impl Answer {
     /// The status, with as many entries of its lists as fit.
     fn status(mut self) -> Status {
         self.details.set_error_info(&*self.reason, PACKAGE, self.metadata);
-        let fixed = Status::with_error_details(self.code, &*self.message, self.details.clone()).details().len() + LIST;
+        let fixed = Status::with_error_details(self.code, &*self.message, self.details.clone())
+            .details()
+            .len()
+            + LIST;
         // Base64 makes four bytes of three.
-        let mut left = ((MAX_STATUS - percent_encoded_len(&self.message)) / 4 * 3).saturating_sub(fixed);
+        let mut left =
+            ((MAX_STATUS - percent_encoded_len(&self.message)) / 4 * 3).saturating_sub(fixed);
         let mut fits = |texts: &[&str]| {
             let rest = left.checked_sub(texts.iter().map(|text| text.len()).sum::<usize>() + ENTRY);
             left = rest.unwrap_or_default();
@@ -317,7 +396,9 @@ impl Answer {
         };
         let short = |text: String| cut(text, MAX_TEXT, char::len_utf8);
         let mut left_out = self.uncounted + self.violations.len();
-        for (field, rule) in self.violations.into_iter().map(|(field, rule)| (short(field), short(rule))) {
+        for (field, rule) in
+            self.violations.into_iter().map(|(field, rule)| (short(field), short(rule)))
+        {
             if !fits(&[&field, &rule]) {
                 break;
             }
@@ -325,9 +406,12 @@ impl Answer {
             left_out -= 1;
         }
         if left_out > 0 {
-            self.details.add_bad_request_violation("", format!("and {left_out} more, too many to list"));
+            self.details
+                .add_bad_request_violation("", format!("and {left_out} more, too many to list"));
         }
-        for (subject, description) in self.preconditions.into_iter().map(|(subject, text)| (short(subject), short(text))) {
+        for (subject, description) in
+            self.preconditions.into_iter().map(|(subject, text)| (short(subject), short(text)))
+        {
             if !fits(&[&self.reason, &subject, &description]) {
                 break;
             }
@@ -360,8 +444,8 @@ pub(super) fn percent_encoded_len(text: &str) -> usize {
     text.chars().map(percent_encoded_char).sum()
 }
 
-/// `%` and two digits for each byte that is not a plain character (gRPC over HTTP/2, Status-Message); tonic encodes a few more
-/// than it must.
+/// `%` and two digits for each byte that is not a plain character (gRPC over HTTP/2,
+/// Status-Message); tonic encodes a few more than it must.
 fn percent_encoded_char(c: char) -> usize {
     if c.is_ascii_graphic() && !"\"#%<>`?{}".contains(c) { 1 } else { 3 * c.len_utf8() }
 }
@@ -388,7 +472,9 @@ mod tests {
 
     #[test]
     fn inner_details_never_reach_a_client() {
-        let status = Status::from(Error::Internal("password authentication failed for user ca at 10.0.0.3".into()));
+        let status = Status::from(Error::Internal(
+            "password authentication failed for user ca at 10.0.0.3".into(),
+        ));
         assert_eq!(status.code(), Code::Internal);
         assert!(!format!("{status:?}").contains("password"), "{status:?}");
     }
@@ -400,7 +486,10 @@ mod tests {
             Violation { field: "page_size".into(), rule: "must not be negative".into() },
         ];
         let status = Status::from(Error::Invalid { violations, count: 2 });
-        assert_eq!(status.message(), "2 invalid fields: account.display_name: is required; page_size: must not be negative");
+        assert_eq!(
+            status.message(),
+            "2 invalid fields: account.display_name: is required; page_size: must not be negative"
+        );
         let details = status.get_error_details();
         assert_eq!(details.bad_request().unwrap().field_violations.len(), 2);
         assert_eq!(details.error_info().unwrap().reason, "INVALID_FIELD");
@@ -409,21 +498,33 @@ mod tests {
 
     /// One error at least of each reason, with ids, names and texts as large as they get.
     fn worst() -> Vec<Error> {
-        // The longest id: 50 characters of 4 bytes; 3 bytes each on the wire for every byte in a message.
+        // The longest id: 50 characters of 4 bytes; 3 bytes each on the wire for every byte in a
+        // message.
         let id = || "\u{1f600}".repeat(50);
         let ids = || vec![id(); 1000];
         let text = || "\u{1f600}".repeat(10_000);
         let kinds = [Kind::Account, Kind::AccountType, Kind::Organization, Kind::Person];
         let (account_id, person_id, organization_id, parent_id) = (id, id, id, id);
-        let violation = |chars: usize| Violation { field: "\u{1f600}".repeat(chars), rule: "\u{1f600}".repeat(chars) };
+        let violation = |chars: usize| Violation {
+            field: "\u{1f600}".repeat(chars),
+            rule: "\u{1f600}".repeat(chars),
+        };
         let holder = || Holder { account_id: id(), slot: Slot::CcBilling, person_id: id() };
-        let mut errors: Vec<_> = kinds.iter().map(|kind| Error::NotFound { kind: *kind, id: id() }).collect();
+        let mut errors: Vec<_> =
+            kinds.iter().map(|kind| Error::NotFound { kind: *kind, id: id() }).collect();
         errors.extend(kinds.iter().map(|kind| Error::EtagMismatch { kind: *kind, id: id() }));
-        errors.extend(kinds.iter().map(|kind| Error::AlreadyExists { kind: *kind, field: "display_name", value: text() }));
+        errors.extend(kinds.iter().map(|kind| Error::AlreadyExists {
+            kind: *kind,
+            field: "display_name",
+            value: text(),
+        }));
+        errors.extend([1, 20, 150, 10_000].map(|chars| Error::Invalid {
+            violations: vec![violation(chars); 100],
+            count: 4_000_000,
+        }));
         errors.extend(
-            [1, 20, 150, 10_000].map(|chars| Error::Invalid { violations: vec![violation(chars); 100], count: 4_000_000 }),
+            [1, 1000].map(|count| Error::ContactSlotHeld { slots: vec![holder(); count], count }),
         );
-        errors.extend([1, 1000].map(|count| Error::ContactSlotHeld { slots: vec![holder(); count], count }));
         errors.extend([
             Error::ContactSlotHeld { slots: Vec::new(), count: 3 },
             Error::invalid(text(), text()),
@@ -448,13 +549,26 @@ mod tests {
                 accounts: i64::MAX,
                 links: i64::MAX,
             },
-            Error::OrganizationMemberNotFound { organization_id: organization_id(), person_id: person_id() },
+            Error::OrganizationMemberNotFound {
+                organization_id: organization_id(),
+                person_id: person_id(),
+            },
             Error::NotAnAccountUser { account_id: account_id(), person_id: person_id() },
             Error::AccountUserNotFound { account_id: account_id(), person_id: person_id() },
             Error::AccountUserAlreadyExists { account_id: account_id(), person_id: person_id() },
-            Error::UserThroughOrganization { account_id: account_id(), person_id: person_id(), organization_ids: ids() },
-            Error::OrganizationNotLinked { account_id: account_id(), organization_id: organization_id() },
-            Error::OwnOrganizationLinked { account_id: account_id(), organization_id: organization_id() },
+            Error::UserThroughOrganization {
+                account_id: account_id(),
+                person_id: person_id(),
+                organization_ids: ids(),
+            },
+            Error::OrganizationNotLinked {
+                account_id: account_id(),
+                organization_id: organization_id(),
+            },
+            Error::OwnOrganizationLinked {
+                account_id: account_id(),
+                organization_id: organization_id(),
+            },
             Error::ContactMembershipEnds { account_id: account_id(), person_id: person_id() },
             Error::PersonNotCustomer { person_id: person_id() },
             Error::AccountNotActive { account_id: account_id() },
@@ -463,7 +577,10 @@ mod tests {
             Error::PersonInUse { person_id: person_id(), accounts: i64::MAX, first: ids() },
             Error::Unauthenticated(text()),
             Error::PermissionDenied { permission: text() },
-            Error::ModuleOff { module: "customer_accounts", organization_id: Some(organization_id()) },
+            Error::ModuleOff {
+                module: "customer_accounts",
+                organization_id: Some(organization_id()),
+            },
             Error::WorkloadNotAllowed { workload: Some(text().into()) },
             Error::Overloaded,
             Error::DeadlineExceeded,
@@ -506,21 +623,26 @@ mod tests {
         }
         let all = crate::proto::POOL.get_enum_by_name("accounts.v1.ErrorReason").unwrap();
         let all = all.values().filter(|value| value.number() != 0);
-        let all: std::collections::BTreeSet<_> = all.map(|value| value.name().replace("ERROR_REASON_", "")).collect();
+        let all: std::collections::BTreeSet<_> =
+            all.map(|value| value.name().replace("ERROR_REASON_", "")).collect();
         assert_eq!(reasons, all, "`worst` has an error of each reason");
     }
 
     #[test]
     fn lists_have_the_entries_that_fit_and_count_the_others() {
         let entries = |id: &str| {
-            let holder = Holder { account_id: id.to_owned(), slot: Slot::Billing, person_id: id.to_owned() };
-            let details = Status::from(Error::ContactSlotHeld { slots: vec![holder; 1000], count: 1000 }).get_error_details();
+            let holder =
+                Holder { account_id: id.to_owned(), slot: Slot::Billing, person_id: id.to_owned() };
+            let details =
+                Status::from(Error::ContactSlotHeld { slots: vec![holder; 1000], count: 1000 })
+                    .get_error_details();
             assert_eq!(details.error_info().unwrap().metadata["slots"], "1000");
             details.precondition_failure().unwrap().violations.len()
         };
         assert_eq!(entries(&"x".repeat(20)), NAMED);
         assert!((3..NAMED).contains(&entries(&"\u{1f600}".repeat(50))), "fewer, but some");
-        let violations = vec![Violation { field: "f".repeat(150), rule: "is required".into() }; 100];
+        let violations =
+            vec![Violation { field: "f".repeat(150), rule: "is required".into() }; 100];
         let details = Status::from(Error::Invalid { violations, count: 250 }).get_error_details();
         let listed = &details.bad_request().unwrap().field_violations;
         let (last, fitting) = listed.split_last().unwrap();

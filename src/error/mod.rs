@@ -1,7 +1,8 @@
 //! The one error of the service, and its one translation to `google.rpc.Status`.
 //!
-//! Every answer carries an `ErrorInfo` with a stable reason; the reasons are `accounts.v1.ErrorReason`. What went wrong
-//! inside (SQL, addresses, panics) goes to the log and never to a client.
+//! Every answer carries an `ErrorInfo` with a stable reason; the reasons are
+//! `accounts.v1.ErrorReason`. What went wrong inside (SQL, addresses, panics) goes to the log and
+//! never to a client.
 
 mod answer;
 
@@ -14,7 +15,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Most resources that an error names.
 const NAMED: usize = 20;
-/// Bytes that stand around the violations in the message of an error: how many there are, and how many are left out.
+/// Bytes that stand around the violations in the message of an error: how many there are, and how
+/// many are left out.
 const SUMMARY_FRAME: usize = 100;
 
 /// A kind of resource, as errors and the activity trail name it.
@@ -31,7 +33,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The noun in `snake_case`: the resource type of the trail, and with `_id` the name of the id field.
+    /// The noun in `snake_case`: the resource type of the trail, and with `_id` the name of the id
+    /// field.
     pub const fn noun(self) -> &'static str {
         match self {
             Self::Account => "account",
@@ -115,14 +118,17 @@ pub enum Error {
     #[error("the settings have changed since their etag was read")]
     SettingsChanged,
     /// What is set for a user of an account has changed since the caller read it.
-    #[error("what is set for person {person_id:?} on account {account_id:?} has changed since its etag was read")]
+    #[error(
+        "what is set for person {person_id:?} on account {account_id:?} has changed since its etag was read"
+    )]
     AccountUserEtagMismatch {
         /// The account.
         account_id: String,
         /// The person.
         person_id: String,
     },
-    /// The change lost against others made at the same time, more often than it was worth trying again.
+    /// The change lost against others made at the same time, more often than it was worth trying
+    /// again.
     #[error("too many others changed the same resources at the same time; nothing was changed")]
     Conflict,
     /// The account type is deactivated and cannot be assigned or kept.
@@ -154,7 +160,9 @@ pub enum Error {
         parent_id: String,
     },
     /// The organization would lie below itself.
-    #[error("organization {organization_id:?} cannot be moved below {parent_id:?}, which is itself or lies below it")]
+    #[error(
+        "organization {organization_id:?} cannot be moved below {parent_id:?}, which is itself or lies below it"
+    )]
     OrganizationCycle {
         /// The organization to be moved.
         organization_id: String,
@@ -231,7 +239,9 @@ pub enum Error {
         organization_id: String,
     },
     /// The account belongs to the organization.
-    #[error("account {account_id:?} belongs to organization {organization_id:?}, which is therefore always linked to it")]
+    #[error(
+        "account {account_id:?} belongs to organization {organization_id:?}, which is therefore always linked to it"
+    )]
     OwnOrganizationLinked {
         /// The account.
         account_id: String,
@@ -239,7 +249,9 @@ pub enum Error {
         organization_id: String,
     },
     /// The person is a user of the account only for a time.
-    #[error("person {person_id:?} is a user of account {account_id:?} only until a date, and a contact must be one without end")]
+    #[error(
+        "person {person_id:?} is a user of account {account_id:?} only until a date, and a contact must be one without end"
+    )]
     ContactMembershipEnds {
         /// The account.
         account_id: String,
@@ -306,7 +318,9 @@ pub enum Error {
         organization_id: Option<String>,
     },
     /// The caller's workload is not one that may call, or not one that is known.
-    #[error("the workload that calls, as its certificate names it, is not among those that may call this service")]
+    #[error(
+        "the workload that calls, as its certificate names it, is not among those that may call this service"
+    )]
     WorkloadNotAllowed {
         /// The workload, if its certificate names one.
         workload: Option<Arc<str>>,
@@ -318,7 +332,9 @@ pub enum Error {
     #[error("the call took longer than its deadline")]
     DeadlineExceeded,
     /// A lock that the change needs was held by another one for too long.
-    #[error("another change holds what this one needs and has not ended in time; nothing was changed")]
+    #[error(
+        "another change holds what this one needs and has not ended in time; nothing was changed"
+    )]
     Locked,
     /// The database cannot be reached.
     #[error("the database cannot be reached; nothing was changed")]
@@ -327,7 +343,9 @@ pub enum Error {
     #[error("the database takes no writes at present; nothing was changed")]
     DatabaseReadOnly,
     /// The connection to the database was lost while it committed the change.
-    #[error("the connection to the database was lost while the change was committed: it may have been made or not")]
+    #[error(
+        "the connection to the database was lost while the change was committed: it may have been made or not"
+    )]
     OutcomeUnknown {
         /// Whether the request can be sent again without making the change twice.
         repeatable: bool,
@@ -339,7 +357,9 @@ pub enum Error {
     #[error("the service has no call {0}")]
     Unimplemented(String),
     /// The messages of the request are compressed in a way that the service does not read.
-    #[error("messages in the encoding {encoding:?} are not understood: send them compressed with gzip, or uncompressed")]
+    #[error(
+        "messages in the encoding {encoding:?} are not understood: send them compressed with gzip, or uncompressed"
+    )]
     UnsupportedEncoding {
         /// The encoding that the request names.
         encoding: String,
@@ -356,7 +376,8 @@ pub enum Error {
     /// A fault of the service itself. The text is for the log.
     #[error("{0}")]
     Internal(String),
-    /// A fault that trying the transaction again can mend; `write` turns it into `Conflict` when it gives up.
+    /// A fault that trying the transaction again can mend; `write` turns it into `Conflict` when it
+    /// gives up.
     #[error("transaction lost a race")]
     Retry,
 }
@@ -391,11 +412,18 @@ fn organizations(ids: &[String]) -> String {
     let listed: Vec<_> = ids.iter().take(NAMED).map(|id| format!("{id:?}")).collect();
     let more = ids.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("{} {}{more}", if ids.len() == 1 { "organization" } else { "organizations" }, listed.join(", "))
+    format!(
+        "{} {}{more}",
+        if ids.len() == 1 { "organization" } else { "organizations" },
+        listed.join(", ")
+    )
 }
 
 fn off_for(organization_id: Option<&str>) -> String {
-    organization_id.map_or_else(|| "the tenant".to_owned(), |id| format!("organization {id:?} and what inherits from it"))
+    organization_id.map_or_else(
+        || "the tenant".to_owned(),
+        |id| format!("organization {id:?} and what inherits from it"),
+    )
 }
 
 fn held(holders: &[Holder], count: usize) -> String {
@@ -413,7 +441,8 @@ fn summary(violations: &[Violation], count: usize) -> String {
     let mut text = format!("{count} invalid {}: ", if count == 1 { "field" } else { "fields" });
     let mut left = answer::MAX_MESSAGE - SUMMARY_FRAME;
     for (i, violation) in violations.iter().enumerate() {
-        let line = format!("{}{}: {}", if i == 0 { "" } else { "; " }, violation.field, violation.rule);
+        let line =
+            format!("{}{}: {}", if i == 0 { "" } else { "; " }, violation.field, violation.rule);
         // The first is there in any case, if only its beginning.
         match left.checked_sub(answer::percent_encoded_len(&line)) {
             None if i > 0 => return format!("{text}; and {} more", count - i),
@@ -421,13 +450,20 @@ fn summary(violations: &[Violation], count: usize) -> String {
         }
         text.push_str(&line);
     }
-    if count > violations.len() { format!("{text}; and {} more", count - violations.len()) } else { text }
+    if count > violations.len() {
+        format!("{text}; and {} more", count - violations.len())
+    } else {
+        text
+    }
 }
 
 impl Error {
     /// One field, one rule.
     pub fn invalid(field: impl Into<String>, rule: impl Into<String>) -> Self {
-        Self::Invalid { violations: vec![Violation { field: field.into(), rule: rule.into() }], count: 1 }
+        Self::Invalid {
+            violations: vec![Violation { field: field.into(), rule: rule.into() }],
+            count: 1,
+        }
     }
 
     /// No such call.

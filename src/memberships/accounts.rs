@@ -41,7 +41,10 @@ impl PersonAccount {
         let person = Person::find(tx, person_id).await?;
         let off = modules::off(tx).await?;
         let filtered = || {
-            let query = accounts::table.select(Account::as_select()).filter(tx.accounts_in_reach()).into_boxed();
+            let query = accounts::table
+                .select(Account::as_select())
+                .filter(tx.accounts_in_reach())
+                .into_boxed();
             let query = query.filter(Account::used_by(person_id));
             match &off {
                 Some(off) => query.filter(accounts::organization_id.ne_all(off)),
@@ -49,15 +52,18 @@ impl PersonAccount {
             }
         };
         let total = total!(tx, page, filtered());
-        let rows = keyset!(filtered(), page, accounts).load_stream::<Account>(&mut tx.conn()).await?;
+        let rows =
+            keyset!(filtered(), page, accounts).load_stream::<Account>(&mut tx.conn()).await?;
         let accounts = page.read(tx, total, rows).await?;
         let ids: Vec<_> = accounts.rows.iter().map(|account| account.account_id.clone()).collect();
-        let (mut records, mut through) = try_join(records(tx, &ids, person_id), through(tx, &ids, person_id)).await?;
+        let (mut records, mut through) =
+            try_join(records(tx, &ids, person_id), through(tx, &ids, person_id)).await?;
         let complete = |account: Account| Self {
             record: records.remove(&account.account_id),
             organization_ids: through.remove(&account.account_id).unwrap_or_default(),
             slots: slots::held(&account.fields.slots(), person_id),
-            is_purchasing_account: person.purchasing_account_id.as_ref() == Some(&account.account_id),
+            is_purchasing_account: person.purchasing_account_id.as_ref()
+                == Some(&account.account_id),
             account,
         };
         Ok(accounts.map(complete))
@@ -65,9 +71,17 @@ impl PersonAccount {
 }
 
 /// What is set for a person on these accounts, by account.
-async fn records(tx: &Tx, account_ids: &[String], person_id: &str) -> Result<BTreeMap<String, Record>> {
+async fn records(
+    tx: &Tx,
+    account_ids: &[String],
+    person_id: &str,
+) -> Result<BTreeMap<String, Record>> {
     let rows = account_users::table
-        .filter(account_users::account_id.eq_any(account_ids).and(account_users::person_id.eq(person_id)))
+        .filter(
+            account_users::account_id
+                .eq_any(account_ids)
+                .and(account_users::person_id.eq(person_id)),
+        )
         .select(Record::as_select())
         .load::<Record>(&mut tx.conn())
         .await?;
@@ -77,17 +91,22 @@ async fn records(tx: &Tx, account_ids: &[String], person_id: &str) -> Result<BTr
 impl Account {
     /// Accounts that an active person is a user of today.
     pub fn used_by(person_id: &str) -> Condition<accounts::table> {
-        let through =
-            covered!().filter(organization_members::person_id.eq(person_id.to_owned())).select(account_organizations::account_id);
+        let through = covered!()
+            .filter(organization_members::person_id.eq(person_id.to_owned()))
+            .select(account_organizations::account_id);
         let added = account_users::table
             .filter(account_users::person_id.eq(person_id.to_owned()))
             .filter(account_users::individual)
             .filter(account_users::start_date.is_null().or(account_users::start_date.le(today())))
             .filter(account_users::end_date.is_null().or(account_users::end_date.ge(today())))
             .select(account_users::account_id);
-        let active =
-            people::table.filter(people::person_id.eq(person_id.to_owned()).and(people::active)).select(people::person_id);
-        // As one subquery, which PostgreSQL can start from; of two it would look through all accounts.
-        Box::new(accounts::account_id.eq_any(through.union_all(added)).and(diesel::dsl::exists(active)))
+        let active = people::table
+            .filter(people::person_id.eq(person_id.to_owned()).and(people::active))
+            .select(people::person_id);
+        // As one subquery, which PostgreSQL can start from; of two it would look through all
+        // accounts.
+        Box::new(
+            accounts::account_id.eq_any(through.union_all(added)).and(diesel::dsl::exists(active)),
+        )
     }
 }

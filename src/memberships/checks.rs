@@ -14,7 +14,10 @@ use crate::{
     error::{Error, Kind, Result},
     modules,
     people::store::Person,
-    schema::{account_organizations, account_users, accounts, organization_ancestors, organization_members, people},
+    schema::{
+        account_organizations, account_users, accounts, organization_ancestors,
+        organization_members, people,
+    },
 };
 
 /// Most checks of a batch that are sent ahead of the answers.
@@ -44,8 +47,8 @@ impl Weighed for Check {
 }
 
 impl Check {
-    /// Finds out, in one query: a row for each organization of the person and each one above it, of which those count that a
-    /// link of the account covers.
+    /// Finds out, in one query: a row for each organization of the person and each one above it, of
+    /// which those count that a link of the account covers.
     pub async fn find(tx: &Tx, account_id: &str, person_id: &str) -> Result<Self> {
         if tx.is_limited() {
             Account::find(tx, account_id).await?;
@@ -54,19 +57,29 @@ impl Check {
         let rows = accounts::table
             .inner_join(people::table.on(people::person_id.eq(person_id.to_owned())))
             .left_join(
-                account_users::table
-                    .on(account_users::account_id.eq(accounts::account_id).and(account_users::person_id.eq(people::person_id))),
+                account_users::table.on(account_users::account_id
+                    .eq(accounts::account_id)
+                    .and(account_users::person_id.eq(people::person_id))),
             )
-            .left_join(organization_members::table.on(organization_members::person_id.eq(people::person_id)))
             .left_join(
-                organization_ancestors::table
-                    .on(organization_ancestors::organization_id.eq(organization_members::organization_id)),
+                organization_members::table
+                    .on(organization_members::person_id.eq(people::person_id)),
             )
+            .left_join(organization_ancestors::table.on(
+                organization_ancestors::organization_id.eq(organization_members::organization_id),
+            ))
             .left_join(
                 account_organizations::table.on(account_organizations::account_id
                     .eq(accounts::account_id)
-                    .and(account_organizations::organization_id.eq(organization_ancestors::ancestor_id))
-                    .and(organization_ancestors::distance.eq(0).or(account_organizations::include_descendants))),
+                    .and(
+                        account_organizations::organization_id
+                            .eq(organization_ancestors::ancestor_id),
+                    )
+                    .and(
+                        organization_ancestors::distance
+                            .eq(0)
+                            .or(account_organizations::include_descendants),
+                    )),
             )
             .filter(accounts::account_id.eq(account_id))
             .select((
@@ -92,8 +105,16 @@ impl Check {
                 Option<String>,
             )>(&mut tx.conn())
             .await?;
-        let Some((organization_id, status, person_active, purchasing, individual, start_date, end_date, ..)) =
-            rows.as_slice().first().cloned()
+        let Some((
+            organization_id,
+            status,
+            person_active,
+            purchasing,
+            individual,
+            start_date,
+            end_date,
+            ..,
+        )) = rows.as_slice().first().cloned()
         else {
             // One of them is not there; the rarer way to be told which.
             Account::find(tx, account_id).await?;
@@ -101,7 +122,8 @@ impl Check {
             return Err(Error::Retry);
         };
         modules::require(tx, &organization_id).await?;
-        let mut organization_ids: Vec<_> = rows.into_iter().filter_map(|(.., member_of, link)| link.and(member_of)).collect();
+        let mut organization_ids: Vec<_> =
+            rows.into_iter().filter_map(|(.., member_of, link)| link.and(member_of)).collect();
         organization_ids.sort();
         organization_ids.dedup();
         Ok(Self {
@@ -119,8 +141,9 @@ impl Check {
         })
     }
 
-    /// Finds out for several pairs, in their order. The queries are sent without waiting for the answers of earlier ones, but
-    /// only so many ahead: a thousand at once would keep a worker busy for long.
+    /// Finds out for several pairs, in their order. The queries are sent without waiting for the
+    /// answers of earlier ones, but only so many ahead: a thousand at once would keep a worker busy
+    /// for long.
     pub async fn find_all(tx: &Tx, pairs: &[(String, String)]) -> Result<Vec<Self>> {
         let (mut sent, mut unsent) = (FuturesOrdered::new(), pairs.iter());
         let (mut found, mut budget) = (Vec::with_capacity(pairs.len()), Budget::default());
@@ -141,7 +164,8 @@ impl Check {
 
     /// Whether the person is an individual user today.
     pub fn individual_today(&self) -> bool {
-        self.person_active && self.individual.as_ref().is_some_and(|fields| fields.individual_on(today()))
+        self.person_active
+            && self.individual.as_ref().is_some_and(|fields| fields.individual_on(today()))
     }
 
     /// Whether the person is a user today.
@@ -149,14 +173,19 @@ impl Check {
         self.person_active && (self.individual_today() || !self.organization_ids.is_empty())
     }
 
-    /// Whether the person may buy: on an ACTIVE account that they are a user of and that is the one they buy on.
+    /// Whether the person may buy: on an ACTIVE account that they are a user of and that is the one
+    /// they buy on.
     pub fn may_purchase(&self) -> bool {
         self.is_user() && self.account_active && self.purchasing_account
     }
 }
 
 /// Sets, or with `None` clears, the account that a person buys on.
-pub async fn set_purchasing_account(tx: &WriteTx, person_id: &str, account_id: Option<&str>) -> Result<Person> {
+pub async fn set_purchasing_account(
+    tx: &WriteTx,
+    person_id: &str,
+    account_id: Option<&str>,
+) -> Result<Person> {
     // The account first, as every call locks them, though of the two the person is asked for first.
     let account = match account_id {
         Some(account_id) => Some(Account::find_and_keep(tx, account_id).await),
@@ -184,8 +213,10 @@ pub async fn set_purchasing_account(tx: &WriteTx, person_id: &str, account_id: O
         .execute(&mut tx.conn())
         .await?;
     // Two activities: one for each account, so that a watch of either hears of it.
-    let changed: Vec<_> = [(person.purchasing_account_id.as_deref(), false), (account_id, true)].into();
-    let accounts = Account::references(tx, changed.iter().filter_map(|(account_id, _)| *account_id)).await?;
+    let changed: Vec<_> =
+        [(person.purchasing_account_id.as_deref(), false), (account_id, true)].into();
+    let accounts =
+        Account::references(tx, changed.iter().filter_map(|(account_id, _)| *account_id)).await?;
     for (account_id, buys) in changed {
         if let Some(account_id) = account_id {
             record_purchasing(tx, person_id, accounts.get(account_id)?, buys);
@@ -194,7 +225,8 @@ pub async fn set_purchasing_account(tx: &WriteTx, person_id: &str, account_id: O
     Person::find(tx, person_id).await
 }
 
-/// Clears an account, which the transaction holds FOR UPDATE, wherever people buy on it. Nobody begins to buy on it meanwhile.
+/// Clears an account, which the transaction holds FOR UPDATE, wherever people buy on it. Nobody
+/// begins to buy on it meanwhile.
 pub async fn clear_purchasing_account(tx: &WriteTx, account: AccountRef<'_>) -> Result<()> {
     let buyers = || people::table.filter(people::purchasing_account_id.eq(account.account_id));
     let ids = buyers().order(people::person_id).select(people::person_id).for_no_key_update();
@@ -215,8 +247,10 @@ pub async fn clear_purchasing_account(tx: &WriteTx, account: AccountRef<'_>) -> 
 
 /// Records that a person buys on an account, or no longer does.
 pub fn record_purchasing(tx: &WriteTx, person_id: &str, account: AccountRef<'_>, buys: bool) {
-    let purchasing = |account_id: Option<&str>| Some(json!({ "purchasing_account_id": account_id }));
-    let (before, after) = if buys { (None, Some(account.account_id)) } else { (Some(account.account_id), None) };
+    let purchasing =
+        |account_id: Option<&str>| Some(json!({ "purchasing_account_id": account_id }));
+    let (before, after) =
+        if buys { (None, Some(account.account_id)) } else { (Some(account.account_id), None) };
     tx.record(Event {
         resource: Kind::Person.noun(),
         id: person_id,

@@ -83,7 +83,8 @@ macro_rules! links {
     ($account_id:expr) => {
         organizations::table
             .inner_join(
-                account_organizations::table.on(account_organizations::organization_id.eq(organizations::organization_id)),
+                account_organizations::table
+                    .on(account_organizations::organization_id.eq(organizations::organization_id)),
             )
             .filter(account_organizations::account_id.eq($account_id))
             .select(LINK)
@@ -93,7 +94,8 @@ macro_rules! links {
 impl Link {
     /// The link, if there is one.
     pub async fn find(tx: &Tx, account_id: &str, organization_id: &str) -> Result<Option<Self>> {
-        let query = links!(account_id).filter(account_organizations::organization_id.eq(organization_id));
+        let query =
+            links!(account_id).filter(account_organizations::organization_id.eq(organization_id));
         Ok(query.first(&mut tx.conn()).await.optional()?)
     }
 
@@ -104,7 +106,10 @@ impl Link {
         // Neither the order of the list nor its page token tells what the list does not show.
         let named = || organizations::organization_id.ne_all(&nameless);
         let name = || case_when(named(), organizations::sort_key).otherwise("");
-        let created = || case_when(named(), organizations::create_time).otherwise(account_organizations::create_time);
+        let created = || {
+            case_when(named(), organizations::create_time)
+                .otherwise(account_organizations::create_time)
+        };
         let total = total!(tx, page, links!(account_id).into_boxed());
         let query = links!(account_id).into_boxed();
         let query = keyset!(query, page, by name(), created(), organizations::organization_id);
@@ -113,7 +118,12 @@ impl Link {
             if !nameless.contains(&row.organization_id) {
                 return row;
             }
-            Self { display_name: String::new(), sort_key: String::new(), organization_create_time: row.create_time, ..row }
+            Self {
+                display_name: String::new(),
+                sort_key: String::new(),
+                organization_create_time: row.create_time,
+                ..row
+            }
         };
         page.read(tx, total, rows.map_ok(hide)).await
     }
@@ -123,13 +133,21 @@ impl Link {
         if !tx.is_limited() {
             return Ok(Vec::new());
         }
-        let links = account_organizations::table.filter(account_organizations::account_id.eq(account_id));
-        let out_of_reach = links.filter(diesel::dsl::not(tx.links_in_reach())).select(account_organizations::organization_id);
+        let links =
+            account_organizations::table.filter(account_organizations::account_id.eq(account_id));
+        let out_of_reach = links
+            .filter(diesel::dsl::not(tx.links_in_reach()))
+            .select(account_organizations::organization_id);
         Ok(out_of_reach.load(&mut tx.conn()).await?)
     }
 
     /// Links an organization to an account, or sets what an existing link covers.
-    pub async fn put(tx: &WriteTx, account_id: &str, organization_id: &str, include_descendants: bool) -> Result<Self> {
+    pub async fn put(
+        tx: &WriteTx,
+        account_id: &str,
+        organization_id: &str,
+        include_descendants: bool,
+    ) -> Result<Self> {
         let account = Account::find_for_update(tx, account_id).await?;
         Organization::hold_the_forest(tx).await?;
         Organization::find_and_keep(tx, organization_id).await?;
@@ -137,7 +155,11 @@ impl Link {
         if before.as_ref().is_none_or(|before| before.include_descendants != include_descendants) {
             // Only what covers less can cost someone their place.
             let narrows = before.is_some() && !include_descendants;
-            let guard = if narrows { Some(slots::guard(tx, Scope::Account(account_id)).await?) } else { None };
+            let guard = if narrows {
+                Some(slots::guard(tx, Scope::Account(account_id)).await?)
+            } else {
+                None
+            };
             diesel::insert_into(account_organizations::table)
                 .values((
                     account_organizations::account_id.eq(account_id),
@@ -162,8 +184,14 @@ impl Link {
             }
         }
         let after = Self::find(tx, account_id, organization_id).await?;
-        let after = after.ok_or_else(|| Error::Internal("a link is gone that was just made".into()))?;
-        record(tx, account.reference(), before.map(|before| before.terms()).as_ref(), Some(&after.terms()))?;
+        let after =
+            after.ok_or_else(|| Error::Internal("a link is gone that was just made".into()))?;
+        record(
+            tx,
+            account.reference(),
+            before.map(|before| before.terms()).as_ref(),
+            Some(&after.terms()),
+        )?;
         Ok(after)
     }
 
@@ -175,7 +203,11 @@ impl Link {
             let (account_id, organization_id) = ids();
             return Err(Error::OrganizationNotLinked { account_id, organization_id });
         };
-        tx.require_organization_in_reach(organization_id, "the link is to an organization that you do not reach").await?;
+        tx.require_organization_in_reach(
+            organization_id,
+            "the link is to an organization that you do not reach",
+        )
+        .await?;
         modules::require(tx, organization_id).await?;
         if link.own {
             let (account_id, organization_id) = ids();
@@ -191,7 +223,8 @@ impl Link {
         record(tx, account.reference(), Some(&link.terms()), None)
     }
 
-    /// Links the organization of a new account. That the account was created with it says so in the trail.
+    /// Links the organization of a new account. That the account was created with it says so in the
+    /// trail.
     pub async fn insert_own(tx: &WriteTx, account_id: &str, organization_id: &str) -> Result<()> {
         diesel::insert_into(account_organizations::table)
             .values((
@@ -204,33 +237,46 @@ impl Link {
         Ok(())
     }
 
-    /// Makes `organization_id` the own organization of an account, which the transaction holds: always linked, to the extent it
-    /// was if it was linked already. The link to the own organization before ends.
-    pub async fn replace_own(tx: &WriteTx, account: AccountRef<'_>, organization_id: &str) -> Result<()> {
+    /// Makes `organization_id` the own organization of an account, which the transaction holds:
+    /// always linked, to the extent it was if it was linked already. The link to the own
+    /// organization before ends.
+    pub async fn replace_own(
+        tx: &WriteTx,
+        account: AccountRef<'_>,
+        organization_id: &str,
+    ) -> Result<()> {
         let account_id = account.account_id;
-        let links = || account_organizations::table.filter(account_organizations::account_id.eq(account_id));
+        let links = || {
+            account_organizations::table.filter(account_organizations::account_id.eq(account_id))
+        };
         let ended = diesel::delete(links().filter(account_organizations::own))
             .returning(Terms::as_returning())
             .get_result::<Terms>(&mut tx.conn())
             .await
             .optional()?;
         record(tx, account, ended.as_ref(), None)?;
-        let linked = links().filter(account_organizations::organization_id.eq(organization_id)).select(Terms::as_select());
+        let linked = links()
+            .filter(account_organizations::organization_id.eq(organization_id))
+            .select(Terms::as_select());
         let before = linked.first::<Terms>(&mut tx.conn()).await.optional()?;
         if before.is_some() {
-            diesel::update(links().filter(account_organizations::organization_id.eq(organization_id)))
-                .set(account_organizations::own.eq(true))
-                .execute(&mut tx.conn())
-                .await?;
+            diesel::update(
+                links().filter(account_organizations::organization_id.eq(organization_id)),
+            )
+            .set(account_organizations::own.eq(true))
+            .execute(&mut tx.conn())
+            .await?;
         } else {
             Self::insert_own(tx, account_id, organization_id).await?;
         }
         let include_descendants = before.as_ref().is_some_and(|before| before.include_descendants);
-        let after = Terms { organization_id: organization_id.to_owned(), include_descendants, own: true };
+        let after =
+            Terms { organization_id: organization_id.to_owned(), include_descendants, own: true };
         record(tx, account, before.as_ref(), Some(&after))
     }
 
-    /// Deletes the links of an account, which the transaction holds FOR UPDATE. Nobody adds one meanwhile.
+    /// Deletes the links of an account, which the transaction holds FOR UPDATE. Nobody adds one
+    /// meanwhile.
     pub async fn remove_all(tx: &WriteTx, account: AccountRef<'_>) -> Result<()> {
         let mut ended: Vec<Terms> = diesel::delete(account_organizations::table)
             .filter(account_organizations::account_id.eq(account.account_id))
@@ -256,7 +302,12 @@ struct Terms {
     own: bool,
 }
 
-fn record(tx: &WriteTx, account: AccountRef<'_>, before: Option<&Terms>, after: Option<&Terms>) -> Result<()> {
+fn record(
+    tx: &WriteTx,
+    account: AccountRef<'_>,
+    before: Option<&Terms>,
+    after: Option<&Terms>,
+) -> Result<()> {
     let Some(link) = before.or(after) else { return Ok(()) };
     tx.record(Event {
         resource: "account_organization",

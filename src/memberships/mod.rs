@@ -31,12 +31,14 @@ use crate::{
     organizations::store::Organization,
     page::response,
     proto::{
-        AddAccountUserRequest, AddAccountUserResponse, BatchCheckMembershipsRequest, BatchCheckMembershipsResponse,
-        CheckMembershipRequest, CheckMembershipResponse, LinkOrganizationRequest, LinkOrganizationResponse,
-        ListAccountUsersRequest, ListAccountUsersResponse, ListBillingRecipientsRequest, ListBillingRecipientsResponse,
-        ListLinkedOrganizationsRequest, ListLinkedOrganizationsResponse, ListPersonAccountsRequest, ListPersonAccountsResponse,
-        RemoveAccountUserRequest, RemoveAccountUserResponse, SetPurchasingAccountRequest, SetPurchasingAccountResponse,
-        UnlinkOrganizationRequest, UnlinkOrganizationResponse, UpdateAccountUserRequest, UpdateAccountUserResponse,
+        AddAccountUserRequest, AddAccountUserResponse, BatchCheckMembershipsRequest,
+        BatchCheckMembershipsResponse, CheckMembershipRequest, CheckMembershipResponse,
+        LinkOrganizationRequest, LinkOrganizationResponse, ListAccountUsersRequest,
+        ListAccountUsersResponse, ListBillingRecipientsRequest, ListBillingRecipientsResponse,
+        ListLinkedOrganizationsRequest, ListLinkedOrganizationsResponse, ListPersonAccountsRequest,
+        ListPersonAccountsResponse, RemoveAccountUserRequest, RemoveAccountUserResponse,
+        SetPurchasingAccountRequest, SetPurchasingAccountResponse, UnlinkOrganizationRequest,
+        UnlinkOrganizationResponse, UpdateAccountUserRequest, UpdateAccountUserResponse,
         membership_service_server::MembershipService,
     },
 };
@@ -59,7 +61,9 @@ impl MembershipService for Service {
         let new = NewUser::parse(request.into_inner())?;
         let response = self
             .db
-            .write(&caller, &meta, async |tx| Ok(AddAccountUserResponse { account_user: Some(new.insert(tx).await?.into()) }))
+            .write(&caller, &meta, async |tx| {
+                Ok(AddAccountUserResponse { account_user: Some(new.insert(tx).await?.into()) })
+            })
             .await?;
         Ok(Response::new(response))
     }
@@ -76,10 +80,15 @@ impl MembershipService for Service {
             .write(&caller, &meta, async |tx| {
                 let (account_id, person_id) = (&update.account_id, &update.person_id);
                 let account = Account::find_for_update(tx, account_id).await?;
-                // A move of an organization could otherwise leave behind what is set here for a user through it.
+                // A move of an organization could otherwise leave behind what is set here for a
+                // user through it.
                 Organization::hold_the_forest(tx).await?;
                 let guard = slots::guard(tx, Scope::Person(person_id)).await?;
-                let find = async || User::find(tx, account_id, person_id).await?.ok_or_else(|| not_a_user(account_id, person_id));
+                let find = async || {
+                    User::find(tx, account_id, person_id)
+                        .await?
+                        .ok_or_else(|| not_a_user(account_id, person_id))
+                };
                 let user = find().await?;
                 let fields = update.apply(&user, &tx.tenant().await?.settings.membership_roles)?;
                 Record::put(tx, &account, &user.person, user.record, &fields).await?;
@@ -96,14 +105,16 @@ impl MembershipService for Service {
     ) -> Result<Response<RemoveAccountUserResponse>, Status> {
         let caller = request.caller()?;
         let meta = Meta::of(&caller, request.get_ref());
-        let RemoveAccountUserRequest { account_id, person_id, etag, request_id, .. } = request.into_inner();
+        let RemoveAccountUserRequest { account_id, person_id, etag, request_id, .. } =
+            request.into_inner();
         let pair = Pair::person(account_id, person_id, etag, &request_id)?;
         let response = self
             .db
             .write(&caller, &meta, async |tx| {
                 let (account_id, person_id) = (&pair.account_id, &pair.other_id);
                 let account = Account::find_for_update(tx, account_id).await?;
-                // A move of an organization could otherwise leave behind what is set here for a user through it.
+                // A move of an organization could otherwise leave behind what is set here for a
+                // user through it.
                 Organization::hold_the_forest(tx).await?;
                 let guard = slots::guard(tx, Scope::Person(person_id)).await?;
                 let user = User::find(tx, account_id, person_id).await?;
@@ -131,7 +142,8 @@ impl MembershipService for Service {
     ) -> Result<Response<ListAccountUsersResponse>, Status> {
         let caller = request.caller()?;
         let (filter, page) = UserFilter::parse(&caller, request.into_inner())?;
-        let listing = self.db.list(&caller, async |tx| User::list(tx, &filter, &page).await).await?;
+        let listing =
+            self.db.list(&caller, async |tx| User::list(tx, &filter, &page).await).await?;
         Ok(Response::new(response!(ListAccountUsersResponse { account_users }, listing)))
     }
 
@@ -141,12 +153,19 @@ impl MembershipService for Service {
     ) -> Result<Response<LinkOrganizationResponse>, Status> {
         let caller = request.caller()?;
         let meta = Meta::of(&caller, request.get_ref());
-        let LinkOrganizationRequest { account_id, organization_id, include_descendants, request_id, .. } = request.into_inner();
+        let LinkOrganizationRequest {
+            account_id,
+            organization_id,
+            include_descendants,
+            request_id,
+            ..
+        } = request.into_inner();
         let pair = Pair::organization(account_id, organization_id, &request_id)?;
         let response = self
             .db
             .write(&caller, &meta, async |tx| {
-                let link = Link::put(tx, &pair.account_id, &pair.other_id, include_descendants).await?;
+                let link =
+                    Link::put(tx, &pair.account_id, &pair.other_id, include_descendants).await?;
                 Ok(LinkOrganizationResponse { linked_organization: Some(link.into()) })
             })
             .await?;
@@ -159,7 +178,8 @@ impl MembershipService for Service {
     ) -> Result<Response<UnlinkOrganizationResponse>, Status> {
         let caller = request.caller()?;
         let meta = Meta::of(&caller, request.get_ref());
-        let UnlinkOrganizationRequest { account_id, organization_id, request_id, .. } = request.into_inner();
+        let UnlinkOrganizationRequest { account_id, organization_id, request_id, .. } =
+            request.into_inner();
         let pair = Pair::organization(account_id, organization_id, &request_id)?;
         let response = self
             .db
@@ -177,8 +197,12 @@ impl MembershipService for Service {
     ) -> Result<Response<ListLinkedOrganizationsResponse>, Status> {
         let caller = request.caller()?;
         let (account_id, page) = wire::links(&caller, request.into_inner())?;
-        let listing = self.db.list(&caller, async |tx| Link::list(tx, &account_id, &page).await).await?;
-        Ok(Response::new(response!(ListLinkedOrganizationsResponse { linked_organizations }, listing)))
+        let listing =
+            self.db.list(&caller, async |tx| Link::list(tx, &account_id, &page).await).await?;
+        Ok(Response::new(response!(
+            ListLinkedOrganizationsResponse { linked_organizations },
+            listing
+        )))
     }
 
     async fn list_billing_recipients(
@@ -187,7 +211,8 @@ impl MembershipService for Service {
     ) -> Result<Response<ListBillingRecipientsResponse>, Status> {
         let caller = request.caller()?;
         let (account_id, page) = wire::recipients(&caller, request.into_inner())?;
-        let listing = self.db.list(&caller, async |tx| Recipient::list(tx, &account_id, &page).await).await?;
+        let listing =
+            self.db.list(&caller, async |tx| Recipient::list(tx, &account_id, &page).await).await?;
         Ok(Response::new(response!(ListBillingRecipientsResponse { recipients }, listing)))
     }
 
@@ -201,7 +226,8 @@ impl MembershipService for Service {
         let response = self
             .db
             .write(&caller, &meta, async |tx| {
-                let person = checks::set_purchasing_account(tx, &person_id, account_id.as_deref()).await?;
+                let person =
+                    checks::set_purchasing_account(tx, &person_id, account_id.as_deref()).await?;
                 Ok(SetPurchasingAccountResponse { person: Some(person.into()) })
             })
             .await?;
@@ -214,7 +240,10 @@ impl MembershipService for Service {
     ) -> Result<Response<CheckMembershipResponse>, Status> {
         let caller = request.caller()?;
         let (account_id, person_id) = wire::check(request.into_inner())?;
-        let check = self.db.read(&caller, async |tx| Check::find(tx, &account_id, &person_id).await).await?;
+        let check = self
+            .db
+            .read(&caller, async |tx| Check::find(tx, &account_id, &person_id).await)
+            .await?;
         Budget::default().spend(check.weight())?;
         Ok(Response::new(check.into()))
     }
@@ -226,7 +255,9 @@ impl MembershipService for Service {
         let caller = request.caller()?;
         let pairs = wire::checks(request.into_inner())?;
         let checks = self.db.read(&caller, async |tx| Check::find_all(tx, &pairs).await).await?;
-        Ok(Response::new(BatchCheckMembershipsResponse { responses: checks.into_iter().map(Into::into).collect() }))
+        Ok(Response::new(BatchCheckMembershipsResponse {
+            responses: checks.into_iter().map(Into::into).collect(),
+        }))
     }
 
     async fn list_person_accounts(
@@ -235,7 +266,10 @@ impl MembershipService for Service {
     ) -> Result<Response<ListPersonAccountsResponse>, Status> {
         let caller = request.caller()?;
         let (person_id, page) = wire::accounts(&caller, request.into_inner())?;
-        let listing = self.db.list(&caller, async |tx| PersonAccount::list(tx, &person_id, &page).await).await?;
+        let listing = self
+            .db
+            .list(&caller, async |tx| PersonAccount::list(tx, &person_id, &page).await)
+            .await?;
         Ok(Response::new(response!(ListPersonAccountsResponse { accounts }, listing)))
     }
 }

@@ -30,7 +30,10 @@ macro_rules! flagged_users {
             .filter(account_users::account_id.eq($account_id))
             .filter(account_users::billing)
             .filter(people::active)
-            .filter(diesel::dsl::exists(through).or(account_users::individual.and(started).and(not_ended)))
+            .filter(
+                diesel::dsl::exists(through)
+                    .or(account_users::individual.and(started).and(not_ended)),
+            )
             .select(Person::as_select())
             .into_boxed()
     }};
@@ -46,28 +49,37 @@ pub struct Recipient {
 }
 
 impl Recipient {
-    /// One page of the recipients, and the token of the next: the billing contacts, and every flagged user in force.
+    /// One page of the recipients, and the token of the next: the billing contacts, and every
+    /// flagged user in force.
     pub async fn list(tx: &Tx, account_id: &str, page: &Page) -> Result<Listing<Self>> {
         let account = Account::find(tx, account_id).await?;
         let (to, cc) = (account.fields.billing_contact_id, account.fields.cc_billing_contact_id);
         let contacts: BTreeSet<_> = to.iter().chain(&cc).cloned().collect();
         let contacts: Vec<_> = contacts.into_iter().collect();
         let others = || flagged_users!(account_id).filter(people::person_id.ne_all(&contacts));
-        let total = if page.counts() { total!(tx, page, others()).plus(contacts.len()) } else { Total::default() };
+        let total = if page.counts() {
+            total!(tx, page, others()).plus(contacts.len())
+        } else {
+            Total::default()
+        };
         let (mut rows, (flagged, complete)) =
             try_join(contacts_behind(tx, contacts, page), flagged(tx, account_id, page)).await?;
-        let flagged_ids: BTreeSet<_> = flagged.iter().map(|person| person.person_id.clone()).collect();
+        let flagged_ids: BTreeSet<_> =
+            flagged.iter().map(|person| person.person_id.clone()).collect();
         let last = flagged.last().map(|person| person.person_id.clone()).filter(|_| !complete);
         rows.retain(|contact| !flagged_ids.contains(&contact.person_id));
         rows.extend(flagged);
-        // Of both the first are there, so the first of both are the page; behind the last flagged one that was read may come more.
+        // Of both the first are there, so the first of both are the page; behind the last flagged
+        // one that was read may come more.
         page.sort(&mut rows);
-        if let Some(last) = rows.iter().position(|person| Some(&person.person_id) == last.as_ref()) {
+        if let Some(last) = rows.iter().position(|person| Some(&person.person_id) == last.as_ref())
+        {
             rows.truncate(last + 1);
         }
         let (rows, next_page_token) = page.cut(rows, complete);
         let recipient = |person: Person| {
-            let copy = to.as_ref() != Some(&person.person_id) && !flagged_ids.contains(&person.person_id);
+            let copy =
+                to.as_ref() != Some(&person.person_id) && !flagged_ids.contains(&person.person_id);
             Self { person, copy }
         };
         Ok(Listing { rows, next_page_token, total }.map(recipient))
@@ -76,12 +88,19 @@ impl Recipient {
 
 /// The contacts that the page may have.
 async fn contacts_behind(tx: &Tx, person_ids: Vec<String>, page: &Page) -> Result<Vec<Person>> {
-    let query = people::table.filter(people::person_id.eq_any(person_ids)).select(Person::as_select()).into_boxed();
+    let query = people::table
+        .filter(people::person_id.eq_any(person_ids))
+        .select(Person::as_select())
+        .into_boxed();
     Ok(keyset!(query, page, people(sort_key, person_id)).load(&mut tx.conn()).await?)
 }
 
 /// The flagged users in force that the page may have, and whether they are all that were asked for.
 async fn flagged(tx: &Tx, account_id: &str, page: &Page) -> Result<(Vec<Person>, bool)> {
-    let query = keyset!(flagged_users!(account_id), page, account_users(sort_key, person_create_time, person_id));
+    let query = keyset!(
+        flagged_users!(account_id),
+        page,
+        account_users(sort_key, person_create_time, person_id)
+    );
     budget::read(tx, query.load_stream(&mut tx.conn()).await?).await
 }

@@ -1,14 +1,17 @@
-//! Contact slots: primary, billing and CC billing contact of an account, and the promise that their holders stay its users.
+//! Contact slots: primary, billing and CC billing contact of an account, and the promise that their
+//! holders stay its users.
 //!
-//! Whoever may end a membership of a holder first calls [`guard`], which locks the holders' rows in `people`, then makes the
-//! change, then calls [`Guard::settle`], which asks whether each holder is still a user and refuses the change if not.
-//! Whoever fills a slot locks the person too, so the two cannot pass each other.
+//! Whoever may end a membership of a holder first calls [`guard`], which locks the holders' rows in
+//! `people`, then makes the change, then calls [`Guard::settle`], which asks whether each holder is
+//! still a user and refuses the change if not. Whoever fills a slot locks the person too, so the
+//! two cannot pass each other.
 //!
-//! Whoever adds a source of membership or fills a slot holds the forest (`Organization::hold_the_forest`): a move of an
-//! organization finds the people below it and locks them then, and nobody may come to them in between.
+//! Whoever adds a source of membership or fills a slot holds the forest
+//! (`Organization::hold_the_forest`): a move of an organization finds the people below it and locks
+//! them then, and nobody may come to them in between.
 //!
-//! Rows are locked in this order: accounts, the tenant's row (the forest), organizations, people. Whoever takes the forest for
-//! itself locks no account.
+//! Rows are locked in this order: accounts, the tenant's row (the forest), organizations, people.
+//! Whoever takes the forest for itself locks no account.
 
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
@@ -69,7 +72,8 @@ pub enum Scope<'a> {
 #[derive(Debug)]
 pub struct Guard<'a> {
     scope: Scope<'a>,
-    /// The people locked: those who hold slots, and those who have something set that may have to go.
+    /// The people locked: those who hold slots, and those who have something set that may have to
+    /// go.
     person_ids: Vec<String>,
 }
 
@@ -80,7 +84,10 @@ const SLOTS: [Slot; 3] = [Slot::Primary, Slot::Billing, Slot::CcBilling];
 
 /// The slots that a person holds among these.
 pub fn held(contacts: &Contacts, person_id: &str) -> Vec<Slot> {
-    let held = SLOTS.into_iter().zip(contacts).filter(|(_, contact)| contact.as_deref() == Some(person_id));
+    let held = SLOTS
+        .into_iter()
+        .zip(contacts)
+        .filter(|(_, contact)| contact.as_deref() == Some(person_id));
     held.map(|(slot, _)| slot).collect()
 }
 
@@ -97,7 +104,12 @@ const COLUMNS: (
     accounts::primary_contact_id,
     accounts::billing_contact_id,
     accounts::cc_billing_contact_id,
-) = (accounts::account_id, accounts::primary_contact_id, accounts::billing_contact_id, accounts::cc_billing_contact_id);
+) = (
+    accounts::account_id,
+    accounts::primary_contact_id,
+    accounts::billing_contact_id,
+    accounts::cc_billing_contact_id,
+);
 
 /// The slots that these people hold, on any account.
 pub async fn held_by(tx: &Tx, person_ids: &[String]) -> Result<Vec<Holder>> {
@@ -111,7 +123,11 @@ pub async fn held_by(tx: &Tx, person_ids: &[String]) -> Result<Vec<Holder>> {
         .select(COLUMNS)
         .load::<Slots>(&mut tx.conn())
         .await?;
-    let mut holders: Vec<_> = rows.into_iter().flat_map(spread).filter(|holder| person_ids.contains(&holder.person_id)).collect();
+    let mut holders: Vec<_> = rows
+        .into_iter()
+        .flat_map(spread)
+        .filter(|holder| person_ids.contains(&holder.person_id))
+        .collect();
     holders.sort();
     Ok(holders)
 }
@@ -135,12 +151,13 @@ async fn lock(tx: &WriteTx, person_ids: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Locks every person whose contact slot, roles or billing flag the change could invalidate. Without the lock, two concurrent
-/// changes could each remove one of a person's two memberships while still seeing the other.
+/// Locks every person whose contact slot, roles or billing flag the change could invalidate.
+/// Without the lock, two concurrent changes could each remove one of a person's two memberships
+/// while still seeing the other.
 ///
-/// People are found first and locked then, so nobody may join them in between. For an organization the transaction must have
-/// taken the forest: whoever adds a member, fills a slot or sets something for a user holds it. For an account it must hold the
-/// account.
+/// People are found first and locked then, so nobody may join them in between. For an organization
+/// the transaction must have taken the forest: whoever adds a member, fills a slot or sets
+/// something for a user holds it. For an account it must hold the account.
 pub async fn guard<'a>(tx: &WriteTx, scope: Scope<'a>) -> Result<Guard<'a>> {
     let (holders, mut person_ids) = match scope {
         Scope::Person(person_id) => (Vec::new(), vec![person_id.to_owned()]),
@@ -154,8 +171,8 @@ pub async fn guard<'a>(tx: &WriteTx, scope: Scope<'a>) -> Result<Guard<'a>> {
         Scope::Organization(organization_id) => {
             let members: Vec<String> = organization_members::table
                 .inner_join(
-                    organization_ancestors::table
-                        .on(organization_ancestors::organization_id.eq(organization_members::organization_id)),
+                    organization_ancestors::table.on(organization_ancestors::organization_id
+                        .eq(organization_members::organization_id)),
                 )
                 .filter(organization_ancestors::ancestor_id.eq(organization_id))
                 .select(organization_members::person_id)
@@ -175,10 +192,11 @@ pub async fn guard<'a>(tx: &WriteTx, scope: Scope<'a>) -> Result<Guard<'a>> {
 }
 
 impl Guard<'_> {
-    /// Refuses the change if it has cost a holder their place, and clears away what was set for people who are no users any
-    /// more.
+    /// Refuses the change if it has cost a holder their place, and clears away what was set for
+    /// people who are no users any more.
     pub async fn settle(self, tx: &WriteTx) -> Result<()> {
-        // Asked only now: while this transaction waited for the locks, an account may have emptied a slot.
+        // Asked only now: while this transaction waited for the locks, an account may have emptied
+        // a slot.
         let holders = match self.scope {
             Scope::Account(account_id) => held_on(tx, account_id).await?,
             Scope::Person(_) | Scope::Organization(_) => held_by(tx, &self.person_ids).await?,
@@ -192,19 +210,29 @@ impl Guard<'_> {
         if !lost.is_empty() {
             return Err(refusal(tx, lost).await?);
         }
-        let gone = diesel::delete(account_users::table).filter(diesel::dsl::not(account_users::individual)).filter(
-            diesel::dsl::not(diesel::dsl::exists(
+        let gone = diesel::delete(account_users::table)
+            .filter(diesel::dsl::not(account_users::individual))
+            .filter(diesel::dsl::not(diesel::dsl::exists(
                 covered!().filter(
                     crate::schema::account_organizations::account_id
                         .eq(account_users::account_id)
                         .and(organization_members::person_id.eq(account_users::person_id)),
                 ),
-            )),
-        );
+            )));
         let all = Record::as_returning;
         let gone: Vec<Record> = match self.scope {
-            Scope::Person(id) => gone.filter(account_users::person_id.eq(id)).returning(all()).load(&mut tx.conn()).await?,
-            Scope::Account(id) => gone.filter(account_users::account_id.eq(id)).returning(all()).load(&mut tx.conn()).await?,
+            Scope::Person(id) => {
+                gone.filter(account_users::person_id.eq(id))
+                    .returning(all())
+                    .load(&mut tx.conn())
+                    .await?
+            }
+            Scope::Account(id) => {
+                gone.filter(account_users::account_id.eq(id))
+                    .returning(all())
+                    .load(&mut tx.conn())
+                    .await?
+            }
             Scope::Organization(_) => {
                 let theirs = gone.filter(account_users::person_id.eq_any(&self.person_ids));
                 theirs.returning(all()).load(&mut tx.conn()).await?
@@ -214,21 +242,22 @@ impl Guard<'_> {
     }
 }
 
-/// The refusal of what would cost these holders their place. It names the slots of accounts in the caller's reach, and counts
-/// the others with them.
+/// The refusal of what would cost these holders their place. It names the slots of accounts in the
+/// caller's reach, and counts the others with them.
 pub async fn refusal(tx: &WriteTx, mut slots: Vec<Holder>) -> Result<Error> {
     let count = slots.len();
     if tx.is_limited() {
         let ids: Vec<_> = slots.iter().map(|holder| holder.account_id.clone()).collect();
-        let seen = accounts::table.filter(accounts::account_id.eq_any(ids).and(tx.accounts_in_reach()));
+        let seen =
+            accounts::table.filter(accounts::account_id.eq_any(ids).and(tx.accounts_in_reach()));
         let seen: Vec<String> = seen.select(accounts::account_id).load(&mut tx.conn()).await?;
         slots.retain(|holder| seen.contains(&holder.account_id));
     }
     Ok(Error::ContactSlotHeld { slots, count })
 }
 
-/// Why a person may not be a contact of an account, if they may not: a contact is an active person of a customer who is a user
-/// through an organization, or individually without an end.
+/// Why a person may not be a contact of an account, if they may not: a contact is an active person
+/// of a customer who is a user through an organization, or individually without an end.
 pub async fn why_not(tx: &WriteTx, account_id: &str, person_id: &str) -> Result<Option<Error>> {
     let ids = || (account_id.to_owned(), person_id.to_owned());
     let person = people::table
@@ -239,8 +268,12 @@ pub async fn why_not(tx: &WriteTx, account_id: &str, person_id: &str) -> Result<
         .optional()?;
     match person {
         None => return Ok(Some(Error::not_found(Kind::Person, person_id))),
-        Some((Side::Staff, _)) => return Ok(Some(Error::PersonNotCustomer { person_id: person_id.to_owned() })),
-        Some((Side::Customer, false)) => return Ok(Some(Error::PersonInactive { person_id: person_id.to_owned() })),
+        Some((Side::Staff, _)) => {
+            return Ok(Some(Error::PersonNotCustomer { person_id: person_id.to_owned() }));
+        }
+        Some((Side::Customer, false)) => {
+            return Ok(Some(Error::PersonInactive { person_id: person_id.to_owned() }));
+        }
         Some((Side::Customer, true)) => {}
     }
     let through = covered!()
@@ -250,7 +283,9 @@ pub async fn why_not(tx: &WriteTx, account_id: &str, person_id: &str) -> Result<
         return Ok(None);
     }
     let dates = account_users::table
-        .filter(account_users::account_id.eq(account_id).and(account_users::person_id.eq(person_id)))
+        .filter(
+            account_users::account_id.eq(account_id).and(account_users::person_id.eq(person_id)),
+        )
         .select((account_users::individual, account_users::start_date, account_users::end_date))
         .first::<(bool, Option<chrono::NaiveDate>, Option<chrono::NaiveDate>)>(&mut tx.conn())
         .await
@@ -258,20 +293,24 @@ pub async fn why_not(tx: &WriteTx, account_id: &str, person_id: &str) -> Result<
     let (account_id, person_id) = ids();
     Ok(match dates {
         Some((true, start, None)) if start.is_none_or(|start| start <= today()) => None,
-        Some((true, start, Some(end))) if start.is_none_or(|start| start <= today()) && end >= today() => {
+        Some((true, start, Some(end)))
+            if start.is_none_or(|start| start <= today()) && end >= today() =>
+        {
             Some(Error::ContactMembershipEnds { account_id, person_id })
         }
         _ => Some(Error::NotAnAccountUser { account_id, person_id }),
     })
 }
 
-/// Locks people who are to become contacts. The transaction must hold the forest: a move of an organization could otherwise end
-/// the membership of one of them unseen. [`why_not`] judges them once the account is written.
+/// Locks people who are to become contacts. The transaction must hold the forest: a move of an
+/// organization could otherwise end the membership of one of them unseen. [`why_not`] judges them
+/// once the account is written.
 pub async fn lock_new(tx: &WriteTx, person_ids: &[String]) -> Result<()> {
     if person_ids.is_empty() {
         return Ok(());
     }
-    let people = people::table.filter(people::person_id.eq_any(person_ids).and(tx.people_in_reach()));
+    let people =
+        people::table.filter(people::person_id.eq_any(person_ids).and(tx.people_in_reach()));
     let locked = people.order(people::person_id).select(people::person_id).for_no_key_update();
     let locked: Vec<String> = locked.load(&mut tx.conn()).await?;
     match person_ids.iter().find(|id| !locked.contains(id)) {

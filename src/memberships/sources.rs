@@ -1,11 +1,13 @@
 //! People from several sources of membership, in the order of a list.
 //!
-//! Each source, an organization or the individual users of an account, gives its next people behind the page's position out of
-//! an index that has them in order; the first of all these are the page. So a page costs its people times their sources,
-//! wherever it lies and however many others there are. Someone among the first of all is among the first of each source they
-//! are in, hence their sources are complete.
+//! Each source, an organization or the individual users of an account, gives its next people behind
+//! the page's position out of an index that has them in order; the first of all these are the page.
+//! So a page costs its people times their sources, wherever it lies and however many others there
+//! are. Someone among the first of all is among the first of each source they are in, hence their
+//! sources are complete.
 //!
-//! Diesel has no LATERAL, so this is SQL with binds. As a fragment it is cached by its text like any query of Diesel's.
+//! Diesel has no LATERAL, so this is SQL with binds. As a fragment it is cached by its text like
+//! any query of Diesel's.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use diesel::{
@@ -38,8 +40,8 @@ pub enum Sources<'a> {
     },
 }
 
-/// The next people of the sources, with the columns `key`, `person_id`, and `organization_ids`, those through which they are
-/// there; as many as a page reads, in its order.
+/// The next people of the sources, with the columns `key`, `person_id`, and `organization_ids`,
+/// those through which they are there; as many as a page reads, in its order.
 pub struct Merged<'a> {
     tenant_id: &'a str,
     sources: Sources<'a>,
@@ -52,13 +54,26 @@ pub struct Merged<'a> {
 
 impl<'a> Merged<'a> {
     /// Those of a page, of all whom the conditions are true of.
-    pub fn new(tx: &'a Tx, sources: Sources<'a>, conditions: Vec<Condition<people::table>>, page: &Page) -> Result<Self> {
+    pub fn new(
+        tx: &'a Tx,
+        sources: Sources<'a>,
+        conditions: Vec<Condition<people::table>>,
+        page: &Page,
+    ) -> Result<Self> {
         let tenant_id = tx.tenant_id();
         let (after_name, after_time) = match page.order().by {
             By::Name => (page.after_name(), None),
             _ => (None, page.after_time()?),
         };
-        Ok(Self { tenant_id, sources, conditions, order: page.order(), after_name, after_time, limit: page.limit() })
+        Ok(Self {
+            tenant_id,
+            sources,
+            conditions,
+            order: page.order(),
+            after_name,
+            after_time,
+            limit: page.limit(),
+        })
     }
 
     /// How many there are in all, if the request asks.
@@ -74,7 +89,19 @@ impl<'a> Merged<'a> {
         let order = page.order();
         let tenant_id = tx.tenant_id();
         let conditions = conditions();
-        Total::count(tx, Self { tenant_id, sources, conditions, order, after_name: None, after_time: None, limit: COUNTED }).await
+        Total::count(
+            tx,
+            Self {
+                tenant_id,
+                sources,
+                conditions,
+                order,
+                after_name: None,
+                after_time: None,
+                limit: COUNTED,
+            },
+        )
+        .await
     }
 
     /// The direction of the list, to follow each column of an ORDER BY.
@@ -116,7 +143,8 @@ impl<'a> Merged<'a> {
         Ok(())
     }
 
-    /// The next people of a table of memberships, `source` in what follows, for which `scope` is true.
+    /// The next people of a table of memberships, `source` in what follows, for which `scope` is
+    /// true.
     fn next<'b>(
         &'b self,
         out: &mut AstPass<'_, 'b, Pg>,
@@ -124,7 +152,9 @@ impl<'a> Merged<'a> {
         scope: impl FnOnce(&mut AstPass<'_, 'b, Pg>) -> QueryResult<()>,
     ) -> QueryResult<()> {
         let (key, direction) = (self.key(), self.direction());
-        out.push_sql(&format!("SELECT source.{key} AS key, source.person_id FROM {table} AS source"));
+        out.push_sql(&format!(
+            "SELECT source.{key} AS key, source.person_id FROM {table} AS source"
+        ));
         if !self.conditions.is_empty() {
             out.push_sql(" JOIN people ON people.tenant_id = source.tenant_id AND people.person_id = source.person_id");
         }
@@ -137,7 +167,9 @@ impl<'a> Merged<'a> {
             out.push_sql(" AND ");
             condition.walk_ast(out.reborrow())?;
         }
-        out.push_sql(&format!(" ORDER BY source.{key}{direction}, source.person_id{direction} LIMIT "));
+        out.push_sql(&format!(
+            " ORDER BY source.{key}{direction}, source.person_id{direction} LIMIT "
+        ));
         out.push_bind_param::<BigInt, _>(&self.limit)
     }
 
@@ -161,12 +193,19 @@ impl<'a> Merged<'a> {
         Ok(())
     }
 
-    fn added<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>, account_id: &'b str, on: Option<&'b NaiveDate>) -> QueryResult<()> {
+    fn added<'b>(
+        &'b self,
+        out: &mut AstPass<'_, 'b, Pg>,
+        account_id: &'b str,
+        on: Option<&'b NaiveDate>,
+    ) -> QueryResult<()> {
         out.push_sql(" UNION ALL SELECT key, person_id, NULL FROM (");
         self.next(out, "account_users", |out| {
             out.push_sql("source.individual AND source.account_id = ");
             out.push_bind_param::<Text, _>(account_id)?;
-            for (missing, bound) in [("start_date IS NULL", "start_date <= "), ("end_date IS NULL", "end_date >= ")] {
+            for (missing, bound) in
+                [("start_date IS NULL", "start_date <= "), ("end_date IS NULL", "end_date >= ")]
+            {
                 if let Some(on) = on {
                     out.push_sql(&format!(" AND (source.{missing} OR source.{bound}"));
                     out.push_bind_param::<Date, _>(on)?;
@@ -210,8 +249,16 @@ pub struct Members<'a> {
 
 impl<'a> Members<'a> {
     /// Those of a page, of all whom the conditions are true of.
-    pub fn new(tx: &'a Tx, sources: Sources<'a>, conditions: Vec<Condition<people::table>>, page: &Page) -> Result<Self> {
-        Ok(Self { columns: Person::as_select(), merged: Merged::new(tx, sources, conditions, page)? })
+    pub fn new(
+        tx: &'a Tx,
+        sources: Sources<'a>,
+        conditions: Vec<Condition<people::table>>,
+        page: &Page,
+    ) -> Result<Self> {
+        Ok(Self {
+            columns: Person::as_select(),
+            merged: Merged::new(tx, sources, conditions, page)?,
+        })
     }
 }
 

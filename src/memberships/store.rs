@@ -1,4 +1,5 @@
-//! What is set for people on accounts: individual membership, roles, billing flag; and what covers a person otherwise.
+//! What is set for people on accounts: individual membership, roles, billing flag; and what covers
+//! a person otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,19 +19,25 @@ use crate::{
     schema::{account_organizations, account_users, organization_members},
 };
 
-/// The members of organizations with the accounts whose links cover them: each row is a source of membership.
+/// The members of organizations with the accounts whose links cover them: each row is a source of
+/// membership.
 macro_rules! covered {
     () => {{
         use $crate::schema::{account_organizations, organization_ancestors, organization_members};
         organization_members::table
+            .inner_join(organization_ancestors::table.on(
+                organization_ancestors::organization_id.eq(organization_members::organization_id),
+            ))
             .inner_join(
-                organization_ancestors::table
-                    .on(organization_ancestors::organization_id.eq(organization_members::organization_id)),
+                account_organizations::table
+                    .on(account_organizations::organization_id
+                        .eq(organization_ancestors::ancestor_id)),
             )
-            .inner_join(
-                account_organizations::table.on(account_organizations::organization_id.eq(organization_ancestors::ancestor_id)),
+            .filter(
+                organization_ancestors::distance
+                    .eq(0)
+                    .or(account_organizations::include_descendants),
             )
-            .filter(organization_ancestors::distance.eq(0).or(account_organizations::include_descendants))
     }};
 }
 pub(super) use covered;
@@ -64,7 +71,9 @@ pub struct Record {
 }
 
 /// The fields of a record that a caller can change.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize)]
+#[derive(
+    Debug, Clone, Default, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize,
+)]
 #[diesel(table_name = account_users, check_for_backend(diesel::pg::Pg), treat_none_as_null = true, treat_none_as_default_value = false)]
 pub struct Fields {
     /// Added by name.
@@ -82,7 +91,9 @@ pub struct Fields {
 impl Fields {
     /// Whether the person is an individual user on a day.
     pub fn individual_on(&self, day: NaiveDate) -> bool {
-        self.individual && self.start_date.is_none_or(|start| start <= day) && self.end_date.is_none_or(|end| end >= day)
+        self.individual
+            && self.start_date.is_none_or(|start| start <= day)
+            && self.end_date.is_none_or(|end| end >= day)
     }
 }
 
@@ -98,7 +109,8 @@ pub struct NewUser {
 }
 
 impl NewUser {
-    /// Adds them. For someone who is there through an organization, what was set stays unless something else is given.
+    /// Adds them. For someone who is there through an organization, what was set stays unless
+    /// something else is given.
     pub async fn insert(&self, tx: &WriteTx) -> Result<User> {
         let account = Account::find_for_update(tx, &self.account_id).await?;
         Organization::hold_the_forest(tx).await?;
@@ -119,12 +131,18 @@ impl NewUser {
             fields.billing |= current.fields.billing;
         }
         Record::put(tx, &account, &person, current, &fields).await?;
-        User::find(tx, &self.account_id, &self.person_id).await?.ok_or_else(|| not_a_user(&self.account_id, &self.person_id))
+        User::find(tx, &self.account_id, &self.person_id)
+            .await?
+            .ok_or_else(|| not_a_user(&self.account_id, &self.person_id))
     }
 }
 
 /// The organizations through which a person is a user of these accounts, by account.
-pub async fn through(tx: &Tx, account_ids: &[String], person_id: &str) -> Result<BTreeMap<String, Vec<String>>> {
+pub async fn through(
+    tx: &Tx,
+    account_ids: &[String],
+    person_id: &str,
+) -> Result<BTreeMap<String, Vec<String>>> {
     let rows = covered!()
         .filter(account_organizations::account_id.eq_any(account_ids))
         .filter(organization_members::person_id.eq(person_id))
@@ -144,24 +162,45 @@ impl Record {
     /// What is set for a person on an account, if anything.
     pub async fn find(tx: &Tx, account_id: &str, person_id: &str) -> Result<Option<Self>> {
         Ok(account_users::table
-            .filter(account_users::account_id.eq(account_id).and(account_users::person_id.eq(person_id)))
+            .filter(
+                account_users::account_id
+                    .eq(account_id)
+                    .and(account_users::person_id.eq(person_id)),
+            )
             .select(Self::as_select())
             .first(&mut tx.conn())
             .await
             .optional()?)
     }
 
-    /// Sets what is set for a person, whom the transaction holds with the account. Nothing happens if it is set already.
-    pub async fn put(tx: &WriteTx, account: &Account, person: &Person, current: Option<Self>, fields: &Fields) -> Result<()> {
+    /// Sets what is set for a person, whom the transaction holds with the account. Nothing happens
+    /// if it is set already.
+    pub async fn put(
+        tx: &WriteTx,
+        account: &Account,
+        person: &Person,
+        current: Option<Self>,
+        fields: &Fields,
+    ) -> Result<()> {
         let (account_id, person_id) = (&account.account_id, &person.person_id);
         // Nothing set is what someone without a record has.
-        if current.as_ref().map_or_else(Fields::default, |current| current.fields.clone()) == *fields {
+        if current.as_ref().map_or_else(Fields::default, |current| current.fields.clone())
+            == *fields
+        {
             return Ok(());
         }
         let now = if let Some(current) = &current {
             diesel::update(account_users::table)
-                .filter(account_users::account_id.eq(account_id).and(account_users::person_id.eq(person_id)))
-                .set((fields, account_users::revision.eq(current.revision + 1), account_users::update_time.eq(diesel::dsl::now)))
+                .filter(
+                    account_users::account_id
+                        .eq(account_id)
+                        .and(account_users::person_id.eq(person_id)),
+                )
+                .set((
+                    fields,
+                    account_users::revision.eq(current.revision + 1),
+                    account_users::update_time.eq(diesel::dsl::now),
+                ))
                 .returning(Self::as_returning())
                 .get_result::<Self>(&mut tx.conn())
                 .await?
@@ -186,42 +225,73 @@ impl Record {
         if ended.is_empty() {
             return Ok(());
         }
-        ended.sort_by(|one, other| (&one.account_id, &one.person_id).cmp(&(&other.account_id, &other.person_id)));
+        ended.sort_by(|one, other| {
+            (&one.account_id, &one.person_id).cmp(&(&other.account_id, &other.person_id))
+        });
         let account_ids: BTreeSet<_> = ended.iter().map(|it| it.account_id.as_str()).collect();
         let accounts = Account::references(tx, account_ids).await?;
-        ended.iter().try_for_each(|it| record(tx, accounts.get(&it.account_id)?, &it.person_id, Some(it), None))
+        ended.iter().try_for_each(|it| {
+            record(tx, accounts.get(&it.account_id)?, &it.person_id, Some(it), None)
+        })
     }
 
-    /// Deletes what is set on an account, which the transaction holds FOR UPDATE. Nobody sets anything on it meanwhile.
+    /// Deletes what is set on an account, which the transaction holds FOR UPDATE. Nobody sets
+    /// anything on it meanwhile.
     pub async fn remove_all_of_account(tx: &WriteTx, account_id: &str) -> Result<()> {
-        let all = diesel::delete(account_users::table.filter(account_users::account_id.eq(account_id)));
-        Self::record_ends(tx, all.returning(Self::as_returning()).get_results(&mut tx.conn()).await?).await
+        let all =
+            diesel::delete(account_users::table.filter(account_users::account_id.eq(account_id)));
+        Self::record_ends(
+            tx,
+            all.returning(Self::as_returning()).get_results(&mut tx.conn()).await?,
+        )
+        .await
     }
 
-    /// Deletes what is set for a person, whom the transaction holds FOR UPDATE. Nobody sets anything for them meanwhile.
+    /// Deletes what is set for a person, whom the transaction holds FOR UPDATE. Nobody sets
+    /// anything for them meanwhile.
     pub async fn remove_all_of_person(tx: &WriteTx, person_id: &str) -> Result<()> {
-        let all = diesel::delete(account_users::table.filter(account_users::person_id.eq(person_id)));
-        Self::record_ends(tx, all.returning(Self::as_returning()).get_results(&mut tx.conn()).await?).await
+        let all =
+            diesel::delete(account_users::table.filter(account_users::person_id.eq(person_id)));
+        Self::record_ends(
+            tx,
+            all.returning(Self::as_returning()).get_results(&mut tx.conn()).await?,
+        )
+        .await
     }
 
-    /// Ends an individual membership, whose account the transaction holds. What is set stays for someone who is also there
-    /// through an organization.
+    /// Ends an individual membership, whose account the transaction holds. What is set stays for
+    /// someone who is also there through an organization.
     pub async fn remove(tx: &WriteTx, account: &Account, user: &User) -> Result<()> {
         let (account_id, person_id) = (&user.account_id, &user.person.person_id);
         let Some(current) = user.record.clone() else { return Ok(()) };
         if !user.organization_ids.is_empty() {
-            let fields = Fields { individual: false, start_date: None, end_date: None, ..current.fields.clone() };
+            let fields = Fields {
+                individual: false,
+                start_date: None,
+                end_date: None,
+                ..current.fields.clone()
+            };
             return Self::put(tx, account, &user.person, Some(current), &fields).await;
         }
         diesel::delete(account_users::table)
-            .filter(account_users::account_id.eq(account_id).and(account_users::person_id.eq(person_id)))
+            .filter(
+                account_users::account_id
+                    .eq(account_id)
+                    .and(account_users::person_id.eq(person_id)),
+            )
             .execute(&mut tx.conn())
             .await?;
         record(tx, account.reference(), person_id, Some(&current), None)
     }
 }
 
-fn record(tx: &WriteTx, account: AccountRef<'_>, person_id: &str, before: Option<&Record>, after: Option<&Record>) -> Result<()> {
+fn record(
+    tx: &WriteTx,
+    account: AccountRef<'_>,
+    person_id: &str,
+    before: Option<&Record>,
+    after: Option<&Record>,
+) -> Result<()> {
     let id = id::pair(account.account_id, person_id);
     tx.record(Event {
         resource: "account_user",

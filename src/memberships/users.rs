@@ -47,7 +47,11 @@ pub struct User {
 impl Weighed for User {
     fn weight(&self) -> usize {
         let set = self.record.as_ref().map_or(0, |record| budget::list(&record.fields.roles));
-        self.account_id.len() + self.person.weight() + budget::list(&self.organization_ids) + set + ROW
+        self.account_id.len()
+            + self.person.weight()
+            + budget::list(&self.organization_ids)
+            + set
+            + ROW
     }
 }
 
@@ -70,7 +74,10 @@ pub struct UserFilter {
 
 /// The answer to a person who is in no way a user of the account.
 pub fn not_a_user(account_id: &str, person_id: &str) -> Error {
-    Error::AccountUserNotFound { account_id: account_id.to_owned(), person_id: person_id.to_owned() }
+    Error::AccountUserNotFound {
+        account_id: account_id.to_owned(),
+        person_id: person_id.to_owned(),
+    }
 }
 
 impl User {
@@ -81,7 +88,8 @@ impl User {
 
     /// Whether they are a user today.
     pub fn in_force(&self) -> bool {
-        let individually = self.record.as_ref().is_some_and(|record| record.fields.individual_on(today()));
+        let individually =
+            self.record.as_ref().is_some_and(|record| record.fields.individual_on(today()));
         self.person.fields.active && (individually || !self.organization_ids.is_empty())
     }
 
@@ -93,7 +101,8 @@ impl User {
     /// The user with this id, or none if nothing makes the person one.
     pub async fn find(tx: &Tx, account_id: &str, person_id: &str) -> Result<Option<Self>> {
         let person = async {
-            let person = people::table.filter(people::person_id.eq(person_id)).select(Person::as_select());
+            let person =
+                people::table.filter(people::person_id.eq(person_id)).select(Person::as_select());
             Ok(person.first::<Person>(&mut tx.conn()).await.optional()?)
         };
         let account_ids = [account_id.to_owned()];
@@ -105,12 +114,25 @@ impl User {
         )
         .await?;
         let organization_ids = organizations.remove(account_id).unwrap_or_default();
-        let slots = holders.into_iter().filter(|holder| holder.person_id == person_id).map(|holder| holder.slot).collect();
-        let user = |person| Self { account_id: account_id.to_owned(), person, record, organization_ids, slots };
-        Ok(person.map(user).filter(|user| user.is_individual() || !user.organization_ids.is_empty()))
+        let slots = holders
+            .into_iter()
+            .filter(|holder| holder.person_id == person_id)
+            .map(|holder| holder.slot)
+            .collect();
+        let user = |person| Self {
+            account_id: account_id.to_owned(),
+            person,
+            record,
+            organization_ids,
+            slots,
+        };
+        Ok(person
+            .map(user)
+            .filter(|user| user.is_individual() || !user.organization_ids.is_empty()))
     }
 
-    /// One page of the users of an account, and the token of the next: those in force, or all that have a source.
+    /// One page of the users of an account, and the token of the next: those in force, or all that
+    /// have a source.
     pub async fn list(tx: &Tx, filter: &UserFilter, page: &Page) -> Result<Listing<Self>> {
         let account_id = filter.account_id.as_str();
         let conditions = || {
@@ -123,7 +145,9 @@ impl User {
         let sources = Sources::Account { account_id, on: (!filter.show_not_in_force).then(today) };
         let total = Merged::count(tx, sources, conditions, page).await?;
         let merged = Merged::new(tx, sources, conditions(), page)?;
-        let rows = Users { account_id, columns: columns(), merged }.load_stream::<Row>(&mut tx.conn()).await?;
+        let rows = Users { account_id, columns: columns(), merged }
+            .load_stream::<Row>(&mut tx.conn())
+            .await?;
         let user = |(person, record, primary, billing, cc, organization_ids): Row| {
             let slots = slots::held(&[primary, billing, cc], &person.person_id);
             Self { account_id: account_id.to_owned(), person, record, organization_ids, slots }
@@ -149,7 +173,11 @@ type Columns = (
 );
 
 fn columns() -> Columns {
-    let contacts = (accounts::primary_contact_id, accounts::billing_contact_id, accounts::cc_billing_contact_id);
+    let contacts = (
+        accounts::primary_contact_id,
+        accounts::billing_contact_id,
+        accounts::cc_billing_contact_id,
+    );
     (Person::as_select(), Option::<Record>::as_select(), contacts.0, contacts.1, contacts.2)
 }
 
@@ -168,7 +196,8 @@ impl QueryFragment<Pg> for Users<'_> {
         self.merged.walk_ast(out.reborrow())?;
         out.push_sql(") AS page JOIN people ON people.person_id = page.person_id JOIN accounts ON accounts.account_id = ");
         out.push_bind_param::<Text, _>(self.account_id)?;
-        // LATERAL with a LIMIT: a plain join may be planned as a scan of all users of the account for each row of the page.
+        // LATERAL with a LIMIT: a plain join may be planned as a scan of all users of the account
+        // for each row of the page.
         out.push_sql(
             " LEFT JOIN LATERAL (SELECT * FROM account_users AS own WHERE own.account_id = accounts.account_id \
              AND own.person_id = page.person_id LIMIT 1) AS account_users ON true",
@@ -180,8 +209,14 @@ impl QueryFragment<Pg> for Users<'_> {
 }
 
 impl Query for Users<'_> {
-    type SqlType =
-        (AsSelect<Person, Pg>, AsSelect<Option<Record>, Pg>, Nullable<Text>, Nullable<Text>, Nullable<Text>, Array<Text>);
+    type SqlType = (
+        AsSelect<Person, Pg>,
+        AsSelect<Option<Record>, Pg>,
+        Nullable<Text>,
+        Nullable<Text>,
+        Nullable<Text>,
+        Array<Text>,
+    );
 }
 
 /// Cached by its text, which differs with order and filters.

@@ -39,16 +39,31 @@ pub struct Pair {
 
 impl Pair {
     /// An account and a person.
-    pub fn person(account_id: String, person_id: String, etag: String, request_id: &str) -> Result<Self> {
+    pub fn person(
+        account_id: String,
+        person_id: String,
+        etag: String,
+        request_id: &str,
+    ) -> Result<Self> {
         Self::parse(account_id, "person_id", person_id, etag, request_id)
     }
 
     /// An account and an organization.
-    pub fn organization(account_id: String, organization_id: String, request_id: &str) -> Result<Self> {
+    pub fn organization(
+        account_id: String,
+        organization_id: String,
+        request_id: &str,
+    ) -> Result<Self> {
         Self::parse(account_id, "organization_id", organization_id, String::new(), request_id)
     }
 
-    fn parse(account_id: String, other: &str, other_id: String, etag: String, request_id: &str) -> Result<Self> {
+    fn parse(
+        account_id: String,
+        other: &str,
+        other_id: String,
+        etag: String,
+        request_id: &str,
+    ) -> Result<Self> {
         let mut v = Violations::default();
         v.request_id(request_id);
         let account_id = v.id("account_id", account_id);
@@ -93,7 +108,10 @@ pub fn checks(request: proto::BatchCheckMembershipsRequest) -> Result<Vec<(Strin
 
 impl UserFilter {
     /// What a list request asks for, and which page of it.
-    pub fn parse(caller: &Caller, mut request: proto::ListAccountUsersRequest) -> Result<(Self, Page)> {
+    pub fn parse(
+        caller: &Caller,
+        mut request: proto::ListAccountUsersRequest,
+    ) -> Result<(Self, Page)> {
         let mut v = Violations::default();
         let page = Page::take(&mut v, caller, &mut request)?;
         let filter = Self {
@@ -148,7 +166,8 @@ impl NewUser {
         v.finish(Self { account_id, person_id, fields })
     }
 
-    /// The fields with each role once, in alphabetical order, or every role that is none of the tenant's.
+    /// The fields with each role once, in alphabetical order, or every role that is none of the
+    /// tenant's.
     pub fn fields(&self, roles_of_tenant: &[String]) -> Result<Fields> {
         let mut v = Violations::default();
         let roles = roles(&mut v, "roles", self.fields.roles.clone(), roles_of_tenant);
@@ -192,7 +211,8 @@ impl Update {
             end_date: date(&mut v, "account_user.end_date", merged.end_date),
         };
         if !fields.individual {
-            for (field, date) in [("start_date", fields.start_date), ("end_date", fields.end_date)] {
+            for (field, date) in [("start_date", fields.start_date), ("end_date", fields.end_date)]
+            {
                 if date.is_some() {
                     v.add(format_args!("account_user.{field}"), "is for individual users only");
                 }
@@ -208,10 +228,15 @@ fn roles(v: &mut Violations, field: &str, roles: Vec<String>, of_tenant: &[Strin
     for (i, role) in roles.into_iter().enumerate() {
         // A tenant may have roles from before that differ by case only.
         let exact = of_tenant.iter().find(|of_tenant| **of_tenant == role);
-        let caseless = || of_tenant.iter().find(|of_tenant| text::caseless(of_tenant) == text::caseless(&role));
+        let caseless = || {
+            of_tenant.iter().find(|of_tenant| text::caseless(of_tenant) == text::caseless(&role))
+        };
         match exact.or_else(caseless) {
             Some(role) => drop(known.insert(role.clone())),
-            None => v.add(format_args!("{field}[{i}]"), format!("must be one of the tenant's roles: {}", of_tenant.join(", "))),
+            None => v.add(
+                format_args!("{field}[{i}]"),
+                format!("must be one of the tenant's roles: {}", of_tenant.join(", ")),
+            ),
         }
     }
     known.into_iter().collect()
@@ -230,7 +255,11 @@ fn date(v: &mut Violations, field: &str, date: Option<Date>) -> Option<NaiveDate
     let date = date.filter(|date| *date != Date::default())?;
     let parsed = || {
         let year = (1..=9999).contains(&date.year).then_some(date.year)?;
-        NaiveDate::from_ymd_opt(year, u32::try_from(date.month).ok()?, u32::try_from(date.day).ok()?)
+        NaiveDate::from_ymd_opt(
+            year,
+            u32::try_from(date.month).ok()?,
+            u32::try_from(date.day).ok()?,
+        )
     };
     let parsed = parsed();
     if parsed.is_none() {
@@ -246,7 +275,9 @@ fn to_date(date: NaiveDate) -> Date {
 }
 
 fn user_etag(user: &User) -> String {
-    user.record.as_ref().map_or_else(|| NOTHING_SET.to_owned(), |record| etag(record.create_time, record.revision))
+    user.record
+        .as_ref()
+        .map_or_else(|| NOTHING_SET.to_owned(), |record| etag(record.create_time, record.revision))
 }
 
 /// Refuses a change when the caller sent an etag and it is not that of the user.
@@ -254,7 +285,10 @@ fn require_user_etag(sent: &str, user: &User) -> Result<()> {
     if sent.is_empty() || sent == user_etag(user) {
         return Ok(());
     }
-    Err(Error::AccountUserEtagMismatch { account_id: user.account_id.clone(), person_id: user.person.person_id.clone() })
+    Err(Error::AccountUserEtagMismatch {
+        account_id: user.account_id.clone(),
+        person_id: user.person.person_id.clone(),
+    })
 }
 
 fn to_slot(slot: Slot) -> i32 {
@@ -269,8 +303,11 @@ fn to_slot(slot: Slot) -> i32 {
 impl From<User> for proto::AccountUser {
     fn from(user: User) -> Self {
         let (in_force, removable, etag) = (user.in_force(), user.is_removable(), user_etag(&user));
-        let (create_time, update_time) =
-            user.record.as_ref().map(|record| (timestamp(record.create_time), timestamp(record.update_time))).unzip();
+        let (create_time, update_time) = user
+            .record
+            .as_ref()
+            .map(|record| (timestamp(record.create_time), timestamp(record.update_time)))
+            .unzip();
         let fields = user.record.map(|record| record.fields).unwrap_or_default();
         Self {
             account_id: user.account_id,
@@ -295,7 +332,8 @@ impl From<User> for proto::AccountUser {
 
 impl From<Link> for proto::LinkedOrganization {
     fn from(link: Link) -> Self {
-        // Nobody has set anything on the account's own organization as long as its link is as it was made.
+        // Nobody has set anything on the account's own organization as long as its link is as it
+        // was made.
         let set = !link.own || link.include_descendants || link.update_time != link.create_time;
         Self {
             account_id: link.account_id,
@@ -352,11 +390,14 @@ impl From<Check> for proto::CheckMembershipResponse {
             (check.person_active && through, MembershipReason::ThroughOrganization),
             (check.person_active && individual.is_none() && !through, MembershipReason::NotAUser),
             (
-                check.person_active && individual.is_some_and(|it| it.start_date.is_some_and(|start| start > today)),
+                check.person_active
+                    && individual
+                        .is_some_and(|it| it.start_date.is_some_and(|start| start > today)),
                 MembershipReason::NotStarted,
             ),
             (
-                check.person_active && individual.is_some_and(|it| it.end_date.is_some_and(|end| end < today)),
+                check.person_active
+                    && individual.is_some_and(|it| it.end_date.is_some_and(|end| end < today)),
                 MembershipReason::Ended,
             ),
             (!check.person_active, MembershipReason::PersonInactive),
@@ -368,7 +409,11 @@ impl From<Check> for proto::CheckMembershipResponse {
             is_user: check.is_user(),
             may_purchase: check.may_purchase(),
             individual: check.individual_today(),
-            reasons: applies.into_iter().filter(|(applies, _)| *applies).map(|(_, reason)| reason.into()).collect(),
+            reasons: applies
+                .into_iter()
+                .filter(|(applies, _)| *applies)
+                .map(|(_, reason)| reason.into())
+                .collect(),
             organization_ids: if check.person_active { check.organization_ids } else { Vec::new() },
         }
     }

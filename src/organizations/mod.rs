@@ -15,11 +15,13 @@ use crate::{
     page::response,
     people::store::Person,
     proto::{
-        AddOrganizationMemberRequest, AddOrganizationMemberResponse, BatchGetOrganizationsRequest, BatchGetOrganizationsResponse,
-        CreateOrganizationRequest, CreateOrganizationResponse, DeleteOrganizationRequest, DeleteOrganizationResponse,
-        GetOrganizationRequest, GetOrganizationResponse, ListOrganizationMembersRequest, ListOrganizationMembersResponse,
-        ListOrganizationsRequest, ListOrganizationsResponse, MoveOrganizationRequest, MoveOrganizationResponse,
-        RemoveOrganizationMemberRequest, RemoveOrganizationMemberResponse, UpdateOrganizationRequest, UpdateOrganizationResponse,
+        AddOrganizationMemberRequest, AddOrganizationMemberResponse, BatchGetOrganizationsRequest,
+        BatchGetOrganizationsResponse, CreateOrganizationRequest, CreateOrganizationResponse,
+        DeleteOrganizationRequest, DeleteOrganizationResponse, GetOrganizationRequest,
+        GetOrganizationResponse, ListOrganizationMembersRequest, ListOrganizationMembersResponse,
+        ListOrganizationsRequest, ListOrganizationsResponse, MoveOrganizationRequest,
+        MoveOrganizationResponse, RemoveOrganizationMemberRequest,
+        RemoveOrganizationMemberResponse, UpdateOrganizationRequest, UpdateOrganizationResponse,
         organization_service_server::OrganizationService,
     },
 };
@@ -45,7 +47,9 @@ impl OrganizationService for Service {
         let new = NewOrganization::parse(request.into_inner())?;
         let response = self
             .db
-            .write(&caller, &meta, async |tx| Ok(CreateOrganizationResponse { organization: Some(new.insert(tx).await?.into()) }))
+            .write(&caller, &meta, async |tx| {
+                Ok(CreateOrganizationResponse { organization: Some(new.insert(tx).await?.into()) })
+            })
             .await?;
         Ok(Response::new(response))
     }
@@ -56,7 +60,8 @@ impl OrganizationService for Service {
     ) -> Result<Response<GetOrganizationResponse>, Status> {
         let caller = request.caller()?;
         let id = wire::id(request.into_inner())?;
-        let organization = self.db.read(&caller, async |tx| Organization::find(tx, &id).await).await?;
+        let organization =
+            self.db.read(&caller, async |tx| Organization::find(tx, &id).await).await?;
         Ok(Response::new(GetOrganizationResponse { organization: Some(organization.into()) }))
     }
 
@@ -66,8 +71,11 @@ impl OrganizationService for Service {
     ) -> Result<Response<BatchGetOrganizationsResponse>, Status> {
         let caller = request.caller()?;
         let ids = wire::ids(request.into_inner())?;
-        let found = self.db.read(&caller, async |tx| Organization::find_all(tx, &ids).await).await?;
-        Ok(Response::new(BatchGetOrganizationsResponse { organizations: found.into_iter().map(Into::into).collect() }))
+        let found =
+            self.db.read(&caller, async |tx| Organization::find_all(tx, &ids).await).await?;
+        Ok(Response::new(BatchGetOrganizationsResponse {
+            organizations: found.into_iter().map(Into::into).collect(),
+        }))
     }
 
     async fn list_organizations(
@@ -76,7 +84,8 @@ impl OrganizationService for Service {
     ) -> Result<Response<ListOrganizationsResponse>, Status> {
         let caller = request.caller()?;
         let (filter, page) = Filter::parse(&caller, request.into_inner())?;
-        let listing = self.db.list(&caller, async |tx| Organization::list(tx, &filter, &page).await).await?;
+        let listing =
+            self.db.list(&caller, async |tx| Organization::list(tx, &filter, &page).await).await?;
         Ok(Response::new(response!(ListOrganizationsResponse { organizations }, listing)))
     }
 
@@ -92,7 +101,9 @@ impl OrganizationService for Service {
             .write(&caller, &meta, async |tx| {
                 let current = Organization::find_for_update(tx, &update.id).await?;
                 let fields = update.apply(&current)?;
-                Ok(UpdateOrganizationResponse { organization: Some(current.update(tx, &fields).await?.into()) })
+                Ok(UpdateOrganizationResponse {
+                    organization: Some(current.update(tx, &fields).await?.into()),
+                })
             })
             .await?;
         Ok(Response::new(response))
@@ -144,12 +155,14 @@ impl OrganizationService for Service {
     ) -> Result<Response<AddOrganizationMemberResponse>, Status> {
         let caller = request.caller()?;
         let meta = Meta::of(&caller, request.get_ref());
-        let AddOrganizationMemberRequest { organization_id, person_id, request_id, .. } = request.into_inner();
+        let AddOrganizationMemberRequest { organization_id, person_id, request_id, .. } =
+            request.into_inner();
         let member = Member::parse(organization_id, person_id, &request_id)?;
         let response = self
             .db
             .write(&caller, &meta, async |tx| {
-                // A move could otherwise pass by the person whom the membership comes to depend on it.
+                // A move could otherwise pass by the person whom the membership comes to depend on
+                // it.
                 Organization::hold_the_forest(tx).await?;
                 let organization = Organization::find_and_keep(tx, &member.organization_id).await?;
                 let person = organization.add_member(tx, &member.person_id).await?;
@@ -165,7 +178,8 @@ impl OrganizationService for Service {
     ) -> Result<Response<RemoveOrganizationMemberResponse>, Status> {
         let caller = request.caller()?;
         let meta = Meta::of(&caller, request.get_ref());
-        let RemoveOrganizationMemberRequest { organization_id, person_id, request_id, .. } = request.into_inner();
+        let RemoveOrganizationMemberRequest { organization_id, person_id, request_id, .. } =
+            request.into_inner();
         let member = Member::parse(organization_id, person_id, &request_id)?;
         let response = self
             .db

@@ -24,15 +24,22 @@ use crate::{
     people::store::Person,
     renew::Batch,
     schema::{
-        account_organizations, accounts, organization_ancestors, organization_members, organization_words, organizations, people,
-        tenants,
+        account_organizations, accounts, organization_ancestors, organization_members,
+        organization_words, organizations, people, tenants,
     },
     search::{self, unnest},
 };
 
 /// The columns of an ancestor.
-const ANCESTOR: (organization_ancestors::organization_id, organization_ancestors::ancestor_id, organization_ancestors::distance) =
-    (organization_ancestors::organization_id, organization_ancestors::ancestor_id, organization_ancestors::distance);
+const ANCESTOR: (
+    organization_ancestors::organization_id,
+    organization_ancestors::ancestor_id,
+    organization_ancestors::distance,
+) = (
+    organization_ancestors::organization_id,
+    organization_ancestors::ancestor_id,
+    organization_ancestors::distance,
+);
 
 /// Why a limited caller may not move an organization.
 const LEAVES: &str = "the organization would leave a parent, or the top, that you do not reach";
@@ -63,13 +70,17 @@ pub struct Organization {
     /// Generated, and never used again, unlike the id.
     #[serde(skip)]
     pub incarnation: String,
-    /// The revision and the folding of `sort_key` and words: [`search::stamp`] if they are those of this version.
+    /// The revision and the folding of `sort_key` and words: [`search::stamp`] if they are those of
+    /// this version.
     #[serde(skip)]
     pub folded: i64,
 }
 
-/// The fields of an organization that a caller can change; its place in the forest is changed by a move.
-#[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize)]
+/// The fields of an organization that a caller can change; its place in the forest is changed by a
+/// move.
+#[derive(
+    Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize,
+)]
 #[diesel(table_name = organizations, check_for_backend(diesel::pg::Pg), treat_none_as_default_value = false)]
 pub struct Fields {
     /// Name for people.
@@ -84,7 +95,8 @@ pub struct Fields {
 impl Weighed for Organization {
     fn weight(&self) -> usize {
         let texts = [&self.organization_id, &self.fields.display_name];
-        ROW + budget::texts(texts.into_iter().chain(&self.parent_id)) + self.fields.metadata.weight()
+        ROW + budget::texts(texts.into_iter().chain(&self.parent_id))
+            + self.fields.metadata.weight()
     }
 }
 
@@ -157,12 +169,18 @@ impl NewOrganization {
             .execute(&mut tx.conn())
             .await?;
         let Some(parent_id) = &self.parent_id else { return Ok(()) };
-        let above = organization_ancestors::table.filter(organization_ancestors::organization_id.eq(parent_id)).select((
-            self.organization_id.as_str().into_sql::<Text>(),
-            organization_ancestors::ancestor_id,
-            organization_ancestors::distance + 1,
-        ));
-        diesel::insert_into(organization_ancestors::table).values(above).into_columns(ANCESTOR).execute(&mut tx.conn()).await?;
+        let above = organization_ancestors::table
+            .filter(organization_ancestors::organization_id.eq(parent_id))
+            .select((
+                self.organization_id.as_str().into_sql::<Text>(),
+                organization_ancestors::ancestor_id,
+                organization_ancestors::distance + 1,
+            ));
+        diesel::insert_into(organization_ancestors::table)
+            .values(above)
+            .into_columns(ANCESTOR)
+            .execute(&mut tx.conn())
+            .await?;
         Ok(())
     }
 
@@ -171,7 +189,11 @@ impl NewOrganization {
             DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, info)
                 if info.constraint_name() == Some("organizations_pkey") =>
             {
-                Error::AlreadyExists { kind: Kind::Organization, field: "organization_id", value: self.organization_id.clone() }
+                Error::AlreadyExists {
+                    kind: Kind::Organization,
+                    field: "organization_id",
+                    value: self.organization_id.clone(),
+                }
             }
             _ => error.into(),
         }
@@ -182,7 +204,9 @@ impl Organization {
     /// The organization with this id.
     pub async fn find(tx: &Tx, organization_id: &str) -> Result<Self> {
         let organization: Self = organizations::table
-            .filter(organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()))
+            .filter(
+                organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()),
+            )
             .select(Self::as_select())
             .first(&mut tx.conn())
             .await
@@ -194,17 +218,26 @@ impl Organization {
 
     /// The organizations with these ids.
     pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
-        let query = organizations::table.filter(organizations::organization_id.eq_any(ids.unique()));
+        let query =
+            organizations::table.filter(organizations::organization_id.eq_any(ids.unique()));
         let query = query.filter(tx.organizations_in_reach()).select(Self::as_select());
-        let found = ids.collect(tx, Kind::Organization, query.load_stream::<Self>(&mut tx.conn()).await?).await?;
-        modules::require_all(tx, found.iter().map(|organization| organization.organization_id.as_str())).await?;
+        let found = ids
+            .collect(tx, Kind::Organization, query.load_stream::<Self>(&mut tx.conn()).await?)
+            .await?;
+        modules::require_all(
+            tx,
+            found.iter().map(|organization| organization.organization_id.as_str()),
+        )
+        .await?;
         Ok(found)
     }
 
     /// The same, held against others who would change or delete it until the transaction ends.
     pub async fn find_for_update(tx: &WriteTx, organization_id: &str) -> Result<Self> {
         let organization: Self = organizations::table
-            .filter(organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()))
+            .filter(
+                organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()),
+            )
             .select(Self::as_select())
             .for_update()
             .first(&mut tx.conn())
@@ -218,7 +251,9 @@ impl Organization {
     /// The same, which is not deleted until the transaction ends.
     pub async fn find_and_keep(tx: &WriteTx, organization_id: &str) -> Result<Self> {
         let organization: Self = organizations::table
-            .filter(organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()))
+            .filter(
+                organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()),
+            )
             .select(Self::as_select())
             .for_key_share()
             .first(&mut tx.conn())
@@ -229,8 +264,9 @@ impl Organization {
         Ok(organization)
     }
 
-    /// Refuses an organization for something to be bound to: one that the caller does not see, or for which the module of the
-    /// call is off. For who sees the whole tenant, that it exists is for a foreign key to say.
+    /// Refuses an organization for something to be bound to: one that the caller does not see, or
+    /// for which the module of the call is off. For who sees the whole tenant, that it exists is
+    /// for a foreign key to say.
     pub async fn require(tx: &WriteTx, organization_id: &str) -> Result<()> {
         if tx.is_limited() {
             Self::find_and_keep(tx, organization_id).await?;
@@ -239,8 +275,8 @@ impl Organization {
         modules::require(tx, organization_id).await
     }
 
-    /// Holds the organization against others who lock it, until the transaction ends; whoever changes what only one of its
-    /// accounts can be does this first.
+    /// Holds the organization against others who lock it, until the transaction ends; whoever
+    /// changes what only one of its accounts can be does this first.
     pub async fn lock(tx: &WriteTx, organization_id: &str) -> Result<()> {
         organizations::table
             .filter(organizations::organization_id.eq(organization_id))
@@ -255,7 +291,8 @@ impl Organization {
 
     /// The ids of the organization and of all below it; none if it does not exist.
     pub async fn below(tx: &Tx, organization_id: &str) -> Result<Vec<String>> {
-        let below = organization_ancestors::table.filter(organization_ancestors::ancestor_id.eq(organization_id));
+        let below = organization_ancestors::table
+            .filter(organization_ancestors::ancestor_id.eq(organization_id));
         Ok(below.select(organization_ancestors::organization_id).load(&mut tx.conn()).await?)
     }
 
@@ -264,10 +301,14 @@ impl Organization {
         modules::require_named(tx, filter.parent_id.as_deref()).await?;
         let off = modules::off(tx).await?;
         let filtered = || {
-            let mut query = organizations::table.select(Self::as_select()).filter(tx.organizations_in_reach()).into_boxed();
+            let mut query = organizations::table
+                .select(Self::as_select())
+                .filter(tx.organizations_in_reach())
+                .into_boxed();
             let words = || organization_words::table.select(organization_words::organization_id);
             for (from, to) in search::ranges(&filter.query) {
-                let found = words().filter(organization_words::word.ge(from).and(organization_words::word.lt(to)));
+                let found = words()
+                    .filter(organization_words::word.ge(from).and(organization_words::word.lt(to)));
                 query = query.filter(organizations::organization_id.eq_any(found));
             }
             for entry in filter.metadata.words() {
@@ -296,7 +337,8 @@ impl Organization {
         page.read(tx, total, query.load_stream::<Self>(&mut tx.conn()).await?).await
     }
 
-    /// Gives the organization, which the transaction holds, new fields. Nothing happens if they are the present ones.
+    /// Gives the organization, which the transaction holds, new fields. Nothing happens if they are
+    /// the present ones.
     pub async fn update(self, tx: &WriteTx, fields: &Fields) -> Result<Self> {
         if self.fields == *fields {
             return Ok(self);
@@ -312,39 +354,54 @@ impl Organization {
             .returning(Self::as_returning())
             .get_result::<Self>(&mut tx.conn())
             .await?;
-        diesel::delete(organization_words::table.filter(organization_words::organization_id.eq(&self.organization_id)))
-            .execute(&mut tx.conn())
-            .await?;
+        diesel::delete(
+            organization_words::table
+                .filter(organization_words::organization_id.eq(&self.organization_id)),
+        )
+        .execute(&mut tx.conn())
+        .await?;
         updated.insert_words(tx).await?;
         updated.record(tx, Some(&self))?;
         Ok(updated)
     }
 
-    /// Puts the organization, which the transaction holds together with the forest, below `parent_id` or at the top, with
-    /// everything below it. Nothing happens if it is there already.
+    /// Puts the organization, which the transaction holds together with the forest, below
+    /// `parent_id` or at the top, with everything below it. Nothing happens if it is there already.
     pub async fn put_below(self, tx: &WriteTx, parent_id: Option<&str>) -> Result<Self> {
         if self.parent_id.as_deref() == parent_id {
             return Ok(self);
         }
         match parent_id {
             Some(parent_id) => Self::require(tx, parent_id).await?,
-            None => tx.require_whole_tenant("an organization without a parent begins a new tree")?,
+            None => {
+                tx.require_whole_tenant("an organization without a parent begins a new tree")?;
+            }
         }
-        // Else those above would lose the organization, and it would lose the modules that they have set. No id is empty.
-        tx.require_organization_in_reach(self.parent_id.as_deref().unwrap_or_default(), LEAVES).await?;
-        let below = || organization_ancestors::table.filter(organization_ancestors::ancestor_id.eq(&self.organization_id));
+        // Else those above would lose the organization, and it would lose the modules that they
+        // have set. No id is empty.
+        tx.require_organization_in_reach(self.parent_id.as_deref().unwrap_or_default(), LEAVES)
+            .await?;
+        let below = || {
+            organization_ancestors::table
+                .filter(organization_ancestors::ancestor_id.eq(&self.organization_id))
+        };
         if let Some(parent_id) = parent_id {
             let cycle = below().filter(organization_ancestors::organization_id.eq(parent_id));
             if diesel::select(diesel::dsl::exists(cycle)).get_result(&mut tx.conn()).await? {
                 let organization_id = self.organization_id.clone();
-                return Err(Error::OrganizationCycle { organization_id, parent_id: parent_id.to_owned() });
+                return Err(Error::OrganizationCycle {
+                    organization_id,
+                    parent_id: parent_id.to_owned(),
+                });
             }
             let height = below().select(diesel::dsl::max(organization_ancestors::distance));
-            let height = height.get_result::<Option<i32>>(&mut tx.conn()).await?.unwrap_or_default();
+            let height =
+                height.get_result::<Option<i32>>(&mut tx.conn()).await?.unwrap_or_default();
             Self::require_room(tx, parent_id, i64::from(height) + 1).await?;
         }
         let guard = slots::guard(tx, Scope::Organization(&self.organization_id)).await?;
-        let moved: Vec<String> = below().select(organization_ancestors::organization_id).load(&mut tx.conn()).await?;
+        let moved: Vec<String> =
+            below().select(organization_ancestors::organization_id).load(&mut tx.conn()).await?;
         diesel::delete(organization_ancestors::table)
             .filter(organization_ancestors::organization_id.eq_any(&moved))
             .filter(organization_ancestors::ancestor_id.ne_all(&moved))
@@ -354,12 +411,16 @@ impl Organization {
             let above = diesel::alias!(organization_ancestors as above);
             // Each of those moved, with each at or above the parent.
             let pairs = organization_ancestors::table
-                .inner_join(above.on(above.field(organization_ancestors::organization_id).eq(parent_id)))
+                .inner_join(
+                    above.on(above.field(organization_ancestors::organization_id).eq(parent_id)),
+                )
                 .filter(organization_ancestors::ancestor_id.eq(&self.organization_id))
                 .select((
                     organization_ancestors::organization_id,
                     above.field(organization_ancestors::ancestor_id),
-                    organization_ancestors::distance + above.field(organization_ancestors::distance) + 1,
+                    organization_ancestors::distance
+                        + above.field(organization_ancestors::distance)
+                        + 1,
                 ));
             diesel::insert_into(organization_ancestors::table)
                 .values(pairs)
@@ -403,7 +464,12 @@ impl Organization {
             .get_result(&mut tx.conn())
             .await?;
         if children + accounts + links > 0 {
-            return Err(Error::OrganizationNotEmpty { organization_id: self.organization_id, children, accounts, links });
+            return Err(Error::OrganizationNotEmpty {
+                organization_id: self.organization_id,
+                children,
+                accounts,
+                links,
+            });
         }
         let guard = slots::guard(tx, Scope::Organization(&self.organization_id)).await?;
         // Nobody adds to them any more: that takes the organization's row.
@@ -417,9 +483,11 @@ impl Organization {
             record_member(tx, &self.organization_id, &person_id, false);
         }
         modules::inherit_all(tx, &self.organization_id).await?;
-        diesel::delete(organizations::table.filter(organizations::organization_id.eq(&self.organization_id)))
-            .execute(&mut tx.conn())
-            .await?;
+        diesel::delete(
+            organizations::table.filter(organizations::organization_id.eq(&self.organization_id)),
+        )
+        .execute(&mut tx.conn())
+        .await?;
         guard.settle(tx).await?;
         tx.record(Event {
             resource: Kind::Organization.noun(),
@@ -431,7 +499,8 @@ impl Organization {
         Ok(())
     }
 
-    /// Makes a person a member. Nothing happens if they are one. The transaction must hold the forest.
+    /// Makes a person a member. Nothing happens if they are one. The transaction must hold the
+    /// forest.
     pub async fn add_member(&self, tx: &WriteTx, person_id: &str) -> Result<Person> {
         // Held, so that neither is deleted meanwhile, nor the person's place in lists changed.
         let person = people::table
@@ -475,14 +544,18 @@ impl Organization {
             .await?;
         if removed == 0 {
             let organization_id = self.organization_id.clone();
-            return Err(Error::OrganizationMemberNotFound { organization_id, person_id: person_id.to_owned() });
+            return Err(Error::OrganizationMemberNotFound {
+                organization_id,
+                person_id: person_id.to_owned(),
+            });
         }
         guard.settle(tx).await?;
         record_member(tx, &self.organization_id, person_id, false);
         Ok(())
     }
 
-    /// Takes a person, whom the transaction holds FOR UPDATE, out of every organization. Nobody adds them to one meanwhile.
+    /// Takes a person, whom the transaction holds FOR UPDATE, out of every organization. Nobody
+    /// adds them to one meanwhile.
     pub async fn remove_from_all(tx: &WriteTx, person_id: &str) -> Result<()> {
         let mut left: Vec<String> = diesel::delete(organization_members::table)
             .filter(organization_members::person_id.eq(person_id))
@@ -496,8 +569,9 @@ impl Organization {
         Ok(())
     }
 
-    /// Holds the shape of the forest: nobody moves or deletes an organization until the transaction ends. Whoever adds a source
-    /// of membership calls this, after it has locked accounts and before it locks an organization or a person.
+    /// Holds the shape of the forest: nobody moves or deletes an organization until the transaction
+    /// ends. Whoever adds a source of membership calls this, after it has locked accounts and
+    /// before it locks an organization or a person.
     pub async fn hold_the_forest(tx: &WriteTx) -> Result<()> {
         let tenant = || tenants::table.select(tenants::tenant_id);
         if tenant().for_share().first::<String>(&mut tx.conn()).await.optional()?.is_none() {
@@ -507,10 +581,15 @@ impl Organization {
         Ok(())
     }
 
-    /// Takes the forest for a change of its shape: others who do the same, or hold it, go before or after.
+    /// Takes the forest for a change of its shape: others who do the same, or hold it, go before or
+    /// after.
     pub async fn take_the_forest(tx: &WriteTx) -> Result<()> {
         Self::first_row(tx).await?;
-        tenants::table.select(tenants::tenant_id).for_update().first::<String>(&mut tx.conn()).await?;
+        tenants::table
+            .select(tenants::tenant_id)
+            .for_update()
+            .first::<String>(&mut tx.conn())
+            .await?;
         Ok(())
     }
 
@@ -532,14 +611,29 @@ impl Organization {
             .await?;
         match depth {
             0 => Err(Error::not_found(Kind::Organization, parent_id)),
-            depth if depth + levels > MAX_DEPTH => Err(Error::OrganizationTooDeep { parent_id: parent_id.to_owned() }),
+            depth if depth + levels > MAX_DEPTH => {
+                Err(Error::OrganizationTooDeep { parent_id: parent_id.to_owned() })
+            }
             _ => Ok(()),
         }
     }
 
-    /// Renews sort keys and words of the next rows of a tenant behind this id. The connection is the owner's.
-    pub async fn renew(conn: &mut AsyncPgConnection, tenant: &str, after: &str) -> QueryResult<Batch> {
-        search::renew!(conn, tenant, after, organizations, organization_words, organization_id, |row| row.fields)
+    /// Renews sort keys and words of the next rows of a tenant behind this id. The connection is
+    /// the owner's.
+    pub async fn renew(
+        conn: &mut AsyncPgConnection,
+        tenant: &str,
+        after: &str,
+    ) -> QueryResult<Batch> {
+        search::renew!(
+            conn,
+            tenant,
+            after,
+            organizations,
+            organization_words,
+            organization_id,
+            |row| row.fields
+        )
     }
 
     fn words(&self) -> Vec<String> {
@@ -550,7 +644,10 @@ impl Organization {
 
     async fn insert_words(&self, tx: &WriteTx) -> Result<()> {
         diesel::insert_into(organization_words::table)
-            .values(diesel::select((self.organization_id.as_str().into_sql::<Text>(), unnest(self.words()))))
+            .values(diesel::select((
+                self.organization_id.as_str().into_sql::<Text>(),
+                unnest(self.words()),
+            )))
             .into_columns((organization_words::organization_id, organization_words::word))
             .execute(&mut tx.conn())
             .await?;
@@ -573,5 +670,11 @@ fn record_member(tx: &WriteTx, organization_id: &str, person_id: &str, is_member
     let member = Some(json!({ "organization_id": organization_id, "person_id": person_id }));
     let (before, after) = if is_member { (None, member) } else { (member, None) };
     let id = id::pair(organization_id, person_id);
-    tx.record(Event { resource: "organization_member", id: &id, belongs_to: BelongsTo::Tenant, before, after });
+    tx.record(Event {
+        resource: "organization_member",
+        id: &id,
+        belongs_to: BelongsTo::Tenant,
+        before,
+        after,
+    });
 }

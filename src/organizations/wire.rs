@@ -22,7 +22,11 @@ impl Fields {
     fn parse(v: &mut Violations, display_name: String, metadata: BTreeMap<String, String>) -> Self {
         let display_name = v.required_line("organization.display_name", display_name, MAX_NAME);
         let sort_key = search::fold(&display_name);
-        Self { display_name, sort_key, metadata: Metadata::parse(v, "organization.metadata", metadata) }
+        Self {
+            display_name,
+            sort_key,
+            metadata: Metadata::parse(v, "organization.metadata", metadata),
+        }
     }
 }
 
@@ -33,7 +37,11 @@ impl NewOrganization {
         v.request_id(&request.request_id);
         let organization = v.message("organization", request.organization);
         let new = Self {
-            organization_id: v.new_id("organization.organization_id", organization.organization_id, "org"),
+            organization_id: v.new_id(
+                "organization.organization_id",
+                organization.organization_id,
+                "org",
+            ),
             fields: Fields::parse(&mut v, organization.display_name, organization.metadata),
             parent_id: v.optional_id("organization.parent_id", organization.parent_id),
         };
@@ -55,7 +63,10 @@ pub fn ids(request: proto::BatchGetOrganizationsRequest) -> Result<Ids> {
 
 impl Filter {
     /// What a list request asks for, and which page of it.
-    pub fn parse(caller: &Caller, mut request: proto::ListOrganizationsRequest) -> Result<(Self, Page)> {
+    pub fn parse(
+        caller: &Caller,
+        mut request: proto::ListOrganizationsRequest,
+    ) -> Result<(Self, Page)> {
         let mut v = Violations::default();
         let page = Page::take(&mut v, caller, &mut request)?;
         if request.roots_only && !request.parent_id.is_empty() {
@@ -136,7 +147,12 @@ impl Change {
 
     /// Refuses to change an organization that has changed since the caller read it.
     pub fn check(&self, current: &Organization) -> Result<()> {
-        require_etag(&self.etag, &etag(current.create_time, current.revision), Kind::Organization, &self.id)
+        require_etag(
+            &self.etag,
+            &etag(current.create_time, current.revision),
+            Kind::Organization,
+            &self.id,
+        )
     }
 }
 
@@ -160,7 +176,10 @@ impl Member {
 }
 
 /// The members that a list request asks for, and which page of them.
-pub fn members(caller: &Caller, mut request: proto::ListOrganizationMembersRequest) -> Result<(String, PeopleFilter, Page)> {
+pub fn members(
+    caller: &Caller,
+    mut request: proto::ListOrganizationMembersRequest,
+) -> Result<(String, PeopleFilter, Page)> {
     let mut v = Violations::default();
     let page = Page::take(&mut v, caller, &mut request)?;
     let id = v.id("organization_id", request.organization_id);

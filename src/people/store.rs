@@ -35,16 +35,18 @@ use crate::{
 
 /// Most accounts that a refusal names: an error travels in headers, which more would not fit into.
 const NAMED: i64 = 20;
-/// Most organizations whose members a list merges. Each costs an index look-up a page; of more, the members are so many of the
-/// tenant's people that the list is found sooner by walking these.
+/// Most organizations whose members a list merges. Each costs an index look-up a page; of more, the
+/// members are so many of the tenant's people that the list is found sooner by walking these.
 const MERGED: usize = 200;
 
 /// What a person takes in an answer beside their texts.
 const ROW: usize = 128;
 
-/// Why a limited caller may not say which identity is a person: they could take over someone else's reach.
+/// Why a limited caller may not say which identity is a person: they could take over someone else's
+/// reach.
 const SUBJECT: &str = "the subject of a person decides who reaches what";
-/// Why a limited caller may not deactivate or reactivate a person: it ends or restores that person's reach.
+/// Why a limited caller may not deactivate or reactivate a person: it ends or restores that
+/// person's reach.
 const ACTIVE: &str = "deactivating or reactivating a person decides who reaches what";
 
 /// Whose person someone is.
@@ -78,7 +80,9 @@ impl FromSql<Text, Pg> for Side {
         match value.as_bytes() {
             b"CUSTOMER" => Ok(Self::Customer),
             b"STAFF" => Ok(Self::Staff),
-            other => Err(format!("unknown kind of person {:?}", String::from_utf8_lossy(other)).into()),
+            other => {
+                Err(format!("unknown kind of person {:?}", String::from_utf8_lossy(other)).into())
+            }
         }
     }
 }
@@ -105,13 +109,16 @@ pub struct Person {
     /// When they were last changed.
     #[serde(skip)]
     pub update_time: DateTime<Utc>,
-    /// The revision and the folding of `sort_key` and words: [`search::stamp`] if they are those of this version.
+    /// The revision and the folding of `sort_key` and words: [`search::stamp`] if they are those of
+    /// this version.
     #[serde(skip)]
     pub folded: i64,
 }
 
 /// The fields of a person that a caller can change.
-#[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize,
+)]
 #[diesel(table_name = people, check_for_backend(Pg), treat_none_as_null = true, treat_none_as_default_value = false)]
 pub struct Fields {
     /// Name for people.
@@ -141,7 +148,9 @@ impl Weighed for Person {
     fn weight(&self) -> usize {
         let Fields { display_name, email, phone, subject, .. } = &self.fields;
         let optional = subject.iter().chain(&self.purchasing_account_id);
-        ROW + budget::texts([&self.person_id, display_name, email, phone].into_iter().chain(optional))
+        ROW + budget::texts(
+            [&self.person_id, display_name, email, phone].into_iter().chain(optional),
+        )
     }
 }
 
@@ -191,7 +200,11 @@ impl NewPerson {
             None
         };
         let person = diesel::insert_into(people::table)
-            .values((people::person_id.eq(&self.person_id), people::folded.eq(search::stamp(1)), &self.fields))
+            .values((
+                people::person_id.eq(&self.person_id),
+                people::folded.eq(search::stamp(1)),
+                &self.fields,
+            ))
             .returning(Person::as_returning())
             .get_result::<Person>(&mut tx.conn())
             .await
@@ -219,20 +232,23 @@ impl Person {
 
     /// The people with these ids.
     pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
-        let query = people::table.filter(people::person_id.eq_any(ids.unique()).and(tx.people_in_reach()));
+        let query =
+            people::table.filter(people::person_id.eq_any(ids.unique()).and(tx.people_in_reach()));
         let rows = query.select(Self::as_select()).load_stream::<Self>(&mut tx.conn()).await?;
         ids.collect(tx, Kind::Person, rows).await
     }
 
-    /// The person with this id, to be changed. Locks the row, so that nobody else changes the person, or what they may do,
-    /// until the transaction ends. Fails if the caller sees the person and is not in charge of them.
+    /// The person with this id, to be changed. Locks the row, so that nobody else changes the
+    /// person, or what they may do, until the transaction ends. Fails if the caller sees the person
+    /// and is not in charge of them.
     pub async fn find_for_update(tx: &WriteTx, person_id: &str) -> Result<Self> {
         let person = Self::find_and_hold(tx, person_id).await?;
         tx.require_charge_of(person_id).await?;
         Ok(person)
     }
 
-    /// The person with this id, locked like one to be changed, for a change of something else that they take part in.
+    /// The person with this id, locked like one to be changed, for a change of something else that
+    /// they take part in.
     pub async fn find_and_hold(tx: &WriteTx, person_id: &str) -> Result<Self> {
         people::table
             .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
@@ -244,7 +260,8 @@ impl Person {
             .ok_or_else(|| Error::not_found(Kind::Person, person_id))
     }
 
-    /// Refuses as an account manager who does not exist, is not STAFF or not active; who is stays so until the transaction ends.
+    /// Refuses as an account manager who does not exist, is not STAFF or not active; who is stays
+    /// so until the transaction ends.
     pub async fn require_manager(tx: &WriteTx, person_id: &str) -> Result<()> {
         let found = people::table
             .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
@@ -277,7 +294,8 @@ impl Person {
     /// One page of people, and the token of the next.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
         if let Some(id) = filter.organization_id.as_deref().filter(|_| tx.is_limited()) {
-            // Who is in an organization out of reach is not to be seen, even of people who are in reach otherwise.
+            // Who is in an organization out of reach is not to be seen, even of people who are in
+            // reach otherwise.
             match Organization::find(tx, id).await {
                 Err(Error::NotFound { .. }) => return Ok(Listing::default()),
                 found => found?,
@@ -331,7 +349,8 @@ impl Person {
         }
     }
 
-    /// Gives the person, whom the transaction holds, new fields. Nothing happens if they are the present ones.
+    /// Gives the person, whom the transaction holds, new fields. Nothing happens if they are the
+    /// present ones.
     pub async fn update(self, tx: &WriteTx, fields: &Fields) -> Result<Self> {
         if self.fields == *fields {
             return Ok(self);
@@ -346,7 +365,11 @@ impl Person {
         if stops_as(Side::Staff) {
             self.refuse_a_manager(tx).await?;
         }
-        let guard = if stops_as(Side::Customer) { Some(slots::guard(tx, Scope::Person(&self.person_id)).await?) } else { None };
+        let guard = if stops_as(Side::Customer) {
+            Some(slots::guard(tx, Scope::Person(&self.person_id)).await?)
+        } else {
+            None
+        };
         let updated = diesel::update(people::table)
             .filter(people::person_id.eq(&self.person_id))
             .set((
@@ -385,7 +408,9 @@ impl Person {
         }
         Record::remove_all_of_person(tx, &self.person_id).await?;
         Organization::remove_from_all(tx, &self.person_id).await?;
-        diesel::delete(people::table.filter(people::person_id.eq(&self.person_id))).execute(&mut tx.conn()).await?;
+        diesel::delete(people::table.filter(people::person_id.eq(&self.person_id)))
+            .execute(&mut tx.conn())
+            .await?;
         tx.record(Event {
             resource: Kind::Person.noun(),
             id: &self.person_id,
@@ -396,8 +421,8 @@ impl Person {
         Ok(())
     }
 
-    /// Refuses what would take the manager away from an account. Whoever makes the person, whom the transaction holds, a
-    /// manager meanwhile waits.
+    /// Refuses what would take the manager away from an account. Whoever makes the person, whom the
+    /// transaction holds, a manager meanwhile waits.
     async fn refuse_a_manager(&self, tx: &WriteTx) -> Result<()> {
         let managed = || accounts::table.filter(accounts::account_manager_id.eq(&self.person_id));
         let count: i64 = managed().count().get_result(&mut tx.conn()).await?;
@@ -414,8 +439,13 @@ impl Person {
         Err(Error::PersonInUse { person_id: self.person_id.clone(), accounts: count, first })
     }
 
-    /// Renews sort keys and words of the next rows of a tenant behind this id. The connection is the owner's.
-    pub async fn renew(conn: &mut AsyncPgConnection, tenant: &str, after: &str) -> QueryResult<Batch> {
+    /// Renews sort keys and words of the next rows of a tenant behind this id. The connection is
+    /// the owner's.
+    pub async fn renew(
+        conn: &mut AsyncPgConnection,
+        tenant: &str,
+        after: &str,
+    ) -> QueryResult<Batch> {
         search::renew!(conn, tenant, after, people, person_words, person_id, |row| row.fields)
     }
 
@@ -425,7 +455,10 @@ impl Person {
 
     async fn insert_words(&self, tx: &WriteTx) -> Result<()> {
         diesel::insert_into(person_words::table)
-            .values(diesel::select((self.person_id.as_str().into_sql::<Text>(), unnest(self.words()))))
+            .values(diesel::select((
+                self.person_id.as_str().into_sql::<Text>(),
+                unnest(self.words()),
+            )))
             .into_columns((person_words::person_id, person_words::word))
             .execute(&mut tx.conn())
             .await?;
@@ -445,7 +478,9 @@ impl Person {
 }
 
 fn translate(error: DieselError, id: &str, fields: &Fields) -> Error {
-    let DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, info) = &error else { return error.into() };
+    let DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, info) = &error else {
+        return error.into();
+    };
     let (field, value) = match info.constraint_name() {
         Some("people_pkey") => ("person_id", id),
         Some("people_subject_key") => ("subject", fields.subject.as_deref().unwrap_or_default()),

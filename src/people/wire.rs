@@ -79,7 +79,8 @@ impl Filter {
             organization_id: v.optional_id("organization_id", request.organization_id),
             include_descendants: request.include_descendants,
             kind: side(&mut v, "kind", request.kind),
-            subject: (!request.subject.is_empty()).then(|| v.text("subject", request.subject, MAX_ACTOR)),
+            subject: (!request.subject.is_empty())
+                .then(|| v.text("subject", request.subject, MAX_ACTOR)),
         };
         v.finish((filter, page))
     }
@@ -136,7 +137,12 @@ impl Deletion {
 
     /// Refuses to delete a person who has changed since the caller read them.
     pub fn check(&self, current: &Person) -> Result<()> {
-        require_etag(&self.etag, &etag(current.create_time, current.revision), Kind::Person, &self.id)
+        require_etag(
+            &self.etag,
+            &etag(current.create_time, current.revision),
+            Kind::Person,
+            &self.id,
+        )
     }
 }
 

@@ -1,7 +1,8 @@
 //! One call under way: what is known of it, and what is recorded when it ends.
 //!
-//! While a task works on a call, the call is the thread's current one. Log lines and tenants find it there, without a
-//! `tracing` span for each call, which would cost more than the rest of this module.
+//! While a task works on a call, the call is the thread's current one. Log lines and tenants find
+//! it there, without a `tracing` span for each call, which would cost more than the rest of this
+//! module.
 
 use std::{
     cell::Cell,
@@ -23,8 +24,9 @@ thread_local! {
     static CURRENT: Cell<Option<Box<Call>>> = const { Cell::new(None) };
 }
 
-/// Names the tenant of the call that this thread is working on, once the caller is known; log lines and the span then
-/// carry it. `tenant` must be a checked tenant id (`[A-Za-z0-9_-]`), for it is written as it is. Does nothing outside a call.
+/// Names the tenant of the call that this thread is working on, once the caller is known; log lines
+/// and the span then carry it. `tenant` must be a checked tenant id (`[A-Za-z0-9_-]`), for it is
+/// written as it is. Does nothing outside a call.
 pub fn set_tenant(tenant: &str) {
     swap(|current| {
         if let Some(call) = current {
@@ -33,8 +35,8 @@ pub fn set_tenant(tenant: &str) {
     });
 }
 
-/// Says that the call which this thread is working on ends as it should, whatever its code: a stream that the service ends
-/// is no fault. Does nothing outside a call.
+/// Says that the call which this thread is working on ends as it should, whatever its code: a
+/// stream that the service ends is no fault. Does nothing outside a call.
 pub fn set_planned_end() {
     swap(|current| {
         if let Some(call) = current {
@@ -43,8 +45,8 @@ pub fn set_planned_end() {
     });
 }
 
-/// Names the workload that calls, once it is known, likewise. It must be a checked name (`caller::workload`), for it is
-/// written as it is.
+/// Names the workload that calls, once it is known, likewise. It must be a checked name
+/// (`caller::workload`), for it is written as it is.
 pub fn set_workload(workload: &Arc<str>) {
     swap(|current| {
         if let Some(call) = current {
@@ -274,7 +276,12 @@ fn log(code: Code, duration_ms: f64, planned: bool) {
 fn is_our_fault(code: Code) -> bool {
     matches!(
         code,
-        Code::Unknown | Code::DeadlineExceeded | Code::Unimplemented | Code::Internal | Code::Unavailable | Code::DataLoss
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
     )
 }
 

@@ -1,8 +1,9 @@
 //! The tower layer that watches every call, from its first header to the last frame of its answer.
 //!
-//! gRPC says how a call ended in a header when there is no answer and in the answer's trailers otherwise, so the
-//! answer's body is watched too; one that is dropped before its trailers was cancelled. Spans and the histogram
-//! `rpc.server.duration` carry `rpc.system`, `rpc.service`, `rpc.method` and `rpc.grpc.status_code`.
+//! gRPC says how a call ended in a header when there is no answer and in the answer's trailers
+//! otherwise, so the answer's body is watched too; one that is dropped before its trailers was
+//! cancelled. Spans and the histogram `rpc.server.duration` carry `rpc.system`, `rpc.service`,
+//! `rpc.method` and `rpc.grpc.status_code`.
 
 use std::{
     collections::HashMap,
@@ -26,13 +27,15 @@ use tower::{BoxError, Layer, Service};
 
 use super::call::{Meters, Method, Running};
 
-/// Upper bounds of the duration histogram in seconds: those of the OpenTelemetry RPC conventions, and finer ones below
-/// them, where this service's reads are.
-const BUCKETS: [f64; 18] =
-    [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// Upper bounds of the duration histogram in seconds: those of the OpenTelemetry RPC conventions,
+/// and finer ones below them, where this service's reads are.
+const BUCKETS: [f64; 18] = [
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0,
+    2.5, 5.0, 7.5, 10.0,
+];
 
-/// Makes every call of a service a span, a measurement and a log line. Belongs outermost, so that it sees what the other
-/// layers answer and how long they take.
+/// Makes every call of a service a span, a measurement and a log line. Belongs outermost, so that
+/// it sees what the other layers answer and how long they take.
 #[derive(Debug, Clone)]
 pub struct RpcLayer {
     methods: Arc<Methods>,
@@ -48,15 +51,20 @@ struct Methods {
 }
 
 impl RpcLayer {
-    /// `paths` are the methods that exist, as `/package.Service/Method`; a call of any other is counted as `_OTHER`, so
-    /// that callers cannot make up series. Telemetry that is to be used must be started before.
+    /// `paths` are the methods that exist, as `/package.Service/Method`; a call of any other is
+    /// counted as `_OTHER`, so that callers cannot make up series. Telemetry that is to be used
+    /// must be started before.
     pub fn new(paths: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         let known = paths.into_iter().map(|path| {
             let name = path.as_ref().trim_start_matches('/');
             (format!("/{name}").into_boxed_str(), Arc::new(Method::new(name)))
         });
-        let methods =
-            Methods { known: known.collect(), other: Arc::new(Method::new("_OTHER")), meters: meters(), tracer: super::tracer() };
+        let methods = Methods {
+            known: known.collect(),
+            other: Arc::new(Method::new("_OTHER")),
+            meters: meters(),
+            tracer: super::tracer(),
+        };
         Self { methods: Arc::new(methods) }
     }
 }
@@ -86,7 +94,9 @@ fn meters() -> Arc<Meters> {
         .i64_observable_up_down_counter("rpc.server.active_requests")
         .with_unit("{request}")
         .with_description("Inbound calls under way")
-        .with_callback(move |observer| observer.observe(counted.in_flight.load(Ordering::Relaxed), &[]))
+        .with_callback(move |observer| {
+            observer.observe(counted.in_flight.load(Ordering::Relaxed), &[]);
+        })
         .build();
     meters
 }
@@ -95,9 +105,15 @@ impl Methods {
     fn start<B>(&self, request: &Request<B>) -> Running {
         let method = self.known.get(request.uri().path()).unwrap_or(&self.other);
         let Some(tracer) = self.tracer else {
-            return Running::new(Arc::clone(method), Arc::clone(&self.meters), None, caller(request.headers()));
+            return Running::new(
+                Arc::clone(method),
+                Arc::clone(&self.meters),
+                None,
+                caller(request.headers()),
+            );
         };
-        let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &Headers(request.headers()));
+        let parent = TraceContextPropagator::new()
+            .extract_with_context(&Context::new(), &Headers(request.headers()));
         let builder = SpanBuilder::from_name(method.name().to_string()).with_kind(SpanKind::Server);
         let span = tracer.build_with_context(builder, &parent);
         let context = parent.with_span(span);
@@ -214,7 +230,10 @@ impl http_body::Body for Watched {
     type Data = <Body as http_body::Body>::Data;
     type Error = tonic::Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = &mut *self;
         let entered = this.running.enter();
         let polled = Pin::new(&mut this.inner).poll_frame(cx);

@@ -1,7 +1,8 @@
-//! Log lines: readable on a terminal, one JSON object a line elsewhere, each with the call it belongs to.
+//! Log lines: readable on a terminal, one JSON object a line elsewhere, each with the call it
+//! belongs to.
 //!
-//! The call is added while a line is written, from [`call::with_current`], so that a call which logs nothing pays for
-//! nothing.
+//! The call is added while a line is written, from [`call::with_current`], so that a call which
+//! logs nothing pays for nothing.
 
 use std::{
     collections::HashMap,
@@ -39,21 +40,28 @@ pub enum LogFormat {
     Json,
 }
 
-/// Checks the filter of log lines. `EnvFilter` takes a word that is no level, such as `verbose`, for the name of a target, and
-/// writes nothing else then; here a target needs its level.
+/// Checks the filter of log lines. `EnvFilter` takes a word that is no level, such as `verbose`,
+/// for the name of a target, and writes nothing else then; here a target needs its level.
 ///
 /// # Errors
 /// The directive that cannot be used, and what is accepted.
 pub fn log_filter(text: &str) -> Result<String, String> {
-    const FORM: &str =
-        "it takes off, error, warn, info, debug or trace, and targets with one of them: warn,customer_accounts=debug";
+    const FORM: &str = "it takes off, error, warn, info, debug or trace, and targets with one of them: warn,customer_accounts=debug";
     EnvFilter::builder().parse(text).map_err(|error| format!("{error}; {FORM}"))?;
-    let bare = text.split(',').find(|directive| !directive.contains('=') && directive.parse::<LevelFilter>().is_err());
-    bare.map_or_else(|| Ok(text.to_owned()), |directive| Err(format!("{directive:?} is no level; {FORM}")))
+    let bare = text
+        .split(',')
+        .find(|directive| !directive.contains('=') && directive.parse::<LevelFilter>().is_err());
+    bare.map_or_else(
+        || Ok(text.to_owned()),
+        |directive| Err(format!("{directive:?} is no level; {FORM}")),
+    )
 }
 
 /// The layer that writes to stderr.
-#[expect(clippy::disallowed_methods, reason = "NO_COLOR is a convention of terminals, not an option of this service")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "NO_COLOR is a convention of terminals, not an option of this service"
+)]
 pub(super) fn layer(options: &Options) -> Result<Box<dyn Layer<Registry> + Send + Sync>, Error> {
     let filter = EnvFilter::builder().parse(&options.log)?.and(Sparingly::default());
     let terminal = io::stderr().is_terminal();
@@ -65,7 +73,11 @@ pub(super) fn layer(options: &Options) -> Result<Box<dyn Layer<Registry> + Send 
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     Ok(if json {
         let format = format::json().flatten_event(true).with_span_list(false);
-        layer.fmt_fields(JsonFields::new()).event_format(WithCall { format, json }).with_filter(filter).boxed()
+        layer
+            .fmt_fields(JsonFields::new())
+            .event_format(WithCall { format, json })
+            .with_filter(filter)
+            .boxed()
     } else {
         let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let format = format::format().with_ansi(colours);
@@ -85,7 +97,12 @@ where
     N: for<'a> FormatFields<'a> + 'static,
     F: FormatEvent<S, N>,
 {
-    fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        ctx: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let mut line = String::with_capacity(256);
         self.format.format_event(ctx, Writer::new(&mut line), event)?;
         call::with_current(|call| append(&mut line, call, self.json))?;
@@ -101,7 +118,11 @@ fn append(line: &mut String, call: &Call, json: bool) -> fmt::Result {
         line.pop();
     }
     let mut field = |name: &str, value: &dyn fmt::Display| {
-        if closed { write!(line, r#","{name}":"{value}""#) } else { write!(line, " {name}={value}") }
+        if closed {
+            write!(line, r#","{name}":"{value}""#)
+        } else {
+            write!(line, " {name}={value}")
+        }
     };
     // None of these needs escaping: known method names, hexadecimal, and ids of [A-Za-z0-9_-],
     // SPIFFE IDs and DNS names.
@@ -120,8 +141,8 @@ fn append(line: &mut String, call: &Call, json: bool) -> fmt::Result {
     Ok(())
 }
 
-/// Lets each warning or error of the OpenTelemetry libraries through once a minute: they repeat it with every export
-/// while the collector is away.
+/// Lets each warning or error of the OpenTelemetry libraries through once a minute: they repeat it
+/// with every export while the collector is away.
 #[derive(Default)]
 struct Sparingly(Mutex<HashMap<Identifier, Instant>>);
 
@@ -140,7 +161,8 @@ impl<S> Filter<S> for Sparingly {
         }
         let now = Instant::now();
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = last.get(&metadata.callsite()).is_none_or(|at| now.duration_since(*at) >= Self::PAUSE);
+        let due =
+            last.get(&metadata.callsite()).is_none_or(|at| now.duration_since(*at) >= Self::PAUSE);
         if due {
             last.insert(metadata.callsite(), now);
         }

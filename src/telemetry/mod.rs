@@ -1,8 +1,9 @@
-//! What an operator sees of the service: logs on stderr always, OTLP traces and metrics when a collector is configured.
+//! What an operator sees of the service: logs on stderr always, OTLP traces and metrics when a
+//! collector is configured.
 //!
-//! [`start`] reads the standard `OTEL_*` variables; without an endpoint there are no exporters and nothing is recorded.
-//! [`RpcLayer`] watches every call. Nothing here may carry personal data: a tenant id is none, an actor, a name, an
-//! e-mail address or a request's content is.
+//! [`start`] reads the standard `OTEL_*` variables; without an endpoint there are no exporters and
+//! nothing is recorded. [`RpcLayer`] watches every call. Nothing here may carry personal data: a
+//! tenant id is none, an actor, a name, an e-mail address or a request's content is.
 
 mod call;
 mod layer;
@@ -17,7 +18,9 @@ use opentelemetry::{
     metrics::{Counter, Meter},
 };
 use opentelemetry_sdk::trace::SdkTracer;
-use tracing_subscriber::{Layer, Registry, filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    Layer, Registry, filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
 pub use self::{
     call::{set_planned_end, set_tenant, set_workload},
@@ -29,8 +32,8 @@ pub use self::{
 /// Where logs go and how; traces and metrics follow the `OTEL_*` environment variables.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Which log lines are written: `EnvFilter` directives such as `info` or `info,customer_accounts=debug`, as [`log_filter`] takes
-    /// them.
+    /// Which log lines are written: `EnvFilter` directives such as `info` or
+    /// `info,customer_accounts=debug`, as [`log_filter`] takes them.
     pub log: String,
     /// How log lines look.
     pub log_format: LogFormat,
@@ -69,7 +72,8 @@ pub struct Telemetry {
     _exporters: Option<otlp::Exporters>,
 }
 
-/// What the rest of this module records with; unset until [`start`], and each part absent when not exported.
+/// What the rest of this module records with; unset until [`start`], and each part absent when not
+/// exported.
 static SINKS: OnceLock<Sinks> = OnceLock::new();
 
 #[derive(Debug, Default)]
@@ -86,18 +90,20 @@ fn meter() -> Option<&'static Meter> {
     SINKS.get()?.meter.as_ref()
 }
 
-/// Installs the global subscriber and, where an endpoint is set, the exporters. Call it once, before building
-/// [`RpcLayer`] and [`observe_pool`]; it needs no async runtime, and works inside one.
+/// Installs the global subscriber and, where an endpoint is set, the exporters. Call it once,
+/// before building [`RpcLayer`] and [`observe_pool`]; it needs no async runtime, and works inside
+/// one.
 ///
 /// # Errors
-/// An unusable log filter or `OTEL_*` setting, or a subscriber that is already installed. A collector that cannot be
-/// reached is no error, now or later.
+/// An unusable log filter or `OTEL_*` setting, or a subscriber that is already installed. A
+/// collector that cannot be reached is no error, now or later.
 pub fn start(options: &Options) -> Result<Telemetry, Error> {
     let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> = vec![logs::layer(options)?];
     let exporters = otlp::Exporters::from_env()?;
     let sinks = exporters.as_ref().map(otlp::Exporters::sinks).unwrap_or_default();
     if let Some(tracer) = &sinks.tracer {
-        // The calls' own spans are made by `RpcLayer`; this brings in what the code below them opens with `info_span!`.
+        // The calls' own spans are made by `RpcLayer`; this brings in what the code below them
+        // opens with `info_span!`.
         let ours = tracing_subscriber::filter::filter_fn(|metadata| {
             metadata.is_span() && metadata.target().starts_with("customer_accounts")
         });
@@ -117,14 +123,16 @@ pub fn start(options: &Options) -> Result<Telemetry, Error> {
 }
 
 impl Telemetry {
-    /// Flushes what is recorded and stops the exporters. Blocks the calling thread for at most three seconds, also when
-    /// the collector is gone; the exporters have threads of their own, so it may be called inside any async runtime.
+    /// Flushes what is recorded and stops the exporters. Blocks the calling thread for at most
+    /// three seconds, also when the collector is gone; the exporters have threads of their own, so
+    /// it may be called inside any async runtime.
     pub fn shutdown(self) {
         drop(self);
     }
 }
 
-/// Counts a token that was refused as `customer_accounts.tokens.refused`, by `cause`: one of a fixed few texts.
+/// Counts a token that was refused as `customer_accounts.tokens.refused`, by `cause`: one of a
+/// fixed few texts.
 pub fn count_refused_token(cause: &'static str) {
     static COUNTER: OnceLock<Option<Counter<u64>>> = OnceLock::new();
     let counter = COUNTER.get_or_init(|| {
@@ -145,14 +153,16 @@ pub struct PoolState {
     pub idle: u32,
 }
 
-/// Exports the pool's state as `db.client.connection.count` by `db.client.connection.state` (`used`, `idle`). `state` is
-/// asked once an export interval, on the exporter's thread, so it must not block. Does nothing when metrics are off.
+/// Exports the pool's state as `db.client.connection.count` by `db.client.connection.state`
+/// (`used`, `idle`). `state` is asked once an export interval, on the exporter's thread, so it must
+/// not block. Does nothing when metrics are off.
 pub fn observe_pool(state: impl Fn() -> PoolState + Send + Sync + 'static) {
     let Some(meter) = meter() else { return };
     let idle = [KeyValue::new("db.client.connection.state", "idle")];
     let used = [KeyValue::new("db.client.connection.state", "used")];
-    // The semantic conventions make this an up-down counter, which sums over replicas; backends show it as a gauge.
-    // The instrument lives in the provider, not in the value that `build` returns.
+    // The semantic conventions make this an up-down counter, which sums over replicas; backends
+    // show it as a gauge. The instrument lives in the provider, not in the value that `build`
+    // returns.
     let _instrument = meter
         .i64_observable_up_down_counter("db.client.connection.count")
         .with_unit("{connection}")

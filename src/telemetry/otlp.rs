@@ -1,7 +1,8 @@
 //! The OTLP exporters, as the standard `OTEL_*` environment variables describe them.
 //!
-//! They run on a small runtime of their own: a busy service does not delay them, they do not delay it, and flushing at
-//! shutdown cannot wait for the thread that asked for it. Queues are bounded: with the collector away, spans are dropped.
+//! They run on a small runtime of their own: a busy service does not delay them, they do not delay
+//! it, and flushing at shutdown cannot wait for the thread that asked for it. Queues are bounded:
+//! with the collector away, spans are dropped.
 
 use std::{
     env,
@@ -51,7 +52,11 @@ impl Exporters {
             return Ok(None);
         }
         only_grpc("OTEL_EXPORTER_OTLP_PROTOCOL")?;
-        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("otlp").enable_all().build()?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("otlp")
+            .enable_all()
+            .build()?;
         let background = Background(Some(runtime));
         // A tonic channel belongs to the runtime it is made in.
         let inside = background.0.as_ref().map(Runtime::enter);
@@ -73,7 +78,8 @@ impl Exporters {
 
 impl Drop for Exporters {
     fn drop(&mut self) {
-        // Both at once, each on a thread of its own that is left behind when the collector does not answer in time.
+        // Both at once, each on a thread of its own that is left behind when the collector does not
+        // answer in time.
         let (done, finished) = mpsc::channel::<()>();
         if let Some(traces) = self.traces.take() {
             let done = done.clone();
@@ -109,14 +115,18 @@ fn measurements(resource: Resource) -> Result<SdkMeterProvider, Error> {
 }
 
 /// The value of an environment variable; empty is unset, as the OpenTelemetry specification has it.
-#[expect(clippy::disallowed_methods, reason = "the OTEL_* variables are OpenTelemetry's own configuration")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the OTEL_* variables are OpenTelemetry's own configuration"
+)]
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
 }
 
 /// Whether a signal is to be exported: an endpoint is set, and nothing switches it off.
 fn wanted(exporter: &str, endpoint: &str) -> bool {
-    let disabled = variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let disabled =
+        variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let none = variable(exporter).is_some_and(|value| value.eq_ignore_ascii_case("none"));
     let endpoint = variable(endpoint).or_else(|| variable("OTEL_EXPORTER_OTLP_ENDPOINT"));
     endpoint.is_some() && !disabled && !none
@@ -129,23 +139,28 @@ fn only_grpc(name: &'static str) -> Result<(), Error> {
     }
 }
 
-/// Who is sending: `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES`, and defaults for what they do not say.
+/// Who is sending: `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES`, and defaults for what they
+/// do not say.
 fn resource() -> Resource {
     let detected = Resource::builder().build();
-    let detected = |key: &'static str| detected.get(&Key::from_static_str(key)).map(|value| value.to_string());
+    let detected =
+        |key: &'static str| detected.get(&Key::from_static_str(key)).map(|value| value.to_string());
     let mut builder = Resource::builder();
-    // The SDK lets service.name in OTEL_RESOURCE_ATTRIBUTES win over OTEL_SERVICE_NAME; the specification says otherwise.
+    // The SDK lets service.name in OTEL_RESOURCE_ATTRIBUTES win over OTEL_SERVICE_NAME; the
+    // specification says otherwise.
     if let Some(name) = variable("OTEL_SERVICE_NAME") {
         builder = builder.with_service_name(name);
     } else if detected("service.name").is_none_or(|name| name.starts_with("unknown_service")) {
         builder = builder.with_service_name(SERVICE);
     }
     if detected("service.version").is_none() {
-        builder = builder.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+        builder =
+            builder.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
     }
     // Without it the counters of two replicas are one series that jumps back and forth.
     if detected("service.instance.id").is_none() {
-        builder = builder.with_attribute(KeyValue::new("service.instance.id", uuid::Uuid::now_v7().to_string()));
+        builder = builder
+            .with_attribute(KeyValue::new("service.instance.id", uuid::Uuid::now_v7().to_string()));
     }
     builder.build()
 }

@@ -19,8 +19,8 @@ impl Seldom {
         Self { pause, causes: Mutex::new(BTreeMap::new()) }
     }
 
-    /// If the cause is to be logged now: how often it was not since the last time. Causes are constants of the code, so that
-    /// no caller can make up new ones.
+    /// If the cause is to be logged now: how often it was not since the last time. Causes are
+    /// constants of the code, so that no caller can make up new ones.
     pub fn due(&self, cause: &'static str) -> Option<u64> {
         let now = Instant::now();
         let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);

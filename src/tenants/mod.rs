@@ -14,8 +14,9 @@ use crate::{
     db::{Db, Meta, Tenant},
     page::response,
     proto::{
-        GetTenantSettingsRequest, GetTenantSettingsResponse, ListModuleActivationsRequest, ListModuleActivationsResponse,
-        SetModuleActivationRequest, SetModuleActivationResponse, UpdateTenantSettingsRequest, UpdateTenantSettingsResponse,
+        GetTenantSettingsRequest, GetTenantSettingsResponse, ListModuleActivationsRequest,
+        ListModuleActivationsResponse, SetModuleActivationRequest, SetModuleActivationResponse,
+        UpdateTenantSettingsRequest, UpdateTenantSettingsResponse,
         tenant_service_server::TenantService,
     },
 };
@@ -89,6 +90,9 @@ impl TenantService for Service {
             })
             .await?;
         let module_states = states.into_iter().map(Into::into).collect();
-        Ok(Response::new(response!(ListModuleActivationsResponse { module_activations, module_states: module_states }, listing)))
+        Ok(Response::new(response!(
+            ListModuleActivationsResponse { module_activations, module_states: module_states },
+            listing
+        )))
     }
 }

@@ -16,24 +16,33 @@ use crate::{
 };
 
 impl Tenant {
-    /// The tenant, held against others who would change its settings or modules, or the shape of its forest, until the
-    /// transaction ends. Taken before any other row, as the forest is.
+    /// The tenant, held against others who would change its settings or modules, or the shape of
+    /// its forest, until the transaction ends. Taken before any other row, as the forest is.
     pub async fn take(tx: &WriteTx) -> Result<Self> {
         diesel::insert_into(tenants::table)
             .values(tenants::create_time.eq(diesel::dsl::now))
             .on_conflict_do_nothing()
             .execute(&mut tx.conn())
             .await?;
-        Ok(tenants::table.select(Self::as_select()).for_no_key_update().first(&mut tx.conn()).await?)
+        Ok(tenants::table
+            .select(Self::as_select())
+            .for_no_key_update()
+            .first(&mut tx.conn())
+            .await?)
     }
 
-    /// Gives the tenant, which the transaction holds, new settings. Nothing happens if they are the present ones.
+    /// Gives the tenant, which the transaction holds, new settings. Nothing happens if they are the
+    /// present ones.
     pub async fn update(self, tx: &WriteTx, tenant_id: &str, settings: &Settings) -> Result<Self> {
         if self.settings == *settings {
             return Ok(self);
         }
         let updated = diesel::update(tenants::table)
-            .set((settings, tenants::revision.eq(tenants::revision + 1), tenants::update_time.eq(diesel::dsl::now)))
+            .set((
+                settings,
+                tenants::revision.eq(tenants::revision + 1),
+                tenants::update_time.eq(diesel::dsl::now),
+            ))
             .returning(Self::as_returning())
             .get_result::<Self>(&mut tx.conn())
             .await?;
@@ -94,7 +103,9 @@ impl Activation {
     /// One page of what organizations have set, and the token of the next.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
         let filtered = || {
-            let query = module_activations::table.select(Self::as_select()).filter(tx.module_activations_in_reach());
+            let query = module_activations::table
+                .select(Self::as_select())
+                .filter(tx.module_activations_in_reach());
             let mut query = query.into_boxed();
             if let Some(organization_id) = &filter.organization_id {
                 query = query.filter(module_activations::organization_id.eq(organization_id));
@@ -122,14 +133,23 @@ pub struct State {
 }
 
 /// The state of these modules for an organization, or for the tenant.
-pub async fn states(tx: &Tx, modules: &[&'static str], organization_id: Option<&str>) -> Result<Vec<State>> {
+pub async fn states(
+    tx: &Tx,
+    modules: &[&'static str],
+    organization_id: Option<&str>,
+) -> Result<Vec<State>> {
     if let Some(organization_id) = organization_id {
         Organization::find(tx, organization_id).await?;
     }
     state(tx, tx.tenant().await?, modules, organization_id).await
 }
 
-async fn state(tx: &Tx, tenant: &Tenant, modules: &[&'static str], organization_id: Option<&str>) -> Result<Vec<State>> {
+async fn state(
+    tx: &Tx,
+    tenant: &Tenant,
+    modules: &[&'static str],
+    organization_id: Option<&str>,
+) -> Result<Vec<State>> {
     let mut states = Vec::new();
     for &module in modules {
         let off = tenant.modules_off.iter().any(|off| off == module);
@@ -137,7 +157,8 @@ async fn state(tx: &Tx, tenant: &Tenant, modules: &[&'static str], organization_
             Some(id) if !off => modules::deciding(tx, module, id).await?,
             _ => None,
         };
-        let (active, decides) = nearest.map_or((!off, None), |nearest| (nearest.active, Some(nearest.decides)));
+        let (active, decides) =
+            nearest.map_or((!off, None), |nearest| (nearest.active, Some(nearest.decides)));
         states.push(State { module, active, decides });
     }
     Ok(states)
@@ -177,7 +198,10 @@ impl Switch {
             tenant.modules_off.push(self.module.to_owned());
             tenant.modules_off.sort();
         }
-        diesel::update(tenants::table).set(tenants::modules_off.eq(&tenant.modules_off)).execute(&mut tx.conn()).await?;
+        diesel::update(tenants::table)
+            .set(tenants::modules_off.eq(&tenant.modules_off))
+            .execute(&mut tx.conn())
+            .await?;
         let setting = |active| Some(json!({ "module": self.module, "active": active }));
         tx.record(Event {
             resource: "module_activation",
@@ -197,7 +221,11 @@ impl Switch {
                 .filter(module_activations::organization_id.eq(organization_id))
                 .filter(module_activations::module.eq(self.module))
         };
-        let was_active = own().select(module_activations::active).first::<bool>(&mut tx.conn()).await.optional()?;
+        let was_active = own()
+            .select(module_activations::active)
+            .first::<bool>(&mut tx.conn())
+            .await
+            .optional()?;
         if was_active == self.active {
             return Ok(());
         }
@@ -209,7 +237,11 @@ impl Switch {
                     module_activations::activation_id.eq(&activation_id),
                     module_activations::active.eq(active),
                 ))
-                .on_conflict((module_activations::tenant_id, module_activations::organization_id, module_activations::module))
+                .on_conflict((
+                    module_activations::tenant_id,
+                    module_activations::organization_id,
+                    module_activations::module,
+                ))
                 .do_update()
                 .set((
                     module_activations::active.eq(excluded(module_activations::active)),

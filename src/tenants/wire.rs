@@ -28,12 +28,18 @@ impl Settings {
         if !id::is_prefix(&settings.account_id_prefix) {
             v.add(
                 "tenant_settings.account_id_prefix",
-                format!("must be 1 to {} lower-case letters, or underscores between them", id::MAX_PREFIX),
+                format!(
+                    "must be 1 to {} lower-case letters, or underscores between them",
+                    id::MAX_PREFIX
+                ),
             );
         }
         let currency = settings.default_currency;
         if !currency.is_empty() && !currency::is_known(&currency) {
-            v.add("tenant_settings.default_currency", "must be a currency code of ISO 4217 in upper case, such as EUR");
+            v.add(
+                "tenant_settings.default_currency",
+                "must be a currency code of ISO 4217 in upper case, such as EUR",
+            );
         }
         let days = settings.activity_retention_days;
         if !(0..=MAX_DAYS).contains(&days) {
@@ -84,8 +90,8 @@ impl Update {
         v.finish(Self { wanted, mask })
     }
 
-    /// The settings that the tenant gets. Fewer than `min_retention` days cannot be chosen; a tenant that has them from before
-    /// can change its other settings.
+    /// The settings that the tenant gets. Fewer than `min_retention` days cannot be chosen; a
+    /// tenant that has them from before can change its other settings.
     pub fn apply(&self, current: &Tenant, min_retention: i32) -> Result<Settings> {
         let present = proto::TenantSettings::from(current.clone());
         if !self.wanted.etag.is_empty() && self.wanted.etag != present.etag {
@@ -95,7 +101,9 @@ impl Update {
         let merged = self.mask.apply(&mut v, "tenant_settings", &present, &self.wanted)?;
         let settings = v.update("tenant_settings", &present, &merged, Settings::parse)?;
         let days = settings.activity_retention_days;
-        if days != current.settings.activity_retention_days && days.is_some_and(|days| (1..min_retention).contains(&days)) {
+        if days != current.settings.activity_retention_days
+            && days.is_some_and(|days| (1..min_retention).contains(&days))
+        {
             v.add(RETENTION, format!("must be at least {min_retention} days, the minimum of this service, or 0 for ever"));
         }
         v.finish(settings)
@@ -107,7 +115,14 @@ fn module(v: &mut Violations, name: &str) -> &'static str {
     if let Some(known) = modules::ALL.into_iter().find(|known| *known == name) {
         return known;
     }
-    v.add("module", if name.is_empty() { "is required".into() } else { format!("must be one of {}", modules::ALL.join(", ")) });
+    v.add(
+        "module",
+        if name.is_empty() {
+            "is required".into()
+        } else {
+            format!("must be one of {}", modules::ALL.join(", "))
+        },
+    );
     ""
 }
 
@@ -141,7 +156,10 @@ pub struct Asked {
 
 impl Asked {
     /// What a list request asks for, and which page of it.
-    pub fn parse(caller: &Caller, mut request: proto::ListModuleActivationsRequest) -> Result<(Self, Page)> {
+    pub fn parse(
+        caller: &Caller,
+        mut request: proto::ListModuleActivationsRequest,
+    ) -> Result<(Self, Page)> {
         let mut v = Violations::default();
         let page = Page::take(&mut v, caller, &mut request)?;
         let organization_id = v.optional_id("organization_id", request.organization_id);
@@ -158,7 +176,8 @@ impl From<Tenant> for proto::TenantSettings {
             default_currency: row.settings.default_currency.unwrap_or_default(),
             membership_roles: row.settings.membership_roles,
             activity_retention_days: row.settings.activity_retention_days.unwrap_or_default(),
-            // Not the row's creation: it may come into being for another reason than a change of settings.
+            // Not the row's creation: it may come into being for another reason than a change of
+            // settings.
             etag: format!("{:x}", row.revision),
             update_time: row.update_time.map(timestamp),
         }
@@ -179,7 +198,8 @@ impl From<Activation> for proto::ModuleActivation {
 
 impl From<State> for proto::ModuleState {
     fn from(state: State) -> Self {
-        let level = if state.decides.is_some() { ModuleLevel::Organization } else { ModuleLevel::Tenant };
+        let level =
+            if state.decides.is_some() { ModuleLevel::Organization } else { ModuleLevel::Tenant };
         Self {
             module: state.module.to_owned(),
             active: state.active,

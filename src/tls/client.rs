@@ -1,7 +1,7 @@
 //! How a command of this program reaches the service that has the same configuration.
 //!
-//! It trusts exactly the certificate that is configured, whatever names that has: the commands are made to run beside the
-//! service, where its address is a loopback one that no certificate names.
+//! It trusts exactly the certificate that is configured, whatever names that has: the commands are
+//! made to run beside the service, where its address is a loopback one that no certificate names.
 
 use std::{error::Error, net::SocketAddr, path::Path, sync::Arc};
 
@@ -22,15 +22,19 @@ use crate::config::Transport;
 const CLIENT_CERT: &str = "--client-cert";
 const CLIENT_KEY: &str = "--client-key";
 
-/// Connects to the service that listens on `address` with this configuration. The error is for the person at the terminal.
+/// Connects to the service that listens on `address` with this configuration. The error is for the
+/// person at the terminal.
 pub async fn connect(address: SocketAddr, config: &Transport) -> Result<Channel, Box<dyn Error>> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
     let absent = |error: transport::Error| {
-        let cause =
-            std::iter::successors(error.source(), |&error| error.source()).last().map_or_else(String::new, |e| format!(": {e}"));
+        let cause = std::iter::successors(error.source(), |&error| error.source())
+            .last()
+            .map_or_else(String::new, |e| format!(": {e}"));
         format!("no service answers on {address} (--listen){cause}")
     };
-    let Some(tls) = connector(config).await? else { return Ok(endpoint.connect().await.map_err(absent)?) };
+    let Some(tls) = connector(config).await? else {
+        return Ok(endpoint.connect().await.map_err(absent)?);
+    };
     let connect = tower::service_fn(move |_| {
         let tls = tls.clone();
         async move {
@@ -50,13 +54,18 @@ async fn connector(config: &Transport) -> Result<Option<TlsConnector>, TlsError>
         .with_safe_default_protocol_versions()?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(pinned));
-    // Mutual TLS asks for a certificate; many are made for both sides, so the service's own is shown if there is no other.
+    // Mutual TLS asks for a certificate; many are made for both sides, so the service's own is
+    // shown if there is no other.
     let mut client = match (&config.client_cert, &config.client_key) {
-        (Some(cert), Some(key)) => with_identity(builder, (CLIENT_CERT, cert), (CLIENT_KEY, key)).await?,
+        (Some(cert), Some(key)) => {
+            with_identity(builder, (CLIENT_CERT, cert), (CLIENT_KEY, key)).await?
+        }
         (Some(_), None) => return Err(TlsError::Alone(CLIENT_CERT, CLIENT_KEY)),
         (None, Some(_)) => return Err(TlsError::Alone(CLIENT_KEY, CLIENT_CERT)),
         (None, None) => match &config.tls_key {
-            Some(key) if config.tls_client_ca.is_some() => with_identity(builder, (CERT, path), (KEY, key)).await?,
+            Some(key) if config.tls_client_ca.is_some() => {
+                with_identity(builder, (CERT, path), (KEY, key)).await?
+            }
             _ => builder.with_no_client_auth(),
         },
     };
@@ -72,7 +81,13 @@ async fn with_identity(
     let (chain, _) = certificates(cert_option, cert, &read(cert_option, cert).await?)?;
     let private = private_key(key_option, key, &read(key_option, key).await?)?;
     let identified = builder.with_client_auth_cert(chain, private);
-    identified.map_err(|_| super::file(key_option, key, format!("is not the key of the first certificate in {cert_option}")))
+    identified.map_err(|_| {
+        super::file(
+            key_option,
+            key,
+            format!("is not the key of the first certificate in {cert_option}"),
+        )
+    })
 }
 
 /// Trusts one certificate, and that the server has its key.
@@ -104,7 +119,12 @@ impl ServerCertVerifier for Pinned {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -113,7 +133,12 @@ impl ServerCertVerifier for Pinned {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

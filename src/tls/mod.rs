@@ -1,6 +1,8 @@
-//! TLS and mutual TLS: the certificates of the configuration, checked as a whole, and what rustls makes of them.
+//! TLS and mutual TLS: the certificates of the configuration, checked as a whole, and what rustls
+//! makes of them.
 //!
-//! `reload` replaces them while the service runs; `client` is how the service's own commands reach it.
+//! `reload` replaces them while the service runs; `client` is how the service's own commands reach
+//! it.
 
 pub mod client;
 mod reload;
@@ -111,7 +113,9 @@ impl Files {
     fn of(config: &Transport) -> Result<Option<Self>, TlsError> {
         let client_ca = config.tls_client_ca.clone();
         match (&config.tls_cert, &config.tls_key) {
-            (Some(cert), Some(key)) => Ok(Some(Self { cert: cert.clone(), key: key.clone(), client_ca })),
+            (Some(cert), Some(key)) => {
+                Ok(Some(Self { cert: cert.clone(), key: key.clone(), client_ca }))
+            }
             (Some(_), None) => Err(TlsError::Alone(CERT, KEY)),
             (None, Some(_)) => Err(TlsError::Alone(KEY, CERT)),
             (None, None) if client_ca.is_some() => Err(TlsError::Alone(CLIENT_CA, CERT)),
@@ -124,10 +128,15 @@ impl Files {
             Some(path) => Some(read(CLIENT_CA, path).await?),
             None => None,
         };
-        Ok(Contents { cert: read(CERT, &self.cert).await?, key: read(KEY, &self.key).await?, client_ca })
+        Ok(Contents {
+            cert: read(CERT, &self.cert).await?,
+            key: read(KEY, &self.key).await?,
+            client_ca,
+        })
     }
 
-    /// What is in the files once it is usable, or no longer changes: a service may start while they are being replaced.
+    /// What is in the files once it is usable, or no longer changes: a service may start while they
+    /// are being replaced.
     async fn settled(&self) -> Result<(Contents, Usable), TlsError> {
         let mut contents = self.read().await?;
         loop {
@@ -151,7 +160,8 @@ impl Files {
         let mut ends = vec![end];
         let key = private_key(KEY, &self.key, &contents.key)?;
         let provider = provider();
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?;
         let builder = match (&self.client_ca, &contents.client_ca) {
             (Some(path), Some(pem)) => {
                 let (authorities, end) = certificates(CLIENT_CA, path, pem)?;
@@ -163,14 +173,18 @@ impl Files {
         let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => {
                 let cert = self.cert.display();
-                file(KEY, &self.key, format!("is not the key of the first certificate in {CERT} {cert}"))
+                file(
+                    KEY,
+                    &self.key,
+                    format!("is not the key of the first certificate in {CERT} {cert}"),
+                )
             }
             rustls::Error::General(fault) => file(KEY, &self.key, fault),
             error => TlsError::Unusable(error),
         })?;
         config.alpn_protocols = vec![b"h2".to_vec()];
-        // Every connection shows its certificate: a resumed one would be let in by one that may have ended since. Connections
-        // of gRPC live long, so that little is lost.
+        // Every connection shows its certificate: a resumed one would be let in by one that may
+        // have ended since. Connections of gRPC live long, so that little is lost.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Usable { config: Arc::new(config), ends })
@@ -185,9 +199,9 @@ fn verifier(
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
     for authority in authorities {
-        roots
-            .add(authority)
-            .map_err(|error| file(CLIENT_CA, path, format!("has a certificate that cannot be trusted: {error}")))?;
+        roots.add(authority).map_err(|error| {
+            file(CLIENT_CA, path, format!("has a certificate that cannot be trusted: {error}"))
+        })?;
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
     verifier.map_err(|error| file(CLIENT_CA, path, error.to_string()))
@@ -208,7 +222,8 @@ pub fn workload(certificate: &CertificateDer<'_>) -> Option<Arc<str>> {
     workload::named(&uris, &dns)
 }
 
-/// The one implementation of cryptography, named where it is used: a default of the process could be another.
+/// The one implementation of cryptography, named where it is used: a default of the process could
+/// be another.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
@@ -223,15 +238,22 @@ async fn read(option: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
 }
 
 /// The certificates of a PEM file, at least one, and when the first of them ends.
-fn certificates(option: &'static str, path: &Path, pem: &[u8]) -> Result<(Vec<CertificateDer<'static>>, End), TlsError> {
+fn certificates(
+    option: &'static str,
+    path: &Path,
+    pem: &[u8],
+) -> Result<(Vec<CertificateDer<'static>>, End), TlsError> {
     let wrong = |fault: String| file(option, path, fault);
-    let all: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| wrong(not_pem(&error)))?;
+    let all: Vec<_> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| wrong(not_pem(&error)))?;
     if all.is_empty() {
         return Err(wrong(nothing(pem, "certificate")));
     }
     let mut ends = Vec::with_capacity(all.len());
     for certificate in &all {
-        let parsed = X509Certificate::from_der(certificate).ok().filter(|(rest, _)| rest.is_empty());
+        let parsed =
+            X509Certificate::from_der(certificate).ok().filter(|(rest, _)| rest.is_empty());
         let (_, parsed) = parsed.ok_or_else(|| wrong("has a CERTIFICATE that is none".into()))?;
         let end = DateTime::from_timestamp(parsed.validity().not_after.timestamp(), 0);
         ends.push(end.unwrap_or(DateTime::<Utc>::MAX_UTC));
@@ -240,7 +262,11 @@ fn certificates(option: &'static str, path: &Path, pem: &[u8]) -> Result<(Vec<Ce
     Ok((all, End { option, at }))
 }
 
-fn private_key(option: &'static str, path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+fn private_key(
+    option: &'static str,
+    path: &Path,
+    pem: &[u8],
+) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(pem).map_err(|error| {
         let fault = match error {
             pem::Error::NoItemsFound if contains(pem, b"ENCRYPTED PRIVATE KEY") => {
@@ -254,14 +280,20 @@ fn private_key(option: &'static str, path: &Path, pem: &[u8]) -> Result<PrivateK
 }
 
 fn nothing(pem: &[u8], wanted: &str) -> String {
-    if contains(pem, b"-----BEGIN ") { format!("has no {wanted}") } else { format!("is not PEM: it has no {wanted}") }
+    if contains(pem, b"-----BEGIN ") {
+        format!("has no {wanted}")
+    } else {
+        format!("is not PEM: it has no {wanted}")
+    }
 }
 
 /// Without what the file says: it may be a key.
 fn not_pem(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { .. } => "is not PEM: a BEGIN has no END".into(),
-        pem::Error::Base64Decode(_) => "is not PEM: what stands between BEGIN and END is not base64".into(),
+        pem::Error::Base64Decode(_) => {
+            "is not PEM: what stands between BEGIN and END is not base64".into()
+        }
         _ => "is not PEM".into(),
     }
 }

@@ -12,10 +12,12 @@ const NOTICE: TimeDelta = TimeDelta::days(7);
 const REMINDER: Duration = Duration::from_hours(12);
 
 impl Tls {
-    /// Reads the files again and again, for ever, and takes what is in them when it has changed and is fit to serve with.
+    /// Reads the files again and again, for ever, and takes what is in them when it has changed and
+    /// is fit to serve with.
     ///
-    /// What changed is seen by contents and not by notification: mounted secrets are swapped by symbolic links, which
-    /// notifications miss. New contents must be the same twice in a row, so that files are not taken while they are written.
+    /// What changed is seen by contents and not by notification: mounted secrets are swapped by
+    /// symbolic links, which notifications miss. New contents must be the same twice in a row, so
+    /// that files are not taken while they are written.
     pub async fn keep_current(mut self) -> Infallible {
         let mut ticks = interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -32,7 +34,10 @@ impl Tls {
                 Err(error) => {
                     let error = error.to_string();
                     if fault.as_ref() != Some(&error) {
-                        tracing::warn!(error, "TLS certificates have changed and cannot be used: the former ones stay");
+                        tracing::warn!(
+                            error,
+                            "TLS certificates have changed and cannot be used: the former ones stay"
+                        );
                         fault = Some(error);
                     }
                 }
@@ -40,7 +45,8 @@ impl Tls {
         }
     }
 
-    /// Whether there were new certificates. `seen` is what was in the files the last time, if that was new.
+    /// Whether there were new certificates. `seen` is what was in the files the last time, if that
+    /// was new.
     async fn renew(&mut self, seen: &mut Option<Contents>) -> Result<bool, TlsError> {
         let contents = self.files.read().await?;
         if contents == self.contents {
@@ -66,7 +72,12 @@ impl End {
         if left <= TimeDelta::zero() {
             tracing::warn!(option, end, "a TLS certificate has expired");
         } else if left <= NOTICE {
-            tracing::warn!(option, end, days_left = left.num_days(), "a TLS certificate expires soon");
+            tracing::warn!(
+                option,
+                end,
+                days_left = left.num_days(),
+                "a TLS certificate expires soon"
+            );
         }
     }
 }

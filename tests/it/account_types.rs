@@ -1,8 +1,8 @@
 //! Account types: configured by each tenant for itself.
 
 use customer_accounts::proto::{
-    AccountType, AccountTypeOrderBy, CreateAccountTypeRequest, DeactivateAccountTypeRequest, GetAccountTypeRequest,
-    ListAccountTypesRequest, UpdateAccountTypeRequest,
+    AccountType, AccountTypeOrderBy, CreateAccountTypeRequest, DeactivateAccountTypeRequest,
+    GetAccountTypeRequest, ListAccountTypesRequest, UpdateAccountTypeRequest,
 };
 use serde_json::json;
 use tonic::{Code, Status};
@@ -15,24 +15,56 @@ use crate::support::{
 
 async fn get(tenant: &Tenant, id: &str) -> Result<AccountType, Status> {
     let request = GetAccountTypeRequest { account_type_id: id.into() };
-    tenant.account_types().get_account_type(request).await.map(|response| response.into_inner().account_type.unwrap())
+    tenant
+        .account_types()
+        .get_account_type(request)
+        .await
+        .map(|response| response.into_inner().account_type.unwrap())
 }
 
-async fn update(tenant: &Tenant, account_type: AccountType, paths: &[&str]) -> Result<AccountType, Status> {
-    let request = UpdateAccountTypeRequest { account_type: Some(account_type), update_mask: mask(paths), ..Default::default() };
-    tenant.account_types().update_account_type(request).await.map(|response| response.into_inner().account_type.unwrap())
+async fn update(
+    tenant: &Tenant,
+    account_type: AccountType,
+    paths: &[&str],
+) -> Result<AccountType, Status> {
+    let request = UpdateAccountTypeRequest {
+        account_type: Some(account_type),
+        update_mask: mask(paths),
+        ..Default::default()
+    };
+    tenant
+        .account_types()
+        .update_account_type(request)
+        .await
+        .map(|response| response.into_inner().account_type.unwrap())
 }
 
 async fn list(tenant: &Tenant, request: ListAccountTypesRequest) -> Vec<String> {
-    let types = tenant.account_types().list_account_types(request).await.unwrap().into_inner().account_types;
+    let types = tenant
+        .account_types()
+        .list_account_types(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .account_types;
     types.into_iter().map(|account_type| account_type.account_type_id).collect()
 }
 
 /// The id of the default type among all.
 async fn default_of(tenant: &Tenant) -> Vec<String> {
     let request = ListAccountTypesRequest { show_inactive: true, ..Default::default() };
-    let types = tenant.account_types().list_account_types(request).await.unwrap().into_inner().account_types;
-    types.into_iter().filter(|account_type| account_type.is_default).map(|account_type| account_type.account_type_id).collect()
+    let types = tenant
+        .account_types()
+        .list_account_types(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .account_types;
+    types
+        .into_iter()
+        .filter(|account_type| account_type.is_default)
+        .map(|account_type| account_type.account_type_id)
+        .collect()
 }
 
 fn only(id: &str) -> AccountType {
@@ -49,8 +81,15 @@ const EXISTS: (Code, &str) = (Code::AlreadyExists, "ACCOUNT_TYPE_ALREADY_EXISTS"
 #[tokio::test]
 async fn a_tenant_configures_its_own_account_types() {
     let tenant = Tenant::new().await;
-    let sent = AccountType { description: "Large\ncustomers".into(), is_default: true, ..named("ent", "Enterprise") };
-    let created = tenant.try_account_type(AccountType { etag: "ignored".into(), ..sent.clone() }).await.unwrap();
+    let sent = AccountType {
+        description: "Large\ncustomers".into(),
+        is_default: true,
+        ..named("ent", "Enterprise")
+    };
+    let created = tenant
+        .try_account_type(AccountType { etag: "ignored".into(), ..sent.clone() })
+        .await
+        .unwrap();
     let expected = AccountType {
         active: Some(true),
         etag: created.etag.clone(),
@@ -66,7 +105,10 @@ async fn a_tenant_configures_its_own_account_types() {
 
     let other = Tenant::new().await;
     assert_eq!(reason(get(&other, "ent").await), (Code::NotFound, "ACCOUNT_TYPE_NOT_FOUND".into()));
-    other.try_account_type(named("ent", "Enterprise")).await.expect("another tenant has the same id and name");
+    other
+        .try_account_type(named("ent", "Enterprise"))
+        .await
+        .expect("another tenant has the same id and name");
     assert_eq!(get(&tenant, "ent").await.unwrap(), created);
 }
 
@@ -92,21 +134,37 @@ async fn names_are_unique_without_regard_to_case() {
     let answer = update(&tenant, named("smb", "ENTERPRISE"), &[]).await;
     assert_eq!(reason(answer.clone()), (EXISTS.0, EXISTS.1.into()), "renaming");
     assert_eq!(metadata(answer, "field"), "display_name");
-    assert_eq!(update(&tenant, named("smb", "smb"), &[]).await.unwrap().display_name, "smb", "its own name in another case");
+    assert_eq!(
+        update(&tenant, named("smb", "smb"), &[]).await.unwrap().display_name,
+        "smb",
+        "its own name in another case"
+    );
 }
 
 #[tokio::test]
 async fn a_type_is_renamed_and_its_old_name_is_free_again() {
     let tenant = Tenant::new().await;
     let created = tenant.account_type("Trial").await;
-    let renamed = update(&tenant, AccountType { etag: created.etag.clone(), ..named("Trial", "Evaluation") }, &[]).await.unwrap();
+    let renamed = update(
+        &tenant,
+        AccountType { etag: created.etag.clone(), ..named("Trial", "Evaluation") },
+        &[],
+    )
+    .await
+    .unwrap();
     assert_eq!((&*renamed.display_name, renamed.active()), ("Evaluation", true));
     assert!(renamed.etag != created.etag && later(renamed.update_time, created.update_time));
     assert_eq!(get(&tenant, "Trial").await.unwrap(), renamed);
     tenant.try_account_type(named("", "trial")).await.unwrap();
     let activity = tenant.trail_of("Trial").await.pop().unwrap();
-    assert_eq!((&*activity.action, &*activity.resource_type), ("account_type.updated", "account_type"));
-    assert_eq!(activity.changes, json!([{ "field": "display_name", "before": "Trial", "after": "Evaluation" }]));
+    assert_eq!(
+        (&*activity.action, &*activity.resource_type),
+        ("account_type.updated", "account_type")
+    );
+    assert_eq!(
+        activity.changes,
+        json!([{ "field": "display_name", "before": "Trial", "after": "Evaluation" }])
+    );
 }
 
 /// UAT-C-CA-CFG-001
@@ -119,7 +177,10 @@ async fn making_a_type_the_default_clears_the_present_default() {
     let cleared = get(&tenant, "first").await.unwrap();
     assert!(cleared.etag != first.etag && cleared.active());
     let activity = tenant.trail_of("first").await.pop().unwrap();
-    assert_eq!(activity.changes, json!([{ "field": "is_default", "before": true, "after": false }]));
+    assert_eq!(
+        activity.changes,
+        json!([{ "field": "is_default", "before": true, "after": false }])
+    );
 
     update(&tenant, AccountType { is_default: true, ..only("first") }, &[]).await.unwrap();
     assert_eq!(default_of(&tenant).await, ["first"], "by updating it");
@@ -137,7 +198,8 @@ async fn a_default_must_be_active() {
     tenant.account_type("inactive").await;
     let inactive = tenant.deactivate("inactive").await;
     let current = get(&tenant, "default").await.unwrap();
-    let wanted = |id: &str, is_default, active| AccountType { is_default, active: Some(active), ..only(id) };
+    let wanted =
+        |id: &str, is_default, active| AccountType { is_default, active: Some(active), ..only(id) };
     for (account_type, paths) in [
         (wanted("inactive", true, false), &[][..]),
         (wanted("inactive", true, false), &["is_default"]),
@@ -147,12 +209,20 @@ async fn a_default_must_be_active() {
     ] {
         let id = account_type.account_type_id.clone();
         let answer = update(&tenant, account_type, paths).await;
-        assert_eq!(reason(answer.clone()), (Code::FailedPrecondition, "DEFAULT_ACCOUNT_TYPE_INACTIVE".into()), "{id} {paths:?}");
+        assert_eq!(
+            reason(answer.clone()),
+            (Code::FailedPrecondition, "DEFAULT_ACCOUNT_TYPE_INACTIVE".into()),
+            "{id} {paths:?}"
+        );
         assert_eq!(metadata(answer.clone(), "account_type_id"), id);
-        let subject = refused(answer).1.precondition_failure().unwrap().violations[0].subject.clone();
+        let subject =
+            refused(answer).1.precondition_failure().unwrap().violations[0].subject.clone();
         assert_eq!(subject, format!("account_type/{id}"));
     }
-    assert_eq!((get(&tenant, "default").await.unwrap(), get(&tenant, "inactive").await.unwrap()), (current, inactive));
+    assert_eq!(
+        (get(&tenant, "default").await.unwrap(), get(&tenant, "inactive").await.unwrap()),
+        (current, inactive)
+    );
     let both = update(&tenant, wanted("inactive", true, true), &[]).await.unwrap();
     assert!(both.is_default && both.active(), "reactivated by the same update");
     assert_eq!(default_of(&tenant).await, ["inactive"]);
@@ -173,7 +243,11 @@ async fn deactivating_the_default_leaves_no_default() {
     );
     assert_eq!(activity.change("is_default"), (&json!(true), &json!(false)));
     assert_eq!(activity.change("active"), (&json!(true), &json!(false)));
-    assert_eq!(tenant.account(account("a", "acme")).await.account_type_id, "", "new accounts are unassigned");
+    assert_eq!(
+        tenant.account(account("a", "acme")).await.account_type_id,
+        "",
+        "new accounts are unassigned"
+    );
 
     tenant.default_type("by update").await;
     let now = update(&tenant, only("by update"), &["active"]).await.unwrap();
@@ -196,10 +270,15 @@ async fn a_deactivated_type_is_hidden_from_lists_unless_asked_for_and_can_be_rea
     assert_eq!(list(&tenant, all()).await, ["Enterprise", "SMB", "Trial"]);
     assert!(!get(&tenant, "SMB").await.unwrap().active(), "a get shows it");
 
-    let again = update(&tenant, AccountType { active: Some(true), ..only("SMB") }, &[]).await.unwrap();
+    let again =
+        update(&tenant, AccountType { active: Some(true), ..only("SMB") }, &[]).await.unwrap();
     assert!(again.active() && !again.is_default);
-    assert_eq!(list(&tenant, ListAccountTypesRequest::default()).await, ["Enterprise", "SMB", "Trial"]);
-    let smb = customer_accounts::proto::Account { account_type_id: "SMB".into(), ..account("a", "acme") };
+    assert_eq!(
+        list(&tenant, ListAccountTypesRequest::default()).await,
+        ["Enterprise", "SMB", "Trial"]
+    );
+    let smb =
+        customer_accounts::proto::Account { account_type_id: "SMB".into(), ..account("a", "acme") };
     assert_eq!(tenant.account(smb).await.account_type_id, "SMB", "and can be assigned again");
 }
 
@@ -218,20 +297,31 @@ async fn deactivating_a_deactivated_type_is_no_change() {
 async fn a_stale_etag_of_a_type_is_refused() {
     let tenant = Tenant::new().await;
     let read = tenant.account_type("Trial").await;
-    let described =
-        |description: &str, etag: &str| AccountType { description: description.into(), etag: etag.into(), ..only("Trial") };
+    let described = |description: &str, etag: &str| AccountType {
+        description: description.into(),
+        etag: etag.into(),
+        ..only("Trial")
+    };
     let second = update(&tenant, described("second", &read.etag), &[]).await.unwrap();
     let stale = update(&tenant, described("third", &read.etag), &[]).await;
     assert_eq!(reason(stale.clone()), (Code::Aborted, "ETAG_MISMATCH".into()));
     assert_eq!(metadata(stale, "account_type_id"), "Trial");
     let deactivate = async |etag: &str| {
-        let request = DeactivateAccountTypeRequest { account_type_id: "Trial".into(), etag: etag.into(), ..Default::default() };
+        let request = DeactivateAccountTypeRequest {
+            account_type_id: "Trial".into(),
+            etag: etag.into(),
+            ..Default::default()
+        };
         tenant.account_types().deactivate_account_type(request).await
     };
     assert_eq!(reason(deactivate(&read.etag).await), (Code::Aborted, "ETAG_MISMATCH".into()));
     assert_eq!(get(&tenant, "Trial").await.unwrap(), second);
     deactivate(&second.etag).await.unwrap();
-    assert_eq!(reason(deactivate(&second.etag).await).1, "ETAG_MISMATCH", "also when it would be no change");
+    assert_eq!(
+        reason(deactivate(&second.etag).await).1,
+        "ETAG_MISMATCH",
+        "also when it would be no change"
+    );
     let third = update(&tenant, described("third", ""), &[]).await.unwrap();
     assert_eq!(third.description, "third", "without an etag nothing is checked");
 }
@@ -242,8 +332,15 @@ async fn an_update_of_a_type_changes_what_its_mask_names() {
     let sent = AccountType { description: "old".into(), is_default: true, ..account_type("Trial") };
     let created = tenant.try_account_type(sent).await.unwrap();
     let wanted = AccountType { description: "new".into(), ..named("Trial", "ignored") };
-    let now = update(&tenant, wanted, &["description", "etag", "account_type_id", "create_time"]).await.unwrap();
-    let expected = AccountType { description: "new".into(), etag: now.etag.clone(), update_time: now.update_time, ..created };
+    let now = update(&tenant, wanted, &["description", "etag", "account_type_id", "create_time"])
+        .await
+        .unwrap();
+    let expected = AccountType {
+        description: "new".into(),
+        etag: now.etag.clone(),
+        update_time: now.update_time,
+        ..created
+    };
     assert_eq!(now, expected);
     let now = update(&tenant, only("Trial"), &["description"]).await.unwrap();
     assert_eq!(now.description, "");
@@ -251,7 +348,10 @@ async fn an_update_of_a_type_changes_what_its_mask_names() {
     assert_eq!(fields(update(&tenant, only("Trial"), &["*"]).await), ["account_type.display_name"]);
     let now = update(&tenant, account_type("Trial"), &["*"]).await.unwrap();
     assert!(!now.active() && !now.is_default, "what is left out is emptied or set to false");
-    assert_eq!(reason(update(&tenant, named("Nothing", "x"), &[]).await), (Code::NotFound, "ACCOUNT_TYPE_NOT_FOUND".into()));
+    assert_eq!(
+        reason(update(&tenant, named("Nothing", "x"), &[]).await),
+        (Code::NotFound, "ACCOUNT_TYPE_NOT_FOUND".into())
+    );
 }
 
 #[tokio::test]
@@ -262,13 +362,21 @@ async fn the_fields_of_a_type_have_limits() {
         ..named(&"é".repeat(id), &"É".repeat(name))
     };
     let created = tenant.try_account_type(with(50, 100, 1000)).await.unwrap();
-    assert_eq!((created.account_type_id.chars().count(), created.display_name.chars().count()), (50, 100));
+    assert_eq!(
+        (created.account_type_id.chars().count(), created.display_name.chars().count()),
+        (50, 100)
+    );
     let too_long = tenant.try_account_type(with(51, 101, 1001)).await;
-    let expected = ["account_type.account_type_id", "account_type.display_name", "account_type.description"];
+    let expected =
+        ["account_type.account_type_id", "account_type.display_name", "account_type.description"];
     assert_eq!(fields(too_long), expected);
-    let answer = tenant.account_types().create_account_type(CreateAccountTypeRequest::default()).await;
+    let answer =
+        tenant.account_types().create_account_type(CreateAccountTypeRequest::default()).await;
     assert_eq!(fields(answer), ["account_type", "account_type.display_name"]);
-    assert_eq!(fields(tenant.try_account_type(named("", "two\nlines")).await), ["account_type.display_name"]);
+    assert_eq!(
+        fields(tenant.try_account_type(named("", "two\nlines")).await),
+        ["account_type.display_name"]
+    );
 }
 
 /// UAT-C-CA-NAV-001
@@ -286,14 +394,27 @@ async fn types_are_listed_in_the_order_asked_for_page_by_page() {
         (AccountTypeOrderBy::CreateTime, ["1", "2", "3"]),
         (AccountTypeOrderBy::CreateTimeDesc, ["3", "2", "1"]),
     ] {
-        let request = ListAccountTypesRequest { order_by: order_by.into(), page_size: 2, ..Default::default() };
-        let first = tenant.account_types().list_account_types(request.clone()).await.unwrap().into_inner();
+        let request = ListAccountTypesRequest {
+            order_by: order_by.into(),
+            page_size: 2,
+            ..Default::default()
+        };
+        let first =
+            tenant.account_types().list_account_types(request.clone()).await.unwrap().into_inner();
         let next = ListAccountTypesRequest { page_token: first.next_page_token, ..request };
-        let second = tenant.account_types().list_account_types(next.clone()).await.unwrap().into_inner();
+        let second =
+            tenant.account_types().list_account_types(next.clone()).await.unwrap().into_inner();
         assert_eq!((first.account_types.len(), &*second.next_page_token), (2, ""));
-        let ids = first.account_types.into_iter().chain(second.account_types).map(|account_type| account_type.account_type_id);
+        let ids = first
+            .account_types
+            .into_iter()
+            .chain(second.account_types)
+            .map(|account_type| account_type.account_type_id);
         assert_eq!(ids.collect::<Vec<_>>(), expected, "{order_by:?}");
         let other = ListAccountTypesRequest { show_inactive: true, ..next };
-        assert_eq!(reason(tenant.account_types().list_account_types(other).await).1, "INVALID_PAGE_TOKEN");
+        assert_eq!(
+            reason(tenant.account_types().list_account_types(other).await).1,
+            "INVALID_PAGE_TOKEN"
+        );
     }
 }

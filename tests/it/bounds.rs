@@ -1,10 +1,12 @@
-//! Requests and answers are bounded in bytes: what is larger is refused or cut, and costs no memory.
+//! Requests and answers are bounded in bytes: what is larger is refused or cut, and costs no
+//! memory.
 
 use std::{cell::Cell, collections::BTreeSet, time::Duration};
 
 use customer_accounts::proto::{
-    Account, BatchCheckMembershipsRequest, BatchGetAccountsRequest, CheckMembershipRequest, CreateAccountRequest, Limit,
-    ListAccountUsersRequest, ListAccountsRequest, ListActivitiesRequest, ListBillingRecipientsRequest, ListPeopleRequest,
+    Account, BatchCheckMembershipsRequest, BatchGetAccountsRequest, CheckMembershipRequest,
+    CreateAccountRequest, Limit, ListAccountUsersRequest, ListAccountsRequest,
+    ListActivitiesRequest, ListBillingRecipientsRequest, ListPeopleRequest,
     ListPersonAccountsRequest, PACKAGE, POOL, UpdateAccountRequest,
 };
 use futures_util::future::join_all;
@@ -40,8 +42,9 @@ fn lists_of(message: &MessageDescriptor, path: &Path) -> Vec<Path> {
         let path = [path.as_slice(), std::slice::from_ref(&field)].concat();
         let kind = field.kind();
         let inner = kind.as_message();
-        let holds_many =
-            inner.is_some_and(|inner| ["google.protobuf.Struct", "google.protobuf.FieldMask"].contains(&inner.full_name()));
+        let holds_many = inner.is_some_and(|inner| {
+            ["google.protobuf.Struct", "google.protobuf.FieldMask"].contains(&inner.full_name())
+        });
         if field.is_list() || field.is_map() || holds_many {
             found.push(path.clone());
         }
@@ -56,7 +59,9 @@ fn lists_of(message: &MessageDescriptor, path: &Path) -> Vec<Path> {
 fn limit(field: &FieldDescriptor) -> Option<Limit> {
     let extension = POOL.get_extension_by_name("accounts.v1.limit").unwrap();
     let options: DynamicMessage = field.options();
-    options.has_extension(&extension).then(|| options.get_extension(&extension).as_message().unwrap().transcode_to().unwrap())
+    options
+        .has_extension(&extension)
+        .then(|| options.get_extension(&extension).as_message().unwrap().transcode_to().unwrap())
 }
 
 fn delimited(number: u32, content: &[u8]) -> Vec<u8> {
@@ -111,27 +116,48 @@ async fn every_list_in_a_request_has_a_limit_that_is_kept_before_anything_is_dec
     for method in methods() {
         for path in lists_of(&method.input(), &Vec::new()) {
             let field = path.last().unwrap();
-            let limit = limit(field).unwrap_or_else(|| panic!("{} has no limit", field.full_name()));
+            let limit =
+                limit(field).unwrap_or_else(|| panic!("{} has no limit", field.full_name()));
             let name = path.iter().map(FieldDescriptor::name).collect::<Vec<_>>().join(".");
             let call = format!("{}/{}", method.parent_service().name(), method.name());
-            let refused = async |message: Vec<u8>| match raw::call(&tenant.channel, &call, &identity, &message).await {
+            let refused = async |message: Vec<u8>| match raw::call(
+                &tenant.channel,
+                &call,
+                &identity,
+                &message,
+            )
+            .await
+            {
                 Err(status) if status.code() == Code::InvalidArgument => {
                     let details = tonic_types::StatusExt::get_error_details(&status);
-                    let found = details.bad_request().map(|it| it.field_violations.clone()).unwrap_or_default();
+                    let found = details
+                        .bad_request()
+                        .map(|it| it.field_violations.clone())
+                        .unwrap_or_default();
                     found.into_iter().map(|it| (it.field, it.description)).collect()
                 }
                 _ => Vec::new(),
             };
             let items = limit.items as usize;
             let rule = format!("must have at most {items} entries, has {}", items + 1);
-            assert_eq!(refused(with_items(&path, items + 1)).await, [(name.clone(), rule.clone())], "{call}");
+            assert_eq!(
+                refused(with_items(&path, items + 1)).await,
+                [(name.clone(), rule.clone())],
+                "{call}"
+            );
             let within = refused(with_items(&path, items)).await;
-            assert!(within.iter().all(|(_, rule)| !rule.contains("at most")), "{call}: {name}: {within:?}");
+            assert!(
+                within.iter().all(|(_, rule)| !rule.contains("at most")),
+                "{call}: {name}: {within:?}"
+            );
             if limit.bytes > 0 {
                 let bytes = limit.bytes as usize;
                 let found = refused(with_bytes(&path, bytes + 1)).await;
                 let rule = format!("must have at most {bytes} bytes as encoded, has ");
-                assert!(found.len() == 1 && found[0].0 == name && found[0].1.starts_with(&rule), "{call}: {name}: {found:?}");
+                assert!(
+                    found.len() == 1 && found[0].0 == name && found[0].1.starts_with(&rule),
+                    "{call}: {name}: {found:?}"
+                );
             }
             tested.insert(format!("{}.{name}", method.input().name()));
         }
@@ -141,7 +167,8 @@ async fn every_list_in_a_request_has_a_limit_that_is_kept_before_anything_is_dec
 
 /// An account in which most fields are full. `bytes` is about how much of that are preferences.
 pub fn filled(id: &str, bytes: usize) -> Account {
-    let values: Vec<_> = (0..500).map(|i| json!({ "key": i, "text": "x".repeat(bytes / 500) })).collect();
+    let values: Vec<_> =
+        (0..500).map(|i| json!({ "key": i, "text": "x".repeat(bytes / 500) })).collect();
     Account {
         description: "d".repeat(2000),
         billing_details: "b".repeat(10_000),
@@ -152,8 +179,8 @@ pub fn filled(id: &str, bytes: usize) -> Account {
     }
 }
 
-/// Goes through all pages of a list: the ids on each. Each page must fit into what clients accept, and none but the only one is
-/// empty.
+/// Goes through all pages of a list: the ids on each. Each page must fit into what clients accept,
+/// and none but the only one is empty.
 macro_rules! pages {
     ($client:expr, $call:ident, $request:expr, $items:ident, $id:ident) => {{
         let (mut request, mut pages) = ($request, Vec::new());
@@ -197,18 +224,39 @@ async fn pages_end_where_they_would_be_larger_than_clients_accept_and_batches_ar
     let pages = pages!(tenant.accounts(), list_accounts, all, accounts, account_id);
     assert_cut(&pages, ACCOUNTS + 1);
     assert_eq!(pages.concat(), [ids.clone(), vec!["small".into()]].concat());
-    let of_ann = ListPersonAccountsRequest { person_id: "ann".into(), page_size: 1000, ..Default::default() };
-    assert_cut(&pages!(tenant.memberships(), list_person_accounts, of_ann, accounts, account_id), ACCOUNTS + 1);
-    let created = ListActivitiesRequest { page_size: 1000, resource_type: "account".into(), ..Default::default() };
-    assert_cut(&pages!(tenant.activities(), list_activities, created, activities, resource_id), ACCOUNTS + 1);
+    let of_ann = ListPersonAccountsRequest {
+        person_id: "ann".into(),
+        page_size: 1000,
+        ..Default::default()
+    };
+    assert_cut(
+        &pages!(tenant.memberships(), list_person_accounts, of_ann, accounts, account_id),
+        ACCOUNTS + 1,
+    );
+    let created = ListActivitiesRequest {
+        page_size: 1000,
+        resource_type: "account".into(),
+        ..Default::default()
+    };
+    assert_cut(
+        &pages!(tenant.activities(), list_activities, created, activities, resource_id),
+        ACCOUNTS + 1,
+    );
 
     let batch = async |account_ids: Vec<String>| {
-        let answer = tenant.accounts().batch_get_accounts(BatchGetAccountsRequest { account_ids }).await;
-        answer.map(|response| response.into_inner().accounts.into_iter().map(|it| it.account_id).collect::<Vec<_>>())
+        let answer =
+            tenant.accounts().batch_get_accounts(BatchGetAccountsRequest { account_ids }).await;
+        answer.map(|response| {
+            response.into_inner().accounts.into_iter().map(|it| it.account_id).collect::<Vec<_>>()
+        })
     };
     let too_large = (Code::OutOfRange, "RESPONSE_TOO_LARGE".to_owned());
     assert_eq!(reason(batch(ids.clone()).await), too_large);
-    assert_eq!(reason(batch(vec!["a00".into(); 300]).await), too_large, "one id counts as often as it is asked for");
+    assert_eq!(
+        reason(batch(vec!["a00".into(); 300]).await),
+        too_large,
+        "one id counts as often as it is asked for"
+    );
     let some = ["a03", "small", "a03", "a01", "small"].map(str::to_owned).to_vec();
     assert_eq!(batch(some.clone()).await.unwrap(), some);
     assert_eq!(batch(vec!["small".into(); 300]).await.unwrap().len(), 300);
@@ -242,10 +290,22 @@ async fn pages_of_people_end_early_too() {
     for page_size in [1000, 400] {
         let people = ListPeopleRequest { page_size, ..Default::default() };
         let people = pages!(tenant.people(), list_people, people, people, person_id);
-        let users = ListAccountUsersRequest { account_id: "a".into(), page_size, ..Default::default() };
-        let users = pages!(tenant.memberships(), list_account_users, users, account_users, person_id);
-        let recipients = ListBillingRecipientsRequest { account_id: "a".into(), page_size, ..Default::default() };
-        let recipients = pages!(tenant.memberships(), list_billing_recipients, recipients, recipients, person_id);
+        let users =
+            ListAccountUsersRequest { account_id: "a".into(), page_size, ..Default::default() };
+        let users =
+            pages!(tenant.memberships(), list_account_users, users, account_users, person_id);
+        let recipients = ListBillingRecipientsRequest {
+            account_id: "a".into(),
+            page_size,
+            ..Default::default()
+        };
+        let recipients = pages!(
+            tenant.memberships(),
+            list_billing_recipients,
+            recipients,
+            recipients,
+            person_id
+        );
         for pages in [people, users, recipients] {
             assert_cut(&pages, PEOPLE);
             assert_eq!(pages.concat(), expected);
@@ -273,25 +333,37 @@ const MAX_KIB: u64 = 100_000_000 / 1024;
 /// Calls of each kind at once.
 const AT_ONCE: usize = 16;
 
-/// The requests of whose memory there was no bound, each with what it is answered; `OK` for an answer.
+/// The requests of whose memory there was no bound, each with what it is answered; `OK` for an
+/// answer.
 fn heavy() -> Vec<(&'static str, &'static str, Vec<u8>, &'static str)> {
     const MIB: usize = 1024 * 1024 - 100;
     let list = |page_size| ListAccountsRequest { page_size, ..Default::default() }.encode_to_vec();
     let ids = |account_ids| BatchGetAccountsRequest { account_ids }.encode_to_vec();
-    let create =
-        |account| CreateAccountRequest { account: Some(account), validate_only: true, ..Default::default() }.encode_to_vec();
+    let create = |account| {
+        CreateAccountRequest { account: Some(account), validate_only: true, ..Default::default() }
+            .encode_to_vec()
+    };
     let update = |account, paths: usize| {
         let update_mask = Some(FieldMask { paths: vec!["*".into(); paths] });
-        UpdateAccountRequest { account: Some(account), update_mask, validate_only: true, ..Default::default() }.encode_to_vec()
+        UpdateAccountRequest {
+            account: Some(account),
+            update_mask,
+            validate_only: true,
+            ..Default::default()
+        }
+        .encode_to_vec()
     };
     let objects = |seed: usize| {
         let values: Vec<_> = (0..990).map(|i| json!({ "k": i + seed })).collect();
         object(json!({ "values": values }))
     };
-    let preferring = |id: &str, seed| Account { preferences: Some(objects(seed)), status: 1, ..filled(id, 0) };
+    let preferring =
+        |id: &str, seed| Account { preferences: Some(objects(seed)), status: 1, ..filled(id, 0) };
     let pair = || CheckMembershipRequest { account_id: "a".into(), person_id: "ann".into() };
-    let checks = |count| BatchCheckMembershipsRequest { requests: vec![pair(); count] }.encode_to_vec();
-    let activities = ListActivitiesRequest { page_size: 1000, ..Default::default() }.encode_to_vec();
+    let checks =
+        |count| BatchCheckMembershipsRequest { requests: vec![pair(); count] }.encode_to_vec();
+    let activities =
+        ListActivitiesRequest { page_size: 1000, ..Default::default() }.encode_to_vec();
     vec![
         (
             "4 MiB of paths",
@@ -299,7 +371,12 @@ fn heavy() -> Vec<(&'static str, &'static str, Vec<u8>, &'static str)> {
             delimited(2, &delimited(1, b"*").repeat(1_300_000)),
             "REQUEST_TOO_LARGE",
         ),
-        ("paths", "AccountService/UpdateAccount", delimited(2, &delimited(1, b"*").repeat(MIB / 3)), "INVALID_FIELD"),
+        (
+            "paths",
+            "AccountService/UpdateAccount",
+            delimited(2, &delimited(1, b"*").repeat(MIB / 3)),
+            "INVALID_FIELD",
+        ),
         ("128 paths", "AccountService/UpdateAccount", update(preferring("a", 1), 128), "OK"),
         ("statuses", "AccountService/ListAccounts", delimited(5, &vec![9; MIB]), "INVALID_FIELD"),
         (
@@ -308,14 +385,44 @@ fn heavy() -> Vec<(&'static str, &'static str, Vec<u8>, &'static str)> {
             delimited(1, &delimited(14, &delimited(1, &[]).repeat(MIB / 2))),
             "INVALID_FIELD",
         ),
-        ("metadata", "AccountService/CreateAccount", delimited(1, &delimited(20, &[]).repeat(MIB / 3)), "INVALID_FIELD"),
-        ("preferences of 1981 values", "AccountService/CreateAccount", create(preferring("b", 1)), "OK"),
-        ("one id 300 times", "AccountService/BatchGetAccounts", ids(vec!["a".into(); 300]), "RESPONSE_TOO_LARGE"),
-        ("300 ids", "AccountService/BatchGetAccounts", ids((1..=300).map(|n| format!("a{n}")).collect()), "RESPONSE_TOO_LARGE"),
-        ("empty ids", "AccountService/BatchGetAccounts", delimited(1, &[]).repeat(MIB / 2), "INVALID_FIELD"),
+        (
+            "metadata",
+            "AccountService/CreateAccount",
+            delimited(1, &delimited(20, &[]).repeat(MIB / 3)),
+            "INVALID_FIELD",
+        ),
+        (
+            "preferences of 1981 values",
+            "AccountService/CreateAccount",
+            create(preferring("b", 1)),
+            "OK",
+        ),
+        (
+            "one id 300 times",
+            "AccountService/BatchGetAccounts",
+            ids(vec!["a".into(); 300]),
+            "RESPONSE_TOO_LARGE",
+        ),
+        (
+            "300 ids",
+            "AccountService/BatchGetAccounts",
+            ids((1..=300).map(|n| format!("a{n}")).collect()),
+            "RESPONSE_TOO_LARGE",
+        ),
+        (
+            "empty ids",
+            "AccountService/BatchGetAccounts",
+            delimited(1, &[]).repeat(MIB / 2),
+            "INVALID_FIELD",
+        ),
         ("a page of 1000", "AccountService/ListAccounts", list(1000), "OK"),
         ("a page of activities", "ActivityService/ListActivities", activities, "OK"),
-        ("empty checks", "MembershipService/BatchCheckMemberships", delimited(1, &[]).repeat(MIB / 2), "INVALID_FIELD"),
+        (
+            "empty checks",
+            "MembershipService/BatchCheckMemberships",
+            delimited(1, &[]).repeat(MIB / 2),
+            "INVALID_FIELD",
+        ),
         ("1000 checks", "MembershipService/BatchCheckMemberships", checks(1000), "OK"),
     ]
 }
@@ -324,7 +431,8 @@ fn heavy() -> Vec<(&'static str, &'static str, Vec<u8>, &'static str)> {
 async fn memory_stays_bounded_under_heavy_requests_and_others_are_answered() {
     let Some(url) = real_database(MEMORY).await else { return };
     let service = Service::on(&url, &[]).await;
-    let (tenant, other) = (Tenant::on(service.channel().await), Tenant::on(service.channel().await));
+    let (tenant, other) =
+        (Tenant::on(service.channel().await), Tenant::on(service.channel().await));
     tenant.organization("o", "").await;
     tenant.person("ann").await;
     tenant.add_member("o", "ann").await.unwrap();
@@ -349,26 +457,38 @@ async fn memory_stays_bounded_under_heavy_requests_and_others_are_answered() {
     println!("{:>28} {:>10}", "at rest", service.resident_kib());
     for (what, method, request, expected) in heavy() {
         let (mut fastest, mut rounds) = (Duration::MAX, 0);
-        // Whatever else runs on the machine makes answers late, so the best of a few rounds counts for that.
+        // Whatever else runs on the machine makes answers late, so the best of a few rounds counts
+        // for that.
         while fastest > Duration::from_secs(1) && rounds < 5 {
-            let calls = join_all((0..AT_ONCE).map(|_| heavy_call(&service, &tenant, method, &request)));
+            let calls =
+                join_all((0..AT_ONCE).map(|_| heavy_call(&service, &tenant, method, &request)));
             let (answers, peak, slowest) = beside(&service, &other, calls).await;
             println!("{what:>28} {peak:>10} {:>10}", slowest.as_millis());
             assert!(peak < MAX_KIB, "{what}: {peak} KiB");
-            let answers =
-                answers.into_iter().map(|it| it.map_or_else(|status| reason::<()>(Err(status)).1, |()| "OK".to_owned()));
+            let answers = answers.into_iter().map(|it| {
+                it.map_or_else(|status| reason::<()>(Err(status)).1, |()| "OK".to_owned())
+            });
             let answers: BTreeSet<_> = answers.collect();
             // Those that do not get a connection in time are refused.
-            assert!(answers.iter().all(|answer| [expected, "OVERLOADED"].contains(&&**answer)), "{what}: {answers:?}");
+            assert!(
+                answers.iter().all(|answer| [expected, "OVERLOADED"].contains(&&**answer)),
+                "{what}: {answers:?}"
+            );
             (fastest, rounds) = (fastest.min(slowest), rounds + 1);
         }
         assert!(fastest < Duration::from_secs(1), "{what}: another tenant waits {fastest:?}");
     }
 }
 
-/// Makes calls while another tenant gets an account again and again: the answers, the most memory, and the slowest of the gets.
-async fn beside<T>(service: &Service, other: &Tenant, calls: impl Future<Output = T>) -> (T, u64, Duration) {
-    let (mut peak, slowest, mut ticks) = (0, Cell::new(Duration::ZERO), interval(Duration::from_millis(5)));
+/// Makes calls while another tenant gets an account again and again: the answers, the most memory,
+/// and the slowest of the gets.
+async fn beside<T>(
+    service: &Service,
+    other: &Tenant,
+    calls: impl Future<Output = T>,
+) -> (T, u64, Duration) {
+    let (mut peak, slowest, mut ticks) =
+        (0, Cell::new(Duration::ZERO), interval(Duration::from_millis(5)));
     let gets = async {
         loop {
             let asked = Instant::now();
@@ -386,7 +506,12 @@ async fn beside<T>(service: &Service, other: &Tenant, calls: impl Future<Output 
     }
 }
 
-async fn heavy_call(service: &Service, tenant: &Tenant, method: &str, request: &[u8]) -> Result<(), Status> {
+async fn heavy_call(
+    service: &Service,
+    tenant: &Tenant,
+    method: &str,
+    request: &[u8],
+) -> Result<(), Status> {
     let identity = [("x-tenant-id", tenant.caller.tenant.as_bytes())];
     raw::call(&service.channel().await, method, &identity, request).await.map(drop)
 }

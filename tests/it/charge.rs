@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use customer_accounts::{
     policy::Policies,
     proto::{
-        Account, AccountUser, AddAccountUserRequest, AddOrganizationMemberRequest, CreateAccountRequest,
-        CreateOrganizationRequest, CreatePersonRequest, LinkOrganizationRequest, ModuleSetting, MoveOrganizationRequest,
-        Organization, Person, RemoveAccountUserRequest, RemoveOrganizationMemberRequest, SetPurchasingAccountRequest,
-        UnlinkOrganizationRequest, UpdateAccountRequest, UpdateAccountUserRequest, UpdateOrganizationRequest,
-        UpdatePersonRequest,
+        Account, AccountUser, AddAccountUserRequest, AddOrganizationMemberRequest,
+        CreateAccountRequest, CreateOrganizationRequest, CreatePersonRequest,
+        LinkOrganizationRequest, ModuleSetting, MoveOrganizationRequest, Organization, Person,
+        RemoveAccountUserRequest, RemoveOrganizationMemberRequest, SetPurchasingAccountRequest,
+        UnlinkOrganizationRequest, UpdateAccountRequest, UpdateAccountUserRequest,
+        UpdateOrganizationRequest, UpdatePersonRequest,
     },
 };
 use prost::Message as _;
@@ -35,14 +36,21 @@ enum Answer {
 
 use Answer::{Done, NotFound, Refused};
 
-/// A manager of `north` and `depot`. Their reach also has `oslo` below north, with an account, and `north-account`. The account
-/// in oslo is used by `guest`, who is in no organization, and by `shown`, who is a member of `rome` and buys on the account.
-/// Rome is linked to the account, and together with its own account out of reach, as is `top` above everything else.
+/// A manager of `north` and `depot`. Their reach also has `oslo` below north, with an account, and
+/// `north-account`. The account in oslo is used by `guest`, who is in no organization, and by
+/// `shown`, who is a member of `rome` and buys on the account. Rome is linked to the account, and
+/// together with its own account out of reach, as is `top` above everything else.
 async fn scene() -> (Tenant, Tenant) {
     let tenant = Tenant::new().await;
-    for (id, parent_id) in
-        [("top", ""), ("north", "top"), ("south", "top"), ("oslo", "north"), ("lund", "north"), ("rome", "south"), ("depot", "")]
-    {
+    for (id, parent_id) in [
+        ("top", ""),
+        ("north", "top"),
+        ("south", "top"),
+        ("oslo", "north"),
+        ("lund", "north"),
+        ("rome", "south"),
+        ("depot", ""),
+    ] {
         tenant.organization(id, parent_id).await;
     }
     for id in ["oslo", "north", "rome"] {
@@ -52,7 +60,9 @@ async fn scene() -> (Tenant, Tenant) {
         tenant.person(id).await;
     }
     tenant.identify("manager", "subject-of-manager").await;
-    for (organization_id, person_id) in [("north", "manager"), ("depot", "manager"), ("rome", "shown"), ("oslo", "inside")] {
+    for (organization_id, person_id) in
+        [("north", "manager"), ("depot", "manager"), ("rome", "shown"), ("oslo", "inside")]
+    {
         tenant.add_member(organization_id, person_id).await.unwrap();
     }
     for person_id in ["shown", "guest"] {
@@ -64,15 +74,22 @@ async fn scene() -> (Tenant, Tenant) {
     (tenant, manager)
 }
 
-/// Every changing call that an editor may make, asked for something that the manager of [`scene`] sees and that is bound to
-/// something out of their reach.
+/// Every changing call that an editor may make, asked for something that the manager of [`scene`]
+/// sees and that is bound to something out of their reach.
 fn asked() -> Vec<(&'static str, Vec<u8>, Answer)> {
     let id = str::to_owned;
-    let (oslo, rome, shown, guest) = (|| id("oslo-account"), || id("rome"), || id("shown"), || id("guest"));
-    let organization =
-        |organization_id, parent_id| Organization { organization_id, parent_id, display_name: id("n"), ..Default::default() };
-    let user = AccountUser { account_id: oslo(), person_id: shown(), billing: true, ..Default::default() };
-    let email = |person_id: &str| Some(Person { email: id("new@acme.example"), ..only_person(person_id) });
+    let (oslo, rome, shown, guest) =
+        (|| id("oslo-account"), || id("rome"), || id("shown"), || id("guest"));
+    let organization = |organization_id, parent_id| Organization {
+        organization_id,
+        parent_id,
+        display_name: id("n"),
+        ..Default::default()
+    };
+    let user =
+        AccountUser { account_id: oslo(), person_id: shown(), billing: true, ..Default::default() };
+    let email =
+        |person_id: &str| Some(Person { email: id("new@acme.example"), ..only_person(person_id) });
     macro_rules! ask {
         ($request:ident { $($fields:tt)* }) => {
             $request { $($fields)*, ..Default::default() }.encode_to_vec()
@@ -80,7 +97,8 @@ fn asked() -> Vec<(&'static str, Vec<u8>, Answer)> {
     }
     let update_person = |person_id| ask!(UpdatePersonRequest { person: email(person_id) });
     let buy = |on| ask!(SetPurchasingAccountRequest { person_id: shown(), account_id: on });
-    let add = |who| ask!(AddOrganizationMemberRequest { organization_id: id("oslo"), person_id: who });
+    let add =
+        |who| ask!(AddOrganizationMemberRequest { organization_id: id("oslo"), person_id: who });
     vec![
         // A person belongs to every organization and account that names them.
         ("PersonService/UpdatePerson", update_person("shown"), Refused),
@@ -113,12 +131,16 @@ fn asked() -> Vec<(&'static str, Vec<u8>, Answer)> {
         ),
         (
             "OrganizationService/CreateOrganization",
-            ask!(CreateOrganizationRequest { organization: Some(organization(id("new"), id("top"))) }),
+            ask!(CreateOrganizationRequest {
+                organization: Some(organization(id("new"), id("top")))
+            }),
             NotFound,
         ),
         (
             "OrganizationService/UpdateOrganization",
-            ask!(UpdateOrganizationRequest { organization: Some(organization(id("top"), String::new())) }),
+            ask!(UpdateOrganizationRequest {
+                organization: Some(organization(id("top"), String::new()))
+            }),
             NotFound,
         ),
         // A link belongs to both of its ends.
@@ -129,18 +151,36 @@ fn asked() -> Vec<(&'static str, Vec<u8>, Answer)> {
         ),
         (
             "MembershipService/LinkOrganization",
-            ask!(LinkOrganizationRequest { account_id: oslo(), organization_id: rome(), include_descendants: true }),
+            ask!(LinkOrganizationRequest {
+                account_id: oslo(),
+                organization_id: rome(),
+                include_descendants: true
+            }),
             NotFound,
         ),
         // An account belongs to one organization, and what is set on it to the account.
-        ("AccountService/CreateAccount", ask!(CreateAccountRequest { account: Some(account("new", "rome")) }), NotFound),
         (
-            "AccountService/UpdateAccount",
-            ask!(UpdateAccountRequest { account: Some(Account { organization_id: rome(), ..only("oslo-account") }) }),
+            "AccountService/CreateAccount",
+            ask!(CreateAccountRequest { account: Some(account("new", "rome")) }),
             NotFound,
         ),
-        ("MembershipService/UpdateAccountUser", ask!(UpdateAccountUserRequest { account_user: Some(user) }), Done),
-        ("MembershipService/RemoveAccountUser", ask!(RemoveAccountUserRequest { account_id: oslo(), person_id: shown() }), Done),
+        (
+            "AccountService/UpdateAccount",
+            ask!(UpdateAccountRequest {
+                account: Some(Account { organization_id: rome(), ..only("oslo-account") })
+            }),
+            NotFound,
+        ),
+        (
+            "MembershipService/UpdateAccountUser",
+            ask!(UpdateAccountUserRequest { account_user: Some(user) }),
+            Done,
+        ),
+        (
+            "MembershipService/RemoveAccountUser",
+            ask!(RemoveAccountUserRequest { account_id: oslo(), person_id: shown() }),
+            Done,
+        ),
         (
             "MembershipService/AddAccountUser",
             ask!(AddAccountUserRequest { account_id: id("north-account"), person_id: shown() }),
@@ -163,12 +203,13 @@ async fn to_see_something_does_not_suffice_to_change_it() {
     for (method, request, expected) in asked() {
         let before = tenant.trail().await.len();
         let answer = call(&manager.channel, method, &identity, &request).await;
-        let (answer, changes) = match answer.map_err(|status| (status.code(), reason::<()>(Err(status)).1)) {
-            Ok(_) => (Done, 1),
-            Err((Code::PermissionDenied, reason)) if reason == "OUT_OF_REACH" => (Refused, 0),
-            Err((Code::NotFound, _)) => (NotFound, 0),
-            other => panic!("{method}: {other:?}"),
-        };
+        let (answer, changes) =
+            match answer.map_err(|status| (status.code(), reason::<()>(Err(status)).1)) {
+                Ok(_) => (Done, 1),
+                Err((Code::PermissionDenied, reason)) if reason == "OUT_OF_REACH" => (Refused, 0),
+                Err((Code::NotFound, _)) => (NotFound, 0),
+                other => panic!("{method}: {other:?}"),
+            };
         assert_eq!(answer, expected, "{method} {:?}", String::from_utf8_lossy(&request));
         assert_eq!(tenant.trail().await.len(), before + changes, "{method}");
         tested.insert(method.to_owned());
@@ -176,20 +217,28 @@ async fn to_see_something_does_not_suffice_to_change_it() {
     let policies = Policies::read().unwrap();
     let all: BTreeSet<_> = policies
         .iter()
-        .filter(|policy| policy.permission.rsplit_once('.').is_some_and(|(_, verb)| verb == "write"))
+        .filter(|policy| {
+            policy.permission.rsplit_once('.').is_some_and(|(_, verb)| verb == "write")
+        })
         .map(|policy| policy.method.trim_start_matches("accounts.v1.").to_owned())
         .collect();
-    assert_eq!(tested, all, "`asked` has every changing call of an editor: say of a new one what it takes to be in charge");
+    assert_eq!(
+        tested, all,
+        "`asked` has every changing call of an editor: say of a new one what it takes to be in charge"
+    );
 }
 
-/// A change of a person in charge of whom someone is only as long as nothing binds them to anything out of reach.
+/// A change of a person in charge of whom someone is only as long as nothing binds them to anything
+/// out of reach.
 #[tokio::test]
 async fn whatever_binds_a_person_elsewhere_takes_them_out_of_charge() {
     let (tenant, manager) = scene().await;
     let mut phone = 0;
     let mut change = async |id: &str| {
         phone += 1;
-        let changed = manager.update_person(Person { phone: phone.to_string(), ..only_person(id) }, &["phone"]).await;
+        let changed = manager
+            .update_person(Person { phone: phone.to_string(), ..only_person(id) }, &["phone"])
+            .await;
         changed.map(drop).map_err(|status| reason::<()>(Err(status)))
     };
     let refused = Err((Code::PermissionDenied, "OUT_OF_REACH".to_owned()));
@@ -197,15 +246,20 @@ async fn whatever_binds_a_person_elsewhere_takes_them_out_of_charge() {
     tenant.staff("staff").await;
     tenant.add_member("lund", "staff").await.unwrap();
     tenant.link("rome-account", "oslo", false).await.unwrap();
-    let billing =
-        |billing| AccountUser { account_id: "rome-account".into(), person_id: "inside".into(), billing, ..Default::default() };
+    let billing = |billing| AccountUser {
+        account_id: "rome-account".into(),
+        person_id: "inside".into(),
+        billing,
+        ..Default::default()
+    };
 
     assert_eq!(change("inside").await, Ok(()));
     tenant.add_member("south", "inside").await.unwrap();
     assert_eq!(change("inside").await, refused, "a member elsewhere");
     tenant.remove_member("south", "inside").await.unwrap();
 
-    // As a mere user through the organization they are no more bound to the account than the organization is.
+    // As a mere user through the organization they are no more bound to the account than the
+    // organization is.
     assert_eq!(change("inside").await, Ok(()));
     tenant.update_user(billing(true), &["billing"]).await.unwrap();
     assert_eq!(change("inside").await, refused, "gets invoices elsewhere");
@@ -222,21 +276,30 @@ async fn whatever_binds_a_person_elsewhere_takes_them_out_of_charge() {
     assert_eq!(reason(manager.buys_on("inside", "oslo-account").await).1, "OUT_OF_REACH");
     assert_eq!(reason(manager.buys_on("inside", "").await).1, "OUT_OF_REACH");
     tenant.buys_on("inside", "").await.unwrap();
-    assert_eq!(manager.buys_on("inside", "oslo-account").await.unwrap().purchasing_account_id, "oslo-account");
+    assert_eq!(
+        manager.buys_on("inside", "oslo-account").await.unwrap().purchasing_account_id,
+        "oslo-account"
+    );
     assert_eq!(change("inside").await, Ok(()));
 
     for contact in [
         Account { billing_contact_id: "inside".into(), ..only("rome-account") },
         Account { cc_billing_contact_id: "inside".into(), ..only("rome-account") },
         Account {
-            primary_contact: Some(customer_accounts::proto::Contact { person_id: "inside".into(), ..Default::default() }),
+            primary_contact: Some(customer_accounts::proto::Contact {
+                person_id: "inside".into(),
+                ..Default::default()
+            }),
             ..only("rome-account")
         },
     ] {
         rome(contact).await;
         assert_eq!(change("inside").await, refused, "a contact elsewhere");
         let paths = ["billing_contact_id", "cc_billing_contact_id", "primary_contact"];
-        tenant.update(Account { primary_contact: anybody(), ..only("rome-account") }, &paths).await.unwrap();
+        tenant
+            .update(Account { primary_contact: anybody(), ..only("rome-account") }, &paths)
+            .await
+            .unwrap();
         assert_eq!(change("inside").await, Ok(()));
     }
 
@@ -246,7 +309,11 @@ async fn whatever_binds_a_person_elsewhere_takes_them_out_of_charge() {
 
     // Who sees the whole tenant is in charge of everyone.
     for id in ["inside", "staff", "shown", "guest"] {
-        tenant.with_roles("editor").update_person(Person { phone: "0".into(), ..only_person(id) }, &["phone"]).await.unwrap();
+        tenant
+            .with_roles("editor")
+            .update_person(Person { phone: "0".into(), ..only_person(id) }, &["phone"])
+            .await
+            .unwrap();
     }
     assert_eq!(change("guest").await, refused, "in no organization");
 }
@@ -256,12 +323,21 @@ async fn an_organization_moves_only_between_places_in_reach() {
     let (tenant, manager) = scene().await;
     tenant.set_module("contracts", "top", ModuleSetting::Off).await.unwrap();
     let out_of_reach = (Code::PermissionDenied, "OUT_OF_REACH".to_owned());
-    assert_eq!(reason(manager.move_organization("north", "depot").await), out_of_reach, "out of a parent above the reach");
-    assert_eq!(reason(manager.move_organization("depot", "oslo").await), out_of_reach, "from the top");
+    assert_eq!(
+        reason(manager.move_organization("north", "depot").await),
+        out_of_reach,
+        "out of a parent above the reach"
+    );
+    assert_eq!(
+        reason(manager.move_organization("depot", "oslo").await),
+        out_of_reach,
+        "from the top"
+    );
     // Which is no question where nothing changes.
     manager.move_organization("north", "top").await.unwrap();
     manager.move_organization("oslo", "lund").await.unwrap();
-    // Where an organization is a member's own and lies below another of theirs, its parent is in reach.
+    // Where an organization is a member's own and lies below another of theirs, its parent is in
+    // reach.
     tenant.add_member("lund", "manager").await.unwrap();
     manager.move_organization("lund", "depot").await.unwrap();
     let boss = tenant.person("boss").await;

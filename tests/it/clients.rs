@@ -1,6 +1,8 @@
-//! Clients that know nothing but the address: `grpcurl`, and a Python program that learns the contract by reflection.
+//! Clients that know nothing but the address: `grpcurl`, and a Python program that learns the
+//! contract by reflection.
 //!
-//! They are no part of a Rust installation. A test whose client is missing says so and passes; `.ci/run` brings both.
+//! They are no part of a Rust installation. A test whose client is missing says so and passes;
+//! `.ci/run` brings both.
 
 use std::{process::Stdio, time::Duration};
 
@@ -40,7 +42,8 @@ async fn grpcurl_lists_and_describes_the_services() {
 #[tokio::test]
 async fn grpcurl_creates_and_reads_an_account() {
     let Some(grpcurl) = Grpcurl::find().await else { return };
-    let organization = json!({"organization": {"organization_id": "acme", "display_name": "Acme Corp"}});
+    let organization =
+        json!({"organization": {"organization_id": "acme", "display_name": "Acme Corp"}});
     grpcurl.call("OrganizationService/CreateOrganization", &organization).await;
     let account = json!({"account": {
         "account_id": "acme-1",
@@ -57,9 +60,16 @@ async fn grpcurl_creates_and_reads_an_account() {
     assert_eq!(read, created);
     assert_eq!(read["account"]["primaryContact"]["email"], "jane@acme.example");
     assert_eq!(read["account"]["preferences"], json!({"language": "de"}));
-    let found = grpcurl.call("AccountService/ListAccounts", &json!({"query": "corp acme", "page_size": 10})).await;
+    let found = grpcurl
+        .call("AccountService/ListAccounts", &json!({"query": "corp acme", "page_size": 10}))
+        .await;
     assert_eq!(found["accounts"], json!([read["account"]]));
-    grpcurl.call("AccountService/DeleteAccount", &json!({"account_id": "acme-1", "etag": read["account"]["etag"]})).await;
+    grpcurl
+        .call(
+            "AccountService/DeleteAccount",
+            &json!({"account_id": "acme-1", "etag": read["account"]["etag"]}),
+        )
+        .await;
     let gone = grpcurl.refused("AccountService/GetAccount", &id).await;
     assert!(gone.contains("Code: NotFound"), "{gone}");
 }
@@ -67,7 +77,8 @@ async fn grpcurl_creates_and_reads_an_account() {
 #[tokio::test]
 async fn grpcurl_shows_what_is_wrong_with_a_request() {
     let Some(grpcurl) = Grpcurl::find().await else { return };
-    let unknown = grpcurl.refused("AccountService/GetAccount", &json!({"account_id": "nobody"})).await;
+    let unknown =
+        grpcurl.refused("AccountService/GetAccount", &json!({"account_id": "nobody"})).await;
     for part in [
         "Code: NotFound",
         r#""@type":"type.googleapis.com/google.rpc.ErrorInfo""#,
@@ -117,23 +128,41 @@ async fn a_python_client_needs_only_reflection() {
 async fn created_by_python(compression: &str) {
     let tenant = Tenant::new().await.caller.tenant;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/client.py");
-    let output = run(Command::new("python3").args([script, &shared().address.to_string(), &tenant, compression])).await;
+    let output = run(Command::new("python3").args([
+        script,
+        &shared().address.to_string(),
+        &tenant,
+        compression,
+    ]))
+    .await;
     assert!(output.success, "{compression}: {}", output.stderr);
     let answer: Value = serde_json::from_str(&output.stdout).unwrap();
 
     let created = &answer["created"];
     assert!(created["account_id"].as_str().unwrap().starts_with("acct_"), "{created}");
     assert_eq!(created["display_name"], "Zoë's account");
-    assert_eq!(created["preferences"], json!({"language": "de", "copies": 2.0, "channels": ["email"]}));
+    assert_eq!(
+        created["preferences"],
+        json!({"language": "de", "copies": 2.0, "channels": ["email"]})
+    );
     assert_eq!(created["metadata"], json!({"erp": "4711"}));
 
     let refused = &answer["refused"];
     assert_eq!(refused["code"], "INVALID_ARGUMENT");
     let details = &refused["details"];
-    assert_eq!(details["google.rpc.ErrorInfo"], json!({"domain": "accounts.v1", "reason": "INVALID_FIELD"}));
+    assert_eq!(
+        details["google.rpc.ErrorInfo"],
+        json!({"domain": "accounts.v1", "reason": "INVALID_FIELD"})
+    );
     let violations = details["google.rpc.BadRequest"]["field_violations"].as_array().unwrap();
-    let fields: Vec<&str> = violations.iter().map(|violation| violation["field"].as_str().unwrap()).collect();
-    for field in ["account.account_id", "account.display_name", "account.organization_id", "account.primary_contact.email"] {
+    let fields: Vec<&str> =
+        violations.iter().map(|violation| violation["field"].as_str().unwrap()).collect();
+    for field in [
+        "account.account_id",
+        "account.display_name",
+        "account.organization_id",
+        "account.primary_contact.email",
+    ] {
         assert!(fields.contains(&field), "{field} is not in {fields:?}");
     }
     assert_eq!(fields.len(), 5, "{fields:?}");
@@ -147,26 +176,39 @@ const SERVICE_CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proto/grpc_se
 
 /// Compiles the contract to this folder, with the options that say how.
 async fn compile_contract(options: &[String]) {
-    let files = std::fs::read_dir(format!("{CONTRACT}/accounts/v1")).unwrap().map(|file| file.unwrap().path());
+    let files = std::fs::read_dir(format!("{CONTRACT}/accounts/v1"))
+        .unwrap()
+        .map(|file| file.unwrap().path());
     let mut command = Command::new("python3");
-    let output = run(command.args(["-m", "grpc_tools.protoc", "-I", CONTRACT]).args(options).args(files)).await;
+    let output =
+        run(command.args(["-m", "grpc_tools.protoc", "-I", CONTRACT]).args(options).args(files))
+            .await;
     assert!(output.success, "{}", output.stderr);
 }
 
 #[tokio::test]
 async fn first_steps_in_python() {
-    if !runs("python3", &["-c", "import grpc, grpc_status, grpc_tools, google.type.date_pb2"]).await {
-        eprintln!("skipped: python3 with grpcio-tools, grpcio-status and googleapis-common-protos is not there");
+    if !runs("python3", &["-c", "import grpc, grpc_status, grpc_tools, google.type.date_pb2"]).await
+    {
+        eprintln!(
+            "skipped: python3 with grpcio-tools, grpcio-status and googleapis-common-protos is not there"
+        );
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let generated = folder.path().to_str().unwrap();
-    compile_contract(&[format!("--python_out={generated}"), format!("--grpc_python_out={generated}")]).await;
+    compile_contract(&[
+        format!("--python_out={generated}"),
+        format!("--grpc_python_out={generated}"),
+    ])
+    .await;
     let tenant = Tenant::new().await.caller.tenant;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/python/first_steps.py");
     let address = shared().address.to_string();
     let mut command = Command::new("python3");
-    let output = run(command.env("PYTHONPATH", generated).args([script, &address, &tenant, SERVICE_CONFIG])).await;
+    let output =
+        run(command.env("PYTHONPATH", generated).args([script, &address, &tenant, SERVICE_CONFIG]))
+            .await;
     assert_eq!(output.stdout, FIRST_STEPS, "{}", output.stderr);
 }
 
@@ -176,13 +218,20 @@ async fn first_steps_in_node() {
     // The packages lie beside the programs of `.ci/tools`, one of which is on PATH.
     let path = std::env::var_os("PATH").unwrap_or_default();
     let packages = std::env::split_paths(&path).map(|folder| folder.join(".."));
-    let Some(packages) = packages.into_iter().find(|folder| folder.join("@grpc/grpc-js").is_dir()) else {
+    let Some(packages) = packages.into_iter().find(|folder| folder.join("@grpc/grpc-js").is_dir())
+    else {
         eprintln!("skipped: @grpc/grpc-js is not there");
         return;
     };
     let tenant = Tenant::new().await.caller.tenant;
     let mut command = Command::new("node");
-    let output = run(command.env("NODE_PATH", packages).args([script, &shared().address.to_string(), &tenant, CONTRACT])).await;
+    let output = run(command.env("NODE_PATH", packages).args([
+        script,
+        &shared().address.to_string(),
+        &tenant,
+        CONTRACT,
+    ]))
+    .await;
     assert_eq!(output.stdout, FIRST_STEPS, "{}", output.stderr);
 }
 
@@ -191,7 +240,10 @@ async fn first_steps_in_go() {
     /// Where Debian keeps the sources of Go packages.
     const DEBIAN: &str = "/usr/share/gocode";
     let there = std::path::Path::new(DEBIAN).join("src/google.golang.org/grpc").is_dir();
-    if !there || !runs("protoc-gen-go-grpc", &["--version"]).await || !runs("python3", &["-c", "import grpc_tools"]).await {
+    if !there
+        || !runs("protoc-gen-go-grpc", &["--version"]).await
+        || !runs("python3", &["-c", "import grpc_tools"]).await
+    {
         eprintln!("skipped: Debian's packages for gRPC in Go, or grpcio-tools, are not there");
         return;
     }
@@ -199,31 +251,46 @@ async fn first_steps_in_go() {
     let generated = folder.path().join("src");
     std::fs::create_dir(&generated).unwrap();
     let generated = generated.to_str().unwrap();
-    compile_contract(&[format!("--go_out={generated}"), format!("--go-grpc_out={generated}")]).await;
+    compile_contract(&[format!("--go_out={generated}"), format!("--go-grpc_out={generated}")])
+        .await;
     let tenant = Tenant::new().await.caller.tenant;
     let program = folder.path().join("first-steps");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/go/main.go");
     let mut go = Command::new("go");
-    let go = go.env("GO111MODULE", "off").env("GOPATH", format!("{}:{DEBIAN}", folder.path().display()));
+    let go =
+        go.env("GO111MODULE", "off").env("GOPATH", format!("{}:{DEBIAN}", folder.path().display()));
     let built = go.args(["build", "-o"]).arg(&program).arg(source).kill_on_drop(true).output();
     // The first time, gRPC itself is compiled.
     let built = timeout(5 * PATIENCE, built).await.expect("builds in time").unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    let output = run(Command::new(program).args([&*shared().address.to_string(), &tenant, SERVICE_CONFIG])).await;
+    let output =
+        run(Command::new(program).args([&*shared().address.to_string(), &tenant, SERVICE_CONFIG]))
+            .await;
     assert_eq!(output.stdout, FIRST_STEPS, "{}", output.stderr);
 }
 
 #[tokio::test]
 async fn the_rust_client_has_every_service_and_reads_reasons() {
     let tenant = Tenant::new().await;
-    let client = Client::new(tenant.channel.clone()).with_metadata("x-tenant-id", &tenant.caller.tenant).unwrap();
-    let organization = v1::Organization { organization_id: "acme".into(), display_name: "Acme".into(), ..Default::default() };
-    let request = v1::CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
+    let client = Client::new(tenant.channel.clone())
+        .with_metadata("x-tenant-id", &tenant.caller.tenant)
+        .unwrap();
+    let organization = v1::Organization {
+        organization_id: "acme".into(),
+        display_name: "Acme".into(),
+        ..Default::default()
+    };
+    let request =
+        v1::CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
     client.organizations().create_organization(request.clone()).await.unwrap();
     let again = client.organizations().create_organization(request).await.unwrap_err();
     assert_eq!(reason(&again), Some(v1::ErrorReason::OrganizationAlreadyExists));
     client.people().list_people(v1::ListPeopleRequest::default()).await.unwrap();
-    let unknown = client.accounts().get_account(v1::GetAccountRequest { account_id: "nobody".into() }).await.unwrap_err();
+    let unknown = client
+        .accounts()
+        .get_account(v1::GetAccountRequest { account_id: "nobody".into() })
+        .await
+        .unwrap_err();
     assert_eq!(reason(&unknown), Some(v1::ErrorReason::AccountNotFound));
 
     let source = include_str!("../../client/src/client.rs");
@@ -250,7 +317,10 @@ impl Grpcurl {
 
     /// Asks about the contract: `list`, `describe`.
     async fn ask(&self, question: &[&str]) -> String {
-        let output = run(Command::new("grpcurl").args(["-plaintext", &shared().address.to_string()]).args(question)).await;
+        let output = run(Command::new("grpcurl")
+            .args(["-plaintext", &shared().address.to_string()])
+            .args(question))
+        .await;
         assert!(output.success, "{}", output.stderr);
         output.stdout
     }
@@ -262,7 +332,8 @@ impl Grpcurl {
         serde_json::from_str(&output.stdout).unwrap()
     }
 
-    /// Makes a call that must fail and returns what grpcurl prints, without the blanks that its JSON may have.
+    /// Makes a call that must fail and returns what grpcurl prints, without the blanks that its
+    /// JSON may have.
     async fn refused(&self, method: &str, request: &Value) -> String {
         let output = self.send(method, request).await;
         assert!(!output.success, "{method}: {}", output.stdout);
@@ -273,7 +344,16 @@ impl Grpcurl {
         let tenant = format!("x-tenant-id: {}", self.tenant);
         let (address, method) = (shared().address.to_string(), format!("accounts.v1.{method}"));
         let request = request.to_string();
-        run(Command::new("grpcurl").args(["-plaintext", "-H", &tenant, "-d", &request, &address, &method])).await
+        run(Command::new("grpcurl").args([
+            "-plaintext",
+            "-H",
+            &tenant,
+            "-d",
+            &request,
+            &address,
+            &method,
+        ]))
+        .await
     }
 }
 
@@ -288,12 +368,21 @@ async fn run(command: &mut Command) -> Output {
     let output = timeout(PATIENCE, command.stdin(Stdio::null()).kill_on_drop(true).output());
     let output = output.await.expect("ends in time").unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Output { success: output.status.success(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    Output {
+        success: output.status.success(),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
 }
 
 /// Whether there is such a program, and it answers this with success.
 async fn runs(program: &str, arguments: &[&str]) -> bool {
-    Command::new(program).args(arguments).stdin(Stdio::null()).output().await.is_ok_and(|output| output.status.success())
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .is_ok_and(|output| output.status.success())
 }
 
 /// The text with one blank for each stretch of white space.

@@ -1,8 +1,11 @@
-//! Compressed messages: requests that come with gzip, answers that leave with it, and encodings that the service does not read.
+//! Compressed messages: requests that come with gzip, answers that leave with it, and encodings
+//! that the service does not read.
 
 use std::{collections::BTreeMap, io::Read as _, time::Duration};
 
-use customer_accounts::proto::{Account, CreateAccountRequest, ListAccountsRequest, PACKAGE, POOL, WatchActivitiesRequest};
+use customer_accounts::proto::{
+    Account, CreateAccountRequest, ListAccountsRequest, PACKAGE, POOL, WatchActivitiesRequest,
+};
 use flate2::{Compress, Compression, FlushCompress, Status as Flate, bufread::GzDecoder};
 use futures_util::{
     StreamExt as _,
@@ -14,7 +17,10 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use prost::{Message as _, bytes::Bytes};
 use tokio::time::{Instant, interval, sleep_until, timeout};
-use tonic::{Code, Status, body::Body, client::GrpcService as _, codec::CompressionEncoding::Gzip, transport::Channel};
+use tonic::{
+    Code, Status, body::Body, client::GrpcService as _, codec::CompressionEncoding::Gzip,
+    transport::Channel,
+};
 
 use crate::{
     bounds::filled,
@@ -38,10 +44,15 @@ fn compressed(message: &[u8]) -> Vec<u8> {
 fn bomb() -> Vec<u8> {
     let mut zeros = vec![0; 1024 * 1024];
     let mut deflated = Vec::with_capacity(4096);
-    let status = Compress::new(Compression::best(), false).compress_vec(&zeros, &mut deflated, FlushCompress::Sync);
+    let status = Compress::new(Compression::best(), false).compress_vec(
+        &zeros,
+        &mut deflated,
+        FlushCompress::Sync,
+    );
     assert_eq!(status.unwrap(), Flate::Ok);
     zeros.clear();
-    // The header of a gzip member; blocks can follow each other, because each begins with a zero of its own.
+    // The header of a gzip member; blocks can follow each other, because each begins with a zero of
+    // its own.
     let bomb = [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255][..], &deflated.repeat(1000)].concat();
     assert!(bomb.len() < 1024 * 1024, "{}", bomb.len());
     flagged(&bomb)
@@ -54,8 +65,14 @@ fn flagged(compressed: &[u8]) -> Vec<u8> {
 }
 
 /// Makes a call with these headers and this body, and returns what comes back as soon as it begins.
-async fn call(channel: &Channel, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response<Body> {
-    let mut request = Request::post(format!("http://localhost{path}")).header("content-type", "application/grpc");
+async fn call(
+    channel: &Channel,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Response<Body> {
+    let mut request =
+        Request::post(format!("http://localhost{path}")).header("content-type", "application/grpc");
     for (name, value) in [("te", "trailers")].iter().chain(headers) {
         request = request.header(*name, *value);
     }
@@ -74,8 +91,12 @@ fn error(headers: &HeaderMap) -> Result<(), Status> {
 fn paths() -> Vec<String> {
     let services = POOL.services().filter(|service| service.package_name() == PACKAGE);
     let methods = services.flat_map(|service| service.methods().collect::<Vec<_>>());
-    let ours = methods.map(|method| format!("/{}/{}", method.parent_service().full_name(), method.name()));
-    let others = ["/grpc.health.v1.Health/Check", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"];
+    let ours =
+        methods.map(|method| format!("/{}/{}", method.parent_service().full_name(), method.name()));
+    let others = [
+        "/grpc.health.v1.Health/Check",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    ];
     ours.chain(others.map(str::to_owned)).collect()
 }
 
@@ -91,10 +112,16 @@ async fn a_client_that_compresses_reads_and_writes_as_one_that_does_not() {
         assert_eq!(created, tenant.get(&created.account_id).await.unwrap());
     }
     let all = gzip.list_accounts(ListAccountsRequest::default()).await.unwrap().into_inner();
-    assert_eq!(all, tenant.accounts().list_accounts(ListAccountsRequest::default()).await.unwrap().into_inner());
+    assert_eq!(
+        all,
+        tenant.accounts().list_accounts(ListAccountsRequest::default()).await.unwrap().into_inner()
+    );
     assert!(all.encoded_len() > 100_000);
     let wrong = CreateAccountRequest { account: Some(account("a0", "o")), ..Default::default() };
-    assert_eq!(reason(gzip.create_account(wrong).await), (Code::AlreadyExists, "ACCOUNT_ALREADY_EXISTS".into()));
+    assert_eq!(
+        reason(gzip.create_account(wrong).await),
+        (Code::AlreadyExists, "ACCOUNT_ALREADY_EXISTS".into())
+    );
 }
 
 #[tokio::test]
@@ -102,9 +129,16 @@ async fn only_large_answers_are_compressed_and_only_for_who_accepts_that() {
     let tenant = Tenant::new().await;
     tenant.organization("o", "").await;
     for n in 0..10 {
-        tenant.account(Account { comment: "Large as a list ".repeat(300), ..account(&format!("a{n}"), "o") }).await;
+        tenant
+            .account(Account {
+                comment: "Large as a list ".repeat(300),
+                ..account(&format!("a{n}"), "o")
+            })
+            .await;
     }
-    let list = |page_size| frames::message(&ListAccountsRequest { page_size, ..Default::default() }.encode_to_vec());
+    let list = |page_size| {
+        frames::message(&ListAccountsRequest { page_size, ..Default::default() }.encode_to_vec())
+    };
     let identity = ("x-tenant-id", &*tenant.caller.tenant);
     let accepting = |value| [identity, ("grpc-accept-encoding", value)];
     for (headers, page_size, expected) in [
@@ -115,13 +149,23 @@ async fn only_large_answers_are_compressed_and_only_for_who_accepts_that() {
         (&[identity], 10, false),
         (&accepting("gzip"), 2, false),
     ] {
-        let plain = call(&tenant.channel, LIST, &[identity], &list(page_size)).await.collect().await.unwrap().to_bytes();
+        let plain = call(&tenant.channel, LIST, &[identity], &list(page_size))
+            .await
+            .collect()
+            .await
+            .unwrap()
+            .to_bytes();
         let answer = call(&tenant.channel, LIST, headers, &list(page_size)).await;
         let encoding = answer.headers().get("grpc-encoding").cloned();
         let wire = answer.collect().await.unwrap().to_bytes();
         if expected {
             assert_eq!(encoding.unwrap(), "gzip");
-            assert!(wire[0] == 1 && wire.len() * 5 < plain.len(), "{} of {}", wire.len(), plain.len());
+            assert!(
+                wire[0] == 1 && wire.len() * 5 < plain.len(),
+                "{} of {}",
+                wire.len(),
+                plain.len()
+            );
             let mut message = Vec::new();
             GzDecoder::new(&wire[5..]).read_to_end(&mut message).unwrap();
             assert!(frames::message(&message) == plain);
@@ -143,7 +187,8 @@ async fn large_messages_of_a_watch_are_compressed() {
     tenant.account(filled("a", 20_000)).await;
     let (mut body, mut received, mut flags) = (answer.into_body(), Vec::new(), Vec::new());
     while !flags.contains(&1) {
-        let frame = timeout(PATIENCE, body.frame()).await.expect("messages in time").unwrap().unwrap();
+        let frame =
+            timeout(PATIENCE, body.frame()).await.expect("messages in time").unwrap().unwrap();
         received.extend(frame.into_data().unwrap());
         while let Some((&[flag, ref length @ ..], rest)) = received.split_first_chunk::<5>() {
             let Some(message) = rest.get(..u32::from_be_bytes(*length) as usize) else { break };
@@ -151,7 +196,10 @@ async fn large_messages_of_a_watch_are_compressed() {
             if flag == 1 {
                 let mut text = Vec::new();
                 GzDecoder::new(message).read_to_end(&mut text).unwrap();
-                assert!(text.len() > 32 * 1024 && text.windows(15).any(|part| part == b"account.created"));
+                assert!(
+                    text.len() > 32 * 1024
+                        && text.windows(15).any(|part| part == b"account.created")
+                );
             }
             received.drain(..5 + message.len());
         }
@@ -164,9 +212,14 @@ async fn every_call_reads_gzip() {
     let tenant = Tenant::new().await;
     let headers = [("x-tenant-id", &*tenant.caller.tenant), ("grpc-encoding", "gzip")];
     for path in paths() {
-        let answer = timeout(PATIENCE, call(&tenant.channel, &path, &headers, &compressed(b""))).await.unwrap();
+        let answer = timeout(PATIENCE, call(&tenant.channel, &path, &headers, &compressed(b"")))
+            .await
+            .unwrap();
         if let Err(status) = error(answer.headers()) {
-            assert!(![Code::Unimplemented, Code::Internal].contains(&status.code()), "{path}: {status:?}");
+            assert!(
+                ![Code::Unimplemented, Code::Internal].contains(&status.code()),
+                "{path}: {status:?}"
+            );
             assert_ne!(reason::<()>(Err(status)).1, "MALFORMED_REQUEST", "{path}");
         }
     }
@@ -184,7 +237,10 @@ async fn other_encodings_are_refused_by_every_call_with_what_is_accepted() {
             assert_eq!(status.code(), Code::Unimplemented);
             let info = details.error_info().unwrap();
             assert_eq!(info.reason, "UNSUPPORTED_ENCODING");
-            assert_eq!((&*info.metadata["encoding"], &*info.metadata["accepted"]), (encoding, "gzip,identity"));
+            assert_eq!(
+                (&*info.metadata["encoding"], &*info.metadata["accepted"]),
+                (encoding, "gzip,identity")
+            );
         }
     }
 }
@@ -211,12 +267,18 @@ async fn what_is_not_gzip_or_too_large_is_told_so() {
     ] {
         let headers = [("x-tenant-id", &*tenant.caller.tenant), ("grpc-encoding", "gzip")];
         let answer = call(&tenant.channel, path, &headers, body).await;
-        let answer = error(answer.headers()).map_or_else(|status| reason::<()>(Err(status)).1, |()| "OK".into());
+        let answer = error(answer.headers())
+            .map_or_else(|status| reason::<()>(Err(status)).1, |()| "OK".into());
         assert_eq!(answer, expected, "{path}: {} bytes", body.len());
     }
     // Compressed messages of a request that does not say how.
-    let answer = call(&tenant.channel, LIST, &[("x-tenant-id", &tenant.caller.tenant)], &compressed(b"")).await;
-    assert_eq!(reason(error(answer.headers())), (Code::InvalidArgument, "MALFORMED_REQUEST".into()));
+    let answer =
+        call(&tenant.channel, LIST, &[("x-tenant-id", &tenant.caller.tenant)], &compressed(b""))
+            .await;
+    assert_eq!(
+        reason(error(answer.headers())),
+        (Code::InvalidArgument, "MALFORMED_REQUEST".into())
+    );
 }
 
 const MEMORY: &str = "the embedded server is part of the process whose memory is measured";
@@ -225,17 +287,27 @@ const MAX_KIB: u64 = 136 * 1024;
 const CONNECTIONS: usize = 16;
 const CALLS: usize = 40;
 
-/// Makes calls with this body, which do not end, and counts their answers by reason until `patience` is over: those that wait
-/// are `WAITING`. Also tells the most memory the service had.
-async fn unfinished(service: &Service, patience: Duration, part: &[u8]) -> (BTreeMap<String, usize>, u64) {
+/// Makes calls with this body, which do not end, and counts their answers by reason until
+/// `patience` is over: those that wait are `WAITING`. Also tells the most memory the service had.
+async fn unfinished(
+    service: &Service,
+    patience: Duration,
+    part: &[u8],
+) -> (BTreeMap<String, usize>, u64) {
     let part = Bytes::copy_from_slice(part);
     let mut calls = FuturesUnordered::new();
     for _ in 0..CONNECTIONS {
         let channel = service.channel().await;
         for _ in 0..CALLS {
-            let body = StreamBody::new(stream::iter([Ok::<_, Status>(Frame::data(part.clone()))]).chain(stream::pending()));
-            let request = Request::post(format!("http://localhost{LIST}")).header("content-type", "application/grpc");
-            let request = request.header("grpc-encoding", "gzip").header("te", "trailers").header("x-tenant-id", "unfinished");
+            let body = StreamBody::new(
+                stream::iter([Ok::<_, Status>(Frame::data(part.clone()))]).chain(stream::pending()),
+            );
+            let request = Request::post(format!("http://localhost{LIST}"))
+                .header("content-type", "application/grpc");
+            let request = request
+                .header("grpc-encoding", "gzip")
+                .header("te", "trailers")
+                .header("x-tenant-id", "unfinished");
             let (mut channel, request) = (channel.clone(), request.body(Body::new(body)).unwrap());
             calls.push(async move {
                 poll_fn(|cx| channel.poll_ready(cx)).await.unwrap();
@@ -265,19 +337,28 @@ async fn requests_are_bounded_and_counted_by_what_they_become() {
     let service = Service::on(&url, &["--default-deadline", "60s"]).await;
     // A kilobyte that becomes nearly a megabyte, which its call keeps until the request ends.
     let page_token = "x".repeat(1024 * 1024 - 10);
-    let grows = compressed(&ListAccountsRequest { page_token, ..Default::default() }.encode_to_vec());
+    let grows =
+        compressed(&ListAccountsRequest { page_token, ..Default::default() }.encode_to_vec());
     assert!(grows.len() < 10_000);
     let (answers, peak) = unfinished(&service, PATIENCE, &grows).await;
     println!("small requests that grow: {peak} KiB, {answers:?}");
     // 32 MiB are counted, of which one tenant may have three quarters.
     let (waiting, refused) = (answers["WAITING"], answers["OVERLOADED"]);
-    assert!((10..=24).contains(&waiting) && waiting + refused == CONNECTIONS * CALLS, "{answers:?}");
+    assert!(
+        (10..=24).contains(&waiting) && waiting + refused == CONNECTIONS * CALLS,
+        "{answers:?}"
+    );
     assert!(peak < MAX_KIB, "{peak} KiB");
 
     let (answers, peak) = unfinished(&service, 3 * PATIENCE, &bomb()).await;
     println!("bombs: {peak} KiB, {answers:?}");
     assert!(answers["REQUEST_TOO_LARGE"] > CALLS, "{answers:?}");
-    assert!(answers.keys().all(|answer| ["REQUEST_TOO_LARGE", "OVERLOADED", "WAITING"].contains(&&**answer)), "{answers:?}");
+    assert!(
+        answers
+            .keys()
+            .all(|answer| ["REQUEST_TOO_LARGE", "OVERLOADED", "WAITING"].contains(&&**answer)),
+        "{answers:?}"
+    );
     assert_eq!(answers["WAITING"], 0);
     assert!(peak < MAX_KIB, "{peak} KiB");
 }

@@ -1,21 +1,26 @@
-//! What holds for every call of the contract, read from the descriptor set: a new call is tested here before it exists.
+//! What holds for every call of the contract, read from the descriptor set: a new call is tested
+//! here before it exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use customer_accounts::{
     policy::Policies,
     proto::{
-        Account, AccountType, AccountUser, AddAccountUserRequest, AddOrganizationMemberRequest, BatchCheckMembershipsRequest,
-        BatchGetAccountTypesRequest, BatchGetAccountsRequest, BatchGetOrganizationsRequest, BatchGetPeopleRequest,
-        CheckMembershipRequest, Contact, CreateAccountRequest, CreateAccountTypeRequest, CreateOrganizationRequest,
-        DeactivateAccountTypeRequest, DeleteAccountRequest, DeleteOrganizationRequest, DeletePersonRequest, ErrorReason,
-        GetAccountRequest, GetAccountTypeRequest, GetOrganizationRequest, GetPersonRequest, LinkOrganizationRequest,
-        ListAccountTypesRequest, ListAccountUsersRequest, ListAccountsRequest, ListActivitiesRequest,
+        Account, AccountType, AccountUser, AddAccountUserRequest, AddOrganizationMemberRequest,
+        BatchCheckMembershipsRequest, BatchGetAccountTypesRequest, BatchGetAccountsRequest,
+        BatchGetOrganizationsRequest, BatchGetPeopleRequest, CheckMembershipRequest, Contact,
+        CreateAccountRequest, CreateAccountTypeRequest, CreateOrganizationRequest,
+        DeactivateAccountTypeRequest, DeleteAccountRequest, DeleteOrganizationRequest,
+        DeletePersonRequest, ErrorReason, GetAccountRequest, GetAccountTypeRequest,
+        GetOrganizationRequest, GetPersonRequest, LinkOrganizationRequest, ListAccountTypesRequest,
+        ListAccountUsersRequest, ListAccountsRequest, ListActivitiesRequest,
         ListBillingRecipientsRequest, ListLinkedOrganizationsRequest, ListModuleActivationsRequest,
-        ListOrganizationMembersRequest, ListOrganizationsRequest, ListPeopleRequest, ListPersonAccountsRequest,
-        MoveOrganizationRequest, Organization, PACKAGE, POOL, Person, PersonKind, RemoveAccountUserRequest,
-        RemoveOrganizationMemberRequest, SetModuleActivationRequest, SetPurchasingAccountRequest, UnlinkOrganizationRequest,
-        UpdateAccountRequest, UpdateAccountTypeRequest, UpdateAccountUserRequest, UpdateOrganizationRequest, UpdatePersonRequest,
+        ListOrganizationMembersRequest, ListOrganizationsRequest, ListPeopleRequest,
+        ListPersonAccountsRequest, MoveOrganizationRequest, Organization, PACKAGE, POOL, Person,
+        PersonKind, RemoveAccountUserRequest, RemoveOrganizationMemberRequest,
+        SetModuleActivationRequest, SetPurchasingAccountRequest, UnlinkOrganizationRequest,
+        UpdateAccountRequest, UpdateAccountTypeRequest, UpdateAccountUserRequest,
+        UpdateOrganizationRequest, UpdatePersonRequest,
     },
 };
 use prost::Message as _;
@@ -66,12 +71,20 @@ fn explained(call: &str, status: &Status) -> ErrorDetails {
 #[track_caller]
 fn assert_refused(call: &str, status: &Status, code: Code, reason: &str) {
     let details = explained(call, status);
-    assert_eq!((status.code(), &*details.error_info().unwrap().reason), (code, reason), "{call}: {status:?}");
+    assert_eq!(
+        (status.code(), &*details.error_info().unwrap().reason),
+        (code, reason),
+        "{call}: {status:?}"
+    );
 }
 
 fn reasons() -> BTreeSet<String> {
     let reasons = POOL.get_enum_by_name("accounts.v1.ErrorReason").unwrap();
-    reasons.values().filter(|value| value.number() != 0).map(|value| value.name().replace("ERROR_REASON_", "")).collect()
+    reasons
+        .values()
+        .filter(|value| value.number() != 0)
+        .map(|value| value.name().replace("ERROR_REASON_", ""))
+        .collect()
 }
 
 #[test]
@@ -83,11 +96,20 @@ fn every_call_has_a_policy() {
         let policy = policies.get(&path).unwrap_or_else(|| panic!("{path} has no policy"));
         assert_eq!(format!("/{}", policy.method), path);
         let (noun, verb) = policy.permission.split_once('.').unwrap();
-        assert!(!noun.is_empty() && ["read", "write", "delete", "configure"].contains(&verb), "{path}: {}", policy.permission);
+        assert!(
+            !noun.is_empty() && ["read", "write", "delete", "configure"].contains(&verb),
+            "{path}: {}",
+            policy.permission
+        );
         assert!(!policy.module.is_empty(), "{path}");
         let reads = ["Get", "List", "BatchGet", "Check", "BatchCheck", "Watch", "Export"];
         let reads = reads.iter().any(|verb| method.name().starts_with(verb));
-        assert_eq!(verb == "read", reads, "{path} needs {}: calls that read are named so, and only they", policy.permission);
+        assert_eq!(
+            verb == "read",
+            reads,
+            "{path} needs {}: calls that read are named so, and only they",
+            policy.permission
+        );
     }
 }
 
@@ -126,15 +148,22 @@ async fn every_call_refuses_too_small_a_role_before_it_looks_at_the_request() {
     let tenant = Tenant::new().await;
     for policy in Policies::read().unwrap().iter() {
         let method = policy.method.trim_start_matches("accounts.v1.");
-        let identity = |roles: &'static str| [("x-tenant-id", tenant.caller.tenant.as_bytes()), ("x-roles", roles.as_bytes())];
+        let identity = |roles: &'static str| {
+            [("x-tenant-id", tenant.caller.tenant.as_bytes()), ("x-roles", roles.as_bytes())]
+        };
         let (too_small, enough) = roles(policy.permission);
         for roles in too_small {
             for body in [&[], NO_MESSAGE] {
-                let status = call(&tenant.channel, method, &identity(roles), body).await.unwrap_err();
+                let status =
+                    call(&tenant.channel, method, &identity(roles), body).await.unwrap_err();
                 assert_refused(method, &status, Code::PermissionDenied, "PERMISSION_DENIED");
                 let details = status.get_error_details();
                 let metadata = &details.error_info().unwrap().metadata;
-                assert_eq!(metadata.get("permission").map(String::as_str), Some(policy.permission), "{method} as {roles:?}");
+                assert_eq!(
+                    metadata.get("permission").map(String::as_str),
+                    Some(policy.permission),
+                    "{method} as {roles:?}"
+                );
             }
         }
         for roles in [enough, "admin", "nobody, admin"] {
@@ -143,10 +172,12 @@ async fn every_call_refuses_too_small_a_role_before_it_looks_at_the_request() {
             let headers: Vec<_> = identity(roles).into_iter().chain(until).collect();
             if let Err(status) = call(&tenant.channel, method, &headers, &[]).await {
                 explained(method, &status);
-                let expected = if until.is_some() { Code::DeadlineExceeded } else { Code::InvalidArgument };
+                let expected =
+                    if until.is_some() { Code::DeadlineExceeded } else { Code::InvalidArgument };
                 assert_eq!(status.code(), expected, "{method} as {roles:?}: {status:?}");
             }
-            let status = call(&tenant.channel, method, &identity(roles), NO_MESSAGE).await.unwrap_err();
+            let status =
+                call(&tenant.channel, method, &identity(roles), NO_MESSAGE).await.unwrap_err();
             assert_refused(method, &status, Code::InvalidArgument, "MALFORMED_REQUEST");
         }
     }
@@ -198,15 +229,22 @@ async fn errors_that_tonic_makes_have_a_reason_too() {
         assert_refused(what, &status, Code::InvalidArgument, "MALFORMED_REQUEST");
     }
     let compressed = [identity[0], ("grpc-encoding", b"deflate")];
-    let status = raw::call_frames(&tenant.channel, path, &compressed, &[1, 0, 0, 0, 0]).await.unwrap_err();
-    assert_refused("an encoding that the service does not speak", &status, Code::Unimplemented, "UNSUPPORTED_ENCODING");
+    let status =
+        raw::call_frames(&tenant.channel, path, &compressed, &[1, 0, 0, 0, 0]).await.unwrap_err();
+    assert_refused(
+        "an encoding that the service does not speak",
+        &status,
+        Code::Unimplemented,
+        "UNSUPPORTED_ENCODING",
+    );
 }
 
 #[tokio::test]
 async fn a_malformed_timeout_is_a_violation() {
     let tenant = Tenant::new().await;
     let identity = [("x-tenant-id", tenant.caller.tenant.as_bytes()), ("grpc-timeout", b"soon")];
-    let status = call(&tenant.channel, "AccountService/ListAccounts", &identity, &[]).await.unwrap_err();
+    let status =
+        call(&tenant.channel, "AccountService/ListAccounts", &identity, &[]).await.unwrap_err();
     assert_refused("ListAccounts", &status, Code::InvalidArgument, "INVALID_FIELD");
 }
 
@@ -218,43 +256,99 @@ fn requests_of_one_shape_have_the_fields_that_clients_rely_on() {
         let (request, response) = (method.input(), method.output());
         assert_eq!(request.name(), format!("{}Request", method.name()));
         assert_eq!(response.name(), format!("{}Response", method.name()));
-        assert!(messages.insert(request.full_name().to_owned()), "{} is the request of two calls", request.name());
+        assert!(
+            messages.insert(request.full_name().to_owned()),
+            "{} is the request of two calls",
+            request.name()
+        );
         let policy = policies.get(&format!("/{PACKAGE}.{}", name(&method))).unwrap();
         let changes = policy.permission.rsplit('.').next() != Some("read");
         for (field, kind) in [("request_id", Kind::String), ("validate_only", Kind::Bool)] {
-            assert_eq!(scalar(&request, field), changes.then_some(kind), "{}.{field}", request.name());
+            assert_eq!(
+                scalar(&request, field),
+                changes.then_some(kind),
+                "{}.{field}",
+                request.name()
+            );
         }
-        let verb = ["Create", "Put", "Get", "Update", "Delete", "List"].into_iter().find(|verb| method.name().starts_with(verb));
+        let verb = ["Create", "Put", "Get", "Update", "Delete", "List"]
+            .into_iter()
+            .find(|verb| method.name().starts_with(verb));
         match verb {
             Some("Create" | "Put") => {
                 let resource = resource(&request, method.name());
-                assert!(resource.get_field_by_name("etag").is_some(), "{} has an etag", resource.name());
+                assert!(
+                    resource.get_field_by_name("etag").is_some(),
+                    "{} has an etag",
+                    resource.name()
+                );
             }
             Some("Update") => {
                 resource(&request, method.name());
                 let mask = request.get_field_by_name("update_mask").map(|field| field.kind());
-                let mask = mask.and_then(|kind| kind.as_message().map(|mask| mask.full_name().to_owned()));
-                assert_eq!(mask.as_deref(), Some("google.protobuf.FieldMask"), "{}", request.name());
+                let mask =
+                    mask.and_then(|kind| kind.as_message().map(|mask| mask.full_name().to_owned()));
+                assert_eq!(
+                    mask.as_deref(),
+                    Some("google.protobuf.FieldMask"),
+                    "{}",
+                    request.name()
+                );
             }
-            Some("Delete") => assert_eq!(scalar(&request, "etag"), Some(Kind::String), "{}", request.name()),
+            Some("Delete") => {
+                assert_eq!(scalar(&request, "etag"), Some(Kind::String), "{}", request.name());
+            }
             Some("List") => {
                 assert_eq!(scalar(&request, "page_size"), Some(Kind::Int32), "{}", request.name());
-                assert_eq!(scalar(&request, "page_token"), Some(Kind::String), "{}", request.name());
-                assert_eq!(scalar(&response, "next_page_token"), Some(Kind::String), "{}", response.name());
-                assert_eq!(scalar(&request, "include_total_size"), Some(Kind::Bool), "{}", request.name());
-                assert_eq!(scalar(&response, "total_size"), Some(Kind::Int32), "{}", response.name());
-                assert_eq!(scalar(&response, "total_size_capped"), Some(Kind::Bool), "{}", response.name());
+                assert_eq!(
+                    scalar(&request, "page_token"),
+                    Some(Kind::String),
+                    "{}",
+                    request.name()
+                );
+                assert_eq!(
+                    scalar(&response, "next_page_token"),
+                    Some(Kind::String),
+                    "{}",
+                    response.name()
+                );
+                assert_eq!(
+                    scalar(&request, "include_total_size"),
+                    Some(Kind::Bool),
+                    "{}",
+                    request.name()
+                );
+                assert_eq!(
+                    scalar(&response, "total_size"),
+                    Some(Kind::Int32),
+                    "{}",
+                    response.name()
+                );
+                assert_eq!(
+                    scalar(&response, "total_size_capped"),
+                    Some(Kind::Bool),
+                    "{}",
+                    response.name()
+                );
                 let plural = response.get_field(1).expect("field 1 is the page");
                 assert!(plural.cardinality() == Cardinality::Repeated, "{}", plural.full_name());
-                let order = request.get_field_by_name("order_by").unwrap_or_else(|| panic!("{} has order_by", request.name()));
-                assert_ordered(order.kind().as_enum().unwrap_or_else(|| panic!("{} is an enum", order.full_name())));
+                let order = request
+                    .get_field_by_name("order_by")
+                    .unwrap_or_else(|| panic!("{} has order_by", request.name()));
+                assert_ordered(
+                    order
+                        .kind()
+                        .as_enum()
+                        .unwrap_or_else(|| panic!("{} is an enum", order.full_name())),
+                );
             }
             _ => {}
         }
     }
 }
 
-/// Rows of lists name other resources by their ids. Whoever shows them reads those resources in one call.
+/// Rows of lists name other resources by their ids. Whoever shows them reads those resources in one
+/// call.
 #[test]
 fn what_is_read_by_id_is_also_read_in_batches() {
     let mut batches = 0;
@@ -265,8 +359,13 @@ fn what_is_read_by_id_is_also_read_in_batches() {
         let service = method.parent_service();
         let reads = |batch: &MethodDescriptor| {
             let ids = batch.input().get_field_by_name(&format!("{}s", id.name()));
-            let rows = batch.output().get_field(1).filter(|rows| rows.is_list() && rows.kind().as_message() == Some(&resource));
-            batch.name().starts_with("BatchGet") && ids.is_some_and(|ids| ids.is_list()) && rows.is_some()
+            let rows = batch
+                .output()
+                .get_field(1)
+                .filter(|rows| rows.is_list() && rows.kind().as_message() == Some(&resource));
+            batch.name().starts_with("BatchGet")
+                && ids.is_some_and(|ids| ids.is_list())
+                && rows.is_some()
         };
         assert!(service.methods().any(|batch| reads(&batch)), "no batch of {}", name(&method));
         batches += 1;
@@ -281,8 +380,11 @@ fn scalar(message: &MessageDescriptor, field: &str) -> Option<Kind> {
 
 /// The resource of a create or update request: a message field named after the call.
 fn resource(request: &MessageDescriptor, method: &str) -> MessageDescriptor {
-    let noun = method.trim_start_matches("Create").trim_start_matches("Put").trim_start_matches("Update");
-    let field = request.fields().find(|field| field.kind().as_message().is_some_and(|message| message.name() == noun));
+    let noun =
+        method.trim_start_matches("Create").trim_start_matches("Put").trim_start_matches("Update");
+    let field = request
+        .fields()
+        .find(|field| field.kind().as_message().is_some_and(|message| message.name() == noun));
     let field = field.unwrap_or_else(|| panic!("{} has a {noun}", request.name()));
     assert_eq!(field.name().replace('_', ""), noun.to_lowercase());
     field.kind().as_message().unwrap().clone()
@@ -292,20 +394,25 @@ fn resource(request: &MessageDescriptor, method: &str) -> MessageDescriptor {
 fn assert_ordered(order: &EnumDescriptor) {
     if order.name() == "ActivityOrderBy" {
         // What has happened has no names, and the newest is wanted first: `Order::parse_by_time`.
-        let values: Vec<_> = order.values().map(|value| (value.number(), value.name().to_owned())).collect();
-        let names = ["UNSPECIFIED", "CREATE_TIME_DESC", "CREATE_TIME"].map(|name| format!("ACTIVITY_ORDER_BY_{name}"));
+        let values: Vec<_> =
+            order.values().map(|value| (value.number(), value.name().to_owned())).collect();
+        let names = ["UNSPECIFIED", "CREATE_TIME_DESC", "CREATE_TIME"]
+            .map(|name| format!("ACTIVITY_ORDER_BY_{name}"));
         assert_eq!(values, (0..).zip(names).collect::<Vec<_>>());
         return;
     }
-    let mut values: Vec<_> = order.values().map(|value| (value.number(), value.name().to_owned())).collect();
+    let mut values: Vec<_> =
+        order.values().map(|value| (value.number(), value.name().to_owned())).collect();
     values.sort();
     let prefix = values[0].1.strip_suffix("UNSPECIFIED").expect("0 is unspecified").to_owned();
-    let mut names = vec!["UNSPECIFIED", "DISPLAY_NAME", "DISPLAY_NAME_DESC", "CREATE_TIME", "CREATE_TIME_DESC"];
+    let mut names =
+        vec!["UNSPECIFIED", "DISPLAY_NAME", "DISPLAY_NAME_DESC", "CREATE_TIME", "CREATE_TIME_DESC"];
     if order.name() == "AccountOrderBy" {
         // `Order::parse_for_accounts`.
         names.extend(["UPDATE_TIME", "UPDATE_TIME_DESC", "STATUS", "STATUS_DESC"]);
     }
-    let expected: Vec<_> = (0..).zip(names.into_iter().map(|name| format!("{prefix}{name}"))).collect();
+    let expected: Vec<_> =
+        (0..).zip(names.into_iter().map(|name| format!("{prefix}{name}"))).collect();
     assert_eq!(values, expected, "{}", order.full_name());
 }
 
@@ -317,20 +424,30 @@ fn everything_in_the_contract_is_explained() {
         let info = proto.source_code_info.as_ref().expect("the descriptor set has the comments");
         let comment = |path: &[i32]| {
             let location = info.location.iter().find(|location| location.path == path);
-            location.map(|location| location.leading_comments().trim().to_owned()).unwrap_or_default()
+            location
+                .map(|location| location.leading_comments().trim().to_owned())
+                .unwrap_or_default()
         };
         let mut paths = Vec::new();
         for service in file.services() {
             paths.push((service.full_name().to_owned(), service.path().to_vec()));
-            paths.extend(service.methods().map(|method| (method.full_name().to_owned(), method.path().to_vec())));
+            paths.extend(
+                service
+                    .methods()
+                    .map(|method| (method.full_name().to_owned(), method.path().to_vec())),
+            );
         }
         for message in file.messages() {
             paths.push((message.full_name().to_owned(), message.path().to_vec()));
-            paths.extend(message.fields().map(|field| (field.full_name().to_owned(), field.path().to_vec())));
+            paths.extend(
+                message.fields().map(|field| (field.full_name().to_owned(), field.path().to_vec())),
+            );
         }
         for values in file.enums() {
             paths.push((values.full_name().to_owned(), values.path().to_vec()));
-            paths.extend(values.values().map(|value| (value.full_name().to_owned(), value.path().to_vec())));
+            paths.extend(
+                values.values().map(|value| (value.full_name().to_owned(), value.path().to_vec())),
+            );
         }
         things += paths.len();
         for (name, path) in paths {
@@ -340,7 +457,8 @@ fn everything_in_the_contract_is_explained() {
     assert!(things > 150, "{things}");
 }
 
-/// As `buf`'s managed mode sets them; `go_package` needs a prefix, which is the name of the project.
+/// As `buf`'s managed mode sets them; `go_package` needs a prefix, which is the name of the
+/// project.
 #[test]
 fn every_file_says_where_its_code_goes_in_each_language() {
     let mut files = 0;
@@ -375,21 +493,32 @@ fn every_file_says_where_its_code_goes_in_each_language() {
     assert!(files >= 9, "{files}");
 }
 
-/// What a client may repeat by itself, without looking at the reason: a read that failed for lack of room or of a server, and
-/// of changes only those that were not started. UNAVAILABLE may come from a connection that was lost after a change was made.
+/// What a client may repeat by itself, without looking at the reason: a read that failed for lack
+/// of room or of a server, and of changes only those that were not started. UNAVAILABLE may come
+/// from a connection that was lost after a change was made.
 #[test]
 fn the_service_config_says_of_every_call_what_may_be_repeated() {
-    let config: serde_json::Value = serde_json::from_str(include_str!("../../proto/grpc_service_config.json")).unwrap();
+    let config: serde_json::Value =
+        serde_json::from_str(include_str!("../../proto/grpc_service_config.json")).unwrap();
     let mut told = BTreeMap::new();
     for entry in config["methodConfig"].as_array().unwrap() {
         for name in entry["name"].as_array().unwrap() {
-            let path = format!("{}/{}", name["service"].as_str().unwrap(), name["method"].as_str().unwrap());
+            let path = format!(
+                "{}/{}",
+                name["service"].as_str().unwrap(),
+                name["method"].as_str().unwrap()
+            );
             let codes = &entry["retryPolicy"]["retryableStatusCodes"];
-            assert_eq!(told.insert(path.clone(), (codes.clone(), entry["timeout"].clone())), None, "{path} is there twice");
+            assert_eq!(
+                told.insert(path.clone(), (codes.clone(), entry["timeout"].clone())),
+                None,
+                "{path} is there twice"
+            );
         }
     }
     for policy in Policies::read().unwrap().iter() {
-        let found = told.remove(policy.method).unwrap_or_else(|| panic!("{} is not there", policy.method));
+        let found =
+            told.remove(policy.method).unwrap_or_else(|| panic!("{} is not there", policy.method));
         let expected = if policy.method.ends_with("/WatchActivities") {
             (serde_json::Value::Null, serde_json::Value::Null)
         } else if policy.permission.rsplit('.').next() == Some("read") {
@@ -407,10 +536,18 @@ fn every_reason_says_its_code_and_comes_from_somewhere() {
     let reasons = POOL.get_enum_by_name("accounts.v1.ErrorReason").unwrap();
     let info = reasons.parent_file().file_descriptor_proto().source_code_info.clone().unwrap();
     for reason in reasons.values().filter(|value| value.number() != 0) {
-        let location = info.location.iter().find(|location| location.path == reason.path()).unwrap();
+        let location =
+            info.location.iter().find(|location| location.path == reason.path()).unwrap();
         let comment = location.leading_comments();
-        let (code, advice) = comment.trim().split_once(". ").unwrap_or_else(|| panic!("{}: {comment}", reason.name()));
-        assert!(code.bytes().all(|c| c.is_ascii_uppercase() || c == b'_'), "{} begins with its gRPC code", reason.name());
+        let (code, advice) = comment
+            .trim()
+            .split_once(". ")
+            .unwrap_or_else(|| panic!("{}: {comment}", reason.name()));
+        assert!(
+            code.bytes().all(|c| c.is_ascii_uppercase() || c == b'_'),
+            "{} begins with its gRPC code",
+            reason.name()
+        );
         assert!(advice.len() > 20, "{}: {advice}", reason.name());
         assert!(ErrorReason::from_str_name(reason.name()).is_some());
     }
@@ -418,8 +555,14 @@ fn every_reason_says_its_code_and_comes_from_somewhere() {
 
 /// Every call, as it asks for the resources under `id`.
 pub fn asks_for(id: &str) -> Vec<(&'static str, Vec<u8>)> {
-    [asks_for_accounts(id), asks_for_people(id), asks_for_organizations(id), asks_for_memberships(id), asks_for_modules(id)]
-        .concat()
+    [
+        asks_for_accounts(id),
+        asks_for_people(id),
+        asks_for_organizations(id),
+        asks_for_memberships(id),
+        asks_for_modules(id),
+    ]
+    .concat()
 }
 
 fn asks_for_accounts(id: &str) -> Vec<(&'static str, Vec<u8>)> {
@@ -431,70 +574,147 @@ fn asks_for_accounts(id: &str) -> Vec<(&'static str, Vec<u8>)> {
     let create = |account| CreateAccountRequest { account: Some(account), ..Default::default() };
     let update = |account| UpdateAccountRequest { account: Some(account), ..Default::default() };
     let account = || Account { account_id: id(), ..Default::default() };
-    let account_type = AccountType { account_type_id: id(), description: "d".into(), ..Default::default() };
+    let account_type =
+        AccountType { account_type_id: id(), description: "d".into(), ..Default::default() };
     let own = || Account { account_id: "own".into(), ..Default::default() };
     let new = || named(Account { organization_id: "own".into(), ..Default::default() });
     let contact = || Some(Contact { person_id: id(), ..Default::default() });
     vec![
-        ("AccountService/CreateAccount", create(Account { account_manager_id: id(), ..new() }).encode_to_vec()),
-        ("AccountService/CreateAccount", create(Account { primary_contact: contact(), ..new() }).encode_to_vec()),
-        ("AccountService/CreateAccount", create(Account { billing_contact_id: id(), ..new() }).encode_to_vec()),
-        ("AccountService/UpdateAccount", update(Account { account_manager_id: id(), ..own() }).encode_to_vec()),
-        ("AccountService/UpdateAccount", update(Account { cc_billing_contact_id: id(), ..own() }).encode_to_vec()),
-        ("AccountService/CreateAccount", create(named(Account { organization_id: id(), ..Default::default() })).encode_to_vec()),
         (
             "AccountService/CreateAccount",
-            create(named(Account { organization_id: "own".into(), account_type_id: id(), ..Default::default() })).encode_to_vec(),
+            create(Account { account_manager_id: id(), ..new() }).encode_to_vec(),
+        ),
+        (
+            "AccountService/CreateAccount",
+            create(Account { primary_contact: contact(), ..new() }).encode_to_vec(),
+        ),
+        (
+            "AccountService/CreateAccount",
+            create(Account { billing_contact_id: id(), ..new() }).encode_to_vec(),
+        ),
+        (
+            "AccountService/UpdateAccount",
+            update(Account { account_manager_id: id(), ..own() }).encode_to_vec(),
+        ),
+        (
+            "AccountService/UpdateAccount",
+            update(Account { cc_billing_contact_id: id(), ..own() }).encode_to_vec(),
+        ),
+        (
+            "AccountService/CreateAccount",
+            create(named(Account { organization_id: id(), ..Default::default() })).encode_to_vec(),
+        ),
+        (
+            "AccountService/CreateAccount",
+            create(named(Account {
+                organization_id: "own".into(),
+                account_type_id: id(),
+                ..Default::default()
+            }))
+            .encode_to_vec(),
         ),
         ("AccountService/GetAccount", GetAccountRequest { account_id: id() }.encode_to_vec()),
-        ("AccountService/BatchGetAccounts", BatchGetAccountsRequest { account_ids: vec![id()] }.encode_to_vec()),
-        ("AccountService/BatchGetAccounts", BatchGetAccountsRequest { account_ids: vec!["own".into(), id()] }.encode_to_vec()),
-        ("AccountService/UpdateAccount", update(Account { comment: "c".into(), ..account() }).encode_to_vec()),
         (
-            "AccountService/UpdateAccount",
-            update(Account { account_id: "own".into(), organization_id: id(), ..Default::default() }).encode_to_vec(),
+            "AccountService/BatchGetAccounts",
+            BatchGetAccountsRequest { account_ids: vec![id()] }.encode_to_vec(),
+        ),
+        (
+            "AccountService/BatchGetAccounts",
+            BatchGetAccountsRequest { account_ids: vec!["own".into(), id()] }.encode_to_vec(),
         ),
         (
             "AccountService/UpdateAccount",
-            update(Account { account_id: "own".into(), account_type_id: id(), ..Default::default() }).encode_to_vec(),
+            update(Account { comment: "c".into(), ..account() }).encode_to_vec(),
         ),
         (
             "AccountService/UpdateAccount",
-            update(Account { etag: "no such etag".into(), is_primary: true, ..account() }).encode_to_vec(),
+            update(Account {
+                account_id: "own".into(),
+                organization_id: id(),
+                ..Default::default()
+            })
+            .encode_to_vec(),
         ),
-        ("AccountService/DeleteAccount", DeleteAccountRequest { account_id: id(), ..Default::default() }.encode_to_vec()),
         (
-            "AccountService/DeleteAccount",
-            DeleteAccountRequest { account_id: id(), etag: "no such etag".into(), force: true, ..Default::default() }
+            "AccountService/UpdateAccount",
+            update(Account {
+                account_id: "own".into(),
+                account_type_id: id(),
+                ..Default::default()
+            })
+            .encode_to_vec(),
+        ),
+        (
+            "AccountService/UpdateAccount",
+            update(Account { etag: "no such etag".into(), is_primary: true, ..account() })
                 .encode_to_vec(),
         ),
-        ("AccountTypeService/GetAccountType", GetAccountTypeRequest { account_type_id: id() }.encode_to_vec()),
+        (
+            "AccountService/DeleteAccount",
+            DeleteAccountRequest { account_id: id(), ..Default::default() }.encode_to_vec(),
+        ),
+        (
+            "AccountService/DeleteAccount",
+            DeleteAccountRequest {
+                account_id: id(),
+                etag: "no such etag".into(),
+                force: true,
+                ..Default::default()
+            }
+            .encode_to_vec(),
+        ),
+        (
+            "AccountTypeService/GetAccountType",
+            GetAccountTypeRequest { account_type_id: id() }.encode_to_vec(),
+        ),
         (
             "AccountTypeService/BatchGetAccountTypes",
-            BatchGetAccountTypesRequest { account_type_ids: vec!["own".into(), id()] }.encode_to_vec(),
+            BatchGetAccountTypesRequest { account_type_ids: vec!["own".into(), id()] }
+                .encode_to_vec(),
         ),
         (
             "AccountTypeService/UpdateAccountType",
-            UpdateAccountTypeRequest { account_type: Some(account_type), ..Default::default() }.encode_to_vec(),
+            UpdateAccountTypeRequest { account_type: Some(account_type), ..Default::default() }
+                .encode_to_vec(),
         ),
         (
             "AccountTypeService/DeactivateAccountType",
-            DeactivateAccountTypeRequest { account_type_id: id(), ..Default::default() }.encode_to_vec(),
+            DeactivateAccountTypeRequest { account_type_id: id(), ..Default::default() }
+                .encode_to_vec(),
         ),
     ]
 }
 
 fn asks_for_people(id: &str) -> Vec<(&'static str, Vec<u8>)> {
     let person_id = || id.to_owned();
-    let person = Person { person_id: person_id(), phone: "1".into(), etag: "no such etag".into(), ..Default::default() };
+    let person = Person {
+        person_id: person_id(),
+        phone: "1".into(),
+        etag: "no such etag".into(),
+        ..Default::default()
+    };
     vec![
         ("PersonService/GetPerson", GetPersonRequest { person_id: person_id() }.encode_to_vec()),
-        ("PersonService/BatchGetPeople", BatchGetPeopleRequest { person_ids: vec!["own".into(), person_id()] }.encode_to_vec()),
-        ("PersonService/UpdatePerson", UpdatePersonRequest { person: Some(person), ..Default::default() }.encode_to_vec()),
-        ("PersonService/DeletePerson", DeletePersonRequest { person_id: person_id(), ..Default::default() }.encode_to_vec()),
+        (
+            "PersonService/BatchGetPeople",
+            BatchGetPeopleRequest { person_ids: vec!["own".into(), person_id()] }.encode_to_vec(),
+        ),
+        (
+            "PersonService/UpdatePerson",
+            UpdatePersonRequest { person: Some(person), ..Default::default() }.encode_to_vec(),
+        ),
         (
             "PersonService/DeletePerson",
-            DeletePersonRequest { person_id: person_id(), etag: "no such etag".into(), ..Default::default() }.encode_to_vec(),
+            DeletePersonRequest { person_id: person_id(), ..Default::default() }.encode_to_vec(),
+        ),
+        (
+            "PersonService/DeletePerson",
+            DeletePersonRequest {
+                person_id: person_id(),
+                etag: "no such etag".into(),
+                ..Default::default()
+            }
+            .encode_to_vec(),
         ),
     ]
 }
@@ -503,17 +723,44 @@ fn asks_for_organizations(id: &str) -> Vec<(&'static str, Vec<u8>)> {
     let id = || id.to_owned();
     let own = || "own".to_owned();
     let organization = || Organization { display_name: "n".into(), ..Default::default() };
-    let create = |organization| CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
-    let update = |organization| UpdateOrganizationRequest { organization: Some(organization), ..Default::default() };
-    let put = |organization_id, parent_id| MoveOrganizationRequest { organization_id, parent_id, ..Default::default() };
-    let add = |organization_id, person_id| AddOrganizationMemberRequest { organization_id, person_id, ..Default::default() };
-    let remove =
-        |organization_id, person_id| RemoveOrganizationMemberRequest { organization_id, person_id, ..Default::default() };
-    let members = ListOrganizationMembersRequest { organization_id: id(), include_descendants: true, ..Default::default() };
+    let create = |organization| CreateOrganizationRequest {
+        organization: Some(organization),
+        ..Default::default()
+    };
+    let update = |organization| UpdateOrganizationRequest {
+        organization: Some(organization),
+        ..Default::default()
+    };
+    let put = |organization_id, parent_id| MoveOrganizationRequest {
+        organization_id,
+        parent_id,
+        ..Default::default()
+    };
+    let add = |organization_id, person_id| AddOrganizationMemberRequest {
+        organization_id,
+        person_id,
+        ..Default::default()
+    };
+    let remove = |organization_id, person_id| RemoveOrganizationMemberRequest {
+        organization_id,
+        person_id,
+        ..Default::default()
+    };
+    let members = ListOrganizationMembersRequest {
+        organization_id: id(),
+        include_descendants: true,
+        ..Default::default()
+    };
     let deletion = DeleteOrganizationRequest { organization_id: id(), ..Default::default() };
     vec![
-        ("OrganizationService/CreateOrganization", create(Organization { parent_id: id(), ..organization() }).encode_to_vec()),
-        ("OrganizationService/GetOrganization", GetOrganizationRequest { organization_id: id() }.encode_to_vec()),
+        (
+            "OrganizationService/CreateOrganization",
+            create(Organization { parent_id: id(), ..organization() }).encode_to_vec(),
+        ),
+        (
+            "OrganizationService/GetOrganization",
+            GetOrganizationRequest { organization_id: id() }.encode_to_vec(),
+        ),
         (
             "OrganizationService/BatchGetOrganizations",
             BatchGetOrganizationsRequest { organization_ids: vec![own(), id()] }.encode_to_vec(),
@@ -536,8 +783,14 @@ fn asks_for_organizations(id: &str) -> Vec<(&'static str, Vec<u8>)> {
 
 fn asks_for_modules(id: &str) -> Vec<(&'static str, Vec<u8>)> {
     let (organization_id, module) = (|| id.to_owned(), "contracts".to_owned());
-    let set = SetModuleActivationRequest { organization_id: organization_id(), module, setting: 2, ..Default::default() };
-    let list = ListModuleActivationsRequest { organization_id: organization_id(), ..Default::default() };
+    let set = SetModuleActivationRequest {
+        organization_id: organization_id(),
+        module,
+        setting: 2,
+        ..Default::default()
+    };
+    let list =
+        ListModuleActivationsRequest { organization_id: organization_id(), ..Default::default() };
     vec![
         ("TenantService/SetModuleActivation", set.encode_to_vec()),
         ("TenantService/ListModuleActivations", list.encode_to_vec()),
@@ -549,13 +802,38 @@ fn asks_for_memberships(id: &str) -> Vec<(&'static str, Vec<u8>)> {
     // Either of the two that a call names.
     for (account_id, other_id) in [(id, "own"), ("own", id)] {
         let (account_id, other_id) = (|| account_id.to_owned(), || other_id.to_owned());
-        let user = AccountUser { account_id: account_id(), person_id: other_id(), billing: true, ..Default::default() };
-        let add = AddAccountUserRequest { account_id: account_id(), person_id: other_id(), ..Default::default() };
+        let user = AccountUser {
+            account_id: account_id(),
+            person_id: other_id(),
+            billing: true,
+            ..Default::default()
+        };
+        let add = AddAccountUserRequest {
+            account_id: account_id(),
+            person_id: other_id(),
+            ..Default::default()
+        };
         let update = UpdateAccountUserRequest { account_user: Some(user), ..Default::default() };
-        let remove = RemoveAccountUserRequest { account_id: account_id(), person_id: other_id(), ..Default::default() };
-        let link = LinkOrganizationRequest { account_id: account_id(), organization_id: other_id(), ..Default::default() };
-        let unlink = UnlinkOrganizationRequest { account_id: account_id(), organization_id: other_id(), ..Default::default() };
-        let buys = SetPurchasingAccountRequest { person_id: other_id(), account_id: account_id(), ..Default::default() };
+        let remove = RemoveAccountUserRequest {
+            account_id: account_id(),
+            person_id: other_id(),
+            ..Default::default()
+        };
+        let link = LinkOrganizationRequest {
+            account_id: account_id(),
+            organization_id: other_id(),
+            ..Default::default()
+        };
+        let unlink = UnlinkOrganizationRequest {
+            account_id: account_id(),
+            organization_id: other_id(),
+            ..Default::default()
+        };
+        let buys = SetPurchasingAccountRequest {
+            person_id: other_id(),
+            account_id: account_id(),
+            ..Default::default()
+        };
         let check = CheckMembershipRequest { account_id: account_id(), person_id: other_id() };
         let own = CheckMembershipRequest { account_id: "own".into(), person_id: "own".into() };
         let batch = BatchCheckMembershipsRequest { requests: vec![own, check.clone()] };
@@ -571,8 +849,10 @@ fn asks_for_memberships(id: &str) -> Vec<(&'static str, Vec<u8>)> {
         ]);
     }
     let (id, none) = (|| id.to_owned(), String::new);
-    let cleared = SetPurchasingAccountRequest { person_id: id(), account_id: none(), ..Default::default() };
-    let users = ListAccountUsersRequest { account_id: id(), show_not_in_force: true, ..Default::default() };
+    let cleared =
+        SetPurchasingAccountRequest { person_id: id(), account_id: none(), ..Default::default() };
+    let users =
+        ListAccountUsersRequest { account_id: id(), show_not_in_force: true, ..Default::default() };
     let links = ListLinkedOrganizationsRequest { account_id: id(), ..Default::default() };
     let recipients = ListBillingRecipientsRequest { account_id: id(), ..Default::default() };
     let accounts = ListPersonAccountsRequest { person_id: id(), ..Default::default() };
@@ -594,31 +874,82 @@ pub fn lists(id: &str) -> Vec<(&'static str, Vec<u8>)> {
     let people = ListPeopleRequest::default();
     let within = ListPeopleRequest { organization_id: id(), ..people.clone() };
     let activities = ListActivitiesRequest::default();
-    let resource = ListActivitiesRequest { resource_type: "person".into(), resource_id: id(), ..activities.clone() };
+    let resource = ListActivitiesRequest {
+        resource_type: "person".into(),
+        resource_id: id(),
+        ..activities.clone()
+    };
     vec![
         ("ActivityService/ListActivities", activities.encode_to_vec()),
-        ("ActivityService/ListActivities", ListActivitiesRequest { account_id: id(), ..activities.clone() }.encode_to_vec()),
-        ("ActivityService/ListActivities", ListActivitiesRequest { actor: "tester".into(), ..activities }.encode_to_vec()),
+        (
+            "ActivityService/ListActivities",
+            ListActivitiesRequest { account_id: id(), ..activities.clone() }.encode_to_vec(),
+        ),
+        (
+            "ActivityService/ListActivities",
+            ListActivitiesRequest { actor: "tester".into(), ..activities }.encode_to_vec(),
+        ),
         ("ActivityService/ListActivities", resource.encode_to_vec()),
         ("PersonService/ListPeople", people.encode_to_vec()),
-        ("PersonService/ListPeople", ListPeopleRequest { query: id(), ..people.clone() }.encode_to_vec()),
-        ("PersonService/ListPeople", ListPeopleRequest { kind: PersonKind::Staff.into(), ..people }.encode_to_vec()),
+        (
+            "PersonService/ListPeople",
+            ListPeopleRequest { query: id(), ..people.clone() }.encode_to_vec(),
+        ),
+        (
+            "PersonService/ListPeople",
+            ListPeopleRequest { kind: PersonKind::Staff.into(), ..people }.encode_to_vec(),
+        ),
         ("PersonService/ListPeople", within.encode_to_vec()),
-        ("PersonService/ListPeople", ListPeopleRequest { include_descendants: true, ..within }.encode_to_vec()),
-        ("AccountService/ListAccounts", ListAccountsRequest { account_manager_id: id(), ..accounts.clone() }.encode_to_vec()),
-        ("AccountService/ListAccounts", ListAccountsRequest { person_id: id(), ..accounts.clone() }.encode_to_vec()),
+        (
+            "PersonService/ListPeople",
+            ListPeopleRequest { include_descendants: true, ..within }.encode_to_vec(),
+        ),
         (
             "AccountService/ListAccounts",
-            ListAccountsRequest { organization_id: id(), include_descendants: true, ..accounts.clone() }.encode_to_vec(),
+            ListAccountsRequest { account_manager_id: id(), ..accounts.clone() }.encode_to_vec(),
+        ),
+        (
+            "AccountService/ListAccounts",
+            ListAccountsRequest { person_id: id(), ..accounts.clone() }.encode_to_vec(),
+        ),
+        (
+            "AccountService/ListAccounts",
+            ListAccountsRequest {
+                organization_id: id(),
+                include_descendants: true,
+                ..accounts.clone()
+            }
+            .encode_to_vec(),
         ),
         ("AccountService/ListAccounts", accounts.encode_to_vec()),
-        ("AccountService/ListAccounts", ListAccountsRequest { query: id(), ..accounts.clone() }.encode_to_vec()),
-        ("AccountService/ListAccounts", ListAccountsRequest { organization_id: id(), ..accounts.clone() }.encode_to_vec()),
-        ("AccountService/ListAccounts", ListAccountsRequest { account_type_id: id(), ..accounts.clone() }.encode_to_vec()),
-        ("AccountService/ListAccounts", ListAccountsRequest { statuses: vec![1, 2, 3], ..accounts.clone() }.encode_to_vec()),
-        ("AccountService/ListAccounts", ListAccountsRequest { is_primary: Some(false), ..accounts.clone() }.encode_to_vec()),
-        ("AccountService/ListAccounts", ListAccountsRequest { metadata: metadata(id()), ..accounts.clone() }.encode_to_vec()),
-        ("AccountService/ListAccounts", ListAccountsRequest { include_total_size: true, ..accounts }.encode_to_vec()),
+        (
+            "AccountService/ListAccounts",
+            ListAccountsRequest { query: id(), ..accounts.clone() }.encode_to_vec(),
+        ),
+        (
+            "AccountService/ListAccounts",
+            ListAccountsRequest { organization_id: id(), ..accounts.clone() }.encode_to_vec(),
+        ),
+        (
+            "AccountService/ListAccounts",
+            ListAccountsRequest { account_type_id: id(), ..accounts.clone() }.encode_to_vec(),
+        ),
+        (
+            "AccountService/ListAccounts",
+            ListAccountsRequest { statuses: vec![1, 2, 3], ..accounts.clone() }.encode_to_vec(),
+        ),
+        (
+            "AccountService/ListAccounts",
+            ListAccountsRequest { is_primary: Some(false), ..accounts.clone() }.encode_to_vec(),
+        ),
+        (
+            "AccountService/ListAccounts",
+            ListAccountsRequest { metadata: metadata(id()), ..accounts.clone() }.encode_to_vec(),
+        ),
+        (
+            "AccountService/ListAccounts",
+            ListAccountsRequest { include_total_size: true, ..accounts }.encode_to_vec(),
+        ),
         (
             "AccountTypeService/ListAccountTypes",
             ListAccountTypesRequest { show_inactive: true, ..Default::default() }.encode_to_vec(),
@@ -634,7 +965,12 @@ pub fn lists(id: &str) -> Vec<(&'static str, Vec<u8>)> {
         ),
         (
             "OrganizationService/ListOrganizations",
-            ListOrganizationsRequest { roots_only: true, include_total_size: true, ..organizations.clone() }.encode_to_vec(),
+            ListOrganizationsRequest {
+                roots_only: true,
+                include_total_size: true,
+                ..organizations.clone()
+            }
+            .encode_to_vec(),
         ),
         (
             "OrganizationService/ListOrganizations",
@@ -642,9 +978,13 @@ pub fn lists(id: &str) -> Vec<(&'static str, Vec<u8>)> {
         ),
         (
             "OrganizationService/ListOrganizations",
-            ListOrganizationsRequest { metadata: metadata(id()), ..organizations.clone() }.encode_to_vec(),
+            ListOrganizationsRequest { metadata: metadata(id()), ..organizations.clone() }
+                .encode_to_vec(),
         ),
-        ("OrganizationService/ListOrganizations", ListOrganizationsRequest { parent_id: id(), ..organizations }.encode_to_vec()),
+        (
+            "OrganizationService/ListOrganizations",
+            ListOrganizationsRequest { parent_id: id(), ..organizations }.encode_to_vec(),
+        ),
     ]
 }
 
@@ -653,7 +993,8 @@ fn metadata(id: String) -> BTreeMap<String, String> {
     [("id".to_owned(), id)].into()
 }
 
-/// Calls that take no existing resource; and the watch, which does not end: `tests/it/watches.rs` has it.
+/// Calls that take no existing resource; and the watch, which does not end: `tests/it/watches.rs`
+/// has it.
 pub const ASKS_FOR_NOTHING: &[&str] = &[
     "AccountTypeService/CreateAccountType",
     "ActivityService/WatchActivities",
@@ -666,8 +1007,13 @@ pub const ASKS_FOR_NOTHING: &[&str] = &[
 fn what_another_tenant_gets_is_tested_for_every_call() {
     let all: BTreeSet<_> = methods().map(|method| name(&method)).collect();
     let (asked, listed) = (asks_for("x"), lists("x"));
-    let tested: BTreeSet<_> =
-        asked.iter().chain(&listed).map(|(name, _)| *name).chain(ASKS_FOR_NOTHING.iter().copied()).map(str::to_owned).collect();
+    let tested: BTreeSet<_> = asked
+        .iter()
+        .chain(&listed)
+        .map(|(name, _)| *name)
+        .chain(ASKS_FOR_NOTHING.iter().copied())
+        .map(str::to_owned)
+        .collect();
     assert_eq!(tested, all, "asks_for, lists and ASKS_FOR_NOTHING together name every call");
 }
 
@@ -680,7 +1026,9 @@ async fn another_tenants_resources_are_word_for_word_like_those_that_never_exist
         everything(tenant, id).await;
     }
     let identity = [("x-tenant-id", ours.caller.tenant.as_bytes())];
-    for ((method, taken_request), (_, free_request)) in asks_for(taken).into_iter().zip(asks_for(free)) {
+    for ((method, taken_request), (_, free_request)) in
+        asks_for(taken).into_iter().zip(asks_for(free))
+    {
         let theirs = call(&ours.channel, method, &identity, &taken_request).await.unwrap_err();
         let nobodys = call(&ours.channel, method, &identity, &free_request).await.unwrap_err();
         assert_eq!(theirs.code(), Code::NotFound, "{method}: {theirs:?}");
@@ -693,22 +1041,35 @@ async fn another_tenants_resources_are_word_for_word_like_those_that_never_exist
 
 /// That two errors differ in nothing but the id they were asked for.
 #[track_caller]
-pub fn assert_same_words(call: &str, (one, id): (&Status, &str), (other, other_id): (&Status, &str)) {
+pub fn assert_same_words(
+    call: &str,
+    (one, id): (&Status, &str),
+    (other, other_id): (&Status, &str),
+) {
     let words = |status: &Status| {
         let headers: BTreeSet<_> = status.metadata().keys().map(|key| format!("{key:?}")).collect();
         (status.code(), status.message().to_owned(), written_out(status), headers)
     };
     let (code, message, details, headers) = words(one);
-    assert_eq!((code, message.replace(id, other_id), details.replace(id, other_id), headers), words(other), "{call}");
+    assert_eq!(
+        (code, message.replace(id, other_id), details.replace(id, other_id), headers),
+        words(other),
+        "{call}"
+    );
 }
 
-/// The details of an error as one text, and how long they are encoded. Metadata is a map, encoded in any order.
+/// The details of an error as one text, and how long they are encoded. Metadata is a map, encoded
+/// in any order.
 fn written_out(status: &Status) -> String {
     let encoded = pb::Status::decode(status.details()).unwrap();
     let details = encoded.details.iter().map(|detail| {
         if detail.type_url.ends_with("/google.rpc.ErrorInfo") {
-            let pb::ErrorInfo { reason, domain, metadata } = pb::ErrorInfo::decode(&*detail.value).unwrap();
-            return format!("{reason} {domain} {:?}", metadata.into_iter().collect::<BTreeMap<_, _>>());
+            let pb::ErrorInfo { reason, domain, metadata } =
+                pb::ErrorInfo::decode(&*detail.value).unwrap();
+            return format!(
+                "{reason} {domain} {:?}",
+                metadata.into_iter().collect::<BTreeMap<_, _>>()
+            );
         }
         format!("{} {}", detail.type_url, String::from_utf8_lossy(&detail.value))
     });
@@ -722,36 +1083,70 @@ async fn another_tenants_lists_are_empty() {
     everything(&theirs, "taken-id").await;
     for (method, request) in lists("taken-id") {
         let shown = |tenant: &Tenant| {
-            let (channel, tenant, request) = (tenant.channel.clone(), tenant.caller.tenant.clone(), request.clone());
-            async move { call(&channel, method, &[("x-tenant-id", tenant.as_bytes())], &request).await.unwrap() }
+            let (channel, tenant, request) =
+                (tenant.channel.clone(), tenant.caller.tenant.clone(), request.clone());
+            async move {
+                call(&channel, method, &[("x-tenant-id", tenant.as_bytes())], &request)
+                    .await
+                    .unwrap()
+            }
         };
-        assert_eq!(shown(&ours).await, [Vec::<u8>::new()], "{method} shows nothing to another tenant");
+        assert_eq!(
+            shown(&ours).await,
+            [Vec::<u8>::new()],
+            "{method} shows nothing to another tenant"
+        );
         let below = request == lists("taken-id").pop().unwrap().1;
-        assert!(below || shown(&theirs).await != [Vec::<u8>::new()], "{method} shows something to its own");
+        assert!(
+            below || shown(&theirs).await != [Vec::<u8>::new()],
+            "{method} shows something to its own"
+        );
     }
 }
 
 /// One of each resource under this id.
 pub async fn everything(tenant: &Tenant, id: &str) {
-    let organization =
-        Organization { organization_id: id.into(), display_name: id.into(), metadata: metadata(id.into()), ..Default::default() };
-    let request = CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
+    let organization = Organization {
+        organization_id: id.into(),
+        display_name: id.into(),
+        metadata: metadata(id.into()),
+        ..Default::default()
+    };
+    let request =
+        CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
     tenant.organizations().create_organization(request).await.unwrap();
-    let account_type = AccountType { account_type_id: id.into(), display_name: id.into(), ..Default::default() };
-    let request = CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() };
+    let account_type =
+        AccountType { account_type_id: id.into(), display_name: id.into(), ..Default::default() };
+    let request =
+        CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() };
     tenant.account_types().create_account_type(request).await.unwrap();
     tenant.staff(id).await;
     tenant.add_member(id, id).await.unwrap();
     let metadata = metadata(id.into());
-    tenant.account(Account { account_type_id: id.into(), account_manager_id: id.into(), metadata, ..account(id, id) }).await;
+    tenant
+        .account(Account {
+            account_type_id: id.into(),
+            account_manager_id: id.into(),
+            metadata,
+            ..account(id, id)
+        })
+        .await;
 }
 
 #[tokio::test]
 async fn a_not_found_names_what_was_not_found() {
     let tenant = Tenant::new().await;
-    let (status, details) = refused(tenant.accounts().get_account(GetAccountRequest { account_id: "gone".into() }).await);
+    let (status, details) = refused(
+        tenant.accounts().get_account(GetAccountRequest { account_id: "gone".into() }).await,
+    );
     assert_refused("GetAccount", &status, Code::NotFound, "ACCOUNT_NOT_FOUND");
-    assert_eq!(details.error_info().unwrap().metadata.get("account_id").map(String::as_str), Some("gone"));
+    assert_eq!(
+        details.error_info().unwrap().metadata.get("account_id").map(String::as_str),
+        Some("gone")
+    );
     let resource = details.resource_info().unwrap();
-    assert_eq!((&*resource.resource_type, &*resource.resource_name), ("accounts.v1.Account", "gone"));
+    assert_eq!(
+        (&*resource.resource_type, &*resource.resource_name),
+        ("accounts.v1.Account", "gone")
+    );
 }

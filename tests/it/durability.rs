@@ -1,4 +1,5 @@
-//! What was acknowledged stays: through `kill -9` of the service, of its database, and of its connections.
+//! What was acknowledged stays: through `kill -9` of the service, of its database, and of its
+//! connections.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +10,9 @@ use std::{
 
 use customer_accounts::{
     db::embedded::Embedded,
-    proto::{Account, CreateAccountRequest, GetAccountRequest, ListAccountsRequest, UpdateAccountRequest},
+    proto::{
+        Account, CreateAccountRequest, GetAccountRequest, ListAccountsRequest, UpdateAccountRequest,
+    },
     server::{LIVENESS, READINESS},
 };
 use tokio::{
@@ -18,11 +21,14 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tonic::{Code, Status};
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 use tonic_types::StatusExt as _;
 
 use crate::support::{
-    Dice, Tenant, account, cluster::Cluster, connect, eventually, process::Service, real_database, reason, sql,
+    Dice, Tenant, account, cluster::Cluster, connect, eventually, process::Service, real_database,
+    reason, sql,
 };
 
 const WRITERS: usize = 4;
@@ -82,7 +88,8 @@ async fn a_database_that_crashes_is_reported_and_found_again() {
         load.acknowledged(&writes, 100).await;
         cluster.crash();
         let crashed = Instant::now();
-        let answer = tenant.accounts().get_account(GetAccountRequest { account_id: "any".into() }).await;
+        let answer =
+            tenant.accounts().get_account(GetAccountRequest { account_id: "any".into() }).await;
         assert_eq!(reason(answer), (Code::Unavailable, "DATABASE_UNAVAILABLE".into()));
         eventually(Duration::from_secs(10), "not ready", async || {
             (status(&mut health, READINESS).await == ServingStatus::NotServing).then_some(())
@@ -90,7 +97,10 @@ async fn a_database_that_crashes_is_reported_and_found_again() {
         .await;
         println!("not ready {:?} after the crash", crashed.elapsed());
         load.failed(&writes, WRITERS).await;
-        assert_eq!(status(&mut health, "accounts.v1.AccountService").await, ServingStatus::NotServing);
+        assert_eq!(
+            status(&mut health, "accounts.v1.AccountService").await,
+            ServingStatus::NotServing
+        );
         assert_eq!(status(&mut health, LIVENESS).await, ServingStatus::Serving);
         cluster.resume();
         let resumed = Instant::now();
@@ -134,13 +144,20 @@ async fn connections_that_are_terminated_are_replaced_at_once() {
         assert!(started.elapsed() < MARGIN, "writes again after {:?}", started.elapsed());
     }
     load.stop().await;
-    // Those that nobody uses are terminated too: a call that comes later does not notice, or may try again at once.
+    // Those that nobody uses are terminated too: a call that comes later does not notice, or may
+    // try again at once.
     for _ in 0..5 {
         sql.query_one("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()", &[])
             .await
             .unwrap();
-        let list =
-            async || tenant.accounts().list_accounts(ListAccountsRequest::default()).await.inspect_err(is_unavailable).ok();
+        let list = async || {
+            tenant
+                .accounts()
+                .list_accounts(ListAccountsRequest::default())
+                .await
+                .inspect_err(is_unavailable)
+                .ok()
+        };
         eventually(MARGIN, "a call works", list).await;
     }
     writes.are_there(&tenant).await;
@@ -148,7 +165,12 @@ async fn connections_that_are_terminated_are_replaced_at_once() {
 }
 
 /// Lets writers work on the service, kills it at some moment, and tells the tenant they worked in.
-async fn kill_during_writes(service: Service, tenant: Option<Tenant>, writes: &Writes, round: u32) -> Tenant {
+async fn kill_during_writes(
+    service: Service,
+    tenant: Option<Tenant>,
+    writes: &Writes,
+    round: u32,
+) -> Tenant {
     let tenant = if let Some(tenant) = tenant {
         moved(&tenant, &service).await
     } else {
@@ -176,7 +198,8 @@ async fn status(health: &mut HealthClient<tonic::transport::Channel>, name: &str
     health.check(HealthCheckRequest { service: name.into() }).await.unwrap().into_inner().status()
 }
 
-/// The two answers of a service whose database is away: nothing was changed, or the COMMIT was under way.
+/// The two answers of a service whose database is away: nothing was changed, or the COMMIT was
+/// under way.
 #[track_caller]
 fn is_lost(status: &Status) {
     if status.code() != Code::Unknown {
@@ -241,9 +264,17 @@ impl Writes {
         for (id, write) in writes {
             let Some(acknowledged) = write.acknowledged else { continue };
             let request = GetAccountRequest { account_id: id.clone() };
-            let account = tenant.accounts().get_account(request).await.unwrap_or_else(|status| panic!("{id}: {status:?}"));
+            let account = tenant
+                .accounts()
+                .get_account(request)
+                .await
+                .unwrap_or_else(|status| panic!("{id}: {status:?}"));
             let comment = account.into_inner().account.unwrap().comment;
-            assert!(write.sent[acknowledged..].contains(&comment), "{id} has {comment:?}, not {:?}", write.sent[acknowledged]);
+            assert!(
+                write.sent[acknowledged..].contains(&comment),
+                "{id} has {comment:?}, not {:?}",
+                write.sent[acknowledged]
+            );
         }
     }
 
@@ -259,11 +290,15 @@ impl Writes {
         let rows = sql.query(query, &[&tenant.caller.tenant]).await.unwrap();
         let writes = self.0.lock().unwrap().clone();
         for row in &rows {
-            let (id, revision, created, updated): (String, i64, i64, i64) = (row.get(0), row.get(1), row.get(2), row.get(3));
+            let (id, revision, created, updated): (String, i64, i64, i64) =
+                (row.get(0), row.get(1), row.get(2), row.get(3));
             assert_eq!((created, updated), (1, revision - 1), "{id}");
             assert!(row.get::<_, bool>(4), "{id} has no words");
             let acknowledged = i64::try_from(writes[&id].count).unwrap();
-            assert!(revision >= acknowledged, "{id} was acknowledged {acknowledged} times and is at {revision}");
+            assert!(
+                revision >= acknowledged,
+                "{id} was acknowledged {acknowledged} times and is at {revision}"
+            );
         }
         assert!(rows.len() >= writes.values().filter(|write| write.count > 0).count());
     }
@@ -279,7 +314,8 @@ async fn every_write_is_whole_embedded(folder: &Path, writes: &Writes, tenant: &
     embedded.stop().await;
 }
 
-/// Writers that create accounts and update each of them a few times, until they are stopped or the service is gone.
+/// Writers that create accounts and update each of them a few times, until they are stopped or the
+/// service is gone.
 struct Load {
     writers: JoinSet<()>,
     stop: watch::Sender<bool>,
@@ -307,12 +343,18 @@ impl Load {
     }
 
     async fn acknowledged(&self, writes: &Writes, count: usize) {
-        eventually(Duration::from_secs(30), "acknowledged writes", async || (writes.acknowledged() >= count).then_some(())).await;
+        eventually(Duration::from_secs(30), "acknowledged writes", async || {
+            (writes.acknowledged() >= count).then_some(())
+        })
+        .await;
     }
 
     async fn failed(&self, writes: &Writes, more: usize) {
         let count = writes.failed() + more;
-        eventually(Duration::from_secs(30), "failed writes", async || (writes.failed() >= count).then_some(())).await;
+        eventually(Duration::from_secs(30), "failed writes", async || {
+            (writes.failed() >= count).then_some(())
+        })
+        .await;
     }
 
     /// Waits until all have ended; what a writer found wrong fails the test here.

@@ -53,22 +53,41 @@ async fn everything_is_transferred_to_a_real_server() {
     embedded.ended().await;
 
     let nowhere = run(&arguments, &[]).await;
-    assert!(nowhere.code == Some(1) && nowhere.stderr.contains("DATABASE_URL is not set"), "{nowhere:?}");
-    let nothing = run(&["transfer", "--data-dir", "/nonexistent"], &[("DATABASE_URL", &migrator)]).await;
-    assert!(nothing.code == Some(1) && nothing.stderr.contains("no embedded database"), "{nothing:?}");
+    assert!(
+        nowhere.code == Some(1) && nowhere.stderr.contains("DATABASE_URL is not set"),
+        "{nowhere:?}"
+    );
+    let nothing =
+        run(&["transfer", "--data-dir", "/nonexistent"], &[("DATABASE_URL", &migrator)]).await;
+    assert!(
+        nothing.code == Some(1) && nothing.stderr.contains("no embedded database"),
+        "{nothing:?}"
+    );
     assert_eq!(run(&["migrate"], &[("DATABASE_URL", &migrator)]).await.code, Some(0));
-    let shape = |inventory: Vec<String>| inventory.into_iter().filter(|line| !line.contains(" rows, ")).collect::<Vec<_>>();
+    let shape = |inventory: Vec<String>| {
+        inventory.into_iter().filter(|line| !line.contains(" rows, ")).collect::<Vec<_>>()
+    };
     let before = shape(inventory(&cluster.url()).await);
     let wrong = run(&arguments, &[("DATABASE_URL", &service), STRICT]).await;
-    assert!(wrong.code == Some(1) && wrong.stderr.contains("member of customer_accounts_owner"), "{wrong:?}");
+    assert!(
+        wrong.code == Some(1) && wrong.stderr.contains("member of customer_accounts_owner"),
+        "{wrong:?}"
+    );
 
-    let both = [("DATABASE_URL", &*service), ("CUSTOMER_ACCOUNTS_MIGRATION_DATABASE_URL", &*migrator), STRICT];
+    let both = [
+        ("DATABASE_URL", &*service),
+        ("CUSTOMER_ACCOUNTS_MIGRATION_DATABASE_URL", &*migrator),
+        STRICT,
+    ];
     let transferred = run(&arguments, &both).await;
     assert_eq!(transferred.code, Some(0), "{transferred:?}");
     assert_eq!(shape(inventory(&cluster.url()).await), before, "the schema is as it was");
     let highest = "SELECT max(transaction_id) FROM activities";
     let highest: i64 = sql(&cluster.url()).await.query_one(highest, &[]).await.unwrap().get(0);
-    assert_eq!(highest, 0, "what is from the other server lies before all transactions of this one");
+    assert_eq!(
+        highest, 0,
+        "what is from the other server lies before all transactions of this one"
+    );
     let checked = run(&["check"], &both).await;
     assert_eq!(checked.code, Some(0), "{checked:?}");
     let again = run(&arguments, &both).await;

@@ -7,7 +7,8 @@ use customer_accounts::{
     db::{Db, Manager, Meta, login, migrate},
     error::Error,
     proto::{
-        Account, CreateAccountRequest, DeleteAccountRequest, DeleteAccountResponse, GetAccountRequest, UpdateAccountRequest,
+        Account, CreateAccountRequest, DeleteAccountRequest, DeleteAccountResponse,
+        GetAccountRequest, UpdateAccountRequest,
     },
     server::READINESS,
 };
@@ -15,7 +16,9 @@ use diesel_async::SimpleAsyncConnection as _;
 use futures_util::future::join_all;
 use tokio::{sync::Barrier, time::Instant};
 use tonic::{Code, Status};
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 use crate::support::{
     Tenant, account,
@@ -28,7 +31,11 @@ use crate::support::{
 
 fn create(id: &str, request_id: &str) -> CreateAccountRequest {
     let account = Account { display_name: "Account".into(), ..account(id, "o") };
-    CreateAccountRequest { account: Some(account), request_id: request_id.into(), ..Default::default() }
+    CreateAccountRequest {
+        account: Some(account),
+        request_id: request_id.into(),
+        ..Default::default()
+    }
 }
 
 fn update(id: &str, comment: &str) -> UpdateAccountRequest {
@@ -47,7 +54,11 @@ async fn proxied() -> Option<(Proxy, Service, Tenant)> {
 }
 
 async fn exists(tenant: &Tenant, id: &str) -> bool {
-    let get = async || match tenant.accounts().get_account(GetAccountRequest { account_id: id.into() }).await {
+    let get = async || match tenant
+        .accounts()
+        .get_account(GetAccountRequest { account_id: id.into() })
+        .await
+    {
         Ok(_) => Some(true),
         Err(status) if status.code() == Code::NotFound => Some(false),
         Err(_) => None,
@@ -62,8 +73,15 @@ async fn a_commit_whose_answer_is_lost_is_not_called_a_failure() {
         proxy.fail(fault);
         let (status, details) = refused(tenant.accounts().create_account(create(id, "")).await);
         assert!(proxy.has_failed());
-        assert_eq!((status.code(), &*details.error_info().unwrap().reason), (Code::Unknown, "OUTCOME_UNKNOWN"), "{fault:?}");
-        assert!(details.retry_info().is_none(), "{fault:?}: to send it again could make a second account");
+        assert_eq!(
+            (status.code(), &*details.error_info().unwrap().reason),
+            (Code::Unknown, "OUTCOME_UNKNOWN"),
+            "{fault:?}"
+        );
+        assert!(
+            details.retry_info().is_none(),
+            "{fault:?}: to send it again could make a second account"
+        );
         assert_eq!(exists(&tenant, id).await, fault == Fault::AfterCommit);
     }
 }
@@ -74,12 +92,24 @@ async fn a_commit_whose_answer_is_lost_is_found_out_by_the_request_id() {
     for fault in [Fault::AfterCommit, Fault::BeforeCommit] {
         let request = create("", &unique());
         proxy.fail(fault);
-        let first = tenant.accounts().create_account(request.clone()).await.unwrap().into_inner().account.unwrap();
+        let first = tenant
+            .accounts()
+            .create_account(request.clone())
+            .await
+            .unwrap()
+            .into_inner()
+            .account
+            .unwrap();
         assert!(proxy.has_failed());
-        let again = tenant.accounts().create_account(request).await.unwrap().into_inner().account.unwrap();
+        let again =
+            tenant.accounts().create_account(request).await.unwrap().into_inner().account.unwrap();
         assert_eq!(first, again, "{fault:?}");
     }
-    let accounts = tenant.accounts().list_accounts(customer_accounts::proto::ListAccountsRequest::default()).await.unwrap();
+    let accounts = tenant
+        .accounts()
+        .list_accounts(customer_accounts::proto::ListAccountsRequest::default())
+        .await
+        .unwrap();
     assert_eq!(accounts.into_inner().accounts.len(), 2);
 }
 
@@ -99,7 +129,8 @@ async fn a_replica_that_vanishes_shuts_nobody_out() {
     let Some(url) = real_database("two replicas").await else { return };
     let bounds = ["--lock-timeout", "500ms", "--idle-in-transaction-timeout", "3s"];
     let proxy = Proxy::to(&url).await;
-    let (vanishing, staying) = (Service::on(&proxy.url, &bounds).await, Service::on(&url, &bounds).await);
+    let (vanishing, staying) =
+        (Service::on(&proxy.url, &bounds).await, Service::on(&url, &bounds).await);
     let tenant = Tenant::on(staying.channel().await);
     let other = Tenant::on(staying.channel().await);
     for tenant in [&tenant, &other] {
@@ -109,15 +140,24 @@ async fn a_replica_that_vanishes_shuts_nobody_out() {
     proxy.fail(Fault::Silence);
     let gone = Tenant { channel: vanishing.channel().await, ..tenant.clone() };
     let started = Instant::now();
-    let lost = tokio::spawn(async move { gone.accounts().update_account(update("a", "never")).await });
-    eventually(Duration::from_secs(5), "its COMMIT is lost", async || proxy.has_failed().then_some(())).await;
+    let lost =
+        tokio::spawn(async move { gone.accounts().update_account(update("a", "never")).await });
+    eventually(Duration::from_secs(5), "its COMMIT is lost", async || {
+        proxy.has_failed().then_some(())
+    })
+    .await;
     // More callers than the pool has connections.
-    let calls = join_all((0..10).map(|number| {
-        let tenant = tenant.clone();
-        async move { tenant.accounts().update_account(update("a", &format!("comment {number}"))).await }
-    }));
+    let calls =
+        join_all((0..10).map(|number| {
+            let tenant = tenant.clone();
+            async move {
+                tenant.accounts().update_account(update("a", &format!("comment {number}"))).await
+            }
+        }));
     let others = async {
-        let get = async || other.accounts().get_account(GetAccountRequest { account_id: "a".into() }).await.ok();
+        let get = async || {
+            other.accounts().get_account(GetAccountRequest { account_id: "a".into() }).await.ok()
+        };
         eventually(Duration::from_secs(2), "another tenant's call works", get).await;
     };
     let (calls, ()) = tokio::join!(calls, others);
@@ -126,13 +166,18 @@ async fn a_replica_that_vanishes_shuts_nobody_out() {
         let (status, details) = refused(call);
         let reason = &*details.error_info().unwrap().reason;
         assert!(
-            [(Code::Aborted, "CONFLICT"), (Code::ResourceExhausted, "OVERLOADED")].contains(&(status.code(), reason)),
+            [(Code::Aborted, "CONFLICT"), (Code::ResourceExhausted, "OVERLOADED")]
+                .contains(&(status.code(), reason)),
             "{status:?}"
         );
         assert!(details.retry_info().is_some(), "{status:?}");
         refused_for_a_lock += usize::from(reason == "CONFLICT");
     }
-    assert!(refused_for_a_lock > 0 && started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    assert!(
+        refused_for_a_lock > 0 && started.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        started.elapsed()
+    );
     let again = async || tenant.accounts().update_account(update("a", "mine")).await.ok();
     eventually(Duration::from_secs(10), "the lock is free", again).await;
     lost.abort();
@@ -200,7 +245,8 @@ async fn the_server_that_takes_writes_is_found_before_and_after_a_failover() {
     assert!(exists(&tenant, "before").await);
     // A service whose only server is a standby does not start, and says why.
     let second = standby.standby();
-    let refused = crate::support::process::run(&["check"], &[("DATABASE_URL", &second.url())]).await;
+    let refused =
+        crate::support::process::run(&["check"], &[("DATABASE_URL", &second.url())]).await;
     assert!(refused.code == Some(1) && refused.stderr.contains("takes no writes"), "{refused:?}");
 }
 
@@ -208,9 +254,14 @@ async fn the_server_that_takes_writes_is_found_before_and_after_a_failover() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_are_told_apart_in_any_language() {
     let Some(cluster) = Cluster::german() else { return };
-    migrate::run(&Manager::new(cluster.url().parse().unwrap(), None), migrate::Direction::Up).await.unwrap();
+    migrate::run(&Manager::new(cluster.url().parse().unwrap(), None), migrate::Direction::Up)
+        .await
+        .unwrap();
     let superuser = sql(&cluster.url()).await;
-    superuser.batch_execute("CREATE ROLE service LOGIN IN ROLE customer_accounts_app").await.unwrap();
+    superuser
+        .batch_execute("CREATE ROLE service LOGIN IN ROLE customer_accounts_app")
+        .await
+        .unwrap();
     let german = superuser.batch_execute("SELECT 1/0").await.unwrap_err();
     if german.as_db_error().unwrap().message() != "Division durch Null" {
         eprintln!("skipped: this PostgreSQL has no German messages");
@@ -220,7 +271,11 @@ async fn errors_are_told_apart_in_any_language() {
     let manager = Manager::new(login(&url).unwrap(), Some("customer_accounts_app".into()));
     let db = Db::new(manager, 4, Duration::from_secs(1), None);
     db.verify().await.unwrap();
-    let service = Service::start(&[], &[("DATABASE_URL", &url), ("CUSTOMER_ACCOUNTS_ALLOW_PRIVILEGED_LOGIN", "false")]).await;
+    let service = Service::start(
+        &[],
+        &[("DATABASE_URL", &url), ("CUSTOMER_ACCOUNTS_ALLOW_PRIVILEGED_LOGIN", "false")],
+    )
+    .await;
     let tenant = Tenant::on(service.channel().await);
     tenant.organization("o", "").await;
     for id in ["a", "b"] {
@@ -256,21 +311,31 @@ async fn errors_are_told_apart_in_any_language() {
     };
     let late = run("SELECT pg_sleep(10)", Duration::from_millis(300)).await;
     assert!(matches!(late, Err(Error::DeadlineExceeded)), "{late:?}");
-    superuser.batch_execute("BEGIN; SELECT 1 FROM accounts WHERE account_id = 'a' FOR UPDATE").await.unwrap();
-    let locked = run("SELECT 1 FROM accounts WHERE account_id = 'a' FOR UPDATE", Duration::from_secs(10)).await;
+    superuser
+        .batch_execute("BEGIN; SELECT 1 FROM accounts WHERE account_id = 'a' FOR UPDATE")
+        .await
+        .unwrap();
+    let locked =
+        run("SELECT 1 FROM accounts WHERE account_id = 'a' FOR UPDATE", Duration::from_secs(10))
+            .await;
     assert!(matches!(locked, Err(Error::Locked)), "{locked:?}");
     superuser.batch_execute("ROLLBACK").await.unwrap();
     let terminate = async || {
-        let sleeping = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        let sleeping =
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
         superuser.query_opt(sleeping, &[]).await.unwrap()
     };
     let sleep = run("SELECT pg_sleep(10)", Duration::from_secs(10));
     let (cut, _) = tokio::join!(sleep, eventually(Duration::from_secs(5), "it sleeps", terminate));
     assert!(matches!(cut, Err(Error::DatabaseUnavailable)), "{cut:?}");
-    let read_only = run("SET TRANSACTION READ ONLY; DELETE FROM accounts", Duration::from_secs(10)).await;
+    let read_only =
+        run("SET TRANSACTION READ ONLY; DELETE FROM accounts", Duration::from_secs(10)).await;
     assert!(matches!(read_only, Err(Error::DatabaseReadOnly)), "{read_only:?}");
     let unknown = run("SELECT 1/0", Duration::from_secs(10)).await;
-    assert!(matches!(&unknown, Err(Error::Internal(cause)) if cause.contains("22012: Division durch Null")), "{unknown:?}");
+    assert!(
+        matches!(&unknown, Err(Error::Internal(cause)) if cause.contains("22012: Division durch Null")),
+        "{unknown:?}"
+    );
     let taken = tenant.try_account(account("a", "o")).await;
     assert_eq!(reason(taken), (Code::AlreadyExists, "ACCOUNT_ALREADY_EXISTS".into()));
 }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use customer_accounts::proto::{
-    CreateOrganizationRequest, ListAccountsRequest, ListOrganizationsRequest, ListPeopleRequest, Organization,
-    UpdateOrganizationRequest,
+    CreateOrganizationRequest, ListAccountsRequest, ListOrganizationsRequest, ListPeopleRequest,
+    Organization, UpdateOrganizationRequest,
 };
 use futures_util::future::join_all;
 use tonic::{Response, Status};
@@ -48,7 +48,9 @@ impl Model {
     /// The organization itself and all above it.
     fn upwards<'a>(&'a self, id: &'a str) -> Vec<&'a str> {
         let mut all = vec![id];
-        while let Some(above) = all.last().map(|id| self.parent(id)).filter(|above| !above.is_empty()) {
+        while let Some(above) =
+            all.last().map(|id| self.parent(id)).filter(|above| !above.is_empty())
+        {
             all.push(above);
         }
         all
@@ -56,7 +58,11 @@ impl Model {
 
     /// The organization itself, if it exists, and all below it.
     fn downwards(&self, top: &str) -> BTreeSet<&str> {
-        self.organizations.keys().map(String::as_str).filter(|id| self.upwards(id).contains(&top)).collect()
+        self.organizations
+            .keys()
+            .map(String::as_str)
+            .filter(|id| self.upwards(id).contains(&top))
+            .collect()
     }
 
     fn level(&self, id: &str) -> usize {
@@ -65,7 +71,9 @@ impl Model {
 
     /// The answer: nothing, or the reason of the refusal.
     fn take(&mut self, step: &Step) -> Result<(), &'static str> {
-        let known = |id: &str| if self.organizations.contains_key(id) { Ok(()) } else { Err("ORGANIZATION_NOT_FOUND") };
+        let known = |id: &str| {
+            if self.organizations.contains_key(id) { Ok(()) } else { Err("ORGANIZATION_NOT_FOUND") }
+        };
         match step {
             Step::Create { id, parent } => {
                 if !parent.is_empty() {
@@ -87,7 +95,11 @@ impl Model {
                     if moved.contains(&**parent) {
                         return Err("ORGANIZATION_CYCLE");
                     }
-                    let levels = moved.into_iter().map(|below| self.level(below) + 1 - self.level(id)).max().unwrap();
+                    let levels = moved
+                        .into_iter()
+                        .map(|below| self.level(below) + 1 - self.level(id))
+                        .max()
+                        .unwrap();
                     if self.level(parent) + levels > MAX_LEVELS {
                         return Err("ORGANIZATION_TOO_DEEP");
                     }
@@ -127,22 +139,26 @@ impl Model {
 
     fn accounts_below(&self, id: &str) -> BTreeSet<String> {
         let below = self.downwards(id);
-        let within = self.accounts.iter().filter(|(_, organization)| below.contains(&***organization));
+        let within =
+            self.accounts.iter().filter(|(_, organization)| below.contains(&***organization));
         within.map(|(account, _)| account.clone()).collect()
     }
 
     fn members_below(&self, id: &str) -> BTreeSet<String> {
         let below = self.downwards(id);
-        let within = self.members.iter().filter(|(organization, _)| below.contains(&**organization));
+        let within =
+            self.members.iter().filter(|(organization, _)| below.contains(&**organization));
         within.map(|(_, person)| person.clone()).collect()
     }
 }
 
-/// The next thing to try. Tall trees are rare by chance alone, so that every second parent is one at the bottom.
+/// The next thing to try. Tall trees are rare by chance alone, so that every second parent is one
+/// at the bottom.
 fn roll(dice: &mut Dice, model: &Model) -> Step {
     let id = format!("o{:02}", dice.roll(ORGANIZATIONS));
     let person = format!("p{}", dice.roll(PEOPLE));
-    let lowest = model.organizations.keys().max_by_key(|id| model.level(id)).cloned().unwrap_or_default();
+    let lowest =
+        model.organizations.keys().max_by_key(|id| model.level(id)).cloned().unwrap_or_default();
     let parent = match dice.roll(8) {
         0 => String::new(),
         1..=4 => lowest,
@@ -153,7 +169,9 @@ fn roll(dice: &mut Dice, model: &Model) -> Step {
         6..=10 => Step::Move { id, parent },
         11..=12 => Step::Delete { id },
         13 => Step::Rename { name: format!("{id} {}", dice.roll(9)), id },
-        14..=15 => Step::PutAccount { id: format!("a{:02}", dice.roll(ACCOUNTS)), organization: id },
+        14..=15 => {
+            Step::PutAccount { id: format!("a{:02}", dice.roll(ACCOUNTS)), organization: id }
+        }
         16..=18 => Step::Join { organization: id, person },
         _ => Step::Leave { organization: id, person },
     }
@@ -164,8 +182,14 @@ async fn call(tenant: &Tenant, model: &Model, step: &Step) -> Result<(), Status>
     match step {
         Step::Create { id, parent } => {
             let (organization_id, parent_id) = (id.clone(), parent.clone());
-            let new = Organization { display_name: id.clone(), organization_id, parent_id, ..Default::default() };
-            let request = CreateOrganizationRequest { organization: Some(new), ..Default::default() };
+            let new = Organization {
+                display_name: id.clone(),
+                organization_id,
+                parent_id,
+                ..Default::default()
+            };
+            let request =
+                CreateOrganizationRequest { organization: Some(new), ..Default::default() };
             tenant.organizations().create_organization(request).await.map(|_| ())
         }
         Step::Move { id, parent } => {
@@ -175,8 +199,13 @@ async fn call(tenant: &Tenant, model: &Model, step: &Step) -> Result<(), Status>
         }
         Step::Delete { id } => tenant.delete_organization(id, "").await,
         Step::Rename { id, name } => {
-            let renamed = Organization { organization_id: id.clone(), display_name: name.clone(), ..Default::default() };
-            let request = UpdateOrganizationRequest { organization: Some(renamed), ..Default::default() };
+            let renamed = Organization {
+                organization_id: id.clone(),
+                display_name: name.clone(),
+                ..Default::default()
+            };
+            let request =
+                UpdateOrganizationRequest { organization: Some(renamed), ..Default::default() };
             tenant.organizations().update_organization(request).await.map(|_| ())
         }
         Step::PutAccount { id, organization } if model.accounts.contains_key(id) => {
@@ -184,8 +213,12 @@ async fn call(tenant: &Tenant, model: &Model, step: &Step) -> Result<(), Status>
             wanted.organization_id.clone_from(organization);
             tenant.update(wanted, &[]).await.map(|_| ())
         }
-        Step::PutAccount { id, organization } => tenant.try_account(account(id, organization)).await.map(|_| ()),
-        Step::Join { organization, person } => tenant.add_member(organization, person).await.map(|_| ()),
+        Step::PutAccount { id, organization } => {
+            tenant.try_account(account(id, organization)).await.map(|_| ())
+        }
+        Step::Join { organization, person } => {
+            tenant.add_member(organization, person).await.map(|_| ())
+        }
         Step::Leave { organization, person } => tenant.remove_member(organization, person).await,
     }
 }
@@ -193,16 +226,27 @@ async fn call(tenant: &Tenant, model: &Model, step: &Step) -> Result<(), Status>
 /// Compares all organizations, and what lies below a few.
 async fn compare(tenant: &Tenant, model: &Model, dice: &mut Dice, at: &str) {
     let all = ListOrganizationsRequest { page_size: 1000, ..Default::default() };
-    let shown = tenant.organizations().list_organizations(all).await.unwrap().into_inner().organizations;
-    let shown: BTreeMap<_, _> =
-        shown.into_iter().map(|shown| (shown.organization_id, (shown.parent_id, shown.display_name))).collect();
+    let shown =
+        tenant.organizations().list_organizations(all).await.unwrap().into_inner().organizations;
+    let shown: BTreeMap<_, _> = shown
+        .into_iter()
+        .map(|shown| (shown.organization_id, (shown.parent_id, shown.display_name)))
+        .collect();
     assert_eq!(shown, model.organizations, "{at}");
     for _ in 0..3 {
         let id = format!("o{:02}", dice.roll(ORGANIZATIONS));
-        let request = ListAccountsRequest { organization_id: id.clone(), include_descendants: true, ..Default::default() };
+        let request = ListAccountsRequest {
+            organization_id: id.clone(),
+            include_descendants: true,
+            ..Default::default()
+        };
         let accounts = once(tenant.list(request).await, at);
         assert_eq!(accounts, model.accounts_below(&id), "accounts below {id}, {at}");
-        let request = ListPeopleRequest { organization_id: id.clone(), include_descendants: true, ..Default::default() };
+        let request = ListPeopleRequest {
+            organization_id: id.clone(),
+            include_descendants: true,
+            ..Default::default()
+        };
         let people = once(tenant.list_people(request).await, at);
         assert_eq!(people, model.members_below(&id), "people below {id}, {at}");
         let members = tenant.members(&id, true).await;
@@ -212,9 +256,19 @@ async fn compare(tenant: &Tenant, model: &Model, dice: &mut Dice, at: &str) {
             assert_eq!(why(members), "ORGANIZATION_NOT_FOUND", "members below {id}, {at}");
         }
         let request = ListOrganizationsRequest { parent_id: id.clone(), ..Default::default() };
-        let children = tenant.organizations().list_organizations(request).await.map(Response::into_inner).unwrap().organizations;
+        let children = tenant
+            .organizations()
+            .list_organizations(request)
+            .await
+            .map(Response::into_inner)
+            .unwrap()
+            .organizations;
         let children: Vec<_> = children.into_iter().map(|child| child.organization_id).collect();
-        let expected = model.organizations.iter().filter(|(_, (parent, _))| *parent == id).map(|(child, _)| child.clone());
+        let expected = model
+            .organizations
+            .iter()
+            .filter(|(_, (parent, _))| *parent == id)
+            .map(|(child, _)| child.clone());
         assert_eq!(once(children, at), expected.collect(), "children of {id}, {at}");
     }
 }
@@ -258,7 +312,8 @@ async fn play(seed: u64) -> BTreeMap<String, usize> {
 
 #[tokio::test]
 async fn the_forest_is_like_its_model_whatever_is_done_to_it() {
-    // Three histories that are the same in every run, and one that never was: a failure tells its seed.
+    // Three histories that are the same in every run, and one that never was: a failure tells its
+    // seed.
     let chance = Dice::new().roll(u64::MAX) | 1;
     let histories = join_all([1, 2, 3, chance].map(play)).await;
     let mut answers = BTreeMap::<_, usize>::new();
@@ -274,6 +329,9 @@ async fn the_forest_is_like_its_model_whatever_is_done_to_it() {
         "ORGANIZATION_NOT_FOUND",
         "ORGANIZATION_TOO_DEEP",
     ] {
-        assert!(answers.get(answer).is_some_and(|count| *count >= 5), "{answer} is hardly tried: {answers:?}");
+        assert!(
+            answers.get(answer).is_some_and(|count| *count >= 5),
+            "{answer} is hardly tried: {answers:?}"
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! Calls that race for the shape of the forest, for an organization that goes, and for a manager who goes: the forest stays
-//! one, its table of ancestors stays right, nothing is left hanging, and who loses learns why.
+//! Calls that race for the shape of the forest, for an organization that goes, and for a manager
+//! who goes: the forest stays one, its table of ancestors stays right, nothing is left hanging, and
+//! who loses learns why.
 
 #![expect(clippy::large_futures, reason = "the calls of a race start together")]
 
@@ -11,9 +12,10 @@ use std::{
 };
 
 use customer_accounts::proto::{
-    Account, AddOrganizationMemberRequest, CreateOrganizationRequest, CreatePersonRequest, DeleteOrganizationRequest,
-    DeletePersonRequest, ListAccountsRequest, ListActivitiesRequest, ListPeopleRequest, MoveOrganizationRequest, Organization,
-    Person, PersonKind, RemoveOrganizationMemberRequest, UpdateOrganizationRequest, UpdatePersonRequest,
+    Account, AddOrganizationMemberRequest, CreateOrganizationRequest, CreatePersonRequest,
+    DeleteOrganizationRequest, DeletePersonRequest, ListAccountsRequest, ListActivitiesRequest,
+    ListPeopleRequest, MoveOrganizationRequest, Organization, Person, PersonKind,
+    RemoveOrganizationMemberRequest, UpdateOrganizationRequest, UpdatePersonRequest,
 };
 use futures_util::future::{join, join_all, join3, join4, join5};
 use tokio::time::Instant;
@@ -29,7 +31,8 @@ use crate::{
     trail,
 };
 
-/// What the ancestor table lacks or has too much, measured by the parents, and how deep the forest is.
+/// What the ancestor table lacks or has too much, measured by the parents, and how deep the forest
+/// is.
 const FOREST: &str = "
     WITH RECURSIVE closure (organization_id, ancestor_id, distance) AS (
         SELECT organization_id, organization_id, 0 FROM organizations WHERE tenant_id = $1
@@ -73,14 +76,23 @@ impl Scene {
         Some(Self { tenant, sql })
     }
 
-    /// The ancestors are exactly those that the parents make, no tree is too deep, and nothing hangs in the air.
+    /// The ancestors are exactly those that the parents make, no tree is too deep, and nothing
+    /// hangs in the air.
     #[track_caller]
     fn check(&self, what: impl std::fmt::Display) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();
         async move {
             let row = self.sql.query_one(FOREST, &[&self.tenant.caller.tenant]).await.unwrap();
-            assert_eq!(row.get::<_, String>(0), "", "{caller}: {what}: the ancestors are not those of the parents");
-            assert!(row.get::<_, i32>(1) <= 16, "{caller}: {what}: {} levels", row.get::<_, i32>(1));
+            assert_eq!(
+                row.get::<_, String>(0),
+                "",
+                "{caller}: {what}: the ancestors are not those of the parents"
+            );
+            assert!(
+                row.get::<_, i32>(1) <= 16,
+                "{caller}: {what}: {} levels",
+                row.get::<_, i32>(1)
+            );
             let hanging = self.sql.query(HANGING, &[&self.tenant.caller.tenant]).await.unwrap();
             let hanging: Vec<String> = hanging.iter().map(|row| row.get(0)).collect();
             assert_eq!(hanging, Vec::<String>::new(), "{caller}: {what}");
@@ -96,10 +108,15 @@ impl Scene {
     }
 }
 
-/// The calls of the races. Each is on its way only when polled, so that `join` starts them together.
+/// The calls of the races. Each is on its way only when polled, so that `join` starts them
+/// together.
 impl Tenant {
     async fn put(&self, id: &str, parent_id: &str) -> Result<(), Status> {
-        let request = MoveOrganizationRequest { organization_id: id.into(), parent_id: parent_id.into(), ..Default::default() };
+        let request = MoveOrganizationRequest {
+            organization_id: id.into(),
+            parent_id: parent_id.into(),
+            ..Default::default()
+        };
         self.organizations().move_organization(request).await.map(drop)
     }
 
@@ -110,12 +127,17 @@ impl Tenant {
             parent_id: parent_id.into(),
             ..Default::default()
         };
-        let request = CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
+        let request =
+            CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
         self.organizations().create_organization(request).await.map(drop)
     }
 
     pub async fn rename(&self, id: &str, display_name: &str) -> Result<(), Status> {
-        let organization = Organization { organization_id: id.into(), display_name: display_name.into(), ..Default::default() };
+        let organization = Organization {
+            organization_id: id.into(),
+            display_name: display_name.into(),
+            ..Default::default()
+        };
         let request = UpdateOrganizationRequest {
             organization: Some(organization),
             update_mask: mask(&["display_name"]),
@@ -125,7 +147,8 @@ impl Tenant {
     }
 
     async fn dissolve(&self, id: &str) -> Result<(), Status> {
-        let request = DeleteOrganizationRequest { organization_id: id.into(), ..Default::default() };
+        let request =
+            DeleteOrganizationRequest { organization_id: id.into(), ..Default::default() };
         self.organizations().delete_organization(request).await.map(drop)
     }
 
@@ -148,12 +171,23 @@ impl Tenant {
     }
 
     async fn hire(&self, id: &str) -> Result<(), Status> {
-        let person = Person { kind: PersonKind::Staff.into(), display_name: format!("Person {id}"), ..somebody(id) };
-        self.people().create_person(CreatePersonRequest { person: Some(person), ..Default::default() }).await.map(drop)
+        let person = Person {
+            kind: PersonKind::Staff.into(),
+            display_name: format!("Person {id}"),
+            ..somebody(id)
+        };
+        self.people()
+            .create_person(CreatePersonRequest { person: Some(person), ..Default::default() })
+            .await
+            .map(drop)
     }
 
     async fn change_person(&self, person: Person, path: &str) -> Result<(), Status> {
-        let request = UpdatePersonRequest { person: Some(person), update_mask: mask(&[path]), ..Default::default() };
+        let request = UpdatePersonRequest {
+            person: Some(person),
+            update_mask: mask(&[path]),
+            ..Default::default()
+        };
         self.people().update_person(request).await.map(drop)
     }
 
@@ -180,8 +214,14 @@ impl Tenant {
         self.update(account, &["organization_id"]).await.map(drop)
     }
 
-    async fn open(&self, account_id: &str, organization_id: &str, manager: &str) -> Result<(), Status> {
-        let account = Account { account_manager_id: manager.into(), ..account(account_id, organization_id) };
+    async fn open(
+        &self,
+        account_id: &str,
+        organization_id: &str,
+        manager: &str,
+    ) -> Result<(), Status> {
+        let account =
+            Account { account_manager_id: manager.into(), ..account(account_id, organization_id) };
         self.try_account(account).await.map(drop)
     }
 }
@@ -221,8 +261,13 @@ async fn moves_that_would_close_a_ring_all_win_but_one() {
             }))
             .await;
             let what = format!("a ring of {size} times {levels}, round {round}: {answers:?}");
-            let lost: Vec<_> = answers.iter().filter(|answer| answer.is_err()).map(failed).collect();
-            assert_eq!(lost, [(Code::FailedPrecondition, "ORGANIZATION_CYCLE".to_owned())], "{what}");
+            let lost: Vec<_> =
+                answers.iter().filter(|answer| answer.is_err()).map(failed).collect();
+            assert_eq!(
+                lost,
+                [(Code::FailedPrecondition, "ORGANIZATION_CYCLE".to_owned())],
+                "{what}"
+            );
             scene.check(&what).await;
             for n in 0..size {
                 scene.tenant.put(&name(n, 1), "").await.unwrap();
@@ -249,7 +294,10 @@ async fn creations_below_an_organization_move_with_it() {
         let (moved, cycle, renamed, created) = join4(
             tenant.put("moved1", to),
             tenant.put("moved2", "moved4"),
-            join(tenant.rename("moved1", &format!("Round {round}")), tenant.rename("moved4", &format!("Round {round}"))),
+            join(
+                tenant.rename("moved1", &format!("Round {round}")),
+                tenant.rename("moved4", &format!("Round {round}")),
+            ),
             creations,
         )
         .await;
@@ -264,7 +312,8 @@ async fn creations_below_an_organization_move_with_it() {
     }
 }
 
-/// The order in which a creation comes first, held in the middle: the move has to wait for it, and takes the new one along.
+/// The order in which a creation comes first, held in the middle: the move has to wait for it, and
+/// takes the new one along.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_move_and_a_creation_below_it_wait_for_each_other() {
     let Some((tenant, mut other, _)) = apart().await else { return };
@@ -272,7 +321,9 @@ async fn a_move_and_a_creation_below_it_wait_for_each_other() {
         tenant.organization(id, parent).await;
     }
     let held = other.transaction().await.unwrap();
-    held.batch_execute("SELECT FROM organizations WHERE organization_id = 'low' FOR UPDATE").await.unwrap();
+    held.batch_execute("SELECT FROM organizations WHERE organization_id = 'low' FOR UPDATE")
+        .await
+        .unwrap();
     let creation = tokio::spawn({
         let tenant = tenant.clone();
         async move { tenant.child("new", "low").await }
@@ -286,7 +337,10 @@ async fn a_move_and_a_creation_below_it_wait_for_each_other() {
     held.commit().await.unwrap();
     creation.await.unwrap().unwrap();
     moving.await.unwrap().unwrap();
-    assert_eq!(failed(&deleting.await.unwrap()), (Code::FailedPrecondition, "ORGANIZATION_NOT_EMPTY".into()));
+    assert_eq!(
+        failed(&deleting.await.unwrap()),
+        (Code::FailedPrecondition, "ORGANIZATION_NOT_EMPTY".into())
+    );
     Scene { tenant, sql: other }.check("the new one moved along").await;
 }
 
@@ -309,8 +363,10 @@ async fn activities_are_as_old_as_their_changes() {
     moving.await.unwrap().unwrap();
     let (resource_type, resource_id) = ("organization".into(), "a".into());
     let request = ListActivitiesRequest { resource_type, resource_id, ..Default::default() };
-    let listed = tenant.activities().list_activities(request).await.unwrap().into_inner().activities;
-    let changed: Vec<_> = listed.iter().take(2).map(|activity| &*activity.changes[0].field).collect();
+    let listed =
+        tenant.activities().list_activities(request).await.unwrap().into_inner().activities;
+    let changed: Vec<_> =
+        listed.iter().take(2).map(|activity| &*activity.changes[0].field).collect();
     assert_eq!(changed, ["parent_id", "display_name"], "the newest first");
 }
 
@@ -338,7 +394,8 @@ async fn nothing_is_left_in_an_organization_that_is_deleted_meanwhile() {
                     tenant.put(child, id).await
                 }
                 _ => {
-                    let (one, two) = join(tenant.open(child, id, person), tenant.child(child, id)).await;
+                    let (one, two) =
+                        join(tenant.open(child, id, person), tenant.child(child, id)).await;
                     ok_or(&one, &gone);
                     ok_or(&two, &gone);
                     one.or(two)
@@ -346,10 +403,21 @@ async fn nothing_is_left_in_an_organization_that_is_deleted_meanwhile() {
             }
         };
         let (deletion, joined, renamed, filled) = if round % 4 < 2 {
-            join4(tenant.dissolve(id), tenant.join_in(id, person), tenant.rename(id, "Other"), filled).await
+            join4(
+                tenant.dissolve(id),
+                tenant.join_in(id, person),
+                tenant.rename(id, "Other"),
+                filled,
+            )
+            .await
         } else {
-            let (filled, renamed, joined, deletion) =
-                join4(filled, tenant.rename(id, "Other"), tenant.join_in(id, person), tenant.dissolve(id)).await;
+            let (filled, renamed, joined, deletion) = join4(
+                filled,
+                tenant.rename(id, "Other"),
+                tenant.join_in(id, person),
+                tenant.dissolve(id),
+            )
+            .await;
             (deletion, joined, renamed, filled)
         };
         ok_or(&joined, &gone);
@@ -375,7 +443,11 @@ async fn nothing_is_left_in_an_organization_that_is_deleted_meanwhile() {
             tenant.dismiss(person),
         )
         .await;
-        assert_eq!(u8::from(ok_or(&one, &gone)) + u8::from(ok_or(&other, &gone)), 1, "{one:?} {other:?}");
+        assert_eq!(
+            u8::from(ok_or(&one, &gone)) + u8::from(ok_or(&other, &gone)),
+            1,
+            "{one:?} {other:?}"
+        );
         ok_or(&joined, &["ORGANIZATION_NOT_FOUND", "PERSON_NOT_FOUND"]);
         ok_or(&left, &["ORGANIZATION_NOT_FOUND", "ORGANIZATION_MEMBER_NOT_FOUND"]);
         fired.unwrap();
@@ -404,19 +476,24 @@ async fn nobody_who_goes_becomes_an_account_manager() {
         let (goes, updated, created) = if round % 2 == 0 {
             join3(going, tenant.manage("a", id), tenant.open(new, "o", id)).await
         } else {
-            let (created, updated, goes) = join3(tenant.open(new, "o", id), tenant.manage("a", id), going).await;
+            let (created, updated, goes) =
+                join3(tenant.open(new, "o", id), tenant.manage("a", id), going).await;
             (goes, updated, created)
         };
         let refusal = &refusals[round % 3..=round % 3];
         let (updated, created) = (ok_or(&updated, refusal), ok_or(&created, refusal));
         let has_gone = ok_or(&goes, &["PERSON_IN_USE"]);
-        assert!((updated, created) == (!has_gone, !has_gone), "round {round}: {goes:?}, {updated}, {created}");
+        assert!(
+            (updated, created) == (!has_gone, !has_gone),
+            "round {round}: {goes:?}, {updated}, {created}"
+        );
         *(if has_gone { &mut went } else { &mut stayed }) += 1;
         scene.check(format!("round {round}")).await;
         tenant.manage("a", "").await.unwrap();
     }
     eprintln!("went {went}, stayed {stayed}");
-    // The present manager goes while the account lets them go, changes something else, or takes another.
+    // The present manager goes while the account lets them go, changes something else, or takes
+    // another.
     tenant.hire("other").await.unwrap();
     for round in 0..20 {
         let id = &*format!("m{round}");
@@ -424,8 +501,12 @@ async fn nobody_who_goes_becomes_an_account_manager() {
         tenant.manage("a", id).await.unwrap();
         let successor = ["", "other"][round % 2];
         let commented = Account { comment: format!("{round}"), ..only("a") };
-        let (goes, let_go, commented) =
-            join3(tenant.set_active(id, false), tenant.manage("a", successor), tenant.update(commented, &["comment"])).await;
+        let (goes, let_go, commented) = join3(
+            tenant.set_active(id, false),
+            tenant.manage("a", successor),
+            tenant.update(commented, &["comment"]),
+        )
+        .await;
         ok_or(&goes, &["PERSON_IN_USE"]);
         let_go.unwrap();
         commented.unwrap();
@@ -450,7 +531,8 @@ async fn making_a_manager_and_deactivating_them_wait_for_each_other() {
             }
         })
     };
-    // The account has its manager and waits for its organization: who would take the manager away has to wait for it.
+    // The account has its manager and waits for its organization: who would take the manager away
+    // has to wait for it.
     let held = other.transaction().await.unwrap();
     held.batch_execute("SELECT FROM organizations FOR UPDATE").await.unwrap();
     let opening = background(0, tenant.clone());
@@ -469,7 +551,10 @@ async fn making_a_manager_and_deactivating_them_wait_for_each_other() {
     let opening = background(2, tenant.clone());
     waiting_for_locks(held.client(), 1).await;
     held.commit().await.unwrap();
-    assert_eq!(failed(&opening.await.unwrap()), (Code::FailedPrecondition, "PERSON_INACTIVE".into()));
+    assert_eq!(
+        failed(&opening.await.unwrap()),
+        (Code::FailedPrecondition, "PERSON_INACTIVE".into())
+    );
     Scene { tenant, sql: other }.check("nobody inactive").await;
 }
 
@@ -525,19 +610,30 @@ const ACCOUNTS: u64 = 20;
 async fn a_forest_that_everybody_changes_stays_a_forest() {
     let Some(scene) = Scene::set().await else { return };
     let tally = Arc::new(Mutex::new(Tally::new()));
-    // Five seconds, and longer on a machine that is so busy that something wanted has not come about yet.
-    let (end, limit) = (Instant::now() + Duration::from_secs(5), Instant::now() + Duration::from_mins(1));
+    // Five seconds, and longer on a machine that is so busy that something wanted has not come
+    // about yet.
+    let (end, limit) =
+        (Instant::now() + Duration::from_secs(5), Instant::now() + Duration::from_mins(1));
     let workers = (0..8).map(|_| {
         let (tenant, tally) = (scene.tenant.clone(), Arc::clone(&tally));
         tokio::spawn(async move {
             let mut dice = Dice::new();
             loop {
                 let now = Instant::now();
-                if now > limit || now > end && WANTED.iter().all(|(call, told)| times(&tally.lock().unwrap(), call, told) > 0) {
+                if now > limit
+                    || now > end
+                        && WANTED
+                            .iter()
+                            .all(|(call, told)| times(&tally.lock().unwrap(), call, told) > 0)
+                {
                     break;
                 }
                 let (call, answer, reasons) = something(&tenant, &mut dice).await;
-                let told = if ok_or(&answer, &[reasons, &["CONFLICT"]].concat()) { String::new() } else { failed(&answer).1 };
+                let told = if ok_or(&answer, &[reasons, &["CONFLICT"]].concat()) {
+                    String::new()
+                } else {
+                    failed(&answer).1
+                };
                 *tally.lock().unwrap().entry((call, told)).or_default() += 1;
             }
         })
@@ -554,8 +650,12 @@ async fn a_forest_that_everybody_changes_stays_a_forest() {
     for (call, told) in WANTED {
         assert!(times(&tally, call, told) > 0, "{call} never met {told:?}: {tally:?}");
     }
-    let conflicts: u32 = tally.iter().filter(|((_, told), _)| told == "CONFLICT").map(|(_, count)| count).sum();
-    assert!(conflicts * 100 <= tally.values().sum::<u32>(), "more than one in a hundred lost every race: {tally:?}");
+    let conflicts: u32 =
+        tally.iter().filter(|((_, told), _)| told == "CONFLICT").map(|(_, count)| count).sum();
+    assert!(
+        conflicts * 100 <= tally.values().sum::<u32>(),
+        "more than one in a hundred lost every race: {tally:?}"
+    );
 }
 
 /// Calls that must have succeeded, or been told this, so that the test has tried something.
@@ -579,7 +679,10 @@ fn times(tally: &Tally, call: &'static str, told: &str) -> u32 {
 }
 
 /// One call, its answer, and the reasons for which it may be refused.
-async fn something(tenant: &Tenant, dice: &mut Dice) -> (&'static str, Result<(), Status>, &'static [&'static str]) {
+async fn something(
+    tenant: &Tenant,
+    dice: &mut Dice,
+) -> (&'static str, Result<(), Status>, &'static [&'static str]) {
     let organization = format!("o{}", dice.roll(ORGANIZATIONS));
     let above = format!("o{}", dice.roll(ORGANIZATIONS));
     let person = format!("p{}", dice.roll(PEOPLE));
@@ -588,12 +691,14 @@ async fn something(tenant: &Tenant, dice: &mut Dice) -> (&'static str, Result<()
     match dice.roll(20) {
         0..5 => {
             let parent = if dice.roll(8) == 0 { "" } else { &above };
-            let reasons = &["ORGANIZATION_NOT_FOUND", "ORGANIZATION_ALREADY_EXISTS", "ORGANIZATION_TOO_DEEP"];
+            let reasons =
+                &["ORGANIZATION_NOT_FOUND", "ORGANIZATION_ALREADY_EXISTS", "ORGANIZATION_TOO_DEEP"];
             ("create", tenant.child(&organization, parent).await, reasons)
         }
         5..9 => {
             let parent = if dice.roll(8) == 0 { "" } else { &above };
-            let reasons = &["ORGANIZATION_NOT_FOUND", "ORGANIZATION_CYCLE", "ORGANIZATION_TOO_DEEP"];
+            let reasons =
+                &["ORGANIZATION_NOT_FOUND", "ORGANIZATION_CYCLE", "ORGANIZATION_TOO_DEEP"];
             ("move", tenant.put(&organization, parent).await, reasons)
         }
         9 => {
@@ -603,17 +708,31 @@ async fn something(tenant: &Tenant, dice: &mut Dice) -> (&'static str, Result<()
         10 => ("rename", tenant.rename(&organization, &above).await, &["ORGANIZATION_NOT_FOUND"]),
         11 => {
             let manager = if dice.roll(2) == 0 { "" } else { &person };
-            let reasons =
-                &["ORGANIZATION_NOT_FOUND", "ACCOUNT_ALREADY_EXISTS", "PERSON_NOT_FOUND", "PERSON_INACTIVE", "PERSON_NOT_STAFF"];
+            let reasons = &[
+                "ORGANIZATION_NOT_FOUND",
+                "ACCOUNT_ALREADY_EXISTS",
+                "PERSON_NOT_FOUND",
+                "PERSON_INACTIVE",
+                "PERSON_NOT_STAFF",
+            ];
             ("open", tenant.open(&account, &organization, manager).await, reasons)
         }
-        12 => ("rebind", tenant.rebind(&account, &organization).await, &["ACCOUNT_NOT_FOUND", "ORGANIZATION_NOT_FOUND"]),
+        12 => (
+            "rebind",
+            tenant.rebind(&account, &organization).await,
+            &["ACCOUNT_NOT_FOUND", "ORGANIZATION_NOT_FOUND"],
+        ),
         13 => {
-            let reasons = &["ACCOUNT_NOT_FOUND", "PERSON_NOT_FOUND", "PERSON_INACTIVE", "PERSON_NOT_STAFF"];
+            let reasons =
+                &["ACCOUNT_NOT_FOUND", "PERSON_NOT_FOUND", "PERSON_INACTIVE", "PERSON_NOT_STAFF"];
             ("manage", tenant.manage(&account, &person).await, reasons)
         }
         14 => ("close", tenant.delete(&account, "").await, &["ACCOUNT_NOT_FOUND"]),
-        15 => ("join", tenant.join_in(&joined, &person).await, &["ORGANIZATION_NOT_FOUND", "PERSON_NOT_FOUND"]),
+        15 => (
+            "join",
+            tenant.join_in(&joined, &person).await,
+            &["ORGANIZATION_NOT_FOUND", "PERSON_NOT_FOUND"],
+        ),
         16 => {
             let reasons = &["ORGANIZATION_NOT_FOUND", "ORGANIZATION_MEMBER_NOT_FOUND"];
             ("leave", tenant.leave(&joined, &person).await, reasons)
@@ -623,17 +742,33 @@ async fn something(tenant: &Tenant, dice: &mut Dice) -> (&'static str, Result<()
             0 => ("fire", tenant.dismiss(&person).await, &["PERSON_NOT_FOUND", "PERSON_IN_USE"]),
             1 => {
                 let kind = if dice.roll(2) == 0 { PersonKind::Staff } else { PersonKind::Customer };
-                ("kind", tenant.set_kind(&person, kind).await, &["PERSON_NOT_FOUND", "PERSON_IN_USE"])
+                (
+                    "kind",
+                    tenant.set_kind(&person, kind).await,
+                    &["PERSON_NOT_FOUND", "PERSON_IN_USE"],
+                )
             }
             _ => {
                 let active = dice.roll(3) > 0;
-                ("active", tenant.set_active(&person, active).await, &["PERSON_NOT_FOUND", "PERSON_IN_USE"])
+                (
+                    "active",
+                    tenant.set_active(&person, active).await,
+                    &["PERSON_NOT_FOUND", "PERSON_IN_USE"],
+                )
             }
         },
         _ => {
             let organization_id = organization.clone();
-            let accounts = ListAccountsRequest { organization_id, include_descendants: true, ..Default::default() };
-            let people = ListPeopleRequest { organization_id: organization, include_descendants: true, ..Default::default() };
+            let accounts = ListAccountsRequest {
+                organization_id,
+                include_descendants: true,
+                ..Default::default()
+            };
+            let people = ListPeopleRequest {
+                organization_id: organization,
+                include_descendants: true,
+                ..Default::default()
+            };
             let listed = tenant.accounts().list_accounts(accounts).await.map(drop);
             let listed = listed.and(tenant.people().list_people(people).await.map(drop));
             ("list", listed, &[])

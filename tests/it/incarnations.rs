@@ -19,7 +19,10 @@ impl Tenant {
 
 /// What happened, and in which words.
 fn told(activities: &[Activity]) -> Vec<String> {
-    activities.iter().map(|activity| format!("{} {}", activity.action, activity.resource_id)).collect()
+    activities
+        .iter()
+        .map(|activity| format!("{} {}", activity.action, activity.resource_id))
+        .collect()
 }
 
 #[tokio::test]
@@ -50,10 +53,17 @@ async fn who_takes_the_id_of_something_deleted_is_not_shown_what_happened_to_it(
     for request in [of_x(), of("account", "x")] {
         assert_eq!(told(&manager.activities_by(request).await), ["account.created x"]);
     }
-    assert_eq!(told(&manager.activities_by(of("organization", "y")).await), ["organization.created y", "organization.updated y"]);
+    assert_eq!(
+        told(&manager.activities_by(of("organization", "y")).await),
+        ["organization.created y", "organization.updated y"]
+    );
     let all = manager.activities_by(ListActivitiesRequest::default()).await;
     assert!(!format!("{all:?}").contains("secret"), "{all:?}");
-    assert_eq!(told(&all).iter().filter(|told| told.ends_with(" x") || told.ends_with(" y")).count(), 3, "{all:?}");
+    assert_eq!(
+        told(&all).iter().filter(|told| told.ends_with(" x") || told.ends_with(" y")).count(),
+        3,
+        "{all:?}"
+    );
     let mut again = Watch::open(&manager, &sealed(&manager, "x", "0", "0"), "x").await.unwrap();
     for watch in [&mut watch, &mut again] {
         let activities = loop {
@@ -79,7 +89,8 @@ async fn who_takes_the_id_of_something_deleted_is_not_shown_what_happened_to_it(
     assert_eq!(told(&manager.activities_by(of_x()).await), ["account.created x"]);
 }
 
-/// Whatever the service records of an account or organization has its incarnation: who sees it is shown all of that.
+/// Whatever the service records of an account or organization has its incarnation: who sees it is
+/// shown all of that.
 #[tokio::test]
 async fn who_sees_an_account_or_organization_is_shown_everything_that_happened_to_it() {
     let (tenant, manager) = Tenant::regions().await;
@@ -92,13 +103,18 @@ async fn who_sees_an_account_or_organization_is_shown_everything_that_happened_t
         tenant.update(Account { is_primary: true, ..only(primary) }, &[]).await.unwrap();
     }
     tenant.add_user(id, "ann").await;
-    let user =
-        |person_id: &str| AccountUser { account_id: id.into(), person_id: person_id.into(), billing: true, ..Default::default() };
+    let user = |person_id: &str| AccountUser {
+        account_id: id.into(),
+        person_id: person_id.into(),
+        billing: true,
+        ..Default::default()
+    };
     tenant.update_user(user("ann"), &[]).await.unwrap();
     tenant.buys_on("ann", id).await.unwrap();
     tenant.buys_on("ann", "").await.unwrap();
     tenant.remove_user(id, "ann", "").await.unwrap();
-    // What was set for users through an organization goes with their membership, the link, and the place of the organization.
+    // What was set for users through an organization goes with their membership, the link, and the
+    // place of the organization.
     for person_id in ["ann", "bob"] {
         tenant.add_member("rome", person_id).await.unwrap();
     }
@@ -122,14 +138,23 @@ async fn who_sees_an_account_or_organization_is_shown_everything_that_happened_t
     let (accounts, organizations) = (["north-account", "other", id], ["north", "oslo"]);
     let belongs = |activity: &&Activity| {
         accounts.contains(&activity.account_id.as_str())
-            || activity.resource_type == "organization" && organizations.contains(&activity.resource_id.as_str())
+            || activity.resource_type == "organization"
+                && organizations.contains(&activity.resource_id.as_str())
     };
     let expected: Vec<_> = all.iter().filter(belongs).cloned().collect();
     assert_eq!(manager.activities_by(ListActivitiesRequest::default()).await, expected);
-    for wanted in ["account_user.created", "account_user.updated", "account_organization.deleted", "person.updated"] {
+    for wanted in [
+        "account_user.created",
+        "account_user.updated",
+        "account_organization.deleted",
+        "person.updated",
+    ] {
         assert!(expected.iter().any(|activity| activity.action == wanted), "{wanted}");
     }
-    assert_eq!(expected.iter().filter(|activity| activity.action == "account_user.deleted").count(), 4);
+    assert_eq!(
+        expected.iter().filter(|activity| activity.action == "account_user.deleted").count(),
+        4
+    );
 }
 
 #[tokio::test]
@@ -151,7 +176,14 @@ async fn pairs_of_ids_with_slashes_are_told_apart() {
     tenant.set_module("contracts", "p/q", ModuleSetting::Off).await.unwrap();
     let created = async |resource_type: &str, resource_id: &str| {
         let (resource_type, resource_id) = (resource_type.into(), resource_id.into());
-        tenant.activities_by(ListActivitiesRequest { resource_type, resource_id, ..Default::default() }).await.len()
+        tenant
+            .activities_by(ListActivitiesRequest {
+                resource_type,
+                resource_id,
+                ..Default::default()
+            })
+            .await
+            .len()
     };
     for resource_type in ["account_user", "account_organization"] {
         for id in ["a/p%2Fq", "a%2Fp/q", "a/p%252Fq"] {
@@ -167,7 +199,8 @@ async fn pairs_of_ids_with_slashes_are_told_apart() {
     assert_eq!(created("account_user", &longest).await, 0);
 }
 
-/// What the version before has written: two lives of each id, pairs of ids with slashes, and a setting of a module.
+/// What the version before has written: two lives of each id, pairs of ids with slashes, and a
+/// setting of a module.
 const BEFORE: &str = "
 INSERT INTO organizations (tenant_id, organization_id, display_name, sort_key, create_time)
     SELECT 't', id, id, id, '2026-01-03Z' FROM (VALUES ('o'), ('o/p')) AS made (id);
@@ -195,7 +228,9 @@ INSERT INTO activities (tenant_id, activity_id, transaction_id, ordinal, create_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_on_record_already_gets_the_incarnation_that_it_happened_to() {
-    let Some(url) = real_database("migrating down takes a database of its own").await else { return };
+    let Some(url) = real_database("migrating down takes a database of its own").await else {
+        return;
+    };
     let manager = Manager::new(url.parse().unwrap(), None);
     let versions = migrate::run(&manager, migrate::Direction::Up).await.unwrap();
     let before = versions.iter().position(|version| version.ends_with("000012")).unwrap();
@@ -214,7 +249,8 @@ async fn what_is_on_record_already_gets_the_incarnation_that_it_happened_to() {
         )
         .await
         .unwrap();
-    let told: Vec<(String, bool, bool)> = told.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+    let told: Vec<(String, bool, bool)> =
+        told.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
     let expected = [
         ("a", false),
         ("a", false),
@@ -232,9 +268,19 @@ async fn what_is_on_record_already_gets_the_incarnation_that_it_happened_to() {
     ];
     assert_eq!(told.len(), expected.len());
     for ((id, has_one, fits), (expected, present)) in told.iter().zip(expected) {
-        assert_eq!((id.as_str(), *has_one, *fits || !present), (expected, present, true), "{told:?}");
+        assert_eq!(
+            (id.as_str(), *has_one, *fits || !present),
+            (expected, present, true),
+            "{told:?}"
+        );
     }
-    assert_eq!(sql.query_one(ids, &[]).await.unwrap().get::<_, Vec<String>>(0), ["contracts/o", "contracts/o%2Fp"]);
+    assert_eq!(
+        sql.query_one(ids, &[]).await.unwrap().get::<_, Vec<String>>(0),
+        ["contracts/o", "contracts/o%2Fp"]
+    );
     migrate::run(&manager, migrate::Direction::Down(versions.len() - before)).await.unwrap();
-    assert_eq!(sql.query_one(ids, &[]).await.unwrap().get::<_, Vec<String>>(0), ["contracts/o", "contracts/o/p"]);
+    assert_eq!(
+        sql.query_one(ids, &[]).await.unwrap().get::<_, Vec<String>>(0),
+        ["contracts/o", "contracts/o/p"]
+    );
 }

@@ -1,5 +1,5 @@
-//! Calls that are given up at any moment, on a pool of one: the next borrower of the connection never sees another
-//! tenant's rows, and no write is half done.
+//! Calls that are given up at any moment, on a pool of one: the next borrower of the connection
+//! never sees another tenant's rows, and no write is half done.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,8 +15,9 @@ use customer_accounts::{
     caller::Caller,
     db::{Db, Manager, migrate},
     proto::{
-        CreateAccountRequest, GetAccountRequest, ListAccountTypesRequest, ListAccountsRequest, UpdateAccountRequest,
-        account_service_server::AccountService as _, account_type_service_server::AccountTypeService as _,
+        CreateAccountRequest, GetAccountRequest, ListAccountTypesRequest, ListAccountsRequest,
+        UpdateAccountRequest, account_service_server::AccountService as _,
+        account_type_service_server::AccountTypeService as _,
     },
     schema, server,
 };
@@ -39,7 +40,8 @@ const TENANTS: usize = 4;
 /// Callers at once: while one call is given up, others already wait for its connection.
 const CALLERS: u64 = 8;
 
-/// What the tenants' writes were answered, by tenant: account and number of the comment it was given.
+/// What the tenants' writes were answered, by tenant: account and number of the comment it was
+/// given.
 type Acknowledged = Arc<Mutex<Vec<BTreeMap<String, u64>>>>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -47,7 +49,8 @@ async fn calls_that_are_dropped_inside_the_service_leave_nothing_to_the_next_bor
     let db = pool_of_one().await;
     // The embedded server answers more slowly, and all tests share it.
     let to_give_up = if real_server().is_some() { 10_000 } else { 1_000 };
-    let (accounts, types) = (accounts::Service { db: db.clone() }, account_types::Service { db: db.clone() });
+    let (accounts, types) =
+        (accounts::Service { db: db.clone() }, account_types::Service { db: db.clone() });
     let services = Arc::new((accounts, types));
     let tenants = tenants(connect(shared_or_own(&db).await).await).await;
     let make = move |tenant: &Tenant, call: Call| {
@@ -55,11 +58,17 @@ async fn calls_that_are_dropped_inside_the_service_leave_nothing_to_the_next_bor
         async move {
             let (accounts, types) = &*services;
             match call {
-                Call::Create(request) => accounts.create_account(by(caller, request)).await.map(drop),
-                Call::Update(request) => accounts.update_account(by(caller, request)).await.map(drop),
+                Call::Create(request) => {
+                    accounts.create_account(by(caller, request)).await.map(drop)
+                }
+                Call::Update(request) => {
+                    accounts.update_account(by(caller, request)).await.map(drop)
+                }
                 Call::Get(request) => accounts.get_account(by(caller, request)).await.map(drop),
                 Call::List(request) => accounts.list_accounts(by(caller, request)).await.map(drop),
-                Call::Types(request) => types.list_account_types(by(caller, request)).await.map(drop),
+                Call::Types(request) => {
+                    types.list_account_types(by(caller, request)).await.map(drop)
+                }
             }
         }
     };
@@ -99,7 +108,12 @@ async fn pool_of_one() -> Db {
     let Some(server) = real_server() else { return shared().db.clone() };
     let login: tokio_postgres::Config = fresh_database(&server).await.parse().unwrap();
     migrate::run(&Manager::new(login.clone(), None), migrate::Direction::Up).await.unwrap();
-    Db::new(Manager::new(login, Some("customer_accounts_app".into())), 1, Duration::from_secs(20), None)
+    Db::new(
+        Manager::new(login, Some("customer_accounts_app".into())),
+        1,
+        Duration::from_secs(20),
+        None,
+    )
 }
 
 /// Where that database is served.
@@ -129,7 +143,8 @@ fn by<T>(caller: Caller, message: T) -> Request<T> {
     request
 }
 
-/// Makes calls until so many were given up, and looks after each few of them what the next borrower sees.
+/// Makes calls until so many were given up, and looks after each few of them what the next borrower
+/// sees.
 async fn storm<F>(
     db: Db,
     tenants: Vec<Tenant>,
@@ -140,7 +155,8 @@ async fn storm<F>(
 {
     let acknowledged: Acknowledged = Arc::new(Mutex::new(vec![BTreeMap::new(); TENANTS]));
     let callers = (0..CALLERS).map(|caller| {
-        let (db, tenants, make, acknowledged) = (db.clone(), tenants.clone(), make.clone(), Arc::clone(&acknowledged));
+        let (db, tenants, make, acknowledged) =
+            (db.clone(), tenants.clone(), make.clone(), Arc::clone(&acknowledged));
         tokio::spawn(async move {
             let (mut dice, mut given_up, mut turn) = (Dice::new(), 0, 0);
             while given_up < to_give_up / CALLERS {
@@ -174,7 +190,10 @@ async fn storm<F>(
         calls += caller.await.unwrap();
     }
     println!("{to_give_up} of {calls} calls were given up");
-    assert!(calls > to_give_up * 10 / 9, "{to_give_up} of {calls} calls were given up: too many to prove anything");
+    assert!(
+        calls > to_give_up * 10 / 9,
+        "{to_give_up} of {calls} calls were given up: too many to prove anything"
+    );
     for (number, tenant) in tenants.iter().enumerate() {
         let known = std::mem::take(&mut acknowledged.lock().unwrap()[number]);
         sees_only_its_own(&db, tenant, number).await;
@@ -187,21 +206,38 @@ async fn storm<F>(
 fn call(tenant: usize, name: &str, turn: u64, dice: &mut Dice) -> (Call, Option<String>) {
     let new = format!("{tenant}-{name}");
     let (caller, _) = name.split_once('-').unwrap();
-    let old = if turn < 4 { format!("{tenant}-first") } else { format!("{tenant}-{caller}-{}", turn - 1 - dice.roll(3)) };
+    let old = if turn < 4 {
+        format!("{tenant}-first")
+    } else {
+        format!("{tenant}-{caller}-{}", turn - 1 - dice.roll(3))
+    };
     match dice.roll(10) {
-        0..=3 => (Call::Create(CreateAccountRequest { account: Some(account(&new, "o")), ..Default::default() }), Some(new)),
+        0..=3 => (
+            Call::Create(CreateAccountRequest {
+                account: Some(account(&new, "o")),
+                ..Default::default()
+            }),
+            Some(new),
+        ),
         4..=5 => {
             let mut account = account(&old, "o");
             account.comment = name.into();
-            (Call::Update(UpdateAccountRequest { account: Some(account), ..Default::default() }), Some(old))
+            (
+                Call::Update(UpdateAccountRequest { account: Some(account), ..Default::default() }),
+                Some(old),
+            )
         }
         6..=7 => (Call::Get(GetAccountRequest { account_id: old }), None),
-        8 => (Call::List(ListAccountsRequest { query: "account".into(), ..Default::default() }), None),
+        8 => (
+            Call::List(ListAccountsRequest { query: "account".into(), ..Default::default() }),
+            None,
+        ),
         _ => (Call::Types(ListAccountTypesRequest::default()), None),
     }
 }
 
-/// Runs a call up to a random point: after so many polls, after some time, or in a task that is aborted.
+/// Runs a call up to a random point: after so many polls, after some time, or in a task that is
+/// aborted.
 async fn cut_short<F>(call: F, dice: &mut Dice) -> Option<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
@@ -236,16 +272,21 @@ where
     }
 }
 
-/// The next borrower, for a tenant: without any filter it sees this tenant's accounts and no others, and the setting that
-/// row-level security goes by is its own.
+/// The next borrower, for a tenant: without any filter it sees this tenant's accounts and no
+/// others, and the setting that row-level security goes by is its own.
 async fn sees_only_its_own(db: &Db, tenant: &Tenant, number: usize) {
     let (setting, rows) = db
         .read(&tenant.caller(), async |tx| {
             use schema::accounts::{account_id, table, tenant_id};
-            let setting = diesel::select(sql::<Text>("current_setting('app.tenant_id')")).get_result::<String>(&mut tx.conn());
+            let setting = diesel::select(sql::<Text>("current_setting('app.tenant_id')"))
+                .get_result::<String>(&mut tx.conn());
             let setting = setting.await?;
-            let rows = table.group_by(tenant_id).select((tenant_id, min(account_id), max(account_id)));
-            Ok((setting, rows.load::<(String, Option<String>, Option<String>)>(&mut tx.conn()).await?))
+            let rows =
+                table.group_by(tenant_id).select((tenant_id, min(account_id), max(account_id)));
+            Ok((
+                setting,
+                rows.load::<(String, Option<String>, Option<String>)>(&mut tx.conn()).await?,
+            ))
         })
         .await
         .unwrap();
@@ -253,25 +294,36 @@ async fn sees_only_its_own(db: &Db, tenant: &Tenant, number: usize) {
     let [(owner, Some(first), Some(last))] = &rows[..] else { panic!("{number} sees {rows:?}") };
     assert_eq!(*owner, tenant.caller.tenant);
     let own = format!("{number}-");
-    assert!(first.starts_with(&own) && last.starts_with(&own), "{number} sees accounts from {first} to {last}");
+    assert!(
+        first.starts_with(&own) && last.starts_with(&own),
+        "{number} sees accounts from {first} to {last}"
+    );
 }
 
 async fn sees_what_was_acknowledged(db: &Db, tenant: &Tenant, acknowledged: BTreeSet<String>) {
     let ids = schema::accounts::table.select(schema::accounts::account_id);
-    let seen = db.read(&tenant.caller(), async |tx| Ok(ids.load::<String>(&mut tx.conn()).await?)).await.unwrap();
+    let seen = db
+        .read(&tenant.caller(), async |tx| Ok(ids.load::<String>(&mut tx.conn()).await?))
+        .await
+        .unwrap();
     let seen: BTreeSet<_> = seen.into_iter().collect();
     let lost: Vec<_> = acknowledged.difference(&seen).collect();
     assert!(lost.is_empty(), "acknowledged and not there: {lost:?}");
 }
 
-/// Each account has its words, one creation in the trail and as many updates as it counts; the trail has nothing else.
+/// Each account has its words, one creation in the trail and as many updates as it counts; the
+/// trail has nothing else.
 async fn every_write_is_whole(db: &Db, tenant: &Tenant) {
     let (accounts, words, trail) = db
         .read(&tenant.caller(), async |tx| {
             use schema::{account_words, accounts, activities};
             let accounts = accounts::table.select((accounts::account_id, accounts::revision));
             let accounts = accounts.load::<(String, i64)>(&mut tx.conn()).await?;
-            let words = account_words::table.select(account_words::account_id).distinct().load::<String>(&mut tx.conn()).await?;
+            let words = account_words::table
+                .select(account_words::account_id)
+                .distinct()
+                .load::<String>(&mut tx.conn())
+                .await?;
             let trail = activities::table
                 .filter(activities::resource_type.eq("account"))
                 .select((activities::resource_id, activities::action))
@@ -286,7 +338,11 @@ async fn every_write_is_whole(db: &Db, tenant: &Tenant) {
         let (created, updated) = recorded.entry(id).or_default();
         *(if action == "account.created" { created } else { updated }) += 1;
     }
-    let expected: BTreeMap<_, _> = accounts.iter().map(|(id, revision)| (id.clone(), (1, revision - 1))).collect();
+    let expected: BTreeMap<_, _> =
+        accounts.iter().map(|(id, revision)| (id.clone(), (1, revision - 1))).collect();
     assert_eq!(recorded, expected);
-    assert_eq!(words.into_iter().collect::<BTreeSet<_>>(), expected.into_keys().collect::<BTreeSet<_>>());
+    assert_eq!(
+        words.into_iter().collect::<BTreeSet<_>>(),
+        expected.into_keys().collect::<BTreeSet<_>>()
+    );
 }

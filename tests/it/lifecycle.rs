@@ -16,7 +16,8 @@ use tokio::{
 };
 use tonic::{Code, Request, Status, Streaming, transport::Channel};
 use tonic_health::pb::{
-    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_client::HealthClient,
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
+    health_client::HealthClient,
 };
 
 use crate::support::{
@@ -47,7 +48,8 @@ async fn the_process_its_readiness_and_every_service_are_healthy() {
         let mut watch = health.watch(request).await.unwrap().into_inner();
         assert_eq!(next(&mut watch).await, ServingStatus::Serving, "{service:?}");
     }
-    let unknown = health.check(HealthCheckRequest { service: "accounts.v1.NoService".into() }).await;
+    let unknown =
+        health.check(HealthCheckRequest { service: "accounts.v1.NoService".into() }).await;
     assert_eq!(unknown.unwrap_err().code(), Code::NotFound);
 }
 
@@ -57,7 +59,8 @@ struct Described {
     pool: DescriptorPool,
 }
 
-/// A `FileDescriptorSet` whose files stay as they came, with options that the Rust types do not know.
+/// A `FileDescriptorSet` whose files stay as they came, with options that the Rust types do not
+/// know.
 #[derive(prost::Message)]
 struct Files {
     #[prost(bytes, repeated, tag = "1")]
@@ -69,22 +72,43 @@ macro_rules! describe {
         async fn $version(channel: Channel) -> Result<Described, Status> {
             use tonic_reflection::pb::$version::{
                 ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
-                server_reflection_request::MessageRequest as Ask, server_reflection_response::MessageResponse as Answer,
+                server_reflection_request::MessageRequest as Ask,
+                server_reflection_response::MessageResponse as Answer,
             };
             let mut client = ServerReflectionClient::new(channel);
             let mut ask = async |question: Ask| {
-                let request = ServerReflectionRequest { host: String::new(), message_request: Some(question) };
-                let mut answers = client.server_reflection_info(tokio_stream::once(request)).await?.into_inner();
-                Ok::<_, Status>(answers.message().await?.expect("an answer").message_response.expect("a message"))
+                let request = ServerReflectionRequest {
+                    host: String::new(),
+                    message_request: Some(question),
+                };
+                let mut answers =
+                    client.server_reflection_info(tokio_stream::once(request)).await?.into_inner();
+                Ok::<_, Status>(
+                    answers
+                        .message()
+                        .await?
+                        .expect("an answer")
+                        .message_response
+                        .expect("a message"),
+                )
             };
-            let Answer::ListServicesResponse(list) = ask(Ask::ListServices(String::new())).await? else { panic!("no list") };
+            let Answer::ListServicesResponse(list) = ask(Ask::ListServices(String::new())).await?
+            else {
+                panic!("no list")
+            };
             let services: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
-            let symbols = services.iter().map(String::as_str).chain(["google.rpc.ErrorInfo", "google.rpc.BadRequest"]);
-            let mut wanted: Vec<_> = symbols.map(|symbol| Ask::FileContainingSymbol(symbol.to_owned())).collect();
+            let symbols = services
+                .iter()
+                .map(String::as_str)
+                .chain(["google.rpc.ErrorInfo", "google.rpc.BadRequest"]);
+            let mut wanted: Vec<_> =
+                symbols.map(|symbol| Ask::FileContainingSymbol(symbol.to_owned())).collect();
             let (mut names, mut files) = (Vec::new(), Vec::new());
             while let Some(question) = wanted.pop() {
                 let asked = format!("{question:?}");
-                let Answer::FileDescriptorResponse(found) = ask(question).await? else { panic!("no answer to {asked}") };
+                let Answer::FileDescriptorResponse(found) = ask(question).await? else {
+                    panic!("no answer to {asked}")
+                };
                 for bytes in found.file_descriptor_proto {
                     let file = FileDescriptorProto::decode(&*bytes).unwrap();
                     if !names.contains(&file.name) {
@@ -94,7 +118,10 @@ macro_rules! describe {
                     }
                 }
             }
-            Ok(Described { services, pool: DescriptorPool::decode(&*Files { files }.encode_to_vec()).unwrap() })
+            Ok(Described {
+                services,
+                pool: DescriptorPool::decode(&*Files { files }.encode_to_vec()).unwrap(),
+            })
         }
     };
 }
@@ -104,21 +131,33 @@ describe!(v1alpha);
 #[tokio::test]
 async fn both_versions_of_reflection_describe_everything() {
     let channel = connect(shared().address).await;
-    for (version, described) in [("v1", v1(channel.clone()).await), ("v1alpha", v1alpha(channel.clone()).await)] {
+    for (version, described) in
+        [("v1", v1(channel.clone()).await), ("v1alpha", v1alpha(channel.clone()).await)]
+    {
         let Described { mut services, pool } = described.unwrap();
         services.sort();
         let mut expected: Vec<_> = SERVICES.map(str::to_owned).into();
         expected.push("grpc.health.v1.Health".into());
         expected.push(format!("grpc.reflection.{version}.ServerReflection"));
         assert_eq!(services, expected, "{version}");
-        let policy = pool.get_extension_by_name("accounts.v1.policy").expect("the option is described");
+        let policy =
+            pool.get_extension_by_name("accounts.v1.policy").expect("the option is described");
         for service in SERVICES {
             for method in pool.get_service_by_name(service).unwrap().methods() {
-                assert!(method.options().has_extension(&policy), "{version}: {} has no policy", method.full_name());
+                assert!(
+                    method.options().has_extension(&policy),
+                    "{version}: {} has no policy",
+                    method.full_name()
+                );
             }
         }
-        for detail in ["ErrorInfo", "BadRequest", "PreconditionFailure", "ResourceInfo", "RetryInfo"] {
-            assert!(pool.get_message_by_name(&format!("google.rpc.{detail}")).is_some(), "{version}: {detail}");
+        for detail in
+            ["ErrorInfo", "BadRequest", "PreconditionFailure", "ResourceInfo", "RetryInfo"]
+        {
+            assert!(
+                pool.get_message_by_name(&format!("google.rpc.{detail}")).is_some(),
+                "{version}: {detail}"
+            );
         }
     }
 }
@@ -130,7 +169,11 @@ async fn reflection_can_be_switched_off() {
     for described in [v1(channel.clone()).await, v1alpha(channel.clone()).await] {
         assert_eq!(described.err().map(|status| status.code()), Some(Code::Unimplemented));
     }
-    Tenant::on(channel).account_types().list_account_types(ListAccountTypesRequest::default()).await.unwrap();
+    Tenant::on(channel)
+        .account_types()
+        .list_account_types(ListAccountTypesRequest::default())
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -148,7 +191,8 @@ async fn at_sigterm_calls_under_way_are_answered_whatever_else_is_open() {
     let mut watches = Vec::new();
     for name in ["", READINESS, SERVICES[0]] {
         let mut health = HealthClient::new(service.channel().await);
-        let mut watch = health.watch(HealthCheckRequest { service: name.into() }).await.unwrap().into_inner();
+        let mut watch =
+            health.watch(HealthCheckRequest { service: name.into() }).await.unwrap().into_inner();
         assert_eq!(next(&mut watch).await, ServingStatus::Serving);
         watches.push(watch);
     }
@@ -165,7 +209,10 @@ async fn at_sigterm_calls_under_way_are_answered_whatever_else_is_open() {
     for watch in &mut watches {
         assert_eq!(next(watch).await, ServingStatus::NotServing);
     }
-    eventually(MARGIN, "no new connections", async || TcpStream::connect(address).await.is_err().then_some(())).await;
+    eventually(MARGIN, "no new connections", async || {
+        TcpStream::connect(address).await.is_err().then_some(())
+    })
+    .await;
     if let Some((lock, call)) = held {
         assert!(!call.is_finished());
         lock.batch_execute("COMMIT").await.unwrap();
@@ -179,7 +226,8 @@ async fn at_sigterm_calls_under_way_are_answered_whatever_else_is_open() {
 #[tokio::test]
 async fn a_call_that_never_ends_does_not_hold_the_process_longer_than_the_deadline() {
     let Some(url) = real_database("a lock holds a call").await else { return };
-    let arguments = ["--shutdown-deadline", "2s", "--default-deadline", "1h", "--max-deadline", "1h"];
+    let arguments =
+        ["--shutdown-deadline", "2s", "--default-deadline", "1h", "--max-deadline", "1h"];
     let service = Service::on(&url, &arguments).await;
     let tenant = Tenant::on(service.channel().await);
     tenant.organization("o", "").await;
@@ -189,7 +237,10 @@ async fn a_call_that_never_ends_does_not_hold_the_process_longer_than_the_deadli
     service.terminate();
     assert_eq!(service.ended().await.code(), Some(0));
     let took = signalled.elapsed();
-    assert!(took >= Duration::from_millis(1900) && took < Duration::from_secs(2) + MARGIN, "{took:?}");
+    assert!(
+        took >= Duration::from_millis(1900) && took < Duration::from_secs(2) + MARGIN,
+        "{took:?}"
+    );
     assert!(call.await.unwrap().is_err());
 }
 
@@ -197,7 +248,8 @@ async fn a_call_that_never_ends_does_not_hold_the_process_longer_than_the_deadli
 async fn sigterm_ends_a_service_that_is_still_waiting_for_its_database() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgres://nobody@{}/none", listener.local_addr().unwrap());
-    let mut child = plain_command(&["--listen", "127.0.0.1:0"], &[("DATABASE_URL", &url)]).spawn().unwrap();
+    let mut child =
+        plain_command(&["--listen", "127.0.0.1:0"], &[("DATABASE_URL", &url)]).spawn().unwrap();
     // A server that takes connections and never says a word.
     let _connection = timeout(Duration::from_secs(30), listener.accept()).await.unwrap().unwrap();
     let pid = child.id().unwrap().to_string();
@@ -214,7 +266,10 @@ async fn a_second_process_on_the_same_folder_is_told_that_it_is_in_use() {
     for command in ["serve", "check", "migrate"] {
         let second = run(&["--listen", "127.0.0.1:0", "--data-dir", data, command], &[]).await;
         assert_eq!(second.code, Some(1), "{second:?}");
-        assert!(second.stderr.contains("in use") && second.stderr.contains("--data-dir"), "{second:?}");
+        assert!(
+            second.stderr.contains("in use") && second.stderr.contains("--data-dir"),
+            "{second:?}"
+        );
     }
     let tenant = Tenant::on(first.channel().await);
     tenant.account_types().list_account_types(ListAccountTypesRequest::default()).await.unwrap();
@@ -227,7 +282,10 @@ async fn without_credentials_only_loopback_is_served() {
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:50051"] {
         let refused = run(&["--listen", address, "--data-dir", &data], &[]).await;
         assert_eq!(refused.code, Some(1), "{refused:?}");
-        assert!(refused.stderr.contains("--listen") && refused.stderr.contains("loopback"), "{refused:?}");
+        assert!(
+            refused.stderr.contains("--listen") && refused.stderr.contains("loopback"),
+            "{refused:?}"
+        );
         assert!(!Path::new(&data).exists(), "refused before anything is made");
     }
 }
@@ -261,9 +319,15 @@ async fn a_bad_option_is_named() {
     ] {
         let refused = run(&[&format!("{option}={value}")], &[]).await;
         assert_eq!(refused.code, Some(2), "{option} {value}: {refused:?}");
-        assert!(refused.stderr.contains(option) && refused.stderr.contains(value), "{option} {value}: {refused:?}");
+        assert!(
+            refused.stderr.contains(option) && refused.stderr.contains(value),
+            "{option} {value}: {refused:?}"
+        );
         // The same from the environment, which names the option too.
-        let variable = format!("CUSTOMER_ACCOUNTS_{}", option.trim_start_matches('-').replace('-', "_").to_uppercase());
+        let variable = format!(
+            "CUSTOMER_ACCOUNTS_{}",
+            option.trim_start_matches('-').replace('-', "_").to_uppercase()
+        );
         let refused = run(&[], &[(&variable, value)]).await;
         assert_eq!(refused.code, Some(2), "{variable}={value}: {refused:?}");
         assert!(refused.stderr.contains(option), "{variable}={value}: {refused:?}");
@@ -271,9 +335,10 @@ async fn a_bad_option_is_named() {
     let unknown = run(&["--no-such-option"], &[]).await;
     assert_eq!(unknown.code, Some(2), "{unknown:?}");
     assert!(unknown.stderr.contains("--no-such-option"), "{unknown:?}");
-    for (arguments, name) in
-        [(["--log", "customer_accounts=loud"], "--log"), (["--database-url", "mysql://u:hunter2@h/db"], "DATABASE_URL")]
-    {
+    for (arguments, name) in [
+        (["--log", "customer_accounts=loud"], "--log"),
+        (["--database-url", "mysql://u:hunter2@h/db"], "DATABASE_URL"),
+    ] {
         let refused = run(&arguments, &[]).await;
         assert!(refused.code.is_some_and(|code| code != 0), "{refused:?}");
         assert!(refused.stderr.contains(name), "{refused:?}");
@@ -287,12 +352,21 @@ async fn an_address_in_use_and_a_missing_database_are_told() {
     let address = taken.local_addr().unwrap().to_string();
     let refused = run(&["--listen", &address], &[]).await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
-    assert!(refused.stderr.contains("--listen") && refused.stderr.contains(&address), "{refused:?}");
+    assert!(
+        refused.stderr.contains("--listen") && refused.stderr.contains(&address),
+        "{refused:?}"
+    );
     for command in ["serve", "check", "migrate"] {
-        let refused =
-            run(&["--listen", "127.0.0.1:0", command], &[("DATABASE_URL", "postgres://u:hunter2@127.0.0.1:1/db")]).await;
+        let refused = run(
+            &["--listen", "127.0.0.1:0", command],
+            &[("DATABASE_URL", "postgres://u:hunter2@127.0.0.1:1/db")],
+        )
+        .await;
         assert_eq!(refused.code, Some(1), "{refused:?}");
-        assert!(refused.stderr.contains("database") && !refused.stderr.contains("hunter2"), "{refused:?}");
+        assert!(
+            refused.stderr.contains("database") && !refused.stderr.contains("hunter2"),
+            "{refused:?}"
+        );
     }
 }
 
@@ -301,7 +375,11 @@ async fn healthcheck_asks_a_running_service() {
     let service = Service::fresh(&[], &[]).await;
     let address = service.address.to_string();
     let healthy = run(&["healthcheck", "--listen", &address], &[]).await;
-    assert_eq!((healthy.code, healthy.stdout.trim()), (Some(0), "readiness: SERVING"), "{healthy:?}");
+    assert_eq!(
+        (healthy.code, healthy.stdout.trim()),
+        (Some(0), "readiness: SERVING"),
+        "{healthy:?}"
+    );
     service.terminate();
     service.ended().await;
     let gone = run(&["healthcheck"], &[("CUSTOMER_ACCOUNTS_LISTEN", &address)]).await;
@@ -317,14 +395,29 @@ async fn seed_fills_the_demo_tenant_and_can_be_run_again() {
     assert_eq!(seeded.code, Some(0), "{seeded:?}");
     assert!(seeded.stdout.contains("21 resources created, 0 were there already"), "{seeded:?}");
     let channel = service.channel().await;
-    let caller = As { tenant: "demo".into(), actor: "tester".into(), roles: "viewer".into(), tenant_wide: true };
+    let caller = As {
+        tenant: "demo".into(),
+        actor: "tester".into(),
+        roles: "viewer".into(),
+        tenant_wide: true,
+    };
     let tenant = Tenant { caller, channel };
 
-    let types = tenant.account_types().list_account_types(ListAccountTypesRequest::default()).await.unwrap().into_inner();
-    let mut names: Vec<_> = types.account_types.iter().map(|account_type| account_type.display_name.as_str()).collect();
+    let types = tenant
+        .account_types()
+        .list_account_types(ListAccountTypesRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    let mut names: Vec<_> =
+        types.account_types.iter().map(|account_type| account_type.display_name.as_str()).collect();
     names.sort_unstable();
     assert_eq!(names, ["Enterprise", "Partner", "Premium", "Reseller", "SMB", "Trial"]);
-    let premium = types.account_types.iter().find(|account_type| account_type.display_name == "Premium").unwrap();
+    let premium = types
+        .account_types
+        .iter()
+        .find(|account_type| account_type.display_name == "Premium")
+        .unwrap();
     let get = async |id: &str| {
         let request = GetAccountRequest { account_id: id.into() };
         tenant.accounts().get_account(request).await.unwrap().into_inner().account.unwrap()
@@ -337,9 +430,19 @@ async fn seed_fills_the_demo_tenant_and_can_be_run_again() {
     for id in ["acct-acme-emea", "acct-acme-amer", "acct-acme-apac"] {
         offices.push(get(id).await.organization_id);
     }
-    let request = customer_accounts::proto::ListOrganizationsRequest { parent_id: acme.organization_id, ..Default::default() };
-    let below = tenant.organizations().list_organizations(request).await.unwrap().into_inner().organizations;
-    let mut below: Vec<_> = below.into_iter().map(|organization| organization.organization_id).collect();
+    let request = customer_accounts::proto::ListOrganizationsRequest {
+        parent_id: acme.organization_id,
+        ..Default::default()
+    };
+    let below = tenant
+        .organizations()
+        .list_organizations(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .organizations;
+    let mut below: Vec<_> =
+        below.into_iter().map(|organization| organization.organization_id).collect();
     below.sort();
     offices.sort();
     assert_eq!(below, offices, "each regional office lies below Acme Corp and has its account");
@@ -363,18 +466,29 @@ async fn migrate_and_check_tell_what_the_database_lacks() {
         None => String::new(),
     };
     let environment = if url.is_empty() { vec![] } else { vec![("DATABASE_URL", &*url)] };
-    let run = async |arguments: &[&str]| run(&[arguments, &["--data-dir", data]].concat(), &environment).await;
+    let run = async |arguments: &[&str]| {
+        run(&[arguments, &["--data-dir", data]].concat(), &environment).await
+    };
 
     let lacking = run(&["check"]).await;
     assert_eq!(lacking.code, Some(1), "{lacking:?}");
     let migrated = run(&["migrate"]).await;
     assert_eq!(migrated.code, Some(0), "{migrated:?}");
-    let migrations = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap().count();
+    let migrations =
+        std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap().count();
     assert_eq!(migrated.stdout.split(", ").count(), migrations, "{migrated:?}");
     let fine = run(&["check"]).await;
-    assert_eq!((fine.code, fine.stdout.trim()), (Some(0), "configuration and database are fine"), "{fine:?}");
+    assert_eq!(
+        (fine.code, fine.stdout.trim()),
+        (Some(0), "configuration and database are fine"),
+        "{fine:?}"
+    );
     let nothing = run(&["migrate"]).await;
-    assert_eq!((nothing.code, nothing.stdout.trim()), (Some(0), "applied: nothing\nrenewed: 0 rows"), "{nothing:?}");
+    assert_eq!(
+        (nothing.code, nothing.stdout.trim()),
+        (Some(0), "applied: nothing\nrenewed: 0 rows"),
+        "{nothing:?}"
+    );
     let reverted = run(&["migrate", "--revert", "1"]).await;
     assert_eq!(reverted.code, Some(0), "{reverted:?}");
     let lacking = run(&["check"]).await;
@@ -408,16 +522,21 @@ async fn replicas_may_start_together() {
 
 /// The next status that a watch is told.
 async fn next(watch: &mut Streaming<HealthCheckResponse>) -> ServingStatus {
-    let message = timeout(Duration::from_secs(10), watch.message()).await.expect("a status in time");
+    let message =
+        timeout(Duration::from_secs(10), watch.message()).await.expect("a status in time");
     message.unwrap().expect("a status").status()
 }
 
 /// Holds the account `a`, and a call that waits for it.
-async fn hold(url: &str, tenant: &Tenant) -> (tokio_postgres::Client, JoinHandle<Result<(), Status>>) {
+async fn hold(
+    url: &str,
+    tenant: &Tenant,
+) -> (tokio_postgres::Client, JoinHandle<Result<(), Status>>) {
     let lock = sql(url).await;
     lock.batch_execute("BEGIN; SELECT FROM accounts FOR UPDATE").await.unwrap();
     let account = Account { comment: "held".into(), ..account("a", "o") };
-    let request = Request::new(UpdateAccountRequest { account: Some(account), ..Default::default() });
+    let request =
+        Request::new(UpdateAccountRequest { account: Some(account), ..Default::default() });
     let mut accounts = tenant.accounts();
     let call = tokio::spawn(async move { accounts.update_account(request).await.map(drop) });
     waiting_for_locks(&lock, 1).await;

@@ -1,4 +1,5 @@
-//! What the service refuses or gives up to stay well: late calls, too many, too large, and its own panics.
+//! What the service refuses or gives up to stay well: late calls, too many, too large, and its own
+//! panics.
 
 use std::{
     convert::Infallible,
@@ -15,7 +16,8 @@ use customer_accounts::{
     guard::{GuardLayer, Limits},
     policy::Policies,
     proto::{
-        Account, GetAccountRequest, ListAccountsRequest, UpdateAccountRequest, account_service_client::AccountServiceClient,
+        Account, GetAccountRequest, ListAccountsRequest, UpdateAccountRequest,
+        account_service_client::AccountServiceClient,
     },
     share::Percent,
 };
@@ -28,7 +30,10 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt as _;
 use tower::{Layer as _, Service as _, ServiceExt as _, service_fn};
 
-use crate::support::{As, Tenant, account, eventually, process::Service, real_database, reason, refused, sql, waiting_for_locks};
+use crate::support::{
+    As, Tenant, account, eventually, process::Service, real_database, reason, refused, sql,
+    waiting_for_locks,
+};
 
 const LOCKS: &str = "a call is made slow by a lock that another connection holds";
 /// Room for a machine that is busy with other tests.
@@ -43,7 +48,10 @@ async fn a_call_that_outlives_its_deadline_is_told_so_and_its_sql_ends() {
     let answer = accounts.update_account(within(Duration::from_millis(300))).await;
     let took = started.elapsed();
     assert_eq!(reason(answer), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED".into()));
-    assert!(took >= Duration::from_millis(250) && took < Duration::from_millis(300) + MARGIN, "{took:?}");
+    assert!(
+        took >= Duration::from_millis(250) && took < Duration::from_millis(300) + MARGIN,
+        "{took:?}"
+    );
     // The lock is still held: nothing but the deadline can have ended the statement.
     no_statement_runs(&lock).await;
     lock.batch_execute("COMMIT").await.unwrap();
@@ -58,10 +66,20 @@ async fn every_late_call_is_answered_by_the_deadline_and_by_nothing_else() {
     for round in 0..20 {
         let calls = (0..10).map(|n| {
             let scene = &scene;
-            async move { scene.patient().await.update_account(within(Duration::from_micros(20_000 + 173 * n))).await }
+            async move {
+                scene
+                    .patient()
+                    .await
+                    .update_account(within(Duration::from_micros(20_000 + 173 * n)))
+                    .await
+            }
         });
         for answer in join_all(calls).await {
-            assert_eq!(reason(answer), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED".into()), "round {round}");
+            assert_eq!(
+                reason(answer),
+                (Code::DeadlineExceeded, "DEADLINE_EXCEEDED".into()),
+                "round {round}"
+            );
         }
     }
     no_statement_runs(&lock).await;
@@ -75,13 +93,19 @@ async fn a_call_without_a_deadline_gets_the_default_one() {
     let answer = scene.tenant.accounts().update_account(update()).await;
     let took = started.elapsed();
     assert_eq!(reason(answer), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED".into()));
-    assert!(took >= Duration::from_millis(250) && took < Duration::from_millis(300) + MARGIN, "{took:?}");
+    assert!(
+        took >= Duration::from_millis(250) && took < Duration::from_millis(300) + MARGIN,
+        "{took:?}"
+    );
     no_statement_runs(&lock).await;
 }
 
 #[tokio::test]
 async fn no_caller_gets_more_than_the_maximum() {
-    let Some(scene) = Scene::new(&["--default-deadline", "1h", "--max-deadline", "300ms"]).await else { return };
+    let Some(scene) = Scene::new(&["--default-deadline", "1h", "--max-deadline", "300ms"]).await
+    else {
+        return;
+    };
     let lock = scene.lock().await;
     for request in [within(Duration::from_hours(1)), Request::new(update())] {
         let started = Instant::now();
@@ -98,12 +122,17 @@ async fn a_deadline_that_is_none_is_refused() {
     let mut accounts = patient(crate::support::shared().address, &tenant).await;
     let mut request = Request::new(GetAccountRequest { account_id: "a".into() });
     request.metadata_mut().insert("grpc-timeout", "soon".parse().unwrap());
-    assert_eq!(reason(accounts.get_account(request).await), (Code::InvalidArgument, "INVALID_FIELD".into()));
+    assert_eq!(
+        reason(accounts.get_account(request).await),
+        (Code::InvalidArgument, "INVALID_FIELD".into())
+    );
 }
 
 #[tokio::test]
 async fn calls_beyond_the_limit_are_shed_until_there_is_room_again() {
-    let Some(scene) = Scene::new(&["--max-calls", "2", "--tenant-share", "100"]).await else { return };
+    let Some(scene) = Scene::new(&["--max-calls", "2", "--tenant-share", "100"]).await else {
+        return;
+    };
     let lock = scene.lock().await;
     let hanging = [scene.background(), scene.background()];
     waiting_for_locks(&lock, 2).await;
@@ -112,7 +141,10 @@ async fn calls_beyond_the_limit_are_shed_until_there_is_room_again() {
         let tenant = Tenant { channel, ..scene.tenant.clone() };
         let started = Instant::now();
         let (status, details) = refused(tenant.accounts().get_account(get()).await);
-        assert_eq!((status.code(), &*details.error_info().unwrap().reason), (Code::ResourceExhausted, "OVERLOADED"));
+        assert_eq!(
+            (status.code(), &*details.error_info().unwrap().reason),
+            (Code::ResourceExhausted, "OVERLOADED")
+        );
         assert!(details.retry_info().unwrap().retry_delay.unwrap() > Duration::ZERO);
         assert!(started.elapsed() < MARGIN, "shed at once");
         HealthClient::new(tenant.channel).check(HealthCheckRequest::default()).await.unwrap();
@@ -120,7 +152,10 @@ async fn calls_beyond_the_limit_are_shed_until_there_is_room_again() {
     // A call that its client gave up makes room, one that is answered too.
     let [first, second] = hanging;
     first.abort();
-    eventually(MARGIN, "room after a cancelled call", async || scene.tenant.accounts().get_account(get()).await.ok()).await;
+    eventually(MARGIN, "room after a cancelled call", async || {
+        scene.tenant.accounts().get_account(get()).await.ok()
+    })
+    .await;
     lock.batch_execute("COMMIT").await.unwrap();
     second.await.unwrap().unwrap();
     let both = join_all([scene.background(), scene.background()]).await;
@@ -136,23 +171,37 @@ async fn a_call_that_gets_no_connection_in_a_second_is_refused() {
     let started = Instant::now();
     let (status, details) = refused(scene.tenant.accounts().get_account(get()).await);
     let took = started.elapsed();
-    assert_eq!((status.code(), &*details.error_info().unwrap().reason), (Code::ResourceExhausted, "OVERLOADED"));
+    assert_eq!(
+        (status.code(), &*details.error_info().unwrap().reason),
+        (Code::ResourceExhausted, "OVERLOADED")
+    );
     assert!(details.retry_info().is_some());
-    assert!(took >= Duration::from_millis(700) && took < Duration::from_secs(1) + MARGIN, "{took:?}");
+    assert!(
+        took >= Duration::from_millis(700) && took < Duration::from_secs(1) + MARGIN,
+        "{took:?}"
+    );
     lock.batch_execute("COMMIT").await.unwrap();
     hanging.await.unwrap().unwrap();
     scene.tenant.accounts().get_account(get()).await.unwrap();
 }
 
-/// A call that was cancelled while its statement waits must not keep the only connection until its deadline.
+/// A call that was cancelled while its statement waits must not keep the only connection until its
+/// deadline.
 #[tokio::test]
 async fn a_cancelled_call_gives_its_connection_back_soon() {
-    let Some(scene) = Scene::new(&["--pool-size", "1", "--default-deadline", "1h", "--max-deadline", "1h"]).await else { return };
+    let Some(scene) =
+        Scene::new(&["--pool-size", "1", "--default-deadline", "1h", "--max-deadline", "1h"]).await
+    else {
+        return;
+    };
     let lock = scene.lock().await;
     let hanging = scene.background();
     waiting_for_locks(&lock, 1).await;
     hanging.abort();
-    eventually(2 * MARGIN, "a call gets the connection", async || scene.tenant.accounts().get_account(get()).await.ok()).await;
+    eventually(2 * MARGIN, "a call gets the connection", async || {
+        scene.tenant.accounts().get_account(get()).await.ok()
+    })
+    .await;
     no_statement_runs(&lock).await;
 }
 
@@ -169,7 +218,12 @@ async fn a_panic_is_answered_and_the_next_call_works() {
         message: 1024,
         uncompressed: usize::MAX,
     };
-    let guard = GuardLayer::new(Policies::read().unwrap(), Identity::Development, Admission::default(), limits);
+    let guard = GuardLayer::new(
+        Policies::read().unwrap(),
+        Identity::Development,
+        Admission::default(),
+        limits,
+    );
     let mut service = guard.layer(service_fn(|_: http::Request<Body>| {
         let call = CALLS.fetch_add(1, Ordering::Relaxed);
         assert!(call != 0, "secret before the future");
@@ -206,11 +260,15 @@ async fn a_request_larger_than_the_limit_is_refused_and_an_answer_has_none() {
     tenant.organization("o", "").await;
     let large = Account { comment: "x".repeat(5000), ..account("large", "o") };
     let (status, details) = refused(tenant.try_account(large).await);
-    assert_eq!((status.code(), &*details.error_info().unwrap().reason), (Code::OutOfRange, "REQUEST_TOO_LARGE"));
+    assert_eq!(
+        (status.code(), &*details.error_info().unwrap().reason),
+        (Code::OutOfRange, "REQUEST_TOO_LARGE")
+    );
     for id in ["a", "b"] {
         tenant.account(Account { comment: "x".repeat(2500), ..account(id, "o") }).await;
     }
-    let list = tenant.accounts().list_accounts(ListAccountsRequest::default()).await.unwrap().into_inner();
+    let list =
+        tenant.accounts().list_accounts(ListAccountsRequest::default()).await.unwrap().into_inner();
     assert_eq!(list.accounts.len(), 2);
 }
 
@@ -251,7 +309,10 @@ impl Scene {
 
 fn update() -> UpdateAccountRequest {
     let comment = crate::support::unique();
-    UpdateAccountRequest { account: Some(Account { comment, ..account("a", "o") }), ..Default::default() }
+    UpdateAccountRequest {
+        account: Some(Account { comment, ..account("a", "o") }),
+        ..Default::default()
+    }
 }
 
 fn within(deadline: Duration) -> Request<UpdateAccountRequest> {
@@ -271,7 +332,13 @@ async fn no_statement_runs(sql: &tokio_postgres::Client) {
     let deadline = Instant::now() + MARGIN;
     while Instant::now() < deadline {
         sql.batch_execute("SELECT pg_stat_clear_snapshot()").await.unwrap(); // see `waiting_for_locks`
-        runs = sql.query(query, &[]).await.unwrap().into_iter().map(|row| row.get::<_, String>(0)).collect();
+        runs = sql
+            .query(query, &[])
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|row| row.get::<_, String>(0))
+            .collect();
         if runs.is_empty() {
             return;
         }
@@ -287,11 +354,18 @@ struct Patient {
     sender: SendRequest<Body>,
 }
 
-async fn patient(address: SocketAddr, tenant: &Tenant) -> AccountServiceClient<InterceptedService<Patient, As>> {
+async fn patient(
+    address: SocketAddr,
+    tenant: &Tenant,
+) -> AccountServiceClient<InterceptedService<Patient, As>> {
     let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
-    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     tokio::spawn(connection);
-    AccountServiceClient::with_interceptor(Patient { authority: address.to_string(), sender }, tenant.caller.clone())
+    AccountServiceClient::with_interceptor(
+        Patient { authority: address.to_string(), sender },
+        tenant.caller.clone(),
+    )
 }
 
 impl tower::Service<http::Request<Body>> for Patient {
@@ -305,8 +379,12 @@ impl tower::Service<http::Request<Body>> for Patient {
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let path = request.uri().path().to_owned();
-        *request.uri_mut() =
-            http::Uri::builder().scheme("http").authority(&*self.authority).path_and_query(path).build().unwrap();
+        *request.uri_mut() = http::Uri::builder()
+            .scheme("http")
+            .authority(&*self.authority)
+            .path_and_query(path)
+            .build()
+            .unwrap();
         let answer = self.sender.send_request(request);
         Box::pin(async move { Ok(answer.await?.map(Body::new)) })
     }

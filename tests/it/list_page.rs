@@ -1,12 +1,13 @@
-//! The list page: what it is filtered and ordered by, how many rows there are, the names behind the ids in its rows, and the
-//! list that shows what an error names.
+//! The list page: what it is filtered and ordered by, how many rows there are, the names behind the
+//! ids in its rows, and the list that shows what an error names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use customer_accounts::proto::{
-    Account, AccountOrderBy, AccountType, AccountUser, BatchGetAccountTypesRequest, BatchGetOrganizationsRequest,
-    BatchGetPeopleRequest, CreateOrganizationRequest, ListAccountTypesRequest, ListAccountsRequest, ListOrganizationsRequest,
-    ListPeopleRequest, ListPersonAccountsRequest, Organization, PACKAGE, POOL, Person, UpdateOrganizationRequest,
+    Account, AccountOrderBy, AccountType, AccountUser, BatchGetAccountTypesRequest,
+    BatchGetOrganizationsRequest, BatchGetPeopleRequest, CreateOrganizationRequest,
+    ListAccountTypesRequest, ListAccountsRequest, ListOrganizationsRequest, ListPeopleRequest,
+    ListPersonAccountsRequest, Organization, PACKAGE, POOL, Person, UpdateOrganizationRequest,
 };
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MethodDescriptor, Value};
@@ -29,15 +30,39 @@ fn entries(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 impl Tenant {
     async fn organizations_of(&self, request: ListOrganizationsRequest) -> String {
-        let organizations = self.organizations().list_organizations(request).await.unwrap().into_inner().organizations;
-        organizations.into_iter().map(|organization| organization.organization_id).collect::<Vec<_>>().join(" ")
+        let organizations = self
+            .organizations()
+            .list_organizations(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .organizations;
+        organizations
+            .into_iter()
+            .map(|organization| organization.organization_id)
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     async fn put_metadata(&self, id: &str, metadata: &[(&str, &str)]) -> Organization {
-        let organization = Organization { organization_id: id.into(), metadata: entries(metadata), ..Default::default() };
+        let organization = Organization {
+            organization_id: id.into(),
+            metadata: entries(metadata),
+            ..Default::default()
+        };
         let update_mask = mask(&["metadata"]);
-        let request = UpdateOrganizationRequest { organization: Some(organization), update_mask, ..Default::default() };
-        self.organizations().update_organization(request).await.unwrap().into_inner().organization.unwrap()
+        let request = UpdateOrganizationRequest {
+            organization: Some(organization),
+            update_mask,
+            ..Default::default()
+        };
+        self.organizations()
+            .update_organization(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .organization
+            .unwrap()
     }
 }
 
@@ -47,8 +72,13 @@ fn descriptor(method: &str) -> MethodDescriptor {
     service.methods().find(|method| method.name() == name).unwrap()
 }
 
-/// A page of any list, as this caller sees it: how many rows it has, the next page, and what it says of the whole.
-async fn page(tenant: &Tenant, method: &str, request: &DynamicMessage) -> Result<(usize, String, i32, bool), Status> {
+/// A page of any list, as this caller sees it: how many rows it has, the next page, and what it
+/// says of the whole.
+async fn page(
+    tenant: &Tenant,
+    method: &str,
+    request: &DynamicMessage,
+) -> Result<(usize, String, i32, bool), Status> {
     let identity: [(&str, &[u8]); 4] = [
         ("x-tenant-id", tenant.caller.tenant.as_bytes()),
         ("x-actor", tenant.caller.actor.as_bytes()),
@@ -60,11 +90,16 @@ async fn page(tenant: &Tenant, method: &str, request: &DynamicMessage) -> Result
     let field = |name: &str| answer.get_field_by_name(name).unwrap().into_owned();
     let rows = answer.get_field_by_number(1).unwrap().as_list().unwrap().len();
     let token = field("next_page_token").as_str().unwrap().to_owned();
-    Ok((rows, token, field("total_size").as_i32().unwrap(), field("total_size_capped").as_bool().unwrap()))
+    Ok((
+        rows,
+        token,
+        field("total_size").as_i32().unwrap(),
+        field("total_size_capped").as_bool().unwrap(),
+    ))
 }
 
-/// Every list of the contract, for a caller who sees the whole tenant and for one who sees a part, tells on every page how many
-/// rows its pages have together.
+/// Every list of the contract, for a caller who sees the whole tenant and for one who sees a part,
+/// tells on every page how many rows its pages have together.
 #[tokio::test]
 async fn every_list_says_how_many_rows_it_has() {
     let (tenant, manager) = Tenant::regions().await;
@@ -77,7 +112,11 @@ async fn every_list_says_how_many_rows_it_has() {
     tenant.link("oslo-account", "rome", false).await.unwrap();
     tenant.link("rome-account", "oslo", false).await.unwrap();
     tenant.add_user("oslo-account", "manager").await;
-    let contacts = Account { billing_contact_id: "ann".into(), cc_billing_contact_id: "ann".into(), ..only("oslo-account") };
+    let contacts = Account {
+        billing_contact_id: "ann".into(),
+        cc_billing_contact_id: "ann".into(),
+        ..only("oslo-account")
+    };
     tenant.update(contacts, &[]).await.unwrap();
     for person_id in ["ann", "bob", "manager"] {
         let (account_id, person_id) = ("oslo-account".into(), person_id.into());
@@ -87,7 +126,12 @@ async fn every_list_says_how_many_rows_it_has() {
     let all: BTreeSet<_> = POOL
         .services()
         .filter(|service| service.package_name() == PACKAGE)
-        .flat_map(|service| service.methods().map(|it| (service.name().to_owned(), it.name().to_owned())).collect::<Vec<_>>())
+        .flat_map(|service| {
+            service
+                .methods()
+                .map(|it| (service.name().to_owned(), it.name().to_owned()))
+                .collect::<Vec<_>>()
+        })
         .filter(|(_, name)| name.starts_with("List"))
         .map(|(service, name)| format!("{service}/{name}"))
         .collect();
@@ -95,7 +139,8 @@ async fn every_list_says_how_many_rows_it_has() {
     for id in ["oslo-account", "oslo", "ann", "one", "north", "manager"] {
         let asked = [contract::asks_for(id), contract::lists(id)].concat();
         for (method, request) in asked.into_iter().filter(|(method, _)| method.contains("/List")) {
-            let mut request = DynamicMessage::decode(descriptor(method).input(), &*request).unwrap();
+            let mut request =
+                DynamicMessage::decode(descriptor(method).input(), &*request).unwrap();
             request.set_field_by_name("page_size", Value::I32(2));
             request.set_field_by_name("include_total_size", Value::Bool(true));
             for caller in [&tenant, &manager] {
@@ -111,7 +156,10 @@ async fn every_list_says_how_many_rows_it_has() {
                     next.set_field_by_name("page_token", Value::String(token));
                 }
                 let expected = i32::try_from(rows).unwrap();
-                assert!(told.iter().all(|total| *total == expected), "{method} for {id}: {rows} rows, {told:?}\n{request:?}");
+                assert!(
+                    told.iter().all(|total| *total == expected),
+                    "{method} for {id}: {rows} rows, {told:?}\n{request:?}"
+                );
                 if rows > 1 {
                     several.insert(method.to_owned());
                 }
@@ -121,7 +169,11 @@ async fn every_list_says_how_many_rows_it_has() {
     assert_eq!(counted, all, "every list is counted here");
     // There is one setting of a module at most.
     let few: Vec<_> = all.difference(&several).collect();
-    assert_eq!(few, ["TenantService/ListModuleActivations"], "these lists have no rows to be counted here");
+    assert_eq!(
+        few,
+        ["TenantService/ListModuleActivations"],
+        "these lists have no rows to be counted here"
+    );
 }
 
 #[tokio::test]
@@ -138,14 +190,23 @@ async fn a_list_is_counted_up_to_1000_and_says_that_there_are_more() {
     tenant.organization("acme", "").await;
     let count = async |include_total_size: bool, organization_id: &str| {
         let organization_id = organization_id.into();
-        let request = ListPeopleRequest { page_size: 1, include_total_size, organization_id, ..Default::default() };
+        let request = ListPeopleRequest {
+            page_size: 1,
+            include_total_size,
+            organization_id,
+            ..Default::default()
+        };
         let page = tenant.people().list_people(request).await.unwrap().into_inner();
         (page.total_size, page.total_size_capped)
     };
     execute(&tenant, &insert(1, 1000)).await;
     assert_eq!((count(true, "").await, count(true, "acme").await), ((1000, false), (1000, false)));
     execute(&tenant, &insert(1001, 1001)).await;
-    assert_eq!((count(true, "").await, count(true, "acme").await), ((1000, true), (1000, true)), "1000+");
+    assert_eq!(
+        (count(true, "").await, count(true, "acme").await),
+        ((1000, true), (1000, true)),
+        "1000+"
+    );
     assert_eq!(count(false, "").await, (0, false), "only those who ask are told");
 }
 
@@ -159,7 +220,8 @@ async fn a_count_is_asked_for_on_the_first_page_only() {
     let first = ListPeopleRequest { page_size: 2, include_total_size: true, ..Default::default() };
     let page = tenant.people().list_people(first).await.unwrap().into_inner();
     assert_eq!((page.people.len(), page.total_size), (2, 3));
-    let next = ListPeopleRequest { page_size: 2, page_token: page.next_page_token, ..Default::default() };
+    let next =
+        ListPeopleRequest { page_size: 2, page_token: page.next_page_token, ..Default::default() };
     let page = tenant.people().list_people(next).await.unwrap().into_inner();
     assert_eq!((page.people.len(), page.total_size), (1, 0));
 }
@@ -174,17 +236,39 @@ async fn accounts_are_filtered_by_every_column_of_the_page() {
     tenant.person("ann").await;
     tenant.add_member("acme", "ann").await.unwrap();
     let make = async |id: &str, organization_id: &str, fields: Account| {
-        let (Account { primary_contact, .. }, display_name) = (account(id, organization_id), id.to_owned());
+        let (Account { primary_contact, .. }, display_name) =
+            (account(id, organization_id), id.to_owned());
         let (account_id, organization_id) = (id.to_owned(), organization_id.to_owned());
-        tenant.account(Account { account_id, display_name, organization_id, primary_contact, ..fields }).await
+        tenant
+            .account(Account {
+                account_id,
+                display_name,
+                organization_id,
+                primary_contact,
+                ..fields
+            })
+            .await
     };
     let typed = || Account { account_type_id: "Enterprise".into(), ..Default::default() };
     make("a", "acme", Account { is_primary: true, ..typed() }).await;
-    make("b", "acme", Account { billing_contact_id: "ann".into(), metadata: entries(&[("erp", "1"), ("eu", "yes")]), ..typed() })
-        .await;
+    make(
+        "b",
+        "acme",
+        Account {
+            billing_contact_id: "ann".into(),
+            metadata: entries(&[("erp", "1"), ("eu", "yes")]),
+            ..typed()
+        },
+    )
+    .await;
     make("c", "acme", Account { cc_billing_contact_id: "ann".into(), ..Default::default() }).await;
     make("d", "globex", Account { metadata: entries(&[("erp", "1")]), ..Default::default() }).await;
-    make("e", "globex", Account { is_primary: true, metadata: entries(&[("erp", "11"), ("eu", "1")]), ..typed() }).await;
+    make(
+        "e",
+        "globex",
+        Account { is_primary: true, metadata: entries(&[("erp", "11"), ("eu", "1")]), ..typed() },
+    )
+    .await;
     tenant.link("d", "acme", false).await.unwrap();
     let times = "UPDATE accounts SET create_time = ('2026-03-0' || ascii(account_id) - 96 || ' UTC')::timestamptz, \
                  update_time = ('2026-05-0' || 102 - ascii(account_id) || ' UTC')::timestamptz";
@@ -195,18 +279,36 @@ async fn accounts_are_filtered_by_every_column_of_the_page() {
         Some(prost_types::Timestamp { seconds: 1_767_225_600 + days * 86_400, nanos: 0 })
     };
     let all = ListAccountsRequest::default;
-    let with = |metadata: &[(&str, &str)]| ListAccountsRequest { metadata: entries(metadata), ..all() };
+    let with =
+        |metadata: &[(&str, &str)]| ListAccountsRequest { metadata: entries(metadata), ..all() };
     for (request, expected) in [
         (ListAccountsRequest { without_account_type: true, ..all() }, "c d"),
         (ListAccountsRequest { is_primary: Some(true), ..all() }, "a e"),
         (ListAccountsRequest { is_primary: Some(false), ..all() }, "b c d"),
-        (ListAccountsRequest { is_primary: Some(false), without_account_type: true, ..all() }, "c d"),
+        (
+            ListAccountsRequest { is_primary: Some(false), without_account_type: true, ..all() },
+            "c d",
+        ),
         (ListAccountsRequest { create_start_time: day(3, 3), ..all() }, "c d e"),
         (ListAccountsRequest { create_end_time: day(3, 3), ..all() }, "a b"),
-        (ListAccountsRequest { create_start_time: day(3, 2), create_end_time: day(3, 4), ..all() }, "b c"),
+        (
+            ListAccountsRequest {
+                create_start_time: day(3, 2),
+                create_end_time: day(3, 4),
+                ..all()
+            },
+            "b c",
+        ),
         (ListAccountsRequest { update_start_time: day(5, 4), ..all() }, "a b"),
         (ListAccountsRequest { update_end_time: day(5, 2), ..all() }, "e"),
-        (ListAccountsRequest { update_start_time: day(5, 2), create_end_time: day(3, 3), ..all() }, "a b"),
+        (
+            ListAccountsRequest {
+                update_start_time: day(5, 2),
+                create_end_time: day(3, 3),
+                ..all()
+            },
+            "a b",
+        ),
         (ListAccountsRequest { linked_organization_id: "acme".into(), ..all() }, "d"),
         (ListAccountsRequest { linked_organization_id: "globex".into(), ..all() }, ""),
         (ListAccountsRequest { contact_id: "ann".into(), ..all() }, "b c"),
@@ -222,9 +324,11 @@ async fn accounts_are_filtered_by_every_column_of_the_page() {
         assert_eq!(tenant.list(request.clone()).await.join(" "), expected, "{request:?}");
         // In each order, page by page, it is the same set.
         for order_by in 1..=8 {
-            let (mut found, mut request) = (Vec::new(), ListAccountsRequest { page_size: 1, order_by, ..request.clone() });
+            let (mut found, mut request) =
+                (Vec::new(), ListAccountsRequest { page_size: 1, order_by, ..request.clone() });
             loop {
-                let page = tenant.accounts().list_accounts(request.clone()).await.unwrap().into_inner();
+                let page =
+                    tenant.accounts().list_accounts(request.clone()).await.unwrap().into_inner();
                 found.extend(page.accounts.into_iter().map(|account| account.account_id));
                 assert!(found.len() <= 5, "the pages go round in circles: {request:?}");
                 if page.next_page_token.is_empty() {
@@ -258,15 +362,27 @@ async fn accounts_are_ordered_by_update_and_by_status() {
     ] {
         for page_size in [1, 2, 3, 50] {
             let (mut found, mut of_ann) = (Vec::new(), Vec::new());
-            let mut request = ListAccountsRequest { page_size, order_by: order_by.into(), ..Default::default() };
+            let mut request =
+                ListAccountsRequest { page_size, order_by: order_by.into(), ..Default::default() };
             let person_id = "ann".to_owned();
-            let mut of = ListPersonAccountsRequest { page_size, order_by: order_by.into(), person_id, ..Default::default() };
+            let mut of = ListPersonAccountsRequest {
+                page_size,
+                order_by: order_by.into(),
+                person_id,
+                ..Default::default()
+            };
             loop {
-                let page = tenant.accounts().list_accounts(request.clone()).await.unwrap().into_inner();
+                let page =
+                    tenant.accounts().list_accounts(request.clone()).await.unwrap().into_inner();
                 found.extend(page.accounts.into_iter().map(|account| account.account_id));
                 assert!(found.len() <= 5, "the pages go round in circles: {request:?}");
                 request.page_token = page.next_page_token;
-                let page = tenant.memberships().list_person_accounts(of.clone()).await.unwrap().into_inner();
+                let page = tenant
+                    .memberships()
+                    .list_person_accounts(of.clone())
+                    .await
+                    .unwrap()
+                    .into_inner();
                 of_ann.extend(page.accounts.into_iter().map(|account| account.account_id));
                 of.page_token = page.next_page_token;
                 if request.page_token.is_empty() && of.page_token.is_empty() {
@@ -297,22 +413,34 @@ async fn filters_that_contradict_themselves_are_refused() {
         order_by: 9,
         ..Default::default()
     };
-    let expected =
-        ["create_end_time", "metadata[\"a b\"]", "metadata[\"k\"]", "order_by", "update_start_time", "without_account_type"];
+    let expected = [
+        "create_end_time",
+        "metadata[\"a b\"]",
+        "metadata[\"k\"]",
+        "order_by",
+        "update_start_time",
+        "without_account_type",
+    ];
     let mut found = fields(tenant.accounts().list_accounts(request).await);
     found.sort();
     assert_eq!(found, expected);
     let many = entries(&[("a", "1"), ("b", "1"), ("c", "1"), ("d", "1"), ("e", "1")]);
     let request = ListAccountsRequest { metadata: many, ..Default::default() };
     assert_eq!(fields(tenant.accounts().list_accounts(request).await), ["metadata"]);
-    let request = ListOrganizationsRequest { roots_only: true, parent_id: "acme".into(), ..Default::default() };
+    let request = ListOrganizationsRequest {
+        roots_only: true,
+        parent_id: "acme".into(),
+        ..Default::default()
+    };
     assert_eq!(fields(tenant.organizations().list_organizations(request).await), ["roots_only"]);
 }
 
 #[tokio::test]
 async fn organizations_are_filtered_by_place_person_and_metadata() {
     let tenant = Tenant::new().await;
-    for (id, parent_id) in [("acme", ""), ("emea", "acme"), ("oslo", "emea"), ("rome", "emea"), ("globex", "")] {
+    for (id, parent_id) in
+        [("acme", ""), ("emea", "acme"), ("oslo", "emea"), ("rome", "emea"), ("globex", "")]
+    {
         tenant.organization(id, parent_id).await;
     }
     for id in ["ann", "bob"] {
@@ -327,7 +455,10 @@ async fn organizations_are_filtered_by_place_person_and_metadata() {
     let all = ListOrganizationsRequest::default;
     let roots = || ListOrganizationsRequest { roots_only: true, ..all() };
     let of = |person_id: &str| ListOrganizationsRequest { person_id: person_id.into(), ..all() };
-    let with = |metadata: &[(&str, &str)]| ListOrganizationsRequest { metadata: entries(metadata), ..all() };
+    let with = |metadata: &[(&str, &str)]| ListOrganizationsRequest {
+        metadata: entries(metadata),
+        ..all()
+    };
     for (request, expected) in [
         (roots(), "acme globex"),
         (ListOrganizationsRequest { query: "glo".into(), ..roots() }, "globex"),
@@ -351,12 +482,26 @@ async fn organizations_are_filtered_by_place_person_and_metadata() {
 #[tokio::test]
 async fn metadata_and_tax_ids_are_found_as_they_are_now() {
     let tenant = Tenant::new().await;
-    let made = Organization { organization_id: "acme".into(), display_name: "Acme".into(), ..Default::default() };
+    let made = Organization {
+        organization_id: "acme".into(),
+        display_name: "Acme".into(),
+        ..Default::default()
+    };
     let made = Organization { metadata: entries(&[("erp", "1")]), ..made };
     let request = CreateOrganizationRequest { organization: Some(made), ..Default::default() };
-    let made = tenant.organizations().create_organization(request).await.unwrap().into_inner().organization.unwrap();
+    let made = tenant
+        .organizations()
+        .create_organization(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .organization
+        .unwrap();
     assert_eq!(made.metadata, entries(&[("erp", "1")]));
-    let with = |value: &str| ListOrganizationsRequest { metadata: entries(&[("erp", value)]), ..Default::default() };
+    let with = |value: &str| ListOrganizationsRequest {
+        metadata: entries(&[("erp", value)]),
+        ..Default::default()
+    };
     assert_eq!(tenant.organizations_of(with("1")).await, "acme");
     let now = tenant.put_metadata("acme", &[("erp", "2")]).await;
     assert!(now.etag != made.etag && now.display_name == "Acme");
@@ -367,7 +512,11 @@ async fn metadata_and_tax_ids_are_found_as_they_are_now() {
     let trail = tenant.trail_of("acme").await;
     let (before, after) = trail[1].change("metadata");
     assert_eq!((before["erp"].as_str(), after["erp"].as_str()), (Some("1"), Some("2")));
-    let bad = Organization { organization_id: "acme".into(), metadata: entries(&[("a b", "1")]), ..Default::default() };
+    let bad = Organization {
+        organization_id: "acme".into(),
+        metadata: entries(&[("a b", "1")]),
+        ..Default::default()
+    };
     let request = UpdateOrganizationRequest { organization: Some(bad), ..Default::default() };
     let refused = tenant.organizations().update_organization(request).await;
     assert_eq!(fields(refused), ["organization.metadata[\"a b\"]"]);
@@ -378,15 +527,25 @@ async fn metadata_and_tax_ids_are_found_as_they_are_now() {
     for query in ["811-128", "de 811", "135"] {
         assert_eq!(tenant.list(search(query)).await, ["a"], "{query}");
     }
-    let update = Account { tax_id: "ATU13585627".into(), metadata: entries(&[("erp", "7")]), ..only("a") };
+    let update =
+        Account { tax_id: "ATU13585627".into(), metadata: entries(&[("erp", "7")]), ..only("a") };
     tenant.update(update, &["tax_id", "metadata"]).await.unwrap();
-    assert_eq!((tenant.list(search("811")).await.len(), tenant.list(search("atu135")).await.len()), (0, 1));
-    let with = |value: &str| ListAccountsRequest { metadata: entries(&[("erp", value)]), ..Default::default() };
+    assert_eq!(
+        (tenant.list(search("811")).await.len(), tenant.list(search("atu135")).await.len()),
+        (0, 1)
+    );
+    let with = |value: &str| ListAccountsRequest {
+        metadata: entries(&[("erp", value)]),
+        ..Default::default()
+    };
     assert_eq!(tenant.list(with("7")).await, ["a"]);
     tenant.update(only("a"), &["metadata"]).await.unwrap();
     assert!(tenant.list(with("7")).await.is_empty());
     for wrong in ["x".repeat(51), "a\nb".into(), " a".into()] {
-        assert_eq!(fields(tenant.update(Account { tax_id: wrong, ..only("a") }, &[]).await)[0], "account.tax_id");
+        assert_eq!(
+            fields(tenant.update(Account { tax_id: wrong, ..only("a") }, &[]).await)[0],
+            "account.tax_id"
+        );
     }
     tenant.update(Account { tax_id: "é".repeat(50), ..only("a") }, &[]).await.unwrap();
 }
@@ -405,12 +564,16 @@ async fn organizations_types_and_people_are_read_in_batches() {
         match which {
             0 => {
                 let request = BatchGetOrganizationsRequest { organization_ids: ids };
-                let answer = tenant.organizations().batch_get_organizations(request).await?.into_inner();
-                Ok::<Vec<_>, Status>(answer.organizations.into_iter().map(|it| it.organization_id).collect())
+                let answer =
+                    tenant.organizations().batch_get_organizations(request).await?.into_inner();
+                Ok::<Vec<_>, Status>(
+                    answer.organizations.into_iter().map(|it| it.organization_id).collect(),
+                )
             }
             1 => {
                 let request = BatchGetAccountTypesRequest { account_type_ids: ids };
-                let answer = tenant.account_types().batch_get_account_types(request).await?.into_inner();
+                let answer =
+                    tenant.account_types().batch_get_account_types(request).await?.into_inner();
                 Ok(answer.account_types.into_iter().map(|it| it.account_type_id).collect())
             }
             _ => {
@@ -421,7 +584,8 @@ async fn organizations_types_and_people_are_read_in_batches() {
         }
     };
     tenant.deactivate("b").await;
-    let kinds = [("ORGANIZATION", "organization"), ("ACCOUNT_TYPE", "account_type"), ("PERSON", "person")];
+    let kinds =
+        [("ORGANIZATION", "organization"), ("ACCOUNT_TYPE", "account_type"), ("PERSON", "person")];
     for (which, (reasons, noun)) in kinds.into_iter().enumerate() {
         assert_eq!(batch(which, &["b", "a", "b"]).await.unwrap(), ["b", "a", "b"], "{noun}");
         let missing = batch(which, &["a", "x", "y"]).await;
@@ -450,7 +614,12 @@ async fn a_batch_or_page_of_organizations_is_no_larger_than_clients_accept() {
     assert_eq!(reason(answer), (Code::OutOfRange, "RESPONSE_TOO_LARGE".into()));
     let (mut seen, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request = ListOrganizationsRequest { page_size: 1000, page_token, include_total_size: true, ..Default::default() };
+        let request = ListOrganizationsRequest {
+            page_size: 1000,
+            page_token,
+            include_total_size: true,
+            ..Default::default()
+        };
         let page = tenant.organizations().list_organizations(request).await.unwrap().into_inner();
         assert!(page.encoded_len() < 3 << 20 && page.total_size == 20, "{}", page.encoded_len());
         seen.extend(page.organizations.into_iter().map(|it| it.organization_id));
@@ -462,22 +631,42 @@ async fn a_batch_or_page_of_organizations_is_no_larger_than_clients_accept() {
     assert_eq!(seen, ids);
 }
 
-/// For each thing that an error names by something else than its id: the call that shows it, and the field of that call's
-/// request which takes what the error says.
+/// For each thing that an error names by something else than its id: the call that shows it, and
+/// the field of that call's request which takes what the error says.
 const SHOWN_BY: &[(&str, &str, &str, &str)] = &[
     ("ORGANIZATION_NOT_EMPTY", "children", "OrganizationService/ListOrganizations", "parent_id"),
     ("ORGANIZATION_NOT_EMPTY", "accounts", "AccountService/ListAccounts", "organization_id"),
     ("ORGANIZATION_NOT_EMPTY", "links", "AccountService/ListAccounts", "linked_organization_id"),
     ("PERSON_IN_USE", "accounts", "AccountService/ListAccounts", "account_manager_id"),
     ("CONTACT_SLOT_HELD", "slots", "AccountService/ListAccounts", "contact_id"),
-    ("USER_THROUGH_ORGANIZATION", "organizations", "MembershipService/CheckMembership", "person_id"),
-    ("ACCOUNT_TYPE_ALREADY_EXISTS", "display_name", "AccountTypeService/ListAccountTypes", "display_name"),
+    (
+        "USER_THROUGH_ORGANIZATION",
+        "organizations",
+        "MembershipService/CheckMembership",
+        "person_id",
+    ),
+    (
+        "ACCOUNT_TYPE_ALREADY_EXISTS",
+        "display_name",
+        "AccountTypeService/ListAccountTypes",
+        "display_name",
+    ),
     ("PERSON_ALREADY_EXISTS", "subject", "PersonService/ListPeople", "subject"),
     ("MODULE_NOT_ACTIVATED", "module", "TenantService/ListModuleActivations", "module"),
 ];
 
 /// What the metadata of errors says that is no resource.
-const NO_RESOURCES: &[&str] = &["field", "permission", "from", "to", "workload", "level", "contracts", "encoding", "accepted"];
+const NO_RESOURCES: &[&str] = &[
+    "field",
+    "permission",
+    "from",
+    "to",
+    "workload",
+    "level",
+    "contracts",
+    "encoding",
+    "accepted",
+];
 
 /// The metadata of a reason, as its comment tells.
 fn keys(comment: &str) -> Vec<&str> {
@@ -500,7 +689,8 @@ fn what_an_error_names_can_be_looked_up() {
         .collect();
     let mut looked_up = BTreeSet::new();
     for reason in reasons.values() {
-        let location = info.location.iter().find(|location| location.path == reason.path()).unwrap();
+        let location =
+            info.location.iter().find(|location| location.path == reason.path()).unwrap();
         let name = reason.name().trim_start_matches("ERROR_REASON_");
         for key in keys(location.leading_comments()) {
             // A parent is an organization.
@@ -508,16 +698,23 @@ fn what_an_error_names_can_be_looked_up() {
             if gets.contains(id) || NO_RESOURCES.contains(&key) {
                 continue;
             }
-            let shown = SHOWN_BY.iter().find(|(reason, named, ..)| (*reason, *named) == (name, key));
-            let (.., method, field) = shown.unwrap_or_else(|| panic!("{name} says {key:?}: which call shows what that is?"));
+            let shown =
+                SHOWN_BY.iter().find(|(reason, named, ..)| (*reason, *named) == (name, key));
+            let (.., method, field) = shown
+                .unwrap_or_else(|| panic!("{name} says {key:?}: which call shows what that is?"));
             let call = method.split_once('/').unwrap().1;
-            assert!(descriptor(method).input().get_field_by_name(field).is_some(), "{method} has no {field}");
-            let says = location.leading_comments().contains(call) || location.leading_comments().contains("SetModuleActivation");
+            assert!(
+                descriptor(method).input().get_field_by_name(field).is_some(),
+                "{method} has no {field}"
+            );
+            let says = location.leading_comments().contains(call)
+                || location.leading_comments().contains("SetModuleActivation");
             assert!(says, "the comment of {name} says which call shows {key}: {call}");
             looked_up.insert((name.to_owned(), key.to_owned()));
         }
     }
-    let all: BTreeSet<_> = SHOWN_BY.iter().map(|(name, key, ..)| ((*name).to_owned(), (*key).to_owned())).collect();
+    let all: BTreeSet<_> =
+        SHOWN_BY.iter().map(|(name, key, ..)| ((*name).to_owned(), (*key).to_owned())).collect();
     assert_eq!(looked_up, all, "SHOWN_BY has nothing that no reason says");
 }
 
@@ -533,7 +730,11 @@ async fn a_list_shows_as_many_as_the_error_counts() {
     tenant.add_member("acme", "ann").await.unwrap();
     for id in ["a1", "a2", "a3"] {
         tenant
-            .account(Account { account_manager_id: "mia".into(), billing_contact_id: "ann".into(), ..account(id, "acme") })
+            .account(Account {
+                account_manager_id: "mia".into(),
+                billing_contact_id: "ann".into(),
+                ..account(id, "acme")
+            })
             .await;
     }
     for id in ["o1", "o2"] {
@@ -541,7 +742,11 @@ async fn a_list_shows_as_many_as_the_error_counts() {
         tenant.link(id, "acme", false).await.unwrap();
     }
     let refusals = [
-        ("ORGANIZATION_NOT_EMPTY", "acme", tenant.delete_organization("acme", "").await.unwrap_err()),
+        (
+            "ORGANIZATION_NOT_EMPTY",
+            "acme",
+            tenant.delete_organization("acme", "").await.unwrap_err(),
+        ),
         ("PERSON_IN_USE", "mia", tenant.delete_person("mia", "").await.unwrap_err()),
         ("CONTACT_SLOT_HELD", "ann", tenant.delete_person("ann", "").await.unwrap_err()),
     ];
@@ -565,14 +770,25 @@ async fn a_list_shows_as_many_as_the_error_counts() {
     tenant.account_type("Gold").await;
     tenant.deactivate("Gold").await;
     let taken = tenant
-        .try_account_type(AccountType { account_type_id: "g".into(), display_name: "GOLD".into(), ..account_type("g") })
+        .try_account_type(AccountType {
+            account_type_id: "g".into(),
+            display_name: "GOLD".into(),
+            ..account_type("g")
+        })
         .await;
     assert_eq!(metadata(taken, "field"), "display_name");
-    let named = ListAccountTypesRequest { display_name: "GOLD".into(), show_inactive: true, ..Default::default() };
-    let found = tenant.account_types().list_account_types(named).await.unwrap().into_inner().account_types;
+    let named = ListAccountTypesRequest {
+        display_name: "GOLD".into(),
+        show_inactive: true,
+        ..Default::default()
+    };
+    let found =
+        tenant.account_types().list_account_types(named).await.unwrap().into_inner().account_types;
     assert_eq!(found.iter().map(|it| &*it.account_type_id).collect::<Vec<_>>(), ["Gold"]);
     tenant.identify("ann", "sub-1").await;
-    let taken = tenant.update_person(Person { subject: "sub-1".into(), ..only_person("mia") }, &["subject"]).await;
+    let taken = tenant
+        .update_person(Person { subject: "sub-1".into(), ..only_person("mia") }, &["subject"])
+        .await;
     assert_eq!(metadata(taken, "field"), "subject");
     for (subject, expected) in [("sub-1", vec!["ann"]), ("SUB-1", vec![]), ("sub", vec![])] {
         let request = ListPeopleRequest { subject: subject.into(), ..Default::default() };

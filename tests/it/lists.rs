@@ -6,8 +6,9 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use customer_accounts::{
     db::Meta,
     proto::{
-        Account, AccountOrderBy, AccountStatus, AccountType, Contact, CreateAccountTypeRequest, CreateOrganizationRequest,
-        DeactivateAccountTypeRequest, DeleteAccountRequest, ListAccountTypesRequest, ListAccountsRequest, ListAccountsResponse,
+        Account, AccountOrderBy, AccountStatus, AccountType, Contact, CreateAccountTypeRequest,
+        CreateOrganizationRequest, DeactivateAccountTypeRequest, DeleteAccountRequest,
+        ListAccountTypesRequest, ListAccountsRequest, ListAccountsResponse,
         ListOrganizationsRequest, Organization, UpdateAccountRequest,
     },
 };
@@ -64,9 +65,11 @@ const WORDS: &[(&str, &str)] = &[
     ("ΣΊΣΥΦΟΣ", "σισυφοσ"),
 ];
 
-const PEOPLE: &[(&str, &str)] = &[("Jane Doe", "jane doe"), ("José Müller", "jose muller"), ("Ann-Sofie Ek", "ann-sofie ek")];
+const PEOPLE: &[(&str, &str)] =
+    &[("Jane Doe", "jane doe"), ("José Müller", "jose muller"), ("Ann-Sofie Ek", "ann-sofie ek")];
 
-/// An account as the model knows it: what it was created with, and its texts without case and accents.
+/// An account as the model knows it: what it was created with, and its texts without case and
+/// accents.
 #[derive(Clone)]
 struct Row {
     account: Account,
@@ -84,7 +87,8 @@ const ORGANIZATIONS: [&str; 3] = ["north", "south", "west"];
 const TYPES: [&str; 2] = ["enterprise", "trial"];
 
 impl Model {
-    /// A tenant with so many accounts, some of which have the same name or the same time of creation.
+    /// A tenant with so many accounts, some of which have the same name or the same time of
+    /// creation.
     async fn new(seed: u64, size: usize) -> Self {
         let mut random = Random(seed);
         let tenant = Tenant::new().await;
@@ -104,11 +108,19 @@ impl Model {
         let times = "UPDATE accounts SET create_time = to_timestamp(1e9 + ascii(right(account_id, 1)) % 7), \
                      update_time = to_timestamp(1e9 + ascii(right(account_id, 1)) % 5)";
         execute(&model.tenant, times).await;
-        let deactivate = DeactivateAccountTypeRequest { account_type_id: "trial".into(), ..Default::default() };
+        let deactivate =
+            DeactivateAccountTypeRequest { account_type_id: "trial".into(), ..Default::default() };
         model.tenant.account_types().deactivate_account_type(deactivate).await.unwrap();
-        for page in walk(&model.tenant, &ListAccountsRequest { page_size: 1000, ..Default::default() }).await {
+        for page in
+            walk(&model.tenant, &ListAccountsRequest { page_size: 1000, ..Default::default() })
+                .await
+        {
             for account in page {
-                let row = model.rows.iter_mut().find(|row| row.account.account_id == account.account_id).unwrap();
+                let row = model
+                    .rows
+                    .iter_mut()
+                    .find(|row| row.account.account_id == account.account_id)
+                    .unwrap();
                 row.account = account;
             }
         }
@@ -117,11 +129,14 @@ impl Model {
 
     /// The ids that a list must give, in its order.
     fn expected(&self, request: &ListAccountsRequest, folded_query: &str) -> Vec<String> {
-        let mut rows: Vec<_> = self.rows.iter().filter(|row| row.matches(request, folded_query)).collect();
+        let mut rows: Vec<_> =
+            self.rows.iter().filter(|row| row.matches(request, folded_query)).collect();
         rows.sort_by(|a, b| {
             let names = || (&a.name, &a.account.account_id).cmp(&(&b.name, &b.account.account_id));
-            let times = || (a.created(), &a.account.account_id).cmp(&(b.created(), &b.account.account_id));
-            let updates = || (a.updated(), &a.account.account_id).cmp(&(b.updated(), &b.account.account_id));
+            let times =
+                || (a.created(), &a.account.account_id).cmp(&(b.created(), &b.account.account_id));
+            let updates =
+                || (a.updated(), &a.account.account_id).cmp(&(b.updated(), &b.account.account_id));
             let statuses = || a.status().cmp(b.status()).then_with(names);
             match request.order_by() {
                 AccountOrderBy::Unspecified | AccountOrderBy::DisplayName => names(),
@@ -154,7 +169,8 @@ impl Row {
     fn matches(&self, request: &ListAccountsRequest, folded_query: &str) -> bool {
         let account = &self.account;
         let within = |time: (i64, i32), start: Option<Timestamp>, end: Option<Timestamp>| {
-            start.is_none_or(|start| (start.seconds, 0) <= time) && end.is_none_or(|end| time < (end.seconds, 0))
+            start.is_none_or(|start| (start.seconds, 0) <= time)
+                && end.is_none_or(|end| time < (end.seconds, 0))
         };
         let created = within(self.created(), request.create_start_time, request.create_end_time);
         if !created || !within(self.updated(), request.update_start_time, request.update_end_time) {
@@ -166,9 +182,13 @@ impl Row {
             return false;
         }
         (request.statuses.is_empty() || request.statuses.contains(&account.status))
-            && (request.organization_id.is_empty() || request.organization_id == account.organization_id)
-            && (request.account_type_id.is_empty() || request.account_type_id == account.account_type_id)
-            && folded_query.split_whitespace().all(|term| self.texts.iter().any(|text| has_word(text, term)))
+            && (request.organization_id.is_empty()
+                || request.organization_id == account.organization_id)
+            && (request.account_type_id.is_empty()
+                || request.account_type_id == account.account_type_id)
+            && folded_query
+                .split_whitespace()
+                .all(|term| self.texts.iter().any(|text| has_word(text, term)))
     }
 }
 
@@ -176,19 +196,29 @@ impl Row {
 fn has_word(text: &str, term: &str) -> bool {
     let around = |c: char| !c.is_alphanumeric() && !"@_".contains(c);
     let term = term.trim_start_matches(around).trim_end_matches(|c| around(c) && c != '-');
-    let begins = |at: usize| !text[..at].ends_with(char::is_alphanumeric) && text[at..].starts_with(char::is_alphanumeric);
+    let begins = |at: usize| {
+        !text[..at].ends_with(char::is_alphanumeric)
+            && text[at..].starts_with(char::is_alphanumeric)
+    };
     text.char_indices().any(|(at, _)| begins(at) && text[at..].starts_with(term))
 }
 
 fn random_row(random: &mut Random, number: usize) -> Row {
     let words: Vec<_> = (0..=random.below(3)).map(|_| *random.one(WORDS)).collect();
     let join = |words: Vec<&str>| words.join(" ");
-    let (shown, name) = (join(words.iter().map(|word| word.0).collect()), join(words.iter().map(|word| word.1).collect()));
+    let (shown, name) = (
+        join(words.iter().map(|word| word.0).collect()),
+        join(words.iter().map(|word| word.1).collect()),
+    );
     let id = format!("A-{:03}-{}", random.below(900) + 100, number);
     let mut texts = vec![id.to_lowercase(), name.clone()];
     let contact = random.seldom(3).then(|| {
         let (person, folded) = *random.one(PEOPLE);
-        let email = format!("{}.{number}@mail{}.example", folded.split(' ').next().unwrap(), random.below(4));
+        let email = format!(
+            "{}.{number}@mail{}.example",
+            folded.split(' ').next().unwrap(),
+            random.below(4)
+        );
         texts.extend([folded.to_owned(), email.clone()]);
         Contact { name: person.into(), email, ..Default::default() }
     });
@@ -209,8 +239,10 @@ fn random_row(random: &mut Random, number: usize) -> Row {
 }
 
 async fn account_type(tenant: &Tenant, id: &str, name: &str) {
-    let account_type = AccountType { account_type_id: id.into(), display_name: name.into(), ..Default::default() };
-    let request = CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() };
+    let account_type =
+        AccountType { account_type_id: id.into(), display_name: name.into(), ..Default::default() };
+    let request =
+        CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() };
     tenant.account_types().create_account_type(request).await.unwrap();
 }
 
@@ -218,11 +250,16 @@ async fn account_type(tenant: &Tenant, id: &str, name: &str) {
 pub async fn execute(tenant: &Tenant, sql: &str) {
     let caller = tenant.caller();
     let meta = Meta::of(&caller, &CreateAccountTypeRequest::default());
-    let work = shared().db.write(&caller, &meta, async |tx| Ok((&mut tx.conn()).batch_execute(sql).await?));
+    let work = shared()
+        .db
+        .write(&caller, &meta, async |tx| Ok((&mut tx.conn()).batch_execute(sql).await?));
     shared().on_its_runtime(work).await.unwrap();
 }
 
-async fn page(tenant: &Tenant, request: &ListAccountsRequest) -> Result<ListAccountsResponse, Status> {
+async fn page(
+    tenant: &Tenant,
+    request: &ListAccountsRequest,
+) -> Result<ListAccountsResponse, Status> {
     tenant.accounts().list_accounts(request.clone()).await.map(tonic::Response::into_inner)
 }
 
@@ -252,10 +289,22 @@ async fn every_order_and_page_size_gives_what_the_model_gives() {
             let request = ListAccountsRequest { order_by, page_size, ..Default::default() };
             let pages = walk(&model.tenant, &request).await;
             let size = usize::try_from(page_size).unwrap();
-            assert!(pages.iter().all(|page| (1..=size).contains(&page.len())), "order {order_by}, pages of {page_size}");
-            assert_eq!(pages.len(), model.rows.len().div_ceil(size), "order {order_by}, pages of {page_size}");
-            let given: Vec<_> = pages.concat().into_iter().map(|account| account.account_id).collect();
-            assert_eq!(given, model.expected(&request, ""), "order {order_by}, pages of {page_size}");
+            assert!(
+                pages.iter().all(|page| (1..=size).contains(&page.len())),
+                "order {order_by}, pages of {page_size}"
+            );
+            assert_eq!(
+                pages.len(),
+                model.rows.len().div_ceil(size),
+                "order {order_by}, pages of {page_size}"
+            );
+            let given: Vec<_> =
+                pages.concat().into_iter().map(|account| account.account_id).collect();
+            assert_eq!(
+                given,
+                model.expected(&request, ""),
+                "order {order_by}, pages of {page_size}"
+            );
         }
     }
 }
@@ -272,7 +321,8 @@ async fn random_filters_and_searches_give_what_the_model_gives() {
             ..Default::default()
         };
         if random.seldom(2) {
-            request.statuses = random.one(&[&[1][..], &[2], &[3], &[1, 2], &[3, 2], &[1, 2, 3], &[2, 2]]).to_vec();
+            request.statuses =
+                random.one(&[&[1][..], &[2], &[3], &[1, 2], &[3, 2], &[1, 2, 3], &[2, 2]]).to_vec();
         }
         if random.seldom(3) {
             request.organization_id = (*random.one(&["north", "south", "west", "nowhere"])).into();
@@ -282,10 +332,13 @@ async fn random_filters_and_searches_give_what_the_model_gives() {
         } else if random.seldom(3) {
             request.account_type_id = (*random.one(&["enterprise", "trial", "nothing"])).into();
         }
-        let second = |seconds: usize| Some(Timestamp { seconds: 1_000_000_000 + i64::try_from(seconds).unwrap(), nanos: 0 });
+        let second = |seconds: usize| {
+            Some(Timestamp { seconds: 1_000_000_000 + i64::try_from(seconds).unwrap(), nanos: 0 })
+        };
         if random.seldom(4) {
             let from = random.below(4);
-            (request.create_start_time, request.create_end_time) = (second(from), second(from + 1 + random.below(4)));
+            (request.create_start_time, request.create_end_time) =
+                (second(from), second(from + 1 + random.below(4)));
         }
         if random.seldom(4) {
             request.update_start_time = second(random.below(5));
@@ -307,7 +360,8 @@ async fn random_filters_and_searches_give_what_the_model_gives() {
     assert!(found.len() > 15, "the queries find many and few: {found:?}");
 }
 
-/// Beginnings of words of one account, or now and then of two, as people would type them, and without case and accents.
+/// Beginnings of words of one account, or now and then of two, as people would type them, and
+/// without case and accents.
 fn random_query(random: &mut Random, rows: &[Row], shown: &mut String) -> String {
     let row = random.one(rows);
     let other = random.one(rows);
@@ -317,7 +371,8 @@ fn random_query(random: &mut Random, rows: &[Row], shown: &mut String) -> String
         let row = if random.seldom(6) { other } else { row };
         let words: Vec<_> = row.texts.iter().flat_map(|text| text.split_whitespace()).collect();
         let word = random.one(&words);
-        let pieces: Vec<_> = word.split(|c: char| !c.is_alphanumeric()).filter(|piece| !piece.is_empty()).collect();
+        let pieces: Vec<_> =
+            word.split(|c: char| !c.is_alphanumeric()).filter(|piece| !piece.is_empty()).collect();
         let word = if random.seldom(2) { word } else { random.one(&pieces) };
         let length = 1 + random.below(word.chars().count());
         let term: String = word.chars().take(length).collect();
@@ -337,8 +392,10 @@ async fn rows_that_come_and_go_between_pages_shift_no_others() {
     for order_by in 1..=4 {
         let tenant = Tenant::new().await;
         tenant.organization("o", "").await;
-        let named =
-            |number: usize| Account { display_name: format!("N{}", number % 5), ..account(&format!("id-{number:02}"), "o") };
+        let named = |number: usize| Account {
+            display_name: format!("N{}", number % 5),
+            ..account(&format!("id-{number:02}"), "o")
+        };
         for number in (0..40).step_by(2) {
             tenant.account(named(number)).await;
         }
@@ -365,12 +422,19 @@ async fn rows_that_come_and_go_between_pages_shift_no_others() {
             }
             if !going.is_empty() {
                 let account_id = format!("id-{:02}", going.swap_remove(random.below(going.len())));
-                tenant.accounts().delete_account(DeleteAccountRequest { account_id, ..Default::default() }).await.unwrap();
+                tenant
+                    .accounts()
+                    .delete_account(DeleteAccountRequest { account_id, ..Default::default() })
+                    .await
+                    .unwrap();
             }
         }
         assert!(given.values().all(|times| *times == 1), "order {order_by}: {given:?}");
         for number in (2..40).step_by(4) {
-            assert!(given.contains_key(&format!("id-{number:02}")), "order {order_by} lost {number}: {given:?}");
+            assert!(
+                given.contains_key(&format!("id-{number:02}")),
+                "order {order_by} lost {number}: {given:?}"
+            );
         }
     }
 }
@@ -385,9 +449,16 @@ async fn a_page_continues_behind_a_last_row_that_is_gone() {
     for (order_by, first, rest) in [(1, ["a", "b"], ["c", "d"]), (2, ["d", "c"], ["b", "a"])] {
         let mut request = ListAccountsRequest { order_by, page_size: 2, ..Default::default() };
         let response = page(&tenant, &request).await.unwrap();
-        assert_eq!(response.accounts.iter().map(|account| &*account.account_id).collect::<Vec<_>>(), first);
+        assert_eq!(
+            response.accounts.iter().map(|account| &*account.account_id).collect::<Vec<_>>(),
+            first
+        );
         let gone = response.accounts.last().unwrap().account_id.clone();
-        tenant.accounts().delete_account(DeleteAccountRequest { account_id: gone.clone(), ..Default::default() }).await.unwrap();
+        tenant
+            .accounts()
+            .delete_account(DeleteAccountRequest { account_id: gone.clone(), ..Default::default() })
+            .await
+            .unwrap();
         request.page_token = response.next_page_token;
         assert_eq!(ids(&tenant, &request).await, rest);
         tenant.account(Account { display_name: "Same".into(), ..account(&gone, "o") }).await;
@@ -420,7 +491,8 @@ async fn page_sizes() {
     let mut given = 0;
     for page_size in [1, 2, 400, 0, 1000, 7] {
         request.page_size = page_size;
-        let response = organizations.list_organizations(request.clone()).await.unwrap().into_inner();
+        let response =
+            organizations.list_organizations(request.clone()).await.unwrap().into_inner();
         for organization in &response.organizations {
             given += 1;
             assert_eq!(organization.organization_id, format!("o{given}"));
@@ -436,12 +508,16 @@ async fn page_sizes() {
 #[tokio::test]
 async fn a_page_that_is_full_is_the_last_if_nothing_follows() {
     let tenant = Tenant::new().await;
-    assert_eq!(page(&tenant, &ListAccountsRequest::default()).await.unwrap(), ListAccountsResponse::default());
+    assert_eq!(
+        page(&tenant, &ListAccountsRequest::default()).await.unwrap(),
+        ListAccountsResponse::default()
+    );
     tenant.organization("o", "").await;
     for id in ["a", "b"] {
         tenant.account(account(id, "o")).await;
     }
-    let response = page(&tenant, &ListAccountsRequest { page_size: 2, ..Default::default() }).await.unwrap();
+    let response =
+        page(&tenant, &ListAccountsRequest { page_size: 2, ..Default::default() }).await.unwrap();
     assert_eq!((response.accounts.len(), &*response.next_page_token), (2, ""));
 }
 
@@ -458,11 +534,18 @@ async fn a_token_is_for_one_list_filter_order_and_tenant() {
     }
     let invalid = || (Code::InvalidArgument, "INVALID_PAGE_TOKEN".to_owned());
     let request = ListAccountsRequest { page_size: 1, query: "a".into(), ..Default::default() };
-    let token = page(&tenant, &ListAccountsRequest { query: "account".into(), ..request.clone() }).await.unwrap().next_page_token;
-    let request = ListAccountsRequest { query: "account".into(), page_token: token.clone(), ..request };
+    let token = page(&tenant, &ListAccountsRequest { query: "account".into(), ..request.clone() })
+        .await
+        .unwrap()
+        .next_page_token;
+    let request =
+        ListAccountsRequest { query: "account".into(), page_token: token.clone(), ..request };
     assert_eq!(page(&tenant, &request).await.unwrap().accounts[0].account_id, "b");
     // Another actor of the tenant may go on.
-    assert_eq!(page(&tenant.with_actor("colleague"), &request).await.unwrap().accounts[0].account_id, "b");
+    assert_eq!(
+        page(&tenant.with_actor("colleague"), &request).await.unwrap().accounts[0].account_id,
+        "b"
+    );
     for changed in [
         ListAccountsRequest { query: String::new(), ..request.clone() },
         ListAccountsRequest { query: "accoun".into(), ..request.clone() },
@@ -479,12 +562,27 @@ async fn a_token_is_for_one_list_filter_order_and_tenant() {
     }
     assert_eq!(reason(page(&other, &request).await), invalid(), "another tenant");
     // Requests without filters, whose encodings are all empty, differ by the call.
-    let bare = page(&tenant, &ListAccountsRequest { page_size: 1, ..Default::default() }).await.unwrap().next_page_token;
+    let bare = page(&tenant, &ListAccountsRequest { page_size: 1, ..Default::default() })
+        .await
+        .unwrap()
+        .next_page_token;
     let types = ListAccountTypesRequest { page_token: bare.clone(), ..Default::default() };
-    assert_eq!(reason(tenant.account_types().list_account_types(types).await), invalid(), "another list");
+    assert_eq!(
+        reason(tenant.account_types().list_account_types(types).await),
+        invalid(),
+        "another list"
+    );
     let organizations = ListOrganizationsRequest { page_token: bare.clone(), ..Default::default() };
-    assert_eq!(reason(tenant.organizations().list_organizations(organizations).await), invalid(), "another list");
-    assert!(page(&tenant, &ListAccountsRequest { page_token: bare, ..Default::default() }).await.is_ok());
+    assert_eq!(
+        reason(tenant.organizations().list_organizations(organizations).await),
+        invalid(),
+        "another list"
+    );
+    assert!(
+        page(&tenant, &ListAccountsRequest { page_token: bare, ..Default::default() })
+            .await
+            .is_ok()
+    );
 }
 
 #[tokio::test]
@@ -497,8 +595,14 @@ async fn a_damaged_token_is_refused_whatever_the_damage() {
     for order_by in [1, 4] {
         let request = ListAccountsRequest { order_by, page_size: 1, ..Default::default() };
         let token = page(&tenant, &request).await.unwrap().next_page_token;
-        let mut damaged =
-            vec![" ".to_owned(), "x".into(), "\u{e9}".into(), format!("{token}="), format!("{token}AA"), token.repeat(2)];
+        let mut damaged = vec![
+            " ".to_owned(),
+            "x".into(),
+            "\u{e9}".into(),
+            format!("{token}="),
+            format!("{token}AA"),
+            token.repeat(2),
+        ];
         // Every byte changed, every end cut off, and a NUL where PostgreSQL takes none.
         let bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
         for position in 0..bytes.len() {
@@ -514,8 +618,16 @@ async fn a_damaged_token_is_refused_whatever_the_damage() {
             damaged.push(URL_SAFE_NO_PAD.encode(bytes));
         }
         for page_token in damaged.into_iter().filter(|token| !token.is_empty()) {
-            let answer = page(&tenant, &ListAccountsRequest { page_token: page_token.clone(), ..request.clone() }).await;
-            assert_eq!(reason(answer), (Code::InvalidArgument, "INVALID_PAGE_TOKEN".into()), "{page_token:?} for {token:?}");
+            let answer = page(
+                &tenant,
+                &ListAccountsRequest { page_token: page_token.clone(), ..request.clone() },
+            )
+            .await;
+            assert_eq!(
+                reason(answer),
+                (Code::InvalidArgument, "INVALID_PAGE_TOKEN".into()),
+                "{page_token:?} for {token:?}"
+            );
         }
     }
 }
@@ -532,9 +644,18 @@ async fn filters_that_cannot_be_are_violations() {
         account_type_id: " x".into(),
         ..Default::default()
     };
-    let fields: Vec<_> = violations(page(&tenant, &request).await).into_iter().map(|(field, _)| field).collect();
-    let expected =
-        ["page_size", "order_by", "statuses[1]", "statuses[2]", "statuses[3]", "query", "organization_id", "account_type_id"];
+    let fields: Vec<_> =
+        violations(page(&tenant, &request).await).into_iter().map(|(field, _)| field).collect();
+    let expected = [
+        "page_size",
+        "order_by",
+        "statuses[1]",
+        "statuses[2]",
+        "statuses[3]",
+        "query",
+        "organization_id",
+        "account_type_id",
+    ];
     assert_eq!(fields, expected);
 }
 
@@ -557,7 +678,9 @@ async fn search_finds_the_beginnings_of_words_and_nothing_else() {
     };
     tenant.account(found).await;
     tenant.account(account("other", "o")).await;
-    let finds = async |query: &str| ids(&tenant, &ListAccountsRequest { query: query.into(), ..Default::default() }).await;
+    let finds = async |query: &str| {
+        ids(&tenant, &ListAccountsRequest { query: query.into(), ..Default::default() }).await
+    };
     for query in [
         "soc",
         "SOCIÉTÉ",
@@ -592,7 +715,19 @@ async fn search_finds_the_beginnings_of_words_and_nothing_else() {
     ] {
         assert_eq!(finds(query).await, ["ACCT-0042/b"], "{query:?} finds");
     }
-    for query in ["ociete", "42", "cct", "oe", "soc x", "555", "unsearchable", "o", "zoe other", "s g x", "acct-42"] {
+    for query in [
+        "ociete",
+        "42",
+        "cct",
+        "oe",
+        "soc x",
+        "555",
+        "unsearchable",
+        "o",
+        "zoe other",
+        "s g x",
+        "acct-42",
+    ] {
         assert_ne!(finds(query).await, ["ACCT-0042/b"], "{query:?} does not find");
     }
     assert_eq!(finds("").await.len(), 2, "no search");
@@ -607,22 +742,34 @@ async fn search_follows_every_change() {
     let tenant = Tenant::new().await;
     tenant.organization("o", "").await;
     tenant.account(Account { display_name: "Before".into(), ..account("id", "o") }).await;
-    let count = async |query: &str| ids(&tenant, &ListAccountsRequest { query: query.into(), ..Default::default() }).await.len();
+    let count = async |query: &str| {
+        ids(&tenant, &ListAccountsRequest { query: query.into(), ..Default::default() }).await.len()
+    };
     let update = async |account: Account| {
-        let request =
-            UpdateAccountRequest { account: Some(Account { account_id: "id".into(), ..account }), ..Default::default() };
+        let request = UpdateAccountRequest {
+            account: Some(Account { account_id: "id".into(), ..account }),
+            ..Default::default()
+        };
         tenant.accounts().update_account(request).await.unwrap();
     };
     assert_eq!((count("before").await, count("after").await, count("id").await), (1, 0, 1));
     update(Account { display_name: "After".into(), ..Default::default() }).await;
     assert_eq!((count("before").await, count("after").await, count("id").await), (0, 1, 1));
-    let contact = |name: &str, email: &str| Some(Contact { name: name.into(), email: email.into(), ..Default::default() });
-    update(Account { primary_contact: contact("Jane", "j@one.example"), ..Default::default() }).await;
+    let contact = |name: &str, email: &str| {
+        Some(Contact { name: name.into(), email: email.into(), ..Default::default() })
+    };
+    update(Account { primary_contact: contact("Jane", "j@one.example"), ..Default::default() })
+        .await;
     assert_eq!((count("jane").await, count("one").await, count("after").await), (1, 1, 1));
-    update(Account { primary_contact: contact("John", "j@two.example"), ..Default::default() }).await;
+    update(Account { primary_contact: contact("John", "j@two.example"), ..Default::default() })
+        .await;
     assert_eq!((count("jane").await, count("one").await, count("john two after").await), (0, 0, 1));
     let cleared = UpdateAccountRequest {
-        account: Some(Account { account_id: "id".into(), primary_contact: anybody(), ..Default::default() }),
+        account: Some(Account {
+            account_id: "id".into(),
+            primary_contact: anybody(),
+            ..Default::default()
+        }),
         update_mask: Some(prost_types::FieldMask { paths: vec!["primary_contact".into()] }),
         ..Default::default()
     };
@@ -630,13 +777,21 @@ async fn search_follows_every_change() {
     assert_eq!((count("john").await, count("after").await), (0, 1));
     // What is only tried out changes nothing.
     let tried = UpdateAccountRequest {
-        account: Some(Account { account_id: "id".into(), display_name: "Tried".into(), ..Default::default() }),
+        account: Some(Account {
+            account_id: "id".into(),
+            display_name: "Tried".into(),
+            ..Default::default()
+        }),
         validate_only: true,
         ..Default::default()
     };
     tenant.accounts().update_account(tried).await.unwrap();
     assert_eq!((count("tried").await, count("after").await), (0, 1));
-    tenant.accounts().delete_account(DeleteAccountRequest { account_id: "id".into(), ..Default::default() }).await.unwrap();
+    tenant
+        .accounts()
+        .delete_account(DeleteAccountRequest { account_id: "id".into(), ..Default::default() })
+        .await
+        .unwrap();
     assert_eq!((count("after").await, count("id").await), (0, 0));
     // Not even a word is left behind, which an account of the same id would inherit.
     tenant.account(Account { display_name: "New".into(), ..account("id", "o") }).await;
@@ -653,7 +808,8 @@ async fn organizations_are_listed_searched_and_filtered_by_parent() {
             parent_id: parent.into(),
             ..Default::default()
         };
-        let request = CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
+        let request =
+            CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
         tenant.organizations().create_organization(request).await.unwrap();
     };
     for (id, name, parent) in [
@@ -670,8 +826,18 @@ async fn organizations_are_listed_searched_and_filtered_by_parent() {
         let mut request = request;
         let mut given = String::new();
         loop {
-            let response = tenant.organizations().list_organizations(request.clone()).await.unwrap().into_inner();
-            given.extend(response.organizations.iter().map(|organization| organization.organization_id.as_str()));
+            let response = tenant
+                .organizations()
+                .list_organizations(request.clone())
+                .await
+                .unwrap()
+                .into_inner();
+            given.extend(
+                response
+                    .organizations
+                    .iter()
+                    .map(|organization| organization.organization_id.as_str()),
+            );
             if response.next_page_token.is_empty() {
                 return given;
             }
@@ -679,7 +845,9 @@ async fn organizations_are_listed_searched_and_filtered_by_parent() {
         }
     };
     for page_size in [1, 2, 7, 1000] {
-        for (order_by, all) in [(0, "532461"), (1, "532461"), (2, "164235"), (3, "123456"), (4, "654321")] {
+        for (order_by, all) in
+            [(0, "532461"), (1, "532461"), (2, "164235"), (3, "123456"), (4, "654321")]
+        {
             let request = ListOrganizationsRequest { page_size, order_by, ..Default::default() };
             assert_eq!(list(request).await, all, "order {order_by}, pages of {page_size}");
         }
@@ -694,9 +862,17 @@ async fn organizations_are_listed_searched_and_filtered_by_parent() {
             ("4", "", "4"),
             ("eta", "", ""),
         ] {
-            let request =
-                ListOrganizationsRequest { page_size, query: query.into(), parent_id: parent.into(), ..Default::default() };
-            assert_eq!(list(request).await, found, "{query:?} below {parent:?}, pages of {page_size}");
+            let request = ListOrganizationsRequest {
+                page_size,
+                query: query.into(),
+                parent_id: parent.into(),
+                ..Default::default()
+            };
+            assert_eq!(
+                list(request).await,
+                found,
+                "{query:?} below {parent:?}, pages of {page_size}"
+            );
         }
     }
 }
@@ -704,13 +880,17 @@ async fn organizations_are_listed_searched_and_filtered_by_parent() {
 #[tokio::test]
 async fn account_types_are_listed_with_and_without_deactivated_ones() {
     let tenant = Tenant::new().await;
-    for (id, name) in [("1", "beta"), ("2", "Alpha"), ("3", "ALPHA 2"), ("4", "Zeta"), ("5", "Äther")] {
+    for (id, name) in
+        [("1", "beta"), ("2", "Alpha"), ("3", "ALPHA 2"), ("4", "Zeta"), ("5", "Äther")]
+    {
         account_type(&tenant, id, name).await;
     }
-    let deactivate = DeactivateAccountTypeRequest { account_type_id: "1".into(), ..Default::default() };
+    let deactivate =
+        DeactivateAccountTypeRequest { account_type_id: "1".into(), ..Default::default() };
     tenant.account_types().deactivate_account_type(deactivate).await.unwrap();
     for page_size in [1, 2, 7, 1000] {
-        // By the name in lower case, accents kept: two names that differ by an accent are two names.
+        // By the name in lower case, accents kept: two names that differ by an accent are two
+        // names.
         for (order_by, show_inactive, all) in [
             (0, true, "23145"),
             (1, true, "23145"),
@@ -722,17 +902,35 @@ async fn account_types_are_listed_with_and_without_deactivated_ones() {
             (4, true, "54321"),
             (4, false, "5432"),
         ] {
-            let mut request = ListAccountTypesRequest { page_size, order_by, show_inactive, ..Default::default() };
+            let mut request = ListAccountTypesRequest {
+                page_size,
+                order_by,
+                show_inactive,
+                ..Default::default()
+            };
             let mut given = String::new();
             loop {
-                let response = tenant.account_types().list_account_types(request.clone()).await.unwrap().into_inner();
-                given.extend(response.account_types.iter().map(|account_type| account_type.account_type_id.as_str()));
+                let response = tenant
+                    .account_types()
+                    .list_account_types(request.clone())
+                    .await
+                    .unwrap()
+                    .into_inner();
+                given.extend(
+                    response
+                        .account_types
+                        .iter()
+                        .map(|account_type| account_type.account_type_id.as_str()),
+                );
                 request.page_token = response.next_page_token;
                 if request.page_token.is_empty() {
                     break;
                 }
             }
-            assert_eq!(given, all, "order {order_by}, inactive {show_inactive}, pages of {page_size}");
+            assert_eq!(
+                given, all,
+                "order {order_by}, inactive {show_inactive}, pages of {page_size}"
+            );
         }
     }
 }
@@ -743,9 +941,13 @@ async fn a_list_shows_statuses_as_they_are() {
     tenant.organization("o", "").await;
     tenant.account(Account { status: AccountStatus::Suspended.into(), ..account("s", "o") }).await;
     tenant.account(account("a", "o")).await;
-    for (statuses, found) in
-        [(vec![], &["a", "s"][..]), (vec![1], &["a"]), (vec![2], &["s"]), (vec![3], &[]), (vec![3, 2], &["s"])]
-    {
+    for (statuses, found) in [
+        (vec![], &["a", "s"][..]),
+        (vec![1], &["a"]),
+        (vec![2], &["s"]),
+        (vec![3], &[]),
+        (vec![3, 2], &["s"]),
+    ] {
         let request = ListAccountsRequest { statuses, ..Default::default() };
         assert_eq!(ids(&tenant, &request).await, found, "{request:?}");
     }

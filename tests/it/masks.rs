@@ -1,12 +1,16 @@
-//! What an update changes: every field of every resource that an update has, found by walking the contract.
+//! What an update changes: every field of every resource that an update has, found by walking the
+//! contract.
 
 use std::collections::BTreeSet;
 
 use customer_accounts::proto::{
-    Account, AccountStatus, AccountType, Contact, LinkOrganizationRequest, PACKAGE, POOL, Person, PersonKind,
+    Account, AccountStatus, AccountType, Contact, LinkOrganizationRequest, PACKAGE, POOL, Person,
+    PersonKind,
 };
 use prost::Message as _;
-use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MethodDescriptor, ReflectMessage as _, Value};
+use prost_reflect::{
+    DynamicMessage, FieldDescriptor, Kind, MethodDescriptor, ReflectMessage as _, Value,
+};
 use serde_json::{Value as Json, json};
 use tonic::{Code, Status};
 
@@ -38,7 +42,9 @@ impl Subject {
 
     /// The fields that an update could be meant to change.
     fn fields(&self) -> impl Iterator<Item = FieldDescriptor> {
-        let kept = |field: &FieldDescriptor| !self.ids.contains(&field.name()) && !IGNORED.contains(&field.name());
+        let kept = |field: &FieldDescriptor| {
+            !self.ids.contains(&field.name()) && !IGNORED.contains(&field.name())
+        };
         self.other.descriptor().fields().filter(kept).collect::<Vec<_>>().into_iter()
     }
 
@@ -58,10 +64,16 @@ impl Subject {
         self.send(tenant, wanted, mask).await
     }
 
-    async fn send(&self, tenant: &Tenant, wanted: DynamicMessage, mask: &[&str]) -> Result<DynamicMessage, Status> {
+    async fn send(
+        &self,
+        tenant: &Tenant,
+        wanted: DynamicMessage,
+        mask: &[&str],
+    ) -> Result<DynamicMessage, Status> {
         let mut request = DynamicMessage::new(self.update.input());
         request.set_field(&resource(&self.update), Value::Message(wanted));
-        let paths = prost_types::FieldMask { paths: mask.iter().map(ToString::to_string).collect() };
+        let paths =
+            prost_types::FieldMask { paths: mask.iter().map(ToString::to_string).collect() };
         let field = self.update.input().get_field_by_name("update_mask").unwrap();
         let mut update_mask = DynamicMessage::new(field.kind().as_message().unwrap().clone());
         update_mask.transcode_from(&paths).unwrap();
@@ -113,19 +125,25 @@ async fn subjects() -> (Tenant, Vec<Subject>) {
         "accountManagerId": "sam", "comment": "c", "metadata": {"crm": "1"}, "taxId": "1",
     });
     let descriptor = POOL.get_message_by_name("accounts.v1.Account").unwrap();
-    let full: Account = DynamicMessage::deserialize(descriptor, full).unwrap().transcode_to().unwrap();
+    let full: Account =
+        DynamicMessage::deserialize(descriptor, full).unwrap().transcode_to().unwrap();
     tenant.account(full).await;
     tenant.account(account("b", "other")).await;
     for id in ["ann", "bob", "ivy"] {
         tenant.add_user("a", id).await;
     }
-    let link = LinkOrganizationRequest { account_id: "a".into(), organization_id: "third".into(), ..Default::default() };
+    let link = LinkOrganizationRequest {
+        account_id: "a".into(),
+        organization_id: "third".into(),
+        ..Default::default()
+    };
     tenant.memberships().link_organization(link).await.unwrap();
     let dates = json!({
         "accountId": "a", "personId": "ivy", "roles": ["member"],
         "startDate": {"year": 2020, "month": 1, "day": 1}, "endDate": {"year": 2999, "month": 1, "day": 1},
     });
-    let user = Subject::new("MembershipService/UpdateAccountUser", &["account_id", "person_id"], dates);
+    let user =
+        Subject::new("MembershipService/UpdateAccountUser", &["account_id", "person_id"], dates);
     user.send(&tenant, user.other.clone(), &[]).await.unwrap();
     let subjects = vec![
         Subject::new(
@@ -178,7 +196,8 @@ async fn subjects() -> (Tenant, Vec<Subject>) {
         ),
     ];
     let updates = POOL.services().flat_map(|service| service.methods().collect::<Vec<_>>());
-    let updates = updates.filter(|method| method.input().get_field_by_name("update_mask").is_some());
+    let updates =
+        updates.filter(|method| method.input().get_field_by_name("update_mask").is_some());
     let names = |methods: &mut dyn Iterator<Item = String>| methods.collect::<BTreeSet<_>>();
     assert_eq!(
         names(&mut updates.map(|method| method.full_name().to_owned())),
@@ -197,7 +216,10 @@ async fn an_empty_message_without_a_mask_changes_nothing() {
         for field in subject.fields().filter(|field| !field.is_list() && !field.is_map()) {
             let Kind::Message(message) = field.kind() else { continue };
             assert!(present.has_field(&field), "{}: nothing could be erased", field.full_name());
-            let updated = subject.update(&tenant, &field, Value::Message(DynamicMessage::new(message)), &[]).await.unwrap();
+            let updated = subject
+                .update(&tenant, &field, Value::Message(DynamicMessage::new(message)), &[])
+                .await
+                .unwrap();
             assert_eq!(updated, present, "{}", field.full_name());
             tried += 1;
         }
@@ -213,17 +235,29 @@ async fn a_field_that_a_mask_names_changes_or_is_refused() {
         for field in subject.fields() {
             let (name, full_name) = (field.name(), field.full_name());
             let value = subject.other.get_field(&field).into_owned();
-            assert_ne!(&value, &*subject.present(&tenant).await.get_field(&field), "{full_name}: nothing to change");
+            assert_ne!(
+                &value,
+                &*subject.present(&tenant).await.get_field(&field),
+                "{full_name}: nothing to change"
+            );
             match subject.update(&tenant, &field, value.clone(), &[name]).await {
                 Ok(updated) => assert_eq!(&value, &*updated.get_field(&field), "{full_name}"),
                 Err(status) => {
                     assert_eq!(status.code(), Code::InvalidArgument, "{full_name}: {status:?}");
                     let found = violations::<()>(Err(status));
-                    assert_eq!(found[0].0, format!("{}.{name}", resource(&subject.update).name()), "{found:?}");
+                    assert_eq!(
+                        found[0].0,
+                        format!("{}.{name}", resource(&subject.update).name()),
+                        "{found:?}"
+                    );
                     // Sent back as it is, it is no change.
                     let present = subject.present(&tenant).await;
                     let same = present.get_field(&field).into_owned();
-                    assert_eq!(subject.update(&tenant, &field, same, &[name]).await.unwrap(), present, "{full_name}");
+                    assert_eq!(
+                        subject.update(&tenant, &field, same, &[name]).await.unwrap(),
+                        present,
+                        "{full_name}"
+                    );
                     refused.insert(format!("{name} {}", found[0].1));
                 }
             }
@@ -247,18 +281,33 @@ async fn a_field_that_a_mask_names_changes_or_is_refused() {
 #[tokio::test]
 async fn what_an_update_cannot_change_is_refused_only_if_the_mask_names_it() {
     let (tenant, _) = subjects().await;
-    for (mask, refused) in
-        [(&["*"][..], false), (&[], false), (&["roles"], false), (&["roles", "email"], true), (&["*", "email"], true)]
-    {
+    for (mask, refused) in [
+        (&["*"][..], false),
+        (&[], false),
+        (&["roles"], false),
+        (&["roles", "email"], true),
+        (&["*", "email"], true),
+    ] {
         let wanted = json!({"accountId": "a", "personId": "ann", "roles": ["buyer"], "email": "stale@acme.example"});
-        let user = Subject::new("MembershipService/UpdateAccountUser", &["account_id", "person_id"], wanted);
+        let user = Subject::new(
+            "MembershipService/UpdateAccountUser",
+            &["account_id", "person_id"],
+            wanted,
+        );
         let answer = user.send(&tenant, user.other.clone(), mask).await;
         if refused {
-            assert_eq!(violations(answer), [("account_user.email".to_owned(), "is changed by UpdatePerson only".to_owned())]);
+            assert_eq!(
+                violations(answer),
+                [("account_user.email".to_owned(), "is changed by UpdatePerson only".to_owned())]
+            );
         } else {
             let updated = answer.unwrap();
             assert!(updated.get_field_by_name("individual").unwrap().as_bool().unwrap());
-            assert_ne!(updated.get_field_by_name("email").unwrap().as_str(), Some("stale@acme.example"), "{mask:?}");
+            assert_ne!(
+                updated.get_field_by_name("email").unwrap().as_str(),
+                Some("stale@acme.example"),
+                "{mask:?}"
+            );
         }
     }
 }
@@ -271,7 +320,12 @@ async fn an_account_has_a_primary_contact_with_an_email_address_or_a_person() {
     tenant.person("ann").await;
     tenant.add_member("acme", "ann").await.unwrap();
     let contact = |email: &str, name: &str, person_id: &str| {
-        Some(Contact { email: email.into(), name: name.into(), person_id: person_id.into(), ..Default::default() })
+        Some(Contact {
+            email: email.into(),
+            name: name.into(),
+            person_id: person_id.into(),
+            ..Default::default()
+        })
     };
     let with = |id: &str, primary_contact| Account { primary_contact, ..account(id, "acme") };
     let required = "is required, unless account.primary_contact.person_id names a person";
@@ -283,7 +337,11 @@ async fn an_account_has_a_primary_contact_with_an_email_address_or_a_person() {
     let by_person = tenant.account(with("person", contact("", "", "ann"))).await;
     assert_eq!(by_person.primary_contact.unwrap().person_id, "ann");
 
-    let only = |id: &str, primary_contact| Account { account_id: id.into(), primary_contact, ..Default::default() };
+    let only = |id: &str, primary_contact| Account {
+        account_id: id.into(),
+        primary_contact,
+        ..Default::default()
+    };
     for (id, contact, path) in [
         ("inline", None, "primary_contact"),
         ("inline", contact("", "", ""), "primary_contact"),
@@ -293,12 +351,19 @@ async fn an_account_has_a_primary_contact_with_an_email_address_or_a_person() {
     ] {
         let refused = violations(tenant.update(only(id, contact), &[path]).await);
         assert_eq!(refused[0].0, "account.primary_contact.email", "{id} {path}");
-        assert!(refused[0].1.contains("unless account.primary_contact.person_id names a person"), "{refused:?}");
+        assert!(
+            refused[0].1.contains("unless account.primary_contact.person_id names a person"),
+            "{refused:?}"
+        );
     }
     // One takes the place of the other; what a person has is the person's.
     tenant.update(only("inline", contact("", "", "ann")), &[]).await.unwrap();
     tenant.update(only("person", contact("jane@acme.example", "", "")), &[]).await.unwrap();
-    let refused = violations(tenant.update(only("inline", contact("x@y.example", "", "")), &["primary_contact.email"]).await);
+    let refused = violations(
+        tenant
+            .update(only("inline", contact("x@y.example", "", "")), &["primary_contact.email"])
+            .await,
+    );
     assert_eq!(refused[0].1, "is read from the person: UpdatePerson changes it");
 }
 
@@ -312,15 +377,24 @@ async fn an_account_that_never_had_a_contact_can_be_changed_otherwise() {
     let comment = Account { account_id: "a".into(), comment: "new".into(), ..Default::default() };
     let updated = tenant.update(comment, &[]).await.unwrap();
     assert_eq!((updated.primary_contact, &*updated.comment), (None, "new"));
-    let all = Account { primary_contact: None, status: AccountStatus::Active.into(), ..account("a", "acme") };
+    let all = Account {
+        primary_contact: None,
+        status: AccountStatus::Active.into(),
+        ..account("a", "acme")
+    };
     tenant.update(all, &["*"]).await.unwrap();
 }
 
-/// Somebody inactive can be created so, and a client that does not know the field creates an active one.
+/// Somebody inactive can be created so, and a client that does not know the field creates an active
+/// one.
 #[tokio::test]
 async fn new_people_and_types_are_active_unless_told_otherwise() {
     let tenant = Tenant::new().await;
-    let inactive = tenant.try_account_type(AccountType { display_name: "Old".into(), active: Some(false), ..Default::default() });
+    let inactive = tenant.try_account_type(AccountType {
+        display_name: "Old".into(),
+        active: Some(false),
+        ..Default::default()
+    });
     assert!(!inactive.await.unwrap().active());
     let person = |id: &str, active| Person {
         person_id: id.into(),
@@ -331,6 +405,11 @@ async fn new_people_and_types_are_active_unless_told_otherwise() {
     };
     assert!(!tenant.try_person(person("off", Some(false))).await.unwrap().active());
     assert!(tenant.try_person(person("on", None)).await.unwrap().active());
-    let default = AccountType { display_name: "Default".into(), is_default: true, active: Some(false), ..Default::default() };
+    let default = AccountType {
+        display_name: "Default".into(),
+        is_default: true,
+        active: Some(false),
+        ..Default::default()
+    };
     assert_eq!(reason(tenant.try_account_type(default).await).1, "DEFAULT_ACCOUNT_TYPE_INACTIVE");
 }

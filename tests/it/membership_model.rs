@@ -1,14 +1,16 @@
-//! Memberships against a naive model of them, under random changes: sets and loops, and the rules of the contract.
+//! Memberships against a naive model of them, under random changes: sets and loops, and the rules
+//! of the contract.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{Datelike as _, Days, NaiveDate, Utc};
 use customer_accounts::proto::{
-    Account, AccountStatus, AccountUser, AddAccountUserRequest, BatchCheckMembershipsRequest, BillingRecipientKind,
-    CheckMembershipRequest, Contact, CreateOrganizationRequest, LinkOrganizationRequest, ListAccountUsersRequest,
-    ListBillingRecipientsRequest, ListLinkedOrganizationsRequest, ListPersonAccountsRequest, Organization, Person, PersonKind,
-    RemoveAccountUserRequest, SetPurchasingAccountRequest, UnlinkOrganizationRequest, UpdateAccountUserRequest,
-    google::r#type::Date,
+    Account, AccountStatus, AccountUser, AddAccountUserRequest, BatchCheckMembershipsRequest,
+    BillingRecipientKind, CheckMembershipRequest, Contact, CreateOrganizationRequest,
+    LinkOrganizationRequest, ListAccountUsersRequest, ListBillingRecipientsRequest,
+    ListLinkedOrganizationsRequest, ListPersonAccountsRequest, Organization, Person, PersonKind,
+    RemoveAccountUserRequest, SetPurchasingAccountRequest, UnlinkOrganizationRequest,
+    UpdateAccountUserRequest, google::r#type::Date,
 };
 use futures_util::future::join_all;
 use tonic::{Status, transport::Channel};
@@ -127,7 +129,9 @@ impl Step {
             | Self::RemoveUser { account, .. }
             | Self::Link { account, .. }
             | Self::Unlink { account, .. } => Some(account),
-            Self::UpdateAccount { id, .. } | Self::SetStatus { id, .. } | Self::DeleteAccount { id } => Some(id),
+            Self::UpdateAccount { id, .. }
+            | Self::SetStatus { id, .. }
+            | Self::DeleteAccount { id } => Some(id),
             Self::Purchase { account, .. } => Some(account).filter(|account| !account.is_empty()),
             _ => None,
         }
@@ -202,10 +206,9 @@ impl Model {
         let mut all = Vec::new();
         let Some(account) = self.accounts.get(account) else { return all };
         for (organization, member) in &self.members {
-            let covered = account
-                .links
-                .iter()
-                .any(|(linked, below)| linked == organization || (*below && self.within(organization, linked)));
+            let covered = account.links.iter().any(|(linked, below)| {
+                linked == organization || (*below && self.within(organization, linked))
+            });
             if member == person && covered {
                 all.push(organization.clone());
             }
@@ -223,7 +226,9 @@ impl Model {
 
     fn individual_today(&self, account: &str, person: &str) -> bool {
         let set = self.set(account, person);
-        self.is_individual(account, person) && set.start.is_none_or(|day| day <= 0) && set.end.is_none_or(|day| day >= 0)
+        self.is_individual(account, person)
+            && set.start.is_none_or(|day| day <= 0)
+            && set.end.is_none_or(|day| day >= 0)
     }
 
     fn has_source(&self, account: &str, person: &str) -> bool {
@@ -231,12 +236,15 @@ impl Model {
     }
 
     fn in_force(&self, account: &str, person: &str) -> bool {
-        let source = self.individual_today(account, person) || !self.through(account, person).is_empty();
+        let source =
+            self.individual_today(account, person) || !self.through(account, person).is_empty();
         self.people[person].active && source
     }
 
     fn may_purchase(&self, account: &str, person: &str) -> bool {
-        self.in_force(account, person) && self.people[person].purchasing == account && self.accounts[account].active
+        self.in_force(account, person)
+            && self.people[person].purchasing == account
+            && self.accounts[account].active
     }
 
     /// Why a person cannot be a contact of the account: every reason.
@@ -277,7 +285,12 @@ impl Model {
         if lost > 0 {
             return Err((["CONTACT_SLOT_HELD"].into(), lost));
         }
-        let gone: Vec<_> = after.set.keys().filter(|(account, person)| !after.has_source(account, person)).cloned().collect();
+        let gone: Vec<_> = after
+            .set
+            .keys()
+            .filter(|(account, person)| !after.has_source(account, person))
+            .cloned()
+            .collect();
         for key in gone {
             after.set.remove(&key);
         }
@@ -285,14 +298,17 @@ impl Model {
         Ok(())
     }
 
-    /// Why a call is refused whose account is not there: what else is wrong with it may be found first.
+    /// Why a call is refused whose account is not there: what else is wrong with it may be found
+    /// first.
     fn without_account(&self, step: &Step) -> BTreeSet<&'static str> {
         let mut why = BTreeSet::from(["ACCOUNT_NOT_FOUND"]);
         match step {
-            Step::AddUser { person, .. } | Step::Purchase { person, .. } => match self.people.get(person) {
-                None => why.insert("PERSON_NOT_FOUND"),
-                Some(person) => !person.active && why.insert("PERSON_INACTIVE"),
-            },
+            Step::AddUser { person, .. } | Step::Purchase { person, .. } => {
+                match self.people.get(person) {
+                    None => why.insert("PERSON_NOT_FOUND"),
+                    Some(person) => !person.active && why.insert("PERSON_INACTIVE"),
+                }
+            }
             _ => false,
         };
         why
@@ -303,7 +319,9 @@ impl Model {
         let organization = |id: &str| {
             if before.parents.contains_key(id) { Ok(()) } else { Err(no("ORGANIZATION_NOT_FOUND")) }
         };
-        let somebody = |id: &str| if before.people.contains_key(id) { Ok(()) } else { Err(no("PERSON_NOT_FOUND")) };
+        let somebody = |id: &str| {
+            if before.people.contains_key(id) { Ok(()) } else { Err(no("PERSON_NOT_FOUND")) }
+        };
         if step.account().is_some_and(|account| !before.accounts.contains_key(account)) {
             return Err((before.without_account(step), 0));
         }
@@ -428,13 +446,19 @@ impl Model {
             }
             Step::CreateAccount { id, organization: of } => {
                 let taken = before.accounts.contains_key(id).then_some("ACCOUNT_ALREADY_EXISTS");
-                let nowhere = (!before.parents.contains_key(of)).then_some("ORGANIZATION_NOT_FOUND");
+                let nowhere =
+                    (!before.parents.contains_key(of)).then_some("ORGANIZATION_NOT_FOUND");
                 let why: BTreeSet<_> = taken.into_iter().chain(nowhere).collect();
                 if !why.is_empty() {
                     return Err((why, 0));
                 }
                 let links = [(of.clone(), false)].into();
-                let new = Somewhere { organization: of.clone(), active: true, contacts: Default::default(), links };
+                let new = Somewhere {
+                    organization: of.clone(),
+                    active: true,
+                    contacts: Default::default(),
+                    links,
+                };
                 self.accounts.insert(id.clone(), new);
             }
             Step::DeleteAccount { id } => {
@@ -463,10 +487,15 @@ impl Model {
                         slot.clone_from(contact);
                     }
                 }
-                // Of those who are newly named every reason; those who stay are asked for as after any other change.
+                // Of those who are newly named every reason; those who stay are asked for as after
+                // any other change.
                 let mut lost = 0;
                 for contact in self.accounts[id].contacts.clone() {
-                    let wrong = if contact.is_empty() { BTreeSet::new() } else { self.no_contact(id, &contact) };
+                    let wrong = if contact.is_empty() {
+                        BTreeSet::new()
+                    } else {
+                        self.no_contact(id, &contact)
+                    };
                     if before.is_contact(id, &contact) {
                         lost += usize::from(!wrong.is_empty());
                     } else {
@@ -516,15 +545,21 @@ fn today() -> NaiveDate {
 fn date(from: NaiveDate, day: Option<Day>) -> Option<Date> {
     let day = day?;
     let days = Days::new(day.unsigned_abs());
-    let at = if day < 0 { from.checked_sub_days(days) } else { from.checked_add_days(days) }.unwrap();
+    let at =
+        if day < 0 { from.checked_sub_days(days) } else { from.checked_add_days(days) }.unwrap();
     let small = |number: u32| i32::try_from(number).unwrap();
     Some(Date { year: at.year(), month: small(at.month()), day: small(at.day()) })
 }
 
 fn roll_set(dice: &mut Dice) -> Set {
     let roles = ROLES.into_iter().filter(|_| dice.roll(3) == 0).collect();
-    let start = [None, None, None, Some(-2), Some(0), Some(1)][usize::try_from(dice.roll(6)).unwrap()];
-    let ends: &[_] = if start == Some(1) { &[None, Some(1), Some(3)] } else { &[None, None, None, Some(0), Some(2), Some(-1)] };
+    let start =
+        [None, None, None, Some(-2), Some(0), Some(1)][usize::try_from(dice.roll(6)).unwrap()];
+    let ends: &[_] = if start == Some(1) {
+        &[None, Some(1), Some(3)]
+    } else {
+        &[None, None, None, Some(0), Some(2), Some(-1)]
+    };
     let end = ends[usize::try_from(dice.roll(ends.len() as u64)).unwrap()];
     // Without a call that is wrong in itself: that is for UpdateAccountUser to find.
     let end = end.filter(|end| start.is_none_or(|start| start <= *end));
@@ -533,23 +568,37 @@ fn roll_set(dice: &mut Dice) -> Set {
 
 /// Who can be a contact of an account.
 fn able(model: &Model, account: &str) -> Vec<String> {
-    model.people.keys().filter(|person| model.no_contact(account, person).is_empty()).cloned().collect()
+    model
+        .people
+        .keys()
+        .filter(|person| model.no_contact(account, person).is_empty())
+        .cloned()
+        .collect()
 }
 
 /// The next thing to try. What others depend on comes more often than what takes it away.
 fn roll(dice: &mut Dice, model: &Model) -> Step {
     let organization = format!("o{}", dice.roll(ORGANIZATIONS));
-    let other = if dice.roll(4) == 0 { String::new() } else { format!("o{}", dice.roll(ORGANIZATIONS)) };
+    let other =
+        if dice.roll(4) == 0 { String::new() } else { format!("o{}", dice.roll(ORGANIZATIONS)) };
     let person = format!("p{}", dice.roll(PEOPLE));
     let account = format!("a{}", dice.roll(ACCOUNTS));
-    // By chance alone most calls would find nothing to take away, and hardly anybody would be a contact.
-    let known = |dice: &mut Dice, all: Vec<String>, otherwise: &str| match usize::try_from(dice.roll(4)).unwrap() {
-        0 => otherwise.to_owned(),
-        _ if all.is_empty() => otherwise.to_owned(),
-        _ => all[usize::try_from(dice.roll(all.len() as u64)).unwrap()].clone(),
-    };
+    // By chance alone most calls would find nothing to take away, and hardly anybody would be a
+    // contact.
+    let known =
+        |dice: &mut Dice, all: Vec<String>, otherwise: &str| match usize::try_from(dice.roll(4))
+            .unwrap()
+        {
+            0 => otherwise.to_owned(),
+            _ if all.is_empty() => otherwise.to_owned(),
+            _ => all[usize::try_from(dice.roll(all.len() as u64)).unwrap()].clone(),
+        };
     // Contacts are what most rules are about.
-    let contacts = model.accounts.values().flat_map(|account| &account.contacts).filter(|contact| !contact.is_empty());
+    let contacts = model
+        .accounts
+        .values()
+        .flat_map(|account| &account.contacts)
+        .filter(|contact| !contact.is_empty());
     let victim = known(dice, contacts.cloned().collect(), &person);
     match dice.roll(45) {
         0..=4 => Step::AddUser { account, person, set: roll_set(dice) },
@@ -567,7 +616,12 @@ fn roll(dice: &mut Dice, model: &Model) -> Step {
             Step::UpdateUser { account, person, paths, set: roll_set(dice) }
         }
         9..=10 => {
-            let added = model.individual.iter().filter(|(on, _)| *on == account).map(|(_, person)| person.clone()).collect();
+            let added = model
+                .individual
+                .iter()
+                .filter(|(on, _)| *on == account)
+                .map(|(_, person)| person.clone())
+                .collect();
             Step::RemoveUser { person: known(dice, added, &person), account }
         }
         11..=14 => Step::Link { account, organization, below: dice.roll(2) == 0 },
@@ -581,7 +635,12 @@ fn roll(dice: &mut Dice, model: &Model) -> Step {
         }
         16..=20 => Step::Join { organization, person },
         21..=22 => {
-            let joined = model.members.iter().filter(|(_, member)| *member == victim).map(|(joined, _)| joined.clone()).collect();
+            let joined = model
+                .members
+                .iter()
+                .filter(|(_, member)| *member == victim)
+                .map(|(joined, _)| joined.clone())
+                .collect();
             Step::Leave { organization: known(dice, joined, &organization), person: victim }
         }
         23 => Step::CreateOrganization { id: organization, parent: other },
@@ -597,7 +656,11 @@ fn roll(dice: &mut Dice, model: &Model) -> Step {
             for contact in &mut contacts {
                 if dice.roll(2) == 0 {
                     let person = format!("p{}", dice.roll(PEOPLE));
-                    *contact = Some(if dice.roll(8) == 0 { String::new() } else { known(dice, able(model, &account), &person) });
+                    *contact = Some(if dice.roll(8) == 0 {
+                        String::new()
+                    } else {
+                        known(dice, able(model, &account), &person)
+                    });
                 }
             }
             // Something must change.
@@ -609,7 +672,10 @@ fn roll(dice: &mut Dice, model: &Model) -> Step {
         41 => Step::DeleteAccount { id: account },
         // Not long without it.
         42..=44 => Step::CreateAccount { id: account, organization },
-        _ => Step::Purchase { person, account: if dice.roll(6) == 0 { String::new() } else { account } },
+        _ => Step::Purchase {
+            person,
+            account: if dice.roll(6) == 0 { String::new() } else { account },
+        },
     }
 }
 
@@ -620,48 +686,91 @@ async fn call(tenant: &Tenant, day: NaiveDate, step: &Step) -> Result<(), Status
         Step::AddUser { account: account_id, person: person_id, set } => {
             let (start_date, end_date) = (date(day, set.start), date(day, set.end));
             let (roles, billing) = (roles(&set), set.billing);
-            let request =
-                AddAccountUserRequest { account_id, person_id, roles, billing, start_date, end_date, ..Default::default() };
+            let request = AddAccountUserRequest {
+                account_id,
+                person_id,
+                roles,
+                billing,
+                start_date,
+                end_date,
+                ..Default::default()
+            };
             tenant.memberships().add_account_user(request).await.map(drop)
         }
         Step::UpdateUser { account: account_id, person: person_id, paths, set } => {
             let (start_date, end_date) = (date(day, set.start), date(day, set.end));
             let (roles, billing) = (roles(&set), set.billing);
-            let user = AccountUser { account_id, person_id, roles, billing, start_date, end_date, ..Default::default() };
-            let request = UpdateAccountUserRequest { account_user: Some(user), update_mask: mask(&paths), ..Default::default() };
+            let user = AccountUser {
+                account_id,
+                person_id,
+                roles,
+                billing,
+                start_date,
+                end_date,
+                ..Default::default()
+            };
+            let request = UpdateAccountUserRequest {
+                account_user: Some(user),
+                update_mask: mask(&paths),
+                ..Default::default()
+            };
             tenant.memberships().update_account_user(request).await.map(drop)
         }
         Step::RemoveUser { account: account_id, person: person_id } => {
             let request = RemoveAccountUserRequest { account_id, person_id, ..Default::default() };
             tenant.memberships().remove_account_user(request).await.map(drop)
         }
-        Step::Link { account: account_id, organization: organization_id, below: include_descendants } => {
-            let request = LinkOrganizationRequest { account_id, organization_id, include_descendants, ..Default::default() };
+        Step::Link {
+            account: account_id,
+            organization: organization_id,
+            below: include_descendants,
+        } => {
+            let request = LinkOrganizationRequest {
+                account_id,
+                organization_id,
+                include_descendants,
+                ..Default::default()
+            };
             tenant.memberships().link_organization(request).await.map(drop)
         }
         Step::Unlink { account: account_id, organization: organization_id } => {
-            let request = UnlinkOrganizationRequest { account_id, organization_id, ..Default::default() };
+            let request =
+                UnlinkOrganizationRequest { account_id, organization_id, ..Default::default() };
             tenant.memberships().unlink_organization(request).await.map(drop)
         }
-        Step::Join { organization, person } => tenant.add_member(&organization, &person).await.map(drop),
+        Step::Join { organization, person } => {
+            tenant.add_member(&organization, &person).await.map(drop)
+        }
         Step::Leave { organization, person } => tenant.remove_member(&organization, &person).await,
         Step::CreateOrganization { id, parent: parent_id } => {
-            let new = Organization { display_name: id.clone(), organization_id: id, parent_id, ..Default::default() };
-            let request = CreateOrganizationRequest { organization: Some(new), ..Default::default() };
+            let new = Organization {
+                display_name: id.clone(),
+                organization_id: id,
+                parent_id,
+                ..Default::default()
+            };
+            let request =
+                CreateOrganizationRequest { organization: Some(new), ..Default::default() };
             tenant.organizations().create_organization(request).await.map(drop)
         }
         Step::Move { id, parent } => tenant.move_organization(&id, &parent).await.map(drop),
         Step::DeleteOrganization { id } => tenant.delete_organization(&id, "").await,
         Step::CreatePerson { id } => tenant.try_person(person(&id)).await.map(drop),
-        Step::SetActive { id, active } => {
-            tenant.update_person(Person { active: Some(active), ..only_person(&id) }, &["active"]).await.map(drop)
-        }
+        Step::SetActive { id, active } => tenant
+            .update_person(Person { active: Some(active), ..only_person(&id) }, &["active"])
+            .await
+            .map(drop),
         Step::SetStaff { id, staff } => {
             let kind = if staff { PersonKind::Staff } else { PersonKind::Customer };
-            tenant.update_person(Person { kind: kind.into(), ..only_person(&id) }, &["kind"]).await.map(drop)
+            tenant
+                .update_person(Person { kind: kind.into(), ..only_person(&id) }, &["kind"])
+                .await
+                .map(drop)
         }
         Step::DeletePerson { id } => tenant.delete_person(&id, "").await,
-        Step::CreateAccount { id, organization } => tenant.try_account(account(&id, &organization)).await.map(drop),
+        Step::CreateAccount { id, organization } => {
+            tenant.try_account(account(&id, &organization)).await.map(drop)
+        }
         Step::DeleteAccount { id } => tenant.delete(&id, "").await,
         Step::UpdateAccount { id, organization, contacts } => {
             let mut paths = Vec::new();
@@ -671,7 +780,8 @@ async fn call(tenant: &Tenant, day: NaiveDate, step: &Step) -> Result<(), Status
             paths.extend(organization.as_ref().map(|_| "organization_id"));
             let [primary, billing, cc] = contacts.map(Option::unwrap_or_default);
             // An account has a primary contact: in the place of a person comes one given inline.
-            let person = (!primary.is_empty()).then(|| Contact { person_id: primary, ..Default::default() });
+            let person =
+                (!primary.is_empty()).then(|| Contact { person_id: primary, ..Default::default() });
             let primary = person.or_else(anybody);
             let wanted = Account {
                 organization_id: organization.unwrap_or_default(),
@@ -684,10 +794,14 @@ async fn call(tenant: &Tenant, day: NaiveDate, step: &Step) -> Result<(), Status
         }
         Step::SetStatus { id, active } => {
             let status = if active { AccountStatus::Active } else { AccountStatus::Suspended };
-            tenant.update(Account { status: status.into(), ..only(&id) }, &["status"]).await.map(drop)
+            tenant
+                .update(Account { status: status.into(), ..only(&id) }, &["status"])
+                .await
+                .map(drop)
         }
         Step::Purchase { person: person_id, account: account_id } => {
-            let request = SetPurchasingAccountRequest { person_id, account_id, ..Default::default() };
+            let request =
+                SetPurchasingAccountRequest { person_id, account_id, ..Default::default() };
             tenant.memberships().set_purchasing_account(request).await.map(drop)
         }
     }
@@ -696,8 +810,13 @@ async fn call(tenant: &Tenant, day: NaiveDate, step: &Step) -> Result<(), Status
 /// A row of `ListAccountUsers` as it is to be.
 fn user(model: &Model, day: NaiveDate, account_id: &str, person_id: &str) -> AccountUser {
     let set = model.set(account_id, person_id);
-    let (individual, through) = (model.is_individual(account_id, person_id), model.through(account_id, person_id));
-    let held = model.accounts[account_id].contacts.iter().zip(1..).filter(|(contact, _)| *contact == person_id);
+    let (individual, through) =
+        (model.is_individual(account_id, person_id), model.through(account_id, person_id));
+    let held = model.accounts[account_id]
+        .contacts
+        .iter()
+        .zip(1..)
+        .filter(|(contact, _)| *contact == person_id);
     let contact_slots: Vec<_> = held.map(|(_, slot)| slot).collect();
     AccountUser {
         account_id: account_id.into(),
@@ -735,20 +854,39 @@ fn reasons(model: &Model, account: &str, person: &str) -> Vec<i32> {
     rules.into_iter().filter(|(_, applies)| *applies).map(|(reason, _)| reason).collect()
 }
 
-/// Compares everything that is shown of one account and of one person. Tells false if the day has changed.
-async fn compare(tenant: &Tenant, model: &Model, day: NaiveDate, dice: &mut Dice, at: &str) -> bool {
+/// Compares everything that is shown of one account and of one person. Tells false if the day has
+/// changed.
+async fn compare(
+    tenant: &Tenant,
+    model: &Model,
+    day: NaiveDate,
+    dice: &mut Dice,
+    at: &str,
+) -> bool {
     compare_account(tenant, model, day, dice, at).await
         && compare_checks(tenant, model, day, at).await
         && compare_person(tenant, model, day, dice, at).await
 }
 
-async fn compare_account(tenant: &Tenant, model: &Model, day: NaiveDate, dice: &mut Dice, at: &str) -> bool {
+async fn compare_account(
+    tenant: &Tenant,
+    model: &Model,
+    day: NaiveDate,
+    dice: &mut Dice,
+    at: &str,
+) -> bool {
     let mut client = tenant.memberships();
     let account_id = format!("a{}", dice.roll(ACCOUNTS));
     let show_not_in_force = dice.roll(3) != 0;
-    let ask_users = ListAccountUsersRequest { account_id: account_id.clone(), show_not_in_force, ..Default::default() };
-    let ask_recipients = ListBillingRecipientsRequest { account_id: account_id.clone(), ..Default::default() };
-    let ask_links = ListLinkedOrganizationsRequest { account_id: account_id.clone(), ..Default::default() };
+    let ask_users = ListAccountUsersRequest {
+        account_id: account_id.clone(),
+        show_not_in_force,
+        ..Default::default()
+    };
+    let ask_recipients =
+        ListBillingRecipientsRequest { account_id: account_id.clone(), ..Default::default() };
+    let ask_links =
+        ListLinkedOrganizationsRequest { account_id: account_id.clone(), ..Default::default() };
     let users = client.list_account_users(ask_users).await;
     let recipients = client.list_billing_recipients(ask_recipients).await;
     let links = client.list_linked_organizations(ask_links).await;
@@ -766,14 +904,31 @@ async fn compare_account(tenant: &Tenant, model: &Model, day: NaiveDate, dice: &
         .into_inner()
         .account_users
         .into_iter()
-        .map(|user| AccountUser { etag: String::new(), create_time: None, update_time: None, ..user })
+        .map(|user| AccountUser {
+            etag: String::new(),
+            create_time: None,
+            update_time: None,
+            ..user
+        })
         .collect();
     let shown = |person: &&String| {
-        if show_not_in_force { model.has_source(&account_id, person) } else { model.in_force(&account_id, person) }
+        if show_not_in_force {
+            model.has_source(&account_id, person)
+        } else {
+            model.in_force(&account_id, person)
+        }
     };
     // By name, which is the id.
-    let wanted: Vec<_> = model.people.keys().filter(shown).map(|person| user(model, day, &account_id, person)).collect();
-    assert_eq!(users, wanted, "users of {account_id}, also not in force: {show_not_in_force}; {at}\n{model:#?}");
+    let wanted: Vec<_> = model
+        .people
+        .keys()
+        .filter(shown)
+        .map(|person| user(model, day, &account_id, person))
+        .collect();
+    assert_eq!(
+        users, wanted,
+        "users of {account_id}, also not in force: {show_not_in_force}; {at}\n{model:#?}"
+    );
 
     let recipients: Vec<_> = recipients
         .unwrap()
@@ -785,7 +940,9 @@ async fn compare_account(tenant: &Tenant, model: &Model, day: NaiveDate, dice: &
     let [_, billing, cc] = &account.contacts;
     let mut wanted = Vec::new();
     for person in model.people.keys() {
-        if person == billing || (model.set(&account_id, person).billing && model.in_force(&account_id, person)) {
+        if person == billing
+            || (model.set(&account_id, person).billing && model.in_force(&account_id, person))
+        {
             wanted.push((person.clone(), BillingRecipientKind::To));
         } else if person == cc {
             wanted.push((person.clone(), BillingRecipientKind::Cc));
@@ -801,28 +958,43 @@ async fn compare_account(tenant: &Tenant, model: &Model, day: NaiveDate, dice: &
         .map(|link| (link.organization_id, link.include_descendants, link.own))
         .collect();
     let own = &account.organization;
-    let wanted: Vec<_> = account.links.iter().map(|(id, below)| (id.clone(), *below, id == own)).collect();
+    let wanted: Vec<_> =
+        account.links.iter().map(|(id, below)| (id.clone(), *below, id == own)).collect();
     assert_eq!(links, wanted, "links of {account_id}, {at}\n{model:#?}");
     true
 }
 
 async fn compare_checks(tenant: &Tenant, model: &Model, day: NaiveDate, at: &str) -> bool {
     let mut client = tenant.memberships();
-    let pairs = model.people.keys().flat_map(|person| model.accounts.keys().map(move |account| key(account, person)));
+    let pairs = model
+        .people
+        .keys()
+        .flat_map(|person| model.accounts.keys().map(move |account| key(account, person)));
     let pairs: Vec<_> = pairs.collect();
     let check = |(account_id, person_id)| CheckMembershipRequest { account_id, person_id };
     let requests: Vec<_> = pairs.iter().cloned().map(check).collect();
     let Some(one) = requests.first().cloned() else { return true };
-    let answers = client.batch_check_memberships(BatchCheckMembershipsRequest { requests }).await.unwrap().into_inner().responses;
+    let answers = client
+        .batch_check_memberships(BatchCheckMembershipsRequest { requests })
+        .await
+        .unwrap()
+        .into_inner()
+        .responses;
     let single = [client.check_membership(one).await.unwrap().into_inner()];
     if today() != day {
         return false;
     }
     for ((account, person), answer) in pairs.iter().zip(&answers).chain(pairs.iter().zip(&single)) {
-        let through = if model.people[person].active { model.through(account, person) } else { Vec::new() };
+        let through =
+            if model.people[person].active { model.through(account, person) } else { Vec::new() };
         let individual = model.people[person].active && model.individual_today(account, person);
-        let shown =
-            (answer.is_user, answer.may_purchase, answer.individual, answer.organization_ids.clone(), answer.reasons.clone());
+        let shown = (
+            answer.is_user,
+            answer.may_purchase,
+            answer.individual,
+            answer.organization_ids.clone(),
+            answer.reasons.clone(),
+        );
         let wanted = (
             model.in_force(account, person),
             model.may_purchase(account, person),
@@ -836,9 +1008,16 @@ async fn compare_checks(tenant: &Tenant, model: &Model, day: NaiveDate, at: &str
     true
 }
 
-async fn compare_person(tenant: &Tenant, model: &Model, day: NaiveDate, dice: &mut Dice, at: &str) -> bool {
+async fn compare_person(
+    tenant: &Tenant,
+    model: &Model,
+    day: NaiveDate,
+    dice: &mut Dice,
+    at: &str,
+) -> bool {
     let person_id = format!("p{}", dice.roll(PEOPLE));
-    let ask_accounts = ListPersonAccountsRequest { person_id: person_id.clone(), ..Default::default() };
+    let ask_accounts =
+        ListPersonAccountsRequest { person_id: person_id.clone(), ..Default::default() };
     let accounts = tenant.memberships().list_person_accounts(ask_accounts).await;
     if today() != day {
         return false;
@@ -853,7 +1032,15 @@ async fn compare_person(tenant: &Tenant, model: &Model, day: NaiveDate, dice: &m
         .accounts
         .into_iter()
         .map(|on| {
-            let user = (on.individual, on.organization_ids, on.roles, on.billing, on.start_date, on.end_date, on.contact_slots);
+            let user = (
+                on.individual,
+                on.organization_ids,
+                on.roles,
+                on.billing,
+                on.start_date,
+                on.end_date,
+                on.contact_slots,
+            );
             (on.account_id, on.organization_id, on.status, user, on.is_purchasing_account)
         })
         .collect();
@@ -861,10 +1048,25 @@ async fn compare_person(tenant: &Tenant, model: &Model, day: NaiveDate, dice: &m
     for (id, account) in &model.accounts {
         if model.in_force(id, &person_id) {
             let on = user(model, day, id, &person_id);
-            let user = (on.individual, on.organization_ids, on.roles, on.billing, on.start_date, on.end_date, on.contact_slots);
-            let status = if account.active { AccountStatus::Active } else { AccountStatus::Suspended };
+            let user = (
+                on.individual,
+                on.organization_ids,
+                on.roles,
+                on.billing,
+                on.start_date,
+                on.end_date,
+                on.contact_slots,
+            );
+            let status =
+                if account.active { AccountStatus::Active } else { AccountStatus::Suspended };
             let purchasing = model.people[&person_id].purchasing == *id;
-            wanted.push((id.clone(), account.organization.clone(), i32::from(status), user, purchasing));
+            wanted.push((
+                id.clone(),
+                account.organization.clone(),
+                i32::from(status),
+                user,
+                purchasing,
+            ));
         }
     }
     assert_eq!(shown, wanted, "accounts of {person_id}, {at}\n{model:#?}");
@@ -876,20 +1078,27 @@ fn why<T: std::fmt::Debug>(answer: Result<T, Status>) -> String {
     refused(answer).1.error_info().map(|info| info.reason.clone()).unwrap_or_default()
 }
 
-/// What a history begins with, besides its organizations: accounts linked to some of them, and people in some.
+/// What a history begins with, besides its organizations: accounts linked to some of them, and
+/// people in some.
 fn beginning(dice: &mut Dice) -> Vec<Step> {
     let mut steps = Vec::new();
     let organization = |dice: &mut Dice| format!("o{}", dice.roll(ORGANIZATIONS));
     for number in 0..PEOPLE {
         let person = format!("p{number}");
         steps.push(Step::CreatePerson { id: person.clone() });
-        steps.extend((dice.roll(3) > 0).then(|| Step::Join { organization: organization(dice), person }));
+        steps.extend(
+            (dice.roll(3) > 0).then(|| Step::Join { organization: organization(dice), person }),
+        );
     }
     for number in 0..ACCOUNTS {
         let account = format!("a{number}");
         steps.push(Step::CreateAccount { id: account.clone(), organization: organization(dice) });
         let below = dice.roll(2) == 0;
-        steps.extend((dice.roll(3) > 0).then(|| Step::Link { account, organization: organization(dice), below }));
+        steps.extend((dice.roll(3) > 0).then(|| Step::Link {
+            account,
+            organization: organization(dice),
+            below,
+        }));
     }
     steps
 }
@@ -900,7 +1109,11 @@ async fn play(channel: Channel, seed: u64, steps: usize) -> BTreeMap<String, usi
     let (mut dice, mut model) = (Dice::seeded(seed), Model::default());
     let mut answers = BTreeMap::new();
     for number in 0..ORGANIZATIONS {
-        let parent = if number == 0 || dice.roll(3) == 0 { String::new() } else { format!("o{}", dice.roll(number)) };
+        let parent = if number == 0 || dice.roll(3) == 0 {
+            String::new()
+        } else {
+            format!("o{}", dice.roll(number))
+        };
         let id = format!("o{number}");
         tenant.organization(&id, &parent).await;
         model.parents.insert(id, parent);
@@ -933,20 +1146,28 @@ async fn play(channel: Channel, seed: u64, steps: usize) -> BTreeMap<String, usi
             Err(status) => {
                 let (_, details) = refused(Err::<(), _>(status));
                 let info = details.error_info().unwrap();
-                (info.reason.clone(), info.metadata.get("slots").map(|slots| slots.parse::<usize>().unwrap()))
+                (
+                    info.reason.clone(),
+                    info.metadata.get("slots").map(|slots| slots.parse::<usize>().unwrap()),
+                )
             }
         };
         match model.take(&step) {
             Ok(()) => assert_eq!(answer, "OK", "{at}\n{before:#?}"),
             Err((reasons, lost)) => {
-                assert!(reasons.contains(&*answer), "{answer} is none of {reasons:?}, {at}\n{before:#?}");
+                assert!(
+                    reasons.contains(&*answer),
+                    "{answer} is none of {reasons:?}, {at}\n{before:#?}"
+                );
                 if let Some(slots) = slots {
                     assert_eq!(slots, lost, "slots, {at}\n{before:#?}");
                 }
             }
         }
         *answers.entry(answer).or_default() += 1;
-        if (number % 5 == 4 || number + 1 == steps) && !compare(&tenant, &model, day, &mut dice, &at).await {
+        if (number % 5 == 4 || number + 1 == steps)
+            && !compare(&tenant, &model, day, &mut dice, &at).await
+        {
             break;
         }
     }
@@ -1011,10 +1232,15 @@ async fn memberships_are_like_their_model_whatever_is_done_to_them() {
     }
 }
 
-/// `MEMBERSHIP_HISTORIES` plays more or fewer; `MEMBERSHIP_SEED` begins with a seed that a failure told.
+/// `MEMBERSHIP_HISTORIES` plays more or fewer; `MEMBERSHIP_SEED` begins with a seed that a failure
+/// told.
 #[tokio::test]
 async fn memberships_are_like_their_model_in_many_short_histories() {
     let chance = Dice::new().roll(1 << 40);
-    let count = from_environment("MEMBERSHIP_HISTORIES").unwrap_or(if real_server().is_some() { 200 } else { 20 });
+    let count = from_environment("MEMBERSHIP_HISTORIES").unwrap_or(if real_server().is_some() {
+        200
+    } else {
+        20
+    });
     play_all(from_environment("MEMBERSHIP_SEED").unwrap_or(chance), count, 12).await;
 }

@@ -1,14 +1,16 @@
-//! Calls that race for the users of an account: whoever is named a contact is a user, whatever takes that away at the same
-//! moment, and nothing set for a user outlives the last thing that makes them one.
+//! Calls that race for the users of an account: whoever is named a contact is a user, whatever
+//! takes that away at the same moment, and nothing set for a user outlives the last thing that
+//! makes them one.
 
 #![expect(clippy::large_futures, reason = "the calls of a race start together")]
 
 use std::{future::Future, time::Duration};
 
 use customer_accounts::proto::{
-    Account, AccountUser, AddAccountUserRequest, CheckMembershipRequest, Contact, LinkOrganizationRequest, ListAccountsRequest,
-    Person, PersonKind, RemoveAccountUserRequest, SetPurchasingAccountRequest, UnlinkOrganizationRequest,
-    UpdateAccountUserRequest, google::r#type::Date,
+    Account, AccountUser, AddAccountUserRequest, CheckMembershipRequest, Contact,
+    LinkOrganizationRequest, ListAccountsRequest, Person, PersonKind, RemoveAccountUserRequest,
+    SetPurchasingAccountRequest, UnlinkOrganizationRequest, UpdateAccountUserRequest,
+    google::r#type::Date,
 };
 use futures_util::future::{join, join3};
 use tonic::Status;
@@ -66,7 +68,10 @@ impl Scene {
     fn check(&self, what: impl std::fmt::Display) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();
         async move {
-            for (query, bad) in [(MISPLACED, "in a slot, but no user"), (LEFT_OVER, "no user, but with something set")] {
+            for (query, bad) in [
+                (MISPLACED, "in a slot, but no user"),
+                (LEFT_OVER, "no user, but with something set"),
+            ] {
                 let rows = self.sql.query(query, &[&self.tenant.caller.tenant]).await.unwrap();
                 let rows: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
                 assert_eq!(rows, Vec::<String>::new(), "{caller}: {bad}: {what}");
@@ -74,8 +79,9 @@ impl Scene {
         }
     }
 
-    /// Races naming a person the billing contact of their account with what takes the account from them. Either wins; the
-    /// other learns why not. The first is given a start by another number of calls in each round.
+    /// Races naming a person the billing contact of their account with what takes the account from
+    /// them. Either wins; the other learns why not. The first is given a start by another number of
+    /// calls in each round.
     async fn race<F: Future<Output = Result<(), Status>>>(
         &self,
         name: &str,
@@ -110,8 +116,12 @@ impl Scene {
                 named += 1;
                 let why = reason(gone).1;
                 assert!(["CONTACT_SLOT_HELD", "CONFLICT"].contains(&&*why), "{what}");
-                let request = CheckMembershipRequest { account_id: place.account.clone(), person_id: place.person.clone() };
-                let answer = tenant.memberships().check_membership(request).await.unwrap().into_inner();
+                let request = CheckMembershipRequest {
+                    account_id: place.account.clone(),
+                    person_id: place.person.clone(),
+                };
+                let answer =
+                    tenant.memberships().check_membership(request).await.unwrap().into_inner();
                 assert!(answer.is_user, "{what}");
             } else {
                 taken += 1;
@@ -143,7 +153,13 @@ struct Place {
 impl Place {
     fn new(name: &str, round: usize) -> Self {
         let id = |what: &str| format!("{name}-{round}-{what}");
-        Self { top: id("top"), below: id("below"), apart: id("apart"), account: id("account"), person: id("person") }
+        Self {
+            top: id("top"),
+            below: id("below"),
+            apart: id("apart"),
+            account: id("account"),
+            person: id("person"),
+        }
     }
 }
 
@@ -167,25 +183,45 @@ impl Tenant {
     }
 
     async fn update_user_now(&self, user: AccountUser, path: &str) -> Result<(), Status> {
-        let request = UpdateAccountUserRequest { account_user: Some(user), update_mask: mask(&[path]), ..Default::default() };
+        let request = UpdateAccountUserRequest {
+            account_user: Some(user),
+            update_mask: mask(&[path]),
+            ..Default::default()
+        };
         self.memberships().update_account_user(request).await.map(drop)
     }
 
     async fn set_roles(&self, account_id: &str, person_id: &str) -> Result<(), Status> {
         let (account_id, person_id) = (account_id.into(), person_id.into());
-        let user = AccountUser { account_id, person_id, roles: vec!["buyer".into()], ..Default::default() };
+        let user = AccountUser {
+            account_id,
+            person_id,
+            roles: vec!["buyer".into()],
+            ..Default::default()
+        };
         self.update_user_now(user, "roles").await
     }
 
-    async fn link_now(&self, account_id: &str, organization_id: &str, include_descendants: bool) -> Result<(), Status> {
+    async fn link_now(
+        &self,
+        account_id: &str,
+        organization_id: &str,
+        include_descendants: bool,
+    ) -> Result<(), Status> {
         let (account_id, organization_id) = (account_id.into(), organization_id.into());
-        let request = LinkOrganizationRequest { account_id, organization_id, include_descendants, ..Default::default() };
+        let request = LinkOrganizationRequest {
+            account_id,
+            organization_id,
+            include_descendants,
+            ..Default::default()
+        };
         self.memberships().link_organization(request).await.map(drop)
     }
 
     async fn unlink_now(&self, account_id: &str, organization_id: &str) -> Result<(), Status> {
         let (account_id, organization_id) = (account_id.into(), organization_id.into());
-        let request = UnlinkOrganizationRequest { account_id, organization_id, ..Default::default() };
+        let request =
+            UnlinkOrganizationRequest { account_id, organization_id, ..Default::default() };
         self.memberships().unlink_organization(request).await.map(drop)
     }
 
@@ -220,8 +256,16 @@ async fn a_contact_named_while_their_individual_membership_ends_is_a_user() {
     scene.race("remove", by_name, remove, &NO_USER).await;
     let end = async |t: Tenant, p: Place| {
         let end_date = Some(Date { year: 2999, month: 12, day: 31 });
-        t.update_user_now(AccountUser { account_id: p.account, person_id: p.person, end_date, ..Default::default() }, "end_date")
-            .await
+        t.update_user_now(
+            AccountUser {
+                account_id: p.account,
+                person_id: p.person,
+                end_date,
+                ..Default::default()
+            },
+            "end_date",
+        )
+        .await
     };
     scene.race("end", by_name, end, &["CONTACT_MEMBERSHIP_ENDS"]).await;
 }
@@ -248,7 +292,9 @@ async fn a_contact_named_while_they_leave_the_organization_is_a_user() {
 async fn a_contact_named_while_they_are_deactivated_or_deleted_is_a_user() {
     let Some(scene) = Scene::set().await else { return };
     let deactivate = async |t: Tenant, p: Place| {
-        t.update_person(Person { active: Some(false), ..only_person(&p.person) }, &["active"]).await.map(drop)
+        t.update_person(Person { active: Some(false), ..only_person(&p.person) }, &["active"])
+            .await
+            .map(drop)
     };
     scene.race("deactivate", by_name, deactivate, &["PERSON_INACTIVE"]).await;
     let employ = async |t: Tenant, p: Place| {
@@ -277,7 +323,8 @@ async fn a_contact_named_while_the_account_changes_its_organization_is_a_user() 
     scene.race("belong", through_its_own, change, &NO_USER).await;
 }
 
-/// Covered by a link through one organization, and by the account's own: the contact keeps one of the two.
+/// Covered by a link through one organization, and by the account's own: the contact keeps one of
+/// the two.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_contact_covered_twice_keeps_one_of_the_two() {
     let Some(scene) = Scene::set().await else { return };
@@ -286,8 +333,11 @@ async fn a_contact_covered_twice_keeps_one_of_the_two() {
         let place = Place::new("twice", round);
         covered_twice(tenant, &place).await;
         tenant.name_contact(&place.account, &place.person).await.unwrap();
-        let (left, unlinked) =
-            join(tenant.remove_member(&place.apart, &place.person), tenant.unlink_now(&place.account, &place.top)).await;
+        let (left, unlinked) = join(
+            tenant.remove_member(&place.apart, &place.person),
+            tenant.unlink_now(&place.account, &place.top),
+        )
+        .await;
         let what = format!("round {round}: {left:?} {unlinked:?}");
         scene.check(&what).await;
         assert!(left.is_ok() != unlinked.is_ok(), "{what}");
@@ -296,13 +346,14 @@ async fn a_contact_covered_twice_keeps_one_of_the_two() {
     }
 }
 
-/// The ways in which someone comes to be a user through an organization alone that is about to move: having joined it, they
-/// leave another organization, that is unlinked, or the account leaves it.
+/// The ways in which someone comes to be a user through an organization alone that is about to
+/// move: having joined it, they leave another organization, that is unlinked, or the account leaves
+/// it.
 const WAYS: [&str; 3] = ["leaves", "unlinked", "belongs"];
 
 impl Scene {
-    /// A person who is the billing contact of an account by way of an organization of its own, and an organization that another
-    /// link covers.
+    /// A person who is the billing contact of an account by way of an organization of its own, and
+    /// an organization that another link covers.
     async fn contact_elsewhere(&self, way: &str, place: &Place) {
         let tenant = &self.tenant;
         tenant.organization(&place.apart, "").await;
@@ -329,7 +380,8 @@ impl Place {
 }
 
 impl Tenant {
-    /// The contact joins the organization below, and then is no user any more by what made them one before.
+    /// The contact joins the organization below, and then is no user any more by what made them one
+    /// before.
     async fn change_places(&self, way: &str, place: &Place) -> Result<(), Status> {
         self.add_member(&place.deep(), &place.person).await?;
         match way {
@@ -340,7 +392,8 @@ impl Tenant {
     }
 }
 
-/// A move that has found everyone below the organization, and waits for one of them: nobody joins these until it has ended.
+/// A move that has found everyone below the organization, and waits for one of them: nobody joins
+/// these until it has ended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_comes_to_depend_on_an_organization_that_is_about_to_move() {
     let Some(mut scene) = Scene::set().await else { return };
@@ -356,9 +409,13 @@ async fn nobody_comes_to_depend_on_an_organization_that_is_about_to_move() {
         scene.tenant.add_member(&place.below, &held).await.unwrap();
         scene.tenant.set_roles(&place.account, &held).await.unwrap();
         let other = scene.sql.transaction().await.unwrap();
-        other.batch_execute(&format!("SELECT FROM people WHERE person_id = '{held}' FOR UPDATE")).await.unwrap();
+        other
+            .batch_execute(&format!("SELECT FROM people WHERE person_id = '{held}' FOR UPDATE"))
+            .await
+            .unwrap();
         let (tenant, below) = (scene.tenant.clone(), place.below.clone());
-        let moving = tokio::spawn(async move { tenant.move_organization(&below, "").await.map(drop) });
+        let moving =
+            tokio::spawn(async move { tenant.move_organization(&below, "").await.map(drop) });
         waiting_for_locks(other.client(), 1).await;
         let (tenant, changed) = (scene.tenant.clone(), place.clone());
         let changing = tokio::spawn(async move { tenant.change_places(way, &changed).await });
@@ -370,7 +427,11 @@ async fn nobody_comes_to_depend_on_an_organization_that_is_about_to_move() {
         other.commit().await.unwrap();
         let (moved, changed) = (moving.await.unwrap(), changing.await.unwrap());
         scene.check(format!("{way}: {moved:?} {changed:?}")).await;
-        assert_eq!((moved.is_ok(), reason(changed).1.as_str()), (true, "CONTACT_SLOT_HELD"), "{way}");
+        assert_eq!(
+            (moved.is_ok(), reason(changed).1.as_str()),
+            (true, "CONTACT_SLOT_HELD"),
+            "{way}"
+        );
     }
 }
 
@@ -432,7 +493,8 @@ async fn covered_twice(tenant: &Tenant, place: &Place) {
     through_its_own(tenant, place).await;
 }
 
-/// Nobody is a contact here, so both ways of being a user may end at once, and the roles have to go with the second.
+/// Nobody is a contact here, so both ways of being a user may end at once, and the roles have to go
+/// with the second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn roles_of_a_user_covered_twice_go_with_the_last_of_the_two() {
     let Some(scene) = Scene::set().await else { return };
@@ -449,7 +511,8 @@ async fn roles_of_a_user_covered_twice_go_with_the_last_of_the_two() {
                     _ => tenant.remove_member(&place.below, &place.person).await,
                 }
             };
-            let (left, other) = join(tenant.remove_member(&place.apart, &place.person), second).await;
+            let (left, other) =
+                join(tenant.remove_member(&place.apart, &place.person), second).await;
             let what = format!("{name}, round {round}: {left:?} {other:?}");
             scene.check(&what).await;
             left.unwrap();
@@ -458,13 +521,16 @@ async fn roles_of_a_user_covered_twice_go_with_the_last_of_the_two() {
     }
 }
 
-/// Roles set while the person stops being a user: they are gone with that, or the call comes too late.
+/// Roles set while the person stops being a user: they are gone with that, or the call comes too
+/// late.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn roles_set_while_the_user_goes_are_not_left_behind() {
     let Some(scene) = Scene::set().await else { return };
     let tenant = &scene.tenant;
     for round in 0..ROUNDS {
-        for (name, way) in [("unlink", 0), ("move", 1), ("leave", 2), ("dissolve", 3), ("unlink+move", 4)] {
+        for (name, way) in
+            [("unlink", 0), ("move", 1), ("leave", 2), ("dissolve", 3), ("unlink+move", 4)]
+        {
             let place = Place::new(name, round);
             tenant.organization(&place.top, "").await;
             tenant.organization(&place.below, &place.top).await;
@@ -481,7 +547,8 @@ async fn roles_set_while_the_user_goes_are_not_left_behind() {
                     2 => tenant.remove_member(&place.below, &place.person).await,
                     3 => tenant.delete_organization(&place.below, "").await,
                     _ => {
-                        let (unlinked, moved) = join(tenant.unlink_now(&place.account, &place.top), out()).await;
+                        let (unlinked, moved) =
+                            join(tenant.unlink_now(&place.account, &place.top), out()).await;
                         unlinked.and(moved)
                     }
                 }
@@ -495,7 +562,8 @@ async fn roles_set_while_the_user_goes_are_not_left_behind() {
                 };
                 tenant.update_user_now(user, "billing").await
             };
-            let (set, flagged, taken) = join3(tenant.set_roles(&place.account, &place.person), billing, take).await;
+            let (set, flagged, taken) =
+                join3(tenant.set_roles(&place.account, &place.person), billing, take).await;
             let what = format!("{name}, round {round}: {set:?} {flagged:?} {taken:?}");
             scene.check(&what).await;
             taken.unwrap();
@@ -531,7 +599,11 @@ async fn a_new_name_goes_along_with_memberships_made_at_the_same_time() {
             head_start(tenant, round % 3).await;
             tenant.update_person(new, &["display_name"]).await.map(drop)
         };
-        let add = AddAccountUserRequest { account_id: "a".into(), person_id: id.clone(), ..Default::default() };
+        let add = AddAccountUserRequest {
+            account_id: "a".into(),
+            person_id: id.clone(),
+            ..Default::default()
+        };
         let add = async { tenant.memberships().add_account_user(add).await.map(drop) };
         // And one who is a user through an organization, for whom something is set.
         let through = format!("member-{round}");
@@ -543,7 +615,8 @@ async fn a_new_name_goes_along_with_memberships_made_at_the_same_time() {
             tenant.update_person(renamed, &["display_name"]).await.map(drop)
         };
         let through = join(rename_through, tenant.set_roles("a", &through));
-        let (answers, through) = join(join3(rename, tenant.add_member("crowd", &id), add), through).await;
+        let (answers, through) =
+            join(join3(rename, tenant.add_member("crowd", &id), add), through).await;
         assert!(answers.0.is_ok() && answers.1.is_ok() && answers.2.is_ok(), "{answers:?}");
         assert!(through.0.is_ok() && through.1.is_ok(), "{through:?}");
     }
@@ -558,7 +631,9 @@ async fn a_new_name_of_the_primary_contact_is_found_whatever_happens_to_the_acco
     tenant.organization("vendor", "").await;
     tenant.person("ann").await;
     tenant.add_member("vendor", "ann").await.unwrap();
-    let found = async |query: &str| tenant.list(ListAccountsRequest { query: query.into(), ..Default::default() }).await;
+    let found = async |query: &str| {
+        tenant.list(ListAccountsRequest { query: query.into(), ..Default::default() }).await
+    };
     for round in 0..40 {
         let id = &*format!("a{round}");
         let contact = || Some(Contact { person_id: "ann".into(), ..Default::default() });
@@ -577,11 +652,19 @@ async fn a_new_name_of_the_primary_contact_is_found_whatever_happens_to_the_acco
         };
         let (renamed, changed) = join(rename, change).await;
         assert!(renamed.is_ok() && changed.is_ok(), "round {round}: {renamed:?} {changed:?}");
-        let (by_name, by_contact) = (found(&format!("changed{round}")).await, found(&format!("renamed{round} {id}")).await);
-        assert_eq!((by_name, by_contact), (vec![id.to_owned()], vec![id.to_owned()]), "round {round}");
+        let (by_name, by_contact) =
+            (found(&format!("changed{round}")).await, found(&format!("renamed{round} {id}")).await);
+        assert_eq!(
+            (by_name, by_contact),
+            (vec![id.to_owned()], vec![id.to_owned()]),
+            "round {round}"
+        );
         let old = found(&format!("renamed{}", round.wrapping_sub(1))).await;
         assert_eq!(old, [""; 0], "round {round}");
-        tenant.update(Account { primary_contact: anybody(), ..only(id) }, &["primary_contact"]).await.unwrap();
+        tenant
+            .update(Account { primary_contact: anybody(), ..only(id) }, &["primary_contact"])
+            .await
+            .unwrap();
     }
 }
 
@@ -595,11 +678,20 @@ async fn who_sets_a_purchasing_account_waits_for_the_account_before_taking_the_p
     tenant.add_member("vendor", "ann").await.unwrap();
     let other = "BEGIN; SELECT FROM accounts WHERE account_id = 'a' FOR UPDATE";
     scene.sql.batch_execute(other).await.unwrap();
-    let request = SetPurchasingAccountRequest { person_id: "ann".into(), account_id: "a".into(), ..Default::default() };
-    let call = tokio::spawn(async move { tenant.memberships().set_purchasing_account(request).await });
+    let request = SetPurchasingAccountRequest {
+        person_id: "ann".into(),
+        account_id: "a".into(),
+        ..Default::default()
+    };
+    let call =
+        tokio::spawn(async move { tenant.memberships().set_purchasing_account(request).await });
     waiting_for_locks(&scene.sql, 1).await;
     // Who has the account goes on to the person, as every call does: nobody is in the way.
-    scene.sql.batch_execute("SELECT FROM people WHERE person_id = 'ann' FOR UPDATE NOWAIT; COMMIT").await.unwrap();
+    scene
+        .sql
+        .batch_execute("SELECT FROM people WHERE person_id = 'ann' FOR UPDATE NOWAIT; COMMIT")
+        .await
+        .unwrap();
     let person = call.await.unwrap().unwrap().into_inner().person.unwrap();
     assert_eq!(person.purchasing_account_id, "a");
 }

@@ -1,15 +1,16 @@
-//! Memberships: who uses an account, who gets its invoices, who may buy on it, and contacts who stay users.
+//! Memberships: who uses an account, who gets its invoices, who may buy on it, and contacts who
+//! stay users.
 
 use chrono::{Datelike as _, Days, Utc};
 use customer_accounts::proto::{
     Account, AccountStatus, AccountUser, AddAccountUserRequest, BatchCheckMembershipsRequest,
     BillingRecipientKind::{self, Cc, To},
-    CheckMembershipRequest, CheckMembershipResponse, Contact, ContactSlot, LinkOrganizationRequest, LinkedOrganization,
-    ListAccountUsersRequest, ListAccountsRequest, ListBillingRecipientsRequest, ListLinkedOrganizationsRequest,
-    ListPersonAccountsRequest,
+    CheckMembershipRequest, CheckMembershipResponse, Contact, ContactSlot, LinkOrganizationRequest,
+    LinkedOrganization, ListAccountUsersRequest, ListAccountsRequest, ListBillingRecipientsRequest,
+    ListLinkedOrganizationsRequest, ListPersonAccountsRequest,
     MembershipReason::{self, *},
-    Person, PersonAccount, PersonKind, RemoveAccountUserRequest, SetPurchasingAccountRequest, UnlinkOrganizationRequest,
-    UpdateAccountUserRequest,
+    Person, PersonAccount, PersonKind, RemoveAccountUserRequest, SetPurchasingAccountRequest,
+    UnlinkOrganizationRequest, UpdateAccountUserRequest,
     google::r#type::Date,
 };
 use tonic::{Code, Status};
@@ -22,7 +23,10 @@ use crate::support::{
 
 impl Tenant {
     async fn try_add_user(&self, request: AddAccountUserRequest) -> Result<AccountUser, Status> {
-        self.memberships().add_account_user(request).await.map(|response| response.into_inner().account_user.unwrap())
+        self.memberships()
+            .add_account_user(request)
+            .await
+            .map(|response| response.into_inner().account_user.unwrap())
     }
 
     /// Adds a person to an account individually, with nothing set and without dates.
@@ -30,16 +34,36 @@ impl Tenant {
         self.try_add_user(add(account_id, person_id)).await.unwrap()
     }
 
-    pub async fn update_user(&self, user: AccountUser, paths: &[&str]) -> Result<AccountUser, Status> {
-        let request = UpdateAccountUserRequest { account_user: Some(user), update_mask: mask(paths), ..Default::default() };
-        self.memberships().update_account_user(request).await.map(|response| response.into_inner().account_user.unwrap())
+    pub async fn update_user(
+        &self,
+        user: AccountUser,
+        paths: &[&str],
+    ) -> Result<AccountUser, Status> {
+        let request = UpdateAccountUserRequest {
+            account_user: Some(user),
+            update_mask: mask(paths),
+            ..Default::default()
+        };
+        self.memberships()
+            .update_account_user(request)
+            .await
+            .map(|response| response.into_inner().account_user.unwrap())
     }
 
     /// Removes a user: what is left of them.
-    pub async fn remove_user(&self, account_id: &str, person_id: &str, etag: &str) -> Result<Option<AccountUser>, Status> {
+    pub async fn remove_user(
+        &self,
+        account_id: &str,
+        person_id: &str,
+        etag: &str,
+    ) -> Result<Option<AccountUser>, Status> {
         let (account_id, person_id, etag) = (account_id.into(), person_id.into(), etag.into());
-        let request = RemoveAccountUserRequest { account_id, person_id, etag, ..Default::default() };
-        self.memberships().remove_account_user(request).await.map(|response| response.into_inner().account_user)
+        let request =
+            RemoveAccountUserRequest { account_id, person_id, etag, ..Default::default() };
+        self.memberships()
+            .remove_account_user(request)
+            .await
+            .map(|response| response.into_inner().account_user)
     }
 
     async fn list_users(&self, request: ListAccountUsersRequest) -> Vec<AccountUser> {
@@ -49,7 +73,12 @@ impl Tenant {
     /// The users of an account, whether in force or not.
     pub async fn users(&self, account_id: &str) -> Vec<AccountUser> {
         let account_id = account_id.into();
-        self.list_users(ListAccountUsersRequest { account_id, show_not_in_force: true, ..Default::default() }).await
+        self.list_users(ListAccountUsersRequest {
+            account_id,
+            show_not_in_force: true,
+            ..Default::default()
+        })
+        .await
     }
 
     /// One of the users of an account.
@@ -57,39 +86,76 @@ impl Tenant {
         self.users(account_id).await.into_iter().find(|user| user.person_id == person_id)
     }
 
-    pub async fn link(&self, account_id: &str, organization_id: &str, below: bool) -> Result<LinkedOrganization, Status> {
+    pub async fn link(
+        &self,
+        account_id: &str,
+        organization_id: &str,
+        below: bool,
+    ) -> Result<LinkedOrganization, Status> {
         let (account_id, organization_id) = (account_id.into(), organization_id.into());
-        let request = LinkOrganizationRequest { account_id, organization_id, include_descendants: below, ..Default::default() };
+        let request = LinkOrganizationRequest {
+            account_id,
+            organization_id,
+            include_descendants: below,
+            ..Default::default()
+        };
         let response = self.memberships().link_organization(request).await?;
         Ok(response.into_inner().linked_organization.unwrap())
     }
 
     pub async fn unlink(&self, account_id: &str, organization_id: &str) -> Result<(), Status> {
         let (account_id, organization_id) = (account_id.into(), organization_id.into());
-        let request = UnlinkOrganizationRequest { account_id, organization_id, ..Default::default() };
+        let request =
+            UnlinkOrganizationRequest { account_id, organization_id, ..Default::default() };
         self.memberships().unlink_organization(request).await.map(|_| ())
     }
 
     async fn links(&self, account_id: &str) -> Vec<LinkedOrganization> {
-        let request = ListLinkedOrganizationsRequest { account_id: account_id.into(), ..Default::default() };
-        self.memberships().list_linked_organizations(request).await.unwrap().into_inner().linked_organizations
+        let request =
+            ListLinkedOrganizationsRequest { account_id: account_id.into(), ..Default::default() };
+        self.memberships()
+            .list_linked_organizations(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .linked_organizations
     }
 
     /// Who gets the invoices of an account, and how.
     async fn recipients(&self, account_id: &str) -> Vec<(String, BillingRecipientKind)> {
-        let request = ListBillingRecipientsRequest { account_id: account_id.into(), ..Default::default() };
-        let recipients = self.memberships().list_billing_recipients(request).await.unwrap().into_inner().recipients;
-        recipients.into_iter().map(|recipient| (recipient.person_id.clone(), recipient.kind())).collect()
+        let request =
+            ListBillingRecipientsRequest { account_id: account_id.into(), ..Default::default() };
+        let recipients = self
+            .memberships()
+            .list_billing_recipients(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .recipients;
+        recipients
+            .into_iter()
+            .map(|recipient| (recipient.person_id.clone(), recipient.kind()))
+            .collect()
     }
 
     pub async fn buys_on(&self, person_id: &str, account_id: &str) -> Result<Person, Status> {
         let (person_id, account_id) = (person_id.into(), account_id.into());
         let request = SetPurchasingAccountRequest { person_id, account_id, ..Default::default() };
-        self.memberships().set_purchasing_account(request).await.map(|response| response.into_inner().person.unwrap())
+        self.memberships()
+            .set_purchasing_account(request)
+            .await
+            .map(|response| response.into_inner().person.unwrap())
     }
 
-    pub async fn check(&self, account_id: &str, person_id: &str) -> Result<CheckMembershipResponse, Status> {
-        self.memberships().check_membership(pair(account_id, person_id)).await.map(tonic::Response::into_inner)
+    pub async fn check(
+        &self,
+        account_id: &str,
+        person_id: &str,
+    ) -> Result<CheckMembershipResponse, Status> {
+        self.memberships()
+            .check_membership(pair(account_id, person_id))
+            .await
+            .map(tonic::Response::into_inner)
     }
 
     /// Why a person is a user of an account and may buy on it, or not.
@@ -98,7 +164,8 @@ impl Tenant {
     }
 
     pub async fn accounts_of(&self, person_id: &str) -> Vec<PersonAccount> {
-        let request = ListPersonAccountsRequest { person_id: person_id.into(), ..Default::default() };
+        let request =
+            ListPersonAccountsRequest { person_id: person_id.into(), ..Default::default() };
         self.memberships().list_person_accounts(request).await.unwrap().into_inner().accounts
     }
 
@@ -119,7 +186,11 @@ fn pair(account_id: &str, person_id: &str) -> CheckMembershipRequest {
 }
 
 fn add(account_id: &str, person_id: &str) -> AddAccountUserRequest {
-    AddAccountUserRequest { account_id: account_id.into(), person_id: person_id.into(), ..Default::default() }
+    AddAccountUserRequest {
+        account_id: account_id.into(),
+        person_id: person_id.into(),
+        ..Default::default()
+    }
 }
 
 /// A user with nothing but their ids.
@@ -133,7 +204,11 @@ fn day(offset: i64) -> Option<Date> {
     let today = Utc::now().date_naive();
     let days = Days::new(offset.unsigned_abs());
     let day = if offset < 0 { today - days } else { today + days };
-    Some(Date { year: day.year(), month: day.month().try_into().unwrap(), day: day.day().try_into().unwrap() })
+    Some(Date {
+        year: day.year(),
+        month: day.month().try_into().unwrap(),
+        day: day.day().try_into().unwrap(),
+    })
 }
 
 fn words(list: &[&str]) -> Vec<String> {
@@ -151,9 +226,18 @@ fn billing(account_id: &str, person_id: &str) -> Account {
 /// The change is refused because of these slots, each named as `a/billing_contact`.
 #[track_caller]
 fn assert_held<T: std::fmt::Debug + Clone>(answer: Result<T, Status>, slots: &[&str], what: &str) {
-    assert_eq!(reason(answer.clone()), (Code::FailedPrecondition, "CONTACT_SLOT_HELD".into()), "{what}");
-    let subjects: Vec<_> = preconditions(answer.clone()).into_iter().map(|(_, subject)| subject).collect();
-    assert_eq!(subjects, slots.iter().map(|slot| format!("account/{slot}")).collect::<Vec<_>>(), "{what}");
+    assert_eq!(
+        reason(answer.clone()),
+        (Code::FailedPrecondition, "CONTACT_SLOT_HELD".into()),
+        "{what}"
+    );
+    let subjects: Vec<_> =
+        preconditions(answer.clone()).into_iter().map(|(_, subject)| subject).collect();
+    assert_eq!(
+        subjects,
+        slots.iter().map(|slot| format!("account/{slot}")).collect::<Vec<_>>(),
+        "{what}"
+    );
     assert_eq!(metadata(answer, "slots"), slots.len().to_string(), "{what}");
 }
 
@@ -176,11 +260,21 @@ async fn users_added_through_an_organization_cannot_be_removed_here() {
     let users = tenant.users("a").await;
     assert_eq!(ids(&users), ["ann", "ben", "cat"]);
     for user in &users {
-        assert_eq!((user.individual, &user.organization_ids, user.removable), (false, &words(&["acme"]), false), "{user:?}");
-        assert!(user.in_force && user.create_time.is_none() && user.update_time.is_none(), "{user:?}");
+        assert_eq!(
+            (user.individual, &user.organization_ids, user.removable),
+            (false, &words(&["acme"]), false),
+            "{user:?}"
+        );
+        assert!(
+            user.in_force && user.create_time.is_none() && user.update_time.is_none(),
+            "{user:?}"
+        );
     }
     let answer = tenant.remove_user("a", "ben", "").await;
-    assert_eq!(reason(answer.clone()), (Code::FailedPrecondition, "USER_THROUGH_ORGANIZATION".into()));
+    assert_eq!(
+        reason(answer.clone()),
+        (Code::FailedPrecondition, "USER_THROUGH_ORGANIZATION".into())
+    );
     let rule = ("USER_THROUGH_ORGANIZATION".to_owned(), "organization/acme".to_owned());
     assert_eq!(preconditions(answer.clone()), [rule]);
     for (key, value) in [("account_id", "a"), ("person_id", "ben"), ("organizations", "1")] {
@@ -188,7 +282,11 @@ async fn users_added_through_an_organization_cannot_be_removed_here() {
     }
     let (status, details) = refused(answer);
     let advice = &details.precondition_failure().unwrap().violations[0].description;
-    assert!(format!("{} {advice}", status.message()).contains("unlink"), "what to do: {} {advice}", status.message());
+    assert!(
+        format!("{} {advice}", status.message()).contains("unlink"),
+        "what to do: {} {advice}",
+        status.message()
+    );
     assert_eq!(tenant.users("a").await, users);
 }
 
@@ -203,7 +301,10 @@ async fn a_billing_contact_is_a_recipient_and_cannot_be_removed() {
     tenant.update(billing("a", "dan"), &[]).await.unwrap();
     assert_eq!(tenant.recipients("a").await, [("dan".to_owned(), To)]);
     let user = tenant.user("a", "dan").await.unwrap();
-    assert_eq!((user.removable, user.contact_slots().collect::<Vec<_>>()), (false, vec![ContactSlot::BillingContact]));
+    assert_eq!(
+        (user.removable, user.contact_slots().collect::<Vec<_>>()),
+        (false, vec![ContactSlot::BillingContact])
+    );
     let answer = tenant.remove_user("a", "dan", "").await;
     assert_held(answer.clone(), &["a/billing_contact"], "remove");
     let violation = refused(answer).1.precondition_failure().unwrap().violations[0].clone();
@@ -225,11 +326,16 @@ async fn who_buys_on_an_account_may_not_while_it_is_suspended() {
     assert!(answer.is_user && answer.may_purchase && !answer.individual, "{answer:?}");
     assert_eq!(answer.organization_ids, ["acme"]);
     assert_eq!(answer.reasons().collect::<Vec<_>>(), [ThroughOrganization, PurchasingAccount]);
-    for (status, more) in [(AccountStatus::Suspended, vec![AccountNotActive]), (AccountStatus::Active, vec![])] {
+    for (status, more) in
+        [(AccountStatus::Suspended, vec![AccountNotActive]), (AccountStatus::Active, vec![])]
+    {
         tenant.update(Account { status: status.into(), ..only("a") }, &[]).await.unwrap();
         let answer = tenant.check("a", "ann").await.unwrap();
         assert_eq!((answer.is_user, answer.may_purchase), (true, more.is_empty()));
-        assert_eq!(answer.reasons().collect::<Vec<_>>(), [vec![ThroughOrganization, PurchasingAccount], more].concat());
+        assert_eq!(
+            answer.reasons().collect::<Vec<_>>(),
+            [vec![ThroughOrganization, PurchasingAccount], more].concat()
+        );
     }
 }
 
@@ -244,8 +350,14 @@ async fn a_check_gives_every_reason_that_applies() {
         tenant.person(id).await;
     }
     tenant.add_user("a", "dan").await;
-    tenant.try_add_user(AddAccountUserRequest { start_date: day(1), ..add("a", "early") }).await.unwrap();
-    tenant.try_add_user(AddAccountUserRequest { end_date: day(-1), ..add("a", "late") }).await.unwrap();
+    tenant
+        .try_add_user(AddAccountUserRequest { start_date: day(1), ..add("a", "early") })
+        .await
+        .unwrap();
+    tenant
+        .try_add_user(AddAccountUserRequest { end_date: day(-1), ..add("a", "late") })
+        .await
+        .unwrap();
     let plain = NotPurchasingAccount;
     for (id, expected) in [
         ("ann", vec![ThroughOrganization, plain]),
@@ -268,13 +380,28 @@ async fn a_check_gives_every_reason_that_applies() {
     assert_eq!(tenant.reasons("a", "late").await, [ThroughOrganization, Ended, plain]);
     tenant.add_member("below", "dan").await.unwrap();
     tenant.buys_on("dan", "a").await.unwrap();
-    assert_eq!(tenant.reasons("a", "dan").await, [Individual, ThroughOrganization, PurchasingAccount]);
+    assert_eq!(
+        tenant.reasons("a", "dan").await,
+        [Individual, ThroughOrganization, PurchasingAccount]
+    );
     tenant.update_person(only_person("dan"), &["active"]).await.unwrap();
     let answer = tenant.check("a", "dan").await.unwrap();
     assert_eq!(answer.reasons().collect::<Vec<_>>(), [PersonInactive, PurchasingAccount]);
-    assert!(!answer.is_user && !answer.may_purchase && !answer.individual && answer.organization_ids.is_empty(), "{answer:?}");
-    tenant.update(Account { status: AccountStatus::Inactive.into(), ..only("a") }, &[]).await.unwrap();
-    assert_eq!(tenant.reasons("a", "dan").await, [PersonInactive, PurchasingAccount, AccountNotActive]);
+    assert!(
+        !answer.is_user
+            && !answer.may_purchase
+            && !answer.individual
+            && answer.organization_ids.is_empty(),
+        "{answer:?}"
+    );
+    tenant
+        .update(Account { status: AccountStatus::Inactive.into(), ..only("a") }, &[])
+        .await
+        .unwrap();
+    assert_eq!(
+        tenant.reasons("a", "dan").await,
+        [PersonInactive, PurchasingAccount, AccountNotActive]
+    );
     assert_eq!(tenant.reasons("a", "none").await, [NotAUser, plain, AccountNotActive]);
 }
 
@@ -284,7 +411,14 @@ async fn a_membership_includes_its_first_and_its_last_day() {
     tenant.company("acme", "", &[]).await;
     tenant.account(account("a", "acme")).await;
     tenant.person("dan").await;
-    tenant.try_add_user(AddAccountUserRequest { start_date: day(0), end_date: day(0), ..add("a", "dan") }).await.unwrap();
+    tenant
+        .try_add_user(AddAccountUserRequest {
+            start_date: day(0),
+            end_date: day(0),
+            ..add("a", "dan")
+        })
+        .await
+        .unwrap();
     assert!(tenant.check("a", "dan").await.unwrap().is_user);
     assert!(tenant.user("a", "dan").await.unwrap().in_force);
 }
@@ -298,12 +432,18 @@ async fn many_checks_are_answered_in_their_order_or_none() {
     tenant.person("dan").await;
     tenant.add_user("b", "dan").await;
     let batch = async |requests: Vec<CheckMembershipRequest>| {
-        let response = tenant.memberships().batch_check_memberships(BatchCheckMembershipsRequest { requests }).await;
+        let response = tenant
+            .memberships()
+            .batch_check_memberships(BatchCheckMembershipsRequest { requests })
+            .await;
         response.map(|response| response.into_inner().responses)
     };
     let pairs = vec![pair("b", "dan"), pair("a", "ann"), pair("a", "dan"), pair("b", "dan")];
     let answers = batch(pairs.clone()).await.unwrap();
-    assert_eq!(answers.iter().map(|answer| answer.is_user).collect::<Vec<_>>(), [true, true, false, true]);
+    assert_eq!(
+        answers.iter().map(|answer| answer.is_user).collect::<Vec<_>>(),
+        [true, true, false, true]
+    );
     for (asked, answer) in pairs.iter().zip(&answers) {
         assert_eq!(*answer, tenant.check(&asked.account_id, &asked.person_id).await.unwrap());
     }
@@ -314,25 +454,45 @@ async fn many_checks_are_answered_in_their_order_or_none() {
     ] {
         let alone = tenant.check(&unknown.account_id, &unknown.person_id).await;
         assert_eq!(reason(alone), (Code::NotFound, why.into()), "{unknown:?}");
-        assert_eq!(reason(batch(vec![pair("a", "ann"), unknown]).await), (Code::NotFound, why.into()));
+        assert_eq!(
+            reason(batch(vec![pair("a", "ann"), unknown]).await),
+            (Code::NotFound, why.into())
+        );
     }
     assert_eq!(fields(batch(Vec::new()).await), ["requests"]);
     assert_eq!(fields(batch(vec![pair("a", "ann"); 1001]).await), ["requests"]);
-    assert_eq!(fields(batch(vec![pair("a", "ann"), pair("", "")]).await), ["requests[1].account_id", "requests[1].person_id"]);
+    assert_eq!(
+        fields(batch(vec![pair("a", "ann"), pair("", "")]).await),
+        ["requests[1].account_id", "requests[1].person_id"]
+    );
     assert_eq!(batch(vec![pair("a", "ann"); 1000]).await.unwrap().len(), 1000);
 }
 
 /// One way to end what makes `ann` a user of account `a`, and another source of membership for her.
 ///
-/// Every way is refused as long as she is the contact, by the same error, and allowed once there is another source.
-async fn assert_no_way_around(tenant: &Tenant, what: &str, way: impl AsyncFn() -> Result<(), Status>, other: impl AsyncFn()) {
+/// Every way is refused as long as she is the contact, by the same error, and allowed once there is
+/// another source.
+async fn assert_no_way_around(
+    tenant: &Tenant,
+    what: &str,
+    way: impl AsyncFn() -> Result<(), Status>,
+    other: impl AsyncFn(),
+) {
     tenant.update(billing("a", "ann"), &[]).await.unwrap();
-    let before =
-        (tenant.get("a").await.unwrap(), tenant.users("a").await, tenant.links("a").await, tenant.get_person("ann").await);
+    let before = (
+        tenant.get("a").await.unwrap(),
+        tenant.users("a").await,
+        tenant.links("a").await,
+        tenant.get_person("ann").await,
+    );
     let trail = tenant.trail().await.len();
     assert_held(way().await, &["a/billing_contact"], what);
-    let after =
-        (tenant.get("a").await.unwrap(), tenant.users("a").await, tenant.links("a").await, tenant.get_person("ann").await);
+    let after = (
+        tenant.get("a").await.unwrap(),
+        tenant.users("a").await,
+        tenant.links("a").await,
+        tenant.get_person("ann").await,
+    );
     assert_eq!(format!("{after:?}"), format!("{before:?}"), "{what}: refused, so nothing changed");
     assert_eq!(tenant.trail().await.len(), trail, "{what}");
     other().await;
@@ -366,7 +526,11 @@ async fn a_contact_added_individually_gets_no_end_and_no_later_start() {
         let tenant = &vendor().await;
         tenant.add_user("a", "ann").await;
         let way = async || {
-            let dates = AccountUser { start_date: day(offset), end_date: day(offset), ..the_user("a", "ann") };
+            let dates = AccountUser {
+                start_date: day(offset),
+                end_date: day(offset),
+                ..the_user("a", "ann")
+            };
             tenant.update_user(dates, &[path]).await.map(|_| ())
         };
         let other = async || drop(tenant.add_member("vendor", "ann").await.unwrap());
@@ -440,7 +604,12 @@ async fn a_contact_stays_a_user_when_the_account_changes_its_organization() {
     let tenant = &vendor().await;
     tenant.add_member("vendor", "ann").await.unwrap();
     tenant.organization("acme", "").await;
-    let way = async || tenant.update(Account { organization_id: "acme".into(), ..only("a") }, &[]).await.map(|_| ());
+    let way = async || {
+        tenant
+            .update(Account { organization_id: "acme".into(), ..only("a") }, &[])
+            .await
+            .map(|_| ())
+    };
     let other = async || drop(tenant.add_member("acme", "ann").await.unwrap());
     assert_no_way_around(tenant, "another organization", way, other).await;
 }
@@ -450,7 +619,10 @@ async fn a_contact_stays_an_active_person_of_a_customer() {
     let tenant = &vendor().await;
     tenant.add_member("vendor", "ann").await.unwrap();
     tenant.account(account("b", "vendor")).await;
-    tenant.update(Account { cc_billing_contact_id: "ann".into(), ..billing("a", "ann") }, &[]).await.unwrap();
+    tenant
+        .update(Account { cc_billing_contact_id: "ann".into(), ..billing("a", "ann") }, &[])
+        .await
+        .unwrap();
     let contact = Contact { person_id: "ann".into(), ..Default::default() };
     tenant.update(Account { primary_contact: Some(contact), ..only("b") }, &[]).await.unwrap();
     let slots = ["a/billing_contact", "a/cc_billing_contact", "b/primary_contact"];
@@ -462,7 +634,10 @@ async fn a_contact_stays_an_active_person_of_a_customer() {
     assert_eq!(tenant.get_person("ann").await.unwrap(), before);
     tenant.update(only("a"), &["billing_contact_id", "cc_billing_contact_id"]).await.unwrap();
     assert_held(tenant.delete_person("ann", "").await, &slots[2..], "delete");
-    tenant.update(Account { primary_contact: anybody(), ..only("b") }, &["primary_contact"]).await.unwrap();
+    tenant
+        .update(Account { primary_contact: anybody(), ..only("b") }, &["primary_contact"])
+        .await
+        .unwrap();
     tenant.update_person(to_staff(), &["kind"]).await.unwrap();
     tenant.update_person(only_person("ann"), &["active"]).await.unwrap();
     tenant.delete_person("ann", "").await.unwrap();
@@ -474,7 +649,9 @@ async fn an_error_names_twenty_slots_and_counts_all() {
     tenant.add_member("vendor", "ann").await.unwrap();
     for i in 10..32 {
         let id = format!("a{i}");
-        tenant.account(Account { billing_contact_id: "ann".into(), ..account(&id, "vendor") }).await;
+        tenant
+            .account(Account { billing_contact_id: "ann".into(), ..account(&id, "vendor") })
+            .await;
     }
     let answer = tenant.remove_member("vendor", "ann").await;
     assert_eq!(reason(answer.clone()).1, "CONTACT_SLOT_HELD");
@@ -494,8 +671,13 @@ async fn a_contact_is_an_active_customer_who_is_a_user_without_end() {
     tenant.add_user("a", "sam").await;
     tenant.add_user("a", "gone").await;
     tenant.update_person(only_person("gone"), &["active"]).await.unwrap();
-    for (id, start_date, end_date) in [("until", None, day(9)), ("early", day(1), None), ("late", None, day(-1))] {
-        tenant.try_add_user(AddAccountUserRequest { start_date, end_date, ..add("a", id) }).await.unwrap();
+    for (id, start_date, end_date) in
+        [("until", None, day(9)), ("early", day(1), None), ("late", None, day(-1))]
+    {
+        tenant
+            .try_add_user(AddAccountUserRequest { start_date, end_date, ..add("a", id) })
+            .await
+            .unwrap();
     }
     let before = tenant.get("a").await.unwrap();
     for (id, code, why) in [
@@ -528,35 +710,68 @@ async fn a_contact_is_an_active_customer_who_is_a_user_without_end() {
     tenant.add_member("vendor", "late").await.unwrap();
     tenant.update(billing("a", "late"), &[]).await.expect("covered by the organization now");
     let new = Account { billing_contact_id: "late".into(), ..account("b", "vendor") };
-    assert_eq!(tenant.try_account(new).await.unwrap().billing_contact_id, "late", "a user as soon as it is created");
+    assert_eq!(
+        tenant.try_account(new).await.unwrap().billing_contact_id,
+        "late",
+        "a user as soon as it is created"
+    );
 }
 
 #[tokio::test]
 async fn a_primary_contact_by_person_is_shown_as_they_are_now() {
     let tenant = vendor().await;
     tenant.add_member("vendor", "ann").await.unwrap();
-    let jane = Person { display_name: "Jane Döe".into(), email: "jane@acme.example".into(), ..only_person("ann") };
+    let jane = Person {
+        display_name: "Jane Döe".into(),
+        email: "jane@acme.example".into(),
+        ..only_person("ann")
+    };
     tenant.update_person(Person { phone: "+1 555".into(), ..jane }, &[]).await.unwrap();
-    let sent = Contact { person_id: "ann".into(), name: "ignored".into(), email: "x".into(), phone: String::new() };
-    let account = tenant.update(Account { primary_contact: Some(sent), ..only("a") }, &[]).await.unwrap();
+    let sent = Contact {
+        person_id: "ann".into(),
+        name: "ignored".into(),
+        email: "x".into(),
+        phone: String::new(),
+    };
+    let account =
+        tenant.update(Account { primary_contact: Some(sent), ..only("a") }, &[]).await.unwrap();
     let shown = |name: &str, email: &str| {
-        Some(Contact { person_id: "ann".into(), name: name.into(), email: email.into(), phone: "+1 555".into() })
+        Some(Contact {
+            person_id: "ann".into(),
+            name: name.into(),
+            email: email.into(),
+            phone: "+1 555".into(),
+        })
     };
     assert_eq!(account.primary_contact, shown("Jane Döe", "jane@acme.example"));
-    let found = async |query: &str| tenant.list(ListAccountsRequest { query: query.into(), ..Default::default() }).await;
+    let found = async |query: &str| {
+        tenant.list(ListAccountsRequest { query: query.into(), ..Default::default() }).await
+    };
     assert_eq!(found("doe jan").await, ["a"]);
     assert!(found("ignored").await.is_empty());
-    let renamed = Person { display_name: "Joan Roe".into(), email: "joan@roe.example".into(), ..only_person("ann") };
+    let renamed = Person {
+        display_name: "Joan Roe".into(),
+        email: "joan@roe.example".into(),
+        ..only_person("ann")
+    };
     tenant.update_person(renamed, &[]).await.unwrap();
     let now = tenant.get("a").await.unwrap();
     assert_eq!(now.primary_contact, shown("Joan Roe", "joan@roe.example"));
-    assert_eq!((&now.etag, now.update_time), (&account.etag, account.update_time), "the account has not changed");
+    assert_eq!(
+        (&now.etag, now.update_time),
+        (&account.etag, account.update_time),
+        "the account has not changed"
+    );
     assert_eq!(found("joan@roe").await, ["a"]);
     assert!(found("doe").await.is_empty(), "not by the old name");
     tenant.update(Account { description: "other".into(), ..only("a") }, &[]).await.unwrap();
     assert_eq!(found("roe").await, ["a"]);
-    let inline = Contact { name: "Max".into(), email: "max@x.example".into(), ..Default::default() };
-    let account = tenant.update(Account { primary_contact: Some(inline.clone()), ..only("a") }, &[]).await.unwrap();
+    let inline =
+        Contact { name: "Max".into(), email: "max@x.example".into(), ..Default::default() };
+    let account = tenant
+        .update(Account { primary_contact: Some(inline.clone()), ..only("a") }, &[])
+        .await
+        .unwrap();
     assert_eq!(account.primary_contact, Some(inline));
     assert!(found("roe").await.is_empty());
     assert_eq!(found("max").await, ["a"]);
@@ -576,18 +791,35 @@ async fn roles_are_kept_once_each_in_alphabetical_order() {
     assert_eq!(same, user, "the same roles are no change");
     let fewer = tenant.update_user(set(&["member", "member"]), &[]).await.unwrap();
     assert_eq!(fewer.roles, ["member"], "replaced as a whole");
-    assert!(fewer.etag != user.etag && fewer.create_time == user.create_time && later(fewer.update_time, user.update_time));
-    assert_eq!(fields(tenant.update_user(set(&["boss"]), &["roles"]).await), ["account_user.roles[0]"]);
+    assert!(
+        fewer.etag != user.etag
+            && fewer.create_time == user.create_time
+            && later(fewer.update_time, user.update_time)
+    );
+    assert_eq!(
+        fields(tenant.update_user(set(&["boss"]), &["roles"]).await),
+        ["account_user.roles[0]"]
+    );
     assert_eq!(tenant.update_user(set(&[]), &["roles"]).await.unwrap().roles, words(&[]));
 }
 
 #[tokio::test]
 async fn a_person_is_added_individually_once() {
     let tenant = vendor().await;
-    tenant.try_add_user(AddAccountUserRequest { end_date: day(-1), ..add("a", "ann") }).await.unwrap();
+    tenant
+        .try_add_user(AddAccountUserRequest { end_date: day(-1), ..add("a", "ann") })
+        .await
+        .unwrap();
     let answer = tenant.try_add_user(add("a", "ann")).await;
-    assert_eq!(reason(answer.clone()), (Code::AlreadyExists, "ACCOUNT_USER_ALREADY_EXISTS".into()), "whatever the dates");
-    assert_eq!((metadata(answer.clone(), "account_id"), metadata(answer.clone(), "person_id")), ("a".into(), "ann".into()));
+    assert_eq!(
+        reason(answer.clone()),
+        (Code::AlreadyExists, "ACCOUNT_USER_ALREADY_EXISTS".into()),
+        "whatever the dates"
+    );
+    assert_eq!(
+        (metadata(answer.clone(), "account_id"), metadata(answer.clone(), "person_id")),
+        ("a".into(), "ann".into())
+    );
     assert_eq!(refused(answer).1.resource_info().unwrap().resource_name, "ann");
     tenant.person("gone").await;
     tenant.update_person(only_person("gone"), &["active"]).await.unwrap();
@@ -596,7 +828,10 @@ async fn a_person_is_added_individually_once() {
         ("a", "nobody", Code::NotFound, "PERSON_NOT_FOUND"),
         ("a", "gone", Code::FailedPrecondition, "PERSON_INACTIVE"),
     ] {
-        assert_eq!(reason(tenant.try_add_user(add(account_id, person_id)).await), (code, why.into()));
+        assert_eq!(
+            reason(tenant.try_add_user(add(account_id, person_id)).await),
+            (code, why.into())
+        );
     }
     assert_eq!(fields(tenant.try_add_user(add("", "")).await), ["account_id", "person_id"]);
 }
@@ -604,7 +839,8 @@ async fn a_person_is_added_individually_once() {
 #[tokio::test]
 async fn the_dates_of_a_membership_are_full_dates_in_their_order() {
     let tenant = vendor().await;
-    let dates = |start_date, end_date| AddAccountUserRequest { start_date, end_date, ..add("a", "ann") };
+    let dates =
+        |start_date, end_date| AddAccountUserRequest { start_date, end_date, ..add("a", "ann") };
     let date = |year, month, day| Some(Date { year, month, day });
     assert_eq!(fields(tenant.try_add_user(dates(day(2), day(1))).await), ["end_date"]);
     for partial in [
@@ -616,17 +852,32 @@ async fn the_dates_of_a_membership_are_full_dates_in_their_order() {
         date(10_000, 1, 1),
         date(2026, -1, 1),
     ] {
-        assert_eq!(fields(tenant.try_add_user(dates(partial, partial)).await), ["start_date", "end_date"], "{partial:?}");
+        assert_eq!(
+            fields(tenant.try_add_user(dates(partial, partial)).await),
+            ["start_date", "end_date"],
+            "{partial:?}"
+        );
     }
     let user = tenant.try_add_user(dates(date(2024, 2, 29), date(9999, 12, 31))).await.unwrap();
-    assert_eq!((user.start_date, user.end_date, user.in_force), (date(2024, 2, 29), date(9999, 12, 31), true));
+    assert_eq!(
+        (user.start_date, user.end_date, user.in_force),
+        (date(2024, 2, 29), date(9999, 12, 31), true)
+    );
     assert_eq!(tenant.user("a", "ann").await.unwrap(), user);
-    let change = |start_date, end_date| AccountUser { start_date, end_date, ..the_user("a", "ann") };
+    let change =
+        |start_date, end_date| AccountUser { start_date, end_date, ..the_user("a", "ann") };
     let answer = tenant.update_user(change(None, date(2024, 2, 28)), &[]).await;
     assert_eq!(fields(answer), ["account_user.end_date"], "before the start that is kept");
     let ended = tenant.update_user(change(None, day(-1)), &[]).await.unwrap();
-    assert_eq!((ended.start_date, ended.end_date, ended.in_force), (date(2024, 2, 29), day(-1), false));
-    assert_eq!(fields(tenant.update_user(change(None, None), &["end_date.year"]).await).len(), 1, "dates change as a whole");
+    assert_eq!(
+        (ended.start_date, ended.end_date, ended.in_force),
+        (date(2024, 2, 29), day(-1), false)
+    );
+    assert_eq!(
+        fields(tenant.update_user(change(None, None), &["end_date.year"]).await).len(),
+        1,
+        "dates change as a whole"
+    );
     let open = tenant.update_user(change(None, None), &["start_date", "end_date"]).await.unwrap();
     assert_eq!((open.start_date, open.end_date, open.in_force), (None, None, true));
 }
@@ -640,21 +891,46 @@ async fn what_is_set_for_a_user_through_an_organization_is_no_membership() {
         let same = tenant.update_user(the_user("a", "ann"), paths).await.unwrap();
         assert_eq!(same, none, "{paths:?}: nothing is set, so nothing happens");
     }
-    let set = AccountUser { billing: true, roles: words(&["owner"]), etag: none.etag.clone(), ..the_user("a", "ann") };
+    let set = AccountUser {
+        billing: true,
+        roles: words(&["owner"]),
+        etag: none.etag.clone(),
+        ..the_user("a", "ann")
+    };
     let user = tenant.update_user(set.clone(), &[]).await.unwrap();
     assert_eq!((user.individual, user.billing, user.removable), (false, true, false));
-    assert!(user.create_time.is_some() && user.create_time == user.update_time && user.etag != none.etag, "{user:?}");
+    assert!(
+        user.create_time.is_some()
+            && user.create_time == user.update_time
+            && user.etag != none.etag,
+        "{user:?}"
+    );
     assert_eq!(tenant.recipients("a").await, [("ann".to_owned(), To)]);
     let answer = tenant.update_user(set, &[]).await;
     assert_eq!(changed_since(answer), words(&["a", "ann"]));
     let dated = AccountUser { start_date: day(0), end_date: day(1), ..the_user("a", "ann") };
-    assert_eq!(fields(tenant.update_user(dated, &[]).await), ["account_user.start_date", "account_user.end_date"]);
+    assert_eq!(
+        fields(tenant.update_user(dated, &[]).await),
+        ["account_user.start_date", "account_user.end_date"]
+    );
     let all = tenant.update_user(the_user("a", "ann"), &["*"]).await.unwrap();
     assert_eq!((all.roles.clone(), all.billing), (Vec::new(), false), "those left out are emptied");
-    let paths = ["account_id", "person_id", "display_name", "individual", "organization_ids", "removable", "in_force", "etag"];
+    let paths = [
+        "account_id",
+        "person_id",
+        "display_name",
+        "individual",
+        "organization_ids",
+        "removable",
+        "in_force",
+        "etag",
+    ];
     let same = tenant.update_user(all.clone(), &paths).await.unwrap();
     assert_eq!(same, all, "what is sent back as it is changes nothing");
-    assert_eq!(reason(tenant.update_user(the_user("a", "nobody"), &[]).await).1, "ACCOUNT_USER_NOT_FOUND");
+    assert_eq!(
+        reason(tenant.update_user(the_user("a", "nobody"), &[]).await).1,
+        "ACCOUNT_USER_NOT_FOUND"
+    );
     assert_eq!(reason(tenant.update_user(the_user("b", "ann"), &[]).await).1, "ACCOUNT_NOT_FOUND");
 }
 
@@ -664,18 +940,43 @@ async fn who_is_a_user_in_two_ways_stays_one_through_the_organization() {
     tenant.add_member("vendor", "ann").await.unwrap();
     let set = AccountUser { billing: true, roles: words(&["owner"]), ..the_user("a", "ann") };
     tenant.update_user(set, &[]).await.unwrap();
-    let both = tenant.try_add_user(AddAccountUserRequest { end_date: day(9), ..add("a", "ann") }).await.unwrap();
+    let both = tenant
+        .try_add_user(AddAccountUserRequest { end_date: day(9), ..add("a", "ann") })
+        .await
+        .unwrap();
     assert_eq!((both.individual, both.removable, both.billing), (true, true, true), "{both:?}");
-    assert_eq!((&both.roles, &both.organization_ids), (&words(&["owner"]), &words(&["vendor"])), "what was set stays");
-    tenant.update(billing("a", "ann"), &[]).await.expect("covered, so the end date does not matter");
+    assert_eq!(
+        (&both.roles, &both.organization_ids),
+        (&words(&["owner"]), &words(&["vendor"])),
+        "what was set stays"
+    );
+    tenant
+        .update(billing("a", "ann"), &[])
+        .await
+        .expect("covered, so the end date does not matter");
     assert_eq!(changed_since(tenant.remove_user("a", "ann", "other").await), words(&["a", "ann"]));
-    let left = tenant.remove_user("a", "ann", &both.etag).await.unwrap().expect("a user through the organization");
-    assert_eq!((left.individual, left.removable, left.billing, left.end_date), (false, false, true, None), "{left:?}");
+    let left = tenant
+        .remove_user("a", "ann", &both.etag)
+        .await
+        .unwrap()
+        .expect("a user through the organization");
+    assert_eq!(
+        (left.individual, left.removable, left.billing, left.end_date),
+        (false, false, true, None),
+        "{left:?}"
+    );
     assert_eq!(left.roles, ["owner"]);
     assert_eq!(tenant.user("a", "ann").await.unwrap(), left);
     assert_eq!(reason(tenant.remove_user("a", "ann", "").await).1, "USER_THROUGH_ORGANIZATION");
-    let again = tenant.try_add_user(AddAccountUserRequest { roles: words(&["buyer"]), ..add("a", "ann") }).await.unwrap();
-    assert_eq!((again.roles, again.billing), (words(&["buyer"]), true), "replaced if others are given");
+    let again = tenant
+        .try_add_user(AddAccountUserRequest { roles: words(&["buyer"]), ..add("a", "ann") })
+        .await
+        .unwrap();
+    assert_eq!(
+        (again.roles, again.billing),
+        (words(&["buyer"]), true),
+        "replaced if others are given"
+    );
 }
 
 #[tokio::test]
@@ -710,7 +1011,11 @@ async fn roles_and_the_billing_flag_go_with_the_last_source() {
     tenant.add_user("a", "ann").await;
     tenant.unlink("a", "acme").await.unwrap();
     let kept = tenant.user("a", "ann").await.unwrap();
-    assert_eq!((kept.roles, kept.billing), (words(&["owner"]), true), "an individual user keeps them");
+    assert_eq!(
+        (kept.roles, kept.billing),
+        (words(&["owner"]), true),
+        "an individual user keeps them"
+    );
     assert_eq!(tenant.remove_user("a", "ann", "").await.unwrap(), None);
     none("remove the user").await;
     tenant.link("a", "top", true).await.unwrap();
@@ -737,7 +1042,12 @@ async fn roles_and_the_billing_flag_go_with_the_last_source() {
 #[tokio::test]
 async fn changes_of_dates_alone_keep_what_is_set() {
     let tenant = vendor().await;
-    let ended = AddAccountUserRequest { end_date: day(-1), billing: true, roles: words(&["buyer"]), ..add("a", "ann") };
+    let ended = AddAccountUserRequest {
+        end_date: day(-1),
+        billing: true,
+        roles: words(&["buyer"]),
+        ..add("a", "ann")
+    };
     tenant.try_add_user(ended).await.unwrap();
     assert!(tenant.recipients("a").await.is_empty(), "no user today");
     tenant.update_user(the_user("a", "ann"), &["end_date"]).await.unwrap();
@@ -760,19 +1070,41 @@ async fn the_own_organization_is_always_linked() {
     };
     assert_eq!(own, std::slice::from_ref(&expected));
     let answer = tenant.unlink("a", "vendor").await;
-    assert_eq!(reason(answer.clone()), (Code::FailedPrecondition, "OWN_ORGANIZATION_LINKED".into()));
-    assert_eq!((metadata(answer.clone(), "account_id"), metadata(answer, "organization_id")), ("a".into(), "vendor".into()));
+    assert_eq!(
+        reason(answer.clone()),
+        (Code::FailedPrecondition, "OWN_ORGANIZATION_LINKED".into())
+    );
+    assert_eq!(
+        (metadata(answer.clone(), "account_id"), metadata(answer, "organization_id")),
+        ("a".into(), "vendor".into())
+    );
     assert_eq!(tenant.link("a", "vendor", false).await.unwrap(), expected, "as it is");
     let wide = tenant.link("a", "vendor", true).await.unwrap();
-    assert!(wide.own && wide.include_descendants && wide.create_time.is_some() && wide.update_time.is_some(), "{wide:?}");
+    assert!(
+        wide.own
+            && wide.include_descendants
+            && wide.create_time.is_some()
+            && wide.update_time.is_some(),
+        "{wide:?}"
+    );
     let narrow = tenant.link("a", "vendor", false).await.unwrap();
-    assert!(narrow.create_time.is_some() && later(narrow.update_time, wide.update_time), "set once: {narrow:?}");
+    assert!(
+        narrow.create_time.is_some() && later(narrow.update_time, wide.update_time),
+        "set once: {narrow:?}"
+    );
     let linked = tenant.link("a", "acme", true).await.unwrap();
-    assert!(!linked.own && linked.include_descendants && linked.create_time.is_some(), "{linked:?}");
+    assert!(
+        !linked.own && linked.include_descendants && linked.create_time.is_some(),
+        "{linked:?}"
+    );
     tenant.update(Account { organization_id: "acme".into(), ..only("a") }, &[]).await.unwrap();
     let links = tenant.links("a").await;
     assert_eq!(links.len(), 1, "the link of the old one ends: {links:?}");
-    assert_eq!(links[0], LinkedOrganization { own: true, ..linked }, "the new one keeps the extent of its link");
+    assert_eq!(
+        links[0],
+        LinkedOrganization { own: true, ..linked },
+        "the new one keeps the extent of its link"
+    );
 }
 
 #[tokio::test]
@@ -786,7 +1118,10 @@ async fn an_organization_is_linked_once_and_to_its_latest_extent() {
     assert_eq!(tenant.link("a", "acme", false).await.unwrap(), linked, "linked again as it is");
     assert_eq!(tenant.trail().await.len(), trail, "nothing happened");
     let wide = tenant.link("a", "acme", true).await.unwrap();
-    assert!(wide.create_time == linked.create_time && later(wide.update_time, linked.update_time), "{wide:?}");
+    assert!(
+        wide.create_time == linked.create_time && later(wide.update_time, linked.update_time),
+        "{wide:?}"
+    );
     assert_eq!(ids(&tenant.users("a").await), ["ann", "ben"]);
     tenant.company("later", "below", &["cat"]).await;
     assert_eq!(ids(&tenant.users("a").await), ["ann", "ben", "cat"], "also of those added later");
@@ -818,7 +1153,11 @@ async fn a_linked_organization_is_not_deleted() {
     assert_eq!(counts, ["0", "0", "2"]);
     assert_eq!(preconditions(answer).len(), 1);
     let own = tenant.delete_organization("vendor", "").await;
-    assert_eq!(["accounts", "links"].map(|key| metadata(own.clone(), key)), ["2", "0"], "links to its own accounts do not count");
+    assert_eq!(
+        ["accounts", "links"].map(|key| metadata(own.clone(), key)),
+        ["2", "0"],
+        "links to its own accounts do not count"
+    );
     tenant.unlink("a", "acme").await.unwrap();
     tenant.delete("b", "").await.expect("an account is deleted with its links");
     tenant.delete_organization("acme", "").await.unwrap();
@@ -836,8 +1175,14 @@ async fn users_are_listed_once_each_searched_and_page_by_page() {
     for id in ["u2", "u3"] {
         tenant.add_user("a", id).await;
     }
-    tenant.try_add_user(AddAccountUserRequest { end_date: day(-1), ..add("a", "u6") }).await.unwrap();
-    tenant.try_add_user(AddAccountUserRequest { start_date: day(1), ..add("a", "u7") }).await.unwrap();
+    tenant
+        .try_add_user(AddAccountUserRequest { end_date: day(-1), ..add("a", "u6") })
+        .await
+        .unwrap();
+    tenant
+        .try_add_user(AddAccountUserRequest { start_date: day(1), ..add("a", "u7") })
+        .await
+        .unwrap();
     tenant.update_person(only_person("u5"), &["active"]).await.unwrap();
     let of_a = || ListAccountUsersRequest { account_id: "a".into(), ..Default::default() };
     assert_eq!(ids(&tenant.list_users(of_a()).await), ["u1", "u2", "u3", "u4"]);
@@ -845,13 +1190,21 @@ async fn users_are_listed_once_each_searched_and_page_by_page() {
     assert_eq!(ids(&all), ["u1", "u2", "u3", "u4", "u5", "u6", "u7"]);
     for user in &all {
         assert_eq!(user.in_force, &*user.person_id < "u5", "{user:?}");
-        assert_eq!(user.in_force, tenant.check("a", &user.person_id).await.unwrap().is_user, "{user:?}");
+        assert_eq!(
+            user.in_force,
+            tenant.check("a", &user.person_id).await.unwrap().is_user,
+            "{user:?}"
+        );
     }
     assert_eq!((all[2].individual, &all[2].organization_ids), (true, &words(&["acme", "below"])));
-    tenant.update_person(Person { email: "lee@acme.example".into(), ..only_person("u3") }, &[]).await.unwrap();
+    tenant
+        .update_person(Person { email: "lee@acme.example".into(), ..only_person("u3") }, &[])
+        .await
+        .unwrap();
     tenant.try_person(Person { email: "lee@other.example".into(), ..person("u9") }).await.unwrap();
     let found = async |query: &str| {
-        let users = tenant.list_users(ListAccountUsersRequest { query: query.into(), ..of_a() }).await;
+        let users =
+            tenant.list_users(ListAccountUsersRequest { query: query.into(), ..of_a() }).await;
         users.into_iter().map(|user| user.person_id).collect::<Vec<_>>()
     };
     assert_eq!(found("LEE u3").await, ["u3"]);
@@ -860,7 +1213,13 @@ async fn users_are_listed_once_each_searched_and_page_by_page() {
     for show_not_in_force in [false, true] {
         let (mut seen, mut page_token) = (Vec::new(), String::new());
         loop {
-            let request = ListAccountUsersRequest { page_size: 2, page_token, order_by: 2, show_not_in_force, ..of_a() };
+            let request = ListAccountUsersRequest {
+                page_size: 2,
+                page_token,
+                order_by: 2,
+                show_not_in_force,
+                ..of_a()
+            };
             let page = tenant.memberships().list_account_users(request).await.unwrap().into_inner();
             assert!(page.account_users.len() <= 2);
             seen.extend(page.account_users.into_iter().map(|user| user.person_id));
@@ -868,15 +1227,28 @@ async fn users_are_listed_once_each_searched_and_page_by_page() {
             if page_token.is_empty() {
                 break;
             }
-            let other = ListAccountUsersRequest { page_token: page_token.clone(), query: "u".into(), ..of_a() };
-            assert_eq!(reason(tenant.memberships().list_account_users(other).await).1, "INVALID_PAGE_TOKEN");
+            let other = ListAccountUsersRequest {
+                page_token: page_token.clone(),
+                query: "u".into(),
+                ..of_a()
+            };
+            assert_eq!(
+                reason(tenant.memberships().list_account_users(other).await).1,
+                "INVALID_PAGE_TOKEN"
+            );
         }
-        let expected: &[&str] =
-            if show_not_in_force { &["u7", "u6", "u5", "u4", "u3", "u2", "u1"] } else { &["u4", "u3", "u2", "u1"] };
+        let expected: &[&str] = if show_not_in_force {
+            &["u7", "u6", "u5", "u4", "u3", "u2", "u1"]
+        } else {
+            &["u4", "u3", "u2", "u1"]
+        };
         assert_eq!(seen, expected);
     }
     let unknown = ListAccountUsersRequest { account_id: "b".into(), ..Default::default() };
-    assert_eq!(reason(tenant.memberships().list_account_users(unknown).await), (Code::NotFound, "ACCOUNT_NOT_FOUND".into()));
+    assert_eq!(
+        reason(tenant.memberships().list_account_users(unknown).await),
+        (Code::NotFound, "ACCOUNT_NOT_FOUND".into())
+    );
 }
 
 #[tokio::test]
@@ -889,26 +1261,49 @@ async fn everyone_who_gets_the_invoices_is_listed_once() {
     let flag = async |id: &str| {
         tenant.update_user(AccountUser { billing: true, ..the_user("a", id) }, &[]).await.unwrap();
     };
-    let contacts = |to: &str, cc: &str| Account { cc_billing_contact_id: cc.into(), ..billing("a", to) };
+    let contacts =
+        |to: &str, cc: &str| Account { cc_billing_contact_id: cc.into(), ..billing("a", to) };
     tenant.update(contacts("ben", "cat"), &[]).await.unwrap();
     flag("dan").await;
     flag("eve").await;
     flag("fay").await;
-    tenant.try_add_user(AddAccountUserRequest { billing: true, end_date: day(-1), ..add("a", "ann") }).await.unwrap();
+    tenant
+        .try_add_user(AddAccountUserRequest { billing: true, end_date: day(-1), ..add("a", "ann") })
+        .await
+        .unwrap();
     tenant.update_person(only_person("fay"), &["active"]).await.unwrap();
-    let list = |of: &[(&str, BillingRecipientKind)]| of.iter().map(|(id, kind)| ((*id).to_owned(), *kind)).collect::<Vec<_>>();
-    assert_eq!(tenant.recipients("a").await, list(&[("ben", To), ("cat", Cc), ("dan", To), ("eve", To)]));
+    let list = |of: &[(&str, BillingRecipientKind)]| {
+        of.iter().map(|(id, kind)| ((*id).to_owned(), *kind)).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        tenant.recipients("a").await,
+        list(&[("ben", To), ("cat", Cc), ("dan", To), ("eve", To)])
+    );
     flag("cat").await;
     flag("ben").await;
-    assert_eq!(tenant.recipients("a").await, list(&[("ben", To), ("cat", To), ("dan", To), ("eve", To)]), "TO counts");
+    assert_eq!(
+        tenant.recipients("a").await,
+        list(&[("ben", To), ("cat", To), ("dan", To), ("eve", To)]),
+        "TO counts"
+    );
     tenant.update(contacts("gus", "gus"), &[]).await.unwrap();
     let all = list(&[("ben", To), ("cat", To), ("dan", To), ("eve", To), ("gus", To)]);
     assert_eq!(tenant.recipients("a").await, all, "the same person in both places");
     let (mut seen, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request = ListBillingRecipientsRequest { account_id: "a".into(), page_size: 2, page_token, ..Default::default() };
-        let page = tenant.memberships().list_billing_recipients(request).await.unwrap().into_inner();
-        seen.extend(page.recipients.into_iter().map(|recipient| (recipient.person_id.clone(), recipient.kind())));
+        let request = ListBillingRecipientsRequest {
+            account_id: "a".into(),
+            page_size: 2,
+            page_token,
+            ..Default::default()
+        };
+        let page =
+            tenant.memberships().list_billing_recipients(request).await.unwrap().into_inner();
+        seen.extend(
+            page.recipients
+                .into_iter()
+                .map(|recipient| (recipient.person_id.clone(), recipient.kind())),
+        );
         page_token = page.next_page_token;
         if page_token.is_empty() {
             break;
@@ -916,7 +1311,10 @@ async fn everyone_who_gets_the_invoices_is_listed_once() {
     }
     assert_eq!(seen, all);
     let unknown = ListBillingRecipientsRequest { account_id: "b".into(), ..Default::default() };
-    assert_eq!(reason(tenant.memberships().list_billing_recipients(unknown).await).1, "ACCOUNT_NOT_FOUND");
+    assert_eq!(
+        reason(tenant.memberships().list_billing_recipients(unknown).await).1,
+        "ACCOUNT_NOT_FOUND"
+    );
 }
 
 #[tokio::test]
@@ -928,12 +1326,25 @@ async fn the_accounts_of_a_person_are_those_they_use_today() {
         tenant.account(account(id, "acme")).await;
     }
     tenant
-        .try_add_user(AddAccountUserRequest { roles: words(&["buyer"]), start_date: day(-1), ..add("b", "ann") })
+        .try_add_user(AddAccountUserRequest {
+            roles: words(&["buyer"]),
+            start_date: day(-1),
+            ..add("b", "ann")
+        })
         .await
         .unwrap();
-    tenant.try_add_user(AddAccountUserRequest { end_date: day(-1), ..add("c", "ann") }).await.unwrap();
-    tenant.try_add_user(AddAccountUserRequest { start_date: day(1), ..add("d", "ann") }).await.unwrap();
-    tenant.update(Account { status: AccountStatus::Suspended.into(), ..billing("a", "ann") }, &[]).await.unwrap();
+    tenant
+        .try_add_user(AddAccountUserRequest { end_date: day(-1), ..add("c", "ann") })
+        .await
+        .unwrap();
+    tenant
+        .try_add_user(AddAccountUserRequest { start_date: day(1), ..add("d", "ann") })
+        .await
+        .unwrap();
+    tenant
+        .update(Account { status: AccountStatus::Suspended.into(), ..billing("a", "ann") }, &[])
+        .await
+        .unwrap();
     tenant.buys_on("ann", "b").await.unwrap();
     let a = PersonAccount {
         account_id: "a".into(),
@@ -958,21 +1369,30 @@ async fn the_accounts_of_a_person_are_those_they_use_today() {
     assert_eq!(tenant.accounts_of("ann").await, [a, b]);
     let of = |id: &str| ListAccountsRequest { person_id: id.into(), ..Default::default() };
     assert_eq!(tenant.list(of("ann")).await, ["a", "b"], "the same by ListAccounts");
-    let suspended = ListAccountsRequest { statuses: vec![AccountStatus::Suspended.into()], ..of("ann") };
+    let suspended =
+        ListAccountsRequest { statuses: vec![AccountStatus::Suspended.into()], ..of("ann") };
     assert_eq!(tenant.list(suspended).await, ["a"], "with another filter");
     assert_eq!(tenant.list(ListAccountsRequest { query: "b".into(), ..of("ann") }).await, ["b"]);
     assert!(tenant.list(of("nobody")).await.is_empty());
-    let request = ListPersonAccountsRequest { person_id: "ann".into(), page_size: 1, ..Default::default() };
-    let page = tenant.memberships().list_person_accounts(request.clone()).await.unwrap().into_inner();
+    let request =
+        ListPersonAccountsRequest { person_id: "ann".into(), page_size: 1, ..Default::default() };
+    let page =
+        tenant.memberships().list_person_accounts(request.clone()).await.unwrap().into_inner();
     assert_eq!((page.accounts.len(), page.next_page_token.is_empty()), (1, false));
     let request = ListPersonAccountsRequest { page_token: page.next_page_token, ..request };
     let page = tenant.memberships().list_person_accounts(request).await.unwrap().into_inner();
     assert_eq!((&*page.accounts[0].account_id, &*page.next_page_token), ("b", ""));
     tenant.update(only("a"), &["billing_contact_id"]).await.unwrap();
     tenant.update_person(only_person("ann"), &["active"]).await.unwrap();
-    assert!(tenant.accounts_of("ann").await.is_empty() && tenant.list(of("ann")).await.is_empty(), "someone inactive uses none");
+    assert!(
+        tenant.accounts_of("ann").await.is_empty() && tenant.list(of("ann")).await.is_empty(),
+        "someone inactive uses none"
+    );
     let unknown = ListPersonAccountsRequest { person_id: "nobody".into(), ..Default::default() };
-    assert_eq!(reason(tenant.memberships().list_person_accounts(unknown).await).1, "PERSON_NOT_FOUND");
+    assert_eq!(
+        reason(tenant.memberships().list_person_accounts(unknown).await).1,
+        "PERSON_NOT_FOUND"
+    );
 }
 
 #[tokio::test]
@@ -984,18 +1404,36 @@ async fn linked_organizations_are_listed_by_name_page_by_page() {
     }
     let (mut seen, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request = ListLinkedOrganizationsRequest { account_id: "a".into(), page_size: 3, page_token, ..Default::default() };
-        let page = tenant.memberships().list_linked_organizations(request).await.unwrap().into_inner();
-        seen.extend(page.linked_organizations.into_iter().map(|link| (link.organization_id, link.own, link.include_descendants)));
+        let request = ListLinkedOrganizationsRequest {
+            account_id: "a".into(),
+            page_size: 3,
+            page_token,
+            ..Default::default()
+        };
+        let page =
+            tenant.memberships().list_linked_organizations(request).await.unwrap().into_inner();
+        seen.extend(
+            page.linked_organizations
+                .into_iter()
+                .map(|link| (link.organization_id, link.own, link.include_descendants)),
+        );
         page_token = page.next_page_token;
         if page_token.is_empty() {
             break;
         }
     }
-    let expected = [("acme", false, false), ("beta", false, true), ("vendor", true, false), ("zeta", false, false)];
+    let expected = [
+        ("acme", false, false),
+        ("beta", false, true),
+        ("vendor", true, false),
+        ("zeta", false, false),
+    ];
     assert_eq!(seen, expected.map(|(id, own, below)| (id.to_owned(), own, below)));
     let unknown = ListLinkedOrganizationsRequest { account_id: "b".into(), ..Default::default() };
-    assert_eq!(reason(tenant.memberships().list_linked_organizations(unknown).await).1, "ACCOUNT_NOT_FOUND");
+    assert_eq!(
+        reason(tenant.memberships().list_linked_organizations(unknown).await).1,
+        "ACCOUNT_NOT_FOUND"
+    );
 }
 
 #[tokio::test]
@@ -1010,35 +1448,66 @@ async fn a_purchasing_account_is_an_active_one_that_the_person_uses() {
         ("ann", "none", Code::NotFound, "ACCOUNT_NOT_FOUND"),
         ("ann", "a", Code::FailedPrecondition, "NOT_AN_ACCOUNT_USER"),
     ] {
-        assert_eq!(reason(tenant.buys_on(person_id, account_id).await), (code, why.into()), "{person_id} {account_id}");
+        assert_eq!(
+            reason(tenant.buys_on(person_id, account_id).await),
+            (code, why.into()),
+            "{person_id} {account_id}"
+        );
     }
     tenant.add_member("vendor", "ann").await.unwrap();
     let etag = tenant.get_person("ann").await.unwrap().etag;
     assert_eq!(tenant.buys_on("ann", "a").await.unwrap().purchasing_account_id, "a");
     let person = tenant.buys_on("ann", "b").await.unwrap();
-    assert_eq!((&*person.purchasing_account_id, &person.etag), ("b", &etag), "in place of the other; no change of the person");
+    assert_eq!(
+        (&*person.purchasing_account_id, &person.etag),
+        ("b", &etag),
+        "in place of the other; no change of the person"
+    );
     assert_eq!(tenant.reasons("a", "ann").await, [ThroughOrganization, NotPurchasingAccount]);
-    tenant.update(Account { status: AccountStatus::Suspended.into(), ..only("a") }, &[]).await.unwrap();
-    assert_eq!(reason(tenant.buys_on("ann", "a").await), (Code::FailedPrecondition, "ACCOUNT_NOT_ACTIVE".into()));
+    tenant
+        .update(Account { status: AccountStatus::Suspended.into(), ..only("a") }, &[])
+        .await
+        .unwrap();
+    assert_eq!(
+        reason(tenant.buys_on("ann", "a").await),
+        (Code::FailedPrecondition, "ACCOUNT_NOT_ACTIVE".into())
+    );
     tenant.remove_member("vendor", "ann").await.unwrap();
     assert_eq!(tenant.get_person("ann").await.unwrap().purchasing_account_id, "b", "stays set");
     assert_eq!(tenant.reasons("b", "ann").await, [NotAUser, PurchasingAccount]);
     tenant.add_member("vendor", "ann").await.unwrap();
     assert!(tenant.check("b", "ann").await.unwrap().may_purchase, "again, once both hold");
     tenant.update_person(only_person("ann"), &["active"]).await.unwrap();
-    assert_eq!(reason(tenant.buys_on("ann", "b").await), (Code::FailedPrecondition, "PERSON_INACTIVE".into()));
-    assert_eq!(tenant.buys_on("ann", "").await.unwrap().purchasing_account_id, "", "cleared, whoever it is");
-    tenant.update_person(Person { active: Some(true), ..only_person("ann") }, &["active"]).await.unwrap();
+    assert_eq!(
+        reason(tenant.buys_on("ann", "b").await),
+        (Code::FailedPrecondition, "PERSON_INACTIVE".into())
+    );
+    assert_eq!(
+        tenant.buys_on("ann", "").await.unwrap().purchasing_account_id,
+        "",
+        "cleared, whoever it is"
+    );
+    tenant
+        .update_person(Person { active: Some(true), ..only_person("ann") }, &["active"])
+        .await
+        .unwrap();
     tenant.buys_on("ann", "b").await.unwrap();
     tenant.delete("b", "").await.unwrap();
-    assert_eq!(tenant.get_person("ann").await.unwrap().purchasing_account_id, "", "gone with the account");
+    assert_eq!(
+        tenant.get_person("ann").await.unwrap().purchasing_account_id,
+        "",
+        "gone with the account"
+    );
 }
 
 #[tokio::test]
 async fn a_try_keeps_nothing_and_a_repeat_gets_the_first_answer() {
     let tenant = vendor().await;
     let request = || AddAccountUserRequest { roles: words(&["owner"]), ..add("a", "ann") };
-    let tried = tenant.try_add_user(AddAccountUserRequest { validate_only: true, ..request() }).await.unwrap();
+    let tried = tenant
+        .try_add_user(AddAccountUserRequest { validate_only: true, ..request() })
+        .await
+        .unwrap();
     assert_eq!((tried.individual, tried.in_force, tried.roles), (true, true, words(&["owner"])));
     assert_eq!(tenant.user("a", "ann").await, None);
     let repeated = || AddAccountUserRequest { request_id: "r1".into(), ..request() };
@@ -1064,8 +1533,12 @@ async fn every_change_of_memberships_is_in_the_trail_of_the_account() {
     tenant.unlink("a", "acme").await.unwrap();
     tenant.remove_user("a", "ann", "").await.unwrap();
     let trail = tenant.trail().await.split_off(before);
-    let seen: Vec<_> = trail.iter().map(|it| (&*it.resource_type, &*it.resource_id, it.account_id.as_deref())).collect();
-    let (user, link) = (("account_user", "a/ann", Some("a")), ("account_organization", "a/acme", Some("a")));
+    let seen: Vec<_> = trail
+        .iter()
+        .map(|it| (&*it.resource_type, &*it.resource_id, it.account_id.as_deref()))
+        .collect();
+    let (user, link) =
+        (("account_user", "a/ann", Some("a")), ("account_organization", "a/acme", Some("a")));
     assert_eq!(seen, [user, user, ("person", "ann", Some("a")), link, link, link, user]);
     assert_eq!(trail[1].change("billing"), (&false.into(), &true.into()));
     assert_eq!(trail[4].change("include_descendants"), (&false.into(), &true.into()));

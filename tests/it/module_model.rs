@@ -90,7 +90,11 @@ async fn change(dice: &mut Dice, model: &mut Model, tenant: &Tenant, what: &str)
     match dice.roll(10) {
         0 => {
             model.tenant_off = !model.tenant_off;
-            let setting = if model.tenant_off { Off } else { [On, Inherited][usize::try_from(dice.roll(2)).unwrap()] };
+            let setting = if model.tenant_off {
+                Off
+            } else {
+                [On, Inherited][usize::try_from(dice.roll(2)).unwrap()]
+            };
             tenant.set_module(MODULE, "", setting).await.unwrap();
         }
         1..=2 => {
@@ -111,7 +115,9 @@ async fn change(dice: &mut Dice, model: &mut Model, tenant: &Tenant, what: &str)
                 return;
             }
             let moved = tenant.move_organization(&id, &parent).await;
-            if model.state(&id).0 && (parent.is_empty() || parent == model.parents[&id] || model.state(&parent).0) {
+            if model.state(&id).0
+                && (parent.is_empty() || parent == model.parents[&id] || model.state(&parent).0)
+            {
                 moved.unwrap_or_else(|status| panic!("{what}: {status:?}"));
                 model.parents.insert(id, parent);
             } else {
@@ -123,9 +129,18 @@ async fn change(dice: &mut Dice, model: &mut Model, tenant: &Tenant, what: &str)
 
 async fn compare(dice: &mut Dice, model: &Model, tenant: &Tenant, what: &str) {
     let id = model.any(dice);
-    let request = ListModuleActivationsRequest { organization_id: id.clone(), module: MODULE.into(), ..Default::default() };
-    let states = tenant.tenants().list_module_activations(request).await.unwrap().into_inner().module_states;
-    assert_eq!((states[0].active, states[0].organization_id.clone()), model.state(&id), "{what}: {id}");
+    let request = ListModuleActivationsRequest {
+        organization_id: id.clone(),
+        module: MODULE.into(),
+        ..Default::default()
+    };
+    let states =
+        tenant.tenants().list_module_activations(request).await.unwrap().into_inner().module_states;
+    assert_eq!(
+        (states[0].active, states[0].organization_id.clone()),
+        model.state(&id),
+        "{what}: {id}"
+    );
     for id in model.parents.keys() {
         let answer = tenant.get(id).await;
         if model.state(id).0 {
@@ -135,13 +150,25 @@ async fn compare(dice: &mut Dice, model: &Model, tenant: &Tenant, what: &str) {
         }
     }
     let accounts = tenant.accounts().list_accounts(ListAccountsRequest::default()).await;
-    let organizations = tenant.organizations().list_organizations(ListOrganizationsRequest::default()).await;
+    let organizations =
+        tenant.organizations().list_organizations(ListOrganizationsRequest::default()).await;
     if model.tenant_off {
         assert_eq!(reason(accounts).1, "MODULE_NOT_ACTIVATED", "{what}");
         assert_eq!(reason(organizations).1, "MODULE_NOT_ACTIVATED", "{what}");
         return;
     }
-    let (accounts, organizations) = (accounts.unwrap().into_inner().accounts, organizations.unwrap().into_inner().organizations);
-    assert_eq!(accounts.iter().map(|account| &account.account_id).collect::<Vec<_>>(), model.on(), "{what}");
-    assert_eq!(organizations.iter().map(|it| &it.organization_id).collect::<Vec<_>>(), model.on(), "{what}");
+    let (accounts, organizations) = (
+        accounts.unwrap().into_inner().accounts,
+        organizations.unwrap().into_inner().organizations,
+    );
+    assert_eq!(
+        accounts.iter().map(|account| &account.account_id).collect::<Vec<_>>(),
+        model.on(),
+        "{what}"
+    );
+    assert_eq!(
+        organizations.iter().map(|it| &it.organization_id).collect::<Vec<_>>(),
+        model.on(),
+        "{what}"
+    );
 }

@@ -1,10 +1,12 @@
-//! Modules: what is denied when one is switched off, for the tenant or for an office, and what is not.
+//! Modules: what is denied when one is switched off, for the tenant or for an office, and what is
+//! not.
 
 use std::collections::BTreeSet;
 
 use customer_accounts::proto::{
-    Account, BatchGetAccountsRequest, CreateAccountRequest, CreateOrganizationRequest, ListAccountsRequest,
-    ListModuleActivationsRequest, ListOrganizationsRequest, ListPeopleRequest, ListPersonAccountsRequest, ModuleLevel,
+    Account, BatchGetAccountsRequest, CreateAccountRequest, CreateOrganizationRequest,
+    ListAccountsRequest, ListModuleActivationsRequest, ListOrganizationsRequest, ListPeopleRequest,
+    ListPersonAccountsRequest, ModuleLevel,
     ModuleSetting::{Inherited, Off, On, Unspecified},
     ModuleState, Organization, SetModuleActivationRequest,
 };
@@ -26,8 +28,16 @@ pub const ALL: [&str; 4] = ["commerce", "contracts", "customer_accounts", "portf
 pub fn denial<T: std::fmt::Debug>(answer: Result<T, Status>) -> (String, String, Option<String>) {
     let (status, details) = refused(answer);
     let info = details.error_info().expect("an ErrorInfo");
-    assert_eq!((status.code(), &*info.reason), (Code::PermissionDenied, "MODULE_NOT_ACTIVATED"), "{status:?}");
-    (info.metadata["module"].clone(), info.metadata["level"].clone(), info.metadata.get("organization_id").cloned())
+    assert_eq!(
+        (status.code(), &*info.reason),
+        (Code::PermissionDenied, "MODULE_NOT_ACTIVATED"),
+        "{status:?}"
+    );
+    (
+        info.metadata["module"].clone(),
+        info.metadata["level"].clone(),
+        info.metadata.get("organization_id").cloned(),
+    )
 }
 
 fn by_organization(id: &str) -> (String, String, Option<String>) {
@@ -39,13 +49,25 @@ pub fn by_tenant(module: &str) -> (String, String, Option<String>) {
 }
 
 impl Tenant {
-    /// The state of the module for an organization: whether it is on, and the organization that decides, or none.
+    /// The state of the module for an organization: whether it is on, and the organization that
+    /// decides, or none.
     async fn state(&self, organization_id: &str) -> (bool, String) {
         let (organization_id, module) = (organization_id.into(), MODULE.into());
-        let request = ListModuleActivationsRequest { organization_id, module, ..Default::default() };
-        let states = self.tenants().list_module_activations(request).await.unwrap().into_inner().module_states;
+        let request =
+            ListModuleActivationsRequest { organization_id, module, ..Default::default() };
+        let states = self
+            .tenants()
+            .list_module_activations(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .module_states;
         let [state] = &*states else { panic!("{states:?}") };
-        let level = if state.organization_id.is_empty() { ModuleLevel::Tenant } else { ModuleLevel::Organization };
+        let level = if state.organization_id.is_empty() {
+            ModuleLevel::Tenant
+        } else {
+            ModuleLevel::Organization
+        };
         assert_eq!(state.level(), level);
         (state.active, state.organization_id.clone())
     }
@@ -61,14 +83,19 @@ impl Tenant {
         }
     }
 
-    async fn list_organizations(&self, request: ListOrganizationsRequest) -> Result<Vec<String>, Status> {
-        let organizations = self.organizations().list_organizations(request).await?.into_inner().organizations;
+    async fn list_organizations(
+        &self,
+        request: ListOrganizationsRequest,
+    ) -> Result<Vec<String>, Status> {
+        let organizations =
+            self.organizations().list_organizations(request).await?.into_inner().organizations;
         Ok(organizations.into_iter().map(|organization| organization.organization_id).collect())
     }
 
     async fn batch(&self, ids: &[&str]) -> Result<usize, Status> {
         let account_ids = ids.iter().map(ToString::to_string).collect();
-        let answer = self.accounts().batch_get_accounts(BatchGetAccountsRequest { account_ids }).await;
+        let answer =
+            self.accounts().batch_get_accounts(BatchGetAccountsRequest { account_ids }).await;
         answer.map(|response| response.into_inner().accounts.len())
     }
 }
@@ -81,23 +108,46 @@ async fn an_office_that_is_off_is_denied_and_its_siblings_are_not() {
     let (level, organization_id) = (ModuleLevel::Organization.into(), "office".into());
     assert_eq!(off, ModuleState { module: MODULE.into(), active: false, level, organization_id });
     assert_eq!(denial(tenant.get("a").await), by_organization("office"));
-    assert_eq!(denial(tenant.update(Account { comment: "c".into(), ..only("a") }, &[]).await), by_organization("office"));
+    assert_eq!(
+        denial(tenant.update(Account { comment: "c".into(), ..only("a") }, &[]).await),
+        by_organization("office")
+    );
     assert_eq!(denial(tenant.delete("a", "").await), by_organization("office"));
     assert_eq!(denial(tenant.batch(&["b", "a"]).await), by_organization("office"));
-    assert_eq!(denial(tenant.try_account(account("new", "office")).await), by_organization("office"));
+    assert_eq!(
+        denial(tenant.try_account(account("new", "office")).await),
+        by_organization("office")
+    );
     let into = Account { organization_id: "office".into(), ..only("b") };
-    assert_eq!(denial(tenant.update(into, &[]).await), by_organization("office"), "nothing moves there");
+    assert_eq!(
+        denial(tenant.update(into, &[]).await),
+        by_organization("office"),
+        "nothing moves there"
+    );
     let (status, _) = refused(tenant.get("a").await);
-    assert_eq!(status.message(), "the module customer_accounts is off for organization \"office\" and what inherits from it");
+    assert_eq!(
+        status.message(),
+        "the module customer_accounts is off for organization \"office\" and what inherits from it"
+    );
 
     assert_eq!(tenant.get("b").await.unwrap().organization_id, "branch");
     assert_eq!(tenant.batch(&["b"]).await.unwrap(), 1);
     tenant.account(account("new", "branch")).await;
     assert_eq!(tenant.list(ListAccountsRequest::default()).await, ["b", "new"]);
-    let above = ListAccountsRequest { organization_id: "region".into(), include_descendants: true, ..Default::default() };
+    let above = ListAccountsRequest {
+        organization_id: "region".into(),
+        include_descendants: true,
+        ..Default::default()
+    };
     assert_eq!(tenant.list(above).await, ["b", "new"]);
-    assert_eq!(tenant.list(ListAccountsRequest { query: "account".into(), ..Default::default() }).await, ["b", "new"]);
-    assert_eq!(tenant.list_organizations(ListOrganizationsRequest::default()).await.unwrap(), ["branch", "region"]);
+    assert_eq!(
+        tenant.list(ListAccountsRequest { query: "account".into(), ..Default::default() }).await,
+        ["b", "new"]
+    );
+    assert_eq!(
+        tenant.list_organizations(ListOrganizationsRequest::default()).await.unwrap(),
+        ["branch", "region"]
+    );
     let anns = ListPersonAccountsRequest { person_id: "ann".into(), ..Default::default() };
     let anns = tenant.memberships().list_person_accounts(anns).await.unwrap().into_inner().accounts;
     assert_eq!(anns.iter().map(|row| &*row.account_id).collect::<Vec<_>>(), ["b", "new"]);
@@ -138,7 +188,8 @@ async fn pages_of_a_list_go_on_behind_what_is_left_out() {
         tenant.account(account(&format!("b{n}"), "branch")).await;
     }
     tenant.set_module(MODULE, "office", Off).await.unwrap();
-    let (mut seen, mut request) = (Vec::new(), ListAccountsRequest { page_size: 2, ..Default::default() });
+    let (mut seen, mut request) =
+        (Vec::new(), ListAccountsRequest { page_size: 2, ..Default::default() });
     loop {
         let page = tenant.accounts().list_accounts(request.clone()).await.unwrap().into_inner();
         seen.extend(page.accounts.into_iter().map(|account| account.account_id));
@@ -175,8 +226,15 @@ async fn the_nearest_setting_decides_and_the_tenant_above_all() {
     assert_eq!((off.active, off.level()), (false, ModuleLevel::Tenant));
     assert_eq!(tenant.state("3").await, (false, String::new()), "whatever organizations say");
     assert_eq!(denial(tenant.get("3").await), by_tenant(MODULE));
-    assert_eq!(denial(tenant.accounts().list_accounts(ListAccountsRequest::default()).await), by_tenant(MODULE));
-    assert_eq!(denial(tenant.get("never").await), by_tenant(MODULE), "it is not told what there is");
+    assert_eq!(
+        denial(tenant.accounts().list_accounts(ListAccountsRequest::default()).await),
+        by_tenant(MODULE)
+    );
+    assert_eq!(
+        denial(tenant.get("never").await),
+        by_tenant(MODULE),
+        "it is not told what there is"
+    );
     let (status, _) = refused(tenant.get("3").await);
     assert_eq!(status.message(), "the module customer_accounts is off for the tenant");
     tenant.set_module(MODULE, "", Inherited).await.unwrap();
@@ -201,10 +259,18 @@ async fn who_is_moved_is_as_the_new_parent() {
         tenant.account(account(id, id)).await;
     }
     tenant.set_module(MODULE, "off", Off).await.unwrap();
-    assert_eq!(denial(tenant.move_organization("x", "off").await), by_organization("off"), "nothing moves where it is off");
-    let below = Organization { parent_id: "off".into(), display_name: "n".into(), ..Default::default() };
+    assert_eq!(
+        denial(tenant.move_organization("x", "off").await),
+        by_organization("off"),
+        "nothing moves where it is off"
+    );
+    let below =
+        Organization { parent_id: "off".into(), display_name: "n".into(), ..Default::default() };
     let below = CreateOrganizationRequest { organization: Some(below), ..Default::default() };
-    assert_eq!(denial(tenant.organizations().create_organization(below).await), by_organization("off"));
+    assert_eq!(
+        denial(tenant.organizations().create_organization(below).await),
+        by_organization("off")
+    );
     // Switched on for the move, and off again.
     tenant.set_module(MODULE, "off", On).await.unwrap();
     tenant.move_organization("x", "off").await.unwrap();
@@ -228,7 +294,9 @@ async fn a_denied_call_leaves_nothing_and_a_repeat_is_denied_too() {
         request_id: request_id.into(),
         ..Default::default()
     };
-    let create = async |request| tenant.accounts().create_account(request).await.map(|it| it.into_inner().account.unwrap());
+    let create = async |request| {
+        tenant.accounts().create_account(request).await.map(|it| it.into_inner().account.unwrap())
+    };
     let first = create(request("first", "r1")).await.unwrap();
     for organization_id in ["", "office"] {
         tenant.set_module(MODULE, organization_id, Off).await.unwrap();
@@ -236,7 +304,11 @@ async fn a_denied_call_leaves_nothing_and_a_repeat_is_denied_too() {
         assert_eq!(denial(create(request("second", "r2")).await).0, MODULE);
         assert_eq!(tenant.trail().await, before);
         if organization_id.is_empty() {
-            assert_eq!(denial(create(request("first", "r1")).await), by_tenant(MODULE), "also what was answered before");
+            assert_eq!(
+                denial(create(request("first", "r1")).await),
+                by_tenant(MODULE),
+                "also what was answered before"
+            );
             // Wrong in another way as well: the module is said first, and nothing else.
             assert_eq!(denial(create(request("first", "")).await), by_tenant(MODULE));
         }
@@ -267,7 +339,11 @@ async fn what_is_set_is_listed_page_by_page_and_on_record() {
         request = ListModuleActivationsRequest { order_by, page_token: String::new(), ..request };
         loop {
             let page = list(request.clone()).await;
-            seen.extend(page.module_activations.iter().map(|it| format!("{}/{} {}", it.module, it.organization_id, it.active)));
+            seen.extend(
+                page.module_activations
+                    .iter()
+                    .map(|it| format!("{}/{} {}", it.module, it.organization_id, it.active)),
+            );
             states.insert(format!("{:?}", page.module_states));
             if page.next_page_token.is_empty() {
                 break;
@@ -279,16 +355,30 @@ async fn what_is_set_is_listed_page_by_page_and_on_record() {
     }
     let mut by_name = ["commerce/region false", "contracts/branch true", "contracts/office false"];
     let mut by_age = ["contracts/office false", "contracts/branch true", "commerce/region false"];
-    assert_eq!((&pages[0][..], &pages[2][..]), (&by_name.map(str::to_owned)[..], &by_age.map(str::to_owned)[..]));
+    assert_eq!(
+        (&pages[0][..], &pages[2][..]),
+        (&by_name.map(str::to_owned)[..], &by_age.map(str::to_owned)[..])
+    );
     by_name.reverse();
     by_age.reverse();
-    assert_eq!((&pages[1][..], &pages[3][..]), (&by_name.map(str::to_owned)[..], &by_age.map(str::to_owned)[..]));
+    assert_eq!(
+        (&pages[1][..], &pages[3][..]),
+        (&by_name.map(str::to_owned)[..], &by_age.map(str::to_owned)[..])
+    );
 
-    let of =
-        |organization_id: &str| ListModuleActivationsRequest { organization_id: organization_id.into(), ..Default::default() };
+    let of = |organization_id: &str| ListModuleActivationsRequest {
+        organization_id: organization_id.into(),
+        ..Default::default()
+    };
     let state = |module: &str, active, decides: &str| {
-        let level = if decides.is_empty() { ModuleLevel::Tenant } else { ModuleLevel::Organization };
-        ModuleState { module: module.into(), active, level: level.into(), organization_id: decides.into() }
+        let level =
+            if decides.is_empty() { ModuleLevel::Tenant } else { ModuleLevel::Organization };
+        ModuleState {
+            module: module.into(),
+            active,
+            level: level.into(),
+            organization_id: decides.into(),
+        }
     };
     let office = list(of("office")).await;
     assert_eq!(office.module_activations.len(), 1, "its own only: {office:?}");
@@ -300,14 +390,21 @@ async fn what_is_set_is_listed_page_by_page_and_on_record() {
     ];
     assert_eq!(office.module_states, expected);
     let everything = list(of("")).await.module_states;
-    assert_eq!(everything.iter().map(|it| (it.active, it.level())).collect::<Vec<_>>()[3], (false, ModuleLevel::Tenant));
-    let contracts = list(ListModuleActivationsRequest { module: "contracts".into(), ..of("") }).await;
+    assert_eq!(
+        everything.iter().map(|it| (it.active, it.level())).collect::<Vec<_>>()[3],
+        (false, ModuleLevel::Tenant)
+    );
+    let contracts =
+        list(ListModuleActivationsRequest { module: "contracts".into(), ..of("") }).await;
     assert_eq!((contracts.module_activations.len(), contracts.module_states.len()), (2, 1));
 
     tenant.set_module("contracts", "office", On).await.unwrap();
     tenant.set_module("contracts", "office", Inherited).await.unwrap();
     let trail = tenant.trail().await.split_off(before);
-    assert!(trail.iter().all(|it| it.resource_type == "module_activation" && it.method.ends_with("/SetModuleActivation")));
+    assert!(
+        trail.iter().all(|it| it.resource_type == "module_activation"
+            && it.method.ends_with("/SetModuleActivation"))
+    );
     let actions: Vec<_> = trail.iter().map(|it| (&*it.action, &*it.resource_id)).collect();
     let (created, updated) = ("module_activation.created", "module_activation.updated");
     assert_eq!(
@@ -332,17 +429,36 @@ async fn only_modules_that_can_be_switched_are() {
     for module in ["administration", "", "Contracts", "billing"] {
         assert_eq!(fields(tenant.set_module(module, "o", Off).await), ["module"], "{module}");
     }
-    assert_eq!(fields(tenant.set_module("contracts", " o", Unspecified).await), ["organization_id", "setting"]);
-    let unknown = SetModuleActivationRequest { module: "contracts".into(), setting: 9, ..Default::default() };
+    assert_eq!(
+        fields(tenant.set_module("contracts", " o", Unspecified).await),
+        ["organization_id", "setting"]
+    );
+    let unknown =
+        SetModuleActivationRequest { module: "contracts".into(), setting: 9, ..Default::default() };
     assert_eq!(fields(tenant.tenants().set_module_activation(unknown).await), ["setting"]);
-    assert_eq!(reason(tenant.set_module("contracts", "nobody", Off).await).1, "ORGANIZATION_NOT_FOUND");
+    assert_eq!(
+        reason(tenant.set_module("contracts", "nobody", Off).await).1,
+        "ORGANIZATION_NOT_FOUND"
+    );
     let editor = tenant.with_roles("editor");
     assert_eq!(reason(editor.set_module("contracts", "o", Off).await).1, "PERMISSION_DENIED");
-    let list = ListModuleActivationsRequest { module: "administration".into(), ..Default::default() };
+    let list =
+        ListModuleActivationsRequest { module: "administration".into(), ..Default::default() };
     assert_eq!(fields(tenant.tenants().list_module_activations(list).await), ["module"]);
-    let tried =
-        SetModuleActivationRequest { module: MODULE.into(), setting: Off.into(), validate_only: true, ..Default::default() };
-    let tried = tenant.tenants().set_module_activation(tried).await.unwrap().into_inner().module_state.unwrap();
+    let tried = SetModuleActivationRequest {
+        module: MODULE.into(),
+        setting: Off.into(),
+        validate_only: true,
+        ..Default::default()
+    };
+    let tried = tenant
+        .tenants()
+        .set_module_activation(tried)
+        .await
+        .unwrap()
+        .into_inner()
+        .module_state
+        .unwrap();
     assert!(!tried.active);
     assert_eq!(tenant.state("o").await, (true, String::new()));
 }
@@ -380,13 +496,21 @@ async fn the_tenants_row_knows_which_modules_are_off_below() {
         let sets = (0..16_usize).map(|n| {
             let (tenant, module) = (&tenant, ALL[(n + round) % 4]);
             let setting = [Off, Inherited, On, Off][(n / 4 + round) % 4];
-            async move { in_room(async || tenant.set_module(module, &((n + round) % 8).to_string(), setting).await).await }
+            async move {
+                in_room(async || {
+                    tenant.set_module(module, &((n + round) % 8).to_string(), setting).await
+                })
+                .await
+            }
         });
         // Beside what else takes the tenant's row.
-        let moves = (0..4).map(|n| {
-            let (tenant, parent) = (&tenant, if round % 2 == 0 { "7" } else { "" });
-            async move { in_room(async || tenant.move_organization(&n.to_string(), parent).await).await }
-        });
+        let moves =
+            (0..4).map(|n| {
+                let (tenant, parent) = (&tenant, if round % 2 == 0 { "7" } else { "" });
+                async move {
+                    in_room(async || tenant.move_organization(&n.to_string(), parent).await).await
+                }
+            });
         let (sets, moves) = futures_util::future::join(join_all(sets), join_all(moves)).await;
         for answer in sets {
             answer.unwrap();
@@ -403,7 +527,9 @@ async fn the_tenants_row_knows_which_modules_are_off_below() {
 #[tokio::test]
 async fn a_deleted_organization_takes_its_settings_along() {
     if real_server().is_none() {
-        eprintln!("skipped without TEST_DATABASE_URL: the embedded server lets nobody look behind the API");
+        eprintln!(
+            "skipped without TEST_DATABASE_URL: the embedded server lets nobody look behind the API"
+        );
         return;
     }
     let tenant = Tenant::new().await;
@@ -413,9 +539,17 @@ async fn a_deleted_organization_takes_its_settings_along() {
         tenant.set_module(module, id, Off).await.unwrap();
     }
     tenant.delete_organization("gone", "").await.unwrap();
-    assert_eq!(off_below(&tenant).await, (vec!["commerce".to_owned()], vec!["commerce".to_owned()]));
+    assert_eq!(
+        off_below(&tenant).await,
+        (vec!["commerce".to_owned()], vec!["commerce".to_owned()])
+    );
     tenant.organization("gone", "").await;
-    let request = ListModuleActivationsRequest { organization_id: "gone".into(), ..Default::default() };
+    let request =
+        ListModuleActivationsRequest { organization_id: "gone".into(), ..Default::default() };
     let listed = tenant.tenants().list_module_activations(request).await.unwrap().into_inner();
-    assert!(listed.module_activations.is_empty() && listed.module_states.iter().all(|state| state.active), "{listed:?}");
+    assert!(
+        listed.module_activations.is_empty()
+            && listed.module_states.iter().all(|state| state.active),
+        "{listed:?}"
+    );
 }

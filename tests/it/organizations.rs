@@ -1,9 +1,11 @@
 //! Organizations: created, found, listed, renamed, moved and deleted; their members.
 
 use customer_accounts::proto::{
-    AddOrganizationMemberRequest, CreateOrganizationRequest, DeleteOrganizationRequest, GetOrganizationRequest,
-    ListAccountsRequest, ListOrganizationMembersRequest, ListOrganizationsRequest, ListPeopleRequest, MoveOrganizationRequest,
-    Organization, OrganizationOrderBy, Person, PersonOrderBy, RemoveOrganizationMemberRequest, UpdateOrganizationRequest,
+    AddOrganizationMemberRequest, CreateOrganizationRequest, DeleteOrganizationRequest,
+    GetOrganizationRequest, ListAccountsRequest, ListOrganizationMembersRequest,
+    ListOrganizationsRequest, ListPeopleRequest, MoveOrganizationRequest, Organization,
+    OrganizationOrderBy, Person, PersonOrderBy, RemoveOrganizationMemberRequest,
+    UpdateOrganizationRequest,
 };
 use serde_json::json;
 use tonic::{Code, Status};
@@ -15,41 +17,86 @@ use crate::support::{
 };
 
 async fn create(tenant: &Tenant, organization: Organization) -> Result<Organization, Status> {
-    let request = CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
-    tenant.organizations().create_organization(request).await.map(|response| response.into_inner().organization.unwrap())
+    let request =
+        CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
+    tenant
+        .organizations()
+        .create_organization(request)
+        .await
+        .map(|response| response.into_inner().organization.unwrap())
 }
 
 async fn get(tenant: &Tenant, id: &str) -> Result<Organization, Status> {
     let request = GetOrganizationRequest { organization_id: id.into() };
-    tenant.organizations().get_organization(request).await.map(|response| response.into_inner().organization.unwrap())
+    tenant
+        .organizations()
+        .get_organization(request)
+        .await
+        .map(|response| response.into_inner().organization.unwrap())
 }
 
 async fn list(tenant: &Tenant, request: ListOrganizationsRequest) -> Vec<String> {
-    let organizations = tenant.organizations().list_organizations(request).await.unwrap().into_inner().organizations;
+    let organizations = tenant
+        .organizations()
+        .list_organizations(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .organizations;
     organizations.into_iter().map(|organization| organization.organization_id).collect()
 }
 
-async fn update(tenant: &Tenant, organization: Organization, paths: &[&str]) -> Result<Organization, Status> {
-    let request = UpdateOrganizationRequest { organization: Some(organization), update_mask: mask(paths), ..Default::default() };
-    tenant.organizations().update_organization(request).await.map(|response| response.into_inner().organization.unwrap())
+async fn update(
+    tenant: &Tenant,
+    organization: Organization,
+    paths: &[&str],
+) -> Result<Organization, Status> {
+    let request = UpdateOrganizationRequest {
+        organization: Some(organization),
+        update_mask: mask(paths),
+        ..Default::default()
+    };
+    tenant
+        .organizations()
+        .update_organization(request)
+        .await
+        .map(|response| response.into_inner().organization.unwrap())
 }
 
 /// The accounts of an organization and of those below it.
 async fn accounts_below(tenant: &Tenant, organization_id: &str) -> String {
     let organization_id = organization_id.into();
-    tenant.list(ListAccountsRequest { organization_id, include_descendants: true, ..Default::default() }).await.join(" ")
+    tenant
+        .list(ListAccountsRequest {
+            organization_id,
+            include_descendants: true,
+            ..Default::default()
+        })
+        .await
+        .join(" ")
 }
 
 fn named(id: &str, name: &str, parent_id: &str) -> Organization {
-    Organization { organization_id: id.into(), display_name: name.into(), parent_id: parent_id.into(), ..Default::default() }
+    Organization {
+        organization_id: id.into(),
+        display_name: name.into(),
+        parent_id: parent_id.into(),
+        ..Default::default()
+    }
 }
 
 #[tokio::test]
 async fn an_organization_is_created_at_the_top_or_below_a_parent() {
     let tenant = Tenant::new().await;
     let sent = named("acme", "Acme Corp", "");
-    let top = create(&tenant, Organization { etag: "ignored".into(), ..sent.clone() }).await.unwrap();
-    let stored = Organization { etag: top.etag.clone(), create_time: top.create_time, update_time: top.create_time, ..sent };
+    let top =
+        create(&tenant, Organization { etag: "ignored".into(), ..sent.clone() }).await.unwrap();
+    let stored = Organization {
+        etag: top.etag.clone(),
+        create_time: top.create_time,
+        update_time: top.create_time,
+        ..sent
+    };
     assert_eq!(top, stored);
     assert!(top.create_time.is_some() && !top.etag.is_empty() && top.etag != "ignored");
     let below = create(&tenant, named("", "Acme EMEA", "acme")).await.unwrap();
@@ -71,7 +118,10 @@ async fn an_organization_id_is_taken_once_in_a_tenant() {
     assert_eq!(get(&tenant, "acme").await.unwrap(), first);
     create(&tenant, named("acme-2", "acme", "")).await.expect("names need not be unique");
     let other = Tenant::new().await;
-    assert_eq!(reason(get(&other, "acme").await), (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()));
+    assert_eq!(
+        reason(get(&other, "acme").await),
+        (Code::NotFound, "ORGANIZATION_NOT_FOUND".into())
+    );
     other.organization("acme", "").await;
 }
 
@@ -82,7 +132,11 @@ async fn a_parent_must_exist_in_the_tenant() {
     other.organization("theirs", "").await;
     for parent in ["nowhere", "theirs", "itself"] {
         let answer = create(&tenant, named("itself", "Acme", parent)).await;
-        assert_eq!(reason(answer.clone()), (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()), "{parent}");
+        assert_eq!(
+            reason(answer.clone()),
+            (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()),
+            "{parent}"
+        );
         assert_eq!(metadata(answer.clone(), "organization_id"), parent);
         assert_eq!(refused(answer).1.resource_info().unwrap().resource_name, parent);
     }
@@ -102,9 +156,17 @@ async fn a_tree_is_at_most_sixteen_levels_deep() {
     assert_eq!(reason(answer.clone()), (Code::FailedPrecondition, "ORGANIZATION_TOO_DEEP".into()));
     assert_eq!(metadata(answer.clone(), "parent_id"), "level-16");
     let failure = refused(answer).1.precondition_failure().unwrap().violations.clone();
-    assert_eq!((&*failure[0].r#type, &*failure[0].subject), ("ORGANIZATION_TOO_DEEP", "organization/level-16"));
-    assert_eq!(reason(get(&tenant, "level-17").await), (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()));
-    create(&tenant, named("sibling", "Beside it", "level-15")).await.expect("another at the deepest level");
+    assert_eq!(
+        (&*failure[0].r#type, &*failure[0].subject),
+        ("ORGANIZATION_TOO_DEEP", "organization/level-16")
+    );
+    assert_eq!(
+        reason(get(&tenant, "level-17").await),
+        (Code::NotFound, "ORGANIZATION_NOT_FOUND".into())
+    );
+    create(&tenant, named("sibling", "Beside it", "level-15"))
+        .await
+        .expect("another at the deepest level");
 }
 
 #[tokio::test]
@@ -114,11 +176,16 @@ async fn the_fields_of_an_organization_have_limits() {
     let created = create(&tenant, named(&"é".repeat(50), &"É".repeat(200), "acme")).await.unwrap();
     assert_eq!(get(&tenant, &"é".repeat(50)).await.unwrap(), created);
     let wrong = named(&"é".repeat(51), &"É".repeat(201), &"p".repeat(51));
-    let expected = ["organization.organization_id", "organization.display_name", "organization.parent_id"];
+    let expected =
+        ["organization.organization_id", "organization.display_name", "organization.parent_id"];
     assert_eq!(fields(create(&tenant, wrong).await), expected);
-    let answer = tenant.organizations().create_organization(CreateOrganizationRequest::default()).await;
+    let answer =
+        tenant.organizations().create_organization(CreateOrganizationRequest::default()).await;
     assert_eq!(fields(answer), ["organization", "organization.display_name"]);
-    assert_eq!(fields(create(&tenant, named("", " padded", "")).await), ["organization.display_name"]);
+    assert_eq!(
+        fields(create(&tenant, named("", " padded", "")).await),
+        ["organization.display_name"]
+    );
     assert_eq!(fields(get(&tenant, "").await), ["organization_id"]);
 }
 
@@ -173,22 +240,37 @@ async fn organizations_are_listed_in_the_order_asked_for_page_by_page() {
         (OrganizationOrderBy::CreateTime, ["1", "2", "3", "4"]),
         (OrganizationOrderBy::CreateTimeDesc, ["4", "3", "2", "1"]),
     ] {
-        let mut request = ListOrganizationsRequest { order_by: order_by.into(), page_size: 3, ..Default::default() };
-        let first = tenant.organizations().list_organizations(request.clone()).await.unwrap().into_inner();
+        let mut request = ListOrganizationsRequest {
+            order_by: order_by.into(),
+            page_size: 3,
+            ..Default::default()
+        };
+        let first =
+            tenant.organizations().list_organizations(request.clone()).await.unwrap().into_inner();
         request.page_token = first.next_page_token;
-        let second = tenant.organizations().list_organizations(request.clone()).await.unwrap().into_inner();
+        let second =
+            tenant.organizations().list_organizations(request.clone()).await.unwrap().into_inner();
         assert_eq!((second.organizations.len(), &*second.next_page_token), (1, ""));
-        let ids = first.organizations.into_iter().chain(second.organizations).map(|organization| organization.organization_id);
+        let ids = first
+            .organizations
+            .into_iter()
+            .chain(second.organizations)
+            .map(|organization| organization.organization_id);
         assert_eq!(ids.collect::<Vec<_>>(), expected, "{order_by:?}");
         let other = ListOrganizationsRequest { parent_id: "1".into(), ..request };
-        assert_eq!(reason(tenant.organizations().list_organizations(other).await).1, "INVALID_PAGE_TOKEN");
+        assert_eq!(
+            reason(tenant.organizations().list_organizations(other).await).1,
+            "INVALID_PAGE_TOKEN"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_renamed_organization_is_listed_and_found_by_its_new_name() {
     let tenant = Tenant::new().await;
-    for (id, name, parent) in [("1", "Alpha Corp", ""), ("2", "Beta Corp", ""), ("3", "Gamma Corp", "1")] {
+    for (id, name, parent) in
+        [("1", "Alpha Corp", ""), ("2", "Beta Corp", ""), ("3", "Gamma Corp", "1")]
+    {
         create(&tenant, named(id, name, parent)).await.unwrap();
     }
     let before = get(&tenant, "1").await.unwrap();
@@ -204,12 +286,16 @@ async fn a_renamed_organization_is_listed_and_found_by_its_new_name() {
     assert_eq!(now, expected);
     assert_eq!(get(&tenant, "1").await.unwrap(), now);
     assert_eq!(get(&tenant, "3").await.unwrap(), below, "those below it have not changed");
-    let search = |query: &str| ListOrganizationsRequest { query: query.into(), ..Default::default() };
-    for (query, expected) in [("", "2 3 1"), ("alpha", ""), ("corp", "2 3"), ("zur wor", "1"), ("1", "1")] {
+    let search =
+        |query: &str| ListOrganizationsRequest { query: query.into(), ..Default::default() };
+    for (query, expected) in
+        [("", "2 3 1"), ("alpha", ""), ("corp", "2 3"), ("zur wor", "1"), ("1", "1")]
+    {
         assert_eq!(list(&tenant, search(query)).await.join(" "), expected, "{query:?}");
     }
     // The etag is the present one, or the update is refused; the same name again changes nothing.
-    let answer = update(&tenant, Organization { etag: before.etag, ..named("1", "Late", "") }, &[]).await;
+    let answer =
+        update(&tenant, Organization { etag: before.etag, ..named("1", "Late", "") }, &[]).await;
     assert_eq!(reason(answer.clone()), (Code::Aborted, "ETAG_MISMATCH".into()));
     assert_eq!(metadata(answer, "organization_id"), "1");
     for paths in [&[][..], &["*"], &["display_name"]] {
@@ -218,7 +304,10 @@ async fn a_renamed_organization_is_listed_and_found_by_its_new_name() {
     let trail = tenant.trail_of("1").await;
     assert_eq!(trail.len(), 2, "{trail:?}");
     assert_eq!(trail[1].action, "organization.updated");
-    assert_eq!(trail[1].changes, json!([{ "field": "display_name", "before": "Alpha Corp", "after": "Zürich Works" }]));
+    assert_eq!(
+        trail[1].changes,
+        json!([{ "field": "display_name", "before": "Alpha Corp", "after": "Zürich Works" }])
+    );
 }
 
 #[tokio::test]
@@ -227,9 +316,13 @@ async fn an_update_does_not_move_an_organization() {
     tenant.organization("acme", "").await;
     tenant.organization("other", "").await;
     let emea = tenant.organization("emea", "acme").await;
-    for (parent, paths) in
-        [("other", &[][..]), ("other", &["parent_id"]), ("", &["parent_id"]), ("", &["*"]), ("nowhere", &["*"])]
-    {
+    for (parent, paths) in [
+        ("other", &[][..]),
+        ("other", &["parent_id"]),
+        ("", &["parent_id"]),
+        ("", &["*"]),
+        ("nowhere", &["*"]),
+    ] {
         let answer = update(&tenant, named("emea", "New", parent), paths).await;
         assert_eq!(fields(answer), ["organization.parent_id"], "{parent:?} {paths:?}");
     }
@@ -246,9 +339,18 @@ async fn an_update_does_not_move_an_organization() {
     }
     let wrong = update(&tenant, named("emea", " padded", "other"), &["*"]).await;
     assert_eq!(fields(wrong), ["organization.parent_id", "organization.display_name"]);
-    assert_eq!(fields(update(&tenant, named("emea", "x", ""), &["nickname"]).await), ["update_mask"]);
-    assert_eq!(fields(update(&tenant, named("emea", "", ""), &["display_name"]).await), ["organization.display_name"]);
-    assert_eq!(fields(update(&tenant, named("", "x", ""), &[]).await), ["organization.organization_id"]);
+    assert_eq!(
+        fields(update(&tenant, named("emea", "x", ""), &["nickname"]).await),
+        ["update_mask"]
+    );
+    assert_eq!(
+        fields(update(&tenant, named("emea", "", ""), &["display_name"]).await),
+        ["organization.display_name"]
+    );
+    assert_eq!(
+        fields(update(&tenant, named("", "x", ""), &[]).await),
+        ["organization.organization_id"]
+    );
     let answer = update(&tenant, named("nowhere", "x", ""), &[]).await;
     assert_eq!(reason(answer), (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()));
 }
@@ -256,12 +358,22 @@ async fn an_update_does_not_move_an_organization() {
 #[tokio::test]
 async fn an_organization_is_moved_with_everything_below_it() {
     let tenant = Tenant::new().await;
-    for (id, parent) in [("acme", ""), ("emea", "acme"), ("ch", "emea"), ("zrh", "ch"), ("other", ""), ("north", "other")] {
+    for (id, parent) in [
+        ("acme", ""),
+        ("emea", "acme"),
+        ("ch", "emea"),
+        ("zrh", "ch"),
+        ("other", ""),
+        ("north", "other"),
+    ] {
         tenant.organization(id, parent).await;
         tenant.account(account(&format!("a-{id}"), id)).await;
     }
-    let (emea, ch, zrh) =
-        (get(&tenant, "emea").await.unwrap(), get(&tenant, "ch").await.unwrap(), get(&tenant, "zrh").await.unwrap());
+    let (emea, ch, zrh) = (
+        get(&tenant, "emea").await.unwrap(),
+        get(&tenant, "ch").await.unwrap(),
+        get(&tenant, "zrh").await.unwrap(),
+    );
     let shown = async || {
         let mut shown = Vec::new();
         for id in ["acme", "emea", "other", "north"] {
@@ -275,7 +387,10 @@ async fn an_organization_is_moved_with_everything_below_it() {
     let (etag, update_time) = (moved.etag.clone(), moved.update_time);
     assert_eq!(moved, Organization { parent_id: "north".into(), etag, update_time, ..emea });
     assert_eq!(get(&tenant, "emea").await.unwrap(), moved);
-    assert_eq!(shown().await, ["acme", "ch emea zrh", "ch emea north other zrh", "ch emea north zrh"]);
+    assert_eq!(
+        shown().await,
+        ["acme", "ch emea zrh", "ch emea north other zrh", "ch emea north zrh"]
+    );
     // Where it is already, nothing changes.
     assert_eq!(tenant.move_organization("emea", "north").await.unwrap(), moved);
     let top = tenant.move_organization("emea", "").await.unwrap();
@@ -285,14 +400,25 @@ async fn an_organization_is_moved_with_everything_below_it() {
     // What lay above can go below what it had below it.
     tenant.move_organization("acme", "zrh").await.unwrap();
     assert_eq!(shown().await, ["acme", "acme ch emea zrh", "north other", "north"]);
-    assert_eq!([get(&tenant, "ch").await.unwrap(), get(&tenant, "zrh").await.unwrap()], [ch, zrh], "etags and all");
-    let children = |parent: &str| ListOrganizationsRequest { parent_id: parent.into(), ..Default::default() };
+    assert_eq!(
+        [get(&tenant, "ch").await.unwrap(), get(&tenant, "zrh").await.unwrap()],
+        [ch, zrh],
+        "etags and all"
+    );
+    let children =
+        |parent: &str| ListOrganizationsRequest { parent_id: parent.into(), ..Default::default() };
     assert_eq!(list(&tenant, children("zrh")).await, ["acme"]);
     assert_eq!(list(&tenant, children("acme")).await, [""; 0]);
     let trail = tenant.trail_of("emea").await;
     assert_eq!(trail.len(), 3, "created and moved twice: {trail:?}");
-    assert_eq!(trail[1].changes, json!([{ "field": "parent_id", "before": "acme", "after": "north" }]));
-    assert_eq!(trail[2].changes, json!([{ "field": "parent_id", "before": "north", "after": null }]));
+    assert_eq!(
+        trail[1].changes,
+        json!([{ "field": "parent_id", "before": "acme", "after": "north" }])
+    );
+    assert_eq!(
+        trail[2].changes,
+        json!([{ "field": "parent_id", "before": "north", "after": null }])
+    );
 }
 
 #[tokio::test]
@@ -305,18 +431,33 @@ async fn a_move_that_cannot_be_is_refused() {
     }
     for parent in ["acme", "emea", "zrh"] {
         let answer = tenant.move_organization("acme", parent).await;
-        assert_eq!(reason(answer.clone()), (Code::FailedPrecondition, "ORGANIZATION_CYCLE".into()), "{parent}");
-        let named = [metadata(answer.clone(), "organization_id"), metadata(answer.clone(), "parent_id")];
+        assert_eq!(
+            reason(answer.clone()),
+            (Code::FailedPrecondition, "ORGANIZATION_CYCLE".into()),
+            "{parent}"
+        );
+        let named =
+            [metadata(answer.clone(), "organization_id"), metadata(answer.clone(), "parent_id")];
         assert_eq!(named, ["acme", parent]);
-        assert_eq!(preconditions(answer), [("ORGANIZATION_CYCLE".into(), "organization/acme".into())]);
+        assert_eq!(
+            preconditions(answer),
+            [("ORGANIZATION_CYCLE".into(), "organization/acme".into())]
+        );
     }
     let missing = |id: &str| (Code::NotFound, "ORGANIZATION_NOT_FOUND".to_owned(), id.to_owned());
-    for (id, parent, named) in
-        [("emea", "nowhere", "nowhere"), ("emea", "theirs", "theirs"), ("theirs", "acme", "theirs"), ("nowhere", "", "nowhere")]
-    {
+    for (id, parent, named) in [
+        ("emea", "nowhere", "nowhere"),
+        ("emea", "theirs", "theirs"),
+        ("theirs", "acme", "theirs"),
+        ("nowhere", "", "nowhere"),
+    ] {
         let answer = tenant.move_organization(id, parent).await;
         let (code, why) = reason(answer.clone());
-        assert_eq!((code, why, metadata(answer, "organization_id")), missing(named), "{id} below {parent:?}");
+        assert_eq!(
+            (code, why, metadata(answer, "organization_id")),
+            missing(named),
+            "{id} below {parent:?}"
+        );
     }
     let before = get(&tenant, "emea").await.unwrap();
     let renamed = update(&tenant, named("emea", "Europe", ""), &[]).await.unwrap();
@@ -331,9 +472,16 @@ async fn a_move_that_cannot_be_is_refused() {
         assert_eq!(reason(answer), (Code::Aborted, "ETAG_MISMATCH".into()), "{parent:?}");
     }
     assert_eq!(get(&tenant, "emea").await.unwrap(), renamed);
-    tenant.organizations().move_organization(request("", &renamed.etag)).await.expect("the present etag");
-    let wrong =
-        MoveOrganizationRequest { parent_id: "p".repeat(51), request_id: "r".repeat(101), ..MoveOrganizationRequest::default() };
+    tenant
+        .organizations()
+        .move_organization(request("", &renamed.etag))
+        .await
+        .expect("the present etag");
+    let wrong = MoveOrganizationRequest {
+        parent_id: "p".repeat(51),
+        request_id: "r".repeat(101),
+        ..MoveOrganizationRequest::default()
+    };
     let answer = tenant.organizations().move_organization(wrong).await;
     assert_eq!(fields(answer), ["request_id", "organization_id", "parent_id"]);
 }
@@ -355,17 +503,29 @@ async fn a_move_makes_no_tree_deeper_than_sixteen_levels() {
     let answer = tenant.move_organization("a", "level-14").await;
     assert_eq!(reason(answer.clone()), (Code::FailedPrecondition, "ORGANIZATION_TOO_DEEP".into()));
     assert_eq!(metadata(answer.clone(), "parent_id"), "level-14");
-    assert_eq!(preconditions(answer), [("ORGANIZATION_TOO_DEEP".into(), "organization/level-14".into())]);
+    assert_eq!(
+        preconditions(answer),
+        [("ORGANIZATION_TOO_DEEP".into(), "organization/level-14".into())]
+    );
     assert_eq!(get(&tenant, "a").await.unwrap(), before);
     tenant.move_organization("a", "level-13").await.expect("the deepest at level 16");
-    assert_eq!(reason(create(&tenant, named("d", "d", "c")).await).1, "ORGANIZATION_TOO_DEEP", "moved down, it has no room");
-    // Further up in the same tree, and there is room again: for one level below the deepest, not for two.
+    assert_eq!(
+        reason(create(&tenant, named("d", "d", "c")).await).1,
+        "ORGANIZATION_TOO_DEEP",
+        "moved down, it has no room"
+    );
+    // Further up in the same tree, and there is room again: for one level below the deepest, not
+    // for two.
     tenant.move_organization("b", "level-13").await.unwrap();
     tenant.organization("d", "c").await;
     assert_eq!(reason(create(&tenant, named("e", "e", "d")).await).1, "ORGANIZATION_TOO_DEEP");
     for (id, parent) in [("b", "level-14"), ("b", "a"), ("level-1", "flat")] {
         let why = if id == "b" { "ORGANIZATION_TOO_DEEP" } else { "ORGANIZATION_CYCLE" };
-        assert_eq!(reason(tenant.move_organization(id, parent).await).1, why, "{id} below {parent}");
+        assert_eq!(
+            reason(tenant.move_organization(id, parent).await).1,
+            why,
+            "{id} below {parent}"
+        );
     }
     tenant.move_organization("c", "a").await.expect("as deep as before");
 }
@@ -382,11 +542,17 @@ async fn only_an_empty_organization_is_deleted() {
     tenant.account(account("4", "zrh")).await;
     for (id, children, accounts) in [("acme", "2", "3"), ("emea", "1", "0"), ("zrh", "0", "1")] {
         let answer = tenant.delete_organization(id, "").await;
-        assert_eq!(reason(answer.clone()), (Code::FailedPrecondition, "ORGANIZATION_NOT_EMPTY".into()), "{id}");
-        let said = ["organization_id", "children", "accounts"].map(|key| metadata(answer.clone(), key));
+        assert_eq!(
+            reason(answer.clone()),
+            (Code::FailedPrecondition, "ORGANIZATION_NOT_EMPTY".into()),
+            "{id}"
+        );
+        let said =
+            ["organization_id", "children", "accounts"].map(|key| metadata(answer.clone(), key));
         assert_eq!(said, [id, children, accounts]);
         let both = [children, accounts].iter().filter(|count| **count != "0").count();
-        let expected = vec![("ORGANIZATION_NOT_EMPTY".to_owned(), format!("organization/{id}")); both];
+        let expected =
+            vec![("ORGANIZATION_NOT_EMPTY".to_owned(), format!("organization/{id}")); both];
         assert_eq!(preconditions(answer), expected, "{id}");
     }
     tenant.delete("4", "").await.unwrap();
@@ -398,7 +564,11 @@ async fn only_an_empty_organization_is_deleted() {
     let gone = (Code::NotFound, "ORGANIZATION_NOT_FOUND".into());
     assert_eq!(reason(get(&tenant, "emea").await), gone);
     assert_eq!(reason(tenant.delete_organization("emea", "").await), gone);
-    assert_eq!(reason(create(&tenant, named("x", "x", "emea")).await), gone, "nor a parent any more");
+    assert_eq!(
+        reason(create(&tenant, named("x", "x", "emea")).await),
+        gone,
+        "nor a parent any more"
+    );
     assert_eq!(reason(tenant.try_account(account("5", "emea")).await), gone);
     assert_eq!(list(&tenant, ListOrganizationsRequest::default()).await, ["acme", "apac"]);
     assert_eq!(fields(tenant.delete_organization("", "").await), ["organization_id"]);
@@ -417,14 +587,18 @@ async fn a_deleted_organization_leaves_its_id_and_its_members() {
     let stale = tenant.delete_organization("acme", &first.etag).await;
     assert_eq!(reason(stale.clone()), (Code::Aborted, "ETAG_MISMATCH".into()));
     assert_eq!(metadata(stale, "organization_id"), "acme");
-    tenant.delete_organization("acme", &renamed.etag).await.expect("members alone do not prevent it");
+    tenant
+        .delete_organization("acme", &renamed.etag)
+        .await
+        .expect("members alone do not prevent it");
     assert_eq!(tenant.get_person("jane").await.unwrap(), jane);
     let within = ListPeopleRequest { organization_id: "acme".into(), ..Default::default() };
     assert_eq!(tenant.list_people(within.clone()).await, [""; 0]);
     let second = tenant.organization("acme", "").await;
     assert!(second.etag != first.etag && second.etag != renamed.etag);
     assert_eq!(tenant.members("acme", true).await.unwrap(), [""; 0], "nobody comes back");
-    let search = |query: &str| ListOrganizationsRequest { query: query.into(), ..Default::default() };
+    let search =
+        |query: &str| ListOrganizationsRequest { query: query.into(), ..Default::default() };
     assert_eq!(list(&tenant, search("words")).await, [""; 0]);
     assert_eq!(list(&tenant, search("acme")).await, ["acme"]);
     tenant.organization("below", "acme").await;
@@ -452,15 +626,26 @@ async fn people_become_members_and_leave() {
     assert_eq!(tenant.members("acme", true).await.unwrap(), ["jane", "sam"], "still below it");
     for (organization, person) in [("acme", "jane"), ("acme", "nobody")] {
         let answer = tenant.remove_member(organization, person).await;
-        assert_eq!(reason(answer.clone()), (Code::NotFound, "ORGANIZATION_MEMBER_NOT_FOUND".into()), "{person}");
-        let named = [metadata(answer.clone(), "organization_id"), metadata(answer.clone(), "person_id")];
+        assert_eq!(
+            reason(answer.clone()),
+            (Code::NotFound, "ORGANIZATION_MEMBER_NOT_FOUND".into()),
+            "{person}"
+        );
+        let named =
+            [metadata(answer.clone(), "organization_id"), metadata(answer.clone(), "person_id")];
         assert_eq!(named, [organization, person]);
         let resource = refused(answer).1.resource_info().unwrap().clone();
-        assert_eq!((&*resource.resource_type, &*resource.resource_name), ("accounts.v1.Person", person));
+        assert_eq!(
+            (&*resource.resource_type, &*resource.resource_name),
+            ("accounts.v1.Person", person)
+        );
     }
     tenant.add_member("acme", "jane").await.expect("again");
     let answer = tenant.add_member("acme", "nobody").await;
-    assert_eq!((reason(answer.clone()).1, metadata(answer, "person_id")), ("PERSON_NOT_FOUND".into(), "nobody".into()));
+    assert_eq!(
+        (reason(answer.clone()).1, metadata(answer, "person_id")),
+        ("PERSON_NOT_FOUND".into(), "nobody".into())
+    );
     let nowhere = (Code::NotFound, "ORGANIZATION_NOT_FOUND".to_owned());
     assert_eq!(reason(tenant.add_member("nowhere", "jane").await), nowhere);
     assert_eq!(reason(tenant.add_member("nowhere", "nobody").await), nowhere);
@@ -477,10 +662,13 @@ async fn members_are_listed_once_each_in_the_order_asked_for_page_by_page() {
     for (id, parent) in [("acme", ""), ("emea", "acme"), ("zrh", "emea"), ("other", "")] {
         tenant.organization(id, parent).await;
     }
-    for (id, name) in [("1", "beta"), ("2", "Émile"), ("3", "ALPHA"), ("4", "emile"), ("5", "elsewhere")] {
+    for (id, name) in
+        [("1", "beta"), ("2", "Émile"), ("3", "ALPHA"), ("4", "emile"), ("5", "elsewhere")]
+    {
         tenant.try_person(Person { display_name: name.into(), ..person(id) }).await.unwrap();
     }
-    for (organization, people) in [("acme", "13"), ("emea", "12"), ("zrh", "1234"), ("other", "51")] {
+    for (organization, people) in [("acme", "13"), ("emea", "12"), ("zrh", "1234"), ("other", "51")]
+    {
         for id in people.chars() {
             tenant.add_member(organization, &id.to_string()).await.unwrap();
         }
@@ -492,7 +680,11 @@ async fn members_are_listed_once_each_in_the_order_asked_for_page_by_page() {
         ("zrh", true, &["3", "1", "2", "4"]),
         ("other", true, &["1", "5"]),
     ] {
-        assert_eq!(tenant.members(organization, below).await.unwrap(), expected, "{organization} {below}");
+        assert_eq!(
+            tenant.members(organization, below).await.unwrap(),
+            expected,
+            "{organization} {below}"
+        );
     }
     for (order_by, expected) in [
         (PersonOrderBy::DisplayName, ["3", "1", "2", "4"]),
@@ -509,7 +701,12 @@ async fn members_are_listed_once_each_in_the_order_asked_for_page_by_page() {
         };
         let mut ids = Vec::new();
         loop {
-            let page = tenant.organizations().list_organization_members(request.clone()).await.unwrap().into_inner();
+            let page = tenant
+                .organizations()
+                .list_organization_members(request.clone())
+                .await
+                .unwrap()
+                .into_inner();
             assert!(page.people.len() <= 1);
             ids.extend(page.people.into_iter().map(|person| person.person_id));
             if page.next_page_token.is_empty() {
@@ -562,22 +759,35 @@ async fn a_try_changes_nothing_and_a_repeat_gets_the_first_answer() {
         ..Default::default()
     };
     let mut calls = tenant.organizations();
-    let tried = calls.move_organization(moving(true, "1")).await.unwrap().into_inner().organization.unwrap();
+    let tried = calls
+        .move_organization(moving(true, "1"))
+        .await
+        .unwrap()
+        .into_inner()
+        .organization
+        .unwrap();
     assert_eq!(tried.parent_id, "acme");
     calls.add_organization_member(adding(true, "2")).await.unwrap();
-    assert_eq!(reason(calls.remove_organization_member(removing(true, "3")).await).1, "ORGANIZATION_MEMBER_NOT_FOUND");
+    assert_eq!(
+        reason(calls.remove_organization_member(removing(true, "3")).await).1,
+        "ORGANIZATION_MEMBER_NOT_FOUND"
+    );
     calls.delete_organization(deleting(true, "4")).await.unwrap();
     assert_eq!(get(&tenant, "zrh").await.unwrap(), before);
     assert_eq!(tenant.members("zrh", true).await.unwrap(), [""; 0]);
     assert_eq!(tenant.trail_of("zrh").await.len(), 1);
-    // The ids of tries are not used up. Between a call and its repeat everything is undone, and stays so.
+    // The ids of tries are not used up. Between a call and its repeat everything is undone, and
+    // stays so.
     let first = calls.move_organization(moving(false, "1")).await.unwrap().into_inner();
     tenant.move_organization("zrh", "emea").await.unwrap();
     assert_eq!(calls.move_organization(moving(false, "1")).await.unwrap().into_inner(), first);
     assert_eq!(get(&tenant, "zrh").await.unwrap().parent_id, "emea");
     let first = calls.add_organization_member(adding(false, "2")).await.unwrap().into_inner();
     tenant.remove_member("zrh", "jane").await.unwrap();
-    assert_eq!(calls.add_organization_member(adding(false, "2")).await.unwrap().into_inner(), first);
+    assert_eq!(
+        calls.add_organization_member(adding(false, "2")).await.unwrap().into_inner(),
+        first
+    );
     assert_eq!(tenant.members("zrh", true).await.unwrap(), [""; 0]);
     tenant.add_member("zrh", "jane").await.unwrap();
     calls.remove_organization_member(removing(false, "3")).await.unwrap();

@@ -1,5 +1,5 @@
-//! Peers that do not do their part: who say nothing, say half of it, say too much or do not read. They cost the service
-//! little and nobody else anything.
+//! Peers that do not do their part: who say nothing, say half of it, say too much or do not read.
+//! They cost the service little and nobody else anything.
 
 mod floods;
 
@@ -22,7 +22,10 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use crate::{
     support::{
         Tenant, config, connect, eventually,
-        frames::{END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, RST_STREAM, RawPeer, SETTINGS, frame, greeting, message},
+        frames::{
+            END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, RST_STREAM, RawPeer, SETTINGS,
+            frame, greeting, message,
+        },
         reason, shared,
         tokens::{Answer, Guarded, Issuer, Key},
         unique,
@@ -55,7 +58,14 @@ impl Here {
         let config = config(options);
         shared().runtime.spawn(async move {
             let listener = TcpListener::from_std(listener).unwrap();
-            server::serve(listener, shared().db.clone(), &config, async move { drop(stopped.await) }).await.unwrap();
+            server::serve(
+                listener,
+                shared().db.clone(),
+                &config,
+                async move { drop(stopped.await) },
+            )
+            .await
+            .unwrap();
         });
         Self { address, _stop: stop }
     }
@@ -66,7 +76,9 @@ impl Here {
 
     /// A peer of a tenant of its own that gives each answer so much room.
     async fn peer(&self, window: u32) -> RawPeer {
-        RawPeer::greeted(self.address, window).await.calling_as(&[("x-tenant-id", &format!("t-{}", unique()))])
+        RawPeer::greeted(self.address, window)
+            .await
+            .calling_as(&[("x-tenant-id", &format!("t-{}", unique()))])
     }
 }
 
@@ -80,7 +92,8 @@ fn overloaded() -> (Code, String) {
 
 #[tokio::test]
 async fn answers_that_nobody_reads_are_given_up_and_the_rest_of_the_connection_goes_on() {
-    let here = Here::serve(&["--max-calls", "8", "--tenant-share", "100", "--answer-timeout", "2s"]);
+    let here =
+        Here::serve(&["--max-calls", "8", "--tenant-share", "100", "--answer-timeout", "2s"]);
     let tenant = here.tenant().await;
     let mut peer = here.peer(0).await;
     let mut unread = Vec::new();
@@ -106,7 +119,8 @@ async fn answers_that_nobody_reads_are_given_up_and_the_rest_of_the_connection_g
 
 #[tokio::test]
 async fn a_watch_that_nobody_reads_ends_and_one_without_news_does_not() {
-    let here = Here::serve(&["--max-watches", "2", "--tenant-share", "100", "--answer-timeout", "1s"]);
+    let here =
+        Here::serve(&["--max-watches", "2", "--tenant-share", "100", "--answer-timeout", "1s"]);
     let tenant = here.tenant().await;
     let mut quiet = Watch::open(&tenant, "", "").await.unwrap();
     quiet.next().await.unwrap();
@@ -129,7 +143,8 @@ async fn a_watch_that_nobody_reads_ends_and_one_without_news_does_not() {
 #[tokio::test]
 async fn unfinished_requests_hold_no_more_bytes_than_they_may() {
     let here = Here::serve(&["--max-buffered-bytes", "1048576", "--tenant-share", "50"]);
-    let (mut peer, mut other, mut third) = (here.peer(1000).await, here.peer(1000).await, here.peer(1000).await);
+    let (mut peer, mut other, mut third) =
+        (here.peer(1000).await, here.peer(1000).await, here.peer(1000).await);
     for peer in [&mut peer, &mut other, &mut third] {
         peer.settle().await;
     }
@@ -147,18 +162,23 @@ async fn unfinished_requests_hold_no_more_bytes_than_they_may() {
     assert!(refused.is_err(), "what was held is given back: {refused:?}");
 }
 
-/// Answers that nobody reads hold bytes, too: a read whose answer finds no room is told to come again.
+/// Answers that nobody reads hold bytes, too: a read whose answer finds no room is told to come
+/// again.
 #[tokio::test]
 async fn unread_answers_hold_no_more_bytes_than_they_may() {
     let here = Here::serve(&["--max-buffered-bytes", "262144", "--tenant-share", "50"]);
     let tenant = here.tenant().await;
     for n in 0..60 {
         let (display_name, description) = (format!("Type {n}"), "d".repeat(1000));
-        tenant.try_account_type(AccountType { display_name, description, ..Default::default() }).await.unwrap();
+        tenant
+            .try_account_type(AccountType { display_name, description, ..Default::default() })
+            .await
+            .unwrap();
     }
     let id = tenant.caller.tenant.clone();
     let mut unread = RawPeer::greeted(here.address, 0).await.calling_as(&[("x-tenant-id", &id)]);
-    // A list of some 56 kB: three are within the 128 KiB of the tenant, beside 16 KiB each that are not counted.
+    // A list of some 56 kB: three are within the 128 KiB of the tenant, beside 16 KiB each that are
+    // not counted.
     for _ in 0..3 {
         unread.call(LIST, b"").await;
         unread.until(HEADERS).await;
@@ -177,12 +197,14 @@ async fn a_connection_whose_peer_takes_no_bytes_is_cut_off() {
     let here = Here::serve(&["--answer-timeout", "1s"]);
     let mut peer = here.peer((1 << 31) - 1).await;
     peer.give_room(0, (1 << 31) - 1 - 65_535).await;
-    // One reflection stream; each answer has tens of kilobytes, more together than the sockets' buffers.
+    // One reflection stream; each answer has tens of kilobytes, more together than the sockets'
+    // buffers.
     let ask = message(b"\x22\x1aaccounts.v1.AccountService");
     let began = Instant::now();
     peer.begin(REFLECTION, &ask.repeat(1000)).await;
     tokio::time::sleep_until(began + Duration::from_secs(4)).await;
-    // What had been sent before is there, and then the end; sooner than a peer that answers no ping is given up.
+    // What had been sent before is there, and then the end; sooner than a peer that answers no ping
+    // is given up.
     timeout(PATIENCE, peer.cut_off()).await.expect("cut off");
     ask_once(&here).await;
 }
@@ -217,7 +239,11 @@ async fn who_does_not_finish_a_greeting_or_headers_is_sent_away() {
     for peer in &mut peers {
         timeout(PATIENCE, peer.cut_off()).await.expect("sent away");
     }
-    assert!(began.elapsed() >= Duration::from_millis(900), "not before their time: {:?}", began.elapsed());
+    assert!(
+        began.elapsed() >= Duration::from_millis(900),
+        "not before their time: {:?}",
+        began.elapsed()
+    );
     // Who has greeted may be silent, and is answered later.
     let stream = idle.call(LIST, b"").await;
     idle.answer(stream).await;
@@ -250,7 +276,8 @@ async fn a_connection_ends_at_its_age_and_loses_no_call() {
     let mut health = HealthClient::new(connect(here.address).await);
     let mut health = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     health.message().await.unwrap();
-    // The first notice names no last call: one that a client has sent before it read the notice is answered.
+    // The first notice names no last call: one that a client has sent before it read the notice is
+    // answered.
     let mut peer = here.peer(1000).await;
     let notice = peer.until(GOAWAY).await;
     assert_eq!(notice.payload[..8], [0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
@@ -269,14 +296,24 @@ async fn a_connection_ends_at_its_age_and_loses_no_call() {
     };
     let ended = timeout(PATIENCE, ended).await.expect("the end of the watch");
     assert_eq!(reason(Err::<(), _>(ended)), (Code::Unavailable, "WATCH_ENDED".into()));
-    let cut = timeout(PATIENCE, async { while health.message().await.is_ok_and(|message| message.is_some()) {} }).await;
+    let cut = timeout(PATIENCE, async {
+        while health.message().await.is_ok_and(|message| message.is_some()) {}
+    })
+    .await;
     cut.expect("cut off");
     Watch::open(&tenant, &watch.cursor, "").await.unwrap();
 }
 
 #[tokio::test]
 async fn health_and_reflection_have_few_permits_of_their_connection_and_a_deadline() {
-    let here = Here::serve(&["--max-anonymous-calls", "2", "--default-deadline", "1s", "--max-deadline", "1s"]);
+    let here = Here::serve(&[
+        "--max-anonymous-calls",
+        "2",
+        "--default-deadline",
+        "1s",
+        "--max-deadline",
+        "1s",
+    ]);
     let channel = connect(here.address).await;
     let mut health = HealthClient::new(channel.clone());
     let mut watches = Vec::new();
@@ -286,9 +323,15 @@ async fn health_and_reflection_have_few_permits_of_their_connection_and_a_deadli
     assert_eq!(reason(health.check(HealthCheckRequest::default()).await), overloaded());
     // Neither calls with an identity nor other connections are concerned.
     ask(&Tenant::on(channel)).await.unwrap();
-    HealthClient::new(connect(here.address).await).check(HealthCheckRequest::default()).await.unwrap();
+    HealthClient::new(connect(here.address).await)
+        .check(HealthCheckRequest::default())
+        .await
+        .unwrap();
     watches.pop();
-    eventually(PATIENCE, "a permit again", async || health.check(HealthCheckRequest::default()).await.ok()).await;
+    eventually(PATIENCE, "a permit again", async || {
+        health.check(HealthCheckRequest::default()).await.ok()
+    })
+    .await;
     // A request that does not end is answered, and a stream of reflection ends.
     let mut peer = here.peer(1 << 20).await;
     let stream = peer.begin(CHECK, &message(b"\x0a\x05hello")[..8]).await;
@@ -319,7 +362,8 @@ async fn one_address_has_some_connections_and_not_all() {
     }
     drop(open.pop());
     eventually(PATIENCE, "room for another", async || {
-        let mut peer = RawPeer::greeted(here.address, 1000).await.calling_as(&[("x-tenant-id", "t")]);
+        let mut peer =
+            RawPeer::greeted(here.address, 1000).await.calling_as(&[("x-tenant-id", "t")]);
         let stream = peer.call(LIST, b"").await;
         let mut answered = false;
         while let Some(frame) = peer.read().await {
@@ -338,14 +382,28 @@ async fn one_address_has_some_connections_and_not_all() {
 async fn who_waits_for_keys_keeps_nobody_out() {
     let key = Key::es256("k");
     let issuer = Issuer::with(&[&key]).await;
-    let options = ["--max-calls", "1", "--jwks-floor", "20ms", "--jwks-refresh", "20ms", "--jwks-max-waiting", "3"];
+    let options = [
+        "--max-calls",
+        "1",
+        "--jwks-floor",
+        "20ms",
+        "--jwks-refresh",
+        "20ms",
+        "--jwks-max-waiting",
+        "3",
+    ];
     let service = Guarded::by(&issuer, &options).await;
     service.until("the keys", || key.sign(&issuer.claims("t")), Result::is_ok).await;
     issuer.answer(Answer::Nothing);
     let asked = issuer.asked();
-    eventually(PATIENCE, "a fetch that hangs", async || (issuer.asked() > asked).then_some(())).await;
-    let made_up =
-        |n: usize| key.sign_as(&serde_json::json!({"alg": "ES256", "kid": format!("made-up-{n}")}), &issuer.claims("t"));
+    eventually(PATIENCE, "a fetch that hangs", async || (issuer.asked() > asked).then_some(()))
+        .await;
+    let made_up = |n: usize| {
+        key.sign_as(
+            &serde_json::json!({"alg": "ES256", "kid": format!("made-up-{n}")}),
+            &issuer.claims("t"),
+        )
+    };
     let tokens: Vec<_> = (0..20).map(made_up).collect();
     let waiting = futures_util::future::join_all(tokens.iter().map(|token| async {
         let began = Instant::now();
@@ -360,9 +418,15 @@ async fn who_waits_for_keys_keeps_nobody_out() {
     };
     let (waited, ()) = tokio::join!(waiting, others);
     let unavailable = (Code::Unavailable, "ISSUER_UNAVAILABLE".to_owned());
-    let at_once = waited.iter().filter(|(answer, took)| *answer == unavailable && *took < Duration::from_millis(300)).count();
+    let at_once = waited
+        .iter()
+        .filter(|(answer, took)| *answer == unavailable && *took < Duration::from_millis(300))
+        .count();
     assert!(at_once >= 15, "most do not wait: {waited:?}");
-    assert!(waited.iter().any(|(_, took)| *took >= Duration::from_millis(300)), "some do: {waited:?}");
+    assert!(
+        waited.iter().any(|(_, took)| *took >= Duration::from_millis(300)),
+        "some do: {waited:?}"
+    );
 }
 
 #[tokio::test]
@@ -408,7 +472,8 @@ async fn without_credentials_the_service_is_nobody_by_another_name() {
         let refused = answer.headers().get("grpc-status").is_some_and(|code| code == "16");
         assert_eq!(refused, !may, "{authority}: {:?}", answer.headers());
         // Health is for everybody, as probes use whatever name they have.
-        let health = request(here.address, authority, "POST", CHECK, Some("application/grpc")).await;
+        let health =
+            request(here.address, authority, "POST", CHECK, Some("application/grpc")).await;
         assert!(health.headers().get("grpc-status").is_none_or(|code| code != "16"), "{authority}");
     }
 }
@@ -421,9 +486,11 @@ async fn request(
     content_type: Option<&str>,
 ) -> http::Response<hyper::body::Incoming> {
     let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     tokio::spawn(connection);
-    let mut request = http::Request::builder().method(method).uri(format!("http://{authority}{path}"));
+    let mut request =
+        http::Request::builder().method(method).uri(format!("http://{authority}{path}"));
     if let Some(content_type) = content_type {
         request = request.header("content-type", content_type);
     }

@@ -1,6 +1,8 @@
-//! How PostgreSQL answers the queries of the service: by index, however many rows there are and however deep the page is.
+//! How PostgreSQL answers the queries of the service: by index, however many rows there are and
+//! however deep the page is.
 //!
-//! The plans are those of the statements that the running service sends, prepared and with row-level security as ever.
+//! The plans are those of the statements that the running service sends, prepared and with
+//! row-level security as ever.
 
 mod memberships;
 mod reach;
@@ -11,10 +13,10 @@ use std::collections::BTreeMap;
 use customer_accounts::{
     db::{Db, Manager, migrate},
     proto::{
-        BatchGetAccountsRequest, CheckMembershipRequest, GetAccountRequest, GetAccountTypeRequest, GetOrganizationRequest,
-        ListAccountTypesRequest, ListAccountUsersRequest, ListAccountsRequest, ListBillingRecipientsRequest,
-        ListOrganizationMembersRequest, ListOrganizationsRequest, ListPeopleRequest, ListPersonAccountsRequest,
-        ModuleSetting::Off,
+        BatchGetAccountsRequest, CheckMembershipRequest, GetAccountRequest, GetAccountTypeRequest,
+        GetOrganizationRequest, ListAccountTypesRequest, ListAccountUsersRequest,
+        ListAccountsRequest, ListBillingRecipientsRequest, ListOrganizationMembersRequest,
+        ListOrganizationsRequest, ListPeopleRequest, ListPersonAccountsRequest, ModuleSetting::Off,
     },
     server,
 };
@@ -28,10 +30,12 @@ const ACCOUNTS: i32 = 30_000;
 const OTHERS: i32 = 5_000;
 /// After so many executions, PostgreSQL may take a generic plan for a prepared statement.
 const CUSTOM_PLANS: usize = 5;
-/// Pages of tables and indexes that a page of 50 rows may take when an index has its order: about one a row.
+/// Pages of tables and indexes that a page of 50 rows may take when an index has its order: about
+/// one a row.
 pub const FEW: i64 = 120;
 
-/// Two words a name, so that they are more or less frequent; ids, names and words as the service writes them.
+/// Two words a name, so that they are more or less frequent; ids, names and words as the service
+/// writes them.
 const FILL: &str = "
 CREATE TEMP TABLE syllables AS SELECT n, (ARRAY['alpha','beta','gamma','delta','epsilon','zeta','eta','theta','iota','kappa'])[1 + n % 10]
     || CASE WHEN n >= 10 THEN (ARRAY['lo','mi','ra','tu','ve','xo','zy','qui','pe','sa'])[n / 10] ELSE '' END AS word
@@ -66,8 +70,9 @@ INSERT INTO account_words (tenant_id, account_id, word)
     SELECT DISTINCT tenant, id, unnest(ARRAY['acct', id, substr(id, 6), first, second]) FROM filled;
 ";
 
-/// A tree of 2,000 organizations, each with up to 8 below it, and 500 by themselves; accounts and people in all of them; and
-/// one organization of 18,000 people. Two thirds of the accounts are in the tree.
+/// A tree of 2,000 organizations, each with up to 8 below it, and 500 by themselves; accounts and
+/// people in all of them; and one organization of 18,000 people. Two thirds of the accounts are in
+/// the tree.
 const FOREST: &str = "
 SET session_replication_role = replica; -- foreign keys hold by construction
 CREATE TEMP TABLE tenant_names AS VALUES ('$tenant'), ('other-0'), ('other-1');
@@ -119,10 +124,17 @@ struct Filled {
 impl Filled {
     async fn new(fill: &str, why: &str) -> Option<Self> {
         let url = real_database(why).await?;
-        migrate::run(&Manager::new(url.parse().unwrap(), None), migrate::Direction::Up).await.unwrap();
+        migrate::run(&Manager::new(url.parse().unwrap(), None), migrate::Direction::Up)
+            .await
+            .unwrap();
         let tenant = format!("t-{}", support::unique());
-        let values = [("$tenant", tenant.as_str()), ("$accounts", &ACCOUNTS.to_string()), ("$others", &OTHERS.to_string())];
-        let fill = values.iter().fold(fill.to_owned(), |sql, (name, value)| sql.replace(name, value));
+        let values = [
+            ("$tenant", tenant.as_str()),
+            ("$accounts", &ACCOUNTS.to_string()),
+            ("$others", &OTHERS.to_string()),
+        ];
+        let fill =
+            values.iter().fold(fill.to_owned(), |sql, (name, value)| sql.replace(name, value));
         let sql = support::sql(&url).await;
         sql.batch_execute(&fill).await.unwrap();
         sql.batch_execute("VACUUM ANALYZE").await.unwrap();
@@ -131,11 +143,18 @@ impl Filled {
 
     /// A service with a pool of one that logs in so.
     async fn serve(&self, login: tokio_postgres::Config) -> Tenant {
-        let db = Db::new(Manager::new(login, Some("customer_accounts_app".into())), 1, Duration::from_secs(1), None);
+        let db = Db::new(
+            Manager::new(login, Some("customer_accounts_app".into())),
+            1,
+            Duration::from_secs(1),
+            None,
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let config = config(&["--watch-checkpoint-interval", "500ms"]);
-        tokio::spawn(async move { server::serve(listener, db, &config, std::future::pending()).await });
+        tokio::spawn(
+            async move { server::serve(listener, db, &config, std::future::pending()).await },
+        );
         let mut tenant = Tenant::on(connect(address).await);
         tenant.caller.tenant.clone_from(&self.tenant);
         tenant
@@ -168,7 +187,8 @@ impl Measured {
 
     /// Waits until PostgreSQL has explained everything up to now.
     pub async fn settle(&self) {
-        // On its one connection the service answers this after the call before has ended, and PostgreSQL has explained it.
+        // On its one connection the service answers this after the call before has ended, and
+        // PostgreSQL has explained it.
         let settled = GetAccountTypeRequest { account_type_id: "settled".into() };
         self.tenant.account_types().get_account_type(settled).await.unwrap_err();
     }
@@ -181,7 +201,8 @@ impl Measured {
         Plan(plans.remove(0)["Plan"].take())
     }
 
-    /// The plans of the queries with these texts, one each, that the calls since the last time made.
+    /// The plans of the queries with these texts, one each, that the calls since the last time
+    /// made.
     async fn plans_of<const N: usize>(&self, texts: [&str; N]) -> [Plan; N] {
         let plans = self.queries().await;
         texts.map(|text| {
@@ -192,31 +213,41 @@ impl Measured {
         })
     }
 
-    /// All queries that the calls since the last time made: what else is sent asks for nothing of any table.
+    /// All queries that the calls since the last time made: what else is sent asks for nothing of
+    /// any table.
     async fn queries(&self) -> Vec<Value> {
         self.settle().await;
         let mut plans = self.tap.take();
-        // Neither that of `settle`, nor the gate's, nor that which looks where a limited reach begins.
+        // Neither that of `settle`, nor the gate's, nor that which looks where a limited reach
+        // begins.
         let others = [
             "\"account_types\".\"account_type_id\" = $1",
             "FROM \"tenants\"",
             "\"person_id\", \"organization_members\".\"organization_id\" FROM",
         ];
-        let is_of_a_call = |text: &str| text.contains(" FROM ") && !others.iter().any(|other| text.contains(other));
+        let is_of_a_call = |text: &str| {
+            text.contains(" FROM ") && !others.iter().any(|other| text.contains(other))
+        };
         plans.retain(|plan| is_of_a_call(plan["Query Text"].as_str().unwrap()));
         plans
     }
 
     async fn accounts(&self, request: &ListAccountsRequest) -> (usize, String, Plan) {
-        let response = self.tenant.accounts().list_accounts(request.clone()).await.unwrap().into_inner();
-        (response.accounts.len(), response.next_page_token, self.plan("ORDER BY \"accounts\"").await)
+        let response =
+            self.tenant.accounts().list_accounts(request.clone()).await.unwrap().into_inner();
+        (
+            response.accounts.len(),
+            response.next_page_token,
+            self.plan("ORDER BY \"accounts\"").await,
+        )
     }
 
     /// The token of a page far behind, read with large pages.
     async fn deep(&self, request: &ListAccountsRequest) -> String {
         let mut request = ListAccountsRequest { page_size: 1000, ..request.clone() };
         loop {
-            let response = self.tenant.accounts().list_accounts(request.clone()).await.unwrap().into_inner();
+            let response =
+                self.tenant.accounts().list_accounts(request.clone()).await.unwrap().into_inner();
             if response.next_page_token.is_empty() {
                 self.settle().await;
                 self.tap.take();
@@ -255,22 +286,34 @@ impl List {
             }
             Self::Members(request) => {
                 let request = ListOrganizationMembersRequest { page_size, page_token, ..request };
-                let response = tenant.organizations().list_organization_members(request).await.unwrap().into_inner();
+                let response = tenant
+                    .organizations()
+                    .list_organization_members(request)
+                    .await
+                    .unwrap()
+                    .into_inner();
                 (response.people.len(), response.next_page_token)
             }
             Self::Users(request) => {
                 let request = ListAccountUsersRequest { page_size, page_token, ..request };
-                let response = tenant.memberships().list_account_users(request).await.unwrap().into_inner();
+                let response =
+                    tenant.memberships().list_account_users(request).await.unwrap().into_inner();
                 (response.account_users.len(), response.next_page_token)
             }
             Self::Recipients(request) => {
                 let request = ListBillingRecipientsRequest { page_size, page_token, ..request };
-                let response = tenant.memberships().list_billing_recipients(request).await.unwrap().into_inner();
+                let response = tenant
+                    .memberships()
+                    .list_billing_recipients(request)
+                    .await
+                    .unwrap()
+                    .into_inner();
                 (response.recipients.len(), response.next_page_token)
             }
             Self::Person(request) => {
                 let request = ListPersonAccountsRequest { page_size, page_token, ..request };
-                let response = tenant.memberships().list_person_accounts(request).await.unwrap().into_inner();
+                let response =
+                    tenant.memberships().list_person_accounts(request).await.unwrap().into_inner();
                 (response.accounts.len(), response.next_page_token)
             }
         }
@@ -280,7 +323,9 @@ impl List {
     const fn text(&self) -> &'static str {
         match self {
             Self::Accounts(_) | Self::Person(_) => "ORDER BY \"accounts\"",
-            Self::People(_) | Self::Members(_) | Self::Users(_) => "SELECT \"people\".\"person_id\"",
+            Self::People(_) | Self::Members(_) | Self::Users(_) => {
+                "SELECT \"people\".\"person_id\""
+            }
             Self::Recipients(_) => "ORDER BY \"account_users\"",
         }
     }
@@ -291,7 +336,8 @@ impl List {
         (rows, on.plan(self.text()).await)
     }
 
-    /// The tokens of a page in the middle of the list and of the last one, and how many rows the list has.
+    /// The tokens of a page in the middle of the list and of the last one, and how many rows the
+    /// list has.
     async fn depths(&self, on: &Measured) -> (String, String, usize) {
         let (mut tokens, mut total) = (vec![String::new()], 0);
         loop {
@@ -322,7 +368,10 @@ pub struct Plan(pub Value);
 impl Plan {
     /// Pages of tables and indexes looked at.
     pub fn pages(&self) -> i64 {
-        ["Shared Hit Blocks", "Shared Read Blocks"].iter().map(|field| self.0[field].as_i64().unwrap()).sum()
+        ["Shared Hit Blocks", "Shared Read Blocks"]
+            .iter()
+            .map(|field| self.0[field].as_i64().unwrap())
+            .sum()
     }
 
     fn nodes(&self) -> Vec<&Value> {
@@ -335,7 +384,8 @@ impl Plan {
         nodes
     }
 
-    /// Nothing is read from end to end, no table of all tenants is looked through, and the index is used as it should be.
+    /// Nothing is read from end to end, no table of all tenants is looked through, and the index is
+    /// used as it should be.
     #[track_caller]
     pub fn check(&self, what: &str, uses: &Uses, pages: i64) {
         let plan = || format!("{what}: {} pages\n{}", self.pages(), self.lines());
@@ -345,12 +395,22 @@ impl Plan {
             let scans = !text(node, "Index Name").is_empty();
             assert!(!scans || text(node, "Index Cond").contains("tenant_id = "), "{}", plan());
         }
-        let is_used = |node: &&Value| text(node, "Index Name").starts_with(uses.0) && text(node, "Index Cond").contains(uses.1);
-        assert!(self.nodes().iter().any(is_used), "does not use {} by {:?}\n{}", uses.0, uses.1, plan());
+        let is_used = |node: &&Value| {
+            text(node, "Index Name").starts_with(uses.0)
+                && text(node, "Index Cond").contains(uses.1)
+        };
+        assert!(
+            self.nodes().iter().any(is_used),
+            "does not use {} by {:?}\n{}",
+            uses.0,
+            uses.1,
+            plan()
+        );
         assert!(self.pages() <= pages, "more than {pages} pages\n{}", plan());
     }
 
-    /// One line a node: what it does by which index with which condition, and how many rows came out.
+    /// One line a node: what it does by which index with which condition, and how many rows came
+    /// out.
     fn lines(&self) -> String {
         use std::fmt::Write as _;
         fn add(node: &Value, depth: usize, text: &mut String) {
@@ -361,8 +421,13 @@ impl Plan {
                 }
             }
             let hit = &node["Shared Hit Blocks"];
-            writeln!(text, "rows {} x {}, pages {hit}", node["Actual Rows"], node["Actual Loops"]).unwrap();
-            node["Plans"].as_array().into_iter().flatten().for_each(|node| add(node, depth + 1, text));
+            writeln!(text, "rows {} x {}, pages {hit}", node["Actual Rows"], node["Actual Loops"])
+                .unwrap();
+            node["Plans"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .for_each(|node| add(node, depth + 1, text));
         }
         let mut text = String::new();
         add(&self.0, 0, &mut text);
@@ -384,14 +449,43 @@ async fn every_list_search_and_get_uses_its_index() {
     let cases = [
         // The first page of a list without filters is the beginning of its index.
         (all(), Uses("accounts_sort_key_idx", "tenant_id"), FEW),
-        (ListAccountsRequest { order_by: 2, ..all() }, Uses("accounts_sort_key_idx", "tenant_id"), FEW),
-        (ListAccountsRequest { order_by: 3, ..all() }, Uses("accounts_create_time_idx", "tenant_id"), FEW),
-        (ListAccountsRequest { order_by: 4, ..all() }, Uses("accounts_create_time_idx", "tenant_id"), FEW),
-        (ListAccountsRequest { statuses: vec![3], ..all() }, Uses("accounts_status_idx", "status = "), FEW),
-        (ListAccountsRequest { statuses: vec![3], order_by: 2, ..all() }, Uses("accounts_status_idx", "status = "), FEW),
-        // Several statuses have no index with their order: few are read and sorted, many are picked out of the order by name.
-        (ListAccountsRequest { statuses: vec![2, 3], ..all() }, Uses("accounts_", "tenant_id"), 1500),
-        (ListAccountsRequest { statuses: vec![1, 2], ..all() }, Uses("accounts_sort_key_idx", "tenant_id"), FEW),
+        (
+            ListAccountsRequest { order_by: 2, ..all() },
+            Uses("accounts_sort_key_idx", "tenant_id"),
+            FEW,
+        ),
+        (
+            ListAccountsRequest { order_by: 3, ..all() },
+            Uses("accounts_create_time_idx", "tenant_id"),
+            FEW,
+        ),
+        (
+            ListAccountsRequest { order_by: 4, ..all() },
+            Uses("accounts_create_time_idx", "tenant_id"),
+            FEW,
+        ),
+        (
+            ListAccountsRequest { statuses: vec![3], ..all() },
+            Uses("accounts_status_idx", "status = "),
+            FEW,
+        ),
+        (
+            ListAccountsRequest { statuses: vec![3], order_by: 2, ..all() },
+            Uses("accounts_status_idx", "status = "),
+            FEW,
+        ),
+        // Several statuses have no index with their order: few are read and sorted, many are picked
+        // out of the order by name.
+        (
+            ListAccountsRequest { statuses: vec![2, 3], ..all() },
+            Uses("accounts_", "tenant_id"),
+            1500,
+        ),
+        (
+            ListAccountsRequest { statuses: vec![1, 2], ..all() },
+            Uses("accounts_sort_key_idx", "tenant_id"),
+            FEW,
+        ),
         (
             ListAccountsRequest { organization_id: "org-7".into(), ..all() },
             Uses("accounts_organization_idx", "organization_id = "),
@@ -413,17 +507,50 @@ async fn every_list_search_and_get_uses_its_index() {
             FEW,
         ),
         (
-            ListAccountsRequest { account_type_id: "type-7".into(), statuses: vec![1], order_by: 3, ..all() },
+            ListAccountsRequest {
+                account_type_id: "type-7".into(),
+                statuses: vec![1],
+                order_by: 3,
+                ..all()
+            },
             Uses("accounts_account_type_idx", "account_type_id = "),
             FEW,
         ),
-        (ListAccountsRequest { order_by: 5, ..all() }, Uses("accounts_update_time_idx", "tenant_id"), FEW),
-        (ListAccountsRequest { order_by: 6, ..all() }, Uses("accounts_update_time_idx", "tenant_id"), FEW),
-        (ListAccountsRequest { order_by: 7, ..all() }, Uses("accounts_status_idx", "tenant_id"), FEW),
-        (ListAccountsRequest { order_by: 8, ..all() }, Uses("accounts_status_idx", "tenant_id"), FEW),
-        (ListAccountsRequest { is_primary: Some(true), ..all() }, Uses("accounts_is_primary_idx", "is_primary = true"), FEW),
-        (ListAccountsRequest { is_primary: Some(false), ..all() }, Uses("accounts_", "tenant_id"), FEW),
-        (ListAccountsRequest { without_account_type: true, ..all() }, Uses("accounts_without_type_idx", "tenant_id"), FEW),
+        (
+            ListAccountsRequest { order_by: 5, ..all() },
+            Uses("accounts_update_time_idx", "tenant_id"),
+            FEW,
+        ),
+        (
+            ListAccountsRequest { order_by: 6, ..all() },
+            Uses("accounts_update_time_idx", "tenant_id"),
+            FEW,
+        ),
+        (
+            ListAccountsRequest { order_by: 7, ..all() },
+            Uses("accounts_status_idx", "tenant_id"),
+            FEW,
+        ),
+        (
+            ListAccountsRequest { order_by: 8, ..all() },
+            Uses("accounts_status_idx", "tenant_id"),
+            FEW,
+        ),
+        (
+            ListAccountsRequest { is_primary: Some(true), ..all() },
+            Uses("accounts_is_primary_idx", "is_primary = true"),
+            FEW,
+        ),
+        (
+            ListAccountsRequest { is_primary: Some(false), ..all() },
+            Uses("accounts_", "tenant_id"),
+            FEW,
+        ),
+        (
+            ListAccountsRequest { without_account_type: true, ..all() },
+            Uses("accounts_without_type_idx", "tenant_id"),
+            FEW,
+        ),
         (
             ListAccountsRequest { create_start_time: time(29_900), order_by: 3, ..all() },
             Uses("accounts_create_time_idx", "create_time >= "),
@@ -441,8 +568,16 @@ async fn every_list_search_and_get_uses_its_index() {
         ),
         (with_entries(&[("erp", "12345")]), Uses("account_words_word_idx", "(word = "), FEW),
         (with_entries(&[("region", "eu")]), Uses("account_words_", "word = "), 6 * FEW),
-        (with_entries(&[("erp", "12346"), ("region", "eu")]), Uses("account_words_", "word = "), FEW),
-        (ListAccountsRequest { contact_id: "nobody".into(), ..all() }, Uses("accounts_", "contact_id = "), FEW),
+        (
+            with_entries(&[("erp", "12346"), ("region", "eu")]),
+            Uses("account_words_", "word = "),
+            FEW,
+        ),
+        (
+            ListAccountsRequest { contact_id: "nobody".into(), ..all() },
+            Uses("accounts_", "contact_id = "),
+            FEW,
+        ),
         // A word of one account, of none, of a few hundred, and of all.
         (query("acct-0012345"), Uses("account_words_word_idx", by_word), FEW),
         (query("nothing"), Uses("account_words_word_idx", by_word), FEW),
@@ -472,7 +607,10 @@ async fn every_list_search_and_get_uses_its_index() {
     }
     let mut accounts = on.tenant.accounts();
     for _ in 0..CUSTOM_PLANS + 2 {
-        accounts.get_account(GetAccountRequest { account_id: "acct-0000042".into() }).await.unwrap();
+        accounts
+            .get_account(GetAccountRequest { account_id: "acct-0000042".into() })
+            .await
+            .unwrap();
         let plan = on.plan("\"accounts\".\"account_id\" = $1").await;
         plan.check("GetAccount", &Uses("accounts_pkey", "account_id = "), 4);
         let account_ids = (1..=100).map(|n| format!("acct-{:07}", n * 7)).collect();
@@ -486,14 +624,26 @@ async fn every_list_search_and_get_uses_its_index() {
     let all = ListOrganizationsRequest::default;
     for (request, uses) in [
         (all(), Uses("organizations_sort_key_idx", "tenant_id")),
-        (ListOrganizationsRequest { order_by: 4, ..all() }, Uses("organizations_create_time_idx", "tenant_id")),
-        (ListOrganizationsRequest { roots_only: true, ..all() }, Uses("organizations_top_idx", "tenant_id")),
+        (
+            ListOrganizationsRequest { order_by: 4, ..all() },
+            Uses("organizations_create_time_idx", "tenant_id"),
+        ),
+        (
+            ListOrganizationsRequest { roots_only: true, ..all() },
+            Uses("organizations_top_idx", "tenant_id"),
+        ),
         (
             ListOrganizationsRequest { metadata: entries(&[("erp", "1")]), ..all() },
             Uses("organization_words_word_idx", "word = "),
         ),
-        (ListOrganizationsRequest { parent_id: "org-7".into(), ..all() }, Uses("organizations_parent_idx", "parent_id = ")),
-        (ListOrganizationsRequest { query: "org-77".into(), ..all() }, Uses("organization_words_word_idx", by_word)),
+        (
+            ListOrganizationsRequest { parent_id: "org-7".into(), ..all() },
+            Uses("organizations_parent_idx", "parent_id = "),
+        ),
+        (
+            ListOrganizationsRequest { query: "org-77".into(), ..all() },
+            Uses("organization_words_word_idx", by_word),
+        ),
     ] {
         for _ in 0..CUSTOM_PLANS + 2 {
             on.tenant.organizations().list_organizations(request.clone()).await.unwrap();
@@ -503,8 +653,13 @@ async fn every_list_search_and_get_uses_its_index() {
     for order_by in 1..=4 {
         let request = ListAccountTypesRequest { order_by, ..Default::default() };
         on.tenant.account_types().list_account_types(request).await.unwrap();
-        let index = if order_by < 3 { "account_types_name_key" } else { "account_types_create_time_idx" };
-        on.plan("ORDER BY \"account_types\"").await.check("ListAccountTypes", &Uses(index, "tenant_id"), FEW);
+        let index =
+            if order_by < 3 { "account_types_name_key" } else { "account_types_create_time_idx" };
+        on.plan("ORDER BY \"account_types\"").await.check(
+            "ListAccountTypes",
+            &Uses(index, "tenant_id"),
+            FEW,
+        );
     }
 }
 
@@ -522,8 +677,8 @@ fn with_entries(metadata: &[(&str, &str)]) -> ListAccountsRequest {
     ListAccountsRequest { metadata: entries(metadata), ..Default::default() }
 }
 
-/// A list of 30,000 accounts is counted up to 1000 of them: the count costs what a large page does, and those who do not ask
-/// pay nothing.
+/// A list of 30,000 accounts is counted up to 1000 of them: the count costs what a large page does,
+/// and those who do not ask pay nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_count_looks_at_no_more_rows_than_a_large_page() {
     let Some(on) = Measured::start("the embedded server has no auto_explain").await else { return };
@@ -542,19 +697,34 @@ async fn a_count_looks_at_no_more_rows_than_a_large_page() {
         let mut seen = Vec::new();
         for _ in 0..CUSTOM_PLANS + 2 {
             let request = ListAccountsRequest { include_total_size: true, ..request.clone() };
-            let response = on.tenant.accounts().list_accounts(request.clone()).await.unwrap().into_inner();
-            assert_eq!((response.total_size, response.total_size_capped), (1000, true), "{request:?}");
+            let response =
+                on.tenant.accounts().list_accounts(request.clone()).await.unwrap().into_inner();
+            assert_eq!(
+                (response.total_size, response.total_size_capped),
+                (1000, true),
+                "{request:?}"
+            );
             let plan = on.plan("SELECT count(*)").await;
             plan.check(&format!("the count of {request:?}"), &ANY, pages);
-            let most = plan.nodes().iter().map(|node| node["Actual Rows"].as_f64().unwrap()).fold(0.0, f64::max);
+            let most = plan
+                .nodes()
+                .iter()
+                .map(|node| node["Actual Rows"].as_f64().unwrap())
+                .fold(0.0, f64::max);
             assert!(most <= 2100.0, "{request:?} looks at {most} rows\n{}", plan.lines());
             seen.push(plan.pages());
         }
         seen.dedup();
         eprintln!("the count of {request:?}: {seen:?} pages");
-        let response = on.tenant.accounts().list_accounts(request.clone()).await.unwrap().into_inner();
+        let response =
+            on.tenant.accounts().list_accounts(request.clone()).await.unwrap().into_inner();
         assert_eq!((response.total_size, response.total_size_capped), (0, false), "{request:?}");
-        assert!(on.queries().await.iter().all(|plan| !plan["Query Text"].as_str().unwrap().contains("count(*)")));
+        assert!(
+            on.queries()
+                .await
+                .iter()
+                .all(|plan| !plan["Query Text"].as_str().unwrap().contains("count(*)"))
+        );
     }
 }
 
@@ -573,7 +743,8 @@ async fn the_last_page_costs_what_the_first_does() {
     ] {
         let (_, _, first) = on.accounts(&request).await;
         let page_token = on.deep(&request).await;
-        let (rows, _, deep) = on.accounts(&ListAccountsRequest { page_token, ..request.clone() }).await;
+        let (rows, _, deep) =
+            on.accounts(&ListAccountsRequest { page_token, ..request.clone() }).await;
         assert_eq!(rows, 50);
         let (first_pages, deep_pages) = (first.pages(), deep.pages());
         assert!(
@@ -585,12 +756,17 @@ async fn the_last_page_costs_what_the_first_does() {
     }
 }
 
-/// How many pages of tables and indexes a page of the list may take, wherever it lies, and whether each must cost at most half
-/// as much again as the first: true of lists whose rows lie evenly in the order that is asked for.
+/// How many pages of tables and indexes a page of the list may take, wherever it lies, and whether
+/// each must cost at most half as much again as the first: true of lists whose rows lie evenly in
+/// the order that is asked for.
 struct Bound(i64, bool);
 
 fn in_tree(organization_id: &str) -> ListAccountsRequest {
-    ListAccountsRequest { organization_id: organization_id.into(), include_descendants: true, ..Default::default() }
+    ListAccountsRequest {
+        organization_id: organization_id.into(),
+        include_descendants: true,
+        ..Default::default()
+    }
 }
 
 fn managed_by(id: &str) -> ListAccountsRequest {
@@ -602,15 +778,24 @@ fn people(query: &str) -> ListPeopleRequest {
 }
 
 fn people_of(organization_id: &str, include_descendants: bool) -> ListPeopleRequest {
-    ListPeopleRequest { organization_id: organization_id.into(), include_descendants, ..Default::default() }
+    ListPeopleRequest {
+        organization_id: organization_id.into(),
+        include_descendants,
+        ..Default::default()
+    }
 }
 
 fn members(organization_id: &str, order_by: i32) -> ListOrganizationMembersRequest {
-    ListOrganizationMembersRequest { organization_id: organization_id.into(), order_by, ..Default::default() }
+    ListOrganizationMembersRequest {
+        organization_id: organization_id.into(),
+        order_by,
+        ..Default::default()
+    }
 }
 
 impl Measured {
-    /// The first page, one in the middle and the last, each as often as it takes until PostgreSQL might plan for no values.
+    /// The first page, one in the middle and the last, each as often as it takes until PostgreSQL
+    /// might plan for no values.
     async fn check(&self, list: List, uses: Uses, Bound(most, even): Bound) {
         let (middle, deepest, total) = list.depths(self).await;
         let mut first = None;
@@ -624,7 +809,11 @@ impl Measured {
                 let pages = plan.pages();
                 seen.push(pages);
                 let first = *first.get_or_insert(pages);
-                assert!(!even || 2 * pages <= 3 * first, "{what}: {pages} pages, the first {first}\n{}", plan.lines());
+                assert!(
+                    !even || 2 * pages <= 3 * first,
+                    "{what}: {pages} pages, the first {first}\n{}",
+                    plan.lines()
+                );
             }
         }
         seen.dedup();
@@ -637,21 +826,42 @@ const ANY: Uses = Uses("", "tenant_id");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_of_a_forest_cost_a_page_wherever_it_lies() {
-    let Some(on) = Measured::start_with(FOREST, "the embedded server has no auto_explain").await else { return };
-    let (walk, by_organization) = (Uses("accounts_sort_key_idx", "tenant_id"), "organization_id = ");
-    // The whole tree, and one eighth of it: the list is read in its order, and what lies outside is skipped.
+    let Some(on) = Measured::start_with(FOREST, "the embedded server has no auto_explain").await
+    else {
+        return;
+    };
+    let (walk, by_organization) =
+        (Uses("accounts_sort_key_idx", "tenant_id"), "organization_id = ");
+    // The whole tree, and one eighth of it: the list is read in its order, and what lies outside is
+    // skipped.
     on.check(List::Accounts(in_tree("unit-1")), walk, Bound(400, true)).await;
     let newest = ListAccountsRequest { order_by: 4, ..in_tree("unit-1") };
-    on.check(List::Accounts(newest), Uses("accounts_create_time_idx", "tenant_id"), Bound(450, true)).await;
+    on.check(
+        List::Accounts(newest),
+        Uses("accounts_create_time_idx", "tenant_id"),
+        Bound(450, true),
+    )
+    .await;
     on.check(List::Accounts(in_tree("unit-2")), ANY, Bound(1500, true)).await;
     // 73 organizations of 2,500: in between, either way is right.
     on.check(List::Accounts(in_tree("unit-20")), ANY, Bound(8000, false)).await;
     // Few: the accounts of each are fetched and sorted.
-    on.check(List::Accounts(in_tree("unit-200")), Uses("accounts_organization_idx", by_organization), Bound(150, true)).await;
-    on.check(List::Accounts(in_tree("unit-1999")), Uses("accounts_organization_idx", by_organization), Bound(FEW, true)).await;
+    on.check(
+        List::Accounts(in_tree("unit-200")),
+        Uses("accounts_organization_idx", by_organization),
+        Bound(150, true),
+    )
+    .await;
+    on.check(
+        List::Accounts(in_tree("unit-1999")),
+        Uses("accounts_organization_idx", by_organization),
+        Bound(FEW, true),
+    )
+    .await;
     let query = ListAccountsRequest { query: "alpha".into(), ..in_tree("unit-1") };
     on.check(List::Accounts(query), ANY, Bound(3000, false)).await;
-    // A rare word in a middling tree: what the words find is looked up in the tree, not each of one with each of the other.
+    // A rare word in a middling tree: what the words find is looked up in the tree, not each of one
+    // with each of the other.
     let query = ListAccountsRequest { query: "alphalo".into(), ..in_tree("unit-20") };
     on.check(List::Accounts(query), ANY, Bound(2500, false)).await;
 
@@ -661,7 +871,10 @@ async fn lists_of_a_forest_cost_a_page_wherever_it_lies() {
     let both = ListAccountsRequest { account_manager_id: "pers-500".into(), ..in_tree("unit-2") };
     on.check(List::Accounts(both), by_manager(), Bound(1000, true)).await;
 
-    let (by_name, by_word) = (|| Uses("people_sort_key_key", "tenant_id"), || Uses("person_words_word_idx", "(word >= "));
+    let (by_name, by_word) = (
+        || Uses("people_sort_key_key", "tenant_id"),
+        || Uses("person_words_word_idx", "(word >= "),
+    );
     on.check(List::People(people("")), by_name(), Bound(FEW, true)).await;
     on.check(List::People(people("pers-4242")), by_word(), Bound(FEW, true)).await;
     on.check(List::People(people("alphalo")), by_word(), Bound(3000, true)).await;
@@ -688,15 +901,20 @@ INSERT INTO account_words (tenant_id, account_id, word)
 SET session_replication_role = DEFAULT;
 ";
 
-/// A search finds accounts by their own words and by those of the person who is their primary contact.
+/// A search finds accounts by their own words and by those of the person who is their primary
+/// contact.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_search_of_accounts_by_their_contacts_looks_through_neither_accounts_nor_people() {
     let fill = format!("{FOREST}{CONTACTS}");
-    let Some(on) = Measured::start_with(&fill, "the embedded server has no auto_explain").await else { return };
-    // The words, how many rows the first page has, and how many pages its queries may look at: which contacts have the words, the
-    // accounts, and the contacts to be shown.
+    let Some(on) = Measured::start_with(&fill, "the embedded server has no auto_explain").await
+    else {
+        return;
+    };
+    // The words, how many rows the first page has, and how many pages its queries may look at:
+    // which contacts have the words, the accounts, and the contacts to be shown.
     for (query, rows, most) in [
-        // One contact; none; a few hundred contacts and accounts; no contact and all accounts; every contact; a rare one of those.
+        // One contact; none; a few hundred contacts and accounts; no contact and all accounts;
+        // every contact; a rare one of those.
         ("pers-4245", 1, FEW),
         ("nobody", 0, FEW),
         ("alphalo", 50, 3500),
@@ -709,7 +927,8 @@ async fn a_search_of_accounts_by_their_contacts_looks_through_neither_accounts_n
             let request = ListAccountsRequest { query: query.into(), ..Default::default() };
             let response = on.tenant.accounts().list_accounts(request).await.unwrap().into_inner();
             assert_eq!(response.accounts.len(), rows, "{query}");
-            let plans: Vec<_> = on.queries().await.into_iter().map(|mut plan| Plan(plan["Plan"].take())).collect();
+            let plans: Vec<_> =
+                on.queries().await.into_iter().map(|mut plan| Plan(plan["Plan"].take())).collect();
             for plan in &plans {
                 plan.check(query, &ANY, most);
             }
@@ -724,22 +943,39 @@ async fn a_search_of_accounts_by_their_contacts_looks_through_neither_accounts_n
 /// An organization of 18,000 people costs its page, not its people.
 #[tokio::test(flavor = "multi_thread")]
 async fn members_of_a_crowd_cost_a_page_wherever_it_lies() {
-    let Some(on) = Measured::start_with(FOREST, "the embedded server has no auto_explain").await else { return };
+    let Some(on) = Measured::start_with(FOREST, "the embedded server has no auto_explain").await
+    else {
+        return;
+    };
     let by_organization = "organization_id = ";
     for order_by in 1..=4 {
-        let index = if order_by < 3 { "organization_members_sort_key_idx" } else { "organization_members_create_time_idx" };
-        on.check(List::Members(members("crowd", order_by)), Uses(index, by_organization), Bound(3 * FEW, true)).await;
+        let index = if order_by < 3 {
+            "organization_members_sort_key_idx"
+        } else {
+            "organization_members_create_time_idx"
+        };
+        on.check(
+            List::Members(members("crowd", order_by)),
+            Uses(index, by_organization),
+            Bound(3 * FEW, true),
+        )
+        .await;
     }
     let uses = || Uses("organization_members_sort_key_idx", by_organization);
-    let with_descendants = ListOrganizationMembersRequest { include_descendants: true, ..members("crowd", 0) };
+    let with_descendants =
+        ListOrganizationMembersRequest { include_descendants: true, ..members("crowd", 0) };
     on.check(List::Members(with_descendants), uses(), Bound(3 * FEW, true)).await;
     on.check(List::Members(members("unit-7", 0)), uses(), Bound(FEW, true)).await;
 }
 
-/// Where some organizations are off, lists are read in their order all the same, and what is off is skipped.
+/// Where some organizations are off, lists are read in their order all the same, and what is off is
+/// skipped.
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_without_what_is_off_keep_their_index() {
-    let Some(on) = Measured::start_with(FOREST, "the embedded server has no auto_explain").await else { return };
+    let Some(on) = Measured::start_with(FOREST, "the embedded server has no auto_explain").await
+    else {
+        return;
+    };
     // A subtree of 9, and a few by themselves.
     for organization_id in ["unit-200", "unit-1999", "unit-2001", "unit-2400"] {
         on.tenant.set_module("customer_accounts", organization_id, Off).await.unwrap();
@@ -750,7 +986,11 @@ async fn lists_without_what_is_off_keep_their_index() {
     let by_word = Uses("account_words_word_idx", "(word >= ");
     for (request, uses, pages) in [
         (all(), Uses("accounts_sort_key_idx", "tenant_id"), 2 * FEW),
-        (ListAccountsRequest { order_by: 4, ..all() }, Uses("accounts_create_time_idx", "tenant_id"), 2 * FEW),
+        (
+            ListAccountsRequest { order_by: 4, ..all() },
+            Uses("accounts_create_time_idx", "tenant_id"),
+            2 * FEW,
+        ),
         (
             ListAccountsRequest { organization_id: "unit-7".into(), ..all() },
             Uses("accounts_organization_idx", "organization_id = "),
@@ -766,7 +1006,11 @@ async fn lists_without_what_is_off_keep_their_index() {
     }
     for order_by in [1, 4] {
         let request = ListOrganizationsRequest { order_by, ..Default::default() };
-        let index = if order_by == 1 { "organizations_sort_key_idx" } else { "organizations_create_time_idx" };
+        let index = if order_by == 1 {
+            "organizations_sort_key_idx"
+        } else {
+            "organizations_create_time_idx"
+        };
         on.tenant.organizations().list_organizations(request).await.unwrap();
         on.plan("!= ALL(").await.check("ListOrganizations", &Uses(index, "tenant_id"), 2 * FEW);
     }
@@ -775,7 +1019,9 @@ async fn lists_without_what_is_off_keep_their_index() {
 /// The gate goes along with what a call asks first, and costs no flight of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_takes_one_flight() {
-    let Some(on) = Measured::start("the embedded server is not reached by a tap").await else { return };
+    let Some(on) = Measured::start("the embedded server is not reached by a tap").await else {
+        return;
+    };
     on.tenant.person("ann").await;
     let id = || "acct-0000042".to_owned();
     let calls = async |which: usize| {
@@ -784,10 +1030,20 @@ async fn a_read_takes_one_flight() {
         let check = CheckMembershipRequest { account_id: id(), person_id: "ann".into() };
         match which {
             0 => drop(accounts.get_account(GetAccountRequest { account_id: id() }).await.unwrap()),
-            1 => drop(accounts.batch_get_accounts(BatchGetAccountsRequest { account_ids: vec![id()] }).await.unwrap()),
+            1 => drop(
+                accounts
+                    .batch_get_accounts(BatchGetAccountsRequest { account_ids: vec![id()] })
+                    .await
+                    .unwrap(),
+            ),
             2 => drop(accounts.list_accounts(ListAccountsRequest::default()).await.unwrap()),
             3 => drop(organizations.get_organization(unit).await.unwrap()),
-            4 => drop(organizations.list_organizations(ListOrganizationsRequest::default()).await.unwrap()),
+            4 => drop(
+                organizations
+                    .list_organizations(ListOrganizationsRequest::default())
+                    .await
+                    .unwrap(),
+            ),
             5 => drop(on.tenant.memberships().check_membership(check).await.unwrap()),
             _ => drop(on.tenant.people().list_people(ListPeopleRequest::default()).await.unwrap()),
         }
@@ -798,7 +1054,8 @@ async fn a_read_takes_one_flight() {
         let mut least = usize::MAX;
         for _ in 0..3 {
             on.settle().await;
-            // A machine that is busy elsewhere can make two flights of what was sent as one, never one of two.
+            // A machine that is busy elsewhere can make two flights of what was sent as one, never
+            // one of two.
             least = least.min(on.tap.flights(calls(which)).await);
         }
         least

@@ -11,8 +11,9 @@ use customer_accounts::{
     db::{Db, Manager, Meta, migrate},
     error::Error,
     proto::{
-        Account, AccountType, CreateAccountTypeRequest, DeactivateAccountTypeRequest, DeleteAccountRequest,
-        DeleteAccountResponse, ListAccountTypesRequest, ListAccountsRequest, UpdateAccountRequest, UpdateAccountTypeRequest,
+        Account, AccountType, CreateAccountTypeRequest, DeactivateAccountTypeRequest,
+        DeleteAccountRequest, DeleteAccountResponse, ListAccountTypesRequest, ListAccountsRequest,
+        UpdateAccountRequest, UpdateAccountTypeRequest,
     },
 };
 use diesel_async::SimpleAsyncConnection as _;
@@ -25,7 +26,10 @@ use tokio::{
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::support::{Tenant, account, calls::only, process::Service, real_database, reason, shared, sql, waiting_for_locks};
+use crate::support::{
+    Tenant, account, calls::only, process::Service, real_database, reason, shared, sql,
+    waiting_for_locks,
+};
 
 const ALONE: &str = "races need more than one connection";
 
@@ -39,13 +43,16 @@ async fn two_clients_racing_for_the_primary_account_leave_exactly_one() {
         for id in &ids {
             tenant.account(account(id, &organization)).await;
         }
-        let answers = join_all(ids.iter().map(|id| make_primary(&tenant, id, "is_primary", &organization))).await;
+        let answers =
+            join_all(ids.iter().map(|id| make_primary(&tenant, id, "is_primary", &organization)))
+                .await;
         all_succeed_or_lose(&answers);
         assert_eq!(primaries(&tenant, &organization).await.len(), 1, "round {round}");
     }
 }
 
-/// Accounts that change places as primary accounts are locked in one order: no two wait for each other.
+/// Accounts that change places as primary accounts are locked in one order: no two wait for each
+/// other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn accounts_that_move_as_primary_accounts_do_not_wait_for_each_other() {
     let Some(url) = real_database(ALONE).await else { return };
@@ -92,7 +99,9 @@ async fn twenty_clients_racing_for_the_primary_account_leave_exactly_one() {
         let old: Vec<_> = (0..10).map(|n| format!("old{round}-{n}")).collect();
         for (n, id) in old.iter().enumerate() {
             let organization = if n < 7 { &here } else { &elsewhere };
-            tenant.account(Account { is_primary: n == 0 || n == 7, ..account(id, organization) }).await;
+            tenant
+                .account(Account { is_primary: n == 0 || n == 7, ..account(id, organization) })
+                .await;
         }
         let updates = old.iter().map(|id| async {
             if old[7..].contains(id) {
@@ -113,7 +122,8 @@ async fn twenty_clients_racing_for_the_primary_account_leave_exactly_one() {
     }
 }
 
-/// Each holds its own account and waits for the other's: a deadlock, which one of them survives by trying again.
+/// Each holds its own account and waits for the other's: a deadlock, which one of them survives by
+/// trying again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_primary_accounts_change_places() {
     let Some(tenant) = tenant().await else { return };
@@ -123,12 +133,16 @@ async fn two_primary_accounts_change_places() {
     tenant.account(Account { is_primary: true, ..account("b", "y") }).await;
     for (to_a, to_b) in [("y", "x"), ("x", "y"), ("y", "x")] {
         let mask = "organization_id,is_primary";
-        let (a, b) = tokio::join!(make_primary(&tenant, "a", mask, to_a), make_primary(&tenant, "b", mask, to_b));
+        let (a, b) = tokio::join!(
+            make_primary(&tenant, "a", mask, to_a),
+            make_primary(&tenant, "b", mask, to_b)
+        );
         all_succeed_or_lose(&[a, b]);
         for organization in ["x", "y"] {
             assert!(primaries(&tenant, organization).await.len() <= 1);
         }
-        // Whoever moved last has displaced the other there, or moved after it had left: set the scene again.
+        // Whoever moved last has displaced the other there, or moved after it had left: set the
+        // scene again.
         for (id, organization) in [("a", to_a), ("b", to_b)] {
             make_primary(&tenant, id, mask, organization).await.unwrap();
         }
@@ -140,26 +154,46 @@ async fn clients_racing_for_the_default_account_type_leave_exactly_one() {
     let Some(tenant) = tenant().await else { return };
     for (round, clients) in [2, 2, 2, 2, 2, 20, 20, 20].into_iter().enumerate() {
         for n in 0..clients / 2 {
-            let account_type = AccountType { account_type_id: format!("old{round}-{n}"), ..named(&format!("Old {round} {n}")) };
+            let account_type = AccountType {
+                account_type_id: format!("old{round}-{n}"),
+                ..named(&format!("Old {round} {n}"))
+            };
             create_type(&tenant, account_type).await.unwrap();
         }
-        let updates = (0..clients / 2).map(|n| format!("old{round}-{n}")).map(|account_type_id| async {
-            let account_type = AccountType { account_type_id, is_default: true, ..Default::default() };
-            let request = UpdateAccountTypeRequest {
-                account_type: Some(account_type),
-                update_mask: Some(FieldMask { paths: vec!["is_default".into()] }),
-                ..Default::default()
-            };
-            tenant.account_types().update_account_type(request).await
+        let updates =
+            (0..clients / 2).map(|n| format!("old{round}-{n}")).map(|account_type_id| async {
+                let account_type =
+                    AccountType { account_type_id, is_default: true, ..Default::default() };
+                let request = UpdateAccountTypeRequest {
+                    account_type: Some(account_type),
+                    update_mask: Some(FieldMask { paths: vec!["is_default".into()] }),
+                    ..Default::default()
+                };
+                tenant.account_types().update_account_type(request).await
+            });
+        let creations = (0..clients - clients / 2).map(|n| {
+            create_type(
+                &tenant,
+                AccountType { is_default: true, ..named(&format!("New {round} {n}")) },
+            )
         });
-        let creations = (0..clients - clients / 2)
-            .map(|n| create_type(&tenant, AccountType { is_default: true, ..named(&format!("New {round} {n}")) }));
         let (of_updates, of_creations) = tokio::join!(join_all(updates), join_all(creations));
         all_succeed_or_lose(&of_updates);
         all_succeed_or_lose(&of_creations);
-        let request = ListAccountTypesRequest { page_size: 1000, show_inactive: true, ..Default::default() };
-        let types = tenant.account_types().list_account_types(request).await.unwrap().into_inner().account_types;
-        assert_eq!(types.iter().filter(|account_type| account_type.is_default).count(), 1, "round {round}");
+        let request =
+            ListAccountTypesRequest { page_size: 1000, show_inactive: true, ..Default::default() };
+        let types = tenant
+            .account_types()
+            .list_account_types(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .account_types;
+        assert_eq!(
+            types.iter().filter(|account_type| account_type.is_default).count(),
+            1,
+            "round {round}"
+        );
     }
 }
 
@@ -169,15 +203,23 @@ async fn of_fifty_updates_with_one_etag_exactly_one_wins() {
     tenant.organization("o", "").await;
     let created = tenant.account(account("a", "o")).await;
     let updates = (0..50).map(|n| {
-        let account =
-            Account { account_id: "a".into(), comment: format!("from {n}"), etag: created.etag.clone(), ..Default::default() };
+        let account = Account {
+            account_id: "a".into(),
+            comment: format!("from {n}"),
+            etag: created.etag.clone(),
+            ..Default::default()
+        };
         let mut accounts = tenant.accounts();
         async move {
             let request = UpdateAccountRequest { account: Some(account), ..Default::default() };
-            accounts.update_account(request).await.map(|response| response.into_inner().account.unwrap())
+            accounts
+                .update_account(request)
+                .await
+                .map(|response| response.into_inner().account.unwrap())
         }
     });
-    let (won, lost): (Vec<_>, Vec<_>) = join_all(updates).await.into_iter().partition(Result::is_ok);
+    let (won, lost): (Vec<_>, Vec<_>) =
+        join_all(updates).await.into_iter().partition(Result::is_ok);
     assert_eq!(won.len(), 1);
     for answer in lost {
         assert_eq!(reason(answer), (Code::Aborted, "ETAG_MISMATCH".into()));
@@ -211,7 +253,8 @@ async fn a_deadlock_is_tried_again() {
     }
     let (attempts, both_hold_one) = (AtomicU32::new(0), Barrier::new(2));
     let hold = async |first: &str, second: &str| {
-        let (caller, meta) = (tenant.caller(), Meta::of(&tenant.caller(), &DeleteAccountRequest::default()));
+        let (caller, meta) =
+            (tenant.caller(), Meta::of(&tenant.caller(), &DeleteAccountRequest::default()));
         let (attempts, both_hold_one) = (&attempts, &both_hold_one);
         db.write(&caller, &meta, async move |tx| {
             store::Account::find_for_update(tx, first).await?;
@@ -232,11 +275,13 @@ async fn a_deadlock_is_tried_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_loses_every_race_is_given_up_after_three_more_attempts() {
     let Some((tenant, _sql, db)) = apart().await else { return };
-    let (attempts, meta) = (AtomicU32::new(0), Meta::of(&tenant.caller(), &DeleteAccountRequest::default()));
+    let (attempts, meta) =
+        (AtomicU32::new(0), Meta::of(&tenant.caller(), &DeleteAccountRequest::default()));
     let answer = db
         .write(&tenant.caller(), &meta, async |tx| {
             attempts.fetch_add(1, Ordering::Relaxed);
-            let serialization = "DO $$ BEGIN RAISE EXCEPTION 'lost' USING ERRCODE = '40001'; END $$";
+            let serialization =
+                "DO $$ BEGIN RAISE EXCEPTION 'lost' USING ERRCODE = '40001'; END $$";
             (&mut tx.conn()).batch_execute(serialization).await?;
             Ok(DeleteAccountResponse {})
         })
@@ -254,7 +299,9 @@ async fn no_account_gets_a_type_after_its_deactivation() {
     tenant.organization("o", "").await;
     for round in 0..10 {
         let id = format!("t{round}");
-        create_type(&tenant, AccountType { account_type_id: id.clone(), ..named(&id) }).await.unwrap();
+        create_type(&tenant, AccountType { account_type_id: id.clone(), ..named(&id) })
+            .await
+            .unwrap();
         let started = Instant::now();
         let creations = (0..12).map(|n| {
             let (tenant, id) = (&tenant, &id);
@@ -262,7 +309,8 @@ async fn no_account_gets_a_type_after_its_deactivation() {
                 // Some at once, some once the deactivation is under way or over.
                 tokio::time::sleep(Duration::from_micros(700 * n)).await;
                 let began = started.elapsed();
-                let new = Account { account_type_id: id.clone(), ..account(&format!("{id}-{n}"), "o") };
+                let new =
+                    Account { account_type_id: id.clone(), ..account(&format!("{id}-{n}"), "o") };
                 (began, tenant.try_account(new).await)
             }
         });
@@ -274,8 +322,14 @@ async fn no_account_gets_a_type_after_its_deactivation() {
         let (created, deactivated) = tokio::join!(join_all(creations), deactivation);
         for (began, answer) in created {
             match answer {
-                Ok(_) => assert!(began < deactivated, "round {round}: created {began:?}, deactivated {deactivated:?}"),
-                Err(_) => assert_eq!(reason(answer), (Code::FailedPrecondition, "ACCOUNT_TYPE_INACTIVE".into())),
+                Ok(_) => assert!(
+                    began < deactivated,
+                    "round {round}: created {began:?}, deactivated {deactivated:?}"
+                ),
+                Err(_) => assert_eq!(
+                    reason(answer),
+                    (Code::FailedPrecondition, "ACCOUNT_TYPE_INACTIVE".into())
+                ),
             }
         }
     }
@@ -287,9 +341,11 @@ async fn creating_an_account_and_deactivating_its_type_wait_for_each_other() {
     let Some((tenant, mut other, _)) = apart().await else { return };
     tenant.organization("o", "").await;
     create_type(&tenant, AccountType { account_type_id: "t".into(), ..named("T") }).await.unwrap();
-    let of_type = |id: &str| Account { account_type_id: "t".into(), is_primary: true, ..account(id, "o") };
+    let of_type =
+        |id: &str| Account { account_type_id: "t".into(), is_primary: true, ..account(id, "o") };
 
-    // The account has its type and waits for its organization: the deactivation has to wait for the account.
+    // The account has its type and waits for its organization: the deactivation has to wait for the
+    // account.
     let held = other.transaction().await.unwrap();
     held.batch_execute("SELECT FROM organizations FOR UPDATE").await.unwrap();
     let creation = background(tenant.clone(), of_type("first"));
@@ -299,7 +355,10 @@ async fn creating_an_account_and_deactivating_its_type_wait_for_each_other() {
         async move { deactivate(&tenant, "t").await }
     });
     waiting_for_locks(held.client(), 2).await;
-    assert!(timeout(Duration::from_millis(50), &mut deactivation).await.is_err(), "the deactivation overtook the account");
+    assert!(
+        timeout(Duration::from_millis(50), &mut deactivation).await.is_err(),
+        "the deactivation overtook the account"
+    );
     held.commit().await.unwrap();
     creation.await.unwrap().unwrap();
     deactivation.await.unwrap().unwrap();
@@ -307,27 +366,54 @@ async fn creating_an_account_and_deactivating_its_type_wait_for_each_other() {
     assert_eq!(reason(late), (Code::FailedPrecondition, "ACCOUNT_TYPE_INACTIVE".into()));
 
     // The type is being deactivated: the account has to wait, and then does not get it.
-    create_type(&tenant, AccountType { account_type_id: "u".into(), is_default: true, ..named("U") }).await.unwrap();
+    create_type(
+        &tenant,
+        AccountType { account_type_id: "u".into(), is_default: true, ..named("U") },
+    )
+    .await
+    .unwrap();
     let held = other.transaction().await.unwrap();
-    held.batch_execute("UPDATE account_types SET active = false, is_default = false WHERE account_type_id = 'u'").await.unwrap();
-    let by_id = background(tenant.clone(), Account { account_type_id: "u".into(), ..account("by-id", "o") });
+    held.batch_execute(
+        "UPDATE account_types SET active = false, is_default = false WHERE account_type_id = 'u'",
+    )
+    .await
+    .unwrap();
+    let by_id = background(
+        tenant.clone(),
+        Account { account_type_id: "u".into(), ..account("by-id", "o") },
+    );
     let by_default = background(tenant.clone(), account("by-default", "o"));
     waiting_for_locks(held.client(), 2).await;
     held.commit().await.unwrap();
-    assert_eq!(reason(by_id.await.unwrap()), (Code::FailedPrecondition, "ACCOUNT_TYPE_INACTIVE".into()));
+    assert_eq!(
+        reason(by_id.await.unwrap()),
+        (Code::FailedPrecondition, "ACCOUNT_TYPE_INACTIVE".into())
+    );
     assert_eq!(by_default.await.unwrap().unwrap().account_type_id, "");
 }
 
-/// While the default goes from one type to another there always is one, so every new account gets one.
+/// While the default goes from one type to another there always is one, so every new account gets
+/// one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_account_created_while_the_default_type_changes_gets_the_old_or_the_new_one() {
     let Some((tenant, mut other, _)) = apart().await else { return };
     tenant.organization("o", "").await;
-    create_type(&tenant, AccountType { account_type_id: "old".into(), is_default: true, ..named("Old") }).await.unwrap();
-    create_type(&tenant, AccountType { account_type_id: "new".into(), ..named("New") }).await.unwrap();
+    create_type(
+        &tenant,
+        AccountType { account_type_id: "old".into(), is_default: true, ..named("Old") },
+    )
+    .await
+    .unwrap();
+    create_type(&tenant, AccountType { account_type_id: "new".into(), ..named("New") })
+        .await
+        .unwrap();
     let held = other.transaction().await.unwrap();
-    held.batch_execute("UPDATE account_types SET is_default = false WHERE account_type_id = 'old'").await.unwrap();
-    held.batch_execute("UPDATE account_types SET is_default = true WHERE account_type_id = 'new'").await.unwrap();
+    held.batch_execute("UPDATE account_types SET is_default = false WHERE account_type_id = 'old'")
+        .await
+        .unwrap();
+    held.batch_execute("UPDATE account_types SET is_default = true WHERE account_type_id = 'new'")
+        .await
+        .unwrap();
     let creation = background(tenant.clone(), account("a", "o"));
     waiting_for_locks(held.client(), 1).await;
     held.commit().await.unwrap();
@@ -343,22 +429,37 @@ async fn tenant() -> Option<Tenant> {
     Some(Tenant::new().await)
 }
 
-/// A tenant in a database of its own, a connection to that database, and the service's way to it. The way of the shared
-/// service is not for tests: a connection that it makes for one ends with that test's runtime.
+/// A tenant in a database of its own, a connection to that database, and the service's way to it.
+/// The way of the shared service is not for tests: a connection that it makes for one ends with
+/// that test's runtime.
 pub async fn apart() -> Option<(Tenant, tokio_postgres::Client, Db)> {
     let url = real_database(ALONE).await?;
     let login: tokio_postgres::Config = url.parse().unwrap();
     migrate::run(&Manager::new(login.clone(), None), migrate::Direction::Up).await.unwrap();
-    let db = Db::new(Manager::new(login, Some("customer_accounts_app".into())), 8, Duration::from_secs(1), None);
+    let db = Db::new(
+        Manager::new(login, Some("customer_accounts_app".into())),
+        8,
+        Duration::from_secs(1),
+        None,
+    );
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, served) = (listener.local_addr().unwrap(), db.clone());
     tokio::spawn(async move {
-        customer_accounts::server::serve(listener, served, &crate::support::config(&[]), std::future::pending()).await
+        customer_accounts::server::serve(
+            listener,
+            served,
+            &crate::support::config(&[]),
+            std::future::pending(),
+        )
+        .await
     });
     Some((Tenant::on(crate::support::connect(address).await), sql(&url).await, db))
 }
 
-fn background(tenant: Tenant, account: Account) -> tokio::task::JoinHandle<Result<Account, Status>> {
+fn background(
+    tenant: Tenant,
+    account: Account,
+) -> tokio::task::JoinHandle<Result<Account, Status>> {
     tokio::spawn(async move { tenant.try_account(account).await })
 }
 
@@ -375,7 +476,12 @@ fn make_primary(
         ..Default::default()
     };
     let mut accounts = tenant.accounts();
-    async move { accounts.update_account(request).await.map(|response| response.into_inner().account.unwrap()) }
+    async move {
+        accounts
+            .update_account(request)
+            .await
+            .map(|response| response.into_inner().account.unwrap())
+    }
 }
 
 fn named(display_name: &str) -> AccountType {
@@ -383,7 +489,8 @@ fn named(display_name: &str) -> AccountType {
 }
 
 async fn create_type(tenant: &Tenant, account_type: AccountType) -> Result<(), Status> {
-    let request = CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() };
+    let request =
+        CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() };
     tenant.account_types().create_account_type(request).await.map(drop)
 }
 
@@ -393,19 +500,31 @@ async fn deactivate(tenant: &Tenant, id: &str) -> Result<(), Status> {
 }
 
 async fn list(tenant: &Tenant, organization_id: &str) -> Vec<Account> {
-    let request = ListAccountsRequest { organization_id: organization_id.into(), page_size: 1000, ..Default::default() };
+    let request = ListAccountsRequest {
+        organization_id: organization_id.into(),
+        page_size: 1000,
+        ..Default::default()
+    };
     tenant.accounts().list_accounts(request).await.unwrap().into_inner().accounts
 }
 
 async fn primaries(tenant: &Tenant, organization_id: &str) -> Vec<String> {
     let accounts = list(tenant, organization_id).await;
-    accounts.into_iter().filter(|account| account.is_primary).map(|account| account.account_id).collect()
+    accounts
+        .into_iter()
+        .filter(|account| account.is_primary)
+        .map(|account| account.account_id)
+        .collect()
 }
 
 #[track_caller]
 fn all_succeed_or_lose<T: std::fmt::Debug>(answers: &[Result<T, Status>]) {
     for status in answers.iter().filter_map(|answer| answer.as_ref().err()) {
-        assert_eq!(reason(Err::<(), _>(status.clone())), (Code::Aborted, "CONFLICT".into()), "{status:?}");
+        assert_eq!(
+            reason(Err::<(), _>(status.clone())),
+            (Code::Aborted, "CONFLICT".into()),
+            "{status:?}"
+        );
     }
     assert!(answers.iter().any(Result::is_ok), "nobody won");
 }

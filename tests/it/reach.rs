@@ -1,4 +1,5 @@
-//! Reach: a caller who does not see the whole tenant sees what is bound to their person's organizations and those below.
+//! Reach: a caller who does not see the whole tenant sees what is bound to their person's
+//! organizations and those below.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,9 +7,10 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use customer_accounts::{
     policy::Policies,
     proto::{
-        Account, CreateOrganizationRequest, CreatePersonRequest, GetOrganizationRequest, ListAccountsRequest,
-        ListActivitiesRequest, ListLinkedOrganizationsRequest, ListModuleActivationsRequest, ListOrganizationsRequest,
-        ListPeopleRequest, ModuleSetting, MoveOrganizationRequest, Organization, PACKAGE, POOL, Person, UpdatePersonRequest,
+        Account, CreateOrganizationRequest, CreatePersonRequest, GetOrganizationRequest,
+        ListAccountsRequest, ListActivitiesRequest, ListLinkedOrganizationsRequest,
+        ListModuleActivationsRequest, ListOrganizationsRequest, ListPeopleRequest, ModuleSetting,
+        MoveOrganizationRequest, Organization, PACKAGE, POOL, Person, UpdatePersonRequest,
     },
 };
 use prost::Message as _;
@@ -33,10 +35,12 @@ impl Tenant {
         self.update_person(person, &["subject"]).await.unwrap();
     }
 
-    /// Two regions with an office each, an account for each of the four, and a manager in charge of the north.
+    /// Two regions with an office each, an account for each of the four, and a manager in charge of
+    /// the north.
     pub async fn regions() -> (Self, Self) {
         let tenant = Self::new().await;
-        for (id, parent_id) in [("north", ""), ("south", ""), ("oslo", "north"), ("rome", "south")] {
+        for (id, parent_id) in [("north", ""), ("south", ""), ("oslo", "north"), ("rome", "south")]
+        {
             tenant.organization(id, parent_id).await;
             tenant.account(account(&format!("{id}-account"), id)).await;
         }
@@ -49,7 +53,13 @@ impl Tenant {
 
     async fn organizations_seen(&self) -> Vec<String> {
         let request = ListOrganizationsRequest { page_size: 1000, ..Default::default() };
-        let organizations = self.organizations().list_organizations(request).await.unwrap().into_inner().organizations;
+        let organizations = self
+            .organizations()
+            .list_organizations(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .organizations;
         organizations.into_iter().map(|organization| organization.organization_id).collect()
     }
 
@@ -63,14 +73,30 @@ impl Tenant {
 
     async fn create_below(&self, id: &str, parent_id: &str) -> Result<Organization, Status> {
         let (organization_id, display_name) = (id.to_owned(), id.to_owned());
-        let organization = Organization { organization_id, display_name, parent_id: parent_id.into(), ..Default::default() };
-        let request = CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
-        self.organizations().create_organization(request).await.map(|response| response.into_inner().organization.unwrap())
+        let organization = Organization {
+            organization_id,
+            display_name,
+            parent_id: parent_id.into(),
+            ..Default::default()
+        };
+        let request =
+            CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
+        self.organizations()
+            .create_organization(request)
+            .await
+            .map(|response| response.into_inner().organization.unwrap())
     }
 
     async fn create_member(&self, person: Person, organization_id: &str) -> Result<Person, Status> {
-        let request = CreatePersonRequest { person: Some(person), organization_id: organization_id.into(), ..Default::default() };
-        self.people().create_person(request).await.map(|response| response.into_inner().person.unwrap())
+        let request = CreatePersonRequest {
+            person: Some(person),
+            organization_id: organization_id.into(),
+            ..Default::default()
+        };
+        self.people()
+            .create_person(request)
+            .await
+            .map(|response| response.into_inner().person.unwrap())
     }
 }
 
@@ -81,9 +107,16 @@ async fn a_regional_manager_sees_the_accounts_of_the_region_and_below() {
     assert_eq!(manager.organizations_seen().await, ["north", "oslo"]);
     assert_eq!(manager.people_seen().await, ["manager"]);
     manager.get("oslo-account").await.unwrap();
-    let (elsewhere, nowhere) = (manager.get("rome-account").await.unwrap_err(), manager.get("none-account").await.unwrap_err());
+    let (elsewhere, nowhere) = (
+        manager.get("rome-account").await.unwrap_err(),
+        manager.get("none-account").await.unwrap_err(),
+    );
     assert_eq!(elsewhere.code(), Code::NotFound);
-    contract::assert_same_words("GetAccount", (&elsewhere, "rome-account"), (&nowhere, "none-account"));
+    contract::assert_same_words(
+        "GetAccount",
+        (&elsewhere, "rome-account"),
+        (&nowhere, "none-account"),
+    );
 
     // An office that moves is in reach where it is.
     tenant.move_organization("rome", "north").await.unwrap();
@@ -97,11 +130,17 @@ async fn without_an_active_person_in_an_organization_nothing_is_in_reach() {
     let (tenant, manager) = Tenant::regions().await;
     let stranger = tenant.reaching("nobody's subject", "editor");
     assert!(stranger.accounts_seen().await.is_empty() && stranger.people_seen().await.is_empty());
-    assert_eq!(reason(stranger.get("north-account").await), (Code::NotFound, "ACCOUNT_NOT_FOUND".into()));
+    assert_eq!(
+        reason(stranger.get("north-account").await),
+        (Code::NotFound, "ACCOUNT_NOT_FOUND".into())
+    );
 
     tenant.update_person(only_person("manager"), &["active"]).await.unwrap();
     assert!(manager.accounts_seen().await.is_empty() && manager.people_seen().await.is_empty());
-    tenant.update_person(Person { active: Some(true), ..only_person("manager") }, &["active"]).await.unwrap();
+    tenant
+        .update_person(Person { active: Some(true), ..only_person("manager") }, &["active"])
+        .await
+        .unwrap();
     tenant.remove_member("north", "manager").await.unwrap();
     assert!(manager.accounts_seen().await.is_empty());
     assert_eq!(manager.people_seen().await, ["manager"], "everyone sees themselves");
@@ -113,7 +152,10 @@ async fn administrators_and_tenant_wide_callers_see_everything() {
     let all = ["north-account", "oslo-account", "rome-account", "south-account"];
     assert_eq!(tenant.reaching("nobody's subject", "admin").accounts_seen().await, all);
     assert_eq!(tenant.with_roles("viewer").accounts_seen().await, all);
-    assert_eq!(manager.with_roles("viewer").accounts_seen().await, ["north-account", "oslo-account"]);
+    assert_eq!(
+        manager.with_roles("viewer").accounts_seen().await,
+        ["north-account", "oslo-account"]
+    );
 }
 
 #[tokio::test]
@@ -122,8 +164,14 @@ async fn what_is_created_or_moved_stays_in_reach() {
     let out_of_reach = (Code::PermissionDenied, "OUT_OF_REACH".to_owned());
     assert_eq!(reason(manager.create_below("lund", "").await), out_of_reach);
     assert_eq!(reason(manager.move_organization("oslo", "").await), out_of_reach);
-    assert_eq!(reason(manager.create_below("lund", "south").await), (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()));
-    assert_eq!(reason(manager.move_organization("oslo", "south").await), (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()));
+    assert_eq!(
+        reason(manager.create_below("lund", "south").await),
+        (Code::NotFound, "ORGANIZATION_NOT_FOUND".into())
+    );
+    assert_eq!(
+        reason(manager.move_organization("oslo", "south").await),
+        (Code::NotFound, "ORGANIZATION_NOT_FOUND".into())
+    );
     manager.create_below("lund", "oslo").await.unwrap();
     manager.move_organization("lund", "north").await.unwrap();
     assert_eq!(manager.organizations_seen().await, ["lund", "north", "oslo"]);
@@ -137,8 +185,14 @@ async fn what_is_created_or_moved_stays_in_reach() {
     let elsewhere = manager.try_account(account("new", "rome")).await;
     assert_eq!(reason(elsewhere), (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()));
     let moved = Account { organization_id: "rome".into(), ..only("oslo-account") };
-    assert_eq!(reason(manager.update(moved, &[]).await), (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()));
-    manager.update(Account { organization_id: "lund".into(), ..only("oslo-account") }, &[]).await.unwrap();
+    assert_eq!(
+        reason(manager.update(moved, &[]).await),
+        (Code::NotFound, "ORGANIZATION_NOT_FOUND".into())
+    );
+    manager
+        .update(Account { organization_id: "lund".into(), ..only("oslo-account") }, &[])
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -158,7 +212,10 @@ async fn nobody_extends_their_own_reach() {
     assert_eq!(reason(manager.update_person(taken.clone(), &["subject"]).await), out_of_reach);
     let born = Person { person_id: "new".into(), display_name: "n".into(), ..taken };
     assert_eq!(reason(manager.create_member(born, "oslo").await), out_of_reach);
-    assert_eq!(reason(manager.add_member("south", "manager").await), (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()));
+    assert_eq!(
+        reason(manager.add_member("south", "manager").await),
+        (Code::NotFound, "ORGANIZATION_NOT_FOUND".into())
+    );
     // Nor does anybody give or take the reach of others by their active flag.
     tenant.add_member("oslo", "inside").await.unwrap();
     let deactivated = manager.update_person(only_person("inside"), &["active"]).await;
@@ -182,7 +239,10 @@ async fn people_are_in_reach_with_the_accounts_they_are_shown_on() {
     }
     assert_eq!(manager.people_seen().await, ["manager"]);
     tenant.add_user("oslo-account", "added").await;
-    tenant.update(Account { account_manager_id: "staff".into(), ..only("oslo-account") }, &[]).await.unwrap();
+    tenant
+        .update(Account { account_manager_id: "staff".into(), ..only("oslo-account") }, &[])
+        .await
+        .unwrap();
     assert_eq!(manager.people_seen().await, ["added", "manager", "staff"]);
     tenant.link("oslo-account", "south", true).await.unwrap();
     assert_eq!(manager.people_seen().await, ["added", "hidden", "linked", "manager", "staff"]);
@@ -191,7 +251,10 @@ async fn people_are_in_reach_with_the_accounts_they_are_shown_on() {
     assert!(manager.list_people(members).await.is_empty());
     tenant.add_user("rome-account", "added").await;
     let accounts = manager.accounts_of("added").await;
-    assert_eq!(accounts.iter().map(|account| &*account.account_id).collect::<Vec<_>>(), ["oslo-account"]);
+    assert_eq!(
+        accounts.iter().map(|account| &*account.account_id).collect::<Vec<_>>(),
+        ["oslo-account"]
+    );
 }
 
 #[tokio::test]
@@ -201,7 +264,10 @@ async fn a_refusal_names_no_account_out_of_reach() {
     tenant.add_member("oslo", "contact").await.unwrap();
     for id in ["oslo-account", "rome-account"] {
         tenant.link(id, "oslo", false).await.unwrap();
-        tenant.update(Account { billing_contact_id: "contact".into(), ..only(id) }, &[]).await.unwrap();
+        tenant
+            .update(Account { billing_contact_id: "contact".into(), ..only(id) }, &[])
+            .await
+            .unwrap();
     }
     let slot = |id: &str| ("CONTACT_SLOT_HELD".to_owned(), format!("account/{id}/billing_contact"));
     let refusal = tenant.remove_member("oslo", "contact").await;
@@ -218,7 +284,8 @@ async fn the_trail_is_shown_as_far_as_the_reach() {
     let (tenant, manager) = Tenant::regions().await;
     let seen = async |tenant: &Tenant| {
         let request = ListActivitiesRequest { page_size: 1000, ..Default::default() };
-        let activities = tenant.activities().list_activities(request).await.unwrap().into_inner().activities;
+        let activities =
+            tenant.activities().list_activities(request).await.unwrap().into_inner().activities;
         activities.into_iter().map(|activity| activity.resource_id).collect::<BTreeSet<_>>()
     };
     let north = ["north", "north-account", "oslo", "oslo-account"].map(str::to_owned);
@@ -242,7 +309,12 @@ async fn updates(watch: &mut Watch, last: &str) -> Vec<String> {
     let mut told = Vec::new();
     while told.last().is_none_or(|id| id != last) {
         let activities = watch.next().await.unwrap();
-        told.extend(activities.into_iter().filter(|it| it.action.ends_with(".updated")).map(|it| it.resource_id));
+        told.extend(
+            activities
+                .into_iter()
+                .filter(|it| it.action.ends_with(".updated"))
+                .map(|it| it.resource_id),
+        );
     }
     told
 }
@@ -254,7 +326,10 @@ async fn what_organizations_have_set_is_shown_as_far_as_the_reach() {
         tenant.set_module("contracts", organization_id, ModuleSetting::Off).await.unwrap();
     }
     let list = async |tenant: &Tenant, organization_id: &str| {
-        let request = ListModuleActivationsRequest { organization_id: organization_id.into(), ..Default::default() };
+        let request = ListModuleActivationsRequest {
+            organization_id: organization_id.into(),
+            ..Default::default()
+        };
         tenant.tenants().list_module_activations(request).await.map(|response| {
             let activations = response.into_inner().module_activations;
             activations.into_iter().map(|activation| activation.organization_id).collect::<Vec<_>>()
@@ -262,12 +337,17 @@ async fn what_organizations_have_set_is_shown_as_far_as_the_reach() {
     };
     assert_eq!(list(&tenant, "").await.unwrap(), ["oslo", "rome"]);
     assert_eq!(list(&manager, "").await.unwrap(), ["oslo"]);
-    assert_eq!(reason(list(&manager, "rome").await), (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()));
+    assert_eq!(
+        reason(list(&manager, "rome").await),
+        (Code::NotFound, "ORGANIZATION_NOT_FOUND".into())
+    );
 }
 
-/// Calls whose answers do not depend on reach: the types are the tenant's, and who may call the others sees all of it.
+/// Calls whose answers do not depend on reach: the types are the tenant's, and who may call the
+/// others sees all of it.
 fn reaches_further(method: &str, permission: &str) -> bool {
-    method.starts_with("AccountTypeService/") || ["delete", "configure"].iter().any(|verb| permission.ends_with(verb))
+    method.starts_with("AccountTypeService/")
+        || ["delete", "configure"].iter().any(|verb| permission.ends_with(verb))
 }
 
 #[tokio::test]
@@ -281,10 +361,16 @@ async fn what_is_out_of_reach_is_word_for_word_like_what_never_existed() {
     tenant.identify("own", "own-subject").await;
     let policies = Policies::read().unwrap();
     let tenant_id = tenant.caller.tenant.clone();
-    let identity: [(&str, &[u8]); 4] =
-        [("x-tenant-id", tenant_id.as_bytes()), ("x-actor", b"own-subject"), ("x-roles", b"editor"), ("x-tenant-wide", b"false")];
+    let identity: [(&str, &[u8]); 4] = [
+        ("x-tenant-id", tenant_id.as_bytes()),
+        ("x-actor", b"own-subject"),
+        ("x-roles", b"editor"),
+        ("x-tenant-wide", b"false"),
+    ];
     let (mut asked, mut listed) = (0, 0);
-    for ((method, hidden_request), (_, free_request)) in contract::asks_for(hidden).into_iter().zip(contract::asks_for(free)) {
+    for ((method, hidden_request), (_, free_request)) in
+        contract::asks_for(hidden).into_iter().zip(contract::asks_for(free))
+    {
         let policy = policies.get(&format!("/accounts.v1.{method}")).unwrap();
         if reaches_further(method, policy.permission) {
             continue;
@@ -294,17 +380,23 @@ async fn what_is_out_of_reach_is_word_for_word_like_what_never_existed() {
         if nothing.message().contains("account type") {
             continue;
         }
-        let answer = call(&tenant.channel, method, &identity, &hidden_request).await.expect_err(method);
+        let answer =
+            call(&tenant.channel, method, &identity, &hidden_request).await.expect_err(method);
         assert_eq!(answer.code(), Code::NotFound, "{method}: {answer:?}");
         contract::assert_same_words(method, (&answer, hidden), (&nothing, free));
         asked += 1;
     }
-    for ((method, hidden_request), (_, free_request)) in contract::lists(hidden).into_iter().zip(contract::lists(free)) {
+    for ((method, hidden_request), (_, free_request)) in
+        contract::lists(hidden).into_iter().zip(contract::lists(free))
+    {
         if reaches_further(method, "accounts.read") {
             continue;
         }
         let shown = call(&tenant.channel, method, &identity, &hidden_request).await.unwrap();
-        let text = shown.iter().map(|message| String::from_utf8_lossy(message).into_owned()).collect::<String>();
+        let text = shown
+            .iter()
+            .map(|message| String::from_utf8_lossy(message).into_owned())
+            .collect::<String>();
         assert!(!text.contains(hidden), "{method}: {text}");
         if !String::from_utf8_lossy(&hidden_request).contains("account_type") {
             let nothing = call(&tenant.channel, method, &identity, &free_request).await.unwrap();
@@ -315,8 +407,8 @@ async fn what_is_out_of_reach_is_word_for_word_like_what_never_existed() {
     assert!(asked >= 40 && listed >= 14, "{asked} {listed}");
 }
 
-/// What nobody may learn who does not reach it: a word of names, descriptions and addresses, and a time by which lists are
-/// ordered.
+/// What nobody may learn who does not reach it: a word of names, descriptions and addresses, and a
+/// time by which lists are ordered.
 struct Secrets {
     word: &'static str,
     time: String,
@@ -330,8 +422,9 @@ impl Secrets {
     }
 }
 
-/// A tenant in which `own` is an account in the reach of the person `own`, bound to what is out of their reach in every way
-/// there is: an organization above, one that is linked, and the account that the person uses and buys on.
+/// A tenant in which `own` is an account in the reach of the person `own`, bound to what is out of
+/// their reach in every way there is: an organization above, one that is linked, and the account
+/// that the person uses and buys on.
 async fn secrets() -> (Tenant, Secrets) {
     const WORD: &str = "secretword";
     let tenant = Tenant::new().await;
@@ -347,7 +440,8 @@ async fn secrets() -> (Tenant, Secrets) {
     }
     let fields = Account { display_name: WORD.into(), comment: WORD.into(), ..only("hidden-id") };
     tenant.update(fields, &["display_name", "comment"]).await.unwrap();
-    let fields = Person { display_name: WORD.into(), phone: WORD.into(), ..only_person("hidden-id") };
+    let fields =
+        Person { display_name: WORD.into(), phone: WORD.into(), ..only_person("hidden-id") };
     tenant.update_person(fields, &["display_name", "phone"]).await.unwrap();
     tenant.move_organization("own", "above").await.unwrap();
     tenant.set_module("contracts", "above", ModuleSetting::Off).await.unwrap();
@@ -355,7 +449,14 @@ async fn secrets() -> (Tenant, Secrets) {
     tenant.add_user("hidden-id", "own").await;
     tenant.buys_on("own", "hidden-id").await.unwrap();
     let request = GetOrganizationRequest { organization_id: "linked".into() };
-    let linked = tenant.organizations().get_organization(request).await.unwrap().into_inner().organization.unwrap();
+    let linked = tenant
+        .organizations()
+        .get_organization(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .organization
+        .unwrap();
     let time = linked.create_time.unwrap();
     let time = (time.seconds * 1_000_000 + i64::from(time.nanos / 1000)).to_string();
     (tenant, Secrets { word: WORD, time })
@@ -381,9 +482,15 @@ fn descriptor(method: &str) -> MethodDescriptor {
 async fn nothing_but_ids_of_what_is_out_of_reach_is_told() {
     let (tenant, secrets) = secrets().await;
     let tenant_id = tenant.caller.tenant.clone();
-    let identity: [(&str, &[u8]); 4] =
-        [("x-tenant-id", tenant_id.as_bytes()), ("x-actor", b"own-subject"), ("x-roles", b"editor"), ("x-tenant-wide", b"false")];
-    let asked = ["own", "hidden-id", "linked"].map(|id| [contract::asks_for(id), contract::lists(id)].concat()).concat();
+    let identity: [(&str, &[u8]); 4] = [
+        ("x-tenant-id", tenant_id.as_bytes()),
+        ("x-actor", b"own-subject"),
+        ("x-roles", b"editor"),
+        ("x-tenant-wide", b"false"),
+    ];
+    let asked = ["own", "hidden-id", "linked"]
+        .map(|id| [contract::asks_for(id), contract::lists(id)].concat())
+        .concat();
     let (mut answers, mut tokens) = (0, 0);
     for (method, request) in asked {
         let output = descriptor(method).output();
@@ -398,7 +505,8 @@ async fn nothing_but_ids_of_what_is_out_of_reach_is_told() {
                     Ok(messages) => messages.into_iter().next().unwrap_or_default(),
                     Err(status) => {
                         assert!(
-                            !secrets.is_in(status.message().as_bytes()) && !secrets.is_in(status.details()),
+                            !secrets.is_in(status.message().as_bytes())
+                                && !secrets.is_in(status.details()),
                             "{method}: {status:?}"
                         );
                         break;
@@ -408,11 +516,19 @@ async fn nothing_but_ids_of_what_is_out_of_reach_is_told() {
                 assert!(!secrets.is_in(&answer), "{method}: {}", String::from_utf8_lossy(&answer));
                 let message = DynamicMessage::decode(output.clone(), &*answer).unwrap();
                 let token = message.get_field_by_name("next_page_token");
-                let Some(token) = token.as_ref().and_then(|token| token.as_str()).filter(|token| !token.is_empty()) else {
+                let Some(token) = token
+                    .as_ref()
+                    .and_then(|token| token.as_str())
+                    .filter(|token| !token.is_empty())
+                else {
                     break;
                 };
                 let position = URL_SAFE_NO_PAD.decode(token).unwrap();
-                assert!(!secrets.is_in(&position), "{method}: {}", String::from_utf8_lossy(&position));
+                assert!(
+                    !secrets.is_in(&position),
+                    "{method}: {}",
+                    String::from_utf8_lossy(&position)
+                );
                 tokens += 1;
                 request = with(method, &request, "page_token", Value::String(token.to_owned()));
             }
@@ -434,27 +550,50 @@ async fn linked_organizations_out_of_reach_are_listed_by_their_ids() {
         let (mut all, mut page_token) = (Vec::new(), String::new());
         loop {
             let account_id = "oslo-account".into();
-            let request = ListLinkedOrganizationsRequest { account_id, page_size, page_token, order_by, ..Default::default() };
-            let page = tenant.memberships().list_linked_organizations(request).await.unwrap().into_inner();
-            all.extend(page.linked_organizations.into_iter().map(|link| (link.organization_id, link.display_name)));
+            let request = ListLinkedOrganizationsRequest {
+                account_id,
+                page_size,
+                page_token,
+                order_by,
+                ..Default::default()
+            };
+            let page =
+                tenant.memberships().list_linked_organizations(request).await.unwrap().into_inner();
+            all.extend(
+                page.linked_organizations
+                    .into_iter()
+                    .map(|link| (link.organization_id, link.display_name)),
+            );
             page_token = page.next_page_token;
             if page_token.is_empty() {
                 return all;
             }
         }
     };
-    let expected = |rows: [(&str, &str); 5]| rows.map(|(id, name)| (id.to_owned(), name.to_owned()));
+    let expected =
+        |rows: [(&str, &str); 5]| rows.map(|(id, name)| (id.to_owned(), name.to_owned()));
     for page_size in [1, 2, 50] {
-        // Without a name in the order of names, and made when they were linked in the order of creation.
+        // Without a name in the order of names, and made when they were linked in the order of
+        // creation.
         let by_name = [("x", ""), ("y", ""), ("z", ""), ("north", "north"), ("oslo", "oslo")];
         let by_time = [("north", "north"), ("oslo", "oslo"), ("z", ""), ("y", ""), ("x", "")];
         for (order_by, mut rows) in [(1, by_name), (2, by_name), (3, by_time), (4, by_time)] {
             if order_by % 2 == 0 {
                 rows.reverse();
             }
-            assert_eq!(list(&manager, order_by, page_size).await, expected(rows), "order {order_by} by {page_size}");
+            assert_eq!(
+                list(&manager, order_by, page_size).await,
+                expected(rows),
+                "order {order_by} by {page_size}"
+            );
         }
-        let whole = [("z", "A first name"), ("x", "Middle"), ("north", "north"), ("oslo", "oslo"), ("y", "The last name")];
+        let whole = [
+            ("z", "A first name"),
+            ("x", "Middle"),
+            ("north", "north"),
+            ("oslo", "oslo"),
+            ("y", "The last name"),
+        ];
         assert_eq!(list(&tenant, 1, page_size).await, expected(whole));
     }
     // Who reaches one of them later reads its name.
@@ -487,31 +626,53 @@ impl Model {
     }
 
     fn organizations(&self, person: &str) -> BTreeSet<String> {
-        let roots: Vec<_> = self.members.iter().filter(|(_, member)| member == person).map(|(root, _)| root).collect();
-        self.parents.keys().filter(|id| roots.iter().any(|root| self.is_below(id, root))).cloned().collect()
+        let roots: Vec<_> = self
+            .members
+            .iter()
+            .filter(|(_, member)| member == person)
+            .map(|(root, _)| root)
+            .collect();
+        self.parents
+            .keys()
+            .filter(|id| roots.iter().any(|root| self.is_below(id, root)))
+            .cloned()
+            .collect()
     }
 
     fn accounts(&self, person: &str) -> BTreeSet<String> {
         let organizations = self.organizations(person);
-        self.accounts.iter().filter(|(_, organization)| organizations.contains(*organization)).map(|(id, _)| id.clone()).collect()
+        self.accounts
+            .iter()
+            .filter(|(_, organization)| organizations.contains(*organization))
+            .map(|(id, _)| id.clone())
+            .collect()
     }
 
     fn is_through(&self, account: &str, person: &str) -> bool {
         let own = (self.accounts[account].clone(), false);
         let linked = self.links.iter().filter(|((id, _), _)| id == account);
-        linked.map(|((_, organization), below)| (organization.clone(), *below)).chain([own]).any(|(top, below)| {
-            self.members.iter().any(|(organization, member)| {
-                member == person && (*organization == top || below && self.is_below(organization, &top))
-            })
-        })
+        linked.map(|((_, organization), below)| (organization.clone(), *below)).chain([own]).any(
+            |(top, below)| {
+                self.members.iter().any(|(organization, member)| {
+                    member == person
+                        && (*organization == top || below && self.is_below(organization, &top))
+                })
+            },
+        )
     }
 
-    /// Whether the caller is in charge of a person: everything they belong to is in the caller's reach.
+    /// Whether the caller is in charge of a person: everything they belong to is in the caller's
+    /// reach.
     fn is_in_charge(&self, caller: &str, person: &str) -> bool {
         let (organizations, accounts) = (self.organizations(caller), self.accounts(caller));
-        let mut memberships = self.members.iter().filter(|(_, member)| member == person).map(|(at, _)| at).peekable();
+        let mut memberships =
+            self.members.iter().filter(|(_, member)| member == person).map(|(at, _)| at).peekable();
         let used = self.users.iter().filter(|(_, user)| user == person).map(|(account, _)| account);
-        let managed = self.managers.iter().filter(|(_, manager)| *manager == person).map(|(account, _)| account);
+        let managed = self
+            .managers
+            .iter()
+            .filter(|(_, manager)| *manager == person)
+            .map(|(account, _)| account);
         memberships.peek().is_some()
             && memberships.all(|at| organizations.contains(at))
             && used.chain(managed).all(|account| accounts.contains(account))
@@ -519,7 +680,9 @@ impl Model {
 
     fn people(&self, caller: &str) -> BTreeSet<String> {
         let (organizations, accounts) = (self.organizations(caller), self.accounts(caller));
-        let member = |person: &str| self.members.iter().any(|(at, who)| who == person && organizations.contains(at));
+        let member = |person: &str| {
+            self.members.iter().any(|(at, who)| who == person && organizations.contains(at))
+        };
         let shown = |person: &str| {
             accounts.iter().any(|account| {
                 self.users.contains(&(account.clone(), person.to_owned()))
@@ -527,16 +690,21 @@ impl Model {
                     || self.managers.get(account).is_some_and(|manager| manager == person)
             })
         };
-        (0..PEOPLE).map(|i| format!("p{i}")).filter(|id| id == caller || member(id) || shown(id)).collect()
+        (0..PEOPLE)
+            .map(|i| format!("p{i}"))
+            .filter(|id| id == caller || member(id) || shown(id))
+            .collect()
     }
 }
 
 impl Tenant {
-    /// Changes something at random, here and in the model; what the service refuses changes neither.
+    /// Changes something at random, here and in the model; what the service refuses changes
+    /// neither.
     async fn change(&self, dice: &mut Dice, model: &mut Model) {
         let mut one = |prefix: &str, of: u64| format!("{prefix}{}", dice.roll(of));
         let (organization, other) = (one("o", ORGANIZATIONS), one("o", ORGANIZATIONS));
-        let (account, person, staff) = (one("a", ACCOUNTS), one("p", PEOPLE - 2), format!("p{}", PEOPLE - 1 - dice.roll(2)));
+        let (account, person, staff) =
+            (one("a", ACCOUNTS), one("p", PEOPLE - 2), format!("p{}", PEOPLE - 1 - dice.roll(2)));
         let with = dice.roll(2) == 0;
         match dice.roll(7) {
             0 if self.move_organization(&organization, &other).await.is_ok() => {
@@ -549,7 +717,8 @@ impl Tenant {
                 model.members.remove(&(organization, person));
             }
             3 if self.link(&account, &organization, with).await.is_ok() => {
-                // The link of its own organization covers more, and stays when the account moves only as far as it is its own.
+                // The link of its own organization covers more, and stays when the account moves
+                // only as far as it is its own.
                 if model.accounts[&account] != organization {
                     model.links.insert((account, organization), with);
                 } else if with {
@@ -575,9 +744,14 @@ impl Tenant {
     /// Compares all that a caller sees with the model.
     async fn compare(&self, model: &Model, person: &str) {
         let caller = self.reaching(&format!("subject-of-{person}"), "viewer");
-        let (organizations, accounts, people) = (model.organizations(person), model.accounts(person), model.people(person));
+        let (organizations, accounts, people) =
+            (model.organizations(person), model.accounts(person), model.people(person));
         let set = |ids: Vec<String>| ids.into_iter().collect::<BTreeSet<_>>();
-        assert_eq!(set(caller.organizations_seen().await), organizations, "organizations that {person} sees");
+        assert_eq!(
+            set(caller.organizations_seen().await),
+            organizations,
+            "organizations that {person} sees"
+        );
         assert_eq!(set(caller.accounts_seen().await), accounts, "accounts that {person} sees");
         assert_eq!(set(caller.people_seen().await), people, "people whom {person} sees");
         for id in model.parents.keys() {
@@ -590,7 +764,11 @@ impl Tenant {
         }
         let editor = caller.with_roles("editor");
         for id in (0..PEOPLE).map(|i| format!("p{i}")) {
-            assert_eq!(caller.get_person(&id).await.is_ok(), people.contains(&id), "{person} gets {id}");
+            assert_eq!(
+                caller.get_person(&id).await.is_ok(),
+                people.contains(&id),
+                "{person} gets {id}"
+            );
             let request = UpdatePersonRequest {
                 person: Some(Person { phone: "1".into(), ..only_person(&id) }),
                 validate_only: true,
@@ -610,11 +788,20 @@ impl Tenant {
         let Some(top) = organizations.first() else { return };
         for id in &organizations {
             let (organization_id, parent_id) = (id.clone(), top.clone());
-            let request = MoveOrganizationRequest { organization_id, parent_id, validate_only: true, ..Default::default() };
+            let request = MoveOrganizationRequest {
+                organization_id,
+                parent_id,
+                validate_only: true,
+                ..Default::default()
+            };
             let moved = editor.organizations().move_organization(request).await;
             let refused = moved.is_err_and(|status| reason::<()>(Err(status)).1 == "OUT_OF_REACH");
             let (parent, stays) = (&model.parents[id], model.parents[id] == *top);
-            assert_eq!(refused, !stays && !organizations.contains(parent), "{person} moves {id} out of {parent:?}");
+            assert_eq!(
+                refused,
+                !stays && !organizations.contains(parent),
+                "{person} moves {id} out of {parent:?}"
+            );
         }
     }
 }
@@ -631,7 +818,8 @@ async fn reach_is_what_a_naive_model_says() {
     }
     for i in 0..PEOPLE {
         let id = format!("p{i}");
-        let created = if i < PEOPLE - 2 { tenant.person(&id).await } else { tenant.staff(&id).await };
+        let created =
+            if i < PEOPLE - 2 { tenant.person(&id).await } else { tenant.staff(&id).await };
         tenant.identify(&created.person_id, &format!("subject-of-{id}")).await;
         let organization = format!("o{}", dice.roll(ORGANIZATIONS));
         tenant.add_member(&organization, &id).await.unwrap();

@@ -10,8 +10,8 @@ use crate::support::{
 
 const README: &str = include_str!("../../README.md");
 
-/// The `console` blocks: the command after `$ `, over several lines while they end in a backslash or inside quotes, and
-/// what it prints.
+/// The `console` blocks: the command after `$ `, over several lines while they end in a backslash
+/// or inside quotes, and what it prints.
 fn blocks(readme: &str) -> Vec<(String, String)> {
     let blocks = readme.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     blocks
@@ -48,7 +48,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_customer-accounts");
 
 #[tokio::test]
 async fn the_calls_of_the_readme_give_what_it_prints() {
-    if !Command::new("grpcurl").arg("-version").output().is_ok_and(|output| output.status.success()) {
+    if !Command::new("grpcurl").arg("-version").output().is_ok_and(|output| output.status.success())
+    {
         eprintln!("skipped: grpcurl is not installed");
         return;
     }
@@ -67,7 +68,9 @@ async fn the_calls_of_the_readme_give_what_it_prints() {
     // The commands of the block that has `serve`, on an address of the test's.
     let block = with_tokens.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
     let block = block.replace("\\\n", " ").replace("./data", &data);
-    let commands = block.lines().map(|line| line.strip_prefix("cargo run -- ").unwrap().split_whitespace().collect::<Vec<_>>());
+    let commands = block.lines().map(|line| {
+        line.strip_prefix("cargo run -- ").unwrap().split_whitespace().collect::<Vec<_>>()
+    });
     let [token, serve] = &commands.collect::<Vec<_>>()[..] else { panic!("two commands: {block}") };
     let made = run(token, &environment).await;
     assert_eq!(made.code, Some(0), "{made:?}");
@@ -75,22 +78,36 @@ async fn the_calls_of_the_readme_give_what_it_prints() {
     give_what_they_print(with_tokens, 1, &service, &environment);
 }
 
-fn give_what_they_print(readme: &str, at_least: usize, service: &Service, environment: &[(&str, &str)]) {
+fn give_what_they_print(
+    readme: &str,
+    at_least: usize,
+    service: &Service,
+    environment: &[(&str, &str)],
+) {
     let address = service.address.to_string();
     // A FieldMask is a text in JSON; versions of grpcurl before 1.9 know only the message.
     let version = Command::new("grpcurl").arg("-version").output().unwrap();
-    let reads_masks_as_messages = String::from_utf8([version.stdout, version.stderr].concat()).unwrap().contains("1.8.");
+    let reads_masks_as_messages =
+        String::from_utf8([version.stdout, version.stderr].concat()).unwrap().contains("1.8.");
     let blocks = blocks(readme);
     assert!(blocks.len() >= at_least, "{} blocks", blocks.len());
     for (command, expected) in blocks {
-        let mut command = command.replace("127.0.0.1:50051", &address).replace("cargo run --quiet --", PROGRAM);
+        let mut command =
+            command.replace("127.0.0.1:50051", &address).replace("cargo run --quiet --", PROGRAM);
         if reads_masks_as_messages {
-            command = command.replace(r#""billingAddress.city""#, r#"{"paths": ["billing_address.city"]}"#);
+            command = command
+                .replace(r#""billingAddress.city""#, r#"{"paths": ["billing_address.city"]}"#);
         }
         let mut shell = Command::new("sh");
-        shell.args(["-c", &command]).envs(environment.iter().copied()).env("CUSTOMER_ACCOUNTS_LISTEN", &address);
+        shell
+            .args(["-c", &command])
+            .envs(environment.iter().copied())
+            .env("CUSTOMER_ACCOUNTS_LISTEN", &address);
         let output = shell.output().unwrap();
         let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-        assert!(matches(&expected, &printed), "{command}\nprinted\n{printed}\nexpected\n{expected}");
+        assert!(
+            matches(&expected, &printed),
+            "{command}\nprinted\n{printed}\nexpected\n{expected}"
+        );
     }
 }

@@ -7,14 +7,16 @@ use tokio::time::Instant;
 
 use crate::support::{self, Tenant, calls::only_person, process::Service, real_database};
 
-/// Accounts whose primary and billing contact the person is, and on which they are an individual user.
+/// Accounts whose primary and billing contact the person is, and on which they are an individual
+/// user.
 const ACCOUNTS: i32 = 2000;
 /// Renames of which the fastest counts: the machine has other work too.
 const ROUNDS: usize = 7;
 /// What a rename may take for all the accounts of a person, on a debug build and a busy machine.
 const LIMIT: Duration = Duration::from_millis(400);
 
-/// The accounts refer to the person, and only the order of lists stands beside each membership: one statement moves that along.
+/// The accounts refer to the person, and only the order of lists stands beside each membership: one
+/// statement moves that along.
 #[tokio::test(flavor = "multi_thread")]
 async fn renaming_the_contact_of_two_thousand_accounts_writes_no_account() {
     let Some(url) = real_database("the cost is that of a real server").await else { return };
@@ -45,7 +47,8 @@ async fn renaming_the_contact_of_two_thousand_accounts_writes_no_account() {
     let fastest = async |id: &str| {
         let mut fastest = Duration::MAX;
         for round in 0..ROUNDS {
-            let renamed = Person { display_name: format!("Renamed {id} {round}"), ..only_person(id) };
+            let renamed =
+                Person { display_name: format!("Renamed {id} {round}"), ..only_person(id) };
             let start = Instant::now();
             tenant.update_person(renamed, &[]).await.unwrap();
             fastest = fastest.min(start.elapsed());
@@ -53,10 +56,16 @@ async fn renaming_the_contact_of_two_thousand_accounts_writes_no_account() {
         fastest
     };
     let (alone, everywhere) = (fastest("alone").await, fastest("everywhere").await);
-    eprintln!("renaming a person takes {alone:?}, and {everywhere:?} for one on {ACCOUNTS} accounts");
+    eprintln!(
+        "renaming a person takes {alone:?}, and {everywhere:?} for one on {ACCOUNTS} accounts"
+    );
     assert_eq!(written().await, before, "neither an account nor its words are written");
     assert!(everywhere < LIMIT, "{everywhere:?}");
-    let found = ListAccountsRequest { query: format!("everywhere {}", ROUNDS - 1), page_size: 1000, ..Default::default() };
+    let found = ListAccountsRequest {
+        query: format!("everywhere {}", ROUNDS - 1),
+        page_size: 1000,
+        ..Default::default()
+    };
     assert_eq!(tenant.list(found).await.len(), 1000);
     let behind = "SELECT count(*) FROM account_users JOIN people USING (tenant_id, person_id) WHERE account_users.sort_key <> people.sort_key";
     assert_eq!(sql.query_one(behind, &[]).await.unwrap().get::<_, i64>(0), 0);

@@ -1,12 +1,14 @@
-//! Renewals: rows whose words and sort keys were made by a version before are found as those that this version makes.
+//! Renewals: rows whose words and sort keys were made by a version before are found as those that
+//! this version makes.
 
 use std::time::Duration;
 
 use customer_accounts::{
     db::{Manager, migrate},
     proto::{
-        Account, AccountType, AddAccountUserRequest, Contact, GetAccountTypeRequest, ListAccountUsersRequest,
-        ListAccountsRequest, ListOrganizationsRequest, ListPeopleRequest, Organization, Person, UpdateAccountTypeRequest,
+        Account, AccountType, AddAccountUserRequest, Contact, GetAccountTypeRequest,
+        ListAccountUsersRequest, ListAccountsRequest, ListOrganizationsRequest, ListPeopleRequest,
+        Organization, Person, UpdateAccountTypeRequest,
     },
     renew,
 };
@@ -58,36 +60,63 @@ async fn one_of_everything(tenant: &Tenant) {
     let email = "संपर्क@डाटामेल.भारत".to_owned();
     tenant.try_person(Person { display_name: "がく".into(), email, ..person("p") }).await.unwrap();
     tenant.add_member("o", "p").await.unwrap();
-    let contact = Some(Contact { name: "O’Brien".into(), email: "a@b".into(), ..Default::default() });
+    let contact =
+        Some(Contact { name: "O’Brien".into(), email: "a@b".into(), ..Default::default() });
     let named = |id: &str, name: &str| Account { display_name: name.into(), ..account(id, "o") };
     tenant.account(Account { primary_contact: contact, ..named("inline", "C++ Builders") }).await;
     let of_person = Some(Contact { person_id: "p".into(), ..Default::default() });
     tenant.account(Account { primary_contact: of_person, ..named("of-person", "Straße") }).await;
-    let user = AddAccountUserRequest { account_id: "inline".into(), person_id: "p".into(), ..Default::default() };
+    let user = AddAccountUserRequest {
+        account_id: "inline".into(),
+        person_id: "p".into(),
+        ..Default::default()
+    };
     tenant.memberships().add_account_user(user).await.unwrap();
 }
 
 impl Tenant {
     async fn try_organization(&self, id: &str, name: &str) {
-        let organization = Organization { organization_id: id.into(), display_name: name.into(), ..Default::default() };
-        let request =
-            customer_accounts::proto::CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
+        let organization = Organization {
+            organization_id: id.into(),
+            display_name: name.into(),
+            ..Default::default()
+        };
+        let request = customer_accounts::proto::CreateOrganizationRequest {
+            organization: Some(organization),
+            ..Default::default()
+        };
         self.organizations().create_organization(request).await.unwrap();
     }
 
     /// What searches find: of accounts, organizations, people and users.
     async fn found(&self) -> [Vec<String>; 5] {
-        let accounts = async |query: &str| self.list(ListAccountsRequest { query: query.into(), ..Default::default() }).await;
-        let organizations = ListOrganizationsRequest { query: "トヨタ".into(), ..Default::default() };
-        let organizations = self.organizations().list_organizations(organizations).await.unwrap().into_inner().organizations;
+        let accounts = async |query: &str| {
+            self.list(ListAccountsRequest { query: query.into(), ..Default::default() }).await
+        };
+        let organizations =
+            ListOrganizationsRequest { query: "トヨタ".into(), ..Default::default() };
+        let organizations = self
+            .organizations()
+            .list_organizations(organizations)
+            .await
+            .unwrap()
+            .into_inner()
+            .organizations;
+        let users = ListAccountUsersRequest {
+            account_id: "inline".into(),
+            query: "डाटामेल".into(),
+            ..Default::default()
+        };
         let users =
-            ListAccountUsersRequest { account_id: "inline".into(), query: "डाटामेल".into(), ..Default::default() };
-        let users = self.memberships().list_account_users(users).await.unwrap().into_inner().account_users;
+            self.memberships().list_account_users(users).await.unwrap().into_inner().account_users;
         [
             [accounts("c++ o'brien").await, accounts("strasse").await].concat(),
             accounts("がく").await,
             organizations.into_iter().map(|it| it.organization_id).collect(),
-            self.list_people(ListPeopleRequest { query: "संपर्क".into(), ..Default::default() }).await,
+            self.list_people(ListPeopleRequest {
+                query: "संपर्क".into(), ..Default::default()
+            })
+            .await,
             users.into_iter().map(|it| it.person_id).collect(),
         ]
     }
@@ -108,10 +137,20 @@ async fn rows_of_a_version_before_are_renewed_and_nothing_else_of_them_changes()
         assert_eq!(tenant.found().await, all_found());
     }
     let sql = support::sql(&url).await;
-    assert_eq!((wrong(&sql).await, migrate(&url).await), (0, "renewed: 0 rows".to_owned()), "the service stamps what it writes");
+    assert_eq!(
+        (wrong(&sql).await, migrate(&url).await),
+        (0, "renewed: 0 rows".to_owned()),
+        "the service stamps what it writes"
+    );
     let before = tenants[0].get("of-person").await.unwrap();
     let page = ListAccountsRequest { page_size: 1, ..Default::default() };
-    let token = tenants[0].accounts().list_accounts(page.clone()).await.unwrap().into_inner().next_page_token;
+    let token = tenants[0]
+        .accounts()
+        .list_accounts(page.clone())
+        .await
+        .unwrap()
+        .into_inner()
+        .next_page_token;
 
     sql.batch_execute(BEFORE).await.unwrap();
     assert_ne!(tenants[0].found().await, all_found());
@@ -136,14 +175,21 @@ async fn rows_of_a_version_before_are_renewed_and_nothing_else_of_them_changes()
     .unwrap();
     assert_eq!(migrate(&url).await, "renewed: 3 rows");
     assert_eq!(wrong(&sql).await, 0);
-    // Every change of a row by this version keeps its stamp right, and renews it where it was wrong.
+    // Every change of a row by this version keeps its stamp right, and renews it where it was
+    // wrong.
     sql.batch_execute(BEFORE).await.unwrap();
     let tenant = &tenants[0];
-    tenant.update(Account { comment: "new".into(), is_primary: true, ..only("inline") }, &[]).await.unwrap();
+    tenant
+        .update(Account { comment: "new".into(), is_primary: true, ..only("inline") }, &[])
+        .await
+        .unwrap();
     tenant.update(Account { is_primary: true, ..only("of-person") }, &[]).await.unwrap();
     let of_inline = "SELECT count(*) FROM accounts WHERE account_id IN ('inline', 'of-person') AND folded = revision * 1000 + 2";
     assert_eq!(sql.query_one(of_inline, &[]).await.unwrap().get::<_, i64>(0), 2);
-    assert_eq!(tenant.list(ListAccountsRequest { query: "c++".into(), ..Default::default() }).await, ["inline"]);
+    assert_eq!(
+        tenant.list(ListAccountsRequest { query: "c++".into(), ..Default::default() }).await,
+        ["inline"]
+    );
 }
 
 /// Two types that were two names are one name now. Neither is lost, and both can be changed.
@@ -153,7 +199,10 @@ async fn types_whose_names_are_the_same_now_keep_their_names() {
     let service = Service::on(&url, &[]).await;
     let tenant = Tenant::on(service.channel().await);
     for (id, name) in [("a", "Straße"), ("b", "other"), ("c", "Ὀδός")] {
-        tenant.try_account_type(AccountType { display_name: name.into(), ..account_type(id) }).await.unwrap();
+        tenant
+            .try_account_type(AccountType { display_name: name.into(), ..account_type(id) })
+            .await
+            .unwrap();
     }
     let sql = support::sql(&url).await;
     let plant = "UPDATE account_types SET name_key = 'straße' WHERE account_type_id = 'a'; \
@@ -161,20 +210,36 @@ async fn types_whose_names_are_the_same_now_keep_their_names() {
         UPDATE account_types SET name_key = 'before' WHERE account_type_id = 'c'";
     sql.batch_execute(plant).await.unwrap();
     let migrated = run(&["migrate"], &[("DATABASE_URL", &url)]).await;
-    assert!(migrated.stdout.ends_with("renewed: 1 rows\n") && migrated.code == Some(0), "{migrated:?}");
-    assert!(migrated.stderr.contains("Straße") && migrated.stderr.contains("STRASSE"), "both are named: {}", migrated.stderr);
+    assert!(
+        migrated.stdout.ends_with("renewed: 1 rows\n") && migrated.code == Some(0),
+        "{migrated:?}"
+    );
+    assert!(
+        migrated.stderr.contains("Straße") && migrated.stderr.contains("STRASSE"),
+        "both are named: {}",
+        migrated.stderr
+    );
     for (id, name) in [("a", "Straße"), ("b", "STRASSE"), ("c", "Ὀδός")] {
         let description = "new".to_owned();
         let changed = AccountType { account_type_id: id.into(), description, ..Default::default() };
-        let request = UpdateAccountTypeRequest { account_type: Some(changed), ..Default::default() };
+        let request =
+            UpdateAccountTypeRequest { account_type: Some(changed), ..Default::default() };
         tenant.account_types().update_account_type(request).await.unwrap();
         let get = GetAccountTypeRequest { account_type_id: id.into() };
-        let kept = tenant.account_types().get_account_type(get).await.unwrap().into_inner().account_type.unwrap();
+        let kept = tenant
+            .account_types()
+            .get_account_type(get)
+            .await
+            .unwrap()
+            .into_inner()
+            .account_type
+            .unwrap();
         assert_eq!(kept.display_name, name);
     }
 }
 
-/// A renewal that is interrupted goes on where it was; a service waits for it, and does it itself where it may.
+/// A renewal that is interrupted goes on where it was; a service waits for it, and does it itself
+/// where it may.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_renewal_goes_on_and_a_service_waits_for_its_end() {
     let Some(url) = real_database("renewals need a second connection").await else { return };
@@ -186,28 +251,57 @@ async fn an_interrupted_renewal_goes_on_and_a_service_waits_for_its_end() {
     sql.batch_execute(fill).await.unwrap();
     // In the second batch somebody holds a row.
     let holder = support::sql(&url).await;
-    holder.batch_execute("BEGIN; SELECT FROM organizations WHERE organization_id = 'o00700' FOR UPDATE").await.unwrap();
+    holder
+        .batch_execute(
+            "BEGIN; SELECT FROM organizations WHERE organization_id = 'o00700' FOR UPDATE",
+        )
+        .await
+        .unwrap();
     let renewal = tokio::spawn({
         let manager = manager();
         async move { renew::run(&manager).await }
     });
     let left = "SELECT count(*) FROM organizations WHERE sort_key = 'before'";
     let left = async || sql.query_one(left, &[]).await.unwrap().get::<_, i64>(0);
-    eventually(Duration::from_secs(20), "the first batch", async || (left().await == 800).then_some(())).await;
+    eventually(Duration::from_secs(20), "the first batch", async || {
+        (left().await == 800).then_some(())
+    })
+    .await;
     support::waiting_for_locks(&sql, 1).await;
     renewal.abort();
 
     let arguments = ["serve", "--listen", "127.0.0.1:0", "--migrate", "false"];
-    let refused = run(&arguments, &[("DATABASE_URL", &url), ("CUSTOMER_ACCOUNTS_ALLOW_PRIVILEGED_LOGIN", "true")]).await;
-    assert!(refused.code == Some(1) && refused.stderr.contains("run `customer-accounts migrate`"), "{refused:?}");
+    let refused = run(
+        &arguments,
+        &[("DATABASE_URL", &url), ("CUSTOMER_ACCOUNTS_ALLOW_PRIVILEGED_LOGIN", "true")],
+    )
+    .await;
+    assert!(
+        refused.code == Some(1) && refused.stderr.contains("run `customer-accounts migrate`"),
+        "{refused:?}"
+    );
     assert_eq!(left().await, 800);
     holder.batch_execute("COMMIT").await.unwrap();
     let service = Service::on(&url, &[]).await;
-    assert_eq!((left().await, wrong(&sql).await), (0, 0), "the service has done it before it serves");
+    assert_eq!(
+        (left().await, wrong(&sql).await),
+        (0, 0),
+        "the service has done it before it serves"
+    );
     let mut tenant = Tenant::on(service.channel().await);
     tenant.caller.tenant = "many".into();
     let found = ListOrganizationsRequest { query: "name 700".into(), ..Default::default() };
-    assert_eq!(tenant.organizations().list_organizations(found).await.unwrap().into_inner().organizations.len(), 1);
+    assert_eq!(
+        tenant
+            .organizations()
+            .list_organizations(found)
+            .await
+            .unwrap()
+            .into_inner()
+            .organizations
+            .len(),
+        1
+    );
 }
 
 /// Several at once, and callers who rename at the same time: all is right in the end.
@@ -230,13 +324,23 @@ async fn renewals_and_calls_do_not_spoil_each_other() {
         })
         .collect();
     for n in 0..40 {
-        let renamed = Person { person_id: format!("p{n}"), display_name: format!("Renamed {n}"), ..Default::default() };
+        let renamed = Person {
+            person_id: format!("p{n}"),
+            display_name: format!("Renamed {n}"),
+            ..Default::default()
+        };
         tenant.update_person(renamed, &[]).await.unwrap();
     }
     for renewal in renewals {
         renewal.await.unwrap();
     }
     assert_eq!(wrong(&sql).await, 0);
-    let found = tenant.list_people(ListPeopleRequest { query: "renamed".into(), page_size: 1000, ..Default::default() }).await;
+    let found = tenant
+        .list_people(ListPeopleRequest {
+            query: "renamed".into(),
+            page_size: 1000,
+            ..Default::default()
+        })
+        .await;
     assert_eq!(found.len(), 40);
 }

@@ -4,9 +4,9 @@ use chrono::{TimeDelta, Utc};
 use customer_accounts::{
     db::{Meta, Tx},
     proto::{
-        Account, AccountType, CreateAccountRequest, CreateAccountTypeRequest, CreateOrganizationRequest,
-        DeactivateAccountTypeRequest, DeleteAccountRequest, ListAccountsRequest, Organization, UpdateAccountRequest,
-        UpdateAccountTypeRequest,
+        Account, AccountType, CreateAccountRequest, CreateAccountTypeRequest,
+        CreateOrganizationRequest, DeactivateAccountTypeRequest, DeleteAccountRequest,
+        ListAccountsRequest, Organization, UpdateAccountRequest, UpdateAccountTypeRequest,
     },
     schema::{accounts, activities, organizations, requests},
 };
@@ -29,24 +29,44 @@ async fn with_organization() -> Tenant {
 }
 
 fn creation(request_id: &str, account: Account) -> CreateAccountRequest {
-    CreateAccountRequest { account: Some(account), request_id: request_id.into(), ..Default::default() }
+    CreateAccountRequest {
+        account: Some(account),
+        request_id: request_id.into(),
+        ..Default::default()
+    }
 }
 
 fn comment(request_id: &str, comment: &str) -> UpdateAccountRequest {
     let account = Account { comment: comment.into(), ..only("a") };
-    UpdateAccountRequest { account: Some(account), request_id: request_id.into(), ..Default::default() }
+    UpdateAccountRequest {
+        account: Some(account),
+        request_id: request_id.into(),
+        ..Default::default()
+    }
 }
 
 fn deletion(request_id: &str) -> DeleteAccountRequest {
-    DeleteAccountRequest { account_id: "a".into(), request_id: request_id.into(), ..Default::default() }
+    DeleteAccountRequest {
+        account_id: "a".into(),
+        request_id: request_id.into(),
+        ..Default::default()
+    }
 }
 
 async fn create(tenant: &Tenant, request: CreateAccountRequest) -> Result<Account, Status> {
-    tenant.accounts().create_account(request).await.map(|response| response.into_inner().account.unwrap())
+    tenant
+        .accounts()
+        .create_account(request)
+        .await
+        .map(|response| response.into_inner().account.unwrap())
 }
 
 async fn update(tenant: &Tenant, request: UpdateAccountRequest) -> Result<Account, Status> {
-    tenant.accounts().update_account(request).await.map(|response| response.into_inner().account.unwrap())
+    tenant
+        .accounts()
+        .update_account(request)
+        .await
+        .map(|response| response.into_inner().account.unwrap())
 }
 
 async fn delete(tenant: &Tenant, request: DeleteAccountRequest) -> Result<(), Status> {
@@ -73,7 +93,10 @@ async fn age(tenant: &Tenant, by: TimeDelta) {
     let meta = Meta::of(&caller, &CreateAccountRequest::default());
     let aged = async move {
         let work = shared().db.write(&caller, &meta, async |tx| {
-            diesel::update(requests::table).set(requests::create_time.eq(Utc::now() - by)).execute(&mut tx.conn()).await?;
+            diesel::update(requests::table)
+                .set(requests::create_time.eq(Utc::now() - by))
+                .execute(&mut tx.conn())
+                .await?;
             Ok(())
         });
         work.await.unwrap();
@@ -87,7 +110,12 @@ const REUSED: (Code, &str) = (Code::InvalidArgument, "REQUEST_ID_REUSED");
 async fn a_repeated_request_gets_the_first_answer_and_changes_nothing() {
     let tenant = with_organization().await;
     // Its id is generated: a second account would have another one.
-    let sent = || creation("r1", Account { display_name: "A".into(), is_primary: true, ..account("", "acme") });
+    let sent = || {
+        creation(
+            "r1",
+            Account { display_name: "A".into(), is_primary: true, ..account("", "acme") },
+        )
+    };
     let first = create(&tenant, sent()).await.unwrap();
     let before = rows(&tenant).await;
     assert_eq!(create(&tenant, sent()).await.unwrap(), first);
@@ -107,21 +135,30 @@ async fn a_repeat_gets_the_first_answer_even_after_the_account_has_changed() {
     assert_eq!(update(&tenant, comment("update", "first")).await.unwrap(), updated);
     assert_eq!(tenant.get("a").await.unwrap(), latest);
     delete(&tenant, deletion("delete")).await.unwrap();
-    assert_eq!(create(&tenant, creation("create", account("a", "acme"))).await.unwrap(), created, "also when it is gone");
+    assert_eq!(
+        create(&tenant, creation("create", account("a", "acme"))).await.unwrap(),
+        created,
+        "also when it is gone"
+    );
     assert_eq!(reason(tenant.get("a").await).1, "ACCOUNT_NOT_FOUND");
     delete(&tenant, deletion("delete")).await.expect("a repeated deletion succeeds again");
     let again = tenant.account(account("a", "acme")).await;
     delete(&tenant, deletion("delete")).await.expect("and again");
     assert_eq!(tenant.get("a").await.unwrap(), again, "without deleting what came since");
     let after = rows(&tenant).await;
-    assert_eq!((after[0] - before[0], after[1] - before[1]), (1, 3), "one deletion, with the link, and one creation since");
+    assert_eq!(
+        (after[0] - before[0], after[1] - before[1]),
+        (1, 3),
+        "one deletion, with the link, and one creation since"
+    );
 }
 
 #[tokio::test]
 async fn without_a_request_id_a_repeat_is_a_new_call() {
     let tenant = with_organization().await;
     let sent = || creation("", Account { display_name: "A".into(), ..account("", "acme") });
-    let (first, second) = (create(&tenant, sent()).await.unwrap(), create(&tenant, sent()).await.unwrap());
+    let (first, second) =
+        (create(&tenant, sent()).await.unwrap(), create(&tenant, sent()).await.unwrap());
     assert_ne!(first.account_id, second.account_id);
     assert_eq!(rows(&tenant).await[0], 0, "and nothing is kept for a repeat");
 }
@@ -141,23 +178,45 @@ async fn every_changing_call_can_be_repeated() {
     };
     let (mut organizations, mut types) = (tenant.organizations(), tenant.account_types());
     let first = organizations.create_organization(organization()).await.unwrap().into_inner();
-    assert_eq!(organizations.create_organization(organization()).await.unwrap().into_inner(), first);
+    assert_eq!(
+        organizations.create_organization(organization()).await.unwrap().into_inner(),
+        first
+    );
     let first = types.create_account_type(creation()).await.unwrap().into_inner();
     assert_eq!(types.create_account_type(creation()).await.unwrap().into_inner(), first);
     let id = first.account_type.unwrap().account_type_id;
     let rename = || UpdateAccountTypeRequest {
-        account_type: Some(AccountType { account_type_id: id.clone(), ..account_type("Evaluation") }),
+        account_type: Some(AccountType {
+            account_type_id: id.clone(),
+            ..account_type("Evaluation")
+        }),
         update_mask: mask(&["display_name"]),
         request_id: "rename".into(),
         ..Default::default()
     };
-    let deactivation =
-        || DeactivateAccountTypeRequest { account_type_id: id.clone(), request_id: "deactivate".into(), ..Default::default() };
+    let deactivation = || DeactivateAccountTypeRequest {
+        account_type_id: id.clone(),
+        request_id: "deactivate".into(),
+        ..Default::default()
+    };
     let renamed = types.update_account_type(rename()).await.unwrap().into_inner();
     let deactivated = types.deactivate_account_type(deactivation()).await.unwrap().into_inner();
     assert_eq!(types.update_account_type(rename()).await.unwrap().into_inner(), renamed);
-    assert_eq!(types.deactivate_account_type(deactivation()).await.unwrap().into_inner(), deactivated);
-    assert_eq!(types.create_account_type(creation()).await.unwrap().into_inner().account_type.unwrap().display_name, "Trial");
+    assert_eq!(
+        types.deactivate_account_type(deactivation()).await.unwrap().into_inner(),
+        deactivated
+    );
+    assert_eq!(
+        types
+            .create_account_type(creation())
+            .await
+            .unwrap()
+            .into_inner()
+            .account_type
+            .unwrap()
+            .display_name,
+        "Trial"
+    );
     assert_eq!(rows(&tenant).await, [4, 4, 1, 0]);
 }
 
@@ -175,11 +234,18 @@ async fn a_request_id_belongs_to_one_request_of_one_actor() {
     assert_eq!(reason(update(&tenant, comment("r1", "x")).await), reused, "another call");
     assert_eq!(reason(delete(&tenant, deletion("r1")).await), reused, "another call");
     // Validating answers what the real call would.
-    let validated = |id: &str| CreateAccountRequest { validate_only: true, ..creation("r1", account(id, "acme")) };
+    let validated = |id: &str| CreateAccountRequest {
+        validate_only: true,
+        ..creation("r1", account(id, "acme"))
+    };
     assert_eq!(create(&tenant, validated("a")).await.unwrap(), created);
     assert_eq!(reason(create(&tenant, validated("b")).await), reused, "another request");
     assert_eq!(rows(&tenant).await, before);
-    assert_eq!(create(&tenant, creation("r1", account("a", "acme"))).await.unwrap(), created, "the first one is still known");
+    assert_eq!(
+        create(&tenant, creation("r1", account("a", "acme"))).await.unwrap(),
+        created,
+        "the first one is still known"
+    );
 }
 
 #[tokio::test]
@@ -224,7 +290,8 @@ async fn twenty_identical_requests_at_once_create_one_account_and_get_one_answer
 async fn of_different_requests_at_once_under_one_id_one_is_carried_out() {
     let tenant = with_organization().await;
     let ids: Vec<_> = (0..10).map(|i| format!("a{i}")).collect();
-    let answers = join_all(ids.iter().map(|id| create(&tenant, creation("r1", account(id, "acme"))))).await;
+    let answers =
+        join_all(ids.iter().map(|id| create(&tenant, creation("r1", account(id, "acme"))))).await;
     let (done, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
     assert_eq!((done.len(), refused.len()), (1, 9));
     for answer in refused {
@@ -238,11 +305,17 @@ async fn a_request_that_failed_can_be_sent_again_under_its_id() {
     let tenant = Tenant::new().await;
     let answer = create(&tenant, creation("r1", account("a", "acme"))).await;
     assert_eq!(reason(answer), (Code::NotFound, "ORGANIZATION_NOT_FOUND".into()));
-    assert_eq!(fields(create(&tenant, creation("r1", account("a", ""))).await), ["account.organization_id"]);
+    assert_eq!(
+        fields(create(&tenant, creation("r1", account("a", ""))).await),
+        ["account.organization_id"]
+    );
     assert_eq!(rows(&tenant).await, [0; 4]);
     tenant.organization("acme", "").await;
     create(&tenant, creation("r1", account("a", "acme"))).await.expect("the same one");
-    assert_eq!(reason(create(&tenant, creation("r2", account("a", "acme"))).await).1, "ACCOUNT_ALREADY_EXISTS");
+    assert_eq!(
+        reason(create(&tenant, creation("r2", account("a", "acme"))).await).1,
+        "ACCOUNT_ALREADY_EXISTS"
+    );
     create(&tenant, creation("r2", account("b", "acme"))).await.expect("another one");
 }
 
@@ -251,12 +324,25 @@ async fn an_answer_is_forgotten_after_twenty_four_hours() {
     let tenant = with_organization().await;
     let first = create(&tenant, creation("r1", account("a", "acme"))).await.unwrap();
     age(&tenant, TimeDelta::minutes(24 * 60 - 1)).await;
-    assert_eq!(create(&tenant, creation("r1", account("a", "acme"))).await.unwrap(), first, "a minute before");
+    assert_eq!(
+        create(&tenant, creation("r1", account("a", "acme"))).await.unwrap(),
+        first,
+        "a minute before"
+    );
     age(&tenant, TimeDelta::minutes(24 * 60 + 1)).await;
     let answer = create(&tenant, creation("r1", account("a", "acme"))).await;
-    assert_eq!(reason(answer), (Code::AlreadyExists, "ACCOUNT_ALREADY_EXISTS".into()), "a minute later it is a new call");
-    let second = create(&tenant, creation("r1", account("b", "acme"))).await.expect("and its id is free");
-    assert_eq!(create(&tenant, creation("r1", account("b", "acme"))).await.unwrap(), second, "for another 24 hours");
+    assert_eq!(
+        reason(answer),
+        (Code::AlreadyExists, "ACCOUNT_ALREADY_EXISTS".into()),
+        "a minute later it is a new call"
+    );
+    let second =
+        create(&tenant, creation("r1", account("b", "acme"))).await.expect("and its id is free");
+    assert_eq!(
+        create(&tenant, creation("r1", account("b", "acme"))).await.unwrap(),
+        second,
+        "for another 24 hours"
+    );
     // Others clear away what is forgotten.
     age(&tenant, TimeDelta::hours(25)).await;
     create(&tenant, creation("r2", account("c", "acme"))).await.unwrap();
@@ -267,7 +353,9 @@ async fn an_answer_is_forgotten_after_twenty_four_hours() {
 async fn a_request_id_is_at_most_a_hundred_printable_characters() {
     let tenant = with_organization().await;
     create(&tenant, creation(&"é".repeat(100), account("a", "acme"))).await.unwrap();
-    for (i, wrong) in [&*"é".repeat(101), "with blank", "tab\t", "nul\0", "\u{a0}"].into_iter().enumerate() {
+    for (i, wrong) in
+        [&*"é".repeat(101), "with blank", "tab\t", "nul\0", "\u{a0}"].into_iter().enumerate()
+    {
         assert_eq!(
             fields(create(&tenant, creation(wrong, account(&format!("b{i}"), "acme"))).await),
             ["request_id"],
@@ -287,42 +375,91 @@ async fn validate_only_answers_as_the_real_call_would_and_keeps_nothing() {
     let wanted = Account { is_primary: true, ..account("b", "acme") };
     let validated = CreateAccountRequest { validate_only: true, ..creation("r1", wanted.clone()) };
     let would = create(&tenant, validated).await.unwrap();
-    assert_eq!((&*would.account_type_id, would.is_primary, would.etag.is_empty()), ("Trial", true, false));
+    assert_eq!(
+        (&*would.account_type_id, would.is_primary, would.etag.is_empty()),
+        ("Trial", true, false)
+    );
     let validated = UpdateAccountRequest { validate_only: true, ..comment("r2", "new") };
     assert_eq!(update(&tenant, validated).await.unwrap().comment, "new");
     delete(&tenant, DeleteAccountRequest { validate_only: true, ..deletion("r3") }).await.unwrap();
     let organization = CreateOrganizationRequest {
-        organization: Some(Organization { display_name: "New".into(), parent_id: "acme".into(), ..Default::default() }),
+        organization: Some(Organization {
+            display_name: "New".into(),
+            parent_id: "acme".into(),
+            ..Default::default()
+        }),
         validate_only: true,
         request_id: "r4".into(),
     };
-    let would_be = tenant.organizations().create_organization(organization).await.unwrap().into_inner().organization.unwrap();
+    let would_be = tenant
+        .organizations()
+        .create_organization(organization)
+        .await
+        .unwrap()
+        .into_inner()
+        .organization
+        .unwrap();
     assert_eq!((&*would_be.display_name, &*would_be.parent_id), ("New", "acme"));
     let new = AccountType { is_default: true, ..account_type("New") };
-    let new = CreateAccountTypeRequest { account_type: Some(new), validate_only: true, request_id: "r5".into() };
-    assert!(tenant.account_types().create_account_type(new).await.unwrap().into_inner().account_type.unwrap().is_default);
+    let new = CreateAccountTypeRequest {
+        account_type: Some(new),
+        validate_only: true,
+        request_id: "r5".into(),
+    };
+    assert!(
+        tenant
+            .account_types()
+            .create_account_type(new)
+            .await
+            .unwrap()
+            .into_inner()
+            .account_type
+            .unwrap()
+            .is_default
+    );
     let deactivation = DeactivateAccountTypeRequest {
         account_type_id: "Trial".into(),
         validate_only: true,
         request_id: "r6".into(),
         ..Default::default()
     };
-    let off = tenant.account_types().deactivate_account_type(deactivation).await.unwrap().into_inner().account_type.unwrap();
+    let off = tenant
+        .account_types()
+        .deactivate_account_type(deactivation)
+        .await
+        .unwrap()
+        .into_inner()
+        .account_type
+        .unwrap();
     assert!(!off.active() && !off.is_default);
     let renaming = UpdateAccountTypeRequest {
-        account_type: Some(AccountType { account_type_id: "Trial".into(), ..account_type("Renamed") }),
+        account_type: Some(AccountType {
+            account_type_id: "Trial".into(),
+            ..account_type("Renamed")
+        }),
         update_mask: mask(&["display_name"]),
         validate_only: true,
         request_id: "r7".into(),
     };
-    let renamed = tenant.account_types().update_account_type(renaming).await.unwrap().into_inner().account_type.unwrap();
+    let renamed = tenant
+        .account_types()
+        .update_account_type(renaming)
+        .await
+        .unwrap()
+        .into_inner()
+        .account_type
+        .unwrap();
     assert_eq!(renamed.display_name, "Renamed");
 
     assert_eq!(rows(&tenant).await, before);
     assert_eq!(tenant.trail().await, trail);
     assert_eq!(tenant.get("a").await.unwrap(), present, "it is still primary");
     assert_eq!(reason(tenant.get("b").await).1, "ACCOUNT_NOT_FOUND");
-    assert_eq!(tenant.account(account("c", "acme")).await.account_type_id, "Trial", "the default is still the default");
+    assert_eq!(
+        tenant.account(account("c", "acme")).await.account_type_id,
+        "Trial",
+        "the default is still the default"
+    );
     // The ids are free for the real calls.
     create(&tenant, creation("r1", wanted)).await.unwrap();
     update(&tenant, comment("r2", "new")).await.unwrap();
@@ -334,11 +471,21 @@ async fn validate_only_runs_every_check() {
     let tenant = with_organization().await;
     tenant.account(account("a", "acme")).await;
     let validated = |account| CreateAccountRequest { validate_only: true, ..creation("", account) };
-    assert_eq!(reason(create(&tenant, validated(account("a", "acme"))).await).1, "ACCOUNT_ALREADY_EXISTS");
-    assert_eq!(reason(create(&tenant, validated(account("b", "nowhere"))).await).1, "ORGANIZATION_NOT_FOUND");
-    assert_eq!(fields(create(&tenant, validated(account("b", ""))).await), ["account.organization_id"]);
+    assert_eq!(
+        reason(create(&tenant, validated(account("a", "acme"))).await).1,
+        "ACCOUNT_ALREADY_EXISTS"
+    );
+    assert_eq!(
+        reason(create(&tenant, validated(account("b", "nowhere"))).await).1,
+        "ORGANIZATION_NOT_FOUND"
+    );
+    assert_eq!(
+        fields(create(&tenant, validated(account("b", ""))).await),
+        ["account.organization_id"]
+    );
     let stale = Account { comment: "x".into(), etag: "stale".into(), ..only("a") };
-    let stale = UpdateAccountRequest { account: Some(stale), validate_only: true, ..Default::default() };
+    let stale =
+        UpdateAccountRequest { account: Some(stale), validate_only: true, ..Default::default() };
     assert_eq!(reason(update(&tenant, stale).await).1, "ETAG_MISMATCH");
     let stale = DeleteAccountRequest { etag: "stale".into(), validate_only: true, ..deletion("") };
     assert_eq!(reason(delete(&tenant, stale).await).1, "ETAG_MISMATCH");
@@ -374,7 +521,11 @@ async fn the_trail_tells_who_did_what_by_which_call_and_request() {
 #[tokio::test]
 async fn the_trail_holds_the_fields_before_and_after_and_the_last_snapshot_of_what_is_deleted() {
     let tenant = with_organization().await;
-    let sent = Account { comment: "old".into(), metadata: [("k".to_owned(), "v".to_owned())].into(), ..account("a", "acme") };
+    let sent = Account {
+        comment: "old".into(),
+        metadata: [("k".to_owned(), "v".to_owned())].into(),
+        ..account("a", "acme")
+    };
     tenant.account(sent).await;
     let wanted = Account { status: 2, description: "new".into(), ..only("a") };
     tenant.update(wanted, &["status", "description", "comment"]).await.unwrap();
@@ -430,10 +581,17 @@ async fn the_trail_holds_the_fields_before_and_after_and_the_last_snapshot_of_wh
 async fn a_call_that_changes_several_resources_writes_one_activity_for_each() {
     let tenant = with_organization().await;
     tenant.account(Account { is_primary: true, ..account("a", "acme") }).await;
-    create(&tenant, creation("r1", Account { is_primary: true, ..account("b", "acme") })).await.unwrap();
+    create(&tenant, creation("r1", Account { is_primary: true, ..account("b", "acme") }))
+        .await
+        .unwrap();
     tenant.default_type("one").await;
     tenant.default_type("two").await;
-    let trail: Vec<_> = tenant.trail().await.into_iter().map(|it| (it.action, it.resource_id, it.request_id)).collect();
+    let trail: Vec<_> = tenant
+        .trail()
+        .await
+        .into_iter()
+        .map(|it| (it.action, it.resource_id, it.request_id))
+        .collect();
     let (b, none) = (Some("r1".to_owned()), None::<String>);
     let expected = [
         ("organization.created", "acme", none.clone()),
@@ -444,7 +602,10 @@ async fn a_call_that_changes_several_resources_writes_one_activity_for_each() {
         ("account_type.updated", "one", none.clone()),
         ("account_type.created", "two", none),
     ];
-    assert_eq!(trail, expected.map(|(action, id, request_id)| (action.to_owned(), id.to_owned(), request_id)));
+    assert_eq!(
+        trail,
+        expected.map(|(action, id, request_id)| (action.to_owned(), id.to_owned(), request_id))
+    );
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! The schema: generated code that matches the migrations, rules that every table keeps, and migrations up and down.
+//! The schema: generated code that matches the migrations, rules that every table keeps, and
+//! migrations up and down.
 
 use std::{
     fmt::Write as _,
@@ -10,8 +11,8 @@ use customer_accounts::{
     db::{Db, Manager, Meta, migrate},
     error::{Error, Result},
     proto::{
-        Account, AccountType, AddAccountUserRequest, CreateAccountRequest, CreateAccountTypeRequest, CreateOrganizationRequest,
-        DeleteAccountRequest, ModuleSetting,
+        Account, AccountType, AddAccountUserRequest, CreateAccountRequest,
+        CreateAccountTypeRequest, CreateOrganizationRequest, DeleteAccountRequest, ModuleSetting,
     },
 };
 use diesel::{QueryableByName, sql_types::Text};
@@ -89,7 +90,9 @@ async fn schema_rs_is_generated_from_the_migrations() {
         let key = lines(&tenant, &key).await.join(", ");
         write!(code, "\ndiesel::table! {{\n    {table} ({key}) {{\n").unwrap();
         for column in lines(&tenant, &columns).await {
-            let [name, sql_type, nullable] = column.split(' ').collect::<Vec<_>>()[..] else { panic!("{column}") };
+            let [name, sql_type, nullable] = column.split(' ').collect::<Vec<_>>()[..] else {
+                panic!("{column}")
+            };
             let diesel = diesel_type(sql_type);
             let diesel = if nullable.is_empty() { diesel } else { format!("Nullable<{diesel}>") };
             writeln!(code, "        {name} -> {diesel},").unwrap();
@@ -106,10 +109,16 @@ async fn schema_rs_is_generated_from_the_migrations() {
         return;
     }
     let present = include_str!("../../src/schema.rs");
-    assert!(code == present, "src/schema.rs does not match the migrations (UPDATE_SCHEMA=1 writes it). It should be:\n{code}");
+    assert!(
+        code == present,
+        "src/schema.rs does not match the migrations (UPDATE_SCHEMA=1 writes it). It should be:\n{code}"
+    );
 }
 
-#[expect(clippy::disallowed_methods, reason = "a switch for the developer, not configuration of the service")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a switch for the developer, not configuration of the service"
+)]
 fn wants_update() -> bool {
     std::env::var("UPDATE_SCHEMA").is_ok_and(|value| value == "1")
 }
@@ -135,10 +144,14 @@ fn diesel_type(sql_type: &str) -> String {
     diesel.to_owned()
 }
 
-/// What the catalogue must not contain: a rule, and a query for what breaks it. `t` is a table of the service.
+/// What the catalogue must not contain: a rule, and a query for what breaks it. `t` is a table of
+/// the service.
 const RULES: &[(&str, &str)] = &[
     ("has row-level security", "SELECT relname FROM t WHERE NOT relrowsecurity"),
-    ("forces row-level security on its owner too", "SELECT relname FROM t WHERE NOT relforcerowsecurity"),
+    (
+        "forces row-level security on its owner too",
+        "SELECT relname FROM t WHERE NOT relforcerowsecurity",
+    ),
     (
         // And one more where the owner, who prunes and renews, finds out which tenants there are.
         "has one policy, for everything and everyone, on the tenant",
@@ -183,7 +196,10 @@ const RULES: &[(&str, &str)] = &[
          UNION ALL SELECT concat(relname, ': ', tgname) FROM t JOIN pg_trigger ON tgrelid = t.oid WHERE NOT tgisinternal \
          UNION ALL SELECT concat(relname, ': ', rulename) FROM t JOIN pg_rewrite ON ev_class = t.oid",
     ),
-    ("has a comment", "SELECT relname FROM t WHERE coalesce(obj_description(oid, 'pg_class'), '') = ''"),
+    (
+        "has a comment",
+        "SELECT relname FROM t WHERE coalesce(obj_description(oid, 'pg_class'), '') = ''",
+    ),
     (
         "has a comment on every column",
         "SELECT concat(relname, '.', attname) FROM t JOIN pg_attribute ON attrelid = t.oid WHERE attnum > 0 AND NOT attisdropped \
@@ -194,7 +210,10 @@ const RULES: &[(&str, &str)] = &[
         "SELECT concat(relname, '.', attname) FROM t JOIN pg_index ON indrelid = t.oid JOIN pg_attribute ON attrelid = t.oid \
          AND attnum = ANY (indkey) WHERE attcollation NOT IN (0, '\"C\"'::regcollation)",
     ),
-    ("belongs to the owner", "SELECT relname FROM t WHERE relowner <> 'customer_accounts_owner'::regrole"),
+    (
+        "belongs to the owner",
+        "SELECT relname FROM t WHERE relowner <> 'customer_accounts_owner'::regrole",
+    ),
     (
         "gives the service no more than the four verbs, and nothing to grant on",
         "SELECT concat_ws(' ', relname, grantee::regrole, privilege_type) FROM t CROSS JOIN aclexplode(relacl) \
@@ -236,12 +255,14 @@ async fn the_services_role_can_get_around_nothing() {
     let role = "SELECT concat_ws(' ', rolname, rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolreplication, \
                 has_schema_privilege(oid, 'public', 'CREATE'), pg_has_role(oid, 'customer_accounts_owner', 'MEMBER')) AS line \
                 FROM pg_roles WHERE rolname = current_user";
-    // A database that has had its public schema since before PostgreSQL 15 may let everybody create in it.
+    // A database that has had its public schema since before PostgreSQL 15 may let everybody create
+    // in it.
     assert_eq!(lines(&tenant, role).await, [format!("{APP} f f f f f f f")]);
 }
 
-/// Absent values are said as NULL. Left to their default, as Diesel does otherwise, each combination of absent columns would be a
-/// prepared statement of its own, which the connection keeps.
+/// Absent values are said as NULL. Left to their default, as Diesel does otherwise, each
+/// combination of absent columns would be a prepared statement of its own, which the connection
+/// keeps.
 #[test]
 fn rows_are_inserted_by_one_statement_whatever_they_lack() {
     let mut insertable = 0;
@@ -249,7 +270,11 @@ fn rows_are_inserted_by_one_statement_whatever_they_lack() {
         let text = std::fs::read_to_string(&file).unwrap();
         for (at, _) in text.match_indices("Insertable,").chain(text.match_indices("Insertable)")) {
             let item = text[at..].split_once("struct ").expect("what is derived for").0;
-            assert!(item.contains("treat_none_as_default_value = false"), "{}: {item}", file.display());
+            assert!(
+                item.contains("treat_none_as_default_value = false"),
+                "{}: {item}",
+                file.display()
+            );
             insertable += 1;
         }
     }
@@ -260,15 +285,20 @@ fn rows_are_inserted_by_one_statement_whatever_they_lack() {
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
-    let files = files.into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "rs"));
+    let files = files
+        .into_iter()
+        .filter(|file| file.extension().is_some_and(|extension| extension == "rs"));
     files.chain(folders.iter().flat_map(|folder| sources(folder))).collect()
 }
 
-/// Runs one statement as the service in a transaction of this tenant that is to be committed, and tells what came of it.
+/// Runs one statement as the service in a transaction of this tenant that is to be committed, and
+/// tells what came of it.
 pub async fn execute(tenant: &Tenant, sql: &str) -> Result<(), String> {
     let meta = Meta::of(&tenant.caller(), &CreateAccountTypeRequest::default());
     let caller = tenant.caller();
-    let work = shared().db.write(&caller, &meta, async |tx| Ok((&mut tx.conn()).batch_execute(sql).await?));
+    let work = shared()
+        .db
+        .write(&caller, &meta, async |tx| Ok((&mut tx.conn()).batch_execute(sql).await?));
     shared().on_its_runtime(work).await.map_err(|error| match error {
         Error::Internal(cause) => cause,
         other => format!("{other:?}"),
@@ -314,12 +344,28 @@ async fn rows_are_visible_to_their_tenant_only() {
     one_of_everything(&ours).await;
     let count = |table: &str| format!("SELECT count(*)::text AS line FROM {table}");
     for table in tables(&ours).await {
-        assert_ne!(lines(&ours, &count(&table)).await, ["0"], "{table}: one_of_everything leaves a row in every table");
+        assert_ne!(
+            lines(&ours, &count(&table)).await,
+            ["0"],
+            "{table}: one_of_everything leaves a row in every table"
+        );
         assert_eq!(lines(&theirs, &count(&table)).await, ["0"], "{table} with another tenant");
-        let of_ours = format!("SELECT count(*)::text AS line FROM {table} WHERE tenant_id = '{}'", ours.caller.tenant);
-        assert_eq!(lines(&theirs, &of_ours).await, ["0"], "{table} with another tenant, asked for ours");
-        // After a committed SET LOCAL the setting is empty, not absent; on a new connection it is absent.
-        for unset in ["SET LOCAL app.tenant_id = ''", "RESET app.tenant_id", "SET LOCAL app.tenant_id TO DEFAULT"] {
+        let of_ours = format!(
+            "SELECT count(*)::text AS line FROM {table} WHERE tenant_id = '{}'",
+            ours.caller.tenant
+        );
+        assert_eq!(
+            lines(&theirs, &of_ours).await,
+            ["0"],
+            "{table} with another tenant, asked for ours"
+        );
+        // After a committed SET LOCAL the setting is empty, not absent; on a new connection it is
+        // absent.
+        for unset in [
+            "SET LOCAL app.tenant_id = ''",
+            "RESET app.tenant_id",
+            "SET LOCAL app.tenant_id TO DEFAULT",
+        ] {
             let seen = read(&ours, unset, &count(&table)).await.unwrap();
             assert_eq!(seen, ["0"], "{table} after {unset}");
         }
@@ -342,11 +388,18 @@ async fn rows_are_written_for_their_own_tenant_only() {
             ("another tenant's row", copy(&stranger)),
             ("nobody's row", copy("\"\"")),
             ("a row without tenant", copy("null")),
-            ("a row given away", format!("UPDATE {table} SET tenant_id = {}", stranger.replace('"', "'"))),
+            (
+                "a row given away",
+                format!("UPDATE {table} SET tenant_id = {}", stranger.replace('"', "'")),
+            ),
         ] {
             let refused = execute(&ours, &sql).await.unwrap_err();
-            let unchangeable = what == "a row given away" && refused.contains("permission denied for table");
-            assert!(refused.contains("violates row-level security policy") || unchangeable, "{table}, {what}: {refused}");
+            let unchangeable =
+                what == "a row given away" && refused.contains("permission denied for table");
+            assert!(
+                refused.contains("violates row-level security policy") || unchangeable,
+                "{table}, {what}: {refused}"
+            );
         }
         let mine = format!("\"{}\"", ours.caller.tenant);
         let unset = format!(
@@ -354,10 +407,16 @@ async fn rows_are_written_for_their_own_tenant_only() {
                              INSERT INTO {table} SELECT * FROM copy"
         );
         let refused = execute(&ours, &unset).await.unwrap_err();
-        assert!(refused.contains("violates row-level security policy"), "{table} without a tenant: {refused}");
+        assert!(
+            refused.contains("violates row-level security policy"),
+            "{table} without a tenant: {refused}"
+        );
         // The same statement in its own tenant gets as far as the primary key.
         let refused = execute(&ours, &copy(&mine)).await.unwrap_err();
-        assert!(refused.contains("duplicate key value violates unique constraint"), "{table}: {refused}");
+        assert!(
+            refused.contains("duplicate key value violates unique constraint"),
+            "{table}: {refused}"
+        );
     }
 }
 
@@ -373,20 +432,38 @@ async fn one_of_everything(tenant: &Tenant) {
         ..Default::default()
     });
     tenant.organizations().create_organization(request).await.unwrap();
-    let account_type = AccountType { account_type_id: "type".into(), display_name: "Type".into(), ..Default::default() };
-    let request = CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() };
+    let account_type = AccountType {
+        account_type_id: "type".into(),
+        display_name: "Type".into(),
+        ..Default::default()
+    };
+    let request =
+        CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() };
     tenant.account_types().create_account_type(request).await.unwrap();
     tenant.staff("sam").await;
     tenant.add_member("below", "sam").await.unwrap();
     let manager = "sam".into();
-    let kept = Account { account_type_id: "type".into(), account_manager_id: manager, ..account("kept", "below") };
-    let request = CreateAccountRequest { account: Some(kept), request_id: unique(), ..Default::default() };
+    let kept = Account {
+        account_type_id: "type".into(),
+        account_manager_id: manager,
+        ..account("kept", "below")
+    };
+    let request =
+        CreateAccountRequest { account: Some(kept), request_id: unique(), ..Default::default() };
     tenant.accounts().create_account(request).await.unwrap();
     tenant.person("jane").await;
-    let user = AddAccountUserRequest { account_id: "kept".into(), person_id: "jane".into(), ..Default::default() };
+    let user = AddAccountUserRequest {
+        account_id: "kept".into(),
+        person_id: "jane".into(),
+        ..Default::default()
+    };
     tenant.memberships().add_account_user(user).await.unwrap();
     tenant.account(account("gone", "below")).await;
-    tenant.accounts().delete_account(DeleteAccountRequest { account_id: "gone".into(), ..Default::default() }).await.unwrap();
+    tenant
+        .accounts()
+        .delete_account(DeleteAccountRequest { account_id: "gone".into(), ..Default::default() })
+        .await
+        .unwrap();
 }
 
 /// Migrates as the login of the URL.
@@ -405,12 +482,18 @@ async fn things(url: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn migrations_go_down_to_nothing_and_up_again() {
-    let Some(url) = real_database("migrating down takes a database of its own").await else { return };
+    let Some(url) = real_database("migrating down takes a database of its own").await else {
+        return;
+    };
     let versions = run(&url, migrate::Direction::Up).await;
     assert!(versions.len() >= 4 && versions.is_sorted(), "{versions:?}");
     let up = things(&url).await;
     assert!(up.len() > 8, "{up:?}");
-    assert_eq!(run(&url, migrate::Direction::Up).await, Vec::<String>::new(), "nothing is left to do");
+    assert_eq!(
+        run(&url, migrate::Direction::Up).await,
+        Vec::<String>::new(),
+        "nothing is left to do"
+    );
     // One by one: each is reverted by its own down.sql, and comes back by its up.sql.
     for version in versions.iter().rev() {
         assert_eq!(run(&url, migrate::Direction::Down(1)).await, std::slice::from_ref(version));
@@ -432,9 +515,14 @@ async fn replicas_that_start_together_migrate_once() {
         let url = url.clone();
         tokio::spawn(async move { run(&url, migrate::Direction::Up).await })
     };
-    let runs: Vec<_> = join_all((0..8).map(replica)).await.into_iter().map(Result::unwrap).collect();
+    let runs: Vec<_> =
+        join_all((0..8).map(replica)).await.into_iter().map(Result::unwrap).collect();
     let mut applied = runs.concat();
-    assert_eq!(runs.iter().filter(|versions| !versions.is_empty()).count(), 1, "one of them did it: {runs:?}");
+    assert_eq!(
+        runs.iter().filter(|versions| !versions.is_empty()).count(),
+        1,
+        "one of them did it: {runs:?}"
+    );
     applied.sort();
     let recorded: Vec<String> = support::sql(&url)
         .await
@@ -450,17 +538,30 @@ async fn replicas_that_start_together_migrate_once() {
 /// Accounts used to have copies of the words of the person who is their primary contact.
 #[tokio::test(flavor = "multi_thread")]
 async fn copied_words_of_contacts_go_and_those_of_the_accounts_stay() {
-    let Some(url) = real_database("reverting migrations takes a database of its own").await else { return };
+    let Some(url) = real_database("reverting migrations takes a database of its own").await else {
+        return;
+    };
     let versions = run(&url, migrate::Direction::Up).await;
     let before = versions.iter().position(|version| version == "20261125000013").unwrap();
     run(&url, migrate::Direction::Down(versions.len() - before)).await;
     let sql = support::sql(&url).await;
     let long = "x".repeat(70);
-    // One whose contact has been renamed since; the words of old and new name are there. One whose contact is named like it, one
-    // whose id says nothing to SQL, and one with a contact of its own.
+    // One whose contact has been renamed since; the words of old and new name are there. One whose
+    // contact is named like it, one whose id says nothing to SQL, and one with a contact of its
+    // own.
     let rows = [
-        ("acct-1", "Acme (Zürich) AG", Some("p"), "1 ac acct-1 acme ag anna annold anna@acme zurich) new old"),
-        ("ac-2", &*format!("Anna {long}"), Some("p"), &*format!("2 ac-2 anna anna@acme {}", &long[..60])),
+        (
+            "acct-1",
+            "Acme (Zürich) AG",
+            Some("p"),
+            "1 ac acct-1 acme ag anna annold anna@acme zurich) new old",
+        ),
+        (
+            "ac-2",
+            &*format!("Anna {long}"),
+            Some("p"),
+            &*format!("2 ac-2 anna anna@acme {}", &long[..60]),
+        ),
         ("Ä", "Other", Some("p"), "a other anna left"),
         ("mine", "Mine", None, "mine nina"),
     ];
@@ -474,14 +575,17 @@ async fn copied_words_of_contacts_go_and_those_of_the_accounts_stay() {
     for (id, name, contact, words) in rows {
         let account = "INSERT INTO accounts (account_id, display_name, sort_key, organization_id, status, primary_contact_id) \
             VALUES ($1, $2, $3, 'o', 'ACTIVE', $4)";
-        sql.query(account, &[&id, &name, &customer_accounts::search::fold(name), &contact]).await.unwrap();
+        sql.query(account, &[&id, &name, &customer_accounts::search::fold(name), &contact])
+            .await
+            .unwrap();
         let words: Vec<_> = words.split(' ').collect();
         let insert = "INSERT INTO account_words (account_id, word) SELECT $1, unnest($2::text[])";
         sql.query(insert, &[&id, &words]).await.unwrap();
     }
     run(&url, migrate::Direction::Up).await;
     let left = "SELECT account_id || ': ' || string_agg(word, ' ' ORDER BY word) FROM account_words GROUP BY account_id ORDER BY account_id";
-    let left: Vec<String> = sql.query(left, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    let left: Vec<String> =
+        sql.query(left, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
     let wanted = [
         format!("ac-2: 2 @p ac-2 anna {}", &long[..60]),
         "acct-1: 1 @p acct-1 acme ag zurich)".to_owned(),
@@ -493,26 +597,39 @@ async fn copied_words_of_contacts_go_and_those_of_the_accounts_stay() {
 
 /// The service's own view of a database in this role.
 fn database(url: &str, role: Option<&str>) -> Db {
-    let manager = Manager::new(url.parse().unwrap(), role.map(ToOwned::to_owned)).allow_privileged_login(true);
+    let manager = Manager::new(url.parse().unwrap(), role.map(ToOwned::to_owned))
+        .allow_privileged_login(true);
     Db::new(manager, 1, Duration::from_secs(5), None)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_refuses_a_database_that_lacks_a_migration() {
-    let Some(url) = real_database("reverting migrations takes a database of its own").await else { return };
+    let Some(url) = real_database("reverting migrations takes a database of its own").await else {
+        return;
+    };
     let versions = run(&url, migrate::Direction::Up).await;
     database(&url, Some(APP)).verify().await.unwrap();
     run(&url, migrate::Direction::Down(1)).await;
     let error = database(&url, Some(APP)).verify().await.unwrap_err();
-    assert!(matches!(&error, migrate::MigrateError::Pending(version) if Some(version) == versions.last()), "{error:?}");
-    let output = command(&["--migrate", "false"], &[("DATABASE_URL", &url)]).output().await.unwrap();
+    assert!(
+        matches!(&error, migrate::MigrateError::Pending(version) if Some(version) == versions.last()),
+        "{error:?}"
+    );
+    let output =
+        command(&["--migrate", "false"], &[("DATABASE_URL", &url)]).output().await.unwrap();
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
-    assert!(words.contains(versions.last().unwrap()) && words.contains("customer-accounts migrate"), "{words}");
+    assert!(
+        words.contains(versions.last().unwrap()) && words.contains("customer-accounts migrate"),
+        "{words}"
+    );
     // And one that was never migrated.
     run(&url, migrate::Direction::Down(versions.len() - 1)).await;
     let error = database(&url, Some(APP)).verify().await.unwrap_err();
-    assert!(matches!(&error, migrate::MigrateError::Pending(version) if *version == versions[0]), "{error:?}");
+    assert!(
+        matches!(&error, migrate::MigrateError::Pending(version) if *version == versions[0]),
+        "{error:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -538,11 +655,16 @@ async fn a_role_that_gets_around_row_level_security_is_refused() {
     ] {
         answers.push((role, wanted, database(&url, role).verify().await));
     }
-    let output = command(&["--migrate", "false", "--database-role", ""], &[("DATABASE_URL", &url)]).output().await.unwrap();
-    // Before anything can fail: roles belong to the whole server.
-    sql.batch_execute(&format!("DROP OWNED BY {bypasses}; DROP ROLE {grandchild}; DROP ROLE {owner}; DROP ROLE {bypasses}"))
+    let output = command(&["--migrate", "false", "--database-role", ""], &[("DATABASE_URL", &url)])
+        .output()
         .await
         .unwrap();
+    // Before anything can fail: roles belong to the whole server.
+    sql.batch_execute(&format!(
+        "DROP OWNED BY {bypasses}; DROP ROLE {grandchild}; DROP ROLE {owner}; DROP ROLE {bypasses}"
+    ))
+    .await
+    .unwrap();
     for (role, wanted, answer) in answers {
         let refused = matches!(&answer, Err(migrate::MigrateError::UnsafeRole { why, .. }) if why.ends_with(wanted));
         assert!(refused, "{role:?} {wanted}: {answer:?}");

@@ -1,9 +1,10 @@
 //! `customer-accounts seed` on a tenant that people have worked in.
 
 use customer_accounts::proto::{
-    Account, AccountType, CreateAccountTypeRequest, DeactivateAccountTypeRequest, DeleteAccountRequest, GetAccountRequest,
-    LinkOrganizationRequest, ListAccountTypesRequest, ListActivitiesRequest, Organization, Person,
-    RemoveOrganizationMemberRequest, SetPurchasingAccountRequest, UpdateAccountRequest, UpdateAccountTypeRequest,
+    Account, AccountType, CreateAccountTypeRequest, DeactivateAccountTypeRequest,
+    DeleteAccountRequest, GetAccountRequest, LinkOrganizationRequest, ListAccountTypesRequest,
+    ListActivitiesRequest, Organization, Person, RemoveOrganizationMemberRequest,
+    SetPurchasingAccountRequest, UpdateAccountRequest, UpdateAccountTypeRequest,
     UpdateOrganizationRequest, UpdatePersonRequest,
 };
 use prost_types::FieldMask;
@@ -20,7 +21,12 @@ async fn seed(service: &Service) -> Finished {
 }
 
 async fn demo(service: &Service) -> Tenant {
-    let caller = As { tenant: "demo".into(), actor: "robin".into(), roles: "admin".into(), tenant_wide: true };
+    let caller = As {
+        tenant: "demo".into(),
+        actor: "robin".into(),
+        roles: "admin".into(),
+        tenant_wide: true,
+    };
     Tenant { caller, channel: service.channel().await }
 }
 
@@ -37,42 +43,74 @@ fn mask(paths: &[&str]) -> Option<FieldMask> {
 
 /// Every resource of the example is changed by hand, in what the seed has set.
 async fn change_everything(tenant: &Tenant) {
-    let clear =
-        mask(&["billing_contact_id", "is_primary", "account_manager_id", "billing_address", "account_type_id", "comment"]);
+    let clear = mask(&[
+        "billing_contact_id",
+        "is_primary",
+        "account_manager_id",
+        "billing_address",
+        "account_type_id",
+        "comment",
+    ]);
     for id in ["acct-acme", "acct-acme-emea", "acct-acme-amer", "acct-acme-apac", "acct-globex"] {
         let account = Account { account_id: id.into(), ..Default::default() };
-        let request = UpdateAccountRequest { account: Some(account), update_mask: clear.clone(), ..Default::default() };
+        let request = UpdateAccountRequest {
+            account: Some(account),
+            update_mask: clear.clone(),
+            ..Default::default()
+        };
         tenant.accounts().update_account(request).await.unwrap();
     }
     for id in ["acme-stone", "acme-meier", "globex-scorpio"] {
         let buys = SetPurchasingAccountRequest { person_id: id.into(), ..Default::default() };
         tenant.memberships().set_purchasing_account(buys).await.unwrap();
     }
-    let narrow = LinkOrganizationRequest { account_id: "acct-acme".into(), organization_id: "acme".into(), ..Default::default() };
+    let narrow = LinkOrganizationRequest {
+        account_id: "acct-acme".into(),
+        organization_id: "acme".into(),
+        ..Default::default()
+    };
     tenant.memberships().link_organization(narrow).await.unwrap();
     for id in ["staff-costa", "acme-stone", "acme-meier", "acme-silva", "globex-scorpio"] {
-        let person = Person { person_id: id.into(), display_name: "Somebody Else".into(), ..Default::default() };
+        let person = Person {
+            person_id: id.into(),
+            display_name: "Somebody Else".into(),
+            ..Default::default()
+        };
         let paths = mask(&["display_name", "email", "subject", "active"]);
-        let request = UpdatePersonRequest { person: Some(person), update_mask: paths, ..Default::default() };
+        let request =
+            UpdatePersonRequest { person: Some(person), update_mask: paths, ..Default::default() };
         tenant.people().update_person(request).await.unwrap();
     }
-    let remove =
-        RemoveOrganizationMemberRequest { organization_id: "acme".into(), person_id: "acme-stone".into(), ..Default::default() };
+    let remove = RemoveOrganizationMemberRequest {
+        organization_id: "acme".into(),
+        person_id: "acme-stone".into(),
+        ..Default::default()
+    };
     tenant.organizations().remove_organization_member(remove).await.unwrap();
     for id in ["acme", "acme-emea", "acme-amer", "acme-apac", "globex"] {
-        let organization = Organization { organization_id: id.into(), display_name: "Renamed".into(), ..Default::default() };
-        let request = UpdateOrganizationRequest { organization: Some(organization), ..Default::default() };
+        let organization = Organization {
+            organization_id: id.into(),
+            display_name: "Renamed".into(),
+            ..Default::default()
+        };
+        let request =
+            UpdateOrganizationRequest { organization: Some(organization), ..Default::default() };
         tenant.organizations().update_organization(request).await.unwrap();
     }
     for id in ["enterprise", "smb", "trial", "premium", "partner", "reseller"] {
-        let renamed = AccountType { account_type_id: id.into(), display_name: format!("Our {id}"), ..Default::default() };
+        let renamed = AccountType {
+            account_type_id: id.into(),
+            display_name: format!("Our {id}"),
+            ..Default::default()
+        };
         let request = UpdateAccountTypeRequest {
             account_type: Some(renamed),
             update_mask: mask(&["display_name", "description", "is_default"]),
             ..Default::default()
         };
         tenant.account_types().update_account_type(request).await.unwrap();
-        let request = DeactivateAccountTypeRequest { account_type_id: id.into(), ..Default::default() };
+        let request =
+            DeactivateAccountTypeRequest { account_type_id: id.into(), ..Default::default() };
         tenant.account_types().deactivate_account_type(request).await.unwrap();
     }
 }
@@ -91,14 +129,20 @@ async fn seeding_again_leaves_what_people_have_changed() {
     // What is missing is made again, and nothing else is touched by it.
     let gone = DeleteAccountRequest { account_id: "acct-acme-emea".into(), ..Default::default() };
     tenant.accounts().delete_account(gone).await.unwrap();
-    let active = AccountType { account_type_id: "enterprise".into(), active: Some(true), ..Default::default() };
+    let active = AccountType {
+        account_type_id: "enterprise".into(),
+        active: Some(true),
+        ..Default::default()
+    };
     let active = UpdateAccountTypeRequest { account_type: Some(active), ..Default::default() };
     tenant.account_types().update_account_type(active).await.unwrap();
     let before = changes(&tenant).await;
     let again = seed(&service).await;
     assert!(again.stdout.contains("1 resources created, 20 were there already"), "{again:?}");
     let request = ListActivitiesRequest { page_size: 1000, ..Default::default() };
-    let made = tenant.activities().list_activities(request).await.unwrap().into_inner().activities.len() - before;
+    let made =
+        tenant.activities().list_activities(request).await.unwrap().into_inner().activities.len()
+            - before;
     assert_eq!(made, 1, "one account was created");
 }
 
@@ -115,11 +159,28 @@ async fn seeding_takes_nothing_from_what_people_have_made() {
         ..Default::default()
     };
     let request = CreateAccountTypeRequest { account_type: Some(standard), ..Default::default() };
-    let standard = tenant.account_types().create_account_type(request).await.unwrap().into_inner().account_type.unwrap();
+    let standard = tenant
+        .account_types()
+        .create_account_type(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .account_type
+        .unwrap();
     seed(&service).await;
-    let found = tenant.accounts().get_account(GetAccountRequest { account_id: "own".into() }).await.unwrap().into_inner();
+    let found = tenant
+        .accounts()
+        .get_account(GetAccountRequest { account_id: "own".into() })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(found.account.unwrap(), own, "it stays the primary account");
-    let types = tenant.account_types().list_account_types(ListAccountTypesRequest::default()).await.unwrap().into_inner();
+    let types = tenant
+        .account_types()
+        .list_account_types(ListAccountTypesRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
     let types = types.account_types;
     assert!(types.contains(&standard), "it stays the default: {types:?}");
 }

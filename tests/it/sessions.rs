@@ -1,10 +1,14 @@
-//! What a transaction depends on belongs to the transaction: whatever state its session is in, or which session a pooler gives it.
+//! What a transaction depends on belongs to the transaction: whatever state its session is in, or
+//! which session a pooler gives it.
 
 use std::{future::pending, time::Duration};
 
 use customer_accounts::{
     db::{Db, Manager, Meta, migrate},
-    proto::{CreateAccountRequest, DeleteAccountRequest, DeleteAccountResponse, GetAccountRequest, ListAccountsRequest},
+    proto::{
+        CreateAccountRequest, DeleteAccountRequest, DeleteAccountResponse, GetAccountRequest,
+        ListAccountsRequest,
+    },
     server,
 };
 use diesel_async::SimpleAsyncConnection as _;
@@ -22,7 +26,12 @@ use crate::support::{
 async fn one_connection(url: &str) -> (Db, Tenant) {
     let login: tokio_postgres::Config = url.parse().unwrap();
     migrate::run(&Manager::new(login.clone(), None), migrate::Direction::Up).await.unwrap();
-    let db = Db::new(Manager::new(login, Some("customer_accounts_app".into())), 1, Duration::from_secs(1), None);
+    let db = Db::new(
+        Manager::new(login, Some("customer_accounts_app".into())),
+        1,
+        Duration::from_secs(1),
+        None,
+    );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, served) = (listener.local_addr().unwrap(), db.clone());
     tokio::spawn(async move { server::serve(listener, served, &config(&[]), pending()).await });
@@ -65,13 +74,23 @@ async fn tenants_stay_apart_whatever_state_their_session_is_in() {
         "SET default_transaction_isolation = 'serializable'",
     ] {
         leave_session(&db, &ours, state).await;
-        let get = theirs.accounts().get_account(GetAccountRequest { account_id: "secret".into() }).await;
+        let get =
+            theirs.accounts().get_account(GetAccountRequest { account_id: "secret".into() }).await;
         assert_eq!(reason(get), (Code::NotFound, "ACCOUNT_NOT_FOUND".into()), "{state}");
-        let list = theirs.accounts().list_accounts(ListAccountsRequest::default()).await.unwrap().into_inner();
+        let list = theirs
+            .accounts()
+            .list_accounts(ListAccountsRequest::default())
+            .await
+            .unwrap()
+            .into_inner();
         let ids: Vec<_> = list.accounts.iter().map(|account| &*account.account_id).collect();
         assert_eq!(ids, ["other"], "{state}");
         let delete = DeleteAccountRequest { account_id: "secret".into(), ..Default::default() };
-        assert_eq!(reason(theirs.accounts().delete_account(delete).await).0, Code::NotFound, "{state}");
+        assert_eq!(
+            reason(theirs.accounts().delete_account(delete).await).0,
+            Code::NotFound,
+            "{state}"
+        );
     }
     ours.accounts().get_account(GetAccountRequest { account_id: "secret".into() }).await.unwrap();
 }
@@ -82,7 +101,8 @@ async fn a_pooler_in_transaction_mode_without_prepared_statements_is_refused() {
     drop(Service::on(&url, &[]).await);
     let Some(pooler) = Pooler::start(&url, "transaction").await else { return };
     for command in ["check", "serve"] {
-        let refused = run(&[command, "--listen", "127.0.0.1:0"], &[("DATABASE_URL", &pooler.url)]).await;
+        let refused =
+            run(&[command, "--listen", "127.0.0.1:0"], &[("DATABASE_URL", &pooler.url)]).await;
         assert_eq!(refused.code, Some(1), "{refused:?}");
         assert!(refused.stderr.contains("PgBouncer 1.21 or later"), "{refused:?}");
     }
@@ -101,7 +121,9 @@ async fn a_pooler_in_session_mode_works() {
         // The pooler's own connections are replaced underneath.
         let terminate = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
         sql.query_one(terminate, &[]).await.unwrap();
-        let get = async || ours.accounts().get_account(GetAccountRequest { account_id: "a".into() }).await.ok();
+        let get = async || {
+            ours.accounts().get_account(GetAccountRequest { account_id: "a".into() }).await.ok()
+        };
         crate::support::eventually(Duration::from_secs(5), "calls work again", get).await;
         let get = theirs.accounts().get_account(GetAccountRequest { account_id: "a".into() }).await;
         assert!([Code::NotFound, Code::Unavailable].contains(&reason(get).0));
@@ -115,7 +137,8 @@ async fn a_prepared_statement_that_is_lost_later_is_reported_and_costs_one_call(
     let (db, tenant) = one_connection(&url).await;
     tenant.organization("o", "").await;
     tenant.account(account("a", "o")).await;
-    let get = async || tenant.accounts().get_account(GetAccountRequest { account_id: "a".into() }).await;
+    let get =
+        async || tenant.accounts().get_account(GetAccountRequest { account_id: "a".into() }).await;
     get().await.unwrap();
     leave_session(&db, &tenant, "DEALLOCATE ALL").await;
     assert_eq!(reason(get().await), (Code::Unavailable, "DATABASE_UNAVAILABLE".into()));
@@ -138,6 +161,7 @@ async fn bounds_are_those_of_the_options() {
     let left = "DO $$ BEGIN ASSERT current_user = session_user AND current_setting('lock_timeout') = '0' \
                 AND current_setting('random_page_cost') = '4'; END $$";
     leave_session(&db, &tenant, left).await;
-    let wrong = command(&["--lock-timeout", "0s"], &[("DATABASE_URL", &url)]).output().await.unwrap();
+    let wrong =
+        command(&["--lock-timeout", "0s"], &[("DATABASE_URL", &url)]).output().await.unwrap();
     assert!(!wrong.status.success());
 }

@@ -52,8 +52,14 @@ fn error(finished: &Finished) -> &str {
 
 #[tokio::test]
 async fn a_database_that_cannot_be_used_is_told_by_the_cause() {
-    let version = [message(b'R', &0_u32.to_be_bytes()), message(b'S', b"server_version\x0014.9 (Debian)\0"), message(b'Z', b"I")];
-    let password = server_that_says(fatal("28P01", "password authentication failed for user \"service\"")).await;
+    let version = [
+        message(b'R', &0_u32.to_be_bytes()),
+        message(b'S', b"server_version\x0014.9 (Debian)\0"),
+        message(b'Z', b"I"),
+    ];
+    let password =
+        server_that_says(fatal("28P01", "password authentication failed for user \"service\""))
+            .await;
     let role = server_that_says(fatal("28000", "role \"service\" does not exist")).await;
     let database = server_that_says(fatal("3D000", "database \"accounts\" does not exist")).await;
     let full = server_that_says(fatal("53300", "sorry, too many clients already")).await;
@@ -66,17 +72,25 @@ async fn a_database_that_cannot_be_used_is_told_by_the_cause() {
         (full.to_string(), vec!["too many clients"]),
         (old.to_string(), vec!["PostgreSQL 14.9", "15 or later"]),
         (nobody.to_string(), vec![&*nobody.to_string(), "refused"]),
-        ("no-such-host.invalid:5432".to_owned(), vec!["the host \"no-such-host.invalid\" is not found"]),
+        (
+            "no-such-host.invalid:5432".to_owned(),
+            vec!["the host \"no-such-host.invalid\" is not found"],
+        ),
         // The first cannot be looked up, but the second can.
         (format!("no-such-host.invalid:5432,{role}"), vec!["role \"service\" does not exist"]),
     ] {
         let url = format!("postgres://service:hunter2@{server}/accounts");
         let listen = ["--listen", "127.0.0.1:0"];
-        for command in [&["check"][..], &["serve"], &["serve", "--migrate", "false"], &["migrate"], &["prune"]] {
+        for command in
+            [&["check"][..], &["serve"], &["serve", "--migrate", "false"], &["migrate"], &["prune"]]
+        {
             let refused = run(&[command, &listen].concat(), &[("DATABASE_URL", &url)]).await;
             assert_eq!(refused.code, Some(1), "{command:?}: {refused:?}");
             for part in &says {
-                assert!(error(&refused).contains(part), "{command:?}: {part} is not in {refused:?}");
+                assert!(
+                    error(&refused).contains(part),
+                    "{command:?}: {part} is not in {refused:?}"
+                );
             }
             assert!(!refused.stderr.contains("hunter2"), "{refused:?}");
         }
@@ -87,25 +101,42 @@ async fn a_database_that_cannot_be_used_is_told_by_the_cause() {
 async fn a_url_says_which_parameter_cannot_be_used() {
     for (query, says) in [
         ("sslmode=require", "sslmode=require: the service does not encrypt"),
-        ("sslmode=verify-full&connect_timeout=2", "sslmode=verify-full: the service does not encrypt"),
+        (
+            "sslmode=verify-full&connect_timeout=2",
+            "sslmode=verify-full: the service does not encrypt",
+        ),
         ("connect_timeout=2&sslrootcert=/ca.pem", "sslrootcert: the service does not encrypt"),
         ("gssencmode=disable", "unknown option `gssencmode`"),
         ("connect_timeout=soon", "invalid value for option `connect_timeout`"),
         ("target_session_attrs=standby", "invalid value for option `target_session_attrs`"),
     ] {
-        for (option, variable) in
-            [("DATABASE_URL", "DATABASE_URL"), ("--migration-database-url", "CUSTOMER_ACCOUNTS_MIGRATION_DATABASE_URL")]
-        {
+        for (option, variable) in [
+            ("DATABASE_URL", "DATABASE_URL"),
+            ("--migration-database-url", "CUSTOMER_ACCOUNTS_MIGRATION_DATABASE_URL"),
+        ] {
             let url = format!("postgres://u:hunter2@127.0.0.1:1/d?{query}");
-            let refused = run(&["migrate"], &[("DATABASE_URL", "postgres://u@127.0.0.1:1/d"), (variable, &url)]).await;
+            let refused = run(
+                &["migrate"],
+                &[("DATABASE_URL", "postgres://u@127.0.0.1:1/d"), (variable, &url)],
+            )
+            .await;
             let begins = format!("error: {option}: {says}");
-            assert!(refused.code == Some(1) && error(&refused).starts_with(&begins), "{query}: {refused:?}");
+            assert!(
+                refused.code == Some(1) && error(&refused).starts_with(&begins),
+                "{query}: {refused:?}"
+            );
             assert!(!refused.stderr.contains("hunter2"), "{refused:?}");
         }
     }
     let malformed = run(&["check"], &[("DATABASE_URL", "mysql://u:hunter2@h/d")]).await;
-    assert!(error(&malformed).contains("it takes postgres://user:password@host:port/database"), "{malformed:?}");
-    assert!(!malformed.stderr.contains("hunter2") && !malformed.stderr.contains("encrypt"), "{malformed:?}");
+    assert!(
+        error(&malformed).contains("it takes postgres://user:password@host:port/database"),
+        "{malformed:?}"
+    );
+    assert!(
+        !malformed.stderr.contains("hunter2") && !malformed.stderr.contains("encrypt"),
+        "{malformed:?}"
+    );
     // These leave it to the server whether there is TLS, and so there is none.
     for mode in ["disable", "allow", "prefer"] {
         let url = format!("postgres://u@127.0.0.1:1/d?sslmode={mode}&application_name=x");
@@ -117,7 +148,9 @@ async fn a_url_says_which_parameter_cannot_be_used() {
 /// The variables of all options, of all commands.
 fn variables() -> HashSet<String> {
     let cli = Cli::command();
-    let of = |command: &clap::Command| command.get_arguments().filter_map(|arg| arg.get_env()).map(ToOwned::to_owned).collect();
+    let of = |command: &clap::Command| {
+        command.get_arguments().filter_map(|arg| arg.get_env()).map(ToOwned::to_owned).collect()
+    };
     let all: Vec<Vec<_>> = [of(&cli)].into_iter().chain(cli.get_subcommands().map(of)).collect();
     all.into_iter().flatten().map(|name: std::ffi::OsString| name.into_string().unwrap()).collect()
 }
@@ -126,8 +159,14 @@ fn variables() -> HashSet<String> {
 async fn a_variable_that_is_empty_is_not_set() {
     let variables = variables();
     assert!(variables.len() > 40 && variables.contains("CUSTOMER_ACCOUNTS_TOKEN"), "{variables:?}");
-    let otel = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_TRACES_EXPORTER", "OTEL_SDK_DISABLED"];
-    let empty: Vec<_> = variables.iter().map(|name| (&**name, "")).chain(otel.map(|name| (name, ""))).collect();
+    let otel = [
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
+        "OTEL_TRACES_EXPORTER",
+        "OTEL_SDK_DISABLED",
+    ];
+    let empty: Vec<_> =
+        variables.iter().map(|name| (&**name, "")).chain(otel.map(|name| (name, ""))).collect();
     let folder = tempfile::tempdir().unwrap();
     let (data, key) = (folder.path().join("data"), folder.path().join("key"));
     let service = Service::start(&["--data-dir", data.to_str().unwrap()], &empty).await;
@@ -146,22 +185,39 @@ async fn a_variable_that_is_empty_is_not_set() {
 
 #[tokio::test]
 async fn a_filter_of_log_lines_that_would_silence_the_log_is_refused() {
-    for filter in ["verbose", "Information", "info,verbose", "customer_accounts", "customer_accounts=loud", ""] {
-        for finished in [run(&["check", "--log", filter], &[]).await, run(&["check"], &[("CUSTOMER_ACCOUNTS_LOG", filter)]).await]
-        {
+    for filter in [
+        "verbose",
+        "Information",
+        "info,verbose",
+        "customer_accounts",
+        "customer_accounts=loud",
+        "",
+    ] {
+        for finished in [
+            run(&["check", "--log", filter], &[]).await,
+            run(&["check"], &[("CUSTOMER_ACCOUNTS_LOG", filter)]).await,
+        ] {
             if filter.is_empty() && !finished.stderr.contains("--log") {
                 continue; // the variable, which is not set then
             }
             assert!(finished.code.is_some_and(|code| code != 0), "{filter}: {finished:?}");
             assert!(
-                finished.stderr.contains("--log") && finished.stderr.contains("warn,customer_accounts=debug"),
+                finished.stderr.contains("--log")
+                    && finished.stderr.contains("warn,customer_accounts=debug"),
                 "{finished:?}"
             );
         }
     }
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data").to_str().unwrap().to_owned();
-    for filter in ["info", "WARN", "off", "3", "warn,customer_accounts=debug,h2=off", "info,[span{field=1}]=debug"] {
+    for filter in [
+        "info",
+        "WARN",
+        "off",
+        "3",
+        "warn,customer_accounts=debug,h2=off",
+        "info,[span{field=1}]=debug",
+    ] {
         let accepted = run(&["token", "--data-dir", &data, "--log", filter], &[]).await;
         assert_eq!(accepted.code, Some(0), "{filter}: {accepted:?}");
     }
@@ -177,20 +233,32 @@ async fn the_service_listens_on_a_name() {
         assert_eq!(answered.code, Some(0), "{answered:?}");
     }
     let unknown = run(&["serve", "--listen", "no-such-host.invalid:1"], &[]).await;
-    assert!(unknown.code == Some(1) && unknown.stderr.contains("--listen no-such-host.invalid:1: "), "{unknown:?}");
+    assert!(
+        unknown.code == Some(1) && unknown.stderr.contains("--listen no-such-host.invalid:1: "),
+        "{unknown:?}"
+    );
     for wrong in ["localhost", "localhost:grpc", ":50051"] {
         let refused = run(&["serve", "--listen", wrong], &[]).await;
-        assert!(refused.code == Some(2) && refused.stderr.contains("localhost:50051"), "{wrong}: {refused:?}");
+        assert!(
+            refused.code == Some(2) && refused.stderr.contains("localhost:50051"),
+            "{wrong}: {refused:?}"
+        );
     }
 }
 
 /// Everybody is believed on loopback addresses only, also under a name that has others.
 #[tokio::test]
 async fn a_name_with_an_address_that_others_reach_needs_tokens() {
-    let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>();
+    let addresses = |texts: &[&str]| {
+        texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>()
+    };
     let believing = |texts: &[&str]| server::identity_on(&config(&[]), &addresses(texts)).map(drop);
     believing(&["127.0.0.1:1", "[::1]:1"]).unwrap();
-    for reachable in [&["127.0.0.1:1", "10.0.0.1:1"][..], &["10.0.0.1:1", "127.0.0.1:1"], &["[::1]:1", "[2001:db8::1]:1"]] {
+    for reachable in [
+        &["127.0.0.1:1", "10.0.0.1:1"][..],
+        &["10.0.0.1:1", "127.0.0.1:1"],
+        &["[::1]:1", "[2001:db8::1]:1"],
+    ] {
         let refused = believing(reachable).unwrap_err().to_string();
         assert!(refused.contains("loopback addresses only"), "{reachable:?}: {refused}");
     }
@@ -198,7 +266,15 @@ async fn a_name_with_an_address_that_others_reach_needs_tokens() {
 
 #[tokio::test]
 async fn help_shows_what_a_command_uses() {
-    let all = ["--listen", "--database-url", "--tls-cert", "--token-issuer", "--max-calls", "--max-connections", "--log"];
+    let all = [
+        "--listen",
+        "--database-url",
+        "--tls-cert",
+        "--token-issuer",
+        "--max-calls",
+        "--max-connections",
+        "--log",
+    ];
     for (command, shows, hides) in [
         ("serve", &all[..], &[][..]),
         ("check", &all, &[]),
@@ -207,26 +283,57 @@ async fn help_shows_what_a_command_uses() {
             &["--database-url", "--data-dir", "--revert", "--log"],
             &["--tls", "--token", "--listen", "--max", "--watch"],
         ),
-        ("prune", &["--database-url", "--min-activity-retention"], &["--tls", "--token", "--listen", "--max"]),
-        ("healthcheck", &["--listen", "--tls-cert", "--client-cert"], &["--database", "--token", "--max", "--data-dir"]),
-        ("seed", &["--listen", "--tls-cert", "--token", "Examples:"], &["--database", "--token-issuer", "--max"]),
-        ("token", &["--data-dir", "--token-audience", "Examples:"], &["--database", "--tls", "--listen", "--token-issuer"]),
+        (
+            "prune",
+            &["--database-url", "--min-activity-retention"],
+            &["--tls", "--token", "--listen", "--max"],
+        ),
+        (
+            "healthcheck",
+            &["--listen", "--tls-cert", "--client-cert"],
+            &["--database", "--token", "--max", "--data-dir"],
+        ),
+        (
+            "seed",
+            &["--listen", "--tls-cert", "--token", "Examples:"],
+            &["--database", "--token-issuer", "--max"],
+        ),
+        (
+            "token",
+            &["--data-dir", "--token-audience", "Examples:"],
+            &["--database", "--tls", "--listen", "--token-issuer"],
+        ),
     ] {
         let help = run(&[command, "--help"], &[]).await;
         assert_eq!(help.code, Some(0), "{help:?}");
         // At the beginning of a line, where an option stands that is not just mentioned.
         let lines: Vec<_> = help.stdout.lines().map(str::trim_start).collect();
         for wanted in shows {
-            assert!(lines.iter().any(|line| line.starts_with(wanted)), "{command}: {wanted} is not in {}", help.stdout);
+            assert!(
+                lines.iter().any(|line| line.starts_with(wanted)),
+                "{command}: {wanted} is not in {}",
+                help.stdout
+            );
         }
         for unwanted in hides {
-            assert!(!lines.iter().any(|line| line.starts_with(unwanted)), "{command}: {unwanted} is in {}", help.stdout);
+            assert!(
+                !lines.iter().any(|line| line.starts_with(unwanted)),
+                "{command}: {unwanted} is in {}",
+                help.stdout
+            );
         }
     }
     let help = run(&["--help"], &[]).await.stdout;
-    for heading in
-        ["Commands:", "Address:", "Database:", "TLS and workloads:", "Tokens:", "Limits of calls:", "Logs:", "Examples:"]
-    {
+    for heading in [
+        "Commands:",
+        "Address:",
+        "Database:",
+        "TLS and workloads:",
+        "Tokens:",
+        "Limits of calls:",
+        "Logs:",
+        "Examples:",
+    ] {
         assert!(help.lines().any(|line| line == heading), "{heading} is not in {help}");
     }
 }

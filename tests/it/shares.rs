@@ -4,13 +4,17 @@
 use std::time::Duration;
 
 use customer_accounts::proto::{
-    Account, ListAccountUsersRequest, ListAccountsRequest, ListOrganizationsRequest, ListPeopleRequest, UpdateAccountRequest,
+    Account, ListAccountUsersRequest, ListAccountsRequest, ListOrganizationsRequest,
+    ListPeopleRequest, UpdateAccountRequest,
 };
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 
 use crate::{
-    support::{Tenant, account, calls::fields, eventually, process::Service, real_database, reason, sql, waiting_for_locks},
+    support::{
+        Tenant, account, calls::fields, eventually, process::Service, real_database, reason, sql,
+        waiting_for_locks,
+    },
     watches::Watch,
 };
 
@@ -26,7 +30,8 @@ struct Scene {
 
 impl Scene {
     async fn new(arguments: &[&str]) -> Option<Self> {
-        let url = real_database("a call is made slow by a lock that another connection holds").await?;
+        let url =
+            real_database("a call is made slow by a lock that another connection holds").await?;
         let service = Service::on(&url, arguments).await;
         let tenant = Tenant::on(service.channel().await);
         let neighbour = Tenant::on(service.channel().await);
@@ -35,7 +40,10 @@ impl Scene {
             tenant.account(account("a", "o")).await;
         }
         let lock = sql(&url).await;
-        let update = format!("BEGIN; SELECT FROM accounts WHERE tenant_id = '{}' FOR UPDATE", tenant.caller.tenant);
+        let update = format!(
+            "BEGIN; SELECT FROM accounts WHERE tenant_id = '{}' FOR UPDATE",
+            tenant.caller.tenant
+        );
         lock.batch_execute(&update).await.unwrap();
         Some(Self { _service: service, tenant, neighbour, lock })
     }
@@ -57,7 +65,10 @@ impl Scene {
         let mut refused = 0;
         for call in calls {
             if let Err(status) = call.await.unwrap() {
-                assert_eq!(reason(Err::<(), _>(status)), (Code::ResourceExhausted, OVERLOADED.into()));
+                assert_eq!(
+                    reason(Err::<(), _>(status)),
+                    (Code::ResourceExhausted, OVERLOADED.into())
+                );
                 refused += 1;
             }
         }
@@ -74,17 +85,20 @@ async fn a_tenant_whose_calls_wait_leaves_connections_to_others() {
         scene.neighbour.get("a").await.unwrap();
     }
     // Those that got no connection are told so; the three go on.
-    let refused = eventually(Duration::from_secs(5), "nine calls without a connection", async || {
-        let ended = calls.iter().filter(|call| call.is_finished()).count();
-        (ended == 9).then_some(ended)
-    });
+    let refused =
+        eventually(Duration::from_secs(5), "nine calls without a connection", async || {
+            let ended = calls.iter().filter(|call| call.is_finished()).count();
+            (ended == 9).then_some(ended)
+        });
     refused.await;
     assert_eq!(scene.refused(calls).await, 9);
 }
 
 #[tokio::test]
 async fn a_tenant_with_many_calls_leaves_room_to_others() {
-    let Some(scene) = Scene::new(&["--max-calls", "8", "--tenant-share", "50"]).await else { return };
+    let Some(scene) = Scene::new(&["--max-calls", "8", "--tenant-share", "50"]).await else {
+        return;
+    };
     let calls = scene.hang(4);
     waiting_for_locks(&scene.lock, 4).await;
     assert_eq!(reason(scene.tenant.get("a").await), (Code::ResourceExhausted, OVERLOADED.into()));
@@ -96,7 +110,8 @@ async fn a_tenant_with_many_calls_leaves_room_to_others() {
 #[tokio::test]
 async fn a_tenant_with_many_watches_leaves_some_to_others() {
     let service = Service::fresh(&["--max-watches", "4"], &[]).await;
-    let (tenant, neighbour) = (Tenant::on(service.channel().await), Tenant::on(service.channel().await));
+    let (tenant, neighbour) =
+        (Tenant::on(service.channel().await), Tenant::on(service.channel().await));
     let mut open = Vec::new();
     for _ in 0..3 {
         open.push(Watch::open(&tenant, "", "").await.unwrap());
@@ -105,8 +120,10 @@ async fn a_tenant_with_many_watches_leaves_some_to_others() {
     assert_eq!(reason(fourth), (Code::ResourceExhausted, OVERLOADED.into()));
     Watch::open(&neighbour, "", "").await.unwrap();
     open.pop();
-    eventually(Duration::from_secs(5), "a watch in place of one that ended", async || Watch::open(&tenant, "", "").await.ok())
-        .await;
+    eventually(Duration::from_secs(5), "a watch in place of one that ended", async || {
+        Watch::open(&tenant, "", "").await.ok()
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -122,7 +139,8 @@ async fn a_search_has_at_most_eight_words() {
     assert_eq!(fields(tenant.people().list_people(people).await), ["query"]);
     let organizations = ListOrganizationsRequest { query: too_many.clone(), ..Default::default() };
     assert_eq!(fields(tenant.organizations().list_organizations(organizations).await), ["query"]);
-    let users = ListAccountUsersRequest { account_id: "x".into(), query: too_many, ..Default::default() };
+    let users =
+        ListAccountUsersRequest { account_id: "x".into(), query: too_many, ..Default::default() };
     assert_eq!(fields(tenant.memberships().list_account_users(users).await), ["query"]);
     assert_eq!(tenant.list(list(&query())).await, ["x"]);
 }
@@ -130,7 +148,10 @@ async fn a_search_has_at_most_eight_words() {
 /// Each combination of filters is a statement of its own, which the connection would keep for ever.
 #[tokio::test]
 async fn a_connection_with_many_statements_is_replaced() {
-    let Some(url) = real_database("the sessions of the embedded server cannot be seen").await else { return };
+    let Some(url) = real_database("the sessions of the embedded server cannot be seen").await
+    else {
+        return;
+    };
     let service = Service::on(&url, &["--pool-size", "1"]).await;
     let tenant = Tenant::on(service.channel().await);
     let admin = sql(&url).await;

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use customer_accounts::proto::{
-    Account, Address, Contact, GetAccountRequest, ListAccountTypesRequest, ListAccountsRequest, UpdateAccountRequest,
-    account_type_service_client::AccountTypeServiceClient,
+    Account, Address, Contact, GetAccountRequest, ListAccountTypesRequest, ListAccountsRequest,
+    UpdateAccountRequest, account_type_service_client::AccountTypeServiceClient,
 };
 use opentelemetry_proto::tonic::{
     collector::{
@@ -36,7 +36,8 @@ const PARENT_ID: &str = "b7ad6b7169203331";
 #[tokio::test]
 async fn a_call_is_exported_as_span_and_measurement() {
     let collector = Collector::start().await;
-    // The export intervals stay at their defaults of many seconds: what arrives was flushed at shutdown.
+    // The export intervals stay at their defaults of many seconds: what arrives was flushed at
+    // shutdown.
     let environment = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint.as_str()),
         ("OTEL_SDK_DISABLED", "false"),
@@ -50,7 +51,9 @@ async fn a_call_is_exported_as_span_and_measurement() {
     assert!(service.ended().await.success());
 
     let name = "accounts.v1.AccountTypeService/ListAccountTypes";
-    let (resource, span) = collector.received(|seen| seen.spans.iter().find(|(_, span)| span.name == name).cloned()).await;
+    let (resource, span) = collector
+        .received(|seen| seen.spans.iter().find(|(_, span)| span.name == name).cloned())
+        .await;
     assert_eq!(hex(&span.trace_id), TRACE_ID);
     assert_eq!(hex(&span.parent_span_id), PARENT_ID);
     assert_eq!(span.trace_state, "vendor=1");
@@ -69,7 +72,9 @@ async fn a_call_is_exported_as_span_and_measurement() {
     let seconds = point.sum.expect("a histogram has a sum");
     assert!(seconds > 0.0 && seconds < DEADLINE.as_secs_f64(), "{seconds} s");
     let gauge = "db.client.connection.count";
-    collector.received(|seen| seen.metrics.iter().any(|metric| metric.name == gauge).then_some(())).await;
+    collector
+        .received(|seen| seen.metrics.iter().any(|metric| metric.name == gauge).then_some(()))
+        .await;
 }
 
 #[tokio::test]
@@ -86,7 +91,8 @@ async fn an_absent_collector_delays_neither_calls_nor_shutdown() {
     assert!(stopping.elapsed() < DEADLINE);
 }
 
-/// Nothing that a request says about people reaches the log, however the call ends and however much is logged.
+/// Nothing that a request says about people reaches the log, however the call ends and however much
+/// is logged.
 #[tokio::test]
 async fn no_log_line_carries_personal_data() {
     const SECRETS: [&str; 10] = [
@@ -119,7 +125,8 @@ async fn no_log_line_carries_personal_data() {
     tenant.account(person.clone()).await;
     let mut accounts = tenant.accounts();
     let mut codes = Vec::new();
-    let no_email = Contact { name: "Zabriskie".into(), email: "zabriskie-mail".into(), ..Default::default() };
+    let no_email =
+        Contact { name: "Zabriskie".into(), email: "zabriskie-mail".into(), ..Default::default() };
     for wrong in [
         person.clone(),
         Account { account_id: "b".into(), organization_id: "Yggdrasil".into(), ..person.clone() },
@@ -127,31 +134,64 @@ async fn no_log_line_carries_personal_data() {
         Account { account_id: "d".into(), primary_contact: Some(no_email), ..person.clone() },
         // PostgreSQL has no such character, and says so with the text around it.
         Account { account_id: "e".into(), comment: "Vellichor \0".into(), ..person.clone() },
-        Account { account_id: "f".into(), display_name: "Oubliette \u{fffe}".repeat(40), ..person.clone() },
+        Account {
+            account_id: "f".into(),
+            display_name: "Oubliette \u{fffe}".repeat(40),
+            ..person.clone()
+        },
     ] {
-        codes.push(tenant.try_account(wrong).await.map_or_else(|status| status.code(), |_| Code::Ok));
+        codes.push(
+            tenant.try_account(wrong).await.map_or_else(|status| status.code(), |_| Code::Ok),
+        );
     }
     for (query, page_token) in [("Psithur zabriskie-mail@example.com", ""), ("", "Yggdrasil")] {
-        let request = ListAccountsRequest { query: query.into(), page_token: page_token.into(), ..Default::default() };
-        codes.push(accounts.list_accounts(request).await.map_or_else(|status| status.code(), |_| Code::Ok));
+        let request = ListAccountsRequest {
+            query: query.into(),
+            page_token: page_token.into(),
+            ..Default::default()
+        };
+        codes.push(
+            accounts.list_accounts(request).await.map_or_else(|status| status.code(), |_| Code::Ok),
+        );
     }
     let stale = Account { etag: "Psithur".into(), ..person.clone() };
-    let update = UpdateAccountRequest { account: Some(stale), request_id: "Psithur-1".into(), ..Default::default() };
-    codes.push(accounts.update_account(update).await.map_or_else(|status| status.code(), |_| Code::Ok));
+    let update = UpdateAccountRequest {
+        account: Some(stale),
+        request_id: "Psithur-1".into(),
+        ..Default::default()
+    };
+    codes.push(
+        accounts.update_account(update).await.map_or_else(|status| status.code(), |_| Code::Ok),
+    );
     let missing = GetAccountRequest { account_id: "Yggdrasil".into() };
-    codes.push(accounts.get_account(missing.clone()).await.map_or_else(|status| status.code(), |_| Code::Ok));
-    let refused = tenant.with_actor("zabriskie-actor").with_roles("Psithur").accounts().get_account(missing).await;
+    codes.push(
+        accounts
+            .get_account(missing.clone())
+            .await
+            .map_or_else(|status| status.code(), |_| Code::Ok),
+    );
+    let refused = tenant
+        .with_actor("zabriskie-actor")
+        .with_roles("Psithur")
+        .accounts()
+        .get_account(missing)
+        .await;
     codes.push(refused.unwrap_err().code());
     assert!(codes.iter().filter(|code| **code != Code::Ok).count() >= 8, "{codes:?}");
 
     let log = service.log();
     service.terminate();
     service.ended().await;
-    let text =
-        eventually(DEADLINE, "the end of the log", async || Some(log.text()).filter(|text| text.contains("shutting down"))).await;
+    let text = eventually(DEADLINE, "the end of the log", async || {
+        Some(log.text()).filter(|text| text.contains("shutting down"))
+    })
+    .await;
     assert!(text.matches("call finished").count() > 10, "the log is there:\n{text}");
     for secret in SECRETS {
-        let lines: Vec<_> = text.lines().filter(|line| line.to_lowercase().contains(&secret.to_lowercase())).collect();
+        let lines: Vec<_> = text
+            .lines()
+            .filter(|line| line.to_lowercase().contains(&secret.to_lowercase()))
+            .collect();
         assert!(lines.is_empty(), "{secret} in the log: {lines:#?}");
     }
 }
@@ -161,7 +201,10 @@ async fn list_account_types(service: &Service) -> Result<(), Status> {
     let parent = format!("00-{TRACE_ID}-{PARENT_ID}-01");
     request.metadata_mut().insert("traceparent", parent.parse().expect("a header value"));
     request.metadata_mut().insert("tracestate", "vendor=1".parse().expect("a header value"));
-    AccountTypeServiceClient::new(service.channel().await).list_account_types(request).await.map(|_| ())
+    AccountTypeServiceClient::new(service.channel().await)
+        .list_account_types(request)
+        .await
+        .map(|_| ())
 }
 
 /// An OTLP collector in this process that keeps what it is sent.
@@ -182,8 +225,14 @@ impl Seen {
     fn durations(&self, method: &str) -> Option<HistogramDataPoint> {
         let metric = self.metrics.iter().find(|metric| metric.name == "rpc.server.duration")?;
         assert_eq!(metric.unit, "s");
-        let Some(Data::Histogram(histogram)) = &metric.data else { panic!("not a histogram: {metric:?}") };
-        histogram.data_points.iter().find(|point| text(&point.attributes, "rpc.method") == method).cloned()
+        let Some(Data::Histogram(histogram)) = &metric.data else {
+            panic!("not a histogram: {metric:?}")
+        };
+        histogram
+            .data_points
+            .iter()
+            .find(|point| text(&point.attributes, "rpc.method") == method)
+            .cloned()
     }
 }
 
@@ -217,7 +266,10 @@ struct Inbox(watch::Sender<Seen>);
 
 #[tonic::async_trait]
 impl TraceService for Inbox {
-    async fn export(&self, request: Request<ExportTraceServiceRequest>) -> Result<Response<ExportTraceServiceResponse>, Status> {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         self.0.send_modify(|seen| {
             for batch in request.into_inner().resource_spans {
                 let resource = batch.resource.unwrap_or_default();
@@ -235,7 +287,8 @@ impl MetricsService for Inbox {
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        let scopes = request.into_inner().resource_metrics.into_iter().flat_map(|batch| batch.scope_metrics);
+        let scopes =
+            request.into_inner().resource_metrics.into_iter().flat_map(|batch| batch.scope_metrics);
         self.0.send_modify(|seen| seen.metrics = scopes.flat_map(|scope| scope.metrics).collect());
         Ok(Response::new(ExportMetricsServiceResponse::default()))
     }
@@ -243,7 +296,9 @@ impl MetricsService for Inbox {
 
 fn value<'a>(attributes: &'a [KeyValue], key: &str) -> &'a Value {
     let found = attributes.iter().find(|attribute| attribute.key == key);
-    found.and_then(|attribute| attribute.value.as_ref()?.value.as_ref()).unwrap_or_else(|| panic!("no {key} in {attributes:?}"))
+    found
+        .and_then(|attribute| attribute.value.as_ref()?.value.as_ref())
+        .unwrap_or_else(|| panic!("no {key} in {attributes:?}"))
 }
 
 fn text<'a>(attributes: &'a [KeyValue], key: &str) -> &'a str {

@@ -1,8 +1,8 @@
 //! The settings of a tenant: how they are read and changed, and what they do.
 
 use customer_accounts::proto::{
-    Account, AccountUser, AddAccountUserRequest, CreateAccountRequest, GetTenantSettingsRequest, TenantSettings,
-    UpdateAccountUserRequest, UpdateTenantSettingsRequest,
+    Account, AccountUser, AddAccountUserRequest, CreateAccountRequest, GetTenantSettingsRequest,
+    TenantSettings, UpdateAccountUserRequest, UpdateTenantSettingsRequest,
 };
 use serde_json::json;
 use tonic::{Code, Status};
@@ -15,18 +15,39 @@ use crate::support::{
 
 impl Tenant {
     async fn settings(&self) -> TenantSettings {
-        self.tenants().get_tenant_settings(GetTenantSettingsRequest {}).await.unwrap().into_inner().tenant_settings.unwrap()
+        self.tenants()
+            .get_tenant_settings(GetTenantSettingsRequest {})
+            .await
+            .unwrap()
+            .into_inner()
+            .tenant_settings
+            .unwrap()
     }
 
     async fn add_with_roles(&self, person_id: &str, roles: &[&str]) -> Result<AccountUser, Status> {
         let (account_id, person_id) = ("a".into(), person_id.into());
-        let request = AddAccountUserRequest { account_id, person_id, roles: words(roles), ..Default::default() };
-        self.memberships().add_account_user(request).await.map(|response| response.into_inner().account_user.unwrap())
+        let request = AddAccountUserRequest {
+            account_id,
+            person_id,
+            roles: words(roles),
+            ..Default::default()
+        };
+        self.memberships()
+            .add_account_user(request)
+            .await
+            .map(|response| response.into_inner().account_user.unwrap())
     }
 
     async fn update_roles(&self, user: AccountUser, paths: &[&str]) -> Result<AccountUser, Status> {
-        let request = UpdateAccountUserRequest { account_user: Some(user), update_mask: mask(paths), ..Default::default() };
-        self.memberships().update_account_user(request).await.map(|response| response.into_inner().account_user.unwrap())
+        let request = UpdateAccountUserRequest {
+            account_user: Some(user),
+            update_mask: mask(paths),
+            ..Default::default()
+        };
+        self.memberships()
+            .update_account_user(request)
+            .await
+            .map(|response| response.into_inner().account_user.unwrap())
     }
 }
 
@@ -43,7 +64,10 @@ async fn a_tenant_has_settings_before_anyone_has_chosen_any() {
     let tenant = Tenant::new().await;
     let settings = tenant.settings().await;
     assert_eq!((&*settings.account_id_prefix, &*settings.default_currency), ("acct", ""));
-    assert_eq!((settings.membership_roles.clone(), settings.activity_retention_days), (words(&["buyer", "member", "owner"]), 0));
+    assert_eq!(
+        (settings.membership_roles.clone(), settings.activity_retention_days),
+        (words(&["buyer", "member", "owner"]), 0)
+    );
     assert!(!settings.etag.is_empty() && settings.update_time.is_none(), "{settings:?}");
     // What gives the tenant a row for another reason changes nothing about them, the etag included.
     tenant.organization("top", "").await;
@@ -67,18 +91,35 @@ async fn settings_change_by_mask_and_every_change_is_on_record() {
     assert_ne!(all.etag, before.etag);
     assert!(all.update_time.is_some());
     let roles = words(&["approver", "zookeeper"]);
-    let expected = TenantSettings { membership_roles: roles, etag: all.etag.clone(), update_time: all.update_time, ..wanted };
+    let expected = TenantSettings {
+        membership_roles: roles,
+        etag: all.etag.clone(),
+        update_time: all.update_time,
+        ..wanted
+    };
     assert_eq!((&all, &tenant.settings().await), (&expected, &expected));
     let again = tenant.update_settings(all.clone(), &["*"]).await.unwrap();
     assert_eq!(again, all, "what is so already is no change");
-    let one = tenant.update_settings(TenantSettings::default(), &["default_currency", "etag", "update_time"]).await.unwrap();
+    let one = tenant
+        .update_settings(TenantSettings::default(), &["default_currency", "etag", "update_time"])
+        .await
+        .unwrap();
     assert_eq!((&*one.default_currency, &*one.account_id_prefix), ("", "cust"));
-    let forever = tenant.update_settings(TenantSettings::default(), &["activity_retention_days"]).await.unwrap();
+    let forever = tenant
+        .update_settings(TenantSettings::default(), &["activity_retention_days"])
+        .await
+        .unwrap();
     assert_eq!(forever.activity_retention_days, 0);
 
     let trail = tenant.trail().await;
     assert_eq!(trail.len(), 3, "{trail:?}");
-    assert!(trail.iter().all(|it| it.resource_type == "tenant_settings" && it.resource_id == tenant.caller.tenant), "{trail:?}");
+    assert!(
+        trail
+            .iter()
+            .all(|it| it.resource_type == "tenant_settings"
+                && it.resource_id == tenant.caller.tenant),
+        "{trail:?}"
+    );
     assert_eq!(trail[0].action, "tenant_settings.updated");
     assert_eq!(trail[0].change("account_id_prefix"), (&json!("acct"), &json!("cust")));
     assert_eq!(trail[0].change("membership_roles").1, &json!(["approver", "zookeeper"]));
@@ -90,8 +131,12 @@ async fn settings_change_by_mask_and_every_change_is_on_record() {
 async fn an_etag_that_is_not_current_is_refused() {
     let tenant = Tenant::new().await;
     let first = tenant.settings().await;
-    let second = tenant.update_settings(TenantSettings { etag: first.etag.clone(), ..prefix("b") }, &[]).await.unwrap();
-    let stale = tenant.update_settings(TenantSettings { etag: first.etag, ..prefix("c") }, &[]).await;
+    let second = tenant
+        .update_settings(TenantSettings { etag: first.etag.clone(), ..prefix("b") }, &[])
+        .await
+        .unwrap();
+    let stale =
+        tenant.update_settings(TenantSettings { etag: first.etag, ..prefix("c") }, &[]).await;
     assert_eq!(reason(stale), (Code::Aborted, "ETAG_MISMATCH".into()));
     assert_eq!(tenant.settings().await, second);
     tenant.update_settings(TenantSettings { etag: second.etag, ..prefix("c") }, &[]).await.unwrap();
@@ -117,7 +162,10 @@ async fn a_repeated_request_id_gets_the_first_answer_and_validate_only_keeps_not
     send(request("two", "", false)).await.unwrap();
     assert_eq!(send(request("one", "r", false)).await.unwrap(), first);
     assert_eq!(tenant.settings().await.account_id_prefix, "two");
-    assert_eq!(reason(send(request("three", "r", false)).await), (Code::InvalidArgument, "REQUEST_ID_REUSED".into()));
+    assert_eq!(
+        reason(send(request("three", "r", false)).await),
+        (Code::InvalidArgument, "REQUEST_ID_REUSED".into())
+    );
 }
 
 #[tokio::test]
@@ -144,24 +192,35 @@ async fn every_setting_that_breaks_a_rule_is_named_at_once() {
     ];
     assert_eq!(fields(tenant.update_settings(bad, &["*"]).await), expected);
     let refused = async |settings: TenantSettings, field: &str| {
-        assert_eq!(fields(tenant.update_settings(settings, &[field]).await), [at(field)], "{field}");
+        assert_eq!(
+            fields(tenant.update_settings(settings, &[field]).await),
+            [at(field)],
+            "{field}"
+        );
     };
     for account_id_prefix in ["", "_a", "a_", "a1", "a-b", "ä", &"a".repeat(21)] {
         refused(prefix(account_id_prefix), "account_id_prefix").await;
     }
     for default_currency in ["EURO", "XXX", "E", "   "] {
         let default_currency = default_currency.into();
-        refused(TenantSettings { default_currency, ..Default::default() }, "default_currency").await;
+        refused(TenantSettings { default_currency, ..Default::default() }, "default_currency")
+            .await;
     }
     let many: Vec<_> = (0..51).map(|n| n.to_string()).collect();
     for membership_roles in [Vec::new(), many] {
-        refused(TenantSettings { membership_roles, ..Default::default() }, "membership_roles").await;
+        refused(TenantSettings { membership_roles, ..Default::default() }, "membership_roles")
+            .await;
     }
     for activity_retention_days in [36_501, 29, 1] {
-        refused(TenantSettings { activity_retention_days, ..Default::default() }, "activity_retention_days").await;
+        refused(
+            TenantSettings { activity_retention_days, ..Default::default() },
+            "activity_retention_days",
+        )
+        .await;
     }
     assert_eq!(fields(tenant.update_settings(prefix("a"), &["prefix"]).await), ["update_mask"]);
-    let none = tenant.tenants().update_tenant_settings(UpdateTenantSettingsRequest::default()).await;
+    let none =
+        tenant.tenants().update_tenant_settings(UpdateTenantSettingsRequest::default()).await;
     assert_eq!(fields(none), ["tenant_settings"]);
     assert!(tenant.trail().await.is_empty());
 }
@@ -180,10 +239,19 @@ async fn generated_account_ids_begin_with_the_tenants_prefix() {
         assert_eq!(new.account_id.rsplit_once('_').unwrap().0, prefix_, "{}", new.account_id);
         assert_eq!(tenant.get(&new.account_id).await.unwrap(), new);
     }
-    assert!(other.account(unnamed()).await.account_id.starts_with("acct_"), "the others keep theirs");
+    assert!(
+        other.account(unnamed()).await.account_id.starts_with("acct_"),
+        "the others keep theirs"
+    );
     // A repeat gets the first id, whatever the prefix is by then.
-    let request = || CreateAccountRequest { account: Some(unnamed()), request_id: "twice".into(), ..Default::default() };
-    let create = async || tenant.accounts().create_account(request()).await.unwrap().into_inner().account.unwrap();
+    let request = || CreateAccountRequest {
+        account: Some(unnamed()),
+        request_id: "twice".into(),
+        ..Default::default()
+    };
+    let create = async || {
+        tenant.accounts().create_account(request()).await.unwrap().into_inner().account.unwrap()
+    };
     let first = create().await;
     tenant.update_settings(prefix("later"), &[]).await.unwrap();
     assert_eq!(create().await, first);
@@ -191,7 +259,8 @@ async fn generated_account_ids_begin_with_the_tenants_prefix() {
     // Without a type there is no query before the id is made.
     let untyped = CreateAccountRequest { without_account_type: true, ..request() };
     let untyped = CreateAccountRequest { request_id: String::new(), ..untyped };
-    let untyped = tenant.accounts().create_account(untyped).await.unwrap().into_inner().account.unwrap();
+    let untyped =
+        tenant.accounts().create_account(untyped).await.unwrap().into_inner().account.unwrap();
     assert!(untyped.account_id.starts_with("later_"), "{untyped:?}");
 }
 
@@ -204,11 +273,15 @@ async fn roles_of_users_are_those_of_the_tenant() {
         tenant.person(id).await;
     }
     let ann = tenant.add_with_roles("ann", &["owner", "buyer"]).await.unwrap();
-    let roles = TenantSettings { membership_roles: words(&["buyer", "approver"]), ..Default::default() };
+    let roles =
+        TenantSettings { membership_roles: words(&["buyer", "approver"]), ..Default::default() };
     tenant.update_settings(roles, &[]).await.unwrap();
     let refused = violations(tenant.add_with_roles("bob", &["approver", "owner", "member"]).await);
     let rule = "must be one of the tenant's roles: approver, buyer".to_owned();
-    assert_eq!(refused, [("roles[1]".to_owned(), rule.clone()), ("roles[2]".to_owned(), rule.clone())]);
+    assert_eq!(
+        refused,
+        [("roles[1]".to_owned(), rule.clone()), ("roles[2]".to_owned(), rule.clone())]
+    );
     assert_eq!(tenant.add_with_roles("bob", &["approver"]).await.unwrap().roles, ["approver"]);
     // A role that was taken away stays with those who have it, until they are updated.
     let billing = AccountUser { billing: true, ..ann };

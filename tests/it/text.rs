@@ -1,11 +1,13 @@
-//! What people type: scripts, spellings, signs and characters that do not show, in names, ids, emails and searches.
+//! What people type: scripts, spellings, signs and characters that do not show, in names, ids,
+//! emails and searches.
 
 use std::collections::BTreeSet;
 
 use customer_accounts::proto::{
-    Account, AccountType, AddAccountUserRequest, Contact, CreateOrganizationRequest, ListAccountTypesRequest,
-    ListAccountUsersRequest, ListAccountsRequest, ListOrganizationsRequest, ListPeopleRequest, Organization, POOL, Person,
-    TenantSettings, UpdateAccountTypeRequest, UpdateOrganizationRequest,
+    Account, AccountType, AddAccountUserRequest, Contact, CreateOrganizationRequest,
+    ListAccountTypesRequest, ListAccountUsersRequest, ListAccountsRequest,
+    ListOrganizationsRequest, ListPeopleRequest, Organization, POOL, Person, TenantSettings,
+    UpdateAccountTypeRequest, UpdateOrganizationRequest,
 };
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, ReflectMessage as _, Value};
@@ -25,7 +27,8 @@ use crate::{
 const DECOMPOSED: &str = "Zu\u{308}rich";
 const COMPOSED: &str = "Zürich";
 
-/// The paths of all texts in a message, in lists and maps too, with the names that a field mask has for them.
+/// The paths of all texts in a message, in lists and maps too, with the names that a field mask has
+/// for them.
 fn texts(message: &MessageDescriptor, prefix: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for field in message.fields() {
@@ -33,7 +36,9 @@ fn texts(message: &MessageDescriptor, prefix: &str) -> Vec<String> {
         match field.kind() {
             Kind::String => paths.push(path),
             Kind::Message(_) if field.is_map() => paths.push(path),
-            Kind::Message(below) if !below.package_name().starts_with("google.") => paths.extend(texts(&below, &(path + "."))),
+            Kind::Message(below) if !below.package_name().starts_with("google.") => {
+                paths.extend(texts(&below, &(path + ".")));
+            }
             _ => {}
         }
     }
@@ -46,7 +51,10 @@ fn set(message: &mut DynamicMessage, path: &str, text: &str) {
     let field = message.descriptor().get_field_by_name(name).unwrap();
     let text_value = || Value::String(text.into());
     if field.is_map() {
-        message.set_field(&field, Value::Map([(prost_reflect::MapKey::String("key".into()), text_value())].into()));
+        message.set_field(
+            &field,
+            Value::Map([(prost_reflect::MapKey::String("key".into()), text_value())].into()),
+        );
     } else if field.is_list() {
         message.set_field(&field, Value::List(vec![text_value()]));
     } else if rest.is_empty() {
@@ -71,20 +79,28 @@ async fn every_text_is_normalized_at_the_door() {
         for method in service.methods().filter(|method| method.name().starts_with("Update")) {
             let request = method.input();
             let noun = method.name().trim_start_matches("Update");
-            let is_resource = |kind: &Kind| kind.as_message().is_some_and(|message| message.name() == noun);
-            let Some(resource) = request.fields().find(|field| is_resource(&field.kind())) else { continue };
+            let is_resource =
+                |kind: &Kind| kind.as_message().is_some_and(|message| message.name() == noun);
+            let Some(resource) = request.fields().find(|field| is_resource(&field.kind())) else {
+                continue;
+            };
             let message = resource.kind().as_message().unwrap().clone();
             resources += 1;
             for path in texts(&message, "") {
                 let mut wanted = DynamicMessage::new(message.clone());
-                if let Some(id) = message.fields().next().filter(|field| field.name().ends_with("_id")) {
+                if let Some(id) =
+                    message.fields().next().filter(|field| field.name().ends_with("_id"))
+                {
                     wanted.set_field(&id, Value::String("id".into()));
                 }
                 // An email has its own form, and is normalized within it.
                 let around = if path.ends_with("email") { "@example.com" } else { "" };
                 set(&mut wanted, &path, &format!("{DECOMPOSED}{around}"));
                 if path.starts_with("primary_contact.") {
-                    for (other, text) in [("primary_contact.email", "a@example.com"), ("primary_contact.name", "Ann")] {
+                    for (other, text) in [
+                        ("primary_contact.email", "a@example.com"),
+                        ("primary_contact.name", "Ann"),
+                    ] {
                         if other != path {
                             set(&mut wanted, other, text);
                         }
@@ -95,7 +111,9 @@ async fn every_text_is_normalized_at_the_door() {
                 set_mask(&mut update, path.split('.').next().unwrap());
                 let headers = [("x-tenant-id", tenant.caller.tenant.as_bytes())];
                 let name = format!("{}/{}", service.name(), method.name());
-                if let Ok(answer) = call(&tenant.channel, &name, &headers, &update.encode_to_vec()).await {
+                if let Ok(answer) =
+                    call(&tenant.channel, &name, &headers, &update.encode_to_vec()).await
+                {
                     let answer = String::from_utf8_lossy(&answer.concat()).into_owned();
                     assert!(!answer.contains(DECOMPOSED), "{noun}.{path} is kept as it was sent");
                     if answer.contains(COMPOSED) {
@@ -223,49 +241,111 @@ const QUERIES: &[(&str, &[&str])] = &[
     ("!", &[]),
 ];
 
-/// Every call that searches finds the same: accounts by their names and by their contacts', organizations, people, users.
+/// Every call that searches finds the same: accounts by their names and by their contacts',
+/// organizations, people, users.
 #[tokio::test]
 async fn names_are_found_as_people_type_them() {
     let tenant = Tenant::new().await;
     tenant.organization("o", "").await;
-    tenant.account(Account { account_id: "of-all".into(), display_name: "9".into(), ..account("", "o") }).await;
+    tenant
+        .account(Account {
+            account_id: "of-all".into(),
+            display_name: "9".into(),
+            ..account("", "o")
+        })
+        .await;
     for (i, name) in NAMES.iter().enumerate() {
-        tenant.account(Account { display_name: (*name).into(), ..account(&format!("{i}"), "o") }).await;
+        tenant
+            .account(Account { display_name: (*name).into(), ..account(&format!("{i}"), "o") })
+            .await;
         let contact = Contact { name: (*name).into(), email: "9@9".into(), ..Default::default() };
-        let of_contact = Account { display_name: "9".into(), primary_contact: Some(contact), ..account(&format!("9{i}"), "o") };
+        let of_contact = Account {
+            display_name: "9".into(),
+            primary_contact: Some(contact),
+            ..account(&format!("9{i}"), "o")
+        };
         tenant.account(of_contact).await;
-        tenant.try_person(Person { display_name: (*name).into(), ..person(&format!("{i}")) }).await.unwrap();
-        let user = AddAccountUserRequest { account_id: "of-all".into(), person_id: format!("{i}"), ..Default::default() };
+        tenant
+            .try_person(Person { display_name: (*name).into(), ..person(&format!("{i}")) })
+            .await
+            .unwrap();
+        let user = AddAccountUserRequest {
+            account_id: "of-all".into(),
+            person_id: format!("{i}"),
+            ..Default::default()
+        };
         tenant.memberships().add_account_user(user).await.unwrap();
         organization(&tenant, &format!("{i}"), name).await.unwrap();
     }
     for (query, names) in QUERIES {
         let expected: BTreeSet<String> = names.iter().map(ToString::to_string).collect();
         let query_text = || (*query).to_owned();
-        let list = ListAccountsRequest { query: query_text(), page_size: 1000, ..Default::default() };
+        let list =
+            ListAccountsRequest { query: query_text(), page_size: 1000, ..Default::default() };
         let accounts = tenant.accounts().list_accounts(list).await.unwrap().into_inner().accounts;
-        let (of_contacts, by_name): (Vec<_>, Vec<_>) =
-            accounts.into_iter().partition(|account| account.primary_contact.as_ref().unwrap().email == "9@9");
+        let (of_contacts, by_name): (Vec<_>, Vec<_>) = accounts
+            .into_iter()
+            .partition(|account| account.primary_contact.as_ref().unwrap().email == "9@9");
         let contact = |account: Account| account.primary_contact.unwrap().name;
-        assert_eq!(of_contacts.into_iter().map(contact).collect::<BTreeSet<_>>(), expected, "{query:?} in contacts");
+        assert_eq!(
+            of_contacts.into_iter().map(contact).collect::<BTreeSet<_>>(),
+            expected,
+            "{query:?} in contacts"
+        );
         let name = |account: Account| account.display_name;
-        assert_eq!(by_name.into_iter().map(name).collect::<BTreeSet<_>>(), expected, "{query:?} in accounts");
+        assert_eq!(
+            by_name.into_iter().map(name).collect::<BTreeSet<_>>(),
+            expected,
+            "{query:?} in accounts"
+        );
         let list = ListOrganizationsRequest { query: query_text(), ..Default::default() };
-        let found = tenant.organizations().list_organizations(list).await.unwrap().into_inner().organizations;
-        assert_eq!(found.into_iter().map(|it| it.display_name).collect::<BTreeSet<_>>(), expected, "{query:?} in organizations");
+        let found = tenant
+            .organizations()
+            .list_organizations(list)
+            .await
+            .unwrap()
+            .into_inner()
+            .organizations;
+        assert_eq!(
+            found.into_iter().map(|it| it.display_name).collect::<BTreeSet<_>>(),
+            expected,
+            "{query:?} in organizations"
+        );
         let list = ListPeopleRequest { query: query_text(), ..Default::default() };
         let found = tenant.people().list_people(list).await.unwrap().into_inner().people;
-        assert_eq!(found.into_iter().map(|it| it.display_name).collect::<BTreeSet<_>>(), expected, "{query:?} in people");
-        let list = ListAccountUsersRequest { account_id: "of-all".into(), query: query_text(), ..Default::default() };
-        let found = tenant.memberships().list_account_users(list).await.unwrap().into_inner().account_users;
-        assert_eq!(found.into_iter().map(|it| it.display_name).collect::<BTreeSet<_>>(), expected, "{query:?} in users");
+        assert_eq!(
+            found.into_iter().map(|it| it.display_name).collect::<BTreeSet<_>>(),
+            expected,
+            "{query:?} in people"
+        );
+        let list = ListAccountUsersRequest {
+            account_id: "of-all".into(),
+            query: query_text(),
+            ..Default::default()
+        };
+        let found =
+            tenant.memberships().list_account_users(list).await.unwrap().into_inner().account_users;
+        assert_eq!(
+            found.into_iter().map(|it| it.display_name).collect::<BTreeSet<_>>(),
+            expected,
+            "{query:?} in users"
+        );
     }
 }
 
 async fn organization(tenant: &Tenant, id: &str, name: &str) -> Result<Organization, Status> {
-    let organization = Organization { organization_id: id.into(), display_name: name.into(), ..Default::default() };
-    let request = CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
-    tenant.organizations().create_organization(request).await.map(|answer| answer.into_inner().organization.unwrap())
+    let organization = Organization {
+        organization_id: id.into(),
+        display_name: name.into(),
+        ..Default::default()
+    };
+    let request =
+        CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
+    tenant
+        .organizations()
+        .create_organization(request)
+        .await
+        .map(|answer| answer.into_inner().organization.unwrap())
 }
 
 #[tokio::test]
@@ -285,12 +365,21 @@ async fn emails_of_every_script_are_kept_and_found() {
     .enumerate()
     {
         let id = format!("p{i}");
-        let created = tenant.try_person(Person { email: email.into(), ..person(&id) }).await.unwrap();
+        let created =
+            tenant.try_person(Person { email: email.into(), ..person(&id) }).await.unwrap();
         assert!(!created.email.contains('\u{308}'), "{email}");
-        assert_eq!(tenant.list_people(ListPeopleRequest { query: query.into(), ..Default::default() }).await, [id], "{query}");
+        assert_eq!(
+            tenant
+                .list_people(ListPeopleRequest { query: query.into(), ..Default::default() })
+                .await,
+            [id],
+            "{query}"
+        );
     }
     for email in ["a@@b", "a b@c", "a@-b", "a@b..c", "a\u{200b}@b", "a\u{202e}@b", "\"a\"@b"] {
-        let refused = violations(tenant.try_person(Person { email: email.into(), ..person("refused") }).await);
+        let refused = violations(
+            tenant.try_person(Person { email: email.into(), ..person("refused") }).await,
+        );
         assert!(refused.iter().all(|(field, _)| field == "person.email"), "{email:?}: {refused:?}");
     }
 }
@@ -331,31 +420,66 @@ async fn names_and_ids_hide_nothing() {
             (
                 'n',
                 "account.display_name",
-                tenant.try_account(Account { display_name: text(), ..account(&id, "o") }).await.map(drop),
+                tenant
+                    .try_account(Account { display_name: text(), ..account(&id, "o") })
+                    .await
+                    .map(drop),
             ),
-            ('n', "person.display_name", tenant.try_person(Person { display_name: text(), ..person(&id) }).await.map(drop)),
+            (
+                'n',
+                "person.display_name",
+                tenant.try_person(Person { display_name: text(), ..person(&id) }).await.map(drop),
+            ),
             ('n', "organization.display_name", organization(&tenant, &id, &text()).await.map(drop)),
             ('l', "account_type.display_name", {
                 let named = AccountType { display_name: text(), ..account_type(&id) };
                 tenant.try_account_type(named).await.map(drop)
             }),
-            ('l', "tenant_settings.membership_roles[0]", tenant.update_settings(role, &["membership_roles"]).await.map(drop)),
+            (
+                'l',
+                "tenant_settings.membership_roles[0]",
+                tenant.update_settings(role, &["membership_roles"]).await.map(drop),
+            ),
             (
                 'i',
                 "account.account_id",
-                tenant.try_account(Account { display_name: "x".into(), ..account(&text(), "o") }).await.map(drop),
+                tenant
+                    .try_account(Account { display_name: "x".into(), ..account(&text(), "o") })
+                    .await
+                    .map(drop),
             ),
-            ('i', "person.person_id", tenant.try_person(Person { display_name: "x".into(), ..person(&text()) }).await.map(drop)),
-            ('i', "organization.organization_id", organization(&tenant, &text(), "x").await.map(drop)),
+            (
+                'i',
+                "person.person_id",
+                tenant
+                    .try_person(Person { display_name: "x".into(), ..person(&text()) })
+                    .await
+                    .map(drop),
+            ),
+            (
+                'i',
+                "organization.organization_id",
+                organization(&tenant, &text(), "x").await.map(drop),
+            ),
             ('i', "account_type.account_type_id", {
-                let named = AccountType { display_name: format!("type {n}"), ..account_type(&text()) };
+                let named =
+                    AccountType { display_name: format!("type {n}"), ..account_type(&text()) };
                 tenant.try_account_type(named).await.map(drop)
             }),
         ];
         for (of, field, answer) in answers {
-            assert_eq!(answer.is_err(), refused.contains(of), "{:?} as {field}: {answer:?}", text());
+            assert_eq!(
+                answer.is_err(),
+                refused.contains(of),
+                "{:?} as {field}: {answer:?}",
+                text()
+            );
             if answer.is_err() {
-                assert!(violations(answer).iter().all(|(violated, _)| violated == field), "{:?} as {field}", text());
+                assert!(
+                    violations(answer).iter().all(|(violated, _)| violated == field),
+                    "{:?} as {field}",
+                    text()
+                );
             }
         }
     }
@@ -373,20 +497,36 @@ async fn names_of_types_and_roles_that_look_alike_are_one() {
         ("f", "Partner’s", "partner's"),
         ("g", "Heart ❤\u{fe0f}", "heart ❤"),
     ] {
-        let named = |id: &str, name: &str| AccountType { display_name: name.into(), ..account_type(id) };
+        let named =
+            |id: &str, name: &str| AccountType { display_name: name.into(), ..account_type(id) };
         tenant.try_account_type(named(id, name)).await.unwrap();
         let taken = (Code::AlreadyExists, "ACCOUNT_TYPE_ALREADY_EXISTS".to_owned());
-        assert_eq!(reason(tenant.try_account_type(named("other", other)).await), taken, "{name} {other}");
+        assert_eq!(
+            reason(tenant.try_account_type(named("other", other)).await),
+            taken,
+            "{name} {other}"
+        );
     }
-    tenant.try_account_type(AccountType { display_name: "Cafe".into(), ..account_type("h") }).await.expect("an accent counts");
+    tenant
+        .try_account_type(AccountType { display_name: "Cafe".into(), ..account_type("h") })
+        .await
+        .expect("an accent counts");
 
     let roles = |roles: &[&str]| TenantSettings {
         membership_roles: roles.iter().map(ToString::to_string).collect(),
         ..Default::default()
     };
-    let twice = tenant.update_settings(roles(&["Owner", "buyer", "OWNER", "Straße", "strasse"]), &["membership_roles"]).await;
+    let twice = tenant
+        .update_settings(
+            roles(&["Owner", "buyer", "OWNER", "Straße", "strasse"]),
+            &["membership_roles"],
+        )
+        .await;
     let fields: Vec<_> = violations(twice).into_iter().map(|(field, _)| field).collect();
-    assert_eq!(fields, ["tenant_settings.membership_roles[2]", "tenant_settings.membership_roles[4]"]);
+    assert_eq!(
+        fields,
+        ["tenant_settings.membership_roles[2]", "tenant_settings.membership_roles[4]"]
+    );
     tenant.update_settings(roles(&["Owner", "Straße"]), &["membership_roles"]).await.unwrap();
     tenant.organization("o", "").await;
     tenant.account(account("a", "o")).await;
@@ -397,11 +537,19 @@ async fn names_of_types_and_roles_that_look_alike_are_one() {
         roles: vec!["OWNER".into(), "owner".into(), "STRASSE".into()],
         ..Default::default()
     };
-    let user = tenant.memberships().add_account_user(add).await.unwrap().into_inner().account_user.unwrap();
+    let user = tenant
+        .memberships()
+        .add_account_user(add)
+        .await
+        .unwrap()
+        .into_inner()
+        .account_user
+        .unwrap();
     assert_eq!(user.roles, ["Owner", "Straße"], "as the tenant writes them, each once");
 }
 
-/// What was kept before its rule came stays as it is: it can be read, listed and sent back, and everything beside it can change.
+/// What was kept before its rule came stays as it is: it can be read, listed and sent back, and
+/// everything beside it can change.
 #[tokio::test]
 async fn rows_from_before_a_rule_can_still_be_changed() {
     let tenant = Tenant::new().await;
@@ -432,12 +580,16 @@ async fn rows_from_before_a_rule_can_still_be_changed() {
     assert_eq!(changed.billing_address.unwrap().line1, "2");
     // Another that breaks the rule, or this one with something else that does, is refused.
     let renamed = Account { display_name: format!("{old}2"), comment: "\u{1}".into(), ..only("a") };
-    let fields: Vec<_> = violations(tenant.update(renamed, &[]).await).into_iter().map(|(field, _)| field).collect();
+    let fields: Vec<_> =
+        violations(tenant.update(renamed, &[]).await).into_iter().map(|(field, _)| field).collect();
     assert_eq!(fields, ["account.display_name", "account.comment"]);
 
-    let changed = tenant.update_person(Person { phone: "1".into(), ..only_person("p") }, &[]).await.unwrap();
+    let changed =
+        tenant.update_person(Person { phone: "1".into(), ..only_person("p") }, &[]).await.unwrap();
     assert_eq!((&*changed.display_name, &*changed.phone), (old, "1"));
-    let renamed = tenant.update_person(Person { display_name: format!("{old}2"), ..only_person("p") }, &[]).await;
+    let renamed = tenant
+        .update_person(Person { display_name: format!("{old}2"), ..only_person("p") }, &[])
+        .await;
     assert_eq!(violations(renamed)[0].0, "person.display_name");
 
     let request = |display_name: &str, description: &str| UpdateAccountTypeRequest {
@@ -450,17 +602,37 @@ async fn rows_from_before_a_rule_can_still_be_changed() {
         ..Default::default()
     };
     tenant.account_types().update_account_type(request(old, "new")).await.unwrap();
-    assert_eq!(violations(tenant.account_types().update_account_type(request("a\u{200b}b", "")).await).len(), 1);
-    let listed = tenant.account_types().list_account_types(ListAccountTypesRequest::default()).await.unwrap().into_inner();
-    assert_eq!((&*listed.account_types[0].display_name, &*listed.account_types[0].description), (old, "new"));
+    assert_eq!(
+        violations(tenant.account_types().update_account_type(request("a\u{200b}b", "")).await)
+            .len(),
+        1
+    );
+    let listed = tenant
+        .account_types()
+        .list_account_types(ListAccountTypesRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        (&*listed.account_types[0].display_name, &*listed.account_types[0].description),
+        (old, "new")
+    );
 
-    let organization = Organization { organization_id: "o".into(), display_name: old.into(), ..Default::default() };
-    let request = UpdateOrganizationRequest { organization: Some(organization), ..Default::default() };
+    let organization = Organization {
+        organization_id: "o".into(),
+        display_name: old.into(),
+        ..Default::default()
+    };
+    let request =
+        UpdateOrganizationRequest { organization: Some(organization), ..Default::default() };
     tenant.organizations().update_organization(request).await.unwrap();
 
     let settings = TenantSettings { account_id_prefix: "new".into(), ..Default::default() };
     let settings = tenant.update_settings(settings, &["account_id_prefix"]).await.unwrap();
-    assert_eq!((&*settings.account_id_prefix, &settings.membership_roles[..]), ("new", &["Owner".into(), "owner".into()][..]));
+    assert_eq!(
+        (&*settings.account_id_prefix, &settings.membership_roles[..]),
+        ("new", &["Owner".into(), "owner".into()][..])
+    );
 }
 
 /// Ids from before may be none that could be chosen today. They are named as they are.
@@ -476,7 +648,8 @@ async fn resources_with_ids_from_before_a_rule_can_still_be_named() {
         );
         execute(&tenant, &copy).await;
         assert_eq!(tenant.get(id).await.unwrap().account_id, id);
-        let changed = tenant.update(Account { comment: "new".into(), ..only(id) }, &[]).await.unwrap();
+        let changed =
+            tenant.update(Account { comment: "new".into(), ..only(id) }, &[]).await.unwrap();
         assert_eq!((&*changed.account_id, &*changed.comment), (id, "new"));
         tenant.delete(id, "").await.unwrap();
     }

@@ -60,7 +60,11 @@ fn options(given: &[&str]) -> Vec<String> {
 
 /// One call of an ordinary caller.
 async fn ask(channel: Channel) -> Result<(), Status> {
-    Tenant::on(channel).account_types().list_account_types(ListAccountTypesRequest::default()).await.map(drop)
+    Tenant::on(channel)
+        .account_types()
+        .list_account_types(ListAccountTypesRequest::default())
+        .await
+        .map(drop)
 }
 
 /// Whether one call passes, on a connection of its own.
@@ -97,7 +101,10 @@ async fn tls_is_spoken_in_both_versions_and_plain_text_is_not() {
         ask(channel.clone()).await.unwrap();
         health(channel).await.unwrap();
     }
-    assert!(!passes(&Trust::of(&Authority::new()), here.address).await, "the client must know the authority");
+    assert!(
+        !passes(&Trust::of(&Authority::new()), here.address).await,
+        "the client must know the authority"
+    );
     let plain = Endpoint::from_shared(format!("http://{}", here.address)).unwrap().connect_lazy();
     assert!(timeout(PATIENCE, health(plain)).await.expect("refused in time").is_err());
 }
@@ -142,8 +149,16 @@ async fn only_allowed_workloads_call() {
         (&["CRM.internal", "other"], "crm.internal", true),
         (&[PORTAL, "other"], PORTAL, true),
         (&["https://example.org/", "crm.internal"], "crm.internal", true),
-        (&["spiffe://example.org/ns/shopping/sa/portal"], "spiffe://example.org/ns/shopping/sa/portal", false),
-        (&["spiffe://example.com/ns/shop/sa/portal"], "spiffe://example.com/ns/shop/sa/portal", false),
+        (
+            &["spiffe://example.org/ns/shopping/sa/portal"],
+            "spiffe://example.org/ns/shopping/sa/portal",
+            false,
+        ),
+        (
+            &["spiffe://example.com/ns/shop/sa/portal"],
+            "spiffe://example.com/ns/shop/sa/portal",
+            false,
+        ),
         (&["other", "crm.internal"], "other", false),
         (&[PORTAL, "spiffe://example.org/ns/shop/sa/two"], "", false),
         (&["spiffe://example.org", "crm.internal"], "", false),
@@ -151,7 +166,8 @@ async fn only_allowed_workloads_call() {
         (&[], "", false),
     ] {
         let pair = clients.client(names);
-        let (channel, _) = Trust::of(&authority).showing(&pair).connect(here.address).await.unwrap();
+        let (channel, _) =
+            Trust::of(&authority).showing(&pair).connect(here.address).await.unwrap();
         health(channel.clone()).await.unwrap();
         let answer = ask(channel.clone()).await;
         if may {
@@ -171,13 +187,17 @@ async fn only_allowed_workloads_call() {
 async fn the_workload_is_no_user() {
     let (authority, clients) = (Authority::new(), Authority::new());
     let (_, mounted) = served(&authority, Some(&clients.pem));
-    let here = Here::serve(&[&mounted.options(true), &options(&["--allowed-workloads", PORTAL])]).await;
+    let here =
+        Here::serve(&[&mounted.options(true), &options(&["--allowed-workloads", PORTAL])]).await;
     let pair = clients.client(&[PORTAL]);
     let (channel, _) = Trust::of(&authority).showing(&pair).connect(here.address).await.unwrap();
     let tenant = Tenant::on(channel);
     tenant.account_type("a").await;
     assert_eq!(tenant.trail().await[0].actor, "tester");
-    let answer = tenant.with_roles("viewer").try_account_type(crate::support::calls::account_type("b")).await;
+    let answer = tenant
+        .with_roles("viewer")
+        .try_account_type(crate::support::calls::account_type("b"))
+        .await;
     assert_eq!(reason(answer), (Code::PermissionDenied, "PERMISSION_DENIED".into()));
 }
 
@@ -191,7 +211,8 @@ async fn the_header_of_a_mesh_counts_only_when_switched_on_and_only_its_last_ele
     for value in ["URI=spiffe://example.org/x", "\"malformed"] {
         with_headers(&off, &[(XFCC, value)]).await.unwrap();
     }
-    let service = Here::serve(&[&options(&["--mesh-header", XFCC, "--allowed-workloads", PORTAL])]).await;
+    let service =
+        Here::serve(&[&options(&["--mesh-header", XFCC, "--allowed-workloads", PORTAL])]).await;
     let on = connect(service.address).await;
     health(on.clone()).await.unwrap();
     assert_eq!(reason(with_headers(&on, &[]).await), unauthenticated);
@@ -200,7 +221,9 @@ async fn the_header_of_a_mesh_counts_only_when_switched_on_and_only_its_last_ele
         vec![good.clone()],
         vec![format!("{evil},{good}")],
         vec![evil.clone(), good.clone()],
-        vec![format!("By=spiffe://example.org/accounts;Hash=ab;Subject=\"CN=x,{evil};O=\\\"y\\\"\";{good}")],
+        vec![format!(
+            "By=spiffe://example.org/accounts;Hash=ab;Subject=\"CN=x,{evil};O=\\\"y\\\"\";{good}"
+        )],
     ] {
         let headers: Vec<_> = values.iter().map(|value| (XFCC, &**value)).collect();
         with_headers(&on, &headers).await.unwrap_or_else(|status| panic!("{values:?}: {status}"));
@@ -225,13 +248,23 @@ async fn the_header_of_a_mesh_counts_only_when_switched_on_and_only_its_last_ele
 async fn behind_mutual_tls_only_the_proxy_names_the_workload() {
     let (authority, clients) = (Authority::new(), Authority::new());
     let (_, mounted) = served(&authority, Some(&clients.pem));
-    let mesh = ["--mesh-header", "l5d-client-id", "--mesh-proxies", PROXY, "--allowed-workloads", "portal.shop"];
+    let mesh = [
+        "--mesh-header",
+        "l5d-client-id",
+        "--mesh-proxies",
+        PROXY,
+        "--allowed-workloads",
+        "portal.shop",
+    ];
     let here = Here::serve(&[&mounted.options(true), &options(&mesh)]).await;
     let (proxy, portal) = (clients.client(&[PROXY]), clients.client(&["portal.shop"]));
     let (proxy, _) = Trust::of(&authority).showing(&proxy).connect(here.address).await.unwrap();
     with_headers(&proxy, &[("l5d-client-id", "portal.shop")]).await.unwrap();
     assert_eq!(reason(with_headers(&proxy, &[]).await).0, Code::Unauthenticated);
-    assert_eq!(reason(with_headers(&proxy, &[("l5d-client-id", "other.shop")]).await).0, Code::PermissionDenied);
+    assert_eq!(
+        reason(with_headers(&proxy, &[("l5d-client-id", "other.shop")]).await).0,
+        Code::PermissionDenied
+    );
     let (direct, _) = Trust::of(&authority).showing(&portal).connect(here.address).await.unwrap();
     let refused = reason(with_headers(&direct, &[("l5d-client-id", "portal.shop")]).await);
     assert_eq!(refused, (Code::PermissionDenied, "WORKLOAD_NOT_ALLOWED".into()));
@@ -242,7 +275,8 @@ async fn silent_peers_hold_up_nobody_and_are_sent_away() {
     let authority = Authority::new();
     let (_, mounted) = served(&authority, None);
     let limit = options(&["--handshake-timeout", "2s"]);
-    let (tls, plain) = (Here::serve(&[&mounted.options(false), &limit]).await, Here::serve(&[&limit]).await);
+    let (tls, plain) =
+        (Here::serve(&[&mounted.options(false), &limit]).await, Here::serve(&[&limit]).await);
     let began = Instant::now();
     let mut silent = Vec::new();
     for address in [tls.address, plain.address] {
@@ -266,7 +300,11 @@ async fn silent_peers_hold_up_nobody_and_are_sent_away() {
     for stream in &mut silent {
         timeout(PATIENCE, ended(stream)).await.expect("sent away");
     }
-    assert!(began.elapsed() >= Duration::from_millis(1900), "not before their time: {:?}", began.elapsed());
+    assert!(
+        began.elapsed() >= Duration::from_millis(1900),
+        "not before their time: {:?}",
+        began.elapsed()
+    );
     let mut rest = Vec::new();
     let _ = timeout(PATIENCE, mute.read_to_end(&mut rest)).await.expect("sent away");
     // Who has spoken may be silent for as long as they like.
@@ -296,23 +334,34 @@ async fn connections_beyond_the_bound_are_closed_at_once_and_the_others_stay() {
         ask(channel.clone()).await.unwrap();
     }
     drop(open.pop());
-    eventually(PATIENCE, "room for another", async || passes(&trust, here.address).await.then_some(())).await;
+    eventually(PATIENCE, "room for another", async || {
+        passes(&trust, here.address).await.then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn clients_of_a_new_authority_are_let_in_and_those_of_the_old_no_more() {
     let (authority, old, new) = (Authority::new(), Authority::new(), Authority::new());
     let (pair, mounted) = served(&authority, Some(&old.pem));
-    let here = Here::serve(&[&mounted.options(true), &options(&["--tls-reload-interval", "20ms"])]).await;
+    let here =
+        Here::serve(&[&mounted.options(true), &options(&["--tls-reload-interval", "20ms"])]).await;
     let (of_old, of_new) = (old.client(&[PORTAL]), new.client(&[PORTAL]));
-    let (of_old, of_new) = (Trust::of(&authority).showing(&of_old), Trust::of(&authority).showing(&of_new));
+    let (of_old, of_new) =
+        (Trust::of(&authority).showing(&of_old), Trust::of(&authority).showing(&of_new));
     assert!(passes(&of_old, here.address).await && !passes(&of_new, here.address).await);
     let (stays, _) = of_old.connect(here.address).await.unwrap();
     mounted.swap(&pair, Some(&format!("{}{}", old.pem, new.pem)));
-    eventually(PATIENCE, "both authorities", async || passes(&of_new, here.address).await.then_some(())).await;
+    eventually(PATIENCE, "both authorities", async || {
+        passes(&of_new, here.address).await.then_some(())
+    })
+    .await;
     assert!(passes(&of_old, here.address).await);
     mounted.swap(&pair, Some(&new.pem));
-    eventually(PATIENCE, "the new authority only", async || (!passes(&of_old, here.address).await).then_some(())).await;
+    eventually(PATIENCE, "the new authority only", async || {
+        (!passes(&of_old, here.address).await).then_some(())
+    })
+    .await;
     assert!(passes(&of_new, here.address).await);
     ask(stays).await.unwrap();
 }

@@ -9,10 +9,11 @@ use customer_accounts::{
     config::Config,
     policy::Policies,
     proto::{
-        AccountType, CreateAccountTypeRequest, CreatePersonRequest, GetAccountRequest, ListAccountTypesRequest,
-        ListAccountsRequest, ListActivitiesRequest, Person, WatchActivitiesRequest, account_service_client::AccountServiceClient,
-        account_type_service_client::AccountTypeServiceClient, activity_service_client::ActivityServiceClient,
-        person_service_client::PersonServiceClient,
+        AccountType, CreateAccountTypeRequest, CreatePersonRequest, GetAccountRequest,
+        ListAccountTypesRequest, ListAccountsRequest, ListActivitiesRequest, Person,
+        WatchActivitiesRequest, account_service_client::AccountServiceClient,
+        account_type_service_client::AccountTypeServiceClient,
+        activity_service_client::ActivityServiceClient, person_service_client::PersonServiceClient,
     },
     server,
 };
@@ -22,7 +23,8 @@ use tokio::time::Instant;
 use tonic::{Code, Request, Status};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_reflection::pb::v1::{
-    ServerReflectionRequest, server_reflection_client::ServerReflectionClient, server_reflection_request::MessageRequest,
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest,
 };
 
 use crate::{
@@ -48,7 +50,13 @@ fn denied() -> Answer {
 
 #[tokio::test]
 async fn every_kind_of_key_signs_in() {
-    let keys = [Key::rs256("a"), Key::rs256("b").into_ps256(), Key::es256("c"), Key::es384("d"), Key::ed25519("e")];
+    let keys = [
+        Key::rs256("a"),
+        Key::rs256("b").into_ps256(),
+        Key::es256("c"),
+        Key::es384("d"),
+        Key::ed25519("e"),
+    ];
     let issuer = Issuer::with(&keys.each_ref()).await;
     let service = Guarded::by(&issuer, &[]).await;
     for key in &keys {
@@ -70,7 +78,10 @@ async fn the_forms_of_a_token_that_the_standards_allow_are_accepted() {
         json!({"alg": "ES256", "kid": "k", "typ": "at+jwt"}),
         json!({"alg": "ES256", "kid": "k", "typ": "application/AT+JWT"}),
     ] {
-        service.read(&key.sign_as(&header, &good)).await.unwrap_or_else(|error| panic!("{header}: {error:?}"));
+        service
+            .read(&key.sign_as(&header, &good))
+            .await
+            .unwrap_or_else(|error| panic!("{header}: {error:?}"));
     }
     for changes in [
         json!({"aud": ["someone", AUDIENCE]}),
@@ -83,11 +94,17 @@ async fn the_forms_of_a_token_that_the_standards_allow_are_accepted() {
         json!({"roles": ["unheard-of", "viewer"]}),
         json!({"roles": "unheard-of viewer"}),
     ] {
-        service.read(&key.sign(&but(good.clone(), changes.clone()))).await.unwrap_or_else(|error| panic!("{changes}: {error:?}"));
+        service
+            .read(&key.sign(&but(good.clone(), changes.clone())))
+            .await
+            .unwrap_or_else(|error| panic!("{changes}: {error:?}"));
     }
     let token = key.sign(&good);
     for scheme in ["Bearer ", "bearer ", "BEARER ", "Bearer   "] {
-        service.read_with(&[("authorization", format!("{scheme}{token}").as_bytes())]).await.unwrap();
+        service
+            .read_with(&[("authorization", format!("{scheme}{token}").as_bytes())])
+            .await
+            .unwrap();
     }
 }
 
@@ -103,7 +120,9 @@ async fn roles_come_from_the_token() {
         assert_eq!(reason(create(&service, &token(reader), &[]).await), denied());
     }
     create(&service, &token(json!("viewer admin")), &[]).await.unwrap();
-    for none in [json!([]), json!(""), json!("Admin"), json!(["root"]), json!("viewer,admin"), Value::Null] {
+    for none in
+        [json!([]), json!(""), json!("Admin"), json!(["root"]), json!("viewer,admin"), Value::Null]
+    {
         assert_eq!(reason(service.read(&token(none.clone())).await), denied(), "{none}");
     }
 }
@@ -114,7 +133,8 @@ async fn the_headers_of_development_mean_nothing_where_tokens_do() {
     let issuer = Issuer::with(&[&key]).await;
     let service = Guarded::by(&issuer, &[]).await;
     let [mine, other] = [unique(), unique()];
-    let pretended: &[(&'static str, &str)] = &[("x-tenant-id", &other), ("x-roles", "admin"), ("x-actor", "someone")];
+    let pretended: &[(&'static str, &str)] =
+        &[("x-tenant-id", &other), ("x-roles", "admin"), ("x-actor", "someone")];
     assert_eq!(reason(create(&service, "", pretended).await), unauthenticated());
     let viewer = key.sign(&but(issuer.claims(&mine), json!({"roles": ["viewer"]})));
     assert_eq!(reason(create(&service, &viewer, pretended).await), denied());
@@ -131,7 +151,8 @@ async fn the_subjects_of_several_issuers_are_told_apart() {
     let [staff, partner] = [Issuer::with(&[&staff_key]).await, Issuer::with(&[&partner_key]).await];
     let second = partner.options();
     let prefix = format!("{}=partner:", partner.name);
-    let service = Guarded::by(&staff, &["--token-issuer", &second[1], "--token-actor-prefix", &prefix]).await;
+    let service =
+        Guarded::by(&staff, &["--token-issuer", &second[1], "--token-actor-prefix", &prefix]).await;
     let tenant = unique();
     let of_staff = |changes: Value| staff_key.sign(&but(staff.claims(&tenant), changes));
     let of_partner = |changes: Value| partner_key.sign(&but(partner.claims(&tenant), changes));
@@ -144,20 +165,34 @@ async fn the_subjects_of_several_issuers_are_told_apart() {
     assert_eq!(actors(&service, &of_staff(json!({}))).await, ["jane", "partner:jane"]);
     // Nobody can choose a subject that makes them somebody of the other issuer.
     for _ in 0..2 {
-        assert_eq!(reason(service.read(&of_staff(json!({"sub": "partner:jane"}))).await), unauthenticated());
+        assert_eq!(
+            reason(service.read(&of_staff(json!({"sub": "partner:jane"}))).await),
+            unauthenticated()
+        );
     }
     service.read(&of_partner(json!({"sub": "partner:jane"}))).await.unwrap();
     // The prefix counts as a part of the actor, which has 200 characters.
     service.read(&of_partner(json!({"sub": "x".repeat(192)}))).await.unwrap();
-    assert_eq!(reason(service.read(&of_partner(json!({"sub": "x".repeat(193)}))).await), unauthenticated());
+    assert_eq!(
+        reason(service.read(&of_partner(json!({"sub": "x".repeat(193)}))).await),
+        unauthenticated()
+    );
     // Reach is that of the person with the whole actor as subject.
     let bearer = format!("Bearer {}", of_staff(json!({})));
-    let mut people = PersonServiceClient::with_interceptor(service.channel.clone(), move |mut request: Request<()>| {
-        request.metadata_mut().insert("authorization", bearer.parse().unwrap());
-        Ok(request)
-    });
+    let mut people = PersonServiceClient::with_interceptor(
+        service.channel.clone(),
+        move |mut request: Request<()>| {
+            request.metadata_mut().insert("authorization", bearer.parse().unwrap());
+            Ok(request)
+        },
+    );
     let person = |subject: &str| {
-        let person = Person { display_name: subject.into(), kind: 1, subject: subject.into(), ..Default::default() };
+        let person = Person {
+            display_name: subject.into(),
+            kind: 1,
+            subject: subject.into(),
+            ..Default::default()
+        };
         CreatePersonRequest { person: Some(person), ..Default::default() }
     };
     people.create_person(person("jane")).await.unwrap();
@@ -167,12 +202,16 @@ async fn the_subjects_of_several_issuers_are_told_apart() {
 /// Who has left traces in the tenant, each once.
 async fn actors(service: &Guarded, token: &str) -> Vec<String> {
     let bearer = format!("Bearer {token}");
-    let mut client = ActivityServiceClient::with_interceptor(service.channel.clone(), move |mut request: Request<()>| {
-        request.metadata_mut().insert("authorization", bearer.parse().unwrap());
-        Ok(request)
-    });
+    let mut client = ActivityServiceClient::with_interceptor(
+        service.channel.clone(),
+        move |mut request: Request<()>| {
+            request.metadata_mut().insert("authorization", bearer.parse().unwrap());
+            Ok(request)
+        },
+    );
     let list = client.list_activities(ListActivitiesRequest::default()).await.unwrap().into_inner();
-    let actors: std::collections::BTreeSet<_> = list.activities.into_iter().map(|activity| activity.actor).collect();
+    let actors: std::collections::BTreeSet<_> =
+        list.activities.into_iter().map(|activity| activity.actor).collect();
     actors.into_iter().collect()
 }
 
@@ -183,7 +222,11 @@ async fn every_other_call_needs_a_token() {
     for policy in Policies::read().unwrap().iter() {
         let method = policy.method.trim_start_matches("accounts.v1.");
         for headers in [&[][..], &[("x-tenant-id", &b"t"[..]), ("x-roles", b"admin")]] {
-            assert_eq!(reason(call(&service.channel, method, headers, b"").await), unauthenticated(), "{method}");
+            assert_eq!(
+                reason(call(&service.channel, method, headers, b"").await),
+                unauthenticated(),
+                "{method}"
+            );
         }
     }
 }
@@ -195,9 +238,13 @@ async fn health_and_reflection_need_no_token() {
     assert_eq!(reason(service.read_with(&[]).await), unauthenticated());
     HealthClient::new(service.channel.clone()).check(HealthCheckRequest::default()).await.unwrap();
     let list = Some(MessageRequest::ListServices(String::new()));
-    let ask = tokio_stream::once(ServerReflectionRequest { host: String::new(), message_request: list });
-    let mut answers =
-        ServerReflectionClient::new(service.channel.clone()).server_reflection_info(ask).await.unwrap().into_inner();
+    let ask =
+        tokio_stream::once(ServerReflectionRequest { host: String::new(), message_request: list });
+    let mut answers = ServerReflectionClient::new(service.channel.clone())
+        .server_reflection_info(ask)
+        .await
+        .unwrap()
+        .into_inner();
     assert!(answers.message().await.unwrap().is_some());
 }
 
@@ -223,9 +270,17 @@ async fn the_caller_is_what_the_claims_say() {
     std::fs::write(&file, key_set(&[&key])).unwrap();
     let issuer = format!("i={}", file.display());
     let options = ["--token-issuer", &issuer, "--token-audience", AUDIENCE];
-    let named =
-        ["--token-tenant-claim", "https://i.example/t", "--token-roles-claim", "/app/roles", "--token-tenant-wide-claim", "w"];
-    for (config, renamed) in [(config(&options), false), (config(&[&options[..], &named].concat()), true)] {
+    let named = [
+        "--token-tenant-claim",
+        "https://i.example/t",
+        "--token-roles-claim",
+        "/app/roles",
+        "--token-tenant-wide-claim",
+        "w",
+    ];
+    for (config, renamed) in
+        [(config(&options), false), (config(&[&options[..], &named].concat()), true)]
+    {
         let caller = async |roles: &str, tenant_wide: Value| {
             let (roles, everywhere) = (json!([roles]), tenant_wide);
             let changes = if renamed {
@@ -236,7 +291,10 @@ async fn the_caller_is_what_the_claims_say() {
             identify(&config, &key.sign(&but(claims("i", "none"), changes))).await
         };
         let found = caller("viewer", Value::Null).await.unwrap();
-        assert_eq!((found.tenant.as_str(), &*found.actor, found.reach), ("acme", "tester", Reach::Person));
+        assert_eq!(
+            (found.tenant.as_str(), &*found.actor, found.reach),
+            ("acme", "tester", Reach::Person)
+        );
         assert_eq!(caller("viewer", json!(false)).await.unwrap().reach, Reach::Person);
         assert_eq!(caller("viewer", json!(true)).await.unwrap().reach, Reach::Tenant);
         assert_eq!(caller("admin", json!(false)).await.unwrap().reach, Reach::Tenant);
@@ -253,7 +311,10 @@ fn with_an_issuer_any_address_may_be_served() {
     std::fs::write(&file, key_set(&[&Key::es256("k")])).unwrap();
     let issuer = format!("i={}", file.display());
     let address = "192.0.2.1:50051".parse().unwrap();
-    assert!(server::identity(&config(&["--token-issuer", &issuer, "--token-audience", "a"]), address).is_ok());
+    assert!(
+        server::identity(&config(&["--token-issuer", &issuer, "--token-audience", "a"]), address)
+            .is_ok()
+    );
     let refused = server::identity(&config(&[]), address).unwrap_err().to_string();
     for option in ["--listen", "192.0.2.1", "loopback", "--token-issuer", "--token-audience"] {
         assert!(refused.contains(option), "{refused}");
@@ -269,18 +330,35 @@ async fn the_token_of_a_regional_manager_shows_the_region_and_below() {
     let claims = |changes: Value| but(issuer.claims(&tenant.caller.tenant), changes);
     let manager = key.sign(&claims(json!({"sub": "subject-of-manager", "roles": ["viewer"]})));
     let mut accounts = AccountServiceClient::new(service.channel.clone());
-    let listed = accounts.list_accounts(bearing(&manager, ListAccountsRequest::default())).await.unwrap().into_inner();
+    let listed = accounts
+        .list_accounts(bearing(&manager, ListAccountsRequest::default()))
+        .await
+        .unwrap()
+        .into_inner();
     let ids: Vec<_> = listed.accounts.into_iter().map(|account| account.account_id).collect();
     assert_eq!(ids, ["north-account", "oslo-account"]);
     let mut get = async |account_id: &str| {
-        accounts.get_account(bearing(&manager, GetAccountRequest { account_id: account_id.into() })).await.map(drop)
+        accounts
+            .get_account(bearing(&manager, GetAccountRequest { account_id: account_id.into() }))
+            .await
+            .map(drop)
     };
     get("oslo-account").await.unwrap();
-    let (elsewhere, nowhere) = (get("rome-account").await.unwrap_err(), get("none-account").await.unwrap_err());
-    contract::assert_same_words("GetAccount", (&elsewhere, "rome-account"), (&nowhere, "none-account"));
+    let (elsewhere, nowhere) =
+        (get("rome-account").await.unwrap_err(), get("none-account").await.unwrap_err());
+    contract::assert_same_words(
+        "GetAccount",
+        (&elsewhere, "rome-account"),
+        (&nowhere, "none-account"),
+    );
 
-    let everywhere = key.sign(&claims(json!({"sub": "someone", "roles": ["viewer"], "tenant_wide": true})));
-    let listed = accounts.list_accounts(bearing(&everywhere, ListAccountsRequest::default())).await.unwrap().into_inner();
+    let everywhere =
+        key.sign(&claims(json!({"sub": "someone", "roles": ["viewer"], "tenant_wide": true})));
+    let listed = accounts
+        .list_accounts(bearing(&everywhere, ListAccountsRequest::default()))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(listed.accounts.len(), 4);
 }
 
@@ -294,7 +372,11 @@ async fn a_watch_ends_with_the_token_it_was_opened_with() {
     let expires = now() + 3;
     let token = key.sign(&but(issuer.claims(&unique()), json!({"exp": expires})));
     let mut client = ActivityServiceClient::new(service.channel.clone());
-    let mut watch = client.watch_activities(bearing(&token, WatchActivitiesRequest::default())).await.unwrap().into_inner();
+    let mut watch = client
+        .watch_activities(bearing(&token, WatchActivitiesRequest::default()))
+        .await
+        .unwrap()
+        .into_inner();
     assert!(watch.message().await.unwrap().is_some(), "it begins");
     let end = loop {
         if let Err(end) = watch.message().await {
@@ -323,16 +405,26 @@ async fn identify(config: &Config, token: &str) -> Result<Caller, Status> {
 }
 
 /// Creates an account type, with a token unless it is empty.
-async fn create(service: &Guarded, token: &str, headers: &[(&'static str, &str)]) -> Result<(), Status> {
+async fn create(
+    service: &Guarded,
+    token: &str,
+    headers: &[(&'static str, &str)],
+) -> Result<(), Status> {
     let account_type = AccountType { display_name: unique(), ..Default::default() };
-    let mut request = Request::new(CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() });
+    let mut request = Request::new(CreateAccountTypeRequest {
+        account_type: Some(account_type),
+        ..Default::default()
+    });
     for (name, value) in headers {
         request.metadata_mut().insert(*name, value.parse().unwrap());
     }
     if !token.is_empty() {
         request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     }
-    AccountTypeServiceClient::new(service.channel.clone()).create_account_type(request).await.map(drop)
+    AccountTypeServiceClient::new(service.channel.clone())
+        .create_account_type(request)
+        .await
+        .map(drop)
 }
 
 /// How many account types the token shows.

@@ -1,11 +1,11 @@
-//! The trail has everything: whatever happened to a tenant can be told from its activities alone, and nothing that goes along
-//! with something else goes without an activity.
+//! The trail has everything: whatever happened to a tenant can be told from its activities alone,
+//! and nothing that goes along with something else goes without an activity.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use customer_accounts::proto::{
-    Account, AccountUser, AddAccountUserRequest, LinkOrganizationRequest, ModuleSetting, SetPurchasingAccountRequest,
-    UnlinkOrganizationRequest, UpdateAccountUserRequest,
+    Account, AccountUser, AddAccountUserRequest, LinkOrganizationRequest, ModuleSetting,
+    SetPurchasingAccountRequest, UnlinkOrganizationRequest, UpdateAccountUserRequest,
 };
 use serde_json::{Value, json};
 use tonic::Status;
@@ -26,8 +26,14 @@ const DERIVED: &[(&str, &str)] = &[
     ("organization_ancestors_organization_fkey", "follows from the parents of organizations"),
     ("organization_words_organization_fkey", "words of the organization"),
     ("person_words_person_fkey", "words of the person"),
-    ("account_users_person_fkey", "ON UPDATE: the sort key is the person's, whose change of name is recorded"),
-    ("organization_members_person_fkey", "ON UPDATE: the sort key is the person's, whose change of name is recorded"),
+    (
+        "account_users_person_fkey",
+        "ON UPDATE: the sort key is the person's, whose change of name is recorded",
+    ),
+    (
+        "organization_members_person_fkey",
+        "ON UPDATE: the sort key is the person's, whose change of name is recorded",
+    ),
 ];
 
 /// Foreign keys that change rows of their own accord.
@@ -43,14 +49,18 @@ async fn no_foreign_key_deletes_or_clears_what_should_be_on_record() {
     let found = lines(&Tenant::new().await, BY_THEMSELVES).await;
     let mut derived: Vec<_> = DERIVED.iter().map(|(name, _)| *name).collect();
     derived.sort_unstable();
-    assert_eq!(found, derived, "a row that goes by a foreign key goes without an activity: let the store delete and record it");
+    assert_eq!(
+        found, derived,
+        "a row that goes by a foreign key goes without an activity: let the store delete and record it"
+    );
 }
 
 /// What happens to a row when what it refers to is deleted.
 enum Fate {
     /// It keeps that from happening, for this reason.
     Refuses(&'static str),
-    /// It goes along, with this activity: action, resource, and the account to whose trail it belongs.
+    /// It goes along, with this activity: action, resource, and the account to whose trail it
+    /// belongs.
     Recorded(&'static str, &'static str, Option<&'static str>),
     /// What it refers to is never deleted.
     Never,
@@ -76,9 +86,17 @@ async fn scene() -> Tenant {
         ..account("a", "vendor")
     };
     tenant.account(full).await;
-    let link = LinkOrganizationRequest { account_id: "a".into(), organization_id: "partner".into(), ..Default::default() };
+    let link = LinkOrganizationRequest {
+        account_id: "a".into(),
+        organization_id: "partner".into(),
+        ..Default::default()
+    };
     tenant.memberships().link_organization(link).await.unwrap();
-    let add = AddAccountUserRequest { account_id: "a".into(), person_id: "bob".into(), ..Default::default() };
+    let add = AddAccountUserRequest {
+        account_id: "a".into(),
+        person_id: "bob".into(),
+        ..Default::default()
+    };
     tenant.memberships().add_account_user(add).await.unwrap();
     tenant.purchase("bob", "a").await;
     tenant.set_module("contracts", "partner", ModuleSetting::Off).await.unwrap();
@@ -95,7 +113,8 @@ impl Tenant {
     async fn delete_partner(&self) -> Result<(), Status> {
         // The account's link is in the way; that is another foreign key's scenario.
         let (account_id, organization_id) = ("a".into(), "partner".into());
-        let unlink = UnlinkOrganizationRequest { account_id, organization_id, ..Default::default() };
+        let unlink =
+            UnlinkOrganizationRequest { account_id, organization_id, ..Default::default() };
         self.memberships().unlink_organization(unlink).await.unwrap();
         self.delete_organization("partner", "").await
     }
@@ -105,34 +124,55 @@ impl Tenant {
 async fn parent_goes(tenant: &Tenant, foreign_key: &str) -> (Result<(), Status>, Fate) {
     let account = Some("a");
     match foreign_key {
-        "account_organizations_account_fkey" => {
-            (tenant.delete("a", "").await, Fate::Recorded("account_organization.deleted", "a/partner", account))
+        "account_organizations_account_fkey" => (
+            tenant.delete("a", "").await,
+            Fate::Recorded("account_organization.deleted", "a/partner", account),
+        ),
+        "account_organizations_organization_fkey" => (
+            tenant.delete_organization("partner", "").await,
+            Fate::Refuses("ORGANIZATION_NOT_EMPTY"),
+        ),
+        "account_users_account_fkey" => {
+            (tenant.delete("a", "").await, Fate::Recorded("account_user.deleted", "a/bob", account))
         }
-        "account_organizations_organization_fkey" => {
-            (tenant.delete_organization("partner", "").await, Fate::Refuses("ORGANIZATION_NOT_EMPTY"))
+        "account_users_person_fkey" => (
+            tenant.delete_person("bob", "").await,
+            Fate::Recorded("account_user.deleted", "a/bob", account),
+        ),
+        "accounts_account_manager_fkey" => {
+            (tenant.delete_person("sam", "").await, Fate::Refuses("PERSON_IN_USE"))
         }
-        "account_users_account_fkey" => (tenant.delete("a", "").await, Fate::Recorded("account_user.deleted", "a/bob", account)),
-        "account_users_person_fkey" => {
-            (tenant.delete_person("bob", "").await, Fate::Recorded("account_user.deleted", "a/bob", account))
-        }
-        "accounts_account_manager_fkey" => (tenant.delete_person("sam", "").await, Fate::Refuses("PERSON_IN_USE")),
         "accounts_account_type_fkey" => (Ok(()), Fate::Never),
-        "accounts_organization_fkey" => (tenant.delete_organization("vendor", "").await, Fate::Refuses("ORGANIZATION_NOT_EMPTY")),
-        "accounts_primary_contact_fkey" | "accounts_billing_contact_fkey" | "accounts_cc_billing_contact_fkey" => {
+        "accounts_organization_fkey" => (
+            tenant.delete_organization("vendor", "").await,
+            Fate::Refuses("ORGANIZATION_NOT_EMPTY"),
+        ),
+        "accounts_primary_contact_fkey"
+        | "accounts_billing_contact_fkey"
+        | "accounts_cc_billing_contact_fkey" => {
             (tenant.delete_person("ann", "").await, Fate::Refuses("CONTACT_SLOT_HELD"))
         }
-        "module_activations_organization_fkey" => {
-            (tenant.delete_partner().await, Fate::Recorded("module_activation.deleted", "contracts/partner", None))
+        "module_activations_organization_fkey" => (
+            tenant.delete_partner().await,
+            Fate::Recorded("module_activation.deleted", "contracts/partner", None),
+        ),
+        "organization_members_organization_fkey" => (
+            tenant.delete_partner().await,
+            Fate::Recorded("organization_member.deleted", "partner/bob", None),
+        ),
+        "organization_members_person_fkey" => (
+            tenant.delete_person("bob", "").await,
+            Fate::Recorded("organization_member.deleted", "vendor/bob", None),
+        ),
+        "organizations_parent_fkey" => {
+            (tenant.delete_organization("top", "").await, Fate::Refuses("ORGANIZATION_NOT_EMPTY"))
         }
-        "organization_members_organization_fkey" => {
-            (tenant.delete_partner().await, Fate::Recorded("organization_member.deleted", "partner/bob", None))
+        "people_purchasing_account_fkey" => {
+            (tenant.delete("a", "").await, Fate::Recorded("person.updated", "bob", account))
         }
-        "organization_members_person_fkey" => {
-            (tenant.delete_person("bob", "").await, Fate::Recorded("organization_member.deleted", "vendor/bob", None))
+        new => {
+            panic!("say here what becomes of a row behind {new} when what it refers to is deleted")
         }
-        "organizations_parent_fkey" => (tenant.delete_organization("top", "").await, Fate::Refuses("ORGANIZATION_NOT_EMPTY")),
-        "people_purchasing_account_fkey" => (tenant.delete("a", "").await, Fate::Recorded("person.updated", "bob", account)),
-        new => panic!("say here what becomes of a row behind {new} when what it refers to is deleted"),
     }
 }
 
@@ -140,7 +180,10 @@ async fn parent_goes(tenant: &Tenant, foreign_key: &str) -> (Result<(), Status>,
 async fn whatever_goes_along_has_its_activity() {
     for foreign_key in lines(&Tenant::new().await, FOREIGN_KEYS).await {
         // Some cascade a change of name only.
-        if !DERIVED.iter().any(|(derived, why)| *derived == foreign_key && !why.starts_with("ON UPDATE")) {
+        if !DERIVED
+            .iter()
+            .any(|(derived, why)| *derived == foreign_key && !why.starts_with("ON UPDATE"))
+        {
             check_fate(&foreign_key).await;
         }
     }
@@ -183,14 +226,21 @@ async fn a_watch_of_an_account_hears_of_everyone_who_leaves_it() {
     let trail = &tenant.trail().await[before..];
     let [elsewhere, gone] = &of(trail, "a")[..] else { panic!("{trail:#?}") };
     let change = |before: &str, after: &str| {
-        format!("person.updated bob {}", json!([{ "field": "purchasing_account_id", "before": before, "after": after }]))
-            .replace("\"\"", "null")
+        format!(
+            "person.updated bob {}",
+            json!([{ "field": "purchasing_account_id", "before": before, "after": after }])
+        )
+        .replace("\"\"", "null")
     };
     assert_eq!(*elsewhere, change("a", ""), "bob buys on b now, which is not told here");
     assert!(gone.starts_with("account_user.deleted a/bob"), "{gone}");
     assert_eq!(of(trail, "b"), [change("", "b"), change("b", "")]);
     let last: Vec<_> = trail.iter().map(|it| &*it.action).collect();
-    assert_eq!(last.last(), Some(&"person.deleted"), "what belongs to the person goes before: {last:?}");
+    assert_eq!(
+        last.last(),
+        Some(&"person.deleted"),
+        "what belongs to the person goes before: {last:?}"
+    );
     replay(&tenant).await;
 }
 
@@ -200,17 +250,37 @@ async fn another_organization_of_an_account_tells_what_becomes_of_its_links() {
     let tenant = scene().await;
     let link = |organization_id: &str, include_descendants: bool| {
         let (account_id, organization_id) = ("a".into(), organization_id.into());
-        LinkOrganizationRequest { account_id, organization_id, include_descendants, ..Default::default() }
+        LinkOrganizationRequest {
+            account_id,
+            organization_id,
+            include_descendants,
+            ..Default::default()
+        }
     };
     tenant.memberships().link_organization(link("vendor", true)).await.unwrap();
-    let set = AccountUser { account_id: "a".into(), person_id: "ann".into(), roles: vec!["buyer".into()], ..Default::default() };
-    let set = UpdateAccountUserRequest { account_user: Some(set), update_mask: mask(&["roles"]), ..Default::default() };
+    let set = AccountUser {
+        account_id: "a".into(),
+        person_id: "ann".into(),
+        roles: vec!["buyer".into()],
+        ..Default::default()
+    };
+    let set = UpdateAccountUserRequest {
+        account_user: Some(set),
+        update_mask: mask(&["roles"]),
+        ..Default::default()
+    };
     tenant.memberships().update_account_user(set).await.unwrap();
     tenant.update(only("a"), &["billing_contact_id"]).await.unwrap();
     let before = tenant.trail().await.len();
-    tenant.update(Account { organization_id: "partner".into(), ..only("a") }, &["organization_id"]).await.unwrap();
+    tenant
+        .update(Account { organization_id: "partner".into(), ..only("a") }, &["organization_id"])
+        .await
+        .unwrap();
     let trail = tenant.trail().await;
-    let told: Vec<_> = trail[before..].iter().map(|it| format!("{} {} {}", it.action, it.resource_id, it.changes)).collect();
+    let told: Vec<_> = trail[before..]
+        .iter()
+        .map(|it| format!("{} {} {}", it.action, it.resource_id, it.changes))
+        .collect();
     let wanted = [
         format!(
             "account_organization.deleted a/vendor {}",
@@ -220,7 +290,10 @@ async fn another_organization_of_an_account_tells_what_becomes_of_its_links() {
                 { "field": "own", "before": true, "after": null },
             ])
         ),
-        format!("account_organization.updated a/partner {}", json!([{ "field": "own", "before": false, "after": true }])),
+        format!(
+            "account_organization.updated a/partner {}",
+            json!([{ "field": "own", "before": false, "after": true }])
+        ),
     ];
     assert_eq!(told[..2], wanted);
     assert!(told[2].starts_with("account_user.deleted a/ann"), "{told:#?}");
@@ -273,7 +346,8 @@ const ROWS: &str = "SELECT json_build_array(type, id, fields)::text AS line FROM
         tenant_id FROM tenants AS t WHERE revision > 0) AS rows WHERE tenant_id = '$tenant'";
 
 /// What every table has and no activity tells.
-const UNTOLD: [&str; 6] = ["tenant_id", "revision", "create_time", "update_time", "incarnation", "folded"];
+const UNTOLD: [&str; 6] =
+    ["tenant_id", "revision", "create_time", "update_time", "incarnation", "folded"];
 
 /// Fields by resource.
 type Resources = BTreeMap<(String, String), BTreeMap<String, Value>>;
@@ -289,18 +363,26 @@ struct Told {
     changes: Vec<(String, Value, Value)>,
 }
 
-/// Makes a tenant's resources out of its trail alone, which was made by one call after another, and compares them with the tables.
+/// Makes a tenant's resources out of its trail alone, which was made by one call after another, and
+/// compares them with the tables.
 pub async fn replay(tenant: &Tenant) {
-    let (trail, rows) = [TRAIL, ROWS].map(|sql| sql.replace("$tenant", &tenant.caller.tenant)).into();
+    let (trail, rows) =
+        [TRAIL, ROWS].map(|sql| sql.replace("$tenant", &tenant.caller.tenant)).into();
     let trail = told(&lines(tenant, &trail).await);
     let mut resources = Resources::new();
     for Told { action, key, changes } in trail {
         let verb = action.rsplit_once('.').unwrap().1;
-        assert!(is_implied(&key) || resources.contains_key(&key) == (verb != "created"), "{action} {}", key.1);
+        assert!(
+            is_implied(&key) || resources.contains_key(&key) == (verb != "created"),
+            "{action} {}",
+            key.1
+        );
         let fields = resources.entry(key.clone()).or_default();
         for (field, before, after) in changes {
             let had = fields.remove(&field).unwrap_or_default();
-            let as_told = had == before || !(is_set(&had) || is_set(&before)) || (is_implied(&key) && !is_set(&had));
+            let as_told = had == before
+                || !(is_set(&had) || is_set(&before))
+                || (is_implied(&key) && !is_set(&had));
             assert!(as_told, "{action} {}: {field} was {had}, not {before}", key.1);
             if is_set(&after) {
                 fields.insert(field, after);
@@ -325,7 +407,11 @@ fn imply_own_link(resources: &mut Resources, verb: &str, key: &(String, String))
     if verb == "created" && key.0 == "account" {
         let organization_id = resources[key]["organization_id"].clone();
         let link = format!("{}/{}", key.1, organization_id.as_str().unwrap());
-        let fields = [("organization_id", organization_id), ("own", json!(true)), ("include_descendants", json!(false))];
+        let fields = [
+            ("organization_id", organization_id),
+            ("own", json!(true)),
+            ("include_descendants", json!(false)),
+        ];
         let fields = fields.into_iter().map(|(field, value)| (field.to_owned(), value)).collect();
         resources.insert(("account_organization".to_owned(), link), fields);
     }
@@ -336,7 +422,9 @@ fn told(lines: &[String]) -> Vec<Told> {
     let told = |line: &String| {
         let line: Value = serde_json::from_str(line).unwrap();
         let changes = line[3].as_array().unwrap().iter();
-        let changes = changes.map(|it| (text(&it["field"]), it["before"].clone(), it["after"].clone())).collect();
+        let changes = changes
+            .map(|it| (text(&it["field"]), it["before"].clone(), it["after"].clone()))
+            .collect();
         Told { action: text(&line[0]), key: (text(&line[1]), text(&line[2])), changes }
     };
     lines.iter().map(told).collect()
@@ -348,12 +436,17 @@ fn compare(mut resources: Resources, rows: &[String]) {
     for row in rows {
         let row: Value = serde_json::from_str(row).unwrap();
         let fields = row[2].as_object().unwrap().iter();
-        let fields = fields.filter(|(field, value)| is_set(value) && !UNTOLD.contains(&field.as_str()));
+        let fields =
+            fields.filter(|(field, value)| is_set(value) && !UNTOLD.contains(&field.as_str()));
         let fields = fields.map(|(field, value)| (field.clone(), value.clone())).collect();
-        kept.insert((row[0].as_str().unwrap().to_owned(), row[1].as_str().unwrap().to_owned()), fields);
+        kept.insert(
+            (row[0].as_str().unwrap().to_owned(), row[1].as_str().unwrap().to_owned()),
+            fields,
+        );
     }
     // A tenant's module is on unless it is off.
-    resources.retain(|key, fields| !(is_implied(key) && fields.get("active") == Some(&json!(true))));
+    resources
+        .retain(|key, fields| !(is_implied(key) && fields.get("active") == Some(&json!(true))));
     // Of the settings the trail tells what was changed.
     for (key, fields) in &mut resources {
         if let Some(row) = kept.get(key).filter(|_| is_implied(key)) {
@@ -364,16 +457,25 @@ fn compare(mut resources: Resources, rows: &[String]) {
     }
     let keys = |all: &Resources| all.keys().cloned().collect::<BTreeSet<_>>();
     let (told, there) = (keys(&resources), keys(&kept));
-    assert_eq!(told.difference(&there).collect::<Vec<_>>(), [] as [&(String, String); 0], "there by the trail only");
-    assert_eq!(there.difference(&told).collect::<Vec<_>>(), [] as [&(String, String); 0], "there, and not by the trail");
+    assert_eq!(
+        told.difference(&there).collect::<Vec<_>>(),
+        [] as [&(String, String); 0],
+        "there by the trail only"
+    );
+    assert_eq!(
+        there.difference(&told).collect::<Vec<_>>(),
+        [] as [&(String, String); 0],
+        "there, and not by the trail"
+    );
     for (key, row) in kept {
         assert_eq!(resources[&key], row, "{key:?} by the trail, and as it is");
     }
 }
 
-/// The same for a trail of calls that ran at once, as `sql` finds it. Activities of transactions that waited for one another may
-/// be listed in another order than they happened, so each field is added up: in whatever order, of the values that it came to have
-/// and those that it ceased to have one is left over, which is the one it has.
+/// The same for a trail of calls that ran at once, as `sql` finds it. Activities of transactions
+/// that waited for one another may be listed in another order than they happened, so each field is
+/// added up: in whatever order, of the values that it came to have and those that it ceased to have
+/// one is left over, which is the one it has.
 pub async fn balance(sql: &tokio_postgres::Client, tenant: &Tenant) {
     let mut found = Vec::new();
     for query in [TRAIL, ROWS] {
@@ -383,9 +485,17 @@ pub async fn balance(sql: &tokio_postgres::Client, tenant: &Tenant) {
     let mut counts = BTreeMap::<_, BTreeMap<String, i64>>::new();
     for Told { action, key, changes } in told(&found[0]) {
         let own_link = (action == "account.created").then(|| {
-            let organization = changes.iter().find(|(field, ..)| field == "organization_id").unwrap().2.clone();
-            let link = ("account_organization".to_owned(), format!("{}/{}", key.1, organization.as_str().unwrap()));
-            let fields = [("organization_id", organization), ("own", json!(true)), ("include_descendants", json!(false))];
+            let organization =
+                changes.iter().find(|(field, ..)| field == "organization_id").unwrap().2.clone();
+            let link = (
+                "account_organization".to_owned(),
+                format!("{}/{}", key.1, organization.as_str().unwrap()),
+            );
+            let fields = [
+                ("organization_id", organization),
+                ("own", json!(true)),
+                ("include_descendants", json!(false)),
+            ];
             (link, fields.map(|(field, value)| (field.to_owned(), Value::Null, value)).to_vec())
         });
         for (key, changes) in [Some((key, changes)), own_link].into_iter().flatten() {
@@ -403,7 +513,10 @@ pub async fn balance(sql: &tokio_postgres::Client, tenant: &Tenant) {
     for ((key, field), values) in counts {
         let mut left = values.iter().filter(|(_, count)| **count != 0);
         let last = left.next();
-        assert!(left.next().is_none() && last.is_none_or(|(_, count)| *count == 1), "{key:?}, {field}: {values:?}");
+        assert!(
+            left.next().is_none() && last.is_none_or(|(_, count)| *count == 1),
+            "{key:?}, {field}: {values:?}"
+        );
         if let Some((value, _)) = last {
             resources.entry(key).or_default().insert(field, serde_json::from_str(value).unwrap());
         }

@@ -1,5 +1,6 @@
-//! Watches in a storm: writers on two instances and past them, commits out of order, rollbacks, sessions that are cut off,
-//! an instance that is killed, watchers that come and go; and every change that was acknowledged arrives once, in order.
+//! Watches in a storm: writers on two instances and past them, commits out of order, rollbacks,
+//! sessions that are cut off, an instance that is killed, watchers that come and go; and every
+//! change that was acknowledged arrives once, in order.
 
 use std::{
     collections::BTreeSet,
@@ -44,7 +45,8 @@ struct Storm {
     /// Tenant and mark of every change whose commit was acknowledged.
     acknowledged: Arc<Mutex<Vec<(usize, String)>>>,
     over: Arc<AtomicBool>,
-    /// Held while an instance starts, which may end if its first session is cut off, and while sessions are.
+    /// Held while an instance starts, which may end if its first session is cut off, and while
+    /// sessions are.
     starting: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -52,7 +54,8 @@ impl Storm {
     /// A tenant as one of the instances serves it, if that instance can be reached.
     async fn reach(&self, tenant: usize, dice: &mut Dice) -> Option<Tenant> {
         let address = self.addresses.lock().unwrap()[usize::try_from(dice.roll(2)).unwrap()];
-        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+        let endpoint =
+            tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
         let channel = timeout(Duration::from_secs(5), endpoint.connect()).await.ok()?.ok()?;
         Some(Tenant { channel, ..self.tenants[tenant].clone() })
     }
@@ -62,7 +65,10 @@ impl Storm {
         let mut dice = Dice::new();
         let raw = self.spared().await;
         for change in 0..CHANGES {
-            let (tenant, mark) = (usize::try_from(dice.roll(TENANTS as u64)).unwrap(), format!("{writer}-{change}-{}", unique()));
+            let (tenant, mark) = (
+                usize::try_from(dice.roll(TENANTS as u64)).unwrap(),
+                format!("{writer}-{change}-{}", unique()),
+            );
             let committed = if dice.roll(3) == 0 {
                 self.commit_late(&raw, tenant, &mark, &mut dice).await
             } else {
@@ -81,7 +87,13 @@ impl Storm {
     }
 
     /// A transaction that is open for a while after it has written, and may be rolled back.
-    async fn commit_late(&self, raw: &tokio_postgres::Client, tenant: usize, mark: &str, dice: &mut Dice) -> bool {
+    async fn commit_late(
+        &self,
+        raw: &tokio_postgres::Client,
+        tenant: usize,
+        mark: &str,
+        dice: &mut Dice,
+    ) -> bool {
         let tenant = &self.tenants[tenant].caller.tenant;
         let insert = format!(
             "BEGIN; INSERT INTO activities (tenant_id, activity_id, ordinal, actor, method, action, resource_type, resource_id, \
@@ -99,7 +111,10 @@ impl Storm {
     async fn update(&self, tenant: usize, mark: &str, dice: &mut Dice) {
         let deadline = Instant::now() + PATIENCE;
         let request = UpdateAccountRequest {
-            account: Some(Account { comment: mark.into(), ..only(if dice.roll(2) == 0 { "a" } else { "b" }) }),
+            account: Some(Account {
+                comment: mark.into(),
+                ..only(if dice.roll(2) == 0 { "a" } else { "b" })
+            }),
             request_id: mark.into(),
             ..Default::default()
         };
@@ -114,8 +129,14 @@ impl Storm {
         }
     }
 
-    /// Follows a tenant's feed from a cursor to the end of the storm, leaving and coming back now and then.
-    async fn follow(self, tenant: usize, account_id: &str, mut cursor: String) -> (Vec<String>, usize) {
+    /// Follows a tenant's feed from a cursor to the end of the storm, leaving and coming back now
+    /// and then.
+    async fn follow(
+        self,
+        tenant: usize,
+        account_id: &str,
+        mut cursor: String,
+    ) -> (Vec<String>, usize) {
         let (mut dice, mut seen, mut opened) = (Dice::new(), Vec::new(), 0);
         let mut last_of_all = None;
         while last_of_all.is_none() {
@@ -188,16 +209,25 @@ impl Storm {
 /// What a client tries again after.
 fn is_trouble(status: &Status) -> bool {
     // A connection that is cut is UNKNOWN or CANCELLED to the client.
-    let cut = matches!(status.code(), Code::Unknown | Code::Cancelled | Code::Internal) && status.details().is_empty();
-    // Every change of the storm has its request id, and may be repeated when nobody knows whether it was made.
-    let unknown = status.get_error_details().error_info().is_some_and(|info| info.reason == "OUTCOME_UNKNOWN");
+    let cut = matches!(status.code(), Code::Unknown | Code::Cancelled | Code::Internal)
+        && status.details().is_empty();
+    // Every change of the storm has its request id, and may be repeated when nobody knows whether
+    // it was made.
+    let unknown = status
+        .get_error_details()
+        .error_info()
+        .is_some_and(|info| info.reason == "OUTCOME_UNKNOWN");
     cut || unknown
-        || matches!(status.code(), Code::Unavailable | Code::ResourceExhausted | Code::Aborted | Code::DeadlineExceeded)
+        || matches!(
+            status.code(),
+            Code::Unavailable | Code::ResourceExhausted | Code::Aborted | Code::DeadlineExceeded
+        )
 }
 
 async fn start(url: &str) -> Service {
     // Short lives of watches and a pool that is soon full belong to the storm.
-    let options = ["--watch-checkpoint-interval", "200ms", "--watch-max-age", "3s", "--pool-size", "4"];
+    let options =
+        ["--watch-checkpoint-interval", "200ms", "--watch-max-age", "3s", "--pool-size", "4"];
     Service::on(url, &options).await
 }
 
@@ -227,10 +257,18 @@ async fn every_acknowledged_change_arrives_once_and_in_order() {
     for (tenant, account_id) in (0..TENANTS).map(|tenant| (tenant, "")).chain([(0, "a")]) {
         let mut first = Watch::open(&storm.tenants[tenant], "", account_id).await.unwrap();
         assert_eq!(first.next().await.unwrap(), []);
-        watchers.push((tenant, account_id, tokio::spawn(storm.clone().follow(tenant, account_id, first.cursor))));
+        watchers.push((
+            tenant,
+            account_id,
+            tokio::spawn(storm.clone().follow(tenant, account_id, first.cursor)),
+        ));
     }
-    let began: String =
-        support::sql(&url).await.query_one("SELECT pg_snapshot_xmin(pg_current_snapshot())::text", &[]).await.unwrap().get(0);
+    let began: String = support::sql(&url)
+        .await
+        .query_one("SELECT pg_snapshot_xmin(pg_current_snapshot())::text", &[])
+        .await
+        .unwrap()
+        .get(0);
     let (cut, kills) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let mut disasters = JoinSet::new();
     disasters.spawn(storm.clone().cut_sessions(Arc::clone(&cut)));
@@ -255,7 +293,11 @@ async fn every_acknowledged_change_arrives_once_and_in_order() {
     for (tenant, account_id, watcher) in watchers {
         let (seen, times) = eventually_joined(watcher).await;
         opened += times;
-        let of_account = if account_id.is_empty() { String::new() } else { format!("AND account_id = '{account_id}'") };
+        let of_account = if account_id.is_empty() {
+            String::new()
+        } else {
+            format!("AND account_id = '{account_id}'")
+        };
         let name = &storm.tenants[tenant].caller.tenant;
         let query = format!(
             "SELECT activity_id, request_id FROM activities WHERE tenant_id = '{name}' AND transaction_id >= {began} {of_account} \
@@ -271,15 +313,28 @@ async fn every_acknowledged_change_arrives_once_and_in_order() {
         if account_id.is_empty() {
             let marks: Vec<String> = rows.iter().filter_map(|row| row.get(1)).collect();
             for (_, mark) in acknowledged.iter().filter(|(of, _)| *of == tenant) {
-                assert_eq!(marks.iter().filter(|known| *known == mark).count(), 1, "{mark} was acknowledged");
+                assert_eq!(
+                    marks.iter().filter(|known| *known == mark).count(),
+                    1,
+                    "{mark} was acknowledged"
+                );
             }
             told += seen.len();
         }
     }
-    println!("{} acknowledged, {told} told, {opened} watches, {cut} sessions cut, {kills} kills", acknowledged.len());
+    println!(
+        "{} acknowledged, {told} told, {opened} watches, {cut} sessions cut, {kills} kills",
+        acknowledged.len()
+    );
     assert!(acknowledged.len() > WRITERS * CHANGES * 3 / 4 && told >= acknowledged.len());
-    assert!(opened > 10 && cut > 5 && kills > 0, "no storm: {opened} watches, {cut} sessions cut, {kills} kills");
-    eventually(PATIENCE, "the steady instance is well", async || Watch::open(&storm.tenants[0], "", "").await.ok()).await;
+    assert!(
+        opened > 10 && cut > 5 && kills > 0,
+        "no storm: {opened} watches, {cut} sessions cut, {kills} kills"
+    );
+    eventually(PATIENCE, "the steady instance is well", async || {
+        Watch::open(&storm.tenants[0], "", "").await.ok()
+    })
+    .await;
 }
 
 async fn eventually_joined<T>(task: tokio::task::JoinHandle<T>) -> T {

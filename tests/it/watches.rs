@@ -1,4 +1,5 @@
-//! Watching the activity trail: from now or from a cursor, exactly once and in order, until somebody ends it.
+//! Watching the activity trail: from now or from a cursor, exactly once and in order, until
+//! somebody ends it.
 
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use customer_accounts::{
     db::Meta,
     page::Binding,
     proto::{
-        Account, Activity, CreateAccountTypeRequest, ListActivitiesRequest, WatchActivitiesRequest, WatchActivitiesResponse,
+        Account, Activity, CreateAccountTypeRequest, ListActivitiesRequest, WatchActivitiesRequest,
+        WatchActivitiesResponse,
     },
 };
 use diesel_async::SimpleAsyncConnection as _;
@@ -15,11 +17,12 @@ use tokio::time::{Instant, timeout};
 use tonic::{Code, Request, Status, Streaming};
 
 use crate::support::{
-    self, Tenant, account, calls::only, cluster::Cluster, eventually, process::Service, real_database, real_server, reason,
-    refused, shared,
+    self, Tenant, account, calls::only, cluster::Cluster, eventually, process::Service,
+    real_database, real_server, reason, refused, shared,
 };
 
-/// Longest wait for what must come: other tests may hold transactions open, which hold every watch back.
+/// Longest wait for what must come: other tests may hold transactions open, which hold every watch
+/// back.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Room for a machine that is busy with other tests.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -32,7 +35,8 @@ pub struct Watch {
 
 impl Watch {
     pub async fn open(tenant: &Tenant, cursor: &str, account_id: &str) -> Result<Self, Status> {
-        let request = WatchActivitiesRequest { cursor: cursor.into(), account_id: account_id.into() };
+        let request =
+            WatchActivitiesRequest { cursor: cursor.into(), account_id: account_id.into() };
         let stream = tenant.activities().watch_activities(request).await?.into_inner();
         Ok(Self { stream, cursor: cursor.into() })
     }
@@ -78,7 +82,8 @@ async fn feed(tenant: &Tenant) -> Vec<String> {
     let mut all = Vec::new();
     let mut request = ListActivitiesRequest { order_by: 2, page_size: 1000, ..Default::default() };
     loop {
-        let response = tenant.activities().list_activities(request.clone()).await.unwrap().into_inner();
+        let response =
+            tenant.activities().list_activities(request.clone()).await.unwrap().into_inner();
         all.extend(response.activities.into_iter().map(|activity| activity.activity_id));
         if response.next_page_token.is_empty() {
             return all;
@@ -113,7 +118,12 @@ async fn a_watch_from_now_gets_what_happens_from_then_on() {
     comment(&tenant, "a", "two").await;
     let seen = watch.take(2).await;
     assert_eq!(ids(&seen), feed(&tenant).await[history.len()..]);
-    let listed = ListActivitiesRequest { order_by: 2, account_id: "a".into(), page_size: 1000, ..Default::default() };
+    let listed = ListActivitiesRequest {
+        order_by: 2,
+        account_id: "a".into(),
+        page_size: 1000,
+        ..Default::default()
+    };
     let listed = tenant.activities().list_activities(listed).await.unwrap().into_inner().activities;
     assert!(listed.ends_with(&seen), "a watch and a list tell the same");
 }
@@ -166,7 +176,8 @@ async fn a_watch_of_an_account_is_sent_that_accounts_changes() {
 #[tokio::test]
 async fn checkpoints_come_when_nothing_else_does_and_move_the_cursor_on() {
     let service = Service::fresh(&["--watch-checkpoint-interval", "150ms"], &[]).await;
-    let (tenant, other) = (Tenant::on(service.channel().await), Tenant::on(service.channel().await));
+    let (tenant, other) =
+        (Tenant::on(service.channel().await), Tenant::on(service.channel().await));
     let mut watch = Watch::now(&tenant).await;
     let first = watch.cursor.clone();
     let began = Instant::now();
@@ -178,7 +189,10 @@ async fn checkpoints_come_when_nothing_else_does_and_move_the_cursor_on() {
     let deadline = Instant::now() + PATIENCE;
     while watch.cursor == first {
         assert_eq!(watch.next().await.unwrap(), [], "nothing of another tenant");
-        assert!(Instant::now() < deadline, "the cursor moves on although nothing happened in this tenant");
+        assert!(
+            Instant::now() < deadline,
+            "the cursor moves on although nothing happened in this tenant"
+        );
     }
     tenant.organization("o", "").await;
     let mut resumed = Watch::open(&tenant, &watch.cursor, "").await.unwrap();
@@ -204,7 +218,10 @@ async fn a_cursor_of_another_tenant_or_account_or_of_none_is_refused() {
     ] {
         let answer = Watch::open(who, cursor, account_id).await.map(drop);
         let (status, details) = refused(answer);
-        assert_eq!((status.code(), &*details.error_info().unwrap().reason), (Code::InvalidArgument, "INVALID_CURSOR"));
+        assert_eq!(
+            (status.code(), &*details.error_info().unwrap().reason),
+            (Code::InvalidArgument, "INVALID_CURSOR")
+        );
         assert_eq!(details.bad_request().unwrap().field_violations[0].field, "cursor");
     }
     assert!(Watch::open(&tenant, &cursor, "").await.is_ok());
@@ -213,7 +230,8 @@ async fn a_cursor_of_another_tenant_or_account_or_of_none_is_refused() {
 
 /// A cursor as the service would give it for this position.
 pub fn sealed(tenant: &Tenant, account_id: &str, transaction_id: &str, ordinal: &str) -> String {
-    let caller = Caller { method: "accounts.v1.ActivityService/WatchActivities", ..tenant.caller() };
+    let caller =
+        Caller { method: "accounts.v1.ActivityService/WatchActivities", ..tenant.caller() };
     let request = WatchActivitiesRequest { account_id: account_id.into(), ..Default::default() };
     Binding::of(&caller, &request).seal(transaction_id, ordinal)
 }
@@ -222,7 +240,9 @@ pub fn sealed(tenant: &Tenant, account_id: &str, transaction_id: &str, ordinal: 
 async fn execute(tenant: &Tenant, sql: &str) {
     let caller = tenant.caller();
     let meta = Meta::of(&caller, &CreateAccountTypeRequest::default());
-    let work = shared().db.write(&caller, &meta, async |tx| Ok((&mut tx.conn()).batch_execute(sql).await?));
+    let work = shared()
+        .db
+        .write(&caller, &meta, async |tx| Ok((&mut tx.conn()).batch_execute(sql).await?));
     shared().on_its_runtime(work).await.unwrap();
 }
 
@@ -246,7 +266,11 @@ async fn a_cursor_that_is_too_old_or_from_elsewhere_says_so() {
     )
     .await;
     for (transaction_id, ordinal) in [(0, 0), (98, i32::MAX), (99, 0), (99, i32::MAX - 1)] {
-        assert_eq!(reason(expired(transaction_id, ordinal).await), gone(), "{transaction_id} {ordinal}");
+        assert_eq!(
+            reason(expired(transaction_id, ordinal).await),
+            gone(),
+            "{transaction_id} {ordinal}"
+        );
     }
     for (transaction_id, ordinal) in [(99, i32::MAX), (100, 0), (101, 5)] {
         expired(transaction_id, ordinal).await.unwrap();
@@ -255,9 +279,16 @@ async fn a_cursor_that_is_too_old_or_from_elsewhere_says_so() {
     // A watch under way that has fallen behind the floor is told, too.
     let mut watch = Watch::open(&tenant, "", "").await.unwrap();
     watch.next().await.unwrap();
-    execute(&tenant, "UPDATE tenants SET activity_floor = (pg_current_xact_id()::text)::bigint + 1000000").await;
+    execute(
+        &tenant,
+        "UPDATE tenants SET activity_floor = (pg_current_xact_id()::text)::bigint + 1000000",
+    )
+    .await;
     assert_eq!(reason(Err::<(), _>(watch.ends().await)), gone());
-    assert_eq!(reason(Watch::open(&tenant, &sealed(&tenant, "", "5000", "0"), "").await.map(drop)), gone());
+    assert_eq!(
+        reason(Watch::open(&tenant, &sealed(&tenant, "", "5000", "0"), "").await.map(drop)),
+        gone()
+    );
 }
 
 #[tokio::test]
@@ -277,7 +308,10 @@ async fn a_shutdown_ends_watches_and_does_not_wait_for_them() {
     let signalled = Instant::now();
     service.terminate();
     let (status, details) = refused(Err::<(), _>(watch.ends().await));
-    assert_eq!((status.code(), &*details.error_info().unwrap().reason), (Code::Unavailable, "WATCH_ENDED"));
+    assert_eq!(
+        (status.code(), &*details.error_info().unwrap().reason),
+        (Code::Unavailable, "WATCH_ENDED")
+    );
     assert!(details.retry_info().is_some());
     assert_eq!(service.ended().await.code(), Some(0));
     assert!(signalled.elapsed() < Duration::from_secs(15), "{:?}", signalled.elapsed());
@@ -288,18 +322,32 @@ async fn there_is_room_for_so_many_watches() {
     let service = Service::fresh(&["--max-watches", "2", "--tenant-share", "100"], &[]).await;
     let tenant = Tenant::on(service.channel().await);
     let (first, second) = (Watch::now(&tenant).await, Watch::now(&tenant).await);
-    let (status, details) = refused(Watch::open(&Tenant::on(service.channel().await), "", "").await.map(drop));
-    assert_eq!((status.code(), &*details.error_info().unwrap().reason), (Code::ResourceExhausted, "OVERLOADED"));
+    let (status, details) =
+        refused(Watch::open(&Tenant::on(service.channel().await), "", "").await.map(drop));
+    assert_eq!(
+        (status.code(), &*details.error_info().unwrap().reason),
+        (Code::ResourceExhausted, "OVERLOADED")
+    );
     assert!(details.retry_info().is_some());
     tenant.organization("o", "").await;
     drop(first);
-    eventually(PATIENCE, "room after a watch has gone", async || Watch::open(&tenant, "", "").await.ok()).await;
+    eventually(PATIENCE, "room after a watch has gone", async || {
+        Watch::open(&tenant, "", "").await.ok()
+    })
+    .await;
     drop(second);
 }
 
 #[tokio::test]
 async fn a_watch_outlives_the_deadlines_of_calls_but_not_its_own() {
-    let options = ["--default-deadline", "300ms", "--max-deadline", "300ms", "--watch-checkpoint-interval", "100ms"];
+    let options = [
+        "--default-deadline",
+        "300ms",
+        "--max-deadline",
+        "300ms",
+        "--watch-checkpoint-interval",
+        "100ms",
+    ];
     let service = Service::fresh(&[&options[..], &["--watch-max-age", "2s"]].concat(), &[]).await;
     let tenant = Tenant::on(service.channel().await);
     let opened = Instant::now();
@@ -318,12 +366,18 @@ async fn a_watch_outlives_the_deadlines_of_calls_but_not_its_own() {
     let stream = tenant.activities().watch_activities(request).await.unwrap().into_inner();
     let status = Watch { stream, cursor: String::new() }.ends().await;
     assert_eq!(reason(Err::<(), _>(status)), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED".into()));
-    assert!(opened.elapsed() >= Duration::from_millis(650) && opened.elapsed() < MARGIN, "{:?}", opened.elapsed());
+    assert!(
+        opened.elapsed() >= Duration::from_millis(650) && opened.elapsed() < MARGIN,
+        "{:?}",
+        opened.elapsed()
+    );
     let log = service.log();
     service.terminate();
     service.ended().await;
-    let text =
-        eventually(PATIENCE, "the end of the log", async || Some(log.text()).filter(|text| text.contains("shutting down"))).await;
+    let text = eventually(PATIENCE, "the end of the log", async || {
+        Some(log.text()).filter(|text| text.contains("shutting down"))
+    })
+    .await;
     assert!(!text.contains("WatchActivities"), "a watch that ends as planned is no news: {text}");
 }
 
@@ -336,7 +390,12 @@ async fn nothing_is_told_before_what_began_to_write_earlier_has_ended() {
     let mut watch = Watch::now(&tenant).await;
     for end in ["COMMIT", "ROLLBACK"] {
         let raw = support::sql(&cluster.url()).await;
-        raw.batch_execute(&format!("BEGIN; {}", raw_activity(&tenant.caller.tenant, &format!("late-{end}")))).await.unwrap();
+        raw.batch_execute(&format!(
+            "BEGIN; {}",
+            raw_activity(&tenant.caller.tenant, &format!("late-{end}"))
+        ))
+        .await
+        .unwrap();
         tenant.organization(&format!("early-{end}"), "").await;
         // Long enough for what is wrong to be sent: checkpoints come instead.
         for _ in 0..8 {
@@ -344,7 +403,8 @@ async fn nothing_is_told_before_what_began_to_write_earlier_has_ended() {
         }
         raw.batch_execute(end).await.unwrap();
         let committed = if end == "COMMIT" { 2 } else { 1 };
-        let told: Vec<_> = watch.take(committed).await.into_iter().map(|activity| activity.resource_id).collect();
+        let told: Vec<_> =
+            watch.take(committed).await.into_iter().map(|activity| activity.resource_id).collect();
         let expected = [format!("late-{end}"), format!("early-{end}")];
         assert_eq!(told, expected[2 - committed..]);
     }
@@ -353,7 +413,9 @@ async fn nothing_is_told_before_what_began_to_write_earlier_has_ended() {
 /// A server on which nobody else holds transactions.
 pub fn quiet() -> Option<Cluster> {
     if real_server().is_none() {
-        eprintln!("skipped without TEST_DATABASE_URL: the embedded server has no second connection");
+        eprintln!(
+            "skipped without TEST_DATABASE_URL: the embedded server has no second connection"
+        );
         return None;
     }
     Cluster::start()
@@ -401,7 +463,8 @@ async fn a_watch_survives_a_database_that_is_away_for_a_moment() {
     tenant.organization("before", "").await;
     assert_eq!(watch.take(1).await[0].resource_id, "before");
     cluster.crash();
-    // Each takes as long as a call waits for a connection, and the watch looks several times meanwhile.
+    // Each takes as long as a call waits for a connection, and the watch looks several times
+    // meanwhile.
     for _ in 0..3 {
         let answer = tenant.activities().list_activities(ListActivitiesRequest::default()).await;
         assert_eq!(reason(answer), (Code::Unavailable, "DATABASE_UNAVAILABLE".into()));
@@ -416,10 +479,15 @@ async fn a_watch_survives_a_database_that_is_away_for_a_moment() {
     // Away for longer than a watch waits, it ends and says why; nothing is lost.
     cluster.crash();
     let (cursor, away) = (watch.cursor.clone(), Instant::now());
-    assert_eq!(reason(Err::<(), _>(watch.ends().await)), (Code::Unavailable, "DATABASE_UNAVAILABLE".into()));
+    assert_eq!(
+        reason(Err::<(), _>(watch.ends().await)),
+        (Code::Unavailable, "DATABASE_UNAVAILABLE".into())
+    );
     assert!(away.elapsed() > Duration::from_secs(9), "{:?}", away.elapsed());
     cluster.resume();
-    let mut watch = eventually(PATIENCE, "a new watch", async || Watch::open(&tenant, &cursor, "").await.ok()).await;
+    let mut watch =
+        eventually(PATIENCE, "a new watch", async || Watch::open(&tenant, &cursor, "").await.ok())
+            .await;
     tenant.organization("later", "").await;
     assert_eq!(watch.take(1).await[0].resource_id, "later");
 }
@@ -428,7 +496,10 @@ async fn a_watch_survives_a_database_that_is_away_for_a_moment() {
 #[tokio::test]
 async fn a_slow_reader_costs_no_memory_and_gets_everything() {
     const ROWS: usize = 12_000;
-    let Some(url) = real_database("the memory of the embedded server is the process's").await else { return };
+    let Some(url) = real_database("the memory of the embedded server is the process's").await
+    else {
+        return;
+    };
     let service = Service::on(&url, &[]).await;
     let tenant = Tenant::on(service.channel().await);
     let mut watch = Watch::now(&tenant).await;
@@ -450,10 +521,15 @@ async fn a_slow_reader_costs_no_memory_and_gets_everything() {
         let grown = service.resident_kib().saturating_sub(before);
         assert!(grown < 60 * 1024, "{grown} KiB more for a client that does not read");
         // The service has time for others meanwhile.
-        tenant.activities().list_activities(ListActivitiesRequest { page_size: 1, ..Default::default() }).await.unwrap();
+        tenant
+            .activities()
+            .list_activities(ListActivitiesRequest { page_size: 1, ..Default::default() })
+            .await
+            .unwrap();
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let seen: Vec<_> = watch.take(ROWS).await.into_iter().map(|activity| activity.resource_id).collect();
+    let seen: Vec<_> =
+        watch.take(ROWS).await.into_iter().map(|activity| activity.resource_id).collect();
     let expected: Vec<_> = (1..=ROWS).map(|n| n.to_string()).collect();
     assert!(seen == expected, "each once and in order");
 }

@@ -13,7 +13,10 @@ use crate::support::{
     reason,
 };
 
-async fn page(tenant: &Tenant, request: ListAccountsRequest) -> Result<ListAccountsResponse, Status> {
+async fn page(
+    tenant: &Tenant,
+    request: ListAccountsRequest,
+) -> Result<ListAccountsResponse, Status> {
     tenant.accounts().list_accounts(request).await.map(tonic::Response::into_inner)
 }
 
@@ -35,7 +38,10 @@ fn search(query: &str) -> ListAccountsRequest {
 }
 
 fn with_statuses(statuses: &[AccountStatus]) -> ListAccountsRequest {
-    ListAccountsRequest { statuses: statuses.iter().map(|status| *status as i32).collect(), ..Default::default() }
+    ListAccountsRequest {
+        statuses: statuses.iter().map(|status| *status as i32).collect(),
+        ..Default::default()
+    }
 }
 
 /// UAT-C-CA-NAV-001
@@ -45,7 +51,14 @@ async fn accounts_are_listed_in_the_order_asked_for_page_by_page() {
     tenant.organization("acme", "").await;
     let named = |id: &str, name: &str| Account { display_name: name.into(), ..account(id, "acme") };
     // Without case and accents; equal names by id.
-    for (id, name) in [("3", "Zoo"), ("5", "émile"), ("2", "emile"), ("4", "ÉMILE"), ("1", "Émile 2"), ("6", "apple")] {
+    for (id, name) in [
+        ("3", "Zoo"),
+        ("5", "émile"),
+        ("2", "emile"),
+        ("4", "ÉMILE"),
+        ("1", "Émile 2"),
+        ("6", "apple"),
+    ] {
         tenant.account(named(id, name)).await;
     }
     for (order_by, expected) in [
@@ -56,11 +69,16 @@ async fn accounts_are_listed_in_the_order_asked_for_page_by_page() {
         (AccountOrderBy::CreateTimeDesc, ["6", "1", "4", "2", "5", "3"]),
     ] {
         for page_size in [0, 1, 2, 3, 5, 6, 7] {
-            let request = ListAccountsRequest { order_by: order_by.into(), page_size, ..Default::default() };
+            let request =
+                ListAccountsRequest { order_by: order_by.into(), page_size, ..Default::default() };
             let pages = pages(&tenant, request).await;
             assert_eq!(pages.concat(), expected, "{order_by:?} by {page_size}");
             let size = if page_size == 0 { 50 } else { usize::try_from(page_size).unwrap() };
-            assert_eq!(pages.len(), expected.len().div_ceil(size), "{order_by:?} by {page_size}: no empty page");
+            assert_eq!(
+                pages.len(),
+                expected.len().div_ceil(size),
+                "{order_by:?} by {page_size}: no empty page"
+            );
         }
     }
 }
@@ -72,17 +90,28 @@ async fn filters_are_combined() {
     tenant.organization("acme", "").await;
     tenant.organization("acme-emea", "acme").await;
     tenant.account_type("Enterprise").await;
-    let make = async |id: &str, organization_id: &str, status: AccountStatus, account_type_id: &str| {
-        let made = Account { status: status.into(), account_type_id: account_type_id.into(), ..account(id, organization_id) };
-        tenant.account(made).await
-    };
+    let make =
+        async |id: &str, organization_id: &str, status: AccountStatus, account_type_id: &str| {
+            let made = Account {
+                status: status.into(),
+                account_type_id: account_type_id.into(),
+                ..account(id, organization_id)
+            };
+            tenant.account(made).await
+        };
     make("a", "acme", Active, "Enterprise").await;
     make("b", "acme", Suspended, "").await;
     make("c", "acme", Inactive, "Enterprise").await;
     make("d", "acme-emea", Active, "Enterprise").await;
     make("e", "acme-emea", Suspended, "").await;
-    let of = |organization_id: &str| ListAccountsRequest { organization_id: organization_id.into(), ..Default::default() };
-    let typed = |account_type_id: &str| ListAccountsRequest { account_type_id: account_type_id.into(), ..Default::default() };
+    let of = |organization_id: &str| ListAccountsRequest {
+        organization_id: organization_id.into(),
+        ..Default::default()
+    };
+    let typed = |account_type_id: &str| ListAccountsRequest {
+        account_type_id: account_type_id.into(),
+        ..Default::default()
+    };
     for (request, expected) in [
         (ListAccountsRequest::default(), "a b c d e"),
         (with_statuses(&[Active]), "a d"),
@@ -94,14 +123,36 @@ async fn filters_are_combined() {
         (typed("Enterprise"), "a c d"),
         (typed("Nothing"), ""),
         (ListAccountsRequest { organization_id: "acme".into(), ..with_statuses(&[Active]) }, "a"),
-        (ListAccountsRequest { organization_id: "acme".into(), query: "c".into(), ..typed("Enterprise") }, "c"),
-        (ListAccountsRequest { organization_id: "acme-emea".into(), query: "c".into(), ..typed("Enterprise") }, ""),
+        (
+            ListAccountsRequest {
+                organization_id: "acme".into(),
+                query: "c".into(),
+                ..typed("Enterprise")
+            },
+            "c",
+        ),
+        (
+            ListAccountsRequest {
+                organization_id: "acme-emea".into(),
+                query: "c".into(),
+                ..typed("Enterprise")
+            },
+            "",
+        ),
     ] {
         assert_eq!(tenant.list(request.clone()).await.join(" "), expected, "{request:?}");
         let by_one = ListAccountsRequest { page_size: 1, ..request.clone() };
-        assert_eq!(pages(&tenant, by_one).await.concat().join(" "), expected, "one by one: {request:?}");
+        assert_eq!(
+            pages(&tenant, by_one).await.concat().join(" "),
+            expected,
+            "one by one: {request:?}"
+        );
     }
-    assert_eq!(Tenant::new().await.list(ListAccountsRequest::default()).await, [""; 0], "another tenant");
+    assert_eq!(
+        Tenant::new().await.list(ListAccountsRequest::default()).await,
+        [""; 0],
+        "another tenant"
+    );
 }
 
 /// UAT-C-CA-NAV-001
@@ -109,9 +160,19 @@ async fn filters_are_combined() {
 async fn search_finds_beginnings_of_words_in_id_name_and_primary_contact() {
     let tenant = Tenant::new().await;
     tenant.organization("acme", "").await;
-    let contact = Contact { name: "Jürgen Müller".into(), email: "j.mueller@acme.example".into(), ..Default::default() };
-    let account_of = |id: &str, name: &str| Account { display_name: name.into(), ..account(id, "acme") };
-    tenant.account(Account { primary_contact: Some(contact), ..account_of("ACC-0042", "Société Générale (Zürich) AG") }).await;
+    let contact = Contact {
+        name: "Jürgen Müller".into(),
+        email: "j.mueller@acme.example".into(),
+        ..Default::default()
+    };
+    let account_of =
+        |id: &str, name: &str| Account { display_name: name.into(), ..account(id, "acme") };
+    tenant
+        .account(Account {
+            primary_contact: Some(contact),
+            ..account_of("ACC-0042", "Société Générale (Zürich) AG")
+        })
+        .await;
     tenant.account(account_of("other", "Generic Société, Inc. 100%")).await;
     for (query, expected) in [
         ("soc", &["other", "ACC-0042"][..]),
@@ -139,13 +200,35 @@ async fn search_finds_beginnings_of_words_in_id_name_and_primary_contact() {
 async fn search_follows_every_change_of_an_account() {
     let tenant = Tenant::new().await;
     tenant.organization("acme", "").await;
-    let contact = |name: &str| Some(Contact { name: name.into(), email: "x@y.example".into(), ..Default::default() });
+    let contact = |name: &str| {
+        Some(Contact { name: name.into(), email: "x@y.example".into(), ..Default::default() })
+    };
     tenant.account(Account { primary_contact: contact("Jane"), ..account("a", "acme") }).await;
-    tenant.update(Account { display_name: "Renamed".into(), primary_contact: contact("Joan"), ..only("a") }, &[]).await.unwrap();
-    for (query, found) in [("account", false), ("jane", false), ("renamed", true), ("joan", true), ("a", true), ("x@y", true)] {
+    tenant
+        .update(
+            Account {
+                display_name: "Renamed".into(),
+                primary_contact: contact("Joan"),
+                ..only("a")
+            },
+            &[],
+        )
+        .await
+        .unwrap();
+    for (query, found) in [
+        ("account", false),
+        ("jane", false),
+        ("renamed", true),
+        ("joan", true),
+        ("a", true),
+        ("x@y", true),
+    ] {
         assert_eq!(!tenant.list(search(query)).await.is_empty(), found, "{query}");
     }
-    tenant.update(Account { primary_contact: anybody(), ..only("a") }, &["primary_contact"]).await.unwrap();
+    tenant
+        .update(Account { primary_contact: anybody(), ..only("a") }, &["primary_contact"])
+        .await
+        .unwrap();
     assert_eq!(tenant.list(search("joan")).await, [""; 0]);
     tenant.delete("a", "").await.unwrap();
     assert_eq!(tenant.list(search("renamed")).await, [""; 0]);
@@ -184,7 +267,11 @@ async fn rows_that_come_and_go_do_not_shift_the_pages() {
     tenant.account(account("g", "acme")).await;
     tenant.delete("d", "").await.unwrap();
     let rest = ListAccountsRequest { page_size: 1, page_token: first.next_page_token, ..request };
-    assert_eq!(pages(&tenant, rest).await, [["f"], ["g"], ["h"]], "the page size may change on the way");
+    assert_eq!(
+        pages(&tenant, rest).await,
+        [["f"], ["g"], ["h"]],
+        "the page size may change on the way"
+    );
 }
 
 #[tokio::test]
@@ -216,7 +303,11 @@ async fn a_page_token_is_good_for_the_list_it_was_given_for_only() {
         ListAccountsRequest { page_token: "AAAA".into(), ..request.clone() },
     ] {
         let answer = page(&tenant, wrong.clone()).await;
-        assert_eq!(reason(answer.clone()), (Code::InvalidArgument, "INVALID_PAGE_TOKEN".into()), "{wrong:?}");
+        assert_eq!(
+            reason(answer.clone()),
+            (Code::InvalidArgument, "INVALID_PAGE_TOKEN".into()),
+            "{wrong:?}"
+        );
         assert_eq!(fields(answer), ["page_token"]);
     }
     let other = Tenant::new().await;
@@ -237,6 +328,17 @@ async fn a_list_request_is_told_all_its_mistakes() {
     };
     let mut found = fields(page(&tenant, wrong).await);
     found.sort();
-    assert_eq!(found, ["account_type_id", "order_by", "organization_id", "page_size", "query", "statuses[1]", "statuses[2]"]);
+    assert_eq!(
+        found,
+        [
+            "account_type_id",
+            "order_by",
+            "organization_id",
+            "page_size",
+            "query",
+            "statuses[1]",
+            "statuses[2]"
+        ]
+    );
     assert_eq!(tenant.list(search(&"x".repeat(200))).await, [""; 0]);
 }

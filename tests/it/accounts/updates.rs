@@ -1,6 +1,8 @@
 //! Updates of accounts: masks, etags, and what is no change.
 
-use customer_accounts::proto::{Account, AccountStatus, Address, Contact, POOL, UpdateAccountRequest};
+use customer_accounts::proto::{
+    Account, AccountStatus, Address, Contact, POOL, UpdateAccountRequest,
+};
 use prost_reflect::DynamicMessage;
 use serde_json::json;
 use tonic::Code;
@@ -52,11 +54,21 @@ async fn a_star_replaces_all_fields_and_empties_those_left_out() {
     let wanted = Account { status: AccountStatus::Active.into(), ..account("a", "acme") };
     let updated = tenant.update(wanted.clone(), &["*"]).await.unwrap();
     assert_eq!(updated, stored(&wanted, &updated));
-    assert_eq!(tenant.update(current.clone(), &["*"]).await.map_err(|_| ()), Err(()), "its etag is not the present one");
-    let back = tenant.update(Account { etag: String::new(), ..current.clone() }, &["*"]).await.unwrap();
+    assert_eq!(
+        tenant.update(current.clone(), &["*"]).await.map_err(|_| ()),
+        Err(()),
+        "its etag is not the present one"
+    );
+    let back =
+        tenant.update(Account { etag: String::new(), ..current.clone() }, &["*"]).await.unwrap();
     assert_eq!(back, stored(&current, &back));
     let nothing = tenant.update(only("a"), &["*"]).await;
-    let required = ["account.status", "account.display_name", "account.organization_id", "account.primary_contact.email"];
+    let required = [
+        "account.status",
+        "account.display_name",
+        "account.organization_id",
+        "account.primary_contact.email",
+    ];
     assert_eq!(fields(nothing), required);
 }
 
@@ -65,25 +77,38 @@ async fn a_nested_path_changes_that_field_alone() {
     let (tenant, current) = with_acme().await;
     let wanted = Account {
         display_name: "not in the mask".into(),
-        billing_address: Some(Address { city: "Boston".into(), country: "not in the mask".into(), ..Default::default() }),
+        billing_address: Some(Address {
+            city: "Boston".into(),
+            country: "not in the mask".into(),
+            ..Default::default()
+        }),
         ..only("a")
     };
-    let updated =
-        tenant.update(wanted, &["billing_address.city", "billing_address.line2", "primary_contact.phone"]).await.unwrap();
+    let updated = tenant
+        .update(wanted, &["billing_address.city", "billing_address.line2", "primary_contact.phone"])
+        .await
+        .unwrap();
     let mut expected = current.clone();
     let address = expected.billing_address.as_mut().unwrap();
     (address.city, address.line2) = ("Boston".into(), String::new());
     expected.primary_contact.as_mut().unwrap().phone = String::new();
     assert_eq!(updated, stored(&expected, &updated));
 
-    // A message that was not there begins with the field; one that loses its last field is there no more.
+    // A message that was not there begins with the field; one that loses its last field is there no
+    // more.
     tenant.update(only("a"), &["shipping_address"]).await.unwrap();
-    let wanted = Account { shipping_address: Some(Address { city: "Bern".into(), ..Default::default() }), ..only("a") };
+    let wanted = Account {
+        shipping_address: Some(Address { city: "Bern".into(), ..Default::default() }),
+        ..only("a")
+    };
     let updated = tenant.update(wanted.clone(), &["shipping_address.city"]).await.unwrap();
     assert_eq!(updated.shipping_address, wanted.shipping_address);
     let updated = tenant.update(only("a"), &["shipping_address.city"]).await.unwrap();
     assert_eq!(updated.shipping_address, None);
-    let wanted = Account { primary_contact: Some(Contact { phone: "1".into(), ..Default::default() }), ..only("a") };
+    let wanted = Account {
+        primary_contact: Some(Contact { phone: "1".into(), ..Default::default() }),
+        ..only("a")
+    };
     let answer = tenant.update(wanted, &["primary_contact.phone", "primary_contact.email"]).await;
     assert_eq!(fields(answer), ["account.primary_contact.email"]);
 }
@@ -111,7 +136,13 @@ async fn each_path_that_is_no_field_is_a_violation() {
     }
     let all = violations(tenant.update(only("a"), &["comment", "nickname", "town"]).await);
     let all: Vec<_> = all.iter().map(|(field, rule)| format!("{field} {rule}")).collect();
-    assert_eq!(all, ["update_mask \"nickname\" is no field of Account", "update_mask \"town\" is no field of Account"]);
+    assert_eq!(
+        all,
+        [
+            "update_mask \"nickname\" is no field of Account",
+            "update_mask \"town\" is no field of Account"
+        ]
+    );
     assert_eq!(tenant.get("a").await.unwrap(), current);
 }
 
@@ -129,7 +160,10 @@ async fn the_id_and_what_only_the_service_sets_cannot_be_changed() {
     assert_eq!(updated.create_time, current.create_time);
     // Another id is another account.
     let other = Account { account_id: "b".into(), comment: "new".into(), ..only("b") };
-    assert_eq!(reason(tenant.update(other, &["account_id", "comment"]).await), (Code::NotFound, "ACCOUNT_NOT_FOUND".into()));
+    assert_eq!(
+        reason(tenant.update(other, &["account_id", "comment"]).await),
+        (Code::NotFound, "ACCOUNT_NOT_FOUND".into())
+    );
     assert_eq!(reason(tenant.get("b").await).1, "ACCOUNT_NOT_FOUND");
 }
 
@@ -138,13 +172,20 @@ async fn every_optional_field_can_be_emptied_by_naming_it_and_a_required_one_can
     let (tenant, mut current) = with_acme().await;
     let descriptor = POOL.get_message_by_name("accounts.v1.Account").unwrap();
     let required = ["account_id", "display_name", "organization_id", "status", "primary_contact"];
-    let kept = |name: &str| required.contains(&name) || ["etag", "create_time", "update_time"].contains(&name);
+    let kept = |name: &str| {
+        required.contains(&name) || ["etag", "create_time", "update_time"].contains(&name)
+    };
     for field in descriptor.fields().filter(|field| !kept(field.name())) {
         let updated = tenant.update(only("a"), &[field.name()]).await.unwrap();
         let mut expected = DynamicMessage::new(descriptor.clone());
         expected.transcode_from(&current).unwrap();
         expected.clear_field(&field);
-        assert_eq!(updated, stored(&expected.transcode_to().unwrap(), &updated), "{}", field.name());
+        assert_eq!(
+            updated,
+            stored(&expected.transcode_to().unwrap(), &updated),
+            "{}",
+            field.name()
+        );
         current = updated;
     }
     let bare = Account { display_name: current.display_name.clone(), ..account("a", "acme") };
@@ -154,19 +195,33 @@ async fn every_optional_field_can_be_emptied_by_naming_it_and_a_required_one_can
     for field in ["display_name", "organization_id", "status"] {
         assert_eq!(fields(tenant.update(only("a"), &[field]).await), [format!("account.{field}")]);
     }
-    assert_eq!(fields(tenant.update(only("a"), &["primary_contact"]).await), ["account.primary_contact.email"]);
+    assert_eq!(
+        fields(tenant.update(only("a"), &["primary_contact"]).await),
+        ["account.primary_contact.email"]
+    );
 }
 
 #[tokio::test]
 async fn an_update_with_a_stale_etag_is_refused_and_without_one_it_is_not_checked() {
     let (tenant, read) = with_acme().await;
-    let comment = |comment: &str, etag: &str| Account { comment: comment.into(), etag: etag.into(), ..only("a") };
+    let comment = |comment: &str, etag: &str| Account {
+        comment: comment.into(),
+        etag: etag.into(),
+        ..only("a")
+    };
     let second = tenant.update(comment("second", &read.etag), &[]).await.unwrap();
     let stale = tenant.update(comment("third", &read.etag), &[]).await;
     assert_eq!(reason(stale.clone()), (Code::Aborted, "ETAG_MISMATCH".into()));
     assert_eq!(metadata(stale, "account_id"), "a");
-    assert_eq!(reason(tenant.update(comment("third", "nonsense"), &["comment"]).await).1, "ETAG_MISMATCH");
-    assert_eq!(reason(tenant.update(comment("second", &read.etag), &[]).await).1, "ETAG_MISMATCH", "even if nothing changes");
+    assert_eq!(
+        reason(tenant.update(comment("third", "nonsense"), &["comment"]).await).1,
+        "ETAG_MISMATCH"
+    );
+    assert_eq!(
+        reason(tenant.update(comment("second", &read.etag), &[]).await).1,
+        "ETAG_MISMATCH",
+        "even if nothing changes"
+    );
     assert_eq!(tenant.get("a").await.unwrap(), second);
     let third = tenant.update(comment("third", ""), &[]).await.unwrap();
     assert!(third.comment == "third" && third.etag != second.etag && third.etag != read.etag);
@@ -177,19 +232,26 @@ async fn an_update_that_changes_nothing_keeps_the_etag_and_leaves_no_trace() {
     let tenant = Tenant::new().await;
     tenant.organization("acme", "").await;
     tenant.account_type("Enterprise").await;
-    // Numbers of every size are the same number when they come back: a few known to be difficult, and many without a pattern.
-    let difficult = [0.1 + 0.2, 1.0, -0.0, 1e16, -1e16, 1e19, 1e20, 1e22, f64::MAX, f64::MIN_POSITIVE, 5e-324];
-    let patterns =
-        (0..200_u64).map(|i| f64::from_bits(i.wrapping_mul(0x9e37_79b9_7f4a_7c15))).filter(|number| number.is_finite());
+    // Numbers of every size are the same number when they come back: a few known to be difficult,
+    // and many without a pattern.
+    let difficult =
+        [0.1 + 0.2, 1.0, -0.0, 1e16, -1e16, 1e19, 1e20, 1e22, f64::MAX, f64::MIN_POSITIVE, 5e-324];
+    let patterns = (0..200_u64)
+        .map(|i| f64::from_bits(i.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+        .filter(|number| number.is_finite());
     let numbers: Vec<_> = difficult.into_iter().chain(patterns).collect();
     let sent = acme("a", "acme", "Enterprise");
-    let sent = Account { preferences: Some(object(json!({ "numbers": numbers, "empty": {} }))), ..sent };
+    let sent =
+        Account { preferences: Some(object(json!({ "numbers": numbers, "empty": {} }))), ..sent };
     let current = tenant.account(sent.clone()).await;
     assert_eq!(current, stored(&sent, &current));
     let trail = tenant.trail().await;
     assert_eq!(tenant.update(current.clone(), &["*"]).await.unwrap(), current);
     assert_eq!(tenant.update(current.clone(), &[]).await.unwrap(), current);
-    assert_eq!(tenant.update(current.clone(), &["preferences", "metadata"]).await.unwrap(), current);
+    assert_eq!(
+        tenant.update(current.clone(), &["preferences", "metadata"]).await.unwrap(),
+        current
+    );
     assert_eq!(tenant.update(only("a"), &[]).await.unwrap(), current, "nothing is asked for");
     assert_eq!(tenant.get("a").await.unwrap(), current);
     assert_eq!(tenant.trail().await, trail);
@@ -228,7 +290,10 @@ async fn an_update_names_its_account() {
     let (tenant, _) = with_acme().await;
     let mut accounts = tenant.accounts();
     let nothing = UpdateAccountRequest { update_mask: mask(&["nickname"]), ..Default::default() };
-    assert_eq!(fields(accounts.update_account(nothing).await), ["account", "account.account_id", "update_mask"]);
+    assert_eq!(
+        fields(accounts.update_account(nothing).await),
+        ["account", "account.account_id", "update_mask"]
+    );
     let answer = tenant.update(Account { comment: "new".into(), ..Default::default() }, &[]).await;
     assert_eq!(fields(answer), ["account.account_id"]);
 }

@@ -1,5 +1,6 @@
-//! What peers can make the service hold, in a process of its own: its memory stays small, and another tenant is answered all
-//! the while. Most are sixteen; of those who need an identity, some have sixty-four connections.
+//! What peers can make the service hold, in a process of its own: its memory stays small, and
+//! another tenant is answered all the while. Most are sixteen; of those who need an identity, some
+//! have sixty-four connections.
 
 use std::{
     future::poll_fn,
@@ -20,7 +21,10 @@ use tonic::{Status, body::Body, client::GrpcService as _};
 use super::{CHECK, HEALTH_WATCH, LIST, REFLECTION, ask, message};
 use crate::support::{
     As, Tenant, account, connect,
-    frames::{CONTINUATION, DATA, END_HEADERS, HEADERS, PING, RST_STREAM, RawPeer, SETTINGS, WINDOW_UPDATE, frame, header_block},
+    frames::{
+        CONTINUATION, DATA, END_HEADERS, HEADERS, PING, RST_STREAM, RawPeer, SETTINGS,
+        WINDOW_UPDATE, frame, header_block,
+    },
     process::Service,
     real_database,
 };
@@ -28,7 +32,8 @@ use customer_accounts::proto::{Account, GetAccountRequest, ListAccountsRequest};
 
 /// Most memory of the service in KiB, with sixteen peers.
 const MEMORY: u64 = 100 * 1024;
-/// The same when they have 64 connections with large requests or answers, of which each holds 16 KiB that are not counted.
+/// The same when they have 64 connections with large requests or answers, of which each holds 16
+/// KiB that are not counted.
 const MEMORY_OF_CALLERS: u64 = 136 * 1024;
 /// Longest that another tenant waits for an answer.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -48,15 +53,21 @@ const FLOOD: Duration = Duration::from_secs(2);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixteen_bad_peers_cost_little_and_disturb_nobody() {
-    let Some(url) = real_database("an embedded server takes more memory than the service").await else { return };
+    let Some(url) = real_database("an embedded server takes more memory than the service").await
+    else {
+        return;
+    };
     let service = Service::on(&url, &["--default-deadline", "5s"]).await;
     let tenant = Tenant::on(service.channel().await);
     tenant.organization("o", "").await;
     tenant.account(account("a", "o")).await;
-    let large = Tenant { caller: As { tenant: LARGE.into(), ..tenant.caller.clone() }, ..tenant.clone() };
+    let large =
+        Tenant { caller: As { tenant: LARGE.into(), ..tenant.caller.clone() }, ..tenant.clone() };
     large.organization("o", "").await;
     for n in 0..100 {
-        large.account(Account { comment: "€".repeat(5000), ..account(&format!("a{n}"), "o") }).await;
+        large
+            .account(Account { comment: "€".repeat(5000), ..account(&format!("a{n}"), "o") })
+            .await;
     }
     for _ in 0..100 {
         ask(&tenant).await.unwrap();
@@ -185,14 +196,16 @@ async fn answers_unread(address: SocketAddr) -> RawPeer {
 }
 
 async fn unfinished_calls(address: SocketAddr) -> RawPeer {
-    let mut peer = RawPeer::greeted(address, 65_535).await.calling_as(&[("x-tenant-id", "unfinished")]);
+    let mut peer =
+        RawPeer::greeted(address, 65_535).await.calling_as(&[("x-tenant-id", "unfinished")]);
     peer.settle().await;
     let part = &message(&vec![0; 2 * MIB])[..MIB];
     let _ = timeout(FLOOD, peer.begin(LIST, part)).await;
     peer
 }
 
-/// Requests of nearly a megabyte that do not end, from a good client that sends as much as the service takes.
+/// Requests of nearly a megabyte that do not end, from a good client that sends as much as the
+/// service takes.
 async fn large_bodies_unfinished(address: SocketAddr) -> Vec<AbortOnDropHandle<()>> {
     let mut calls = Vec::new();
     for _ in 0..CONNECTIONS {
@@ -200,9 +213,16 @@ async fn large_bodies_unfinished(address: SocketAddr) -> Vec<AbortOnDropHandle<(
         for _ in 0..12 {
             let mut channel = channel.clone();
             let part = Bytes::from(message(&vec![0; MIB])).slice(..1_000_000);
-            let body = StreamBody::new(stream::iter([Ok::<_, Status>(Frame::data(part))]).chain(stream::pending()));
-            let request = Request::post(format!("http://localhost{LIST}")).header("content-type", "application/grpc");
-            let request = request.header("te", "trailers").header("x-tenant-id", "unfinished").body(Body::new(body)).unwrap();
+            let body = StreamBody::new(
+                stream::iter([Ok::<_, Status>(Frame::data(part))]).chain(stream::pending()),
+            );
+            let request = Request::post(format!("http://localhost{LIST}"))
+                .header("content-type", "application/grpc");
+            let request = request
+                .header("te", "trailers")
+                .header("x-tenant-id", "unfinished")
+                .body(Body::new(body))
+                .unwrap();
             calls.push(AbortOnDropHandle::new(tokio::spawn(async move {
                 poll_fn(|cx| channel.poll_ready(cx)).await.unwrap();
                 drop(channel.call(request).await);
@@ -218,14 +238,19 @@ async fn large_answers_unread(address: SocketAddr) -> Vec<RawPeer> {
     for _ in 0..CONNECTIONS {
         let mut peer = RawPeer::greeted(address, 0).await.calling_as(&[("x-tenant-id", LARGE)]);
         for _ in 0..6 {
-            peer.call(LIST_ACCOUNTS, &ListAccountsRequest { page_size: 100, ..Default::default() }.encode_to_vec()).await;
+            peer.call(
+                LIST_ACCOUNTS,
+                &ListAccountsRequest { page_size: 100, ..Default::default() }.encode_to_vec(),
+            )
+            .await;
         }
         peers.push(peer);
     }
     peers
 }
 
-/// Sends the same again and again, reading nothing, until the service takes no more of it or the time is over.
+/// Sends the same again and again, reading nothing, until the service takes no more of it or the
+/// time is over.
 async fn flood(mut peer: RawPeer, frames: &[u8]) -> RawPeer {
     let many = frames.repeat((64 * 1024 / frames.len()).max(1));
     let _ = timeout(FLOOD, async {
@@ -270,5 +295,6 @@ async fn empty_data(address: SocketAddr) -> RawPeer {
 }
 
 async fn window_updates(address: SocketAddr) -> RawPeer {
-    flood(RawPeer::greeted(address, 0).await, &frame(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes())).await
+    flood(RawPeer::greeted(address, 0).await, &frame(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes()))
+        .await
 }

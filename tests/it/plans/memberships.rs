@@ -1,15 +1,19 @@
-//! The queries of memberships, with 200,000 accounts, 50,000 people and organizations of 18,000 members.
+//! The queries of memberships, with 200,000 accounts, 50,000 people and organizations of 18,000
+//! members.
 
 use customer_accounts::proto::{
-    CheckMembershipRequest, ListAccountUsersRequest, ListAccountsRequest, ListBillingRecipientsRequest, ListOrganizationsRequest,
-    ListPeopleRequest, ListPersonAccountsRequest,
+    CheckMembershipRequest, ListAccountUsersRequest, ListAccountsRequest,
+    ListBillingRecipientsRequest, ListOrganizationsRequest, ListPeopleRequest,
+    ListPersonAccountsRequest,
 };
 use tokio::{
     sync::{Mutex, OnceCell},
     time::Instant,
 };
 
-use super::{ANY, Bound, CUSTOM_PLANS, FEW, Filled, List, Measured, Plan, Uses, members, people_of};
+use super::{
+    ANY, Bound, CUSTOM_PLANS, FEW, Filled, List, Measured, Plan, Uses, members, people_of,
+};
 use crate::support::Tenant;
 
 const FILL: &str = include_str!("memberships.sql");
@@ -20,7 +24,10 @@ const ATTEMPTS: usize = 6;
 /// The database that these tests share: it takes longer to fill than to ask.
 pub async fn filled() -> Option<&'static Filled> {
     static FILLED: OnceCell<Option<Filled>> = OnceCell::const_new();
-    FILLED.get_or_init(|| Filled::new(FILL, "the embedded server has no auto_explain")).await.as_ref()
+    FILLED
+        .get_or_init(|| Filled::new(FILL, "the embedded server has no auto_explain"))
+        .await
+        .as_ref()
 }
 
 /// A service on it whose queries are explained.
@@ -44,7 +51,10 @@ fn users(account_id: &str) -> ListAccountUsersRequest {
 /// Members by name or creation.
 fn by_member(order_by: i32) -> Uses {
     let by_name = "organization_members_sort_key_idx";
-    Uses(if order_by < 3 { by_name } else { "organization_members_create_time_idx" }, "organization_id = ")
+    Uses(
+        if order_by < 3 { by_name } else { "organization_members_create_time_idx" },
+        "organization_id = ",
+    )
 }
 
 fn by_user() -> Uses {
@@ -79,7 +89,9 @@ async fn a_page_of_users_is_one_query_and_an_empty_one_asks_for_the_account() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_search_among_many_users_starts_from_what_there_is_less_of() {
     let Some(on) = measured().await else { return };
-    let found = |query: &str| List::Users(ListAccountUsersRequest { query: query.into(), ..users("acct-1") });
+    let found = |query: &str| {
+        List::Users(ListAccountUsersRequest { query: query.into(), ..users("acct-1") })
+    };
     let by_word = || Uses("person_words_word_idx", "(word >= ");
     // The word of one person, of a hundredth, and of everybody.
     on.check(found(&person(16_000)), by_word(), Bound(FEW, true)).await;
@@ -90,9 +102,11 @@ async fn a_search_among_many_users_starts_from_what_there_is_less_of() {
 #[tokio::test(flavor = "multi_thread")]
 async fn members_at_the_end_of_the_alphabet_cost_what_those_at_its_beginning_do() {
     let Some(on) = measured().await else { return };
-    for list in
-        [|id| List::Members(members(id, 0)), |id| List::People(people_of(id, false)), |id| List::People(people_of(id, true))]
-    {
+    for list in [
+        |id| List::Members(members(id, 0)),
+        |id| List::People(people_of(id, false)),
+        |id| List::People(people_of(id, true)),
+    ] {
         let (_, first) = list("first").plan(&on, "").await;
         let (_, last) = list("last").plan(&on, "").await;
         assert!(4 * last.pages() <= 5 * first.pages(), "{}\n{}", first.lines(), last.lines());
@@ -106,11 +120,26 @@ async fn members_at_the_end_of_the_alphabet_cost_what_those_at_its_beginning_do(
 async fn billing_recipients_cost_a_page_and_not_the_users() {
     let Some(on) = measured().await else { return };
     for (account_id, pages) in [("acct-1", 1200), ("acct-2", 600), ("acct-3", 1200)] {
-        let list = ListBillingRecipientsRequest { account_id: account_id.into(), ..Default::default() };
-        on.check(List::Recipients(list), Uses("account_users_billing_idx", "account_id = "), Bound(pages, true)).await;
+        let list =
+            ListBillingRecipientsRequest { account_id: account_id.into(), ..Default::default() };
+        on.check(
+            List::Recipients(list),
+            Uses("account_users_billing_idx", "account_id = "),
+            Bound(pages, true),
+        )
+        .await;
     }
-    let list = ListBillingRecipientsRequest { account_id: "acct-1".into(), order_by: 4, ..Default::default() };
-    on.check(List::Recipients(list), Uses("account_users_billing_time_idx", "account_id = "), Bound(1200, true)).await;
+    let list = ListBillingRecipientsRequest {
+        account_id: "acct-1".into(),
+        order_by: 4,
+        ..Default::default()
+    };
+    on.check(
+        List::Recipients(list),
+        Uses("account_users_billing_time_idx", "account_id = "),
+        Bound(1200, true),
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,18 +162,25 @@ async fn lists_by_a_link_a_contact_or_a_member_begin_with_these() {
         let request = ListOrganizationsRequest { person_id: person(10), ..Default::default() };
         on.tenant.organizations().list_organizations(request).await.unwrap();
         let by_person = Uses("organization_members_person_idx", "person_id = ");
-        on.plan("ORDER BY \"organizations\"").await.check("organizations of a person", &by_person, FEW);
+        on.plan("ORDER BY \"organizations\"").await.check(
+            "organizations of a person",
+            &by_person,
+            FEW,
+        );
     }
     let subject = ListPeopleRequest { subject: "office".into(), ..Default::default() };
-    on.check(List::People(subject), Uses("people_subject_key", "subject = "), Bound(FEW, true)).await;
-    let linked = ListAccountsRequest { linked_organization_id: "unit-52".into(), ..Default::default() };
+    on.check(List::People(subject), Uses("people_subject_key", "subject = "), Bound(FEW, true))
+        .await;
+    let linked =
+        ListAccountsRequest { linked_organization_id: "unit-52".into(), ..Default::default() };
     let by_link = Uses("account_organizations_", "organization_id = ");
     on.check(List::Accounts(linked), by_link, Bound(FEW, true)).await;
     let contact = ListAccountsRequest { contact_id: person(10), ..Default::default() };
     on.check(List::Accounts(contact), Uses("accounts_", "contact_id = "), Bound(FEW, true)).await;
 }
 
-/// The members of an organization and the users of an account are counted up to 1000 of each source.
+/// The members of an organization and the users of an account are counted up to 1000 of each
+/// source.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_members_and_users_are_counted_up_to_a_bound() {
     let Some(on) = measured().await else { return };
@@ -157,8 +193,10 @@ async fn many_members_and_users_are_counted_up_to_a_bound() {
     assert_eq!((page.total_size, page.total_size_capped), (1000, true));
     on.plan("SELECT count(*)").await.check("users", &by_member(0), 8000);
     let account_id = "acct-1".into();
-    let recipients = ListBillingRecipientsRequest { account_id, include_total_size: true, ..Default::default() };
-    let page = on.tenant.memberships().list_billing_recipients(recipients).await.unwrap().into_inner();
+    let recipients =
+        ListBillingRecipientsRequest { account_id, include_total_size: true, ..Default::default() };
+    let page =
+        on.tenant.memberships().list_billing_recipients(recipients).await.unwrap().into_inner();
     assert_eq!((page.total_size, page.total_size_capped), (1000, true));
     on.plan("SELECT count(*)").await.check("recipients", &ANY, 17_000);
 }
@@ -169,15 +207,23 @@ async fn a_check_is_one_query_that_uses_indexes_only() {
     // Through an organization and individually, through one only, and not at all.
     for (account_id, n) in [("acct-1", 100), ("acct-2", 49_990), ("acct-3", 17), ("acct-4", 18)] {
         for _ in 0..CUSTOM_PLANS + 2 {
-            let request = CheckMembershipRequest { account_id: account_id.into(), person_id: person(n) };
+            let request =
+                CheckMembershipRequest { account_id: account_id.into(), person_id: person(n) };
             on.tenant.memberships().check_membership(request).await.unwrap();
             let mut queries = on.queries().await;
             assert_eq!(queries.len(), 1, "{queries:?}");
             let plan = Plan(queries.remove(0)["Plan"].take());
             plan.check(account_id, &Uses("organization_members_person_idx", "person_id = "), 60);
-            let scans =
-                plan.nodes().into_iter().filter_map(|node| node["Node Type"].as_str()).filter(|node| node.contains("Scan"));
-            assert!(scans.clone().count() >= 5 && scans.clone().all(|scan| scan.starts_with("Index")), "{}", plan.lines());
+            let scans = plan
+                .nodes()
+                .into_iter()
+                .filter_map(|node| node["Node Type"].as_str())
+                .filter(|node| node.contains("Scan"));
+            assert!(
+                scans.clone().count() >= 5 && scans.clone().all(|scan| scan.starts_with("Index")),
+                "{}",
+                plan.lines()
+            );
         }
     }
 }
@@ -195,7 +241,8 @@ async fn three_pages(list: &List, tenant: &Tenant, page_size: i32) -> [String; 3
     [0, tokens.len() / 2, tokens.len() - 2].map(|n| tokens[n].clone())
 }
 
-/// The middle of several times of each page, in milliseconds, taken in turns so that what else happens here happens to all.
+/// The middle of several times of each page, in milliseconds, taken in turns so that what else
+/// happens here happens to all.
 async fn medians(list: &List, tenant: &Tenant, page_size: i32, tokens: &[String; 3]) -> [f64; 3] {
     let mut times = [const { Vec::new() }; 3];
     for _ in 0..ROUNDS {

@@ -1,7 +1,9 @@
-//! The queries of callers who see a part of the tenant, on the database of `memberships`: who manages everything, a region of
-//! 585 organizations, a district of 73, and one office.
+//! The queries of callers who see a part of the tenant, on the database of `memberships`: who
+//! manages everything, a region of 585 organizations, a district of 73, and one office.
 
-use customer_accounts::proto::{CheckMembershipRequest, ListAccountsRequest, ListActivitiesRequest, ListPeopleRequest};
+use customer_accounts::proto::{
+    CheckMembershipRequest, ListAccountsRequest, ListActivitiesRequest, ListPeopleRequest,
+};
 
 use super::{ANY, List, Measured, Plan, Uses, memberships};
 use crate::support;
@@ -26,18 +28,23 @@ async fn accounts_in_reach_are_listed_out_of_an_index_whatever_the_reach() {
             plan.check(&format!("{manager}: {list:?}"), &ANY, 4500);
             eprintln!("{manager}, order {order_by}: {} pages", plan.pages());
         }
-        let of_a_person = ListAccountsRequest { person_id: memberships::person(0), ..Default::default() };
+        let of_a_person =
+            ListAccountsRequest { person_id: memberships::person(0), ..Default::default() };
         let (_, plan) = List::Accounts(of_a_person).plan(&on, "").await;
         plan.check(manager, &Uses("account_users_person_idx", "person_id = "), 4500);
     }
 }
 
-/// Where the accounts in reach are few they are named, and elsewhere the next change to one of them is not far.
+/// Where the accounts in reach are few they are named, and elsewhere the next change to one of them
+/// is not far.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_trail_in_reach_is_found_without_walking_all_of_it() {
-    for (manager, top, pages) in
-        [("all", "unit-1", 1000), ("region", "unit-3", 2000), ("district", "unit-17", 15_000), ("office", "unit-1999", 500)]
-    {
+    for (manager, top, pages) in [
+        ("all", "unit-1", 1000),
+        ("region", "unit-3", 2000),
+        ("district", "unit-17", 15_000),
+        ("office", "unit-1999", 500),
+    ] {
         let Some(on) = measured(manager).await else { return };
         let sql = support::sql(&memberships::filled().await.unwrap().url).await;
         let expected = "SELECT activity_id FROM activities AS a JOIN accounts USING (tenant_id, account_id) \
@@ -46,8 +53,15 @@ async fn the_trail_in_reach_is_found_without_walking_all_of_it() {
         let expected = sql.query(expected, &[&on.tenant.caller.tenant, &top]).await.unwrap();
         let expected: Vec<String> = expected.iter().map(|row| row.get(0)).collect();
         assert!(!expected.is_empty());
-        let response = on.tenant.activities().list_activities(ListActivitiesRequest::default()).await.unwrap().into_inner();
-        let found: Vec<_> = response.activities.into_iter().map(|activity| activity.activity_id).collect();
+        let response = on
+            .tenant
+            .activities()
+            .list_activities(ListActivitiesRequest::default())
+            .await
+            .unwrap()
+            .into_inner();
+        let found: Vec<_> =
+            response.activities.into_iter().map(|activity| activity.activity_id).collect();
         assert_eq!(found, expected, "{manager}");
         let plan = on.plan("ORDER BY \"activities\"").await;
         plan.check(manager, &Uses("activities_", "tenant_id"), pages);
@@ -55,13 +69,15 @@ async fn the_trail_in_reach_is_found_without_walking_all_of_it() {
     }
 }
 
-/// Where little is in reach the people in reach are found first, and elsewhere the next one is not far.
+/// Where little is in reach the people in reach are found first, and elsewhere the next one is not
+/// far.
 #[tokio::test(flavor = "multi_thread")]
 async fn people_in_reach_are_found_without_walking_all_or_finding_all_in_reach() {
     for (manager, pages) in MANAGERS.into_iter().zip([2000, 4000, 15_000, 1500]) {
         let Some(on) = measured(manager).await else { return };
         for query in ["", "name"] {
-            let list = List::People(ListPeopleRequest { query: query.into(), ..Default::default() });
+            let list =
+                List::People(ListPeopleRequest { query: query.into(), ..Default::default() });
             let (rows, plan) = list.plan(&on, "").await;
             assert_eq!(rows, 50, "{manager}");
             plan.check(&format!("{manager}: {list:?}"), &ANY, pages);
@@ -80,10 +96,21 @@ async fn one_account_or_person_is_found_with_a_look_at_their_organizations() {
             let pages = if n == 0 { 900 } else { 250 };
             let _ = on.tenant.get_person(&memberships::person(n)).await;
             let plan = on.plan("FROM \"people\" WHERE").await;
-            plan.check(&format!("{manager}: person {n}"), &Uses("people_pkey", "person_id = "), pages);
+            plan.check(
+                &format!("{manager}: person {n}"),
+                &Uses("people_pkey", "person_id = "),
+                pages,
+            );
             let _ = on.tenant.get(&format!("acct-{n}")).await;
-            on.plan("FROM \"accounts\" WHERE").await.check(manager, &Uses("accounts_pkey", "account_id = "), 40);
-            let request = CheckMembershipRequest { account_id: format!("acct-{n}"), person_id: memberships::person(n) };
+            on.plan("FROM \"accounts\" WHERE").await.check(
+                manager,
+                &Uses("accounts_pkey", "account_id = "),
+                40,
+            );
+            let request = CheckMembershipRequest {
+                account_id: format!("acct-{n}"),
+                person_id: memberships::person(n),
+            };
             let _ = on.tenant.memberships().check_membership(request).await;
             for mut query in on.queries().await {
                 Plan(query["Plan"].take()).check(&format!("{manager}: check of {n}"), &ANY, pages);

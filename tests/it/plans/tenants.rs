@@ -1,12 +1,14 @@
 //! What tenants of one connection do to each other's plans.
 
-use customer_accounts::proto::{BatchGetAccountsRequest, CheckMembershipRequest, GetAccountRequest};
+use customer_accounts::proto::{
+    BatchGetAccountsRequest, CheckMembershipRequest, GetAccountRequest,
+};
 
 use super::{CUSTOM_PLANS, Uses, memberships};
 use crate::support::{Tenant, unique};
 
-/// The generic plan of a prepared statement is made under one tenant and serves all that come after it on the connection. Made
-/// under a tenant without rows it must be as good as any.
+/// The generic plan of a prepared statement is made under one tenant and serves all that come after
+/// it on the connection. Made under a tenant without rows it must be as good as any.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_without_rows_does_not_spoil_the_plans_of_others() {
     let Some(on) = memberships::measured().await else { return };
@@ -37,6 +39,7 @@ async fn hot_reads(tenant: &Tenant) {
     let _ = tenant.accounts().get_account(GetAccountRequest { account_id: account() }).await;
     let account_ids = (1..=100).map(|n| format!("acct-{}", n * 7)).collect();
     let _ = tenant.accounts().batch_get_accounts(BatchGetAccountsRequest { account_ids }).await;
-    let check = CheckMembershipRequest { account_id: account(), person_id: memberships::person(17_901) };
+    let check =
+        CheckMembershipRequest { account_id: account(), person_id: memberships::person(17_901) };
     let _ = tenant.memberships().check_membership(check).await;
 }

@@ -4,11 +4,13 @@ use customer_accounts::{
     caller::Caller,
     db::Tx,
     proto::{
-        Account, AccountType, AddOrganizationMemberRequest, CreateAccountTypeRequest, CreatePersonRequest,
-        DeactivateAccountTypeRequest, DeleteAccountRequest, DeleteOrganizationRequest, DeletePersonRequest, GetAccountRequest,
-        GetPersonRequest, ListAccountsRequest, ListOrganizationMembersRequest, ListPeopleRequest, ModuleSetting, ModuleState,
-        MoveOrganizationRequest, Organization, Person, PersonKind, RemoveOrganizationMemberRequest, SetModuleActivationRequest,
-        TenantSettings, UpdateAccountRequest, UpdatePersonRequest, UpdateTenantSettingsRequest,
+        Account, AccountType, AddOrganizationMemberRequest, CreateAccountTypeRequest,
+        CreatePersonRequest, DeactivateAccountTypeRequest, DeleteAccountRequest,
+        DeleteOrganizationRequest, DeletePersonRequest, GetAccountRequest, GetPersonRequest,
+        ListAccountsRequest, ListOrganizationMembersRequest, ListPeopleRequest, ModuleSetting,
+        ModuleState, MoveOrganizationRequest, Organization, Person, PersonKind,
+        RemoveOrganizationMemberRequest, SetModuleActivationRequest, TenantSettings,
+        UpdateAccountRequest, UpdatePersonRequest, UpdateTenantSettingsRequest,
     },
     schema::activities,
 };
@@ -39,7 +41,10 @@ impl Activity {
     #[track_caller]
     pub fn change(&self, field: &str) -> (&Value, &Value) {
         let changes = self.changes.as_array().unwrap();
-        let change = changes.iter().find(|change| change["field"] == field).unwrap_or_else(|| panic!("no {field}: {self:?}"));
+        let change = changes
+            .iter()
+            .find(|change| change["field"] == field)
+            .unwrap_or_else(|| panic!("no {field}: {self:?}"));
         (&change["before"], &change["after"])
     }
 }
@@ -47,18 +52,29 @@ impl Activity {
 impl Tenant {
     pub async fn get(&self, id: &str) -> Result<Account, Status> {
         let request = GetAccountRequest { account_id: id.into() };
-        self.accounts().get_account(request).await.map(|response| response.into_inner().account.unwrap())
+        self.accounts()
+            .get_account(request)
+            .await
+            .map(|response| response.into_inner().account.unwrap())
     }
 
     /// Updates the fields at `paths`; without any, the populated ones.
     pub async fn update(&self, account: Account, paths: &[&str]) -> Result<Account, Status> {
-        let request = UpdateAccountRequest { account: Some(account), update_mask: mask(paths), ..Default::default() };
-        self.accounts().update_account(request).await.map(|response| response.into_inner().account.unwrap())
+        let request = UpdateAccountRequest {
+            account: Some(account),
+            update_mask: mask(paths),
+            ..Default::default()
+        };
+        self.accounts()
+            .update_account(request)
+            .await
+            .map(|response| response.into_inner().account.unwrap())
     }
 
     /// Deletes if the etag is the present one; an empty etag is not checked.
     pub async fn delete(&self, id: &str, etag: &str) -> Result<(), Status> {
-        let request = DeleteAccountRequest { account_id: id.into(), etag: etag.into(), ..Default::default() };
+        let request =
+            DeleteAccountRequest { account_id: id.into(), etag: etag.into(), ..Default::default() };
         self.accounts().delete_account(request).await.map(|_| ())
     }
 
@@ -70,8 +86,12 @@ impl Tenant {
 
     /// Creates an account type.
     pub async fn try_account_type(&self, account_type: AccountType) -> Result<AccountType, Status> {
-        let request = CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() };
-        self.account_types().create_account_type(request).await.map(|response| response.into_inner().account_type.unwrap())
+        let request =
+            CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() };
+        self.account_types()
+            .create_account_type(request)
+            .await
+            .map(|response| response.into_inner().account_type.unwrap())
     }
 
     /// Creates an account type under this id, which is also its name.
@@ -85,14 +105,26 @@ impl Tenant {
     }
 
     pub async fn deactivate(&self, account_type_id: &str) -> AccountType {
-        let request = DeactivateAccountTypeRequest { account_type_id: account_type_id.into(), ..Default::default() };
-        self.account_types().deactivate_account_type(request).await.unwrap().into_inner().account_type.unwrap()
+        let request = DeactivateAccountTypeRequest {
+            account_type_id: account_type_id.into(),
+            ..Default::default()
+        };
+        self.account_types()
+            .deactivate_account_type(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .account_type
+            .unwrap()
     }
 
     /// Creates a person as they are given.
     pub async fn try_person(&self, person: Person) -> Result<Person, Status> {
         let request = CreatePersonRequest { person: Some(person), ..Default::default() };
-        self.people().create_person(request).await.map(|response| response.into_inner().person.unwrap())
+        self.people()
+            .create_person(request)
+            .await
+            .map(|response| response.into_inner().person.unwrap())
     }
 
     /// Creates a person of a customer under this id, which is also their name.
@@ -107,18 +139,29 @@ impl Tenant {
 
     pub async fn get_person(&self, id: &str) -> Result<Person, Status> {
         let request = GetPersonRequest { person_id: id.into() };
-        self.people().get_person(request).await.map(|response| response.into_inner().person.unwrap())
+        self.people()
+            .get_person(request)
+            .await
+            .map(|response| response.into_inner().person.unwrap())
     }
 
     /// Updates the fields at `paths`; without any, the populated ones.
     pub async fn update_person(&self, person: Person, paths: &[&str]) -> Result<Person, Status> {
-        let request = UpdatePersonRequest { person: Some(person), update_mask: mask(paths), ..Default::default() };
-        self.people().update_person(request).await.map(|response| response.into_inner().person.unwrap())
+        let request = UpdatePersonRequest {
+            person: Some(person),
+            update_mask: mask(paths),
+            ..Default::default()
+        };
+        self.people()
+            .update_person(request)
+            .await
+            .map(|response| response.into_inner().person.unwrap())
     }
 
     /// Deletes if the etag is the present one; an empty etag is not checked.
     pub async fn delete_person(&self, id: &str, etag: &str) -> Result<(), Status> {
-        let request = DeletePersonRequest { person_id: id.into(), etag: etag.into(), ..Default::default() };
+        let request =
+            DeletePersonRequest { person_id: id.into(), etag: etag.into(), ..Default::default() };
         self.people().delete_person(request).await.map(|_| ())
     }
 
@@ -128,51 +171,105 @@ impl Tenant {
         people.into_iter().map(|person| person.person_id).collect()
     }
 
-    pub async fn move_organization(&self, id: &str, parent_id: &str) -> Result<Organization, Status> {
+    pub async fn move_organization(
+        &self,
+        id: &str,
+        parent_id: &str,
+    ) -> Result<Organization, Status> {
         let (organization_id, parent_id) = (id.into(), parent_id.into());
         let request = MoveOrganizationRequest { organization_id, parent_id, ..Default::default() };
-        self.organizations().move_organization(request).await.map(|response| response.into_inner().organization.unwrap())
+        self.organizations()
+            .move_organization(request)
+            .await
+            .map(|response| response.into_inner().organization.unwrap())
     }
 
     /// Deletes if the etag is the present one; an empty etag is not checked.
     pub async fn delete_organization(&self, id: &str, etag: &str) -> Result<(), Status> {
-        let request = DeleteOrganizationRequest { organization_id: id.into(), etag: etag.into(), ..Default::default() };
+        let request = DeleteOrganizationRequest {
+            organization_id: id.into(),
+            etag: etag.into(),
+            ..Default::default()
+        };
         self.organizations().delete_organization(request).await.map(|_| ())
     }
 
-    pub async fn add_member(&self, organization_id: &str, person_id: &str) -> Result<Person, Status> {
+    pub async fn add_member(
+        &self,
+        organization_id: &str,
+        person_id: &str,
+    ) -> Result<Person, Status> {
         let (organization_id, person_id) = (organization_id.into(), person_id.into());
-        let request = AddOrganizationMemberRequest { organization_id, person_id, ..Default::default() };
-        self.organizations().add_organization_member(request).await.map(|response| response.into_inner().person.unwrap())
+        let request =
+            AddOrganizationMemberRequest { organization_id, person_id, ..Default::default() };
+        self.organizations()
+            .add_organization_member(request)
+            .await
+            .map(|response| response.into_inner().person.unwrap())
     }
 
-    pub async fn remove_member(&self, organization_id: &str, person_id: &str) -> Result<(), Status> {
+    pub async fn remove_member(
+        &self,
+        organization_id: &str,
+        person_id: &str,
+    ) -> Result<(), Status> {
         let (organization_id, person_id) = (organization_id.into(), person_id.into());
-        let request = RemoveOrganizationMemberRequest { organization_id, person_id, ..Default::default() };
+        let request =
+            RemoveOrganizationMemberRequest { organization_id, person_id, ..Default::default() };
         self.organizations().remove_organization_member(request).await.map(|_| ())
     }
 
-    /// The ids of the members of an organization, or also of those below it: the first page, of at most 1000.
-    pub async fn members(&self, organization_id: &str, include_descendants: bool) -> Result<Vec<String>, Status> {
+    /// The ids of the members of an organization, or also of those below it: the first page, of at
+    /// most 1000.
+    pub async fn members(
+        &self,
+        organization_id: &str,
+        include_descendants: bool,
+    ) -> Result<Vec<String>, Status> {
         let organization_id = organization_id.into();
-        let request =
-            ListOrganizationMembersRequest { organization_id, include_descendants, page_size: 1000, ..Default::default() };
+        let request = ListOrganizationMembersRequest {
+            organization_id,
+            include_descendants,
+            page_size: 1000,
+            ..Default::default()
+        };
         let response = self.organizations().list_organization_members(request).await?.into_inner();
         Ok(response.people.into_iter().map(|person| person.person_id).collect())
     }
 
-    /// Sets a module for an organization, or without one for the tenant: the state it then has there.
-    pub async fn set_module(&self, module: &str, organization_id: &str, setting: ModuleSetting) -> Result<ModuleState, Status> {
-        let (module, organization_id, setting) = (module.into(), organization_id.into(), setting.into());
-        let request = SetModuleActivationRequest { module, organization_id, setting, ..Default::default() };
-        self.tenants().set_module_activation(request).await.map(|response| response.into_inner().module_state.unwrap())
+    /// Sets a module for an organization, or without one for the tenant: the state it then has
+    /// there.
+    pub async fn set_module(
+        &self,
+        module: &str,
+        organization_id: &str,
+        setting: ModuleSetting,
+    ) -> Result<ModuleState, Status> {
+        let (module, organization_id, setting) =
+            (module.into(), organization_id.into(), setting.into());
+        let request =
+            SetModuleActivationRequest { module, organization_id, setting, ..Default::default() };
+        self.tenants()
+            .set_module_activation(request)
+            .await
+            .map(|response| response.into_inner().module_state.unwrap())
     }
 
     /// Updates the settings at `paths`; without any, the populated ones.
-    pub async fn update_settings(&self, settings: TenantSettings, paths: &[&str]) -> Result<TenantSettings, Status> {
-        let request =
-            UpdateTenantSettingsRequest { tenant_settings: Some(settings), update_mask: mask(paths), ..Default::default() };
-        self.tenants().update_tenant_settings(request).await.map(|response| response.into_inner().tenant_settings.unwrap())
+    pub async fn update_settings(
+        &self,
+        settings: TenantSettings,
+        paths: &[&str],
+    ) -> Result<TenantSettings, Status> {
+        let request = UpdateTenantSettingsRequest {
+            tenant_settings: Some(settings),
+            update_mask: mask(paths),
+            ..Default::default()
+        };
+        self.tenants()
+            .update_tenant_settings(request)
+            .await
+            .map(|response| response.into_inner().tenant_settings.unwrap())
     }
 
     /// What happened in the tenant so far, in order.
@@ -181,14 +278,23 @@ impl Tenant {
         let caller = Caller { module: "administration", ..self.caller() };
         let trail = async move |tx: &Tx| {
             let all = activities::table.select(Activity::as_select());
-            Ok(all.order((activities::transaction_id, activities::ordinal)).load(&mut tx.conn()).await?)
+            Ok(all
+                .order((activities::transaction_id, activities::ordinal))
+                .load(&mut tx.conn())
+                .await?)
         };
-        shared().on_its_runtime(async move { shared().db.read(&caller, trail).await.unwrap() }).await
+        shared()
+            .on_its_runtime(async move { shared().db.read(&caller, trail).await.unwrap() })
+            .await
     }
 
     /// What happened to one resource so far, in order.
     pub async fn trail_of(&self, resource_id: &str) -> Vec<Activity> {
-        self.trail().await.into_iter().filter(|activity| activity.resource_id == resource_id).collect()
+        self.trail()
+            .await
+            .into_iter()
+            .filter(|activity| activity.resource_id == resource_id)
+            .collect()
     }
 }
 
@@ -219,7 +325,8 @@ pub fn only(account_id: &str) -> Account {
 
 /// An update mask; none without paths.
 pub fn mask(paths: &[&str]) -> Option<FieldMask> {
-    (!paths.is_empty()).then(|| FieldMask { paths: paths.iter().map(ToString::to_string).collect() })
+    (!paths.is_empty())
+        .then(|| FieldMask { paths: paths.iter().map(ToString::to_string).collect() })
 }
 
 /// A JSON object as a message.
@@ -236,10 +343,12 @@ fn wire(value: Value) -> prost_types::Value {
         Value::Bool(value) => Kind::BoolValue(value),
         Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap()),
         Value::String(value) => Kind::StringValue(value),
-        Value::Array(values) => Kind::ListValue(ListValue { values: values.into_iter().map(wire).collect() }),
-        Value::Object(fields) => {
-            Kind::StructValue(Struct { fields: fields.into_iter().map(|(key, value)| (key, wire(value))).collect() })
+        Value::Array(values) => {
+            Kind::ListValue(ListValue { values: values.into_iter().map(wire).collect() })
         }
+        Value::Object(fields) => Kind::StructValue(Struct {
+            fields: fields.into_iter().map(|(key, value)| (key, wire(value))).collect(),
+        }),
     };
     prost_types::Value { kind: Some(kind) }
 }
@@ -262,8 +371,14 @@ pub fn metadata<T: std::fmt::Debug>(answer: Result<T, Status>, key: &str) -> Str
 #[track_caller]
 pub fn preconditions<T: std::fmt::Debug>(answer: Result<T, Status>) -> Vec<(String, String)> {
     let (status, details) = super::refused(answer);
-    let failure = details.precondition_failure().unwrap_or_else(|| panic!("no PreconditionFailure: {status:?}"));
-    failure.violations.iter().map(|violation| (violation.r#type.clone(), violation.subject.clone())).collect()
+    let failure = details
+        .precondition_failure()
+        .unwrap_or_else(|| panic!("no PreconditionFailure: {status:?}"));
+    failure
+        .violations
+        .iter()
+        .map(|violation| (violation.r#type.clone(), violation.subject.clone()))
+        .collect()
 }
 
 /// Whether one time is later than another.

@@ -1,4 +1,5 @@
-//! Certificates: authorities of the test's own, files that a service reads them from, and clients that show and check them.
+//! Certificates: authorities of the test's own, files that a service reads them from, and clients
+//! that show and check them.
 
 use std::{
     fs, io,
@@ -14,7 +15,8 @@ use std::{
 use chrono::{Datelike as _, TimeDelta, Utc};
 use hyper_util::rt::TokioIo;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    SanType, date_time_ymd,
 };
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
@@ -37,7 +39,8 @@ pub struct Pair {
 
 impl Pair {
     fn parsed(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-        let chain = CertificateDer::pem_slice_iter(self.cert.as_bytes()).collect::<Result<_, _>>().unwrap();
+        let chain =
+            CertificateDer::pem_slice_iter(self.cert.as_bytes()).collect::<Result<_, _>>().unwrap();
         (chain, PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap())
     }
 
@@ -67,7 +70,9 @@ impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, format!("authority {}", super::unique()));
+        params
+            .distinguished_name
+            .push(DnType::CommonName, format!("authority {}", super::unique()));
         let key = KeyPair::generate().unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
         Self { issuer: Issuer::new(params, key), pem }
@@ -88,7 +93,13 @@ impl Authority {
         self.sign(names, days, "admin", &[ExtendedKeyUsagePurpose::ClientAuth])
     }
 
-    pub fn sign(&self, names: &[&str], days: Days, common_name: &str, purposes: &[ExtendedKeyUsagePurpose]) -> Pair {
+    pub fn sign(
+        &self,
+        names: &[&str],
+        days: Days,
+        common_name: &str,
+        purposes: &[ExtendedKeyUsagePurpose],
+    ) -> Pair {
         static SERIALS: AtomicU64 = AtomicU64::new(1);
         let serial = SERIALS.fetch_add(1, Ordering::Relaxed);
         let mut params = CertificateParams::default();
@@ -97,7 +108,11 @@ impl Authority {
         params.extended_key_usages = purposes.to_vec();
         let date = |days| {
             let day = Utc::now() + TimeDelta::days(days);
-            date_time_ymd(day.year(), day.month().try_into().unwrap(), day.day().try_into().unwrap())
+            date_time_ymd(
+                day.year(),
+                day.month().try_into().unwrap(),
+                day.day().try_into().unwrap(),
+            )
         };
         params.not_before = date(-30);
         params.not_after = date(days.0);
@@ -115,7 +130,8 @@ impl Authority {
     }
 }
 
-/// The files of a service, mounted as Kubernetes mounts a secret: links to links, swapped all at once.
+/// The files of a service, mounted as Kubernetes mounts a secret: links to links, swapped all at
+/// once.
 pub struct Mounted {
     folder: TempDir,
     versions: AtomicU64,
@@ -136,7 +152,11 @@ impl Mounted {
         let folder = self.folder.path();
         let version = format!("v{}", self.versions.fetch_add(1, Ordering::Relaxed));
         fs::create_dir(folder.join(&version)).unwrap();
-        for (file, text) in [("tls.crt", &*pair.cert), ("tls.key", &*pair.key), ("ca.crt", client_ca.unwrap_or_default())] {
+        for (file, text) in [
+            ("tls.crt", &*pair.cert),
+            ("tls.key", &*pair.key),
+            ("ca.crt", client_ca.unwrap_or_default()),
+        ] {
             fs::write(folder.join(&version).join(file), text).unwrap();
         }
         symlink(&version, folder.join("..new")).unwrap();
@@ -149,7 +169,8 @@ impl Mounted {
 
     /// The options that name the files.
     pub fn options(&self, mutual: bool) -> Vec<String> {
-        let options = [("--tls-cert", "tls.crt"), ("--tls-key", "tls.key"), ("--tls-client-ca", "ca.crt")];
+        let options =
+            [("--tls-cert", "tls.crt"), ("--tls-key", "tls.key"), ("--tls-client-ca", "ca.crt")];
         let used = options.into_iter().take(if mutual { 3 } else { 2 });
         used.flat_map(|(option, file)| [option.to_owned(), self.path(file)]).collect()
     }
@@ -195,17 +216,25 @@ impl<'a> Trust<'a> {
         TlsConnector::from(Arc::new(config)).connect(ServerName::from(address.ip()), stream).await
     }
 
-    /// A channel over one connection, which is never made anew, and the serial number of the service's certificate.
+    /// A channel over one connection, which is never made anew, and the serial number of the
+    /// service's certificate.
     pub async fn connect(&self, address: SocketAddr) -> Result<(Channel, u64), String> {
         let stream = self.handshake(address).await.map_err(|error| error.to_string())?;
         let serial = serial(&stream);
         let once = Arc::new(Mutex::new(Some(stream)));
         let connector = tower::service_fn(move |_| {
             let stream = once.lock().unwrap().take();
-            async move { stream.map(TokioIo::new).ok_or_else(|| io::Error::other("the one connection has ended")) }
+            async move {
+                stream
+                    .map(TokioIo::new)
+                    .ok_or_else(|| io::Error::other("the one connection has ended"))
+            }
         });
         let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-        let channel = endpoint.connect_with_connector(connector).await.map_err(|error| format!("{error:?}"))?;
+        let channel = endpoint
+            .connect_with_connector(connector)
+            .await
+            .map_err(|error| format!("{error:?}"))?;
         Ok((channel, serial))
     }
 }

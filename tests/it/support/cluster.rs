@@ -23,8 +23,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a server, or tells the reader why there is none. It has the version of the programs in `POSTGRES_BIN`, as
-    /// `.ci/postgres` sets it, or else of those on the PATH or of Debian.
+    /// Starts a server, or tells the reader why there is none. It has the version of the programs
+    /// in `POSTGRES_BIN`, as `.ci/postgres` sets it, or else of those on the PATH or of Debian.
     pub fn start() -> Option<Self> {
         Self::start_with("", None, &[])
     }
@@ -39,9 +39,12 @@ impl Cluster {
         let locales = tempfile::Builder::new().prefix("ca-locale").tempdir().unwrap();
         open_to_all(locales.path());
         let locale = locales.path().join("de_DE.UTF-8");
-        let made = Command::new("localedef").args(["-i", "de_DE", "-f", "UTF-8"]).arg(&locale).output();
+        let made =
+            Command::new("localedef").args(["-i", "de_DE", "-f", "UTF-8"]).arg(&locale).output();
         if !made.is_ok_and(|made| made.status.success()) {
-            eprintln!("skipped: localedef cannot make the locale de_DE (Debian has its sources in the package locales)");
+            eprintln!(
+                "skipped: localedef cannot make the locale de_DE (Debian has its sources in the package locales)"
+            );
             return None;
         }
         // Where there is a psql there are the messages in other languages.
@@ -49,11 +52,19 @@ impl Cluster {
     }
 
     fn start_with(settings: &str, locales: Option<TempDir>, needed: &[&str]) -> Option<Self> {
-        let [first, path] = ["POSTGRES_BIN", "PATH"].map(|name| std::env::var_os(name).unwrap_or_default());
-        let mut folders = [PathBuf::from(first)].into_iter().chain(std::env::split_paths(&path)).chain([DEBIAN.into()]);
-        let has_all = |folder: &PathBuf| ["initdb"].iter().chain(needed).all(|program| folder.join(program).exists());
+        let [first, path] =
+            ["POSTGRES_BIN", "PATH"].map(|name| std::env::var_os(name).unwrap_or_default());
+        let mut folders = [PathBuf::from(first)]
+            .into_iter()
+            .chain(std::env::split_paths(&path))
+            .chain([DEBIAN.into()]);
+        let has_all = |folder: &PathBuf| {
+            ["initdb"].iter().chain(needed).all(|program| folder.join(program).exists())
+        };
         let Some(programs) = folders.find(has_all) else {
-            eprintln!("skipped: initdb {needed:?} are neither in POSTGRES_BIN, nor on the PATH, nor in {DEBIAN}");
+            eprintln!(
+                "skipped: initdb {needed:?} are neither in POSTGRES_BIN, nor on the PATH, nor in {DEBIAN}"
+            );
             return None;
         };
         // In /tmp itself: a socket's path must be short.
@@ -61,18 +72,27 @@ impl Cluster {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let cluster = Self { programs, folder, port, locales };
         if is_root() {
-            let id = |flag| String::from_utf8(Command::new("id").args([flag, "postgres"]).output().unwrap().stdout).unwrap();
+            let id = |flag| {
+                String::from_utf8(
+                    Command::new("id").args([flag, "postgres"]).output().unwrap().stdout,
+                )
+                .unwrap()
+            };
             let (Ok(user), Ok(group)) = (id("-u").trim().parse(), id("-g").trim().parse()) else {
-                eprintln!("skipped: PostgreSQL refuses to run as root, and there is no user postgres");
+                eprintln!(
+                    "skipped: PostgreSQL refuses to run as root, and there is no user postgres"
+                );
                 return None;
             };
             std::os::unix::fs::chown(cluster.folder.path(), Some(user), Some(group)).unwrap();
         }
         let data = cluster.data();
         cluster.run("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "--no-sync"]);
-        // The machine does not fail in this test, only the server: what it wrote is there without waiting for the disk.
-        let settings =
-            format!("\nport = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nfsync = off\n{settings}");
+        // The machine does not fail in this test, only the server: what it wrote is there without
+        // waiting for the disk.
+        let settings = format!(
+            "\nport = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nfsync = off\n{settings}"
+        );
         let file = cluster.folder.path().join("data/postgresql.conf");
         fs::write(&file, fs::read_to_string(&file).unwrap() + &settings).unwrap();
         cluster.resume();
@@ -103,9 +123,13 @@ impl Cluster {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let standby = Self { programs: self.programs.clone(), folder, port, locales: None };
         let from = format!("host=127.0.0.1 port={} user=postgres", self.port);
-        self.run("pg_basebackup", &["-D", &standby.data(), "-d", &from, "-R", "--checkpoint=fast", "--no-sync"]);
+        self.run(
+            "pg_basebackup",
+            &["-D", &standby.data(), "-d", &from, "-R", "--checkpoint=fast", "--no-sync"],
+        );
         let file = standby.folder.path().join("data/postgresql.conf");
-        fs::write(&file, fs::read_to_string(&file).unwrap() + &format!("\nport = {port}\n")).unwrap();
+        fs::write(&file, fs::read_to_string(&file).unwrap() + &format!("\nport = {port}\n"))
+            .unwrap();
         standby.resume();
         standby
     }

@@ -102,19 +102,24 @@ impl RawPeer {
         peer
     }
 
-    /// Accepts the service's settings, before which a peer may send 64 KiB only. They are what it says first.
+    /// Accepts the service's settings, before which a peer may send 64 KiB only. They are what it
+    /// says first.
     pub async fn settle(&mut self) {
         let mut header = [0; 9];
         self.stream.read_exact(&mut header).await.unwrap();
         let [a, b, c, kind, ..] = header;
         assert_eq!(kind, SETTINGS);
-        self.stream.read_exact(&mut vec![0; usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap()]).await.unwrap();
+        self.stream
+            .read_exact(&mut vec![0; usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap()])
+            .await
+            .unwrap();
         self.send(&frame(SETTINGS, ACK, 0, b"")).await;
     }
 
     /// What all later calls say about their caller.
     pub fn calling_as(mut self, caller: &[(&str, &str)]) -> Self {
-        self.caller = caller.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        self.caller =
+            caller.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         self
     }
 
@@ -165,7 +170,8 @@ impl RawPeer {
         self.send(&frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())).await;
     }
 
-    /// The next frame, or `None` when the connection has ended. Acknowledges settings and pings, as a good peer does.
+    /// The next frame, or `None` when the connection has ended. Acknowledges settings and pings, as
+    /// a good peer does.
     pub async fn read(&mut self) -> Option<Frame> {
         loop {
             let mut header = [0; 9];
@@ -181,7 +187,12 @@ impl RawPeer {
                 }
                 continue;
             }
-            return Some(Frame { kind, flags, stream: u32::from_be_bytes([s0, s1, s2, s3]), payload });
+            return Some(Frame {
+                kind,
+                flags,
+                stream: u32::from_be_bytes([s0, s1, s2, s3]),
+                payload,
+            });
         }
     }
 
@@ -221,6 +232,10 @@ impl RawPeer {
     /// Reads whatever comes, acknowledging nothing, until the connection ends.
     pub async fn cut_off(&mut self) {
         let mut bytes = vec![0; 64 * 1024];
-        while timeout(PATIENCE, self.stream.read(&mut bytes)).await.expect("the end in time").is_ok_and(|read| read > 0) {}
+        while timeout(PATIENCE, self.stream.read(&mut bytes))
+            .await
+            .expect("the end in time")
+            .is_ok_and(|read| read > 0)
+        {}
     }
 }

@@ -1,18 +1,25 @@
-//! What the shared service logs while all tests run: everything at the level `debug`, and nothing about people.
+//! What the shared service logs while all tests run: everything at the level `debug`, and nothing
+//! about people.
 
 use std::io;
 
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
-/// What tests say about people in their calls: names, emails, phone numbers, the actors of the calls, search terms.
-const PERSONAL: [&str; 9] = ["@acme.", "@mail.", "@other.", "jane", "döe", "+1 (555)", "tester", "subject-of", "auth0|"];
+/// What tests say about people in their calls: names, emails, phone numbers, the actors of the
+/// calls, search terms.
+const PERSONAL: [&str; 9] =
+    ["@acme.", "@mail.", "@other.", "jane", "döe", "+1 (555)", "tester", "subject-of", "auth0|"];
 
 /// Ends the whole run with the first log line that carries personal data.
 pub fn watch() {
     // Tests fill databases by statements of their own, in this process.
     let filter = EnvFilter::new("debug,tokio_postgres=info");
     // Another test of this process may have installed one; then there is no log to watch.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(Watch).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(Watch)
+        .try_init();
 }
 
 struct Watch;

@@ -30,10 +30,12 @@ use customer_accounts::{
     db::{Db, Manager, migrate},
     proto::{
         Account, Contact, CreateAccountRequest, CreateOrganizationRequest, Organization,
-        account_service_client::AccountServiceClient, account_type_service_client::AccountTypeServiceClient,
-        activity_service_client::ActivityServiceClient, membership_service_client::MembershipServiceClient,
-        organization_service_client::OrganizationServiceClient, person_service_client::PersonServiceClient,
-        tenant_service_client::TenantServiceClient,
+        account_service_client::AccountServiceClient,
+        account_type_service_client::AccountTypeServiceClient,
+        activity_service_client::ActivityServiceClient,
+        membership_service_client::MembershipServiceClient,
+        organization_service_client::OrganizationServiceClient,
+        person_service_client::PersonServiceClient, tenant_service_client::TenantServiceClient,
     },
     server,
 };
@@ -51,8 +53,8 @@ pub fn real_server() -> Option<String> {
     std::env::var("TEST_DATABASE_URL").ok().filter(|url| !url.is_empty())
 }
 
-/// The URL of a fresh database on the real server, or `None` with a word to the reader: the test needs what the embedded
-/// server does not have.
+/// The URL of a fresh database on the real server, or `None` with a word to the reader: the test
+/// needs what the embedded server does not have.
 pub async fn real_database(why: &str) -> Option<String> {
     let Some(server) = real_server() else {
         eprintln!("skipped without TEST_DATABASE_URL: {why}");
@@ -80,7 +82,11 @@ pub async fn sql(url: &str) -> tokio_postgres::Client {
 
 /// Asks again and again until `wanted` finds something, at most so long.
 #[track_caller]
-pub fn eventually<T>(limit: Duration, what: &str, mut wanted: impl AsyncFnMut() -> Option<T>) -> impl Future<Output = T> {
+pub fn eventually<T>(
+    limit: Duration,
+    what: &str,
+    mut wanted: impl AsyncFnMut() -> Option<T>,
+) -> impl Future<Output = T> {
     let caller = std::panic::Location::caller();
     async move {
         let deadline = Instant::now() + limit;
@@ -147,7 +153,8 @@ pub struct Shared {
     pub db: Db,
     /// URL of the database; `None` on the embedded server.
     pub url: Option<String>,
-    /// Where work on `db` belongs: a connection made on a test's own runtime would end with that test, for all.
+    /// Where work on `db` belongs: a connection made on a test's own runtime would end with that
+    /// test, for all.
     pub runtime: Handle,
 }
 
@@ -184,19 +191,27 @@ async fn serve(started: std::sync::mpsc::Sender<Shared>) {
     } else {
         // Kept until the process ends: the server runs in it.
         let folder = tempfile::Builder::new().prefix("ca-it").tempdir().unwrap();
-        let embedded = customer_accounts::db::embedded::Embedded::start(folder.path()).await.unwrap();
+        let embedded =
+            customer_accounts::db::embedded::Embedded::start(folder.path()).await.unwrap();
         (embedded.config(), 1, None, Some((embedded, folder)))
     };
     migrate::run(&Manager::new(login.clone(), None), migrate::Direction::Up).await.unwrap();
     let config = config(&["--max-calls", "4096", "--max-connections-per-peer", "1000"]);
-    // Many tests share the one connection of the embedded server, so its users wait longer than a caller would.
+    // Many tests share the one connection of the embedded server, so its users wait longer than a
+    // caller would.
     let wait = if url.is_some() { config.pool_wait } else { Duration::from_secs(20) };
     let manager = Manager::new(login, Some(config.database_role.clone()));
-    let manager = if url.is_some() { manager.allow_privileged_login(true) } else { manager.embedded() };
+    let manager =
+        if url.is_some() { manager.allow_privileged_login(true) } else { manager.embedded() };
     let db = Db::new(manager, size, wait, None);
     db.verify().await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let shared = Shared { address: listener.local_addr().unwrap(), db: db.clone(), url, runtime: Handle::current() };
+    let shared = Shared {
+        address: listener.local_addr().unwrap(),
+        db: db.clone(),
+        url,
+        runtime: Handle::current(),
+    };
     started.send(shared).unwrap();
     server::serve(listener, db, &config, pending()).await.unwrap();
 }
@@ -247,22 +262,37 @@ impl Tenant {
     /// A new tenant of another service.
     pub fn on(channel: Channel) -> Self {
         let tenant = format!("t-{}", unique());
-        Self { caller: As { tenant, actor: "tester".into(), roles: "admin".into(), tenant_wide: true }, channel }
+        Self {
+            caller: As { tenant, actor: "tester".into(), roles: "admin".into(), tenant_wide: true },
+            channel,
+        }
     }
 
     /// The same tenant, seen by a caller with these roles.
     pub fn with_roles(&self, roles: &str) -> Self {
-        Self { caller: As { roles: roles.into(), ..self.caller.clone() }, channel: self.channel.clone() }
+        Self {
+            caller: As { roles: roles.into(), ..self.caller.clone() },
+            channel: self.channel.clone(),
+        }
     }
 
     /// The same tenant, seen by another actor.
     pub fn with_actor(&self, actor: &str) -> Self {
-        Self { caller: As { actor: actor.into(), ..self.caller.clone() }, channel: self.channel.clone() }
+        Self {
+            caller: As { actor: actor.into(), ..self.caller.clone() },
+            channel: self.channel.clone(),
+        }
     }
 
-    /// The same tenant, seen by an actor with these roles whose reach is that of the person with this subject.
+    /// The same tenant, seen by an actor with these roles whose reach is that of the person with
+    /// this subject.
     pub fn reaching(&self, subject: &str, roles: &str) -> Self {
-        let caller = As { actor: subject.into(), roles: roles.into(), tenant_wide: false, ..self.caller.clone() };
+        let caller = As {
+            actor: subject.into(),
+            roles: roles.into(),
+            tenant_wide: false,
+            ..self.caller.clone()
+        };
         Self { caller, channel: self.channel.clone() }
     }
 
@@ -318,8 +348,15 @@ impl Tenant {
             parent_id: parent_id.into(),
             ..Default::default()
         };
-        let request = CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
-        self.organizations().create_organization(request).await.unwrap().into_inner().organization.unwrap()
+        let request =
+            CreateOrganizationRequest { organization: Some(organization), ..Default::default() };
+        self.organizations()
+            .create_organization(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .organization
+            .unwrap()
     }
 
     /// Creates an account as it is given.
@@ -330,7 +367,10 @@ impl Tenant {
     /// The same, when it may be refused.
     pub async fn try_account(&self, account: Account) -> Result<Account, Status> {
         let request = CreateAccountRequest { account: Some(account), ..Default::default() };
-        self.accounts().create_account(request).await.map(|response| response.into_inner().account.unwrap())
+        self.accounts()
+            .create_account(request)
+            .await
+            .map(|response| response.into_inner().account.unwrap())
     }
 }
 

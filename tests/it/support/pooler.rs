@@ -48,18 +48,33 @@ impl Pooler {
         );
         let file = folder.path().join("pgbouncer.ini");
         fs::write(&file, settings).unwrap();
-        let mut command = if cluster::is_root() { Command::new("setpriv") } else { Command::new(PROGRAM) };
+        let mut command =
+            if cluster::is_root() { Command::new("setpriv") } else { Command::new(PROGRAM) };
         if cluster::is_root() {
             cluster::open_to_all(folder.path());
             // It refuses to run as root.
             command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", PROGRAM]);
         }
-        let process = command.arg(&file).current_dir("/").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let pooler = Self { process, _folder: folder, url: format!("postgres://{user}@127.0.0.1:{port}/{database}") };
-        eventually(Duration::from_secs(10), "the pooler listens", async || match TcpStream::connect(("127.0.0.1", port)) {
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => None,
-            connected => Some(connected.unwrap()),
-        })
+        let process = command
+            .arg(&file)
+            .current_dir("/")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let pooler = Self {
+            process,
+            _folder: folder,
+            url: format!("postgres://{user}@127.0.0.1:{port}/{database}"),
+        };
+        eventually(
+            Duration::from_secs(10),
+            "the pooler listens",
+            async || match TcpStream::connect(("127.0.0.1", port)) {
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => None,
+                connected => Some(connected.unwrap()),
+            },
+        )
         .await;
         Some(pooler)
     }

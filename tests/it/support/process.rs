@@ -38,11 +38,17 @@ impl Log {
 }
 
 impl Service {
-    /// Starts it on a free port with these further arguments and environment variables, and waits until it serves.
+    /// Starts it on a free port with these further arguments and environment variables, and waits
+    /// until it serves.
     pub async fn start(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = command(arguments, environment).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command(arguments, environment)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let log = Log::default();
-        let (mut errors, written) = (BufReader::new(child.stderr.take().unwrap()).lines(), log.clone());
+        let (mut errors, written) =
+            (BufReader::new(child.stderr.take().unwrap()).lines(), log.clone());
         tokio::spawn(async move {
             while let Ok(Some(line)) = errors.next_line().await {
                 eprintln!("{line}");
@@ -50,8 +56,16 @@ impl Service {
             }
         });
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let first = timeout(PATIENCE, lines.next_line()).await.expect("starts in time").unwrap().expect("serves");
-        let address = first.split(" serves on ").nth(1).and_then(|rest| rest.split(',').next()).expect("names its address");
+        let first = timeout(PATIENCE, lines.next_line())
+            .await
+            .expect("starts in time")
+            .unwrap()
+            .expect("serves");
+        let address = first
+            .split(" serves on ")
+            .nth(1)
+            .and_then(|rest| rest.split(',').next())
+            .expect("names its address");
         let address = address.parse().unwrap();
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Self { child, address, log, _folder: None }
@@ -61,7 +75,8 @@ impl Service {
     pub async fn fresh(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         if let Some(server) = super::real_server() {
             let url = super::fresh_database(&server).await;
-            return Self::start(arguments, &[&[("DATABASE_URL", &*url)], environment].concat()).await;
+            return Self::start(arguments, &[&[("DATABASE_URL", &*url)], environment].concat())
+                .await;
         }
         let folder = tempfile::Builder::new().prefix("ca-it").tempdir().unwrap();
         let data = folder.path().to_str().unwrap();
@@ -91,15 +106,22 @@ impl Service {
 
     /// Memory of the process, in KiB.
     pub fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().expect("still runs"))).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a resident size");
+        let status = std::fs::read_to_string(format!(
+            "/proc/{}/status",
+            self.child.id().expect("still runs")
+        ))
+        .unwrap();
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a resident size");
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// Sends SIGTERM and does not wait.
     pub fn terminate(&self) {
         let pid = self.child.id().expect("still runs").to_string();
-        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(
+            std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success()
+        );
     }
 
     /// Waits for the end.
@@ -113,8 +135,8 @@ impl Service {
     }
 }
 
-/// The binary with `--listen 127.0.0.1:0` unless they say otherwise, these arguments, and no configuration from the test's own
-/// environment.
+/// The binary with `--listen 127.0.0.1:0` unless they say otherwise, these arguments, and no
+/// configuration from the test's own environment.
 pub fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     if arguments.contains(&"--listen") {
         return plain_command(arguments, environment);
@@ -126,7 +148,10 @@ pub fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
 pub fn plain_command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_customer-accounts"));
     for (name, _) in std::env::vars() {
-        if name.starts_with("CUSTOMER_ACCOUNTS_") || name.starts_with("OTEL_") || name == "DATABASE_URL" {
+        if name.starts_with("CUSTOMER_ACCOUNTS_")
+            || name.starts_with("OTEL_")
+            || name == "DATABASE_URL"
+        {
             command.env_remove(name);
         }
     }
@@ -140,7 +165,8 @@ pub fn plain_command(arguments: &[&str], environment: &[(&str, &str)]) -> Comman
 
 /// Runs the binary with nothing but these arguments to its end.
 pub async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
-    let output = timeout(PATIENCE, plain_command(arguments, environment).stdin(Stdio::null()).output());
+    let output =
+        timeout(PATIENCE, plain_command(arguments, environment).stdin(Stdio::null()).output());
     let Output { status, stdout, stderr } = output.await.expect("ends in time").unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Finished { code: status.code(), stdout: text(stdout), stderr: text(stderr) }

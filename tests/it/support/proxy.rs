@@ -19,7 +19,8 @@ pub enum Fault {
     BeforeCommit,
     /// The server commits, and the connection is closed before the answer.
     AfterCommit,
-    /// It does not reach the server, and nobody hears of it: the connection stays open and silent, as when a machine vanishes.
+    /// It does not reach the server, and nobody hears of it: the connection stays open and silent,
+    /// as when a machine vanishes.
     Silence,
 }
 
@@ -42,12 +43,20 @@ impl Proxy {
         let config = url.parse::<Config>().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let through = format!("postgres://{}@127.0.0.1:{port}/{}", config.get_user().unwrap(), config.get_dbname().unwrap());
+        let through = format!(
+            "postgres://{}@127.0.0.1:{port}/{}",
+            config.get_user().unwrap(),
+            config.get_dbname().unwrap()
+        );
         let proxy = Self { url: through, plan: Arc::default() };
         let plan = Arc::clone(&proxy.plan);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(plan.gone.clone().run_until_cancelled_owned(forward(client, config.clone(), Arc::clone(&plan))));
+                tokio::spawn(plan.gone.clone().run_until_cancelled_owned(forward(
+                    client,
+                    config.clone(),
+                    Arc::clone(&plan),
+                )));
             }
         });
         proxy
@@ -58,7 +67,8 @@ impl Proxy {
         *self.plan.fault.lock().unwrap() = Some(fault);
     }
 
-    /// Has the next COMMIT fail so, all other connections end with it, and none be made from then on.
+    /// Has the next COMMIT fail so, all other connections end with it, and none be made from then
+    /// on.
     pub fn fail_for_good(&self, fault: Fault) {
         self.plan.for_good.store(true, Ordering::Relaxed);
         self.fail(fault);
@@ -80,13 +90,18 @@ async fn forward(client: TcpStream, config: Config, plan: Arc<Plan>) {
             relay(client, server, &plan).await;
         }
         Host::Unix(folder) => {
-            let server = UnixStream::connect(folder.join(format!(".s.PGSQL.{port}"))).await.unwrap();
+            let server =
+                UnixStream::connect(folder.join(format!(".s.PGSQL.{port}"))).await.unwrap();
             relay(client, server, &plan).await;
         }
     }
 }
 
-async fn relay(mut client: TcpStream, mut server: impl AsyncRead + AsyncWrite + Unpin, plan: &Plan) {
+async fn relay(
+    mut client: TcpStream,
+    mut server: impl AsyncRead + AsyncWrite + Unpin,
+    plan: &Plan,
+) {
     let (mut up, mut down) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     loop {
         tokio::select! {

@@ -15,20 +15,32 @@ use tonic::{
 /// What a call says about its caller: names and values of headers.
 pub type Headers<'a> = &'a [(&'a str, &'a [u8])];
 
-/// Calls `AccountService/GetAccount` or the like with one encoded message and returns the encoded answers.
-pub async fn call(channel: &Channel, method: &str, headers: Headers<'_>, message: &[u8]) -> Result<Vec<Vec<u8>>, Status> {
+/// Calls `AccountService/GetAccount` or the like with one encoded message and returns the encoded
+/// answers.
+pub async fn call(
+    channel: &Channel,
+    method: &str,
+    headers: Headers<'_>,
+    message: &[u8],
+) -> Result<Vec<Vec<u8>>, Status> {
     call_path(channel, &format!("/accounts.v1.{method}"), headers, message).await
 }
 
 /// The same by HTTP path.
-pub async fn call_path(channel: &Channel, path: &str, headers: Headers<'_>, message: &[u8]) -> Result<Vec<Vec<u8>>, Status> {
+pub async fn call_path(
+    channel: &Channel,
+    path: &str,
+    headers: Headers<'_>,
+    message: &[u8],
+) -> Result<Vec<Vec<u8>>, Status> {
     let mut grpc = Grpc::new(channel.clone());
     grpc.ready().await.unwrap();
     // On the wire, a unary call is a stream of one.
     let message = message.to_vec();
     let mut request = Request::new(stream::once(async { message }));
     *request.metadata_mut() = MetadataMap::from_headers(header_map(headers));
-    let mut answers = grpc.streaming(request, path.parse::<PathAndQuery>().unwrap(), Raw).await?.into_inner();
+    let mut answers =
+        grpc.streaming(request, path.parse::<PathAndQuery>().unwrap(), Raw).await?.into_inner();
     let mut messages = Vec::new();
     while let Some(message) = answers.message().await? {
         messages.push(message);
@@ -36,8 +48,14 @@ pub async fn call_path(channel: &Channel, path: &str, headers: Headers<'_>, mess
     Ok(messages)
 }
 
-/// Calls with a body (of ASCII) that need not be a message in a frame, and returns the headers or the error.
-pub async fn call_frames(channel: &Channel, path: &str, headers: Headers<'_>, body: &[u8]) -> Result<MetadataMap, Status> {
+/// Calls with a body (of ASCII) that need not be a message in a frame, and returns the headers or
+/// the error.
+pub async fn call_frames(
+    channel: &Channel,
+    path: &str,
+    headers: Headers<'_>,
+    body: &[u8],
+) -> Result<MetadataMap, Status> {
     let body = Body::new(str::from_utf8(body).unwrap().to_owned());
     let mut request = HttpRequest::post(format!("http://localhost{path}")).body(body).unwrap();
     request.headers_mut().extend(header_map(headers));
@@ -54,7 +72,9 @@ pub async fn call_frames(channel: &Channel, path: &str, headers: Headers<'_>, bo
 }
 
 fn header_map(headers: Headers<'_>) -> http::HeaderMap {
-    let header = |(name, value): &(&str, &[u8])| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value).unwrap());
+    let header = |(name, value): &(&str, &[u8])| {
+        (name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value).unwrap())
+    };
     headers.iter().map(header).collect()
 }
 

@@ -1,4 +1,5 @@
-//! A tap between a service and its database: what PostgreSQL says about the queries it is really sent.
+//! A tap between a service and its database: what PostgreSQL says about the queries it is really
+//! sent.
 
 use std::{
     net::SocketAddr,
@@ -14,7 +15,8 @@ use tokio::{
 };
 use tokio_postgres::{Config, config::Host};
 
-/// How far away the database is when flights are counted: so long that whatever can be sent without an answer has been.
+/// How far away the database is when flights are counted: so long that whatever can be sent without
+/// an answer has been.
 const DISTANCE: Duration = Duration::from_millis(100);
 
 /// A proxy that keeps the plans which `auto_explain` sends along as notices, and counts flights.
@@ -36,10 +38,11 @@ struct Flights {
 }
 
 impl Tap {
-    /// How often something is sent to the database, and answered, before a call is answered. The end of a transaction that
-    /// nobody waits for does not count.
+    /// How often something is sent to the database, and answered, before a call is answered. The
+    /// end of a transaction that nobody waits for does not count.
     pub async fn flights(&self, call: impl Future<Output = ()>) -> usize {
-        *self.flights.lock().unwrap() = Flights { counts: true, answered: true, ..Flights::default() };
+        *self.flights.lock().unwrap() =
+            Flights { counts: true, answered: true, ..Flights::default() };
         call.await;
         std::mem::take(&mut *self.flights.lock().unwrap()).count
     }
@@ -47,7 +50,11 @@ impl Tap {
     /// Taps a database, all whose later sessions will explain what they execute. Needs a superuser.
     pub async fn on(url: &str) -> Self {
         let sql = super::sql(url).await;
-        let database = sql.query_one("SELECT quote_ident(current_database())", &[]).await.unwrap().get::<_, String>(0);
+        let database = sql
+            .query_one("SELECT quote_ident(current_database())", &[])
+            .await
+            .unwrap()
+            .get::<_, String>(0);
         for (name, value) in [
             ("session_preload_libraries", "auto_explain"),
             ("auto_explain.log_min_duration", "0"),
@@ -58,16 +65,31 @@ impl Tap {
             ("auto_explain.log_buffers", "on"),
         ] {
             // The library is loaded first, because its settings do not exist before.
-            sql.batch_execute(&format!("LOAD 'auto_explain'; ALTER DATABASE {database} SET {name} = '{value}'")).await.unwrap();
+            sql.batch_execute(&format!(
+                "LOAD 'auto_explain'; ALTER DATABASE {database} SET {name} = '{value}'"
+            ))
+            .await
+            .unwrap();
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let tap = Self { address: listener.local_addr().unwrap(), plans: Arc::default(), flights: Arc::default() };
-        let (config, plans, flights) = (url.parse::<Config>().unwrap(), Arc::clone(&tap.plans), Arc::clone(&tap.flights));
+        let tap = Self {
+            address: listener.local_addr().unwrap(),
+            plans: Arc::default(),
+            flights: Arc::default(),
+        };
+        let (config, plans, flights) =
+            (url.parse::<Config>().unwrap(), Arc::clone(&tap.plans), Arc::clone(&tap.flights));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                // As a driver does: otherwise every flight waits for the acknowledgement of the one before.
+                // As a driver does: otherwise every flight waits for the acknowledgement of the one
+                // before.
                 client.set_nodelay(true).unwrap();
-                tokio::spawn(forward(client, config.clone(), Arc::clone(&plans), Arc::clone(&flights)));
+                tokio::spawn(forward(
+                    client,
+                    config.clone(),
+                    Arc::clone(&plans),
+                    Arc::clone(&flights),
+                ));
             }
         });
         tap
@@ -91,7 +113,12 @@ impl Tap {
     }
 }
 
-async fn forward(client: TcpStream, config: Config, plans: Arc<Mutex<Vec<Value>>>, flights: Arc<Mutex<Flights>>) {
+async fn forward(
+    client: TcpStream,
+    config: Config,
+    plans: Arc<Mutex<Vec<Value>>>,
+    flights: Arc<Mutex<Flights>>,
+) {
     let port = config.get_ports().first().copied().unwrap_or(5432);
     match &config.get_hosts()[0] {
         Host::Tcp(host) => {
@@ -164,7 +191,8 @@ impl Flights {
     }
 }
 
-/// The plan in a notice: fields of a letter and a text that ends with NUL, of which `M` is the message.
+/// The plan in a notice: fields of a letter and a text that ends with NUL, of which `M` is the
+/// message.
 fn plan(body: &[u8]) -> Option<Value> {
     let message = body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(b"M"))?;
     let text = std::str::from_utf8(message).ok()?;

@@ -1,4 +1,5 @@
-//! An issuer of tokens: keys, tokens that say anything, a server of key sets, and a service that accepts them.
+//! An issuer of tokens: keys, tokens that say anything, a server of key sets, and a service that
+//! accepts them.
 
 use std::{
     sync::{Arc, Mutex},
@@ -11,8 +12,9 @@ use aws_lc_rs::{
     rand::SystemRandom,
     rsa::KeySize,
     signature::{
-        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
-        RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair, RsaPublicKeyComponents,
+        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair,
+        Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
+        RsaPublicKeyComponents,
     },
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -86,9 +88,12 @@ impl Key {
                 let (x, y) = point.split_at(point.len() / 2);
                 json!({"kty": "EC", "crv": format!("P-{}", &self.alg[2..]), "x": text(x), "y": text(y)})
             }
-            Pair::Ed(pair) => json!({"kty": "OKP", "crv": "Ed25519", "x": text(pair.public_key().as_ref())}),
+            Pair::Ed(pair) => {
+                json!({"kty": "OKP", "crv": "Ed25519", "x": text(pair.public_key().as_ref())})
+            }
             Pair::Rsa(pair, _) => {
-                let RsaPublicKeyComponents { n, e } = RsaPublicKeyComponents::<Vec<u8>>::from(pair.public_key());
+                let RsaPublicKeyComponents { n, e } =
+                    RsaPublicKeyComponents::<Vec<u8>>::from(pair.public_key());
                 json!({"kty": "RSA", "n": text(&n), "e": text(&e)})
             }
             Pair::Secret(secret) => json!({"kty": "oct", "k": text(secret)}),
@@ -119,11 +124,14 @@ impl Key {
         let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
         let message = format!("{}.{}", part(header), part(claims));
         let signature = match &self.pair {
-            Pair::Ec(pair) => pair.sign(&SystemRandom::new(), message.as_bytes()).unwrap().as_ref().to_vec(),
+            Pair::Ec(pair) => {
+                pair.sign(&SystemRandom::new(), message.as_bytes()).unwrap().as_ref().to_vec()
+            }
             Pair::Ed(pair) => pair.sign(message.as_bytes()).as_ref().to_vec(),
             Pair::Rsa(pair, padding) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(*padding, &SystemRandom::new(), message.as_bytes(), &mut signature).unwrap();
+                pair.sign(*padding, &SystemRandom::new(), message.as_bytes(), &mut signature)
+                    .unwrap();
                 signature
             }
             Pair::Secret(secret) => {
@@ -183,7 +191,8 @@ impl Issuer {
     async fn serve(answer: Answer, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (answer, asked, stop) = (watch::Sender::new(answer), Arc::default(), CancellationToken::new());
+        let (answer, asked, stop) =
+            (watch::Sender::new(answer), Arc::default(), CancellationToken::new());
         let (answers, count, stopped) = (answer.clone(), Arc::clone(&asked), stop.clone());
         let url = format!("{}://{address}/keys", if tls.is_some() { "https" } else { "http" });
         tokio::spawn(stopped.run_until_cancelled_owned(async move {
@@ -267,7 +276,11 @@ async fn answer_one(
         }
     }
     *asked.lock().unwrap() += 1;
-    let Ok(answer) = answer.wait_for(|answer| !matches!(answer, Answer::Nothing)).await.map(|answer| answer.clone()) else {
+    let Ok(answer) = answer
+        .wait_for(|answer| !matches!(answer, Answer::Nothing))
+        .await
+        .map(|answer| answer.clone())
+    else {
         return;
     };
     let (status, body) = match answer {
@@ -275,7 +288,10 @@ async fn answer_one(
         Answer::Status(status) => (status, key_set(&[&Key::es256("of-an-error")])),
         Answer::Gone | Answer::Nothing => return,
     };
-    let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\nlocation: /elsewhere\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nlocation: /elsewhere\r\n\r\n",
+        body.len()
+    );
     let _ = stream.write_all((head + &body).as_bytes()).await;
     let _ = stream.shutdown().await;
 }
@@ -302,14 +318,18 @@ impl Guarded {
         let address = listener.local_addr().unwrap();
         shared().runtime.spawn(async move {
             let listener = TcpListener::from_std(listener).unwrap();
-            server::serve(listener, shared().db.clone(), &config, stopped.cancelled_owned()).await.unwrap();
+            server::serve(listener, shared().db.clone(), &config, stopped.cancelled_owned())
+                .await
+                .unwrap();
         });
         Self { channel: connect(address).await, _stop: stop.drop_guard() }
     }
 
     /// A call that reads, with these headers.
     pub async fn read_with(&self, headers: raw::Headers<'_>) -> Result<(), Status> {
-        raw::call(&self.channel, "AccountTypeService/ListAccountTypes", headers, b"").await.map(drop)
+        raw::call(&self.channel, "AccountTypeService/ListAccountTypes", headers, b"")
+            .await
+            .map(drop)
     }
 
     /// The same with a token.

@@ -19,15 +19,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const ROTATIONS: usize = 5;
 const CLIENTS: usize = 24;
 
-/// Half of the clients keep their connection all the time, the others make a new one for every few calls. Nobody's call fails;
-/// they are calls without a database, which may be slow for other reasons.
+/// Half of the clients keep their connection all the time, the others make a new one for every few
+/// calls. Nobody's call fails; they are calls without a database, which may be slow for other
+/// reasons.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_are_swapped_under_load_and_nobody_notices() {
     let authority = Authority::new();
     let (mut pair, mounted) = served(&authority, None);
     let service = start(&mounted, &["--tls-reload-interval", "20ms"]).await;
     let trust = Trust::of(&authority);
-    // The service tells its address before it reads its certificate: one that came in between would be its first.
+    // The service tells its address before it reads its certificate: one that came in between would
+    // be its first.
     serves(&trust, &service, pair.serial).await;
     let (stop, calls, connections) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let call = async |number: usize| {
@@ -46,22 +48,34 @@ async fn certificates_are_swapped_under_load_and_nobody_notices() {
     };
     let rotate = async {
         for _ in 0..ROTATIONS {
-            let (called, connected) = (calls.load(Ordering::Relaxed), connections.load(Ordering::Relaxed));
+            let (called, connected) =
+                (calls.load(Ordering::Relaxed), connections.load(Ordering::Relaxed));
             pair = authority.server();
             mounted.swap(&pair, None);
             serves(&trust, &service, pair.serial).await;
-            let more = || calls.load(Ordering::Relaxed) > called + 100 && connections.load(Ordering::Relaxed) > connected + 10;
-            eventually(PATIENCE, "calls and connections between two rotations", async || more().then_some(())).await;
+            let more = || {
+                calls.load(Ordering::Relaxed) > called + 100
+                    && connections.load(Ordering::Relaxed) > connected + 10
+            };
+            eventually(PATIENCE, "calls and connections between two rotations", async || {
+                more().then_some(())
+            })
+            .await;
         }
         stop.store(true, Ordering::Relaxed);
     };
     tokio::join!(join_all((0..CLIENTS).map(call)), rotate);
     let reloads = || service.log().text().matches("TLS certificates reloaded").count();
     // The log is read a moment later than it is written.
-    eventually(PATIENCE, "a line for each rotation", async || (reloads() >= ROTATIONS).then_some(())).await;
+    eventually(PATIENCE, "a line for each rotation", async || {
+        (reloads() >= ROTATIONS).then_some(())
+    })
+    .await;
     assert_eq!(reloads(), ROTATIONS);
     let (calls, connections) = (calls.into_inner(), connections.into_inner());
-    eprintln!("{ROTATIONS} rotations during {calls} calls of {CLIENTS} clients, which made {connections} new connections");
+    eprintln!(
+        "{ROTATIONS} rotations during {calls} calls of {CLIENTS} clients, which made {connections} new connections"
+    );
 }
 
 #[tokio::test]
@@ -95,7 +109,11 @@ async fn what_does_not_fit_together_is_not_taken_until_it_does() {
     serves(&trust, &service, second.serial).await;
     health(stays).await.unwrap();
     let log = service.log().text();
-    assert_eq!(log.matches("is not the key of the first certificate").count(), 1, "each fault is told once: {log}");
+    assert_eq!(
+        log.matches("is not the key of the first certificate").count(),
+        1,
+        "each fault is told once: {log}"
+    );
     assert!(!log.contains("PRIVATE KEY"), "{log}");
 }
 
@@ -116,12 +134,17 @@ async fn the_end_of_a_certificate_is_told_before_and_after() {
     })
     .await;
     let log = service.log().text();
-    assert_eq!((log.matches("expires soon").count(), log.matches("has expired").count()), (1, 1), "{log}");
+    assert_eq!(
+        (log.matches("expires soon").count(), log.matches("has expired").count()),
+        (1, 1),
+        "{log}"
+    );
 }
 
 async fn start(mounted: &Mounted, arguments: &[&str]) -> Service {
     let options = mounted.options(false);
-    let options: Vec<_> = options.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
+    let options: Vec<_> =
+        options.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
     Service::fresh(&options, &[]).await
 }
 

@@ -1,4 +1,5 @@
-//! `customer-accounts token`, and what the program says about its configuration and about refused tokens.
+//! `customer-accounts token`, and what the program says about its configuration and about refused
+//! tokens.
 
 use std::fs;
 
@@ -15,7 +16,8 @@ use tonic::{Code, Status, transport::Channel};
 
 /// The options that the command tells a service to be started with.
 fn options(made: &Finished) -> Vec<String> {
-    let line = made.stderr.lines().find_map(|line| line.strip_prefix("serve with: ")).expect("options");
+    let line =
+        made.stderr.lines().find_map(|line| line.strip_prefix("serve with: ")).expect("options");
     line.split(' ').map(str::to_owned).collect()
 }
 
@@ -32,7 +34,9 @@ async fn a_token_of_the_command_is_good_for_a_service_with_the_options_it_prints
     let data = folder.path().join("data").to_str().unwrap().to_owned();
     let made = run(&["token", "--data-dir", &data], &[]).await;
     assert_eq!(made.code, Some(0), "{made:?}");
-    let again = run(&["token", "--data-dir", &data, "--roles", "viewer,editor", "--subject", "jane"], &[]).await;
+    let again =
+        run(&["token", "--data-dir", &data, "--roles", "viewer,editor", "--subject", "jane"], &[])
+            .await;
     assert_eq!(options(&made), options(&again), "the same key");
     #[cfg(unix)]
     {
@@ -43,7 +47,8 @@ async fn a_token_of_the_command_is_good_for_a_service_with_the_options_it_prints
     assert_eq!(fs::read_dir(&data).unwrap().count(), 2, "the key, its set and nothing else");
 
     let options = options(&made);
-    let arguments: Vec<_> = ["--data-dir", &data].into_iter().chain(options.iter().map(String::as_str)).collect();
+    let arguments: Vec<_> =
+        ["--data-dir", &data].into_iter().chain(options.iter().map(String::as_str)).collect();
     let url = match real_server() {
         Some(server) => Some(fresh_database(&server).await),
         None => None,
@@ -67,7 +72,9 @@ async fn a_token_of_the_command_is_good_for_a_service_with_the_options_it_prints
     let address = service.address.to_string();
     let without = run(&["seed", "--listen", &address], &[]).await;
     assert_eq!(without.code, Some(1), "{without:?}");
-    let seeded = run(&["seed", "--listen", &address], &[("CUSTOMER_ACCOUNTS_TOKEN", made.stdout.trim())]).await;
+    let seeded =
+        run(&["seed", "--listen", &address], &[("CUSTOMER_ACCOUNTS_TOKEN", made.stdout.trim())])
+            .await;
     assert_eq!(seeded.code, Some(0), "{seeded:?}");
     assert_eq!(run(&["healthcheck", "--listen", &address], &[]).await.code, Some(0));
 }
@@ -76,12 +83,19 @@ async fn a_token_of_the_command_is_good_for_a_service_with_the_options_it_prints
 async fn a_token_that_cannot_be_is_refused_with_the_option() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().to_str().unwrap();
-    for (option, value) in
-        [("--tenant", "a b"), ("--subject", ""), ("--roles", "root"), ("--expires-in", "soon"), ("--key-dir", "/dev/null/x")]
-    {
+    for (option, value) in [
+        ("--tenant", "a b"),
+        ("--subject", ""),
+        ("--roles", "root"),
+        ("--expires-in", "soon"),
+        ("--key-dir", "/dev/null/x"),
+    ] {
         let refused = run(&["token", "--data-dir", data, option, value], &[]).await;
         assert!(refused.code.is_some_and(|code| code != 0), "{option}: {refused:?}");
-        assert!(refused.stderr.contains(option) && refused.stdout.is_empty(), "{option}: {refused:?}");
+        assert!(
+            refused.stderr.contains(option) && refused.stdout.is_empty(),
+            "{option}: {refused:?}"
+        );
     }
 }
 
@@ -101,23 +115,42 @@ async fn half_a_configuration_is_refused_before_anything_is_made() {
             vec!["--token-issuer", &good, "--token-issuer", &good, "--token-audience", "a"],
             vec!["--token-issuer", "more than once"],
         ),
-        (vec!["--token-issuer", &good, "--token-issuer", &other, "--token-audience", "a"], vec!["--token-actor-prefix other="]),
+        (
+            vec!["--token-issuer", &good, "--token-issuer", &other, "--token-audience", "a"],
+            vec!["--token-actor-prefix other="],
+        ),
         (
             vec!["--token-issuer", &good, "--token-audience", "a", "--token-actor-prefix", "x=y"],
             vec!["--token-actor-prefix", "x"],
         ),
-        (vec!["--token-issuer", &good, "--token-audience", "a", "--token-actor-prefix", "y"], vec!["--token-actor-prefix", "="]),
-        (vec!["--token-issuer", &missing, "--token-audience", "a"], vec!["--token-issuer", "missing.json"]),
-        (vec!["--token-issuer", "i=http://issuer.example/keys", "--token-audience", "a"], vec!["--token-issuer", "https"]),
-        (vec!["--token-issuer", "https://issuer.example", "--token-audience", "a"], vec!["--token-issuer", "="]),
+        (
+            vec!["--token-issuer", &good, "--token-audience", "a", "--token-actor-prefix", "y"],
+            vec!["--token-actor-prefix", "="],
+        ),
+        (
+            vec!["--token-issuer", &missing, "--token-audience", "a"],
+            vec!["--token-issuer", "missing.json"],
+        ),
+        (
+            vec!["--token-issuer", "i=http://issuer.example/keys", "--token-audience", "a"],
+            vec!["--token-issuer", "https"],
+        ),
+        (
+            vec!["--token-issuer", "https://issuer.example", "--token-audience", "a"],
+            vec!["--token-issuer", "="],
+        ),
         (vec!["--jwks-max-stale", "0s"], vec!["--jwks-max-stale", "1ms"]),
         (vec!["--token-leeway", "1h"], vec!["--token-leeway", "5m"]),
     ] {
         for command in ["serve", "check"] {
-            let all = [&arguments[..], &["--listen", "127.0.0.1:0", "--data-dir", &data, command]].concat();
+            let all = [&arguments[..], &["--listen", "127.0.0.1:0", "--data-dir", &data, command]]
+                .concat();
             let refused = run(&all, &[]).await;
             assert!(refused.code.is_some_and(|code| code != 0), "{arguments:?}: {refused:?}");
-            assert!(said.iter().all(|word| refused.stderr.contains(word)), "{arguments:?}: {refused:?}");
+            assert!(
+                said.iter().all(|word| refused.stderr.contains(word)),
+                "{arguments:?}: {refused:?}"
+            );
         }
     }
     assert!(!fs::exists(&data).unwrap());
@@ -130,7 +163,8 @@ async fn the_log_says_why_a_token_was_refused_and_nothing_about_whom() {
     let options = issuer.options();
     let service = Service::fresh(&options.each_ref().map(String::as_str), &[]).await;
     let channel = service.channel().await;
-    let secret = json!({"sub": "jane.doe@customer.example", "email": "jane.doe@customer.example", "exp": 1});
+    let secret =
+        json!({"sub": "jane.doe@customer.example", "email": "jane.doe@customer.example", "exp": 1});
     let expired = key.sign(&but(issuer.claims("t"), secret));
     let [stranger, person] = ["https://stranger.example", "jane.doe@customer.example"];
     let strange = key.sign(&but(issuer.claims("t"), json!({"iss": stranger, "sub": person})));
@@ -146,10 +180,21 @@ async fn the_log_says_why_a_token_was_refused_and_nothing_about_whom() {
     let refusals: Vec<_> = log.lines().filter(|line| line.contains("token refused")).collect();
     assert!((2..=20).contains(&refusals.len()), "each cause at most once a second: {log}");
     let line = refusals.iter().find(|line| line.contains("expired")).expect("the cause");
-    assert!(line.contains(&issuer.name) && line.contains("a-key-id-that-is") && !line.contains("longer"), "{line}");
+    assert!(
+        line.contains(&issuer.name)
+            && line.contains("a-key-id-that-is")
+            && !line.contains("longer"),
+        "{line}"
+    );
     assert!(refusals.iter().any(|line| line.contains("the issuer is not configured")), "{log}");
-    for private in [person, stranger, &expired, &strange, expired.split('.').nth(1).unwrap(), expired.split('.').nth(2).unwrap()]
-    {
+    for private in [
+        person,
+        stranger,
+        &expired,
+        &strange,
+        expired.split('.').nth(1).unwrap(),
+        expired.split('.').nth(2).unwrap(),
+    ] {
         assert!(!log.contains(private), "{private} in {log}");
     }
 }

@@ -27,7 +27,8 @@ fn unavailable() -> Refusal {
 /// Waits until the issuer was asked so many times more.
 async fn asked_again(issuer: &Issuer, times: usize) {
     let wanted = issuer.asked() + times;
-    eventually(SOON, "another look at the keys", async || (issuer.asked() >= wanted).then_some(())).await;
+    eventually(SOON, "another look at the keys", async || (issuer.asked() >= wanted).then_some(()))
+        .await;
 }
 
 #[tokio::test]
@@ -59,7 +60,13 @@ async fn keys_come_by_https_from_whom_an_authority_vouches_for() {
         let options: Vec<_> = options.iter().map(String::as_str).collect();
         let service = Service::fresh(&options, &[("SSL_CERT_FILE", file.to_str().unwrap())]).await;
         let headers: raw::Headers<'_> = &[("authorization", token.as_bytes())];
-        let answer = raw::call(&service.channel().await, "AccountTypeService/ListAccountTypes", headers, b"").await;
+        let answer = raw::call(
+            &service.channel().await,
+            "AccountTypeService/ListAccountTypes",
+            headers,
+            b"",
+        )
+        .await;
         assert_eq!(answer.map(drop).map_err(|status| reason(Err::<(), _>(status))), expected);
     }
     // Nobody who is not vouched for is asked.
@@ -89,7 +96,10 @@ async fn nothing_but_a_good_set_replaces_a_good_set() {
         issuer.answer(answer);
         asked_again(&issuer, 3).await;
         // A new token, which nobody remembers.
-        service.read(&key.sign(&issuer.claims("t"))).await.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        service
+            .read(&key.sign(&issuer.claims("t")))
+            .await
+            .unwrap_or_else(|error| panic!("{name}: {error:?}"));
         assert!(service.read(&other.sign(&issuer.claims("t"))).await.is_err(), "{name}");
     }
     issuer.answer(Answer::Body(key_set(&[&other])));
@@ -134,7 +144,8 @@ async fn all_who_wait_for_a_key_share_one_look_and_the_next_is_not_before_its_ti
     let issuer = Issuer::start(Answer::Nothing).await;
     let service = Guarded::by(&issuer, &["--jwks-floor", "1h"]).await;
     let kid = |n: usize| if n.is_multiple_of(2) { "k".to_owned() } else { format!("made-up-{n}") };
-    let named = |kid: String| key.sign_as(&json!({"alg": "ES256", "kid": kid}), &issuer.claims("t"));
+    let named =
+        |kid: String| key.sign_as(&json!({"alg": "ES256", "kid": kid}), &issuer.claims("t"));
     let tokens: Vec<_> = (0..50).map(|n| named(kid(n))).collect();
     let calls = join_all(tokens.iter().map(|token| service.read(token)));
     let release = async {
@@ -165,7 +176,9 @@ async fn keys_are_used_so_long_and_no_longer_while_their_issuer_is_away() {
     issuer.answer(Answer::Gone);
     asked_again(&issuer, 2).await;
     service.read(&key.sign(&issuer.claims("t"))).await.unwrap();
-    let late = service.until("the end of the keys", || key.sign(&issuer.claims("t")), Result::is_err).await;
+    let late = service
+        .until("the end of the keys", || key.sign(&issuer.claims("t")), Result::is_err)
+        .await;
     for token in [&late, &remembered] {
         assert_eq!(reason(service.read(token).await), unavailable());
     }
@@ -198,7 +211,8 @@ async fn issuers_do_not_sign_for_each_other() {
     let [here, there] = [Issuer::with(&[&mine]).await, Issuer::with(&[&yours]).await];
     let options = there.options();
     let prefix = format!("{}=there:", there.name);
-    let service = Guarded::by(&here, &["--token-issuer", &options[1], "--token-actor-prefix", &prefix]).await;
+    let service =
+        Guarded::by(&here, &["--token-issuer", &options[1], "--token-actor-prefix", &prefix]).await;
     service.read(&mine.sign(&here.claims("t"))).await.unwrap();
     service.read(&yours.sign(&there.claims("t"))).await.unwrap();
     assert_eq!(reason(service.read(&mine.sign(&there.claims("t"))).await), unauthenticated());
@@ -212,7 +226,8 @@ async fn issuers_do_not_sign_for_each_other() {
 async fn a_call_waits_for_keys_no_longer_than_its_deadline_and_not_with_too_many() {
     let key = Key::es256("k");
     let issuer = Issuer::start(Answer::Nothing).await;
-    let service = Guarded::by(&issuer, &["--default-deadline", "500ms", "--jwks-max-waiting", "1"]).await;
+    let service =
+        Guarded::by(&issuer, &["--default-deadline", "500ms", "--jwks-max-waiting", "1"]).await;
     let token = key.sign(&issuer.claims("t"));
     let (first, second) = tokio::join!(service.read(&token), service.read(&token));
     let mut answers = [reason(first), reason(second)];
@@ -242,9 +257,12 @@ async fn a_file_of_keys_is_read_again_when_it_changes() {
     service.read(&remembered).await.unwrap();
     for nonsense in ["", "{", r#"{"keys":[]}"#] {
         replace(nonsense);
-        // Who has an unknown key is told that the keys cannot be had when they were looked for and not found.
+        // Who has an unknown key is told that the keys cannot be had when they were looked for and
+        // not found.
         let unknown = Key::es256("unknown");
-        let tried = |answer: &Result<(), Status>| answer.as_ref().is_err_and(|status| status.code() == Code::Unavailable);
+        let tried = |answer: &Result<(), Status>| {
+            answer.as_ref().is_err_and(|status| status.code() == Code::Unavailable)
+        };
         service.until("a look at the file", || token(&unknown), tried).await;
         service.read(&token(&old)).await.unwrap();
     }
