@@ -1,14 +1,17 @@
 //! Compiles the contract in `proto/` with a pure-Rust compiler: no protoc on the machine.
 //!
 //! Four things come out: the server side of the services, the descriptor set (for reflection,
-//! policies and field masks), the traits that requests of one shape share (`db::Change` for what
-//! carries `request_id` and `validate_only`, `page::Paged` for what carries `page_size`,
-//! `page_token` and `include_total_size`), and the limits of each request (`codec::Bounded`). The
-//! messages themselves are those of the crate `customer-accounts-client`.
+//! policies and field masks), the traits that messages of one shape share (see `shapes`), and the
+//! limits of each request (`codec::Bounded`). The messages themselves are those of the crate
+//! `customer-accounts-client`.
 
 use std::{collections::BTreeSet, env, error::Error, fmt::Write as _, fs, path::PathBuf};
 
 use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor, Value};
+use prost_types::{
+    DescriptorProto,
+    field_descriptor_proto::{Label, Type},
+};
 
 /// Most limits of one request: `codec::MAX_LIMITS`.
 const MAX_LIMITS: usize = 16;
@@ -43,15 +46,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Implements the trait of each shape for every request message that has its fields.
-fn shapes(descriptors: &prost_types::FileDescriptorSet) -> Result<String, std::fmt::Error> {
+/// Implements the traits that messages share because they have the same fields:
+///
+/// | a message with | is |
+/// |---|---|
+/// | `request_id` and `validate_only` | `db::Change` |
+/// | `page_size`, `page_token`, `order_by` and `include_total_size` | `page::Paged` |
+/// | an id as its first field | `change::Named` |
+/// | an id as its first field, `etag` and `request_id` | `change::Etagged` |
+/// | a list of ids as its first field | `batch::Batch` |
+/// | a resource as its first field, `update_mask` and `request_id` | `change::Updating`, and the resource is `change::Content` |
+fn shapes(descriptors: &prost_types::FileDescriptorSet) -> Result<String, Box<dyn Error>> {
     let mut code = String::new();
-    for message in descriptors
-        .file
-        .iter()
-        .filter(|file| file.package() == "accounts.v1")
-        .flat_map(|file| &file.message_type)
-    {
+    let files = descriptors.file.iter().filter(|file| file.package() == "accounts.v1");
+    let messages: Vec<_> = files.flat_map(|file| &file.message_type).collect();
+    for message in &messages {
         let name = message.name();
         let has = |wanted| message.field.iter().any(|field| field.name() == wanted);
         if has("request_id") && has("validate_only") {
@@ -73,7 +82,71 @@ fn shapes(descriptors: &prost_types::FileDescriptorSet) -> Result<String, std::f
                  fn order_by(&self) -> i32 {{ self.order_by }}\n}}"
             )?;
         }
+        let Some(first) = message.field.first().filter(|_| name.ends_with("Request")) else {
+            continue;
+        };
+        let (field, is_text) = (first.name(), first.r#type() == Type::String);
+        if is_text && field.ends_with("_id") {
+            writeln!(
+                code,
+                "impl crate::change::Named for {name} {{\n    \
+                 const ID: &'static str = {field:?};\n    \
+                 fn take_id(&mut self) -> String {{ std::mem::take(&mut self.{field}) }}\n}}"
+            )?;
+            if has("etag") && has("request_id") {
+                writeln!(
+                    code,
+                    "impl crate::change::Etagged for {name} {{\n    \
+                     fn take_etag(&mut self) -> String {{ std::mem::take(&mut self.etag) }}\n}}"
+                )?;
+            }
+        }
+        if is_text && field.ends_with("_ids") && first.label() == Label::Repeated {
+            writeln!(
+                code,
+                "impl crate::batch::Batch for {name} {{\n    \
+                 const IDS: &'static str = {field:?};\n    \
+                 fn ids(self) -> Vec<String> {{ self.{field} }}\n}}"
+            )?;
+        }
+        if has("update_mask") && has("request_id") {
+            let resource = first.type_name().trim_start_matches(".accounts.v1.");
+            let content = messages.iter().find(|message| message.name() == resource);
+            let content = content.ok_or_else(|| format!("{name} updates no resource"))?;
+            writeln!(
+                code,
+                "impl crate::change::Updating for {name} {{\n    \
+                 type Resource = {resource};\n    \
+                 fn parts(self) -> (Option<{resource}>, Option<prost_types::FieldMask>) {{\n        \
+                 (self.{field}, self.update_mask)\n    }}\n}}"
+            )?;
+            code += &self::content(content, field)?;
+        }
     }
+    Ok(code)
+}
+
+/// Implements `change::Content` for a resource that an update calls `field`. Its ids are the texts
+/// at its beginning whose names end with `_id`.
+fn content(resource: &DescriptorProto, field: &str) -> Result<String, std::fmt::Error> {
+    let mut code = String::new();
+    let ids: Vec<_> = resource
+        .field
+        .iter()
+        .map(|field| field.name())
+        .take_while(|name| name.ends_with("_id"))
+        .collect();
+    let values: Vec<_> = ids.iter().map(|id| format!("&self.{id}")).collect();
+    writeln!(
+        code,
+        "impl crate::change::Content for {name} {{\n    \
+         const FIELD: &'static str = {field:?};\n    \
+         const IDS: &'static [&'static str] = &{ids:?};\n    \
+         fn ids(&self) -> Vec<&str> {{ vec![{values}] }}\n    \
+         fn etag(&self) -> &str {{ &self.etag }}\n}}",
+        name = resource.name(),
+        values = values.join(", "),
+    )?;
     Ok(code)
 }
 

@@ -13,20 +13,28 @@ use crate::{
     validate::Violations,
 };
 
+/// A batch get request; implemented by build.rs for every message whose first field is a list of
+/// ids.
+pub trait Batch {
+    /// The name of that field.
+    const IDS: &'static str;
+    /// The ids.
+    fn ids(self) -> Vec<String>;
+}
+
 /// The ids of a batch get request.
 #[derive(Debug)]
 pub struct Ids(Vec<String>);
 
 impl Ids {
-    /// The ids in this field, of which there must be one at least. The contract's limit bounds how
-    /// many there are.
-    pub fn parse(field: &str, ids: Vec<String>) -> Result<Self> {
-        let mut v = Violations::default();
+    /// The ids of a batch get request, of which there must be one at least. The contract's limit
+    /// bounds how many there are.
+    pub fn parse<M: Batch>(v: &mut Violations, request: M) -> Self {
+        let (field, ids) = (M::IDS, request.ids());
         if ids.is_empty() {
             v.add(field, "must have at least 1 entry");
         }
-        let ids = (0..).zip(ids).map(|(i, id)| v.id(format_args!("{field}[{i}]"), id)).collect();
-        v.finish(Self(ids))
+        Self((0..).zip(ids).map(|(i, id)| v.id(format_args!("{field}[{i}]"), id)).collect())
     }
 
     /// Each id once, for the query.

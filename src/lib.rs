@@ -10,6 +10,7 @@ pub mod schema;
 
 pub mod codec;
 pub mod currency;
+mod enums;
 pub mod error;
 pub mod id;
 pub mod search;
@@ -30,6 +31,8 @@ pub mod modules;
 pub mod page;
 
 pub mod batch;
+pub mod call;
+pub mod change;
 pub mod metadata;
 
 pub mod account_types;

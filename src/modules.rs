@@ -7,13 +7,14 @@
 //! [`off`]. What only keeps rows consistent (contact slots, the primary flag, the forest) does not
 //! ask.
 
+use std::borrow::Cow;
+
 use diesel::{dsl::not, prelude::*};
 use diesel_async::RunQueryDsl;
-
-use serde_json::json;
+use serde::Serialize;
 
 use crate::{
-    db::{BelongsTo, Event, Tx, WriteTx},
+    db::{BelongsTo, Recorded, Tx, WriteTx},
     error::{Error, Result},
     id,
     schema::{module_activations, organization_ancestors, tenants},
@@ -116,28 +117,37 @@ pub async fn inherit_all(tx: &WriteTx, organization_id: &str) -> Result<()> {
         .await?;
     settings.sort();
     for (module, active) in &settings {
-        record(tx, module, organization_id, Some(*active), None);
+        let organization_id = Some(organization_id);
+        tx.deleted(&Setting { module, organization_id, active: *active })?;
     }
     if settings.is_empty() { Ok(()) } else { renew(tx).await }
 }
 
-/// Records what an organization has set for a module, before and after; `None` is to inherit.
-pub fn record(
-    tx: &WriteTx,
-    module: &str,
-    organization_id: &str,
-    before: Option<bool>,
-    after: Option<bool>,
-) {
-    let setting =
-        |active| json!({ "module": module, "organization_id": organization_id, "active": active });
-    tx.record(Event {
-        resource: "module_activation",
-        id: &id::pair(module, organization_id),
-        belongs_to: BelongsTo::Tenant,
-        before: before.map(setting),
-        after: after.map(setting),
-    });
+/// What is set for a module, as the trail tells of it.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Setting<'a> {
+    /// The module.
+    pub module: &'a str,
+    /// The organization it is set for; `None` for the tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub organization_id: Option<&'a str>,
+    /// Whether the module is on.
+    pub active: bool,
+}
+
+impl Recorded for Setting<'_> {
+    const NOUN: &'static str = "module_activation";
+
+    fn id(&self) -> Cow<'_, str> {
+        match self.organization_id {
+            Some(organization_id) => id::pair(self.module, organization_id).into(),
+            None => self.module.into(),
+        }
+    }
+
+    fn belongs_to(&self) -> BelongsTo<'_> {
+        BelongsTo::Tenant
+    }
 }
 
 /// Notes on the tenant's row, which the transaction holds, which modules are off for some

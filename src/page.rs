@@ -306,15 +306,6 @@ impl Page {
         violations: &mut Violations,
         caller: &Caller,
         request: &mut R,
-    ) -> Result<Self> {
-        Self::take_ordered(violations, caller, request, Order::parse)
-    }
-
-    /// The same for a list whose orders have another meaning.
-    pub fn take_ordered<R: Paged>(
-        violations: &mut Violations,
-        caller: &Caller,
-        request: &mut R,
         order: fn(&mut Violations, i32) -> Order,
     ) -> Result<Self> {
         let (size, token) = request.take_page();

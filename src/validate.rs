@@ -3,20 +3,20 @@
 
 use std::fmt::Display;
 
-use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
+use chrono::{DateTime, DurationRound as _, NaiveDate, TimeDelta, Utc};
 use prost::Name;
 use prost_types::Timestamp;
 
 use crate::{
     error::{Error, Result, Violation},
-    id, mask, search,
+    id, mask,
+    proto::google::r#type::Date,
+    search,
     text::{self, Use},
 };
 
 /// Longest search query in characters.
 const MAX_QUERY: usize = 200;
-/// Longest `request_id` in characters.
-const MAX_REQUEST_ID: usize = 100;
 /// Longest email address in characters (RFC 5321, 4.5.3.1.3, less the angle brackets).
 const MAX_EMAIL: usize = 254;
 /// The times that a `google.protobuf.Timestamp` can be, in seconds: the years 1 to 9999.
@@ -176,6 +176,21 @@ impl Violations {
         Some(if Some(whole) < time { whole + TimeDelta::microseconds(1) } else { whole })
     }
 
+    /// A full date, or none; the zero date is none.
+    pub fn date(&mut self, field: impl Display, date: Option<Date>) -> Option<NaiveDate> {
+        let date = date.filter(|date| *date != Date::default())?;
+        let parsed = || {
+            let year = (1..=9999).contains(&date.year).then_some(date.year)?;
+            let (month, day) = (u32::try_from(date.month).ok()?, u32::try_from(date.day).ok()?);
+            NaiveDate::from_ymd_opt(year, month, day)
+        };
+        let parsed = parsed();
+        if parsed.is_none() {
+            self.add(field, "must be a full date of the calendar, from year 1 to 9999");
+        }
+        parsed
+    }
+
     /// The fields `…start_time` and `…end_time` of a filter, of which the second must be the later.
     pub fn period(
         &mut self,
@@ -260,16 +275,6 @@ impl Violations {
             }
         }
         Ok(parsed)
-    }
-
-    /// The `request_id` of a changing request.
-    pub fn request_id(&mut self, value: &str) {
-        if value.chars().count() > MAX_REQUEST_ID {
-            self.add("request_id", format!("must have at most {MAX_REQUEST_ID} characters"));
-        }
-        if value.chars().any(|c| c.is_control() || c.is_whitespace()) {
-            self.add("request_id", "must consist of printable characters without blanks");
-        }
     }
 
     /// An email address: one `@` between a local part and a domain, as HTML's `input type=email`

@@ -1,10 +1,10 @@
-//! What every slice's translation between rows and messages shares.
+//! What every slice's translation of rows to messages shares.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike as _, NaiveDate, Utc};
 use prost_types::{ListValue, Struct, Timestamp, value::Kind as JsonKind};
 use serde_json::Value;
 
-use crate::error::{Error, Kind, Result};
+use crate::proto::google::r#type::Date;
 
 /// The etag of a row (AIP-154): its creation, so that a row recreated under the same id has another
 /// one, and its revision.
@@ -12,13 +12,11 @@ pub fn etag(create_time: DateTime<Utc>, revision: i64) -> String {
     format!("{:x}-{revision:x}", create_time.timestamp_micros())
 }
 
-/// Refuses a change when the caller sent an etag and it is not `current`.
-pub fn require_etag(sent: &str, current: &str, kind: Kind, id: &str) -> Result<()> {
-    if sent.is_empty() || sent == current {
-        Ok(())
-    } else {
-        Err(Error::EtagMismatch { kind, id: id.to_owned() })
-    }
+/// A date on the wire.
+pub fn to_date(date: NaiveDate) -> Date {
+    // Months and days are small.
+    let small = |number: u32| i32::try_from(number).unwrap_or_default();
+    Date { year: date.year(), month: small(date.month()), day: small(date.day()) }
 }
 
 /// A time on the wire.

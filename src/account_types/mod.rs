@@ -3,15 +3,14 @@
 pub mod store;
 mod wire;
 
-use tonic::{Request, Response, Status};
+use tonic::Request;
 
-use self::{
-    store::{AccountType, Filter, NewAccountType},
-    wire::{Deactivation, Update},
-};
+use self::store::{AccountType, Filter, NewAccountType};
 use crate::{
-    caller::RequestExt as _,
-    db::{Db, Meta},
+    batch::Ids,
+    call::{Call as _, Reply, reply},
+    change::{self, ById},
+    db::Db,
     page::response,
     proto::{
         BatchGetAccountTypesRequest, BatchGetAccountTypesResponse, CreateAccountTypeRequest,
@@ -33,91 +32,68 @@ pub struct Service {
 impl AccountTypeService for Service {
     async fn create_account_type(
         &self,
-        mut request: Request<CreateAccountTypeRequest>,
-    ) -> Result<Response<CreateAccountTypeResponse>, Status> {
-        let caller = request.caller()?;
-        let meta = Meta::of(&caller, request.get_ref());
-        let new = NewAccountType::parse(request.into_inner())?;
-        let response = self
-            .db
-            .write(&caller, &meta, async |tx| {
-                Ok(CreateAccountTypeResponse { account_type: Some(new.insert(tx).await?.into()) })
-            })
-            .await?;
-        Ok(Response::new(response))
+        request: Request<CreateAccountTypeRequest>,
+    ) -> Reply<CreateAccountTypeResponse> {
+        let (caller, meta, new) = request.change(NewAccountType::parse)?;
+        let work = self.db.write(&caller, &meta, async |tx| {
+            Ok(CreateAccountTypeResponse { account_type: Some(new.insert(tx).await?.into()) })
+        });
+        reply(work.await)
     }
 
     async fn get_account_type(
         &self,
-        mut request: Request<GetAccountTypeRequest>,
-    ) -> Result<Response<GetAccountTypeResponse>, Status> {
-        let caller = request.caller()?;
-        let id = wire::id(request.into_inner())?;
-        let account_type =
-            self.db.read(&caller, async |tx| AccountType::find(tx, &id).await).await?;
-        Ok(Response::new(GetAccountTypeResponse { account_type: Some(account_type.into()) }))
+        request: Request<GetAccountTypeRequest>,
+    ) -> Reply<GetAccountTypeResponse> {
+        let (caller, id) = request.read(change::id)?;
+        let found = self.db.read(&caller, async |tx| AccountType::find(tx, &id).await).await?;
+        reply(Ok(GetAccountTypeResponse { account_type: Some(found.into()) }))
     }
 
     async fn batch_get_account_types(
         &self,
-        mut request: Request<BatchGetAccountTypesRequest>,
-    ) -> Result<Response<BatchGetAccountTypesResponse>, Status> {
-        let caller = request.caller()?;
-        let ids = wire::ids(request.into_inner())?;
+        request: Request<BatchGetAccountTypesRequest>,
+    ) -> Reply<BatchGetAccountTypesResponse> {
+        let (caller, ids) = request.read(Ids::parse)?;
         let found = self.db.read(&caller, async |tx| AccountType::find_all(tx, &ids).await).await?;
-        Ok(Response::new(BatchGetAccountTypesResponse {
-            account_types: found.into_iter().map(Into::into).collect(),
-        }))
+        let account_types = found.into_iter().map(Into::into).collect();
+        reply(Ok(BatchGetAccountTypesResponse { account_types }))
     }
 
     async fn list_account_types(
         &self,
-        mut request: Request<ListAccountTypesRequest>,
-    ) -> Result<Response<ListAccountTypesResponse>, Status> {
-        let caller = request.caller()?;
-        let (filter, page) = Filter::parse(&caller, request.into_inner())?;
-        let listing =
-            self.db.read(&caller, async |tx| AccountType::list(tx, &filter, &page).await).await?;
-        Ok(Response::new(response!(ListAccountTypesResponse { account_types }, listing)))
+        request: Request<ListAccountTypesRequest>,
+    ) -> Reply<ListAccountTypesResponse> {
+        let (caller, filter, page) = request.list(Filter::parse)?;
+        let work = self.db.read(&caller, async |tx| AccountType::list(tx, &filter, &page).await);
+        let listing = work.await?;
+        reply(Ok(response!(ListAccountTypesResponse { account_types }, listing)))
     }
 
     async fn update_account_type(
         &self,
-        mut request: Request<UpdateAccountTypeRequest>,
-    ) -> Result<Response<UpdateAccountTypeResponse>, Status> {
-        let caller = request.caller()?;
-        let meta = Meta::of(&caller, request.get_ref());
-        let update = Update::parse(request.into_inner())?;
-        let response = self
-            .db
-            .write(&caller, &meta, async |tx| {
-                let current = AccountType::find_for_update(tx, &update.id).await?;
-                let fields = update.apply(&current)?;
-                Ok(UpdateAccountTypeResponse {
-                    account_type: Some(current.update(tx, &fields).await?.into()),
-                })
-            })
-            .await?;
-        Ok(Response::new(response))
+        request: Request<UpdateAccountTypeRequest>,
+    ) -> Reply<UpdateAccountTypeResponse> {
+        let (caller, meta, update) = request.update()?;
+        let work = self.db.write(&caller, &meta, async |tx| {
+            let current = AccountType::find_for_update(tx, update.id()).await?;
+            let fields = update.fields(&current)?;
+            let updated = current.update(tx, &fields).await?;
+            Ok(UpdateAccountTypeResponse { account_type: Some(updated.into()) })
+        });
+        reply(work.await)
     }
 
     async fn deactivate_account_type(
         &self,
-        mut request: Request<DeactivateAccountTypeRequest>,
-    ) -> Result<Response<DeactivateAccountTypeResponse>, Status> {
-        let caller = request.caller()?;
-        let meta = Meta::of(&caller, request.get_ref());
-        let deactivation = Deactivation::parse(request.into_inner())?;
-        let response = self
-            .db
-            .write(&caller, &meta, async |tx| {
-                let current = AccountType::find_for_update(tx, &deactivation.id).await?;
-                let fields = deactivation.apply(&current)?;
-                Ok(DeactivateAccountTypeResponse {
-                    account_type: Some(current.update(tx, &fields).await?.into()),
-                })
-            })
-            .await?;
-        Ok(Response::new(response))
+        request: Request<DeactivateAccountTypeRequest>,
+    ) -> Reply<DeactivateAccountTypeResponse> {
+        let (caller, meta, named) = request.change(ById::parse)?;
+        let work = self.db.write(&caller, &meta, async |tx| {
+            let current = named.find(|id| AccountType::find_for_update(tx, id)).await?;
+            let deactivated = current.deactivate(tx).await?;
+            Ok(DeactivateAccountTypeResponse { account_type: Some(deactivated.into()) })
+        });
+        reply(work.await)
     }
 }

@@ -3,17 +3,15 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use diesel::{
-    prelude::*,
-    result::{DatabaseErrorKind, Error as DieselError},
-};
+use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
 use crate::{
     batch::Ids,
     budget::{self, Weighed},
-    db::{BelongsTo, Event, Tx, WriteTx, snapshot},
+    change::Resource,
+    db::{BelongsTo, Tx, WriteTx, taken},
     error::{Error, Kind, Result},
     page::{Listed, Listing, Page, keyset, total},
     renew::Batch,
@@ -64,13 +62,26 @@ pub struct Fields {
     pub active: bool,
 }
 
+impl Resource for AccountType {
+    const KIND: Kind = Kind::AccountType;
+
+    fn id(&self) -> &str {
+        &self.account_type_id
+    }
+
+    fn belongs_to(&self) -> BelongsTo<'_> {
+        BelongsTo::Tenant
+    }
+
+    fn version(&self) -> (DateTime<Utc>, i64) {
+        (self.create_time, self.revision)
+    }
+}
+
 impl Weighed for AccountType {
     fn weight(&self) -> usize {
-        ROW + budget::texts([
-            &self.account_type_id,
-            &self.fields.display_name,
-            &self.fields.description,
-        ])
+        let Fields { display_name, description, .. } = &self.fields;
+        ROW + budget::texts([&self.account_type_id, display_name, description])
     }
 }
 
@@ -102,6 +113,10 @@ impl NewAccountType {
     /// Inserts it; as the default, it takes the place of the present one.
     pub async fn insert(&self, tx: &WriteTx) -> Result<AccountType> {
         if self.fields.is_default {
+            if !self.fields.active {
+                let id = self.account_type_id.clone();
+                return Err(Error::DefaultAccountTypeInactive { id });
+            }
             AccountType::clear_default(tx, &self.account_type_id).await?;
         }
         let created = diesel::insert_into(account_types::table)
@@ -110,7 +125,7 @@ impl NewAccountType {
             .get_result(&mut tx.conn())
             .await
             .map_err(|error| translate(error, &self.account_type_id, &self.fields))?;
-        created.record(tx, None)?;
+        tx.created(&created)?;
         Ok(created)
     }
 }
@@ -216,8 +231,14 @@ impl AccountType {
             .get_result::<Self>(&mut tx.conn())
             .await
             .map_err(|error| translate(error, &self.account_type_id, fields))?;
-        updated.record(tx, Some(&self))?;
+        tx.updated(&self, &updated)?;
         Ok(updated)
+    }
+
+    /// Deactivates the type, which the transaction holds; it is no default then.
+    pub async fn deactivate(self, tx: &WriteTx) -> Result<Self> {
+        let fields = Fields { active: false, is_default: false, ..self.fields.clone() };
+        self.update(tx, &fields).await
     }
 
     /// Takes the default flag from whatever type has it, unless it is `except`.
@@ -235,7 +256,7 @@ impl AccountType {
         for now in cleared {
             let mut before = now.clone();
             before.fields.is_default = true;
-            now.record(tx, Some(&before))?;
+            tx.updated(&before, &now)?;
         }
         Ok(())
     }
@@ -251,65 +272,40 @@ impl AccountType {
         if !after.is_empty() {
             return Ok(None);
         }
-        let all = account_types::table
-            .filter(account_types::tenant_id.eq(tenant))
-            .order(account_types::account_type_id);
-        let all: Vec<Self> = all.select(Self::as_select()).for_no_key_update().load(conn).await?;
+        let own = || account_types::table.filter(account_types::tenant_id.eq(tenant));
+        let all = own().order(account_types::account_type_id).for_no_key_update();
+        let all: Vec<Self> = all.select(Self::as_select()).load(conn).await?;
+        let holder = |row: &Self| (row.fields.name_key.clone(), row.fields.display_name.clone());
+        let mut holders: BTreeMap<_, _> = all.iter().map(holder).collect();
         let mut renewed = None;
-        let mut holders: BTreeMap<_, _> = all
-            .iter()
-            .map(|of| (of.fields.name_key.clone(), of.fields.display_name.clone()))
-            .collect();
-        for Self { account_type_id, fields, .. } in all {
-            let key = text::caseless(&fields.display_name);
-            if key == fields.name_key {
+        for Self { account_type_id, fields: Fields { display_name: name, name_key, .. }, .. } in all
+        {
+            let key = text::caseless(&name);
+            if key == name_key {
                 continue;
             }
             if let Some(other) = holders.get(&key) {
                 tracing::warn!(
                     tenant,
-                    name = fields.display_name,
+                    name,
                     other,
                     "two account types have names that are the same without regard to case; rename one of them"
                 );
                 continue;
             }
-            diesel::update(account_types::table)
-                .filter(
-                    account_types::tenant_id
-                        .eq(tenant)
-                        .and(account_types::account_type_id.eq(&account_type_id)),
-                )
+            diesel::update(own().filter(account_types::account_type_id.eq(&account_type_id)))
                 .set(account_types::name_key.eq(&key))
                 .execute(conn)
                 .await?;
-            holders.remove(&fields.name_key);
-            holders.insert(key, fields.display_name);
+            holders.remove(&name_key);
+            holders.insert(key, name);
             renewed = Some((renewed.map_or(0, |(count, _)| count) + 1, account_type_id));
         }
         Ok(renewed)
     }
-
-    fn record(&self, tx: &WriteTx, before: Option<&Self>) -> Result<()> {
-        tx.record(Event {
-            resource: Kind::AccountType.noun(),
-            id: &self.account_type_id,
-            belongs_to: BelongsTo::Tenant,
-            before: before.map(snapshot).transpose()?.flatten(),
-            after: snapshot(self)?,
-        });
-        Ok(())
-    }
 }
 
-fn translate(error: DieselError, id: &str, fields: &Fields) -> Error {
-    let DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, info) = &error else {
-        return error.into();
-    };
-    let (field, value) = match info.constraint_name() {
-        Some("account_types_pkey") => ("account_type_id", id),
-        Some("account_types_name_key") => ("display_name", fields.display_name.as_str()),
-        _ => return error.into(),
-    };
-    Error::AlreadyExists { kind: Kind::AccountType, field, value: value.to_owned() }
+fn translate(error: diesel::result::Error, id: &str, fields: &Fields) -> Error {
+    let name = ("account_types_name_key", "display_name", &*fields.display_name);
+    taken(error, Kind::AccountType, [("account_types_pkey", "account_type_id", id), name])
 }

@@ -5,16 +5,15 @@ pub mod store;
 mod value;
 mod wire;
 
-use tonic::{Request, Response, Status};
+use tonic::Request;
 
-use self::{
-    store::{Account, Filter, NewAccount},
-    wire::{Deletion, Update},
-};
+use self::store::{Account, Filter, NewAccount};
 use crate::{
-    caller::RequestExt as _,
-    db::{Db, Meta},
-    page::{Listing, response},
+    batch::Ids,
+    call::{Call as _, Reply, reply},
+    change::{self, ById},
+    db::Db,
+    page::{Listing, Order, response},
     proto::{
         BatchGetAccountsRequest, BatchGetAccountsResponse, CreateAccountRequest,
         CreateAccountResponse, DeleteAccountRequest, DeleteAccountResponse, GetAccountRequest,
@@ -34,101 +33,75 @@ pub struct Service {
 impl AccountService for Service {
     async fn create_account(
         &self,
-        mut request: Request<CreateAccountRequest>,
-    ) -> Result<Response<CreateAccountResponse>, Status> {
-        let caller = request.caller()?;
-        let meta = Meta::of(&caller, request.get_ref());
-        let new = NewAccount::parse(request.into_inner())?;
-        let response = self
-            .db
-            .write(&caller, &meta, async |tx| {
-                let account = new.insert(tx).await?;
-                Ok(CreateAccountResponse { account: Some(account.into()) })
-            })
-            .await?;
-        Ok(Response::new(response))
+        request: Request<CreateAccountRequest>,
+    ) -> Reply<CreateAccountResponse> {
+        let (caller, meta, new) = request.change(NewAccount::parse)?;
+        let work = self.db.write(&caller, &meta, async |tx| {
+            Ok(CreateAccountResponse { account: Some(new.insert(tx).await?.into()) })
+        });
+        reply(work.await)
     }
 
-    async fn get_account(
-        &self,
-        mut request: Request<GetAccountRequest>,
-    ) -> Result<Response<GetAccountResponse>, Status> {
-        let caller = request.caller()?;
-        let id = wire::id(request.into_inner())?;
-        let account = self
-            .db
-            .read(&caller, async |tx| Account::show(tx, Account::find(tx, &id).await?).await)
-            .await?;
-        Ok(Response::new(GetAccountResponse { account: Some(account.into()) }))
+    async fn get_account(&self, request: Request<GetAccountRequest>) -> Reply<GetAccountResponse> {
+        let (caller, id) = request.read(change::id)?;
+        let work = self.db.read(&caller, async |tx| {
+            let account = Account::find(tx, &id).await?;
+            Account::show(tx, account).await
+        });
+        reply(Ok(GetAccountResponse { account: Some(work.await?.into()) }))
     }
 
     async fn batch_get_accounts(
         &self,
-        mut request: Request<BatchGetAccountsRequest>,
-    ) -> Result<Response<BatchGetAccountsResponse>, Status> {
-        let caller = request.caller()?;
-        let ids = wire::ids(request.into_inner())?;
-        let accounts = self
-            .db
-            .read(&caller, async |tx| Account::shown(tx, Account::find_all(tx, &ids).await?).await)
-            .await?;
-        Ok(Response::new(BatchGetAccountsResponse {
-            accounts: accounts.into_iter().map(Into::into).collect(),
-        }))
+        request: Request<BatchGetAccountsRequest>,
+    ) -> Reply<BatchGetAccountsResponse> {
+        let (caller, ids) = request.read(Ids::parse)?;
+        let work = self.db.read(&caller, async |tx| {
+            let accounts = Account::find_all(tx, &ids).await?;
+            Account::shown(tx, accounts).await
+        });
+        let accounts = work.await?.into_iter().map(Into::into).collect();
+        reply(Ok(BatchGetAccountsResponse { accounts }))
     }
 
     async fn list_accounts(
         &self,
-        mut request: Request<ListAccountsRequest>,
-    ) -> Result<Response<ListAccountsResponse>, Status> {
-        let caller = request.caller()?;
-        let (filter, page) = Filter::parse(&caller, request.into_inner())?;
-        let listing = self
-            .db
-            .list(&caller, async |tx| {
-                let Listing { rows, next_page_token, total } =
-                    Account::list(tx, &filter, &page).await?;
-                Ok(Listing { rows: Account::shown(tx, rows).await?, next_page_token, total })
-            })
-            .await?;
-        Ok(Response::new(response!(ListAccountsResponse { accounts }, listing)))
+        request: Request<ListAccountsRequest>,
+    ) -> Reply<ListAccountsResponse> {
+        let (caller, filter, page) = request.list_by(Order::parse_for_accounts, Filter::parse)?;
+        let work = self.db.list(&caller, async |tx| {
+            let Listing { rows, next_page_token, total } =
+                Account::list(tx, &filter, &page).await?;
+            Ok(Listing { rows: Account::shown(tx, rows).await?, next_page_token, total })
+        });
+        let listing = work.await?;
+        reply(Ok(response!(ListAccountsResponse { accounts }, listing)))
     }
 
     async fn update_account(
         &self,
-        mut request: Request<UpdateAccountRequest>,
-    ) -> Result<Response<UpdateAccountResponse>, Status> {
-        let caller = request.caller()?;
-        let meta = Meta::of(&caller, request.get_ref());
-        let update = Update::parse(request.into_inner())?;
-        let response = self
-            .db
-            .write(&caller, &meta, async |tx| {
-                let current = Account::find_for_update_to(tx, &update.id, &update.target()).await?;
-                let fields = update.apply(&current)?;
-                let account = current.update(tx, &fields).await?;
-                Ok(UpdateAccountResponse { account: Some(account.into()) })
-            })
-            .await?;
-        Ok(Response::new(response))
+        request: Request<UpdateAccountRequest>,
+    ) -> Reply<UpdateAccountResponse> {
+        let (caller, meta, update) = request.update()?;
+        let work = self.db.write(&caller, &meta, async |tx| {
+            let current = Account::find_for_update_to(tx, update.id(), &update.target()).await?;
+            let fields = update.fields(&current)?;
+            let account = current.update(tx, &fields).await?;
+            Ok(UpdateAccountResponse { account: Some(account.into()) })
+        });
+        reply(work.await)
     }
 
     async fn delete_account(
         &self,
-        mut request: Request<DeleteAccountRequest>,
-    ) -> Result<Response<DeleteAccountResponse>, Status> {
-        let caller = request.caller()?;
-        let meta = Meta::of(&caller, request.get_ref());
-        let deletion = Deletion::parse(request.into_inner())?;
-        let response = self
-            .db
-            .write(&caller, &meta, async |tx| {
-                let current = Account::find_for_update(tx, &deletion.id).await?;
-                deletion.check(&current)?;
-                current.delete(tx).await?;
-                Ok(DeleteAccountResponse {})
-            })
-            .await?;
-        Ok(Response::new(response))
+        request: Request<DeleteAccountRequest>,
+    ) -> Reply<DeleteAccountResponse> {
+        let (caller, meta, named) = request.change(ById::parse)?;
+        let work = self.db.write(&caller, &meta, async |tx| {
+            let current = named.find(|id| Account::find_for_update(tx, id)).await?;
+            current.delete(tx).await?;
+            Ok(DeleteAccountResponse {})
+        });
+        reply(work.await)
     }
 }

@@ -20,7 +20,8 @@ use crate::{
     account_types::store::AccountType,
     batch::Ids,
     budget::{self, Weighed},
-    db::{AccountRef, BelongsTo, Condition, Event, Tx, WriteTx, snapshot},
+    change::Resource,
+    db::{AccountRef, BelongsTo, Condition, Tx, WriteTx, taken},
     error::{Error, Kind, Result},
     id,
     memberships::{
@@ -189,6 +190,22 @@ impl References {
                 "an event belongs to account {account_id:?}, which does not exist"
             ))
         })
+    }
+}
+
+impl Resource for Account {
+    const KIND: Kind = Kind::Account;
+
+    fn id(&self) -> &str {
+        &self.account_id
+    }
+
+    fn belongs_to(&self) -> BelongsTo<'_> {
+        BelongsTo::Account(self.reference())
+    }
+
+    fn version(&self) -> (DateTime<Utc>, i64) {
+        (self.create_time, self.revision)
     }
 }
 
@@ -430,7 +447,7 @@ impl NewAccount {
             .map_err(|error| translate(error, &account_id, &fields))?;
         Link::insert_own(tx, &account.account_id, &fields.organization_id).await?;
         Account::require_contacts(tx, &account.account_id, &contacts).await?;
-        account.record(tx, None)?;
+        tx.created(&account)?;
         account.insert_words(tx).await?;
         Account::show(tx, account).await
     }
@@ -642,7 +659,7 @@ impl Account {
         } else {
             Self::require_contacts(tx, &self.account_id, &new).await?;
         }
-        updated.record(tx, Some(&self))?;
+        tx.updated(&self, &updated)?;
         if updated.words() != self.words() || self.folded != search::stamp(self.revision) {
             diesel::delete(
                 account_words::table.filter(account_words::account_id.eq(&self.account_id)),
@@ -664,14 +681,7 @@ impl Account {
         diesel::delete(accounts::table.filter(accounts::account_id.eq(&self.account_id)))
             .execute(&mut tx.conn())
             .await?;
-        tx.record(Event {
-            resource: Kind::Account.noun(),
-            id: &self.account_id,
-            belongs_to: BelongsTo::Account(self.reference()),
-            before: snapshot(&self)?,
-            after: None,
-        });
-        Ok(())
+        tx.deleted(&self)
     }
 
     /// Refuses people, whom the transaction has locked, who may not be contacts of the account.
@@ -821,7 +831,7 @@ impl Account {
         for now in cleared {
             let mut before = now.clone();
             before.fields.is_primary = true;
-            now.record(tx, Some(&before))?;
+            tx.updated(&before, &now)?;
         }
         Ok(())
     }
@@ -862,17 +872,6 @@ impl Account {
             .await?;
         Ok(())
     }
-
-    fn record(&self, tx: &WriteTx, before: Option<&Self>) -> Result<()> {
-        tx.record(Event {
-            resource: Kind::Account.noun(),
-            id: &self.account_id,
-            belongs_to: BelongsTo::Account(self.reference()),
-            before: before.map(snapshot).transpose()?.flatten(),
-            after: snapshot(self)?,
-        });
-        Ok(())
-    }
 }
 
 /// How the words of an account refer to a person. No word begins with this character.
@@ -881,14 +880,12 @@ fn reference_to(person_id: &str) -> String {
 }
 
 fn translate(error: DieselError, id: &str, fields: &Fields) -> Error {
-    let DieselError::DatabaseError(kind, info) = &error else { return error.into() };
-    match (kind, info.constraint_name()) {
-        (DatabaseErrorKind::UniqueViolation, Some("accounts_pkey")) => {
-            Error::AlreadyExists { kind: Kind::Account, field: "account_id", value: id.to_owned() }
-        }
-        (DatabaseErrorKind::ForeignKeyViolation, Some("accounts_organization_fkey")) => {
+    match &error {
+        DieselError::DatabaseError(DatabaseErrorKind::ForeignKeyViolation, info)
+            if info.constraint_name() == Some("accounts_organization_fkey") =>
+        {
             Error::not_found(Kind::Organization, &fields.organization_id)
         }
-        _ => error.into(),
+        _ => taken(error, Kind::Account, [("accounts_pkey", "account_id", id)]),
     }
 }

@@ -5,37 +5,28 @@ use diesel::{
     expression::AsExpression,
     pg::{Pg, PgValue},
     serialize::{self, Output, ToSql},
-    sql_types::{Jsonb, Text},
+    sql_types::Jsonb,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::error::{Error, Result};
+use crate::{
+    enums::text_enum,
+    error::{Error, Result},
+};
 
-/// The status of an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, FromSqlRow, AsExpression)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[diesel(sql_type = Text)]
-pub enum Status {
-    /// In use.
-    Active,
-    /// Held for a while.
-    Suspended,
-    /// Out of use.
-    Inactive,
+text_enum! {
+    /// The status of an account.
+    pub enum Status {
+        /// In use.
+        Active = "ACTIVE",
+        /// Held for a while.
+        Suspended = "SUSPENDED",
+        /// Out of use.
+        Inactive = "INACTIVE",
+    }
 }
 
 impl Status {
-    const ALL: [Self; 3] = [Self::Active, Self::Suspended, Self::Inactive];
-
-    /// The name in the contract, without prefix, and in the database.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Active => "ACTIVE",
-            Self::Suspended => "SUSPENDED",
-            Self::Inactive => "INACTIVE",
-        }
-    }
-
     /// Refuses a status that cannot follow this one: from INACTIVE an account can only become
     /// ACTIVE (design, section 2).
     pub fn require_next(self, next: Self, account_id: &str) -> Result<()> {
@@ -47,22 +38,6 @@ impl Status {
             });
         }
         Ok(())
-    }
-}
-
-impl ToSql<Text, Pg> for Status {
-    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
-        <str as ToSql<Text, Pg>>::to_sql(self.name(), out)
-    }
-}
-
-impl FromSql<Text, Pg> for Status {
-    fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
-        let name = std::str::from_utf8(value.as_bytes())?;
-        Self::ALL
-            .into_iter()
-            .find(|status| status.name() == name)
-            .ok_or_else(|| format!("unknown status {name:?}").into())
     }
 }
 
@@ -143,8 +118,9 @@ mod tests {
 
     #[test]
     fn status_transitions() {
-        for from in Status::ALL {
-            for to in Status::ALL {
+        const ALL: [Status; 3] = [Status::Active, Status::Suspended, Status::Inactive];
+        for from in ALL {
+            for to in ALL {
                 let allowed = from.require_next(to, "a").is_ok();
                 assert_eq!(
                     allowed,

@@ -9,15 +9,13 @@ use super::{
     value::{Address, Contact, Json, Status},
 };
 use crate::{
-    batch::Ids,
-    caller::Caller,
-    error::{Kind, Result},
-    mask::Mask,
+    change::{Update, Versioned as _},
+    enums::contract_enum,
+    error::Result,
     metadata::Metadata,
-    page::{Order, Page},
     proto::{self, AccountStatus},
     validate::Violations,
-    wire::{etag, json, require_etag, timestamp},
+    wire::{json, timestamp},
 };
 
 const MAX_NAME: usize = 200;
@@ -53,7 +51,7 @@ impl Fields {
             description: v.text("account.description", account.description, MAX_DESCRIPTION),
             organization_id: v.id("account.organization_id", account.organization_id),
             account_type_id: v.optional_id("account.account_type_id", account.account_type_id),
-            status: status(v, "account.status", account.status).unwrap_or(Status::Active),
+            status: Status::parse(v, "account.status", account.status).unwrap_or(Status::Active),
             status_reason: v.text("account.status_reason", account.status_reason, MAX_REASON),
             primary_contact: account.primary_contact.and_then(|it| contact(v, it)).map(Json),
             billing_address: address(v, "account.billing_address", account.billing_address),
@@ -82,43 +80,28 @@ impl Fields {
 }
 
 impl NewAccount {
-    /// A valid new account, or every violation of the request.
-    pub fn parse(request: proto::CreateAccountRequest) -> Result<Self> {
-        let mut v = Violations::default();
-        v.request_id(&request.request_id);
-        let account = v.message("account", request.account);
+    /// The new account of a request.
+    pub fn parse(v: &mut Violations, request: proto::CreateAccountRequest) -> Self {
+        let mut account = v.message("account", request.account);
         if request.without_account_type && !account.account_type_id.is_empty() {
             v.add("without_account_type", "must not be set together with account.account_type_id");
         }
-        let account_id = v.chosen_id("account.account_id", account.account_id.clone());
-        let fields = Fields::parse(&mut v, account);
+        let id = std::mem::take(&mut account.account_id);
+        let account_id = v.chosen_id("account.account_id", id);
+        let fields = Fields::parse(v, account);
         if !fields.has_primary_contact() {
             v.add(EMAIL, "is required, unless account.primary_contact.person_id names a person");
         }
-        v.finish(Self { account_id, fields, without_account_type: request.without_account_type })
+        Self { account_id, fields, without_account_type: request.without_account_type }
     }
 }
 
-/// The id of a get request.
-pub fn id(request: proto::GetAccountRequest) -> Result<String> {
-    let mut v = Violations::default();
-    let id = v.id("account_id", request.account_id);
-    v.finish(id)
-}
-
-/// The ids of a batch get request.
-pub fn ids(request: proto::BatchGetAccountsRequest) -> Result<Ids> {
-    Ids::parse("account_ids", request.account_ids)
-}
-
 impl Filter {
-    /// What a list request asks for, and which page of it.
-    pub fn parse(caller: &Caller, mut request: proto::ListAccountsRequest) -> Result<(Self, Page)> {
-        let mut v = Violations::default();
-        let page = Page::take_ordered(&mut v, caller, &mut request, Order::parse_for_accounts)?;
+    /// Which accounts a list request asks for.
+    pub fn parse(v: &mut Violations, request: proto::ListAccountsRequest) -> Self {
         let statuses = (0..).zip(request.statuses).filter_map(|(i, number)| {
             let field = format!("statuses[{i}]");
-            let status = status(&mut v, &field, number);
+            let status = Status::parse(v, &field, number);
             if number == 0 {
                 v.add(field, "must not be ACCOUNT_STATUS_UNSPECIFIED");
             }
@@ -128,7 +111,7 @@ impl Filter {
         if request.without_account_type && !request.account_type_id.is_empty() {
             v.add("without_account_type", "must not be set together with account_type_id");
         }
-        let filter = Self {
+        Self {
             statuses,
             query: v.query("query", request.query),
             organization_id: v.optional_id("organization_id", request.organization_id),
@@ -143,115 +126,63 @@ impl Filter {
             linked_organization_id: v
                 .optional_id("linked_organization_id", request.linked_organization_id),
             contact_id: v.optional_id("contact_id", request.contact_id),
-            metadata: Metadata::parse(&mut v, "metadata", request.metadata),
-        };
-        v.finish((filter, page))
+            metadata: Metadata::parse(v, "metadata", request.metadata),
+        }
     }
 }
 
-/// An update as it was asked for; what it comes to depends on the present account.
-pub struct Update {
-    /// Which account.
-    pub id: String,
-    wanted: proto::Account,
-    mask: Mask,
-}
-
-impl Update {
-    /// The update, or every violation that shows without the present account.
-    pub fn parse(request: proto::UpdateAccountRequest) -> Result<Self> {
-        let mut v = Violations::default();
-        v.request_id(&request.request_id);
-        let wanted = v.message("account", request.account);
-        let id = v.id("account.account_id", wanted.account_id.clone());
-        let mask = Mask::parse(&mut v, &wanted, request.update_mask, "account_id")?;
-        v.finish(Self { id, wanted, mask })
-    }
-
+impl Update<proto::Account> {
     /// What the update says of the account's place as a primary account.
     pub fn target(&self) -> Target {
+        let organization_id = || self.wanted.organization_id.clone();
         Target {
-            organization_id: self
-                .mask
-                .has("organization_id")
-                .then(|| self.wanted.organization_id.clone()),
-            is_primary: self.mask.has("is_primary").then_some(self.wanted.is_primary),
+            organization_id: self.has("organization_id").then(organization_id),
+            is_primary: self.has("is_primary").then_some(self.wanted.is_primary),
         }
     }
 
     /// The fields that the account gets. A reason belongs to the status it was given for, so a new
     /// status without one clears the old reason.
-    pub fn apply(&self, current: &Account) -> Result<Fields> {
-        let present = proto::Account::from(current.clone());
-        require_etag(&self.wanted.etag, &present.etag, Kind::Account, &self.id)?;
-        let mut v = Violations::default();
-        let merged = self.mask.apply(&mut v, "account", &present, &self.wanted)?;
-        if merged.primary_contact.as_ref().is_some_and(|contact| !contact.person_id.is_empty()) {
-            for field in self.mask.inside("primary_contact").filter(|field| *field != "person_id") {
-                v.add(
-                    format_args!("account.primary_contact.{field}"),
+    pub fn fields(&self, current: &Account) -> Result<Fields> {
+        let mut draft = self.apply(current)?;
+        let contact = &draft.merged.primary_contact;
+        if contact.as_ref().is_some_and(|contact| !contact.person_id.is_empty()) {
+            for field in self.inside("primary_contact").filter(|field| *field != "person_id") {
+                draft.refuse(
+                    &format!("primary_contact.{field}"),
                     "is read from the person: UpdatePerson changes it",
                 );
             }
         }
-        if merged.status == AccountStatus::Unspecified as i32 {
-            v.add("account.status", "must be specified when the update mask names it");
+        if draft.merged.status == AccountStatus::Unspecified as i32 {
+            draft.refuse("status", "must be specified when the update mask names it");
         }
-        let mut fields = v.update("account", &present, &merged, Fields::parse)?;
-        if fields.status != current.fields.status && !self.mask.has("status_reason") {
+        let mut fields = draft.parse(Fields::parse)?;
+        if fields.status != current.fields.status && !self.has("status_reason") {
             fields.status_reason.clear();
         }
         // Accounts that have none from before the rule can be changed otherwise.
         if current.fields.has_primary_contact() && !fields.has_primary_contact() {
-            v.add(EMAIL, "must stay, unless account.primary_contact.person_id names a person: an account has a primary contact");
+            draft.violations.add(EMAIL, "must stay, unless account.primary_contact.person_id names a person: an account has a primary contact");
         }
-        v.finish(fields)
+        draft.finish(fields)
     }
 }
 
-/// A deletion as it was asked for.
-pub struct Deletion {
-    /// Which account.
-    pub id: String,
-    etag: String,
-}
-
-impl Deletion {
-    /// The deletion, or every violation of the request.
-    pub fn parse(request: proto::DeleteAccountRequest) -> Result<Self> {
-        let mut v = Violations::default();
-        v.request_id(&request.request_id);
-        let id = v.id("account_id", request.account_id);
-        v.finish(Self { id, etag: request.etag })
-    }
-
-    /// Refuses to delete an account that has changed since the caller read it.
-    pub fn check(&self, current: &Account) -> Result<()> {
-        require_etag(
-            &self.etag,
-            &etag(current.create_time, current.revision),
-            Kind::Account,
-            &self.id,
-        )
-    }
-}
+contract_enum!(Status = AccountStatus { Active, Suspended, Inactive });
 
 impl From<Account> for proto::Account {
     fn from(row: Account) -> Self {
+        let etag = row.etag();
         let fields = row.fields;
         Self {
-            etag: etag(row.create_time, row.revision),
+            etag,
             account_id: row.account_id,
             display_name: fields.display_name,
             description: fields.description,
             organization_id: fields.organization_id,
             account_type_id: fields.account_type_id.unwrap_or_default(),
-            status: match fields.status {
-                Status::Active => AccountStatus::Active,
-                Status::Suspended => AccountStatus::Suspended,
-                Status::Inactive => AccountStatus::Inactive,
-            }
-            .into(),
+            status: fields.status.into(),
             status_reason: fields.status_reason,
             primary_contact: match (fields.primary_contact_id, fields.primary_contact) {
                 (Some(person_id), _) => Some(proto::Contact { person_id, ..Default::default() }),
@@ -303,15 +234,6 @@ impl From<Json<Address>> for proto::Address {
         let Address { line1, line2, city, state, postal_code, country } = address;
         Self { line1, line2, city, state, postal_code, country }
     }
-}
-
-fn status(v: &mut Violations, field: &str, value: i32) -> Option<Status> {
-    Some(match v.known(field, value)? {
-        AccountStatus::Unspecified => return None,
-        AccountStatus::Active => Status::Active,
-        AccountStatus::Suspended => Status::Suspended,
-        AccountStatus::Inactive => Status::Inactive,
-    })
 }
 
 /// A contact given inline; one without any content is none.

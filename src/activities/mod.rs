@@ -17,9 +17,10 @@ use self::{
     wire::Start,
 };
 use crate::{
+    call::{Call as _, Reply, reply},
     caller::RequestExt as _,
     db::Db,
-    page::response,
+    page::{Order, response},
     peer::Peer,
     proto::{
         ListActivitiesRequest, ListActivitiesResponse, WatchActivitiesRequest,
@@ -45,13 +46,12 @@ pub struct Service {
 impl ActivityService for Service {
     async fn list_activities(
         &self,
-        mut request: Request<ListActivitiesRequest>,
-    ) -> Result<Response<ListActivitiesResponse>, Status> {
-        let caller = request.caller()?;
-        let (filter, page) = Filter::parse(&caller, request.into_inner())?;
-        let listing =
-            self.db.list(&caller, async |tx| Activity::list(tx, &filter, &page).await).await?;
-        Ok(Response::new(response!(ListActivitiesResponse { activities }, listing)))
+        request: Request<ListActivitiesRequest>,
+    ) -> Reply<ListActivitiesResponse> {
+        let (caller, filter, page) = request.list_by(Order::parse_by_time, Filter::parse)?;
+        let work = self.db.list(&caller, async |tx| Activity::list(tx, &filter, &page).await);
+        let listing = work.await?;
+        reply(Ok(response!(ListActivitiesResponse { activities }, listing)))
     }
 
     type WatchActivitiesStream =
@@ -60,7 +60,7 @@ impl ActivityService for Service {
     async fn watch_activities(
         &self,
         mut request: Request<WatchActivitiesRequest>,
-    ) -> Result<Response<Self::WatchActivitiesStream>, Status> {
+    ) -> Reply<Self::WatchActivitiesStream> {
         let caller = request.caller()?;
         let deadline = request.extensions_mut().remove::<ClientDeadline>();
         let retiring = request.extensions().get().map(Peer::retiring).cloned().unwrap_or_default();

@@ -7,7 +7,7 @@ use crate::{
     caller::{Caller, MAX_ACTOR},
     error::{Error, Result},
     id::MAX_PAIR_CHARS,
-    page::{Binding, Order, Page},
+    page::Binding,
     proto,
     validate::Violations,
     wire::{json, timestamp},
@@ -17,13 +17,8 @@ use crate::{
 const MAX_TYPE: usize = 50;
 
 impl Filter {
-    /// What a list request asks for, and which page of it.
-    pub fn parse(
-        caller: &Caller,
-        mut request: proto::ListActivitiesRequest,
-    ) -> Result<(Self, Page)> {
-        let mut v = Violations::default();
-        let page = Page::take_ordered(&mut v, caller, &mut request, Order::parse_by_time)?;
+    /// Which activities a list request asks for.
+    pub fn parse(v: &mut Violations, request: proto::ListActivitiesRequest) -> Self {
         let mut given =
             |field, value: String, max| (!value.is_empty()).then(|| v.exact(field, value, max));
         let resource_type = given("resource_type", request.resource_type, MAX_TYPE);
@@ -34,7 +29,7 @@ impl Filter {
         }
         let period = v.period("", request.start_time, request.end_time);
         let account_id = v.optional_id("account_id", request.account_id);
-        v.finish((Self { account_id, resource_type, resource_id, actor, period }, page))
+        Self { account_id, resource_type, resource_id, actor, period }
     }
 }
 

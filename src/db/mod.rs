@@ -42,8 +42,8 @@ pub use self::{
     reach::Condition,
     replay::Meta,
     tenant::{Settings, Tenant},
-    trail::{AccountRef, BelongsTo, Event, snapshot},
-    tx::{Tx, WriteTx},
+    trail::{AccountRef, BelongsTo, Recorded},
+    tx::{Tx, WriteTx, taken},
 };
 use crate::{
     caller::Caller,

@@ -12,7 +12,11 @@ use crate::{
     caller::Caller,
     error::{Error, Result},
     schema::requests,
+    validate::Violations,
 };
+
+/// Longest `request_id` in characters.
+const MAX_REQUEST_ID: usize = 100;
 
 /// How long an answer is kept, in hours.
 const KEPT_HOURS: i64 = 24;
@@ -33,9 +37,15 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// Reads the meta of a request.
-    pub fn of(caller: &Caller, request: &impl Change) -> Self {
+    /// Reads the meta of a request, and notes what its request id violates.
+    pub fn of(v: &mut Violations, caller: &Caller, request: &impl Change) -> Self {
         let request_id = request.request_id().to_owned();
+        if request_id.chars().count() > MAX_REQUEST_ID {
+            v.add("request_id", format!("must have at most {MAX_REQUEST_ID} characters"));
+        }
+        if request_id.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            v.add("request_id", "must consist of printable characters without blanks");
+        }
         let fingerprint = if request_id.is_empty() {
             Vec::new()
         } else {

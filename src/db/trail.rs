@@ -1,5 +1,7 @@
 //! The activity trail: what a transaction changed, written with it.
 
+use std::borrow::Cow;
+
 use diesel::{
     prelude::*,
     sql_types::{Nullable, Text},
@@ -21,19 +23,14 @@ use crate::{
 /// records each of them.
 const BATCH: usize = 500;
 
-/// Something that happened to a resource. `before` and `after` are its fields as they are to be
-/// read in the trail.
-pub struct Event<'a> {
+/// Something that the trail tells of: a row, whose fields are read in the trail as it is serialized.
+pub trait Recorded: Serialize {
     /// What kind of resource, as a noun in `snake_case`.
-    pub resource: &'static str,
+    const NOUN: &'static str;
     /// Which one. What is between two resources has both ids (`id::pair`).
-    pub id: &'a str,
+    fn id(&self) -> Cow<'_, str>;
     /// What it belongs to.
-    pub belongs_to: BelongsTo<'a>,
-    /// The fields before; `None` when the resource was created.
-    pub before: Option<Value>,
-    /// The fields after; `None` when it was deleted.
-    pub after: Option<Value>,
+    fn belongs_to(&self) -> BelongsTo<'_>;
 }
 
 /// What a resource belongs to, which decides to whom an event is shown (`super::reach`). An id can
@@ -71,42 +68,44 @@ pub struct Change {
     changes: Value,
 }
 
-/// The fields of a row for the trail.
-pub fn snapshot(row: &impl Serialize) -> Result<Option<Value>> {
-    serde_json::to_value(row)
-        .map(Some)
-        .map_err(|error| Error::Internal(format!("snapshot for the trail: {error}")))
-}
-
-impl Event<'_> {
-    /// The change, or nothing if no field differs.
-    pub(super) fn into_change(self) -> Option<Change> {
-        let verb = match (&self.before, &self.after) {
+impl Change {
+    /// The change of a resource, or nothing if no field differs. `before` is `None` when the
+    /// resource was created, `after` when it was deleted.
+    pub(super) fn between<R: Recorded>(
+        before: Option<&R>,
+        after: Option<&R>,
+    ) -> Result<Option<Self>> {
+        let verb = match (before, after) {
             (None, _) => "created",
             (_, None) => "deleted",
             _ => "updated",
         };
-        let changes = differences(&fields(self.before), &fields(self.after));
-        let (account_id, incarnation) = match self.belongs_to {
+        let changes = differences(&fields(before)?, &fields(after)?);
+        let Some(resource) = after.or(before) else { return Ok(None) };
+        if verb == "updated" && changes.is_empty() {
+            return Ok(None);
+        }
+        let (account_id, incarnation) = match resource.belongs_to() {
             BelongsTo::Account(account) => (Some(account.account_id), Some(account.incarnation)),
             BelongsTo::Organization { incarnation } => (None, Some(incarnation)),
             BelongsTo::Tenant => (None, None),
         };
-        (verb != "updated" || !changes.is_empty()).then(|| Change {
-            action: format!("{}.{verb}", self.resource),
-            resource: self.resource,
-            id: self.id.to_owned(),
+        Ok(Some(Self {
+            action: format!("{}.{verb}", R::NOUN),
+            resource: R::NOUN,
+            id: resource.id().into_owned(),
             account_id: account_id.map(ToOwned::to_owned),
             incarnation: incarnation.map(ToOwned::to_owned),
             changes: Value::Array(changes),
-        })
+        }))
     }
 }
 
-fn fields(snapshot: Option<Value>) -> Map<String, Value> {
-    match snapshot {
-        Some(Value::Object(fields)) => fields,
-        _ => Map::new(),
+fn fields(row: Option<&impl Serialize>) -> Result<Map<String, Value>> {
+    match row.map(serde_json::to_value).transpose() {
+        Ok(Some(Value::Object(fields))) => Ok(fields),
+        Ok(_) => Ok(Map::new()),
+        Err(error) => Err(Error::Internal(format!("snapshot for the trail: {error}"))),
     }
 }
 
@@ -176,15 +175,25 @@ pub(super) async fn write(tx: &WriteTx, caller: &Caller, request_id: &str) -> Re
 mod tests {
     use super::*;
 
+    #[derive(Serialize)]
+    #[serde(transparent)]
+    struct Row(Value);
+
+    impl Recorded for Row {
+        const NOUN: &'static str = "account_type";
+
+        fn id(&self) -> Cow<'_, str> {
+            "t".into()
+        }
+
+        fn belongs_to(&self) -> BelongsTo<'_> {
+            BelongsTo::Tenant
+        }
+    }
+
     fn change(before: Option<Value>, after: Option<Value>) -> Option<(String, Value)> {
-        let event = Event {
-            resource: "account_type",
-            id: "t",
-            belongs_to: BelongsTo::Tenant,
-            before,
-            after,
-        };
-        event.into_change().map(|change| (change.action, change.changes))
+        let change = Change::between(before.map(Row).as_ref(), after.map(Row).as_ref()).unwrap();
+        change.map(|change| (change.action, change.changes))
     }
 
     #[test]

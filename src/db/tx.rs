@@ -18,11 +18,11 @@ use super::{
     reach::Sight,
     sqlstate,
     tenant::Tenant,
-    trail::{Change, Event},
+    trail::{Change, Recorded},
 };
 use crate::{
     caller::{Caller, TenantId},
-    error::{Error, Result},
+    error::{Error, Kind, Result},
 };
 
 /// A transaction of one tenant, for reading.
@@ -197,11 +197,28 @@ impl WriteTx {
         Self { tx, trail: Mutex::new(Vec::new()) }
     }
 
-    /// Adds a change to the activity trail; it is written before the transaction commits.
-    pub fn record(&self, event: Event<'_>) {
-        if let Some(change) = event.into_change() {
+    /// Records in the activity trail that a resource was created.
+    pub fn created<R: Recorded>(&self, row: &R) -> Result<()> {
+        self.changed(None, Some(row))
+    }
+
+    /// Records in the activity trail which fields of a resource have changed, if any has.
+    pub fn updated<R: Recorded>(&self, before: &R, after: &R) -> Result<()> {
+        self.changed(Some(before), Some(after))
+    }
+
+    /// Records in the activity trail that a resource was deleted.
+    pub fn deleted<R: Recorded>(&self, row: &R) -> Result<()> {
+        self.changed(Some(row), None)
+    }
+
+    /// Records in the activity trail that a resource was created (`before` is `None`), deleted
+    /// (`after` is `None`) or changed. The trail is written before the transaction commits.
+    pub fn changed<R: Recorded>(&self, before: Option<&R>, after: Option<&R>) -> Result<()> {
+        if let Some(change) = Change::between(before, after)? {
             self.trail.lock().unwrap_or_else(PoisonError::into_inner).push(change);
         }
+        Ok(())
     }
 
     pub(super) fn take_trail(&self) -> Vec<Change> {
@@ -263,6 +280,20 @@ impl From<diesel::result::Error> for Error {
             }
             _ => Self::Internal(format!("database: {error}")),
         }
+    }
+}
+
+/// The error for a value that must be unique and is taken, if one of these constraints was violated:
+/// each with the field and the value.
+pub fn taken<'a>(
+    error: diesel::result::Error,
+    kind: Kind,
+    unique: impl IntoIterator<Item = (&'a str, &'static str, &'a str)>,
+) -> Error {
+    let constraint = violated(&error).unwrap_or_default();
+    match unique.into_iter().find(|(name, ..)| *name == constraint) {
+        Some((_, field, value)) => Error::AlreadyExists { kind, field, value: value.to_owned() },
+        None => error.into(),
     }
 }
 

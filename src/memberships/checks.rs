@@ -1,16 +1,18 @@
 //! Whether a person is a user of an account, and may buy there.
 
+use std::borrow::Cow;
+
 use chrono::NaiveDate;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
-use serde_json::json;
+use serde::Serialize;
 
 use super::store::{Fields, today};
 use crate::{
     accounts::store::{Account, Status},
     budget::{self, Budget, Weighed},
-    db::{AccountRef, BelongsTo, Event, Tx, WriteTx},
+    db::{AccountRef, BelongsTo, Recorded, Tx, WriteTx},
     error::{Error, Kind, Result},
     modules,
     people::store::Person,
@@ -219,7 +221,7 @@ pub async fn set_purchasing_account(
         Account::references(tx, changed.iter().filter_map(|(account_id, _)| *account_id)).await?;
     for (account_id, buys) in changed {
         if let Some(account_id) = account_id {
-            record_purchasing(tx, person_id, accounts.get(account_id)?, buys);
+            record_purchasing(tx, person_id, accounts.get(account_id)?, buys)?;
         }
     }
     Person::find(tx, person_id).await
@@ -240,22 +242,41 @@ pub async fn clear_purchasing_account(tx: &WriteTx, account: AccountRef<'_>) -> 
         .execute(&mut tx.conn())
         .await?;
     for person_id in ids {
-        record_purchasing(tx, &person_id, account, false);
+        record_purchasing(tx, &person_id, account, false)?;
     }
     Ok(())
 }
 
+/// The account that a person buys on, as the trail tells of it.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Purchasing<'a> {
+    #[serde(skip)]
+    person_id: &'a str,
+    #[serde(skip)]
+    account: AccountRef<'a>,
+    purchasing_account_id: Option<&'a str>,
+}
+
+impl Recorded for Purchasing<'_> {
+    const NOUN: &'static str = Kind::Person.noun();
+
+    fn id(&self) -> Cow<'_, str> {
+        self.person_id.into()
+    }
+
+    fn belongs_to(&self) -> BelongsTo<'_> {
+        BelongsTo::Account(self.account)
+    }
+}
+
 /// Records that a person buys on an account, or no longer does.
-pub fn record_purchasing(tx: &WriteTx, person_id: &str, account: AccountRef<'_>, buys: bool) {
-    let purchasing =
-        |account_id: Option<&str>| Some(json!({ "purchasing_account_id": account_id }));
-    let (before, after) =
-        if buys { (None, Some(account.account_id)) } else { (Some(account.account_id), None) };
-    tx.record(Event {
-        resource: Kind::Person.noun(),
-        id: person_id,
-        belongs_to: BelongsTo::Account(account),
-        before: purchasing(before),
-        after: purchasing(after),
-    });
+pub fn record_purchasing(
+    tx: &WriteTx,
+    person_id: &str,
+    account: AccountRef<'_>,
+    buys: bool,
+) -> Result<()> {
+    let elsewhere = Purchasing { person_id, account, purchasing_account_id: None };
+    let here = Purchasing { purchasing_account_id: Some(account.account_id), ..elsewhere };
+    if buys { tx.updated(&elsewhere, &here) } else { tx.updated(&here, &elsewhere) }
 }

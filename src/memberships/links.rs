@@ -1,16 +1,21 @@
 //! The organizations linked to an account.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use diesel::{dsl::case_when, prelude::*};
 use diesel_async::RunQueryDsl;
 use futures_util::TryStreamExt as _;
 use serde::Serialize;
 
-use super::slots::{self, Scope};
+use super::{
+    slots::{self, Scope},
+    store::OfAccount,
+};
 use crate::{
     accounts::store::Account,
     budget::{self, Weighed},
-    db::{AccountRef, BelongsTo, Event, Tx, WriteTx, snapshot},
+    db::{AccountRef, BelongsTo, Recorded, Tx, WriteTx},
     error::{Error, Result},
     id, modules,
     organizations::store::Organization,
@@ -302,19 +307,24 @@ struct Terms {
     own: bool,
 }
 
+impl Recorded for OfAccount<'_, Terms> {
+    const NOUN: &'static str = "account_organization";
+
+    fn id(&self) -> Cow<'_, str> {
+        id::pair(self.account.account_id, &self.row.organization_id).into()
+    }
+
+    fn belongs_to(&self) -> BelongsTo<'_> {
+        BelongsTo::Account(self.account)
+    }
+}
+
 fn record(
     tx: &WriteTx,
     account: AccountRef<'_>,
     before: Option<&Terms>,
     after: Option<&Terms>,
 ) -> Result<()> {
-    let Some(link) = before.or(after) else { return Ok(()) };
-    tx.record(Event {
-        resource: "account_organization",
-        id: &id::pair(account.account_id, &link.organization_id),
-        belongs_to: BelongsTo::Account(account),
-        before: before.map(snapshot).transpose()?.flatten(),
-        after: after.map(snapshot).transpose()?.flatten(),
-    });
-    Ok(())
+    let of_account = |row| OfAccount { account, row };
+    tx.changed(before.map(of_account).as_ref(), after.map(of_account).as_ref())
 }

@@ -10,28 +10,23 @@ pub mod store;
 pub mod users;
 mod wire;
 
-use tonic::{Request, Response, Status};
+use tonic::Request;
 
 use self::{
     accounts::PersonAccount,
     checks::Check,
     links::Link,
     recipients::Recipient,
-    slots::Scope,
-    store::{NewUser, Record},
-    users::{User, UserFilter, not_a_user},
-    wire::{Pair, Update},
+    store::NewUser,
+    users::{HeldUser, User, UserFilter},
 };
 use crate::{
-    accounts::store::Account,
     budget::{Budget, Weighed as _},
-    caller::RequestExt as _,
-    db::{Db, Meta},
-    error::Error,
-    organizations::store::Organization,
-    page::response,
+    call::{Call as _, Reply, reply},
+    db::Db,
+    page::{Order, response},
     proto::{
-        AddAccountUserRequest, AddAccountUserResponse, BatchCheckMembershipsRequest,
+        self, AddAccountUserRequest, AddAccountUserResponse, BatchCheckMembershipsRequest,
         BatchCheckMembershipsResponse, CheckMembershipRequest, CheckMembershipResponse,
         LinkOrganizationRequest, LinkOrganizationResponse, ListAccountUsersRequest,
         ListAccountUsersResponse, ListBillingRecipientsRequest, ListBillingRecipientsResponse,
@@ -54,222 +49,145 @@ pub struct Service {
 impl MembershipService for Service {
     async fn add_account_user(
         &self,
-        mut request: Request<AddAccountUserRequest>,
-    ) -> Result<Response<AddAccountUserResponse>, Status> {
-        let caller = request.caller()?;
-        let meta = Meta::of(&caller, request.get_ref());
-        let new = NewUser::parse(request.into_inner())?;
-        let response = self
-            .db
-            .write(&caller, &meta, async |tx| {
-                Ok(AddAccountUserResponse { account_user: Some(new.insert(tx).await?.into()) })
-            })
-            .await?;
-        Ok(Response::new(response))
+        request: Request<AddAccountUserRequest>,
+    ) -> Reply<AddAccountUserResponse> {
+        let (caller, meta, new) = request.change(NewUser::parse)?;
+        let work = self.db.write(&caller, &meta, async |tx| {
+            Ok(AddAccountUserResponse { account_user: Some(new.insert(tx).await?.into()) })
+        });
+        reply(work.await)
     }
 
     async fn update_account_user(
         &self,
-        mut request: Request<UpdateAccountUserRequest>,
-    ) -> Result<Response<UpdateAccountUserResponse>, Status> {
-        let caller = request.caller()?;
-        let meta = Meta::of(&caller, request.get_ref());
-        let update = Update::parse(request.into_inner())?;
-        let response = self
-            .db
-            .write(&caller, &meta, async |tx| {
-                let (account_id, person_id) = (&update.account_id, &update.person_id);
-                let account = Account::find_for_update(tx, account_id).await?;
-                // A move of an organization could otherwise leave behind what is set here for a
-                // user through it.
-                Organization::hold_the_forest(tx).await?;
-                let guard = slots::guard(tx, Scope::Person(person_id)).await?;
-                let find = async || {
-                    User::find(tx, account_id, person_id)
-                        .await?
-                        .ok_or_else(|| not_a_user(account_id, person_id))
-                };
-                let user = find().await?;
-                let fields = update.apply(&user, &tx.tenant().await?.settings.membership_roles)?;
-                Record::put(tx, &account, &user.person, user.record, &fields).await?;
-                guard.settle(tx).await?;
-                Ok(UpdateAccountUserResponse { account_user: Some(find().await?.into()) })
-            })
-            .await?;
-        Ok(Response::new(response))
+        request: Request<UpdateAccountUserRequest>,
+    ) -> Reply<UpdateAccountUserResponse> {
+        let (caller, meta, update) = request.update()?;
+        let work = self.db.write(&caller, &meta, async |tx| {
+            let proto::AccountUser { account_id, person_id, .. } = &update.wanted;
+            let current = HeldUser::find(tx, account_id, person_id).await?;
+            let roles = &tx.tenant().await?.settings.membership_roles;
+            let fields = update.fields(&current.user, roles)?;
+            let user = current.update(tx, &fields).await?;
+            Ok(UpdateAccountUserResponse { account_user: Some(user.into()) })
+        });
+        reply(work.await)
     }
 
     async fn remove_account_user(
         &self,
-        mut request: Request<RemoveAccountUserRequest>,
-    ) -> Result<Response<RemoveAccountUserResponse>, Status> {
-        let caller = request.caller()?;
-        let meta = Meta::of(&caller, request.get_ref());
-        let RemoveAccountUserRequest { account_id, person_id, etag, request_id, .. } =
-            request.into_inner();
-        let pair = Pair::person(account_id, person_id, etag, &request_id)?;
-        let response = self
-            .db
-            .write(&caller, &meta, async |tx| {
-                let (account_id, person_id) = (&pair.account_id, &pair.other_id);
-                let account = Account::find_for_update(tx, account_id).await?;
-                // A move of an organization could otherwise leave behind what is set here for a
-                // user through it.
-                Organization::hold_the_forest(tx).await?;
-                let guard = slots::guard(tx, Scope::Person(person_id)).await?;
-                let user = User::find(tx, account_id, person_id).await?;
-                let user = user.ok_or_else(|| not_a_user(account_id, person_id))?;
-                pair.check(&user)?;
-                if !user.is_individual() {
-                    return Err(Error::UserThroughOrganization {
-                        account_id: account_id.clone(),
-                        person_id: person_id.clone(),
-                        organization_ids: user.organization_ids,
-                    });
-                }
-                Record::remove(tx, &account, &user).await?;
-                guard.settle(tx).await?;
-                let left = User::find(tx, account_id, person_id).await?;
-                Ok(RemoveAccountUserResponse { account_user: left.map(Into::into) })
-            })
-            .await?;
-        Ok(Response::new(response))
+        request: Request<RemoveAccountUserRequest>,
+    ) -> Reply<RemoveAccountUserResponse> {
+        let (caller, meta, named) = request.change(wire::removal)?;
+        let work = self.db.write(&caller, &meta, async |tx| {
+            let current = named.find(|(account, person)| HeldUser::find(tx, account, person));
+            let left = current.await?.remove(tx).await?;
+            Ok(RemoveAccountUserResponse { account_user: left.map(Into::into) })
+        });
+        reply(work.await)
     }
 
     async fn list_account_users(
         &self,
-        mut request: Request<ListAccountUsersRequest>,
-    ) -> Result<Response<ListAccountUsersResponse>, Status> {
-        let caller = request.caller()?;
-        let (filter, page) = UserFilter::parse(&caller, request.into_inner())?;
-        let listing =
-            self.db.list(&caller, async |tx| User::list(tx, &filter, &page).await).await?;
-        Ok(Response::new(response!(ListAccountUsersResponse { account_users }, listing)))
+        request: Request<ListAccountUsersRequest>,
+    ) -> Reply<ListAccountUsersResponse> {
+        let (caller, filter, page) = request.list(UserFilter::parse)?;
+        let work = self.db.list(&caller, async |tx| User::list(tx, &filter, &page).await);
+        let listing = work.await?;
+        reply(Ok(response!(ListAccountUsersResponse { account_users }, listing)))
     }
 
     async fn link_organization(
         &self,
-        mut request: Request<LinkOrganizationRequest>,
-    ) -> Result<Response<LinkOrganizationResponse>, Status> {
-        let caller = request.caller()?;
-        let meta = Meta::of(&caller, request.get_ref());
-        let LinkOrganizationRequest {
-            account_id,
-            organization_id,
-            include_descendants,
-            request_id,
-            ..
-        } = request.into_inner();
-        let pair = Pair::organization(account_id, organization_id, &request_id)?;
-        let response = self
-            .db
-            .write(&caller, &meta, async |tx| {
-                let link =
-                    Link::put(tx, &pair.account_id, &pair.other_id, include_descendants).await?;
-                Ok(LinkOrganizationResponse { linked_organization: Some(link.into()) })
-            })
-            .await?;
-        Ok(Response::new(response))
+        request: Request<LinkOrganizationRequest>,
+    ) -> Reply<LinkOrganizationResponse> {
+        let (caller, meta, (account_id, organization_id, below)) = request.change(wire::link)?;
+        let work = self.db.write(&caller, &meta, async |tx| {
+            let link = Link::put(tx, &account_id, &organization_id, below).await?;
+            Ok(LinkOrganizationResponse { linked_organization: Some(link.into()) })
+        });
+        reply(work.await)
     }
 
     async fn unlink_organization(
         &self,
-        mut request: Request<UnlinkOrganizationRequest>,
-    ) -> Result<Response<UnlinkOrganizationResponse>, Status> {
-        let caller = request.caller()?;
-        let meta = Meta::of(&caller, request.get_ref());
-        let UnlinkOrganizationRequest { account_id, organization_id, request_id, .. } =
-            request.into_inner();
-        let pair = Pair::organization(account_id, organization_id, &request_id)?;
-        let response = self
-            .db
-            .write(&caller, &meta, async |tx| {
-                Link::remove(tx, &pair.account_id, &pair.other_id).await?;
-                Ok(UnlinkOrganizationResponse {})
-            })
-            .await?;
-        Ok(Response::new(response))
+        request: Request<UnlinkOrganizationRequest>,
+    ) -> Reply<UnlinkOrganizationResponse> {
+        let (caller, meta, (account_id, organization_id)) = request.change(wire::unlink)?;
+        let work = self.db.write(&caller, &meta, async |tx| {
+            Link::remove(tx, &account_id, &organization_id).await?;
+            Ok(UnlinkOrganizationResponse {})
+        });
+        reply(work.await)
     }
 
     async fn list_linked_organizations(
         &self,
-        mut request: Request<ListLinkedOrganizationsRequest>,
-    ) -> Result<Response<ListLinkedOrganizationsResponse>, Status> {
-        let caller = request.caller()?;
-        let (account_id, page) = wire::links(&caller, request.into_inner())?;
-        let listing =
-            self.db.list(&caller, async |tx| Link::list(tx, &account_id, &page).await).await?;
-        Ok(Response::new(response!(
-            ListLinkedOrganizationsResponse { linked_organizations },
-            listing
-        )))
+        request: Request<ListLinkedOrganizationsRequest>,
+    ) -> Reply<ListLinkedOrganizationsResponse> {
+        let (caller, account_id, page) =
+            request.list(|v, request| v.id("account_id", request.account_id))?;
+        let work = self.db.list(&caller, async |tx| Link::list(tx, &account_id, &page).await);
+        let listing = work.await?;
+        reply(Ok(response!(ListLinkedOrganizationsResponse { linked_organizations }, listing)))
     }
 
     async fn list_billing_recipients(
         &self,
-        mut request: Request<ListBillingRecipientsRequest>,
-    ) -> Result<Response<ListBillingRecipientsResponse>, Status> {
-        let caller = request.caller()?;
-        let (account_id, page) = wire::recipients(&caller, request.into_inner())?;
-        let listing =
-            self.db.list(&caller, async |tx| Recipient::list(tx, &account_id, &page).await).await?;
-        Ok(Response::new(response!(ListBillingRecipientsResponse { recipients }, listing)))
+        request: Request<ListBillingRecipientsRequest>,
+    ) -> Reply<ListBillingRecipientsResponse> {
+        let (caller, account_id, page) =
+            request.list(|v, request| v.id("account_id", request.account_id))?;
+        let work = self.db.list(&caller, async |tx| Recipient::list(tx, &account_id, &page).await);
+        let listing = work.await?;
+        reply(Ok(response!(ListBillingRecipientsResponse { recipients }, listing)))
     }
 
     async fn set_purchasing_account(
         &self,
-        mut request: Request<SetPurchasingAccountRequest>,
-    ) -> Result<Response<SetPurchasingAccountResponse>, Status> {
-        let caller = request.caller()?;
-        let meta = Meta::of(&caller, request.get_ref());
-        let (person_id, account_id) = wire::purchasing(request.into_inner())?;
-        let response = self
-            .db
-            .write(&caller, &meta, async |tx| {
-                let person =
-                    checks::set_purchasing_account(tx, &person_id, account_id.as_deref()).await?;
-                Ok(SetPurchasingAccountResponse { person: Some(person.into()) })
-            })
-            .await?;
-        Ok(Response::new(response))
+        request: Request<SetPurchasingAccountRequest>,
+    ) -> Reply<SetPurchasingAccountResponse> {
+        let (caller, meta, (person_id, account_id)) = request.change(wire::purchasing)?;
+        let work = self.db.write(&caller, &meta, async |tx| {
+            let person =
+                checks::set_purchasing_account(tx, &person_id, account_id.as_deref()).await?;
+            Ok(SetPurchasingAccountResponse { person: Some(person.into()) })
+        });
+        reply(work.await)
     }
 
     async fn check_membership(
         &self,
-        mut request: Request<CheckMembershipRequest>,
-    ) -> Result<Response<CheckMembershipResponse>, Status> {
-        let caller = request.caller()?;
-        let (account_id, person_id) = wire::check(request.into_inner())?;
-        let check = self
-            .db
-            .read(&caller, async |tx| Check::find(tx, &account_id, &person_id).await)
-            .await?;
+        request: Request<CheckMembershipRequest>,
+    ) -> Reply<CheckMembershipResponse> {
+        let (caller, (account_id, person_id)) = request.read(wire::check)?;
+        let work = self.db.read(&caller, async |tx| Check::find(tx, &account_id, &person_id).await);
+        let check = work.await?;
         Budget::default().spend(check.weight())?;
-        Ok(Response::new(check.into()))
+        reply(Ok(check.into()))
     }
 
     async fn batch_check_memberships(
         &self,
-        mut request: Request<BatchCheckMembershipsRequest>,
-    ) -> Result<Response<BatchCheckMembershipsResponse>, Status> {
-        let caller = request.caller()?;
-        let pairs = wire::checks(request.into_inner())?;
+        request: Request<BatchCheckMembershipsRequest>,
+    ) -> Reply<BatchCheckMembershipsResponse> {
+        let (caller, pairs) = request.read(wire::checks)?;
         let checks = self.db.read(&caller, async |tx| Check::find_all(tx, &pairs).await).await?;
-        Ok(Response::new(BatchCheckMembershipsResponse {
-            responses: checks.into_iter().map(Into::into).collect(),
-        }))
+        let responses = checks.into_iter().map(Into::into).collect();
+        reply(Ok(BatchCheckMembershipsResponse { responses }))
     }
 
     async fn list_person_accounts(
         &self,
-        mut request: Request<ListPersonAccountsRequest>,
-    ) -> Result<Response<ListPersonAccountsResponse>, Status> {
-        let caller = request.caller()?;
-        let (person_id, page) = wire::accounts(&caller, request.into_inner())?;
-        let listing = self
-            .db
-            .list(&caller, async |tx| PersonAccount::list(tx, &person_id, &page).await)
-            .await?;
-        Ok(Response::new(response!(ListPersonAccountsResponse { accounts }, listing)))
+        request: Request<ListPersonAccountsRequest>,
+    ) -> Reply<ListPersonAccountsResponse> {
+        let (caller, person_id, page) = request
+            .list_by(Order::parse_for_accounts, |v, request| {
+                v.id("person_id", request.person_id)
+            })?;
+        let work =
+            self.db.list(&caller, async |tx| PersonAccount::list(tx, &person_id, &page).await);
+        let listing = work.await?;
+        reply(Ok(response!(ListPersonAccountsResponse { accounts }, listing)))
     }
 }

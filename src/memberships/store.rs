@@ -1,7 +1,10 @@
 //! What is set for people on accounts: individual membership, roles, billing flag; and what covers
 //! a person otherwise.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use diesel::prelude::*;
@@ -11,7 +14,7 @@ use serde::Serialize;
 use super::users::{User, not_a_user};
 use crate::{
     accounts::store::Account,
-    db::{AccountRef, BelongsTo, Event, Tx, WriteTx, snapshot},
+    db::{AccountRef, BelongsTo, Recorded, Tx, WriteTx},
     error::{Error, Result},
     id,
     organizations::store::Organization,
@@ -217,7 +220,7 @@ impl Record {
                 .get_result::<Self>(&mut tx.conn())
                 .await?
         };
-        record(tx, account.reference(), person_id, current.as_ref(), Some(&now))
+        record(tx, account.reference(), current.as_ref(), Some(&now))
     }
 
     /// Records that these are deleted.
@@ -230,9 +233,7 @@ impl Record {
         });
         let account_ids: BTreeSet<_> = ended.iter().map(|it| it.account_id.as_str()).collect();
         let accounts = Account::references(tx, account_ids).await?;
-        ended.iter().try_for_each(|it| {
-            record(tx, accounts.get(&it.account_id)?, &it.person_id, Some(it), None)
-        })
+        ended.iter().try_for_each(|it| record(tx, accounts.get(&it.account_id)?, Some(it), None))
     }
 
     /// Deletes what is set on an account, which the transaction holds FOR UPDATE. Nobody sets
@@ -281,24 +282,39 @@ impl Record {
             )
             .execute(&mut tx.conn())
             .await?;
-        record(tx, account.reference(), person_id, Some(&current), None)
+        record(tx, account.reference(), Some(&current), None)
     }
 }
 
 fn record(
     tx: &WriteTx,
     account: AccountRef<'_>,
-    person_id: &str,
     before: Option<&Record>,
     after: Option<&Record>,
 ) -> Result<()> {
-    let id = id::pair(account.account_id, person_id);
-    tx.record(Event {
-        resource: "account_user",
-        id: &id,
-        belongs_to: BelongsTo::Account(account),
-        before: before.map(snapshot).transpose()?.flatten(),
-        after: after.map(snapshot).transpose()?.flatten(),
-    });
-    Ok(())
+    let of_account = |row| OfAccount { account, row };
+    tx.changed(before.map(of_account).as_ref(), after.map(of_account).as_ref())
+}
+
+/// Something of an account, as the trail tells of it.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(super) struct OfAccount<'a, T> {
+    /// The account.
+    #[serde(skip)]
+    pub account: AccountRef<'a>,
+    /// What the trail has of it.
+    pub row: &'a T,
+}
+
+impl Recorded for OfAccount<'_, Record> {
+    const NOUN: &'static str = "account_user";
+
+    fn id(&self) -> Cow<'_, str> {
+        id::pair(self.account.account_id, &self.row.person_id).into()
+    }
+
+    fn belongs_to(&self) -> BelongsTo<'_> {
+        BelongsTo::Account(self.account)
+    }
 }

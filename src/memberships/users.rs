@@ -12,22 +12,28 @@ use diesel_async::RunQueryDsl;
 use futures_util::{TryStreamExt as _, future::try_join4};
 
 use super::{
-    slots::{self, Slot},
+    slots::{self, Guard, Scope, Slot},
     sources::{Merged, Sources},
-    store::{Record, through, today},
+    store::{Fields, Record, through, today},
 };
 use crate::{
     accounts::store::Account,
     budget::{self, Weighed},
-    db::{Condition, Tx},
+    change::Versioned,
+    db::{Condition, Tx, WriteTx},
     error::{Error, Result},
+    organizations::store::Organization,
     page::{Listed, Listing, Page},
     people::store::Person,
     schema::{accounts, people},
+    wire::etag,
 };
 
 /// What a user takes in an answer beside the person, roles and organizations.
 const ROW: usize = 128;
+
+/// The etag of someone for whom nothing is set on the account.
+const NOTHING_SET: &str = "0";
 
 /// A user of an account, with everything they are one through.
 #[derive(Debug, Clone)]
@@ -42,6 +48,79 @@ pub struct User {
     pub organization_ids: Vec<String>,
     /// The slots they hold.
     pub slots: Vec<Slot>,
+}
+
+/// A user of an account whom the transaction holds, to change what is set for them.
+#[derive(Debug)]
+pub struct HeldUser<'a> {
+    /// The user.
+    pub user: User,
+    account: Account,
+    guard: Guard<'a>,
+}
+
+impl<'a> HeldUser<'a> {
+    /// The user with these ids. Locks the account, the forest, and then the person, so that the
+    /// slots that the person holds stay theirs. Fails if nothing makes the person a user.
+    pub async fn find(tx: &WriteTx, account_id: &str, person_id: &'a str) -> Result<Self> {
+        let account = Account::find_for_update(tx, account_id).await?;
+        // A move of an organization could otherwise leave behind what is set here for a user
+        // through it.
+        Organization::hold_the_forest(tx).await?;
+        let guard = slots::guard(tx, Scope::Person(person_id)).await?;
+        let user = User::find(tx, account_id, person_id).await?;
+        let user = user.ok_or_else(|| not_a_user(account_id, person_id))?;
+        Ok(Self { user, account, guard })
+    }
+
+    /// Sets what is set for the user.
+    pub async fn update(self, tx: &WriteTx, fields: &Fields) -> Result<User> {
+        let Self { user: User { account_id, person, record, .. }, account, guard } = self;
+        Record::put(tx, &account, &person, record, fields).await?;
+        guard.settle(tx).await?;
+        let updated = User::find(tx, &account_id, &person.person_id).await?;
+        updated.ok_or_else(|| not_a_user(&account_id, &person.person_id))
+    }
+
+    /// Ends the individual membership. Returns the user that is left, if organizations make the
+    /// person one. Fails if only organizations do.
+    pub async fn remove(self, tx: &WriteTx) -> Result<Option<User>> {
+        let Self { user, account, guard } = self;
+        if !user.is_individual() {
+            return Err(Error::UserThroughOrganization {
+                account_id: user.account_id,
+                person_id: user.person.person_id,
+                organization_ids: user.organization_ids,
+            });
+        }
+        Record::remove(tx, &account, &user).await?;
+        guard.settle(tx).await?;
+        User::find(tx, &user.account_id, &user.person.person_id).await
+    }
+}
+
+impl Versioned for User {
+    fn etag(&self) -> String {
+        let record = self.record.as_ref();
+        record.map_or_else(|| NOTHING_SET.to_owned(), |set| etag(set.create_time, set.revision))
+    }
+
+    fn mismatch(&self) -> Error {
+        Error::AccountUserEtagMismatch {
+            account_id: self.account_id.clone(),
+            person_id: self.person.person_id.clone(),
+        }
+    }
+}
+
+impl Versioned for HeldUser<'_> {
+    fn etag(&self) -> String {
+        self.user.etag()
+    }
+
+    fn mismatch(&self) -> Error {
+        self.user.mismatch()
+    }
 }
 
 impl Weighed for User {

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{Datelike as _, NaiveDate};
-
 use super::{
     accounts::PersonAccount,
     checks::Check,
@@ -14,87 +12,55 @@ use super::{
     users::{User, UserFilter},
 };
 use crate::{
-    caller::Caller,
-    error::{Error, Result},
-    mask::Mask,
-    page::{Order, Page},
-    proto::{self, BillingRecipientKind, ContactSlot, MembershipReason, google::r#type::Date},
+    change::{ById, Draft, Update, Versioned as _},
+    error::Result,
+    proto::{self, BillingRecipientKind, ContactSlot, MembershipReason},
     text,
     validate::Violations,
-    wire::{etag, timestamp},
+    wire::{timestamp, to_date},
 };
 
-/// The etag of someone for whom nothing is set on the account.
-const NOTHING_SET: &str = "0";
-
-/// Two ids that a request names.
-pub struct Pair {
-    /// The account.
-    pub account_id: String,
-    /// The person or the organization.
-    pub other_id: String,
-    /// The etag sent along, if any.
-    etag: String,
+/// The account and the person of a user to be removed.
+pub fn removal(
+    v: &mut Violations,
+    request: proto::RemoveAccountUserRequest,
+) -> ById<(String, String)> {
+    let user = (v.id("account_id", request.account_id), v.id("person_id", request.person_id));
+    ById::new(user, request.etag)
 }
 
-impl Pair {
-    /// An account and a person.
-    pub fn person(
-        account_id: String,
-        person_id: String,
-        etag: String,
-        request_id: &str,
-    ) -> Result<Self> {
-        Self::parse(account_id, "person_id", person_id, etag, request_id)
-    }
+/// An account, an organization to be linked to it, and whether with those below it.
+pub fn link(v: &mut Violations, request: proto::LinkOrganizationRequest) -> (String, String, bool) {
+    let account_id = v.id("account_id", request.account_id);
+    let organization_id = v.id("organization_id", request.organization_id);
+    (account_id, organization_id, request.include_descendants)
+}
 
-    /// An account and an organization.
-    pub fn organization(
-        account_id: String,
-        organization_id: String,
-        request_id: &str,
-    ) -> Result<Self> {
-        Self::parse(account_id, "organization_id", organization_id, String::new(), request_id)
-    }
-
-    fn parse(
-        account_id: String,
-        other: &str,
-        other_id: String,
-        etag: String,
-        request_id: &str,
-    ) -> Result<Self> {
-        let mut v = Violations::default();
-        v.request_id(request_id);
-        let account_id = v.id("account_id", account_id);
-        let other_id = v.id(other, other_id);
-        v.finish(Self { account_id, other_id, etag })
-    }
-
-    /// Refuses to change a user who has changed since the caller read them.
-    pub fn check(&self, user: &User) -> Result<()> {
-        require_user_etag(&self.etag, user)
-    }
+/// An account, and an organization that is no longer to be linked to it.
+pub fn unlink(v: &mut Violations, request: proto::UnlinkOrganizationRequest) -> (String, String) {
+    let account_id = v.id("account_id", request.account_id);
+    (account_id, v.id("organization_id", request.organization_id))
 }
 
 /// Who buys on what: the person, and the account or `None`.
-pub fn purchasing(request: proto::SetPurchasingAccountRequest) -> Result<(String, Option<String>)> {
-    let mut v = Violations::default();
-    v.request_id(&request.request_id);
+pub fn purchasing(
+    v: &mut Violations,
+    request: proto::SetPurchasingAccountRequest,
+) -> (String, Option<String>) {
     let person_id = v.id("person_id", request.person_id);
-    let account_id = v.optional_id("account_id", request.account_id);
-    v.finish((person_id, account_id))
+    (person_id, v.optional_id("account_id", request.account_id))
 }
 
-/// The pairs of account and person of a check.
-pub fn check(request: proto::CheckMembershipRequest) -> Result<(String, String)> {
-    let pair = Pair::person(request.account_id, request.person_id, String::new(), "")?;
-    Ok((pair.account_id, pair.other_id))
+/// The account and the person of a check.
+pub fn check(v: &mut Violations, request: proto::CheckMembershipRequest) -> (String, String) {
+    (v.id("account_id", request.account_id), v.id("person_id", request.person_id))
 }
 
-/// The same for several.
-pub fn checks(request: proto::BatchCheckMembershipsRequest) -> Result<Vec<(String, String)>> {
-    let mut v = Violations::default();
+/// The accounts and people of a batch of checks.
+pub fn checks(
+    v: &mut Violations,
+    request: proto::BatchCheckMembershipsRequest,
+) -> Vec<(String, String)> {
     if request.requests.is_empty() {
         v.add("requests", "must have at least 1 entry");
     }
@@ -102,68 +68,34 @@ pub fn checks(request: proto::BatchCheckMembershipsRequest) -> Result<Vec<(Strin
         let account_id = v.id(format_args!("requests[{i}].account_id"), request.account_id);
         (account_id, v.id(format_args!("requests[{i}].person_id"), request.person_id))
     };
-    let pairs = request.requests.into_iter().enumerate().map(pair).collect();
-    v.finish(pairs)
+    request.requests.into_iter().enumerate().map(pair).collect()
 }
 
 impl UserFilter {
-    /// What a list request asks for, and which page of it.
-    pub fn parse(
-        caller: &Caller,
-        mut request: proto::ListAccountUsersRequest,
-    ) -> Result<(Self, Page)> {
-        let mut v = Violations::default();
-        let page = Page::take(&mut v, caller, &mut request)?;
-        let filter = Self {
+    /// Which users a list request asks for.
+    pub fn parse(v: &mut Violations, request: proto::ListAccountUsersRequest) -> Self {
+        Self {
             account_id: v.id("account_id", request.account_id),
             query: v.query("query", request.query),
             show_not_in_force: request.show_not_in_force,
-        };
-        v.finish((filter, page))
+        }
     }
 }
 
-/// A list of what one resource has: its id, and which page of the list.
-macro_rules! list_of {
-    ($(#[$doc:meta])* $name:ident, $request:ty, $id:ident, $order:path) => {
-        $(#[$doc])*
-        pub fn $name(caller: &Caller, mut request: $request) -> Result<(String, Page)> {
-            let mut v = Violations::default();
-            let page = Page::take_ordered(&mut v, caller, &mut request, $order)?;
-            let id = v.id(stringify!($id), request.$id);
-            v.finish((id, page))
-        }
-    };
-}
-list_of!(
-    /// The account whose links are listed.
-    links, proto::ListLinkedOrganizationsRequest, account_id, Order::parse
-);
-list_of!(
-    /// The account whose billing recipients are listed.
-    recipients, proto::ListBillingRecipientsRequest, account_id, Order::parse
-);
-list_of!(
-    /// The person whose accounts are listed.
-    accounts, proto::ListPersonAccountsRequest, person_id, Order::parse_for_accounts
-);
-
 impl NewUser {
-    /// A valid new individual user, or every violation of the request.
-    pub fn parse(request: proto::AddAccountUserRequest) -> Result<Self> {
-        let mut v = Violations::default();
-        v.request_id(&request.request_id);
+    /// The new individual user of a request.
+    pub fn parse(v: &mut Violations, request: proto::AddAccountUserRequest) -> Self {
         let account_id = v.id("account_id", request.account_id);
         let person_id = v.id("person_id", request.person_id);
         let fields = Fields {
             individual: true,
             roles: request.roles,
             billing: request.billing,
-            start_date: date(&mut v, "start_date", request.start_date),
-            end_date: date(&mut v, "end_date", request.end_date),
+            start_date: v.date("start_date", request.start_date),
+            end_date: v.date("end_date", request.end_date),
         };
-        require_span(&mut v, "end_date", &fields);
-        v.finish(Self { account_id, person_id, fields })
+        require_span(v, "end_date", &fields);
+        Self { account_id, person_id, fields }
     }
 
     /// The fields with each role once, in alphabetical order, or every role that is none of the
@@ -175,40 +107,16 @@ impl NewUser {
     }
 }
 
-/// An update as it was asked for; what it comes to depends on the present user.
-pub struct Update {
-    /// Which account.
-    pub account_id: String,
-    /// Which person.
-    pub person_id: String,
-    wanted: proto::AccountUser,
-    mask: Mask,
-}
-
-impl Update {
-    /// The update, or every violation that shows without the present user.
-    pub fn parse(request: proto::UpdateAccountUserRequest) -> Result<Self> {
-        let mut v = Violations::default();
-        v.request_id(&request.request_id);
-        let wanted = v.message("account_user", request.account_user);
-        let account_id = v.id("account_user.account_id", wanted.account_id.clone());
-        let person_id = v.id("account_user.person_id", wanted.person_id.clone());
-        let mask = Mask::parse(&mut v, &wanted, request.update_mask, "account_id")?;
-        v.finish(Self { account_id, person_id, wanted, mask })
-    }
-
+impl Update<proto::AccountUser> {
     /// What is set for the user after the update: roles, billing flag and dates.
-    pub fn apply(&self, user: &User, roles_of_tenant: &[String]) -> Result<Fields> {
-        require_user_etag(&self.wanted.etag, user)?;
-        let mut v = Violations::default();
-        let present = proto::AccountUser::from(user.clone());
-        let merged = self.mask.apply(&mut v, "account_user", &present, &self.wanted)?;
+    pub fn fields(&self, user: &User, roles_of_tenant: &[String]) -> Result<Fields> {
+        let Draft { merged, violations: mut v, .. } = self.apply(user)?;
         let fields = Fields {
             individual: user.is_individual(),
             roles: roles(&mut v, "account_user.roles", merged.roles, roles_of_tenant),
             billing: merged.billing,
-            start_date: date(&mut v, "account_user.start_date", merged.start_date),
-            end_date: date(&mut v, "account_user.end_date", merged.end_date),
+            start_date: v.date("account_user.start_date", merged.start_date),
+            end_date: v.date("account_user.end_date", merged.end_date),
         };
         if !fields.individual {
             for (field, date) in [("start_date", fields.start_date), ("end_date", fields.end_date)]
@@ -250,47 +158,6 @@ fn require_span(v: &mut Violations, field: &str, fields: &Fields) {
     }
 }
 
-/// A full date; the zero date is none, as no date is.
-fn date(v: &mut Violations, field: &str, date: Option<Date>) -> Option<NaiveDate> {
-    let date = date.filter(|date| *date != Date::default())?;
-    let parsed = || {
-        let year = (1..=9999).contains(&date.year).then_some(date.year)?;
-        NaiveDate::from_ymd_opt(
-            year,
-            u32::try_from(date.month).ok()?,
-            u32::try_from(date.day).ok()?,
-        )
-    };
-    let parsed = parsed();
-    if parsed.is_none() {
-        v.add(field, "must be a full date of the calendar, from year 1 to 9999");
-    }
-    parsed
-}
-
-fn to_date(date: NaiveDate) -> Date {
-    // Months and days are small.
-    let small = |number: u32| i32::try_from(number).unwrap_or_default();
-    Date { year: date.year(), month: small(date.month()), day: small(date.day()) }
-}
-
-fn user_etag(user: &User) -> String {
-    user.record
-        .as_ref()
-        .map_or_else(|| NOTHING_SET.to_owned(), |record| etag(record.create_time, record.revision))
-}
-
-/// Refuses a change when the caller sent an etag and it is not that of the user.
-fn require_user_etag(sent: &str, user: &User) -> Result<()> {
-    if sent.is_empty() || sent == user_etag(user) {
-        return Ok(());
-    }
-    Err(Error::AccountUserEtagMismatch {
-        account_id: user.account_id.clone(),
-        person_id: user.person.person_id.clone(),
-    })
-}
-
 fn to_slot(slot: Slot) -> i32 {
     match slot {
         Slot::Primary => ContactSlot::PrimaryContact,
@@ -302,7 +169,7 @@ fn to_slot(slot: Slot) -> i32 {
 
 impl From<User> for proto::AccountUser {
     fn from(user: User) -> Self {
-        let (in_force, removable, etag) = (user.in_force(), user.is_removable(), user_etag(&user));
+        let (in_force, removable, etag) = (user.in_force(), user.is_removable(), user.etag());
         let (create_time, update_time) = user
             .record
             .as_ref()

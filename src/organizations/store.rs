@@ -1,20 +1,18 @@
 //! Organizations in the database: rows, the table of ancestors, the words they are found by.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
-use diesel::{
-    prelude::*,
-    result::{DatabaseErrorKind, Error as DieselError},
-    sql_types::Text,
-};
+use diesel::{prelude::*, sql_types::Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
-use serde_json::json;
 
 use super::MAX_DEPTH;
 use crate::{
     batch::Ids,
     budget::{self, Weighed},
-    db::{BelongsTo, Event, Tx, WriteTx, snapshot},
+    change::Resource,
+    db::{BelongsTo, Recorded, Tx, WriteTx, taken},
     error::{Error, Kind, Result},
     id,
     memberships::slots::{self, Scope},
@@ -92,6 +90,22 @@ pub struct Fields {
     pub metadata: Metadata,
 }
 
+impl Resource for Organization {
+    const KIND: Kind = Kind::Organization;
+
+    fn id(&self) -> &str {
+        &self.organization_id
+    }
+
+    fn belongs_to(&self) -> BelongsTo<'_> {
+        BelongsTo::Organization { incarnation: &self.incarnation }
+    }
+
+    fn version(&self) -> (DateTime<Utc>, i64) {
+        (self.create_time, self.revision)
+    }
+}
+
 impl Weighed for Organization {
     fn weight(&self) -> usize {
         let texts = [&self.organization_id, &self.fields.display_name];
@@ -152,10 +166,13 @@ impl NewOrganization {
             .returning(Organization::as_returning())
             .get_result(&mut tx.conn())
             .await
-            .map_err(|error| self.translate(error))?;
+            .map_err(|error| {
+                let unique = [("organizations_pkey", "organization_id", &*self.organization_id)];
+                taken(error, Kind::Organization, unique)
+            })?;
         self.insert_ancestors(tx).await?;
         organization.insert_words(tx).await?;
-        organization.record(tx, None)?;
+        tx.created(&organization)?;
         Ok(organization)
     }
 
@@ -182,21 +199,6 @@ impl NewOrganization {
             .execute(&mut tx.conn())
             .await?;
         Ok(())
-    }
-
-    fn translate(&self, error: DieselError) -> Error {
-        match &error {
-            DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, info)
-                if info.constraint_name() == Some("organizations_pkey") =>
-            {
-                Error::AlreadyExists {
-                    kind: Kind::Organization,
-                    field: "organization_id",
-                    value: self.organization_id.clone(),
-                }
-            }
-            _ => error.into(),
-        }
     }
 }
 
@@ -361,7 +363,7 @@ impl Organization {
         .execute(&mut tx.conn())
         .await?;
         updated.insert_words(tx).await?;
-        updated.record(tx, Some(&self))?;
+        tx.updated(&self, &updated)?;
         Ok(updated)
     }
 
@@ -440,7 +442,7 @@ impl Organization {
             .get_result::<Self>(&mut tx.conn())
             .await?;
         guard.settle(tx).await?;
-        moved.record(tx, Some(&self))?;
+        tx.updated(&self, &moved)?;
         Ok(moved)
     }
 
@@ -479,8 +481,8 @@ impl Organization {
             .get_results(&mut tx.conn())
             .await?;
         members.sort();
-        for person_id in members {
-            record_member(tx, &self.organization_id, &person_id, false);
+        for person_id in &members {
+            tx.deleted(&Member { organization_id: &self.organization_id, person_id })?;
         }
         modules::inherit_all(tx, &self.organization_id).await?;
         diesel::delete(
@@ -489,14 +491,7 @@ impl Organization {
         .execute(&mut tx.conn())
         .await?;
         guard.settle(tx).await?;
-        tx.record(Event {
-            resource: Kind::Organization.noun(),
-            id: &self.organization_id,
-            belongs_to: BelongsTo::Organization { incarnation: &self.incarnation },
-            before: snapshot(&self)?,
-            after: None,
-        });
-        Ok(())
+        tx.deleted(&self)
     }
 
     /// Makes a person a member. Nothing happens if they are one. The transaction must hold the
@@ -529,7 +524,8 @@ impl Organization {
             .execute(&mut tx.conn())
             .await?;
         if added > 0 {
-            record_member(tx, &self.organization_id, &person.person_id, true);
+            let organization_id = &self.organization_id;
+            tx.created(&Member { organization_id, person_id: &person.person_id })?;
         }
         Ok(())
     }
@@ -550,8 +546,7 @@ impl Organization {
             });
         }
         guard.settle(tx).await?;
-        record_member(tx, &self.organization_id, person_id, false);
-        Ok(())
+        tx.deleted(&Member { organization_id: &self.organization_id, person_id })
     }
 
     /// Takes a person, whom the transaction holds FOR UPDATE, out of every organization. Nobody
@@ -563,8 +558,8 @@ impl Organization {
             .get_results(&mut tx.conn())
             .await?;
         left.sort();
-        for organization_id in left {
-            record_member(tx, &organization_id, person_id, false);
+        for organization_id in &left {
+            tx.deleted(&Member { organization_id, person_id })?;
         }
         Ok(())
     }
@@ -653,28 +648,23 @@ impl Organization {
             .await?;
         Ok(())
     }
-
-    fn record(&self, tx: &WriteTx, before: Option<&Self>) -> Result<()> {
-        tx.record(Event {
-            resource: Kind::Organization.noun(),
-            id: &self.organization_id,
-            belongs_to: BelongsTo::Organization { incarnation: &self.incarnation },
-            before: before.map(snapshot).transpose()?.flatten(),
-            after: snapshot(self)?,
-        });
-        Ok(())
-    }
 }
 
-fn record_member(tx: &WriteTx, organization_id: &str, person_id: &str, is_member: bool) {
-    let member = Some(json!({ "organization_id": organization_id, "person_id": person_id }));
-    let (before, after) = if is_member { (None, member) } else { (member, None) };
-    let id = id::pair(organization_id, person_id);
-    tx.record(Event {
-        resource: "organization_member",
-        id: &id,
-        belongs_to: BelongsTo::Tenant,
-        before,
-        after,
-    });
+/// A member of an organization, as the trail tells of them.
+#[derive(Debug, Serialize)]
+struct Member<'a> {
+    organization_id: &'a str,
+    person_id: &'a str,
+}
+
+impl Recorded for Member<'_> {
+    const NOUN: &'static str = "organization_member";
+
+    fn id(&self) -> Cow<'_, str> {
+        id::pair(self.organization_id, self.person_id).into()
+    }
+
+    fn belongs_to(&self) -> BelongsTo<'_> {
+        BelongsTo::Tenant
+    }
 }

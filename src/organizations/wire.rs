@@ -1,158 +1,86 @@
 //! Organizations between the contract and the rows.
 
-use std::collections::BTreeMap;
-
 use super::store::{Fields, Filter, NewOrganization, Organization};
 use crate::{
-    batch::Ids,
-    caller::Caller,
-    error::{Kind, Result},
-    mask::Mask,
+    change::{ById, Update, Versioned as _},
+    error::Result,
     metadata::Metadata,
-    page::Page,
     people::store::Filter as PeopleFilter,
     proto, search,
     validate::Violations,
-    wire::{etag, require_etag, timestamp},
+    wire::timestamp,
 };
 
 const MAX_NAME: usize = 200;
 
 impl Fields {
-    fn parse(v: &mut Violations, display_name: String, metadata: BTreeMap<String, String>) -> Self {
-        let display_name = v.required_line("organization.display_name", display_name, MAX_NAME);
-        let sort_key = search::fold(&display_name);
+    fn parse(v: &mut Violations, organization: proto::Organization) -> Self {
+        let name = organization.display_name;
+        let display_name = v.required_line("organization.display_name", name, MAX_NAME);
         Self {
+            sort_key: search::fold(&display_name),
             display_name,
-            sort_key,
-            metadata: Metadata::parse(v, "organization.metadata", metadata),
+            metadata: Metadata::parse(v, "organization.metadata", organization.metadata),
         }
     }
 }
 
 impl NewOrganization {
-    /// A valid new organization, or every violation of the request.
-    pub fn parse(request: proto::CreateOrganizationRequest) -> Result<Self> {
-        let mut v = Violations::default();
-        v.request_id(&request.request_id);
-        let organization = v.message("organization", request.organization);
-        let new = Self {
-            organization_id: v.new_id(
-                "organization.organization_id",
-                organization.organization_id,
-                "org",
-            ),
-            fields: Fields::parse(&mut v, organization.display_name, organization.metadata),
-            parent_id: v.optional_id("organization.parent_id", organization.parent_id),
-        };
-        v.finish(new)
+    /// The new organization of a request.
+    pub fn parse(v: &mut Violations, request: proto::CreateOrganizationRequest) -> Self {
+        let mut organization = v.message("organization", request.organization);
+        let id = std::mem::take(&mut organization.organization_id);
+        let parent_id = std::mem::take(&mut organization.parent_id);
+        Self {
+            organization_id: v.new_id("organization.organization_id", id, "org"),
+            fields: Fields::parse(v, organization),
+            parent_id: v.optional_id("organization.parent_id", parent_id),
+        }
     }
 }
 
-/// The id of a get request.
-pub fn id(request: proto::GetOrganizationRequest) -> Result<String> {
-    let mut v = Violations::default();
-    let id = v.id("organization_id", request.organization_id);
-    v.finish(id)
-}
-
-/// The ids of a batch get request.
-pub fn ids(request: proto::BatchGetOrganizationsRequest) -> Result<Ids> {
-    Ids::parse("organization_ids", request.organization_ids)
-}
-
 impl Filter {
-    /// What a list request asks for, and which page of it.
-    pub fn parse(
-        caller: &Caller,
-        mut request: proto::ListOrganizationsRequest,
-    ) -> Result<(Self, Page)> {
-        let mut v = Violations::default();
-        let page = Page::take(&mut v, caller, &mut request)?;
+    /// Which organizations a list request asks for.
+    pub fn parse(v: &mut Violations, request: proto::ListOrganizationsRequest) -> Self {
         if request.roots_only && !request.parent_id.is_empty() {
             v.add("roots_only", "must not be set together with parent_id");
         }
-        let filter = Self {
+        Self {
             query: v.query("query", request.query),
             parent_id: v.optional_id("parent_id", request.parent_id),
             roots_only: request.roots_only,
             person_id: v.optional_id("person_id", request.person_id),
-            metadata: Metadata::parse(&mut v, "metadata", request.metadata),
-        };
-        v.finish((filter, page))
-    }
-}
-
-/// An update as it was asked for; what it comes to depends on the present organization.
-pub struct Update {
-    /// Which organization.
-    pub id: String,
-    wanted: proto::Organization,
-    mask: Mask,
-}
-
-impl Update {
-    /// The update, or every violation that shows without the present organization.
-    pub fn parse(request: proto::UpdateOrganizationRequest) -> Result<Self> {
-        let mut v = Violations::default();
-        v.request_id(&request.request_id);
-        let wanted = v.message("organization", request.organization);
-        let id = v.id("organization.organization_id", wanted.organization_id.clone());
-        let mask = Mask::parse(&mut v, &wanted, request.update_mask, "organization_id")?;
-        v.finish(Self { id, wanted, mask })
-    }
-
-    /// The fields that the organization gets; its place in the forest is not changed here.
-    pub fn apply(&self, current: &Organization) -> Result<Fields> {
-        let present = proto::Organization::from(current.clone());
-        require_etag(&self.wanted.etag, &present.etag, Kind::Organization, &self.id)?;
-        let mut v = Violations::default();
-        let merged = self.mask.apply(&mut v, "organization", &present, &self.wanted)?;
-        if merged.parent_id != present.parent_id {
-            v.add("organization.parent_id", "is changed by MoveOrganization only");
+            metadata: Metadata::parse(v, "metadata", request.metadata),
         }
-        let fields = v.update("organization", &present, &merged, |v, organization| {
-            Fields::parse(v, organization.display_name, organization.metadata)
-        })?;
-        v.finish(fields)
     }
 }
 
-/// A change that names an organization and perhaps its etag, as it was asked for.
-pub struct Change {
-    /// Which organization.
-    pub id: String,
-    /// Where to, when it is to be moved; `None` is the top.
+impl Update<proto::Organization> {
+    /// The fields that the organization gets; its place in the forest is not changed here.
+    pub fn fields(&self, current: &Organization) -> Result<Fields> {
+        let mut draft = self.apply(current)?;
+        if draft.merged.parent_id != current.parent_id.as_deref().unwrap_or_default() {
+            draft.refuse("parent_id", "is changed by MoveOrganization only");
+        }
+        let fields = draft.parse(Fields::parse)?;
+        draft.finish(fields)
+    }
+}
+
+/// A move of an organization.
+pub struct Move {
+    /// The organization.
+    pub named: ById,
+    /// Below which other one; `None` is the top.
     pub parent_id: Option<String>,
-    etag: String,
 }
 
-impl Change {
-    /// A move, or every violation of the request.
-    pub fn of_place(request: proto::MoveOrganizationRequest) -> Result<Self> {
-        let mut v = Violations::default();
-        v.request_id(&request.request_id);
-        let id = v.id("organization_id", request.organization_id);
-        let parent_id = v.optional_id("parent_id", request.parent_id);
-        v.finish(Self { id, parent_id, etag: request.etag })
-    }
-
-    /// A deletion, or every violation of the request.
-    pub fn to_nothing(request: proto::DeleteOrganizationRequest) -> Result<Self> {
-        let mut v = Violations::default();
-        v.request_id(&request.request_id);
-        let id = v.id("organization_id", request.organization_id);
-        v.finish(Self { id, parent_id: None, etag: request.etag })
-    }
-
-    /// Refuses to change an organization that has changed since the caller read it.
-    pub fn check(&self, current: &Organization) -> Result<()> {
-        require_etag(
-            &self.etag,
-            &etag(current.create_time, current.revision),
-            Kind::Organization,
-            &self.id,
-        )
+impl Move {
+    /// The move of a request.
+    pub fn parse(v: &mut Violations, mut request: proto::MoveOrganizationRequest) -> Self {
+        let parent_id = std::mem::take(&mut request.parent_id);
+        let named = ById::parse(v, request);
+        Self { named, parent_id: v.optional_id("parent_id", parent_id) }
     }
 }
 
@@ -165,23 +93,27 @@ pub struct Member {
 }
 
 impl Member {
-    /// The pair of ids, or every violation of the request that has them.
-    pub fn parse(organization_id: String, person_id: String, request_id: &str) -> Result<Self> {
-        let mut v = Violations::default();
-        v.request_id(request_id);
+    /// The member that a request adds.
+    pub fn to_add(v: &mut Violations, request: proto::AddOrganizationMemberRequest) -> Self {
+        Self::parse(v, request.organization_id, request.person_id)
+    }
+
+    /// The member that a request removes.
+    pub fn to_remove(v: &mut Violations, request: proto::RemoveOrganizationMemberRequest) -> Self {
+        Self::parse(v, request.organization_id, request.person_id)
+    }
+
+    fn parse(v: &mut Violations, organization_id: String, person_id: String) -> Self {
         let organization_id = v.id("organization_id", organization_id);
-        let person_id = v.id("person_id", person_id);
-        v.finish(Self { organization_id, person_id })
+        Self { organization_id, person_id: v.id("person_id", person_id) }
     }
 }
 
-/// The members that a list request asks for, and which page of them.
+/// The organization whose members a list request asks for, and which of them.
 pub fn members(
-    caller: &Caller,
-    mut request: proto::ListOrganizationMembersRequest,
-) -> Result<(String, PeopleFilter, Page)> {
-    let mut v = Violations::default();
-    let page = Page::take(&mut v, caller, &mut request)?;
+    v: &mut Violations,
+    request: proto::ListOrganizationMembersRequest,
+) -> (String, PeopleFilter) {
     let id = v.id("organization_id", request.organization_id);
     let filter = PeopleFilter {
         query: String::new(),
@@ -190,13 +122,13 @@ pub fn members(
         kind: None,
         subject: None,
     };
-    v.finish((id, filter, page))
+    (id, filter)
 }
 
 impl From<Organization> for proto::Organization {
     fn from(row: Organization) -> Self {
         Self {
-            etag: etag(row.create_time, row.revision),
+            etag: row.etag(),
             organization_id: row.organization_id,
             display_name: row.fields.display_name,
             metadata: row.fields.metadata.0,

@@ -3,15 +3,14 @@
 pub mod store;
 mod wire;
 
-use tonic::{Request, Response, Status};
+use tonic::Request;
 
-use self::{
-    store::{Filter, NewPerson, Person},
-    wire::{Deletion, Update},
-};
+use self::store::{Filter, NewPerson, Person};
 use crate::{
-    caller::RequestExt as _,
-    db::{Db, Meta},
+    batch::Ids,
+    call::{Call as _, Reply, reply},
+    change::{self, ById},
+    db::Db,
     page::response,
     proto::{
         BatchGetPeopleRequest, BatchGetPeopleResponse, CreatePersonRequest, CreatePersonResponse,
@@ -32,87 +31,61 @@ pub struct Service {
 impl PersonService for Service {
     async fn create_person(
         &self,
-        mut request: Request<CreatePersonRequest>,
-    ) -> Result<Response<CreatePersonResponse>, Status> {
-        let caller = request.caller()?;
-        let meta = Meta::of(&caller, request.get_ref());
-        let new = NewPerson::parse(request.into_inner())?;
-        let response = self
-            .db
-            .write(&caller, &meta, async |tx| {
-                Ok(CreatePersonResponse { person: Some(new.insert(tx).await?.into()) })
-            })
-            .await?;
-        Ok(Response::new(response))
+        request: Request<CreatePersonRequest>,
+    ) -> Reply<CreatePersonResponse> {
+        let (caller, meta, new) = request.change(NewPerson::parse)?;
+        let work = self.db.write(&caller, &meta, async |tx| {
+            Ok(CreatePersonResponse { person: Some(new.insert(tx).await?.into()) })
+        });
+        reply(work.await)
     }
 
-    async fn get_person(
-        &self,
-        mut request: Request<GetPersonRequest>,
-    ) -> Result<Response<GetPersonResponse>, Status> {
-        let caller = request.caller()?;
-        let id = wire::id(request.into_inner())?;
+    async fn get_person(&self, request: Request<GetPersonRequest>) -> Reply<GetPersonResponse> {
+        let (caller, id) = request.read(change::id)?;
         let person = self.db.read(&caller, async |tx| Person::find(tx, &id).await).await?;
-        Ok(Response::new(GetPersonResponse { person: Some(person.into()) }))
+        reply(Ok(GetPersonResponse { person: Some(person.into()) }))
     }
 
     async fn batch_get_people(
         &self,
-        mut request: Request<BatchGetPeopleRequest>,
-    ) -> Result<Response<BatchGetPeopleResponse>, Status> {
-        let caller = request.caller()?;
-        let ids = wire::ids(request.into_inner())?;
+        request: Request<BatchGetPeopleRequest>,
+    ) -> Reply<BatchGetPeopleResponse> {
+        let (caller, ids) = request.read(Ids::parse)?;
         let found = self.db.read(&caller, async |tx| Person::find_all(tx, &ids).await).await?;
-        Ok(Response::new(BatchGetPeopleResponse {
-            people: found.into_iter().map(Into::into).collect(),
-        }))
+        let people = found.into_iter().map(Into::into).collect();
+        reply(Ok(BatchGetPeopleResponse { people }))
     }
 
-    async fn list_people(
-        &self,
-        mut request: Request<ListPeopleRequest>,
-    ) -> Result<Response<ListPeopleResponse>, Status> {
-        let caller = request.caller()?;
-        let (filter, page) = Filter::parse(&caller, request.into_inner())?;
-        let listing =
-            self.db.list(&caller, async |tx| Person::list(tx, &filter, &page).await).await?;
-        Ok(Response::new(response!(ListPeopleResponse { people }, listing)))
+    async fn list_people(&self, request: Request<ListPeopleRequest>) -> Reply<ListPeopleResponse> {
+        let (caller, filter, page) = request.list(Filter::parse)?;
+        let work = self.db.list(&caller, async |tx| Person::list(tx, &filter, &page).await);
+        let listing = work.await?;
+        reply(Ok(response!(ListPeopleResponse { people }, listing)))
     }
 
     async fn update_person(
         &self,
-        mut request: Request<UpdatePersonRequest>,
-    ) -> Result<Response<UpdatePersonResponse>, Status> {
-        let caller = request.caller()?;
-        let meta = Meta::of(&caller, request.get_ref());
-        let update = Update::parse(request.into_inner())?;
-        let response = self
-            .db
-            .write(&caller, &meta, async |tx| {
-                let current = Person::find_for_update(tx, &update.id).await?;
-                let fields = update.apply(&current)?;
-                Ok(UpdatePersonResponse { person: Some(current.update(tx, &fields).await?.into()) })
-            })
-            .await?;
-        Ok(Response::new(response))
+        request: Request<UpdatePersonRequest>,
+    ) -> Reply<UpdatePersonResponse> {
+        let (caller, meta, update) = request.update()?;
+        let work = self.db.write(&caller, &meta, async |tx| {
+            let current = Person::find_for_update(tx, update.id()).await?;
+            let fields = update.fields(&current)?;
+            Ok(UpdatePersonResponse { person: Some(current.update(tx, &fields).await?.into()) })
+        });
+        reply(work.await)
     }
 
     async fn delete_person(
         &self,
-        mut request: Request<DeletePersonRequest>,
-    ) -> Result<Response<DeletePersonResponse>, Status> {
-        let caller = request.caller()?;
-        let meta = Meta::of(&caller, request.get_ref());
-        let deletion = Deletion::parse(request.into_inner())?;
-        let response = self
-            .db
-            .write(&caller, &meta, async |tx| {
-                let current = Person::find_for_update(tx, &deletion.id).await?;
-                deletion.check(&current)?;
-                current.delete(tx).await?;
-                Ok(DeletePersonResponse {})
-            })
-            .await?;
-        Ok(Response::new(response))
+        request: Request<DeletePersonRequest>,
+    ) -> Reply<DeletePersonResponse> {
+        let (caller, meta, named) = request.change(ById::parse)?;
+        let work = self.db.write(&caller, &meta, async |tx| {
+            let current = named.find(|id| Person::find_for_update(tx, id)).await?;
+            current.delete(tx).await?;
+            Ok(DeletePersonResponse {})
+        });
+        reply(work.await)
     }
 }

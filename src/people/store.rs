@@ -1,15 +1,7 @@
 //! People in the database: rows and the words they are found by.
 
 use chrono::{DateTime, Utc};
-use diesel::{
-    deserialize::{self, FromSql, FromSqlRow},
-    expression::AsExpression,
-    pg::{Pg, PgValue},
-    prelude::*,
-    result::{DatabaseErrorKind, Error as DieselError},
-    serialize::{self, Output, ToSql},
-    sql_types::Text,
-};
+use diesel::{pg::Pg, prelude::*, sql_types::Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
@@ -17,7 +9,9 @@ use crate::{
     accounts::store::Account,
     batch::Ids,
     budget::{self, Weighed},
-    db::{BelongsTo, Condition, Event, Tx, WriteTx, snapshot},
+    change::Resource,
+    db::{BelongsTo, Condition, Tx, WriteTx, taken},
+    enums::text_enum,
     error::{Error, Kind, Result},
     memberships::{
         checks,
@@ -49,41 +43,13 @@ const SUBJECT: &str = "the subject of a person decides who reaches what";
 /// person's reach.
 const ACTIVE: &str = "deactivating or reactivating a person decides who reaches what";
 
-/// Whose person someone is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, FromSqlRow, AsExpression)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[diesel(sql_type = Text)]
-pub enum Side {
-    /// A customer's.
-    Customer,
-    /// The tenant's own.
-    Staff,
-}
-
-impl Side {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Customer => "CUSTOMER",
-            Self::Staff => "STAFF",
-        }
-    }
-}
-
-impl ToSql<Text, Pg> for Side {
-    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
-        <str as ToSql<Text, Pg>>::to_sql(self.name(), out)
-    }
-}
-
-impl FromSql<Text, Pg> for Side {
-    fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
-        match value.as_bytes() {
-            b"CUSTOMER" => Ok(Self::Customer),
-            b"STAFF" => Ok(Self::Staff),
-            other => {
-                Err(format!("unknown kind of person {:?}", String::from_utf8_lossy(other)).into())
-            }
-        }
+text_enum! {
+    /// Whose person someone is.
+    pub enum Side {
+        /// A customer's.
+        Customer = "CUSTOMER",
+        /// The tenant's own.
+        Staff = "STAFF",
     }
 }
 
@@ -141,6 +107,22 @@ pub struct Fields {
 impl Fields {
     fn is_active(&self, side: Side) -> bool {
         self.active && self.kind == side
+    }
+}
+
+impl Resource for Person {
+    const KIND: Kind = Kind::Person;
+
+    fn id(&self) -> &str {
+        &self.person_id
+    }
+
+    fn belongs_to(&self) -> BelongsTo<'_> {
+        BelongsTo::Tenant
+    }
+
+    fn version(&self) -> (DateTime<Utc>, i64) {
+        (self.create_time, self.revision)
     }
 }
 
@@ -210,7 +192,7 @@ impl NewPerson {
             .await
             .map_err(|error| translate(error, &self.person_id, &self.fields))?;
         person.insert_words(tx).await?;
-        person.record(tx, None)?;
+        tx.created(&person)?;
         if let Some(organization) = organization {
             organization.insert_member(tx, &person).await?;
         }
@@ -391,7 +373,7 @@ impl Person {
         if let Some(guard) = guard {
             guard.settle(tx).await?;
         }
-        updated.record(tx, Some(&self))?;
+        tx.updated(&self, &updated)?;
         Ok(updated)
     }
 
@@ -404,21 +386,14 @@ impl Person {
         }
         if let Some(account_id) = &self.purchasing_account_id {
             let accounts = Account::references(tx, [account_id.as_str()]).await?;
-            checks::record_purchasing(tx, &self.person_id, accounts.get(account_id)?, false);
+            checks::record_purchasing(tx, &self.person_id, accounts.get(account_id)?, false)?;
         }
         Record::remove_all_of_person(tx, &self.person_id).await?;
         Organization::remove_from_all(tx, &self.person_id).await?;
         diesel::delete(people::table.filter(people::person_id.eq(&self.person_id)))
             .execute(&mut tx.conn())
             .await?;
-        tx.record(Event {
-            resource: Kind::Person.noun(),
-            id: &self.person_id,
-            belongs_to: BelongsTo::Tenant,
-            before: snapshot(&self)?,
-            after: None,
-        });
-        Ok(())
+        tx.deleted(&self)
     }
 
     /// Refuses what would take the manager away from an account. Whoever makes the person, whom the
@@ -464,27 +439,10 @@ impl Person {
             .await?;
         Ok(())
     }
-
-    fn record(&self, tx: &WriteTx, before: Option<&Self>) -> Result<()> {
-        tx.record(Event {
-            resource: Kind::Person.noun(),
-            id: &self.person_id,
-            belongs_to: BelongsTo::Tenant,
-            before: before.map(snapshot).transpose()?.flatten(),
-            after: snapshot(self)?,
-        });
-        Ok(())
-    }
 }
 
-fn translate(error: DieselError, id: &str, fields: &Fields) -> Error {
-    let DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, info) = &error else {
-        return error.into();
-    };
-    let (field, value) = match info.constraint_name() {
-        Some("people_pkey") => ("person_id", id),
-        Some("people_subject_key") => ("subject", fields.subject.as_deref().unwrap_or_default()),
-        _ => return error.into(),
-    };
-    Error::AlreadyExists { kind: Kind::Person, field, value: value.to_owned() }
+fn translate(error: diesel::result::Error, id: &str, fields: &Fields) -> Error {
+    let subject = fields.subject.as_deref().unwrap_or_default();
+    let unique = [("people_pkey", "person_id", id), ("people_subject_key", "subject", subject)];
+    taken(error, Kind::Person, unique)
 }

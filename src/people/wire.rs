@@ -2,15 +2,14 @@
 
 use super::store::{Fields, Filter, NewPerson, Person, Side};
 use crate::{
-    batch::Ids,
-    caller::{Caller, MAX_ACTOR, is_actor},
-    error::{Kind, Result},
-    mask::Mask,
-    page::Page,
+    caller::{MAX_ACTOR, is_actor},
+    change::{Update, Versioned as _},
+    enums::contract_enum,
+    error::Result,
     proto::{self, PersonKind},
     search,
     validate::Violations,
-    wire::{etag, require_etag, timestamp},
+    wire::timestamp,
 };
 
 const MAX_NAME: usize = 200;
@@ -26,7 +25,7 @@ impl Fields {
             display_name,
             email: v.email("person.email", person.email),
             phone: v.line("person.phone", person.phone, MAX_PHONE),
-            kind: side(v, "person.kind", person.kind).unwrap_or(Side::Customer),
+            kind: Side::parse(v, "person.kind", person.kind).unwrap_or(Side::Customer),
             subject: (!subject.is_empty()).then_some(subject),
             active: person.active.unwrap_or_default(),
         }
@@ -44,122 +43,55 @@ fn require_subject(v: &mut Violations, subject: &str) {
 }
 
 impl NewPerson {
-    /// A valid new person, active unless told otherwise, or every violation of the request.
-    pub fn parse(request: proto::CreatePersonRequest) -> Result<Self> {
-        let mut v = Violations::default();
-        v.request_id(&request.request_id);
-        let person = v.message("person", request.person);
-        let person_id = v.new_id("person.person_id", person.person_id.clone(), "pers");
+    /// The new person of a request, active unless told otherwise.
+    pub fn parse(v: &mut Violations, request: proto::CreatePersonRequest) -> Self {
+        let mut person = v.message("person", request.person);
+        let id = std::mem::take(&mut person.person_id);
+        let person_id = v.new_id("person.person_id", id, "pers");
         let active = person.active.unwrap_or(true);
-        let fields = Fields { active, ..Fields::parse(&mut v, person) };
+        let fields = Fields { active, ..Fields::parse(v, person) };
         let organization_id = v.optional_id("organization_id", request.organization_id);
-        v.finish(Self { person_id, fields, organization_id })
+        Self { person_id, fields, organization_id }
     }
-}
-
-/// The id of a get request.
-pub fn id(request: proto::GetPersonRequest) -> Result<String> {
-    let mut v = Violations::default();
-    let id = v.id("person_id", request.person_id);
-    v.finish(id)
-}
-
-/// The ids of a batch get request.
-pub fn ids(request: proto::BatchGetPeopleRequest) -> Result<Ids> {
-    Ids::parse("person_ids", request.person_ids)
 }
 
 impl Filter {
-    /// What a list request asks for, and which page of it.
-    pub fn parse(caller: &Caller, mut request: proto::ListPeopleRequest) -> Result<(Self, Page)> {
-        let mut v = Violations::default();
-        let page = Page::take(&mut v, caller, &mut request)?;
-        let filter = Self {
+    /// Which people a list request asks for.
+    pub fn parse(v: &mut Violations, request: proto::ListPeopleRequest) -> Self {
+        let subject = request.subject;
+        Self {
             query: v.query("query", request.query),
             organization_id: v.optional_id("organization_id", request.organization_id),
             include_descendants: request.include_descendants,
-            kind: side(&mut v, "kind", request.kind),
-            subject: (!request.subject.is_empty())
-                .then(|| v.text("subject", request.subject, MAX_ACTOR)),
-        };
-        v.finish((filter, page))
-    }
-}
-
-/// An update as it was asked for; what it comes to depends on the present person.
-pub struct Update {
-    /// Which person.
-    pub id: String,
-    wanted: proto::Person,
-    mask: Mask,
-}
-
-impl Update {
-    /// The update, or every violation that shows without the present person.
-    pub fn parse(request: proto::UpdatePersonRequest) -> Result<Self> {
-        let mut v = Violations::default();
-        v.request_id(&request.request_id);
-        let wanted = v.message("person", request.person);
-        let id = v.id("person.person_id", wanted.person_id.clone());
-        let mask = Mask::parse(&mut v, &wanted, request.update_mask, "person_id")?;
-        v.finish(Self { id, wanted, mask })
-    }
-
-    /// The fields that the person gets.
-    pub fn apply(&self, current: &Person) -> Result<Fields> {
-        let present = proto::Person::from(current.clone());
-        require_etag(&self.wanted.etag, &present.etag, Kind::Person, &self.id)?;
-        let mut v = Violations::default();
-        let merged = self.mask.apply(&mut v, "person", &present, &self.wanted)?;
-        if merged.kind == PersonKind::Unspecified as i32 {
-            v.add("person.kind", "must be specified when the update mask names it");
+            kind: Side::parse(v, "kind", request.kind),
+            subject: (!subject.is_empty()).then(|| v.text("subject", subject, MAX_ACTOR)),
         }
-        let fields = v.update("person", &present, &merged, Fields::parse)?;
-        v.finish(fields)
     }
 }
 
-/// A deletion as it was asked for.
-pub struct Deletion {
-    /// Which person.
-    pub id: String,
-    etag: String,
-}
-
-impl Deletion {
-    /// The deletion, or every violation of the request.
-    pub fn parse(request: proto::DeletePersonRequest) -> Result<Self> {
-        let mut v = Violations::default();
-        v.request_id(&request.request_id);
-        let id = v.id("person_id", request.person_id);
-        v.finish(Self { id, etag: request.etag })
-    }
-
-    /// Refuses to delete a person who has changed since the caller read them.
-    pub fn check(&self, current: &Person) -> Result<()> {
-        require_etag(
-            &self.etag,
-            &etag(current.create_time, current.revision),
-            Kind::Person,
-            &self.id,
-        )
+impl Update<proto::Person> {
+    /// The fields that the person gets.
+    pub fn fields(&self, current: &Person) -> Result<Fields> {
+        let mut draft = self.apply(current)?;
+        if draft.merged.kind == PersonKind::Unspecified as i32 {
+            draft.refuse("kind", "must be specified when the update mask names it");
+        }
+        let fields = draft.parse(Fields::parse)?;
+        draft.finish(fields)
     }
 }
 
 impl From<Person> for proto::Person {
     fn from(row: Person) -> Self {
+        let etag = row.etag();
         let fields = row.fields;
         Self {
-            etag: etag(row.create_time, row.revision),
+            etag,
             person_id: row.person_id,
             display_name: fields.display_name,
             email: fields.email,
             phone: fields.phone,
-            kind: match fields.kind {
-                Side::Customer => PersonKind::Customer,
-                Side::Staff => PersonKind::Staff,
-            }
-            .into(),
+            kind: fields.kind.into(),
             subject: fields.subject.unwrap_or_default(),
             active: Some(fields.active),
             purchasing_account_id: row.purchasing_account_id.unwrap_or_default(),
@@ -169,10 +101,4 @@ impl From<Person> for proto::Person {
     }
 }
 
-fn side(v: &mut Violations, field: &str, value: i32) -> Option<Side> {
-    match v.known(field, value)? {
-        PersonKind::Unspecified => None,
-        PersonKind::Customer => Some(Side::Customer),
-        PersonKind::Staff => Some(Side::Staff),
-    }
-}
+contract_enum!(Side = PersonKind { Customer, Staff });

@@ -1,15 +1,19 @@
 //! Tenants in the database: settings, and what organizations have set for modules.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use diesel::{prelude::*, upsert::excluded};
 use diesel_async::RunQueryDsl;
-use serde_json::json;
+use serde::Serialize;
 
 use crate::{
     budget::{self, Weighed},
-    db::{BelongsTo, Event, Settings, Tenant, Tx, WriteTx, snapshot},
+    change::Versioned,
+    db::{BelongsTo, Recorded, Settings, Tenant, Tx, WriteTx},
     error::{Error, Result},
-    id, modules,
+    id,
+    modules::{self, Setting},
     organizations::store::Organization,
     page::{Listed, Listing, Page, keyset, total},
     schema::{module_activations, tenants},
@@ -33,7 +37,7 @@ impl Tenant {
 
     /// Gives the tenant, which the transaction holds, new settings. Nothing happens if they are the
     /// present ones.
-    pub async fn update(self, tx: &WriteTx, tenant_id: &str, settings: &Settings) -> Result<Self> {
+    pub async fn update(self, tx: &WriteTx, settings: &Settings) -> Result<Self> {
         if self.settings == *settings {
             return Ok(self);
         }
@@ -46,14 +50,41 @@ impl Tenant {
             .returning(Self::as_returning())
             .get_result::<Self>(&mut tx.conn())
             .await?;
-        tx.record(Event {
-            resource: "tenant_settings",
-            id: tenant_id,
-            belongs_to: BelongsTo::Tenant,
-            before: snapshot(&self.settings)?,
-            after: snapshot(&updated.settings)?,
-        });
+        let recorded = |settings| RecordedSettings { tenant_id: tx.tenant_id(), settings };
+        tx.updated(&recorded(&self.settings), &recorded(&updated.settings))?;
         Ok(updated)
+    }
+}
+
+impl Versioned for Tenant {
+    /// The revision alone: the row may be created for another reason than a change of settings.
+    fn etag(&self) -> String {
+        format!("{:x}", self.revision)
+    }
+
+    fn mismatch(&self) -> Error {
+        Error::SettingsChanged
+    }
+}
+
+/// The settings of a tenant, as the trail tells of them.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct RecordedSettings<'a> {
+    #[serde(skip)]
+    tenant_id: &'a str,
+    settings: &'a Settings,
+}
+
+impl Recorded for RecordedSettings<'_> {
+    const NOUN: &'static str = "tenant_settings";
+
+    fn id(&self) -> Cow<'_, str> {
+        self.tenant_id.into()
+    }
+
+    fn belongs_to(&self) -> BelongsTo<'_> {
+        BelongsTo::Tenant
     }
 }
 
@@ -202,15 +233,8 @@ impl Switch {
             .set(tenants::modules_off.eq(&tenant.modules_off))
             .execute(&mut tx.conn())
             .await?;
-        let setting = |active| Some(json!({ "module": self.module, "active": active }));
-        tx.record(Event {
-            resource: "module_activation",
-            id: self.module,
-            belongs_to: BelongsTo::Tenant,
-            before: setting(was_active),
-            after: setting(active),
-        });
-        Ok(())
+        let setting = |active| Setting { module: self.module, organization_id: None, active };
+        tx.updated(&setting(was_active), &setting(active))
     }
 
     async fn set_organization(&self, tx: &WriteTx, organization_id: &str) -> Result<()> {
@@ -253,7 +277,8 @@ impl Switch {
             diesel::delete(own()).execute(&mut tx.conn()).await?;
         }
         modules::renew(tx).await?;
-        modules::record(tx, self.module, organization_id, was_active, self.active);
-        Ok(())
+        let (module, organization_id) = (self.module, Some(organization_id));
+        let setting = |active| Setting { module, organization_id, active };
+        tx.changed(was_active.map(setting).as_ref(), self.active.map(setting).as_ref())
     }
 }

@@ -4,14 +4,11 @@ use std::collections::BTreeSet;
 
 use super::store::{Activation, Filter, State, Switch};
 use crate::{
-    caller::Caller,
+    change::{Update, Versioned as _},
     currency,
     db::{Settings, Tenant},
-    error::{Error, Result},
-    id,
-    mask::Mask,
-    modules,
-    page::Page,
+    error::Result,
+    id, modules,
     proto::{self, ModuleLevel, ModuleSetting},
     text,
     validate::Violations,
@@ -73,40 +70,19 @@ fn roles(v: &mut Violations, roles: Vec<String>) -> Vec<String> {
     sorted
 }
 
-/// An update of the settings as it was asked for; what it comes to depends on the present ones.
-pub struct Update {
-    wanted: proto::TenantSettings,
-    mask: Mask,
-}
-
-impl Update {
-    /// The update, or every violation that shows without the present settings.
-    pub fn parse(request: proto::UpdateTenantSettingsRequest) -> Result<Self> {
-        let mut v = Violations::default();
-        v.request_id(&request.request_id);
-        let wanted = v.message("tenant_settings", request.tenant_settings);
-        // No field is what the settings are found by.
-        let mask = Mask::parse(&mut v, &wanted, request.update_mask, "")?;
-        v.finish(Self { wanted, mask })
-    }
-
+impl Update<proto::TenantSettings> {
     /// The settings that the tenant gets. Fewer than `min_retention` days cannot be chosen; a
     /// tenant that has them from before can change its other settings.
-    pub fn apply(&self, current: &Tenant, min_retention: i32) -> Result<Settings> {
-        let present = proto::TenantSettings::from(current.clone());
-        if !self.wanted.etag.is_empty() && self.wanted.etag != present.etag {
-            return Err(Error::SettingsChanged);
-        }
-        let mut v = Violations::default();
-        let merged = self.mask.apply(&mut v, "tenant_settings", &present, &self.wanted)?;
-        let settings = v.update("tenant_settings", &present, &merged, Settings::parse)?;
+    pub fn settings(&self, current: &Tenant, min_retention: i32) -> Result<Settings> {
+        let mut draft = self.apply(current)?;
+        let settings = draft.parse(Settings::parse)?;
         let days = settings.activity_retention_days;
         if days != current.settings.activity_retention_days
             && days.is_some_and(|days| (1..min_retention).contains(&days))
         {
-            v.add(RETENTION, format!("must be at least {min_retention} days, the minimum of this service, or 0 for ever"));
+            draft.violations.add(RETENTION, format!("must be at least {min_retention} days, the minimum of this service, or 0 for ever"));
         }
-        v.finish(settings)
+        draft.finish(settings)
     }
 }
 
@@ -127,11 +103,9 @@ fn module(v: &mut Violations, name: &str) -> &'static str {
 }
 
 impl Switch {
-    /// A valid switch of a module, or every violation of the request.
-    pub fn parse(request: proto::SetModuleActivationRequest) -> Result<Self> {
-        let mut v = Violations::default();
-        v.request_id(&request.request_id);
-        let module = module(&mut v, &request.module);
+    /// The switch of a module that a request asks for.
+    pub fn parse(v: &mut Violations, request: proto::SetModuleActivationRequest) -> Self {
+        let module = module(v, &request.module);
         let organization_id = v.optional_id("organization_id", request.organization_id);
         let setting = v.known("setting", request.setting);
         if request.setting == ModuleSetting::Unspecified as i32 {
@@ -142,7 +116,7 @@ impl Switch {
             Some(ModuleSetting::Off) => Some(false),
             None | Some(ModuleSetting::Unspecified | ModuleSetting::Inherited) => None,
         };
-        v.finish(Self { module, organization_id, active })
+        Self { module, organization_id, active }
     }
 }
 
@@ -155,30 +129,23 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// What a list request asks for, and which page of it.
-    pub fn parse(
-        caller: &Caller,
-        mut request: proto::ListModuleActivationsRequest,
-    ) -> Result<(Self, Page)> {
-        let mut v = Violations::default();
-        let page = Page::take(&mut v, caller, &mut request)?;
+    /// What a list request asks for.
+    pub fn parse(v: &mut Violations, request: proto::ListModuleActivationsRequest) -> Self {
         let organization_id = v.optional_id("organization_id", request.organization_id);
-        let module = (!request.module.is_empty()).then(|| module(&mut v, &request.module));
+        let module = (!request.module.is_empty()).then(|| module(v, &request.module));
         let modules = module.map_or_else(|| modules::ALL.to_vec(), |module| vec![module]);
-        v.finish((Self { filter: Filter { organization_id, module }, modules }, page))
+        Self { filter: Filter { organization_id, module }, modules }
     }
 }
 
 impl From<Tenant> for proto::TenantSettings {
     fn from(row: Tenant) -> Self {
         Self {
+            etag: row.etag(),
             account_id_prefix: row.settings.account_id_prefix,
             default_currency: row.settings.default_currency.unwrap_or_default(),
             membership_roles: row.settings.membership_roles,
             activity_retention_days: row.settings.activity_retention_days.unwrap_or_default(),
-            // Not the row's creation: it may come into being for another reason than a change of
-            // settings.
-            etag: format!("{:x}", row.revision),
             update_time: row.update_time.map(timestamp),
         }
     }
