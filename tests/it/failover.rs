@@ -11,6 +11,7 @@ use customer_accounts::{
         GetAccountRequest, UpdateAccountRequest,
     },
     server::READINESS,
+    validate::Violations,
 };
 use diesel_async::SimpleAsyncConnection as _;
 use futures_util::future::join_all;
@@ -281,7 +282,8 @@ async fn errors_are_told_apart_in_any_language() {
     for id in ["a", "b"] {
         tenant.account(account(id, "o")).await;
     }
-    let meta = Meta::of(&tenant.caller(), &DeleteAccountRequest::default());
+    let meta =
+        Meta::of(&mut Violations::default(), &tenant.caller(), &DeleteAccountRequest::default());
 
     let both_hold_one = Barrier::new(2);
     let hold = async |first: &str, second: &str| {

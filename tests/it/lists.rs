@@ -11,6 +11,7 @@ use customer_accounts::{
         ListAccountTypesRequest, ListAccountsRequest, ListAccountsResponse,
         ListOrganizationsRequest, Organization, UpdateAccountRequest,
     },
+    validate::Violations,
 };
 use diesel_async::SimpleAsyncConnection as _;
 use prost_types::Timestamp;
@@ -249,7 +250,7 @@ async fn account_type(tenant: &Tenant, id: &str, name: &str) {
 /// Changes rows of the tenant behind the API.
 pub async fn execute(tenant: &Tenant, sql: &str) {
     let caller = tenant.caller();
-    let meta = Meta::of(&caller, &CreateAccountTypeRequest::default());
+    let meta = Meta::of(&mut Violations::default(), &caller, &CreateAccountTypeRequest::default());
     let work = shared()
         .db
         .write(&caller, &meta, async |tx| Ok((&mut tx.conn()).batch_execute(sql).await?));

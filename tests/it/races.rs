@@ -15,6 +15,7 @@ use customer_accounts::{
         DeleteAccountRequest, DeleteAccountResponse, ListAccountTypesRequest, ListAccountsRequest,
         UpdateAccountRequest, UpdateAccountTypeRequest,
     },
+    validate::Violations,
 };
 use diesel_async::SimpleAsyncConnection as _;
 use futures_util::future::join_all;
@@ -253,8 +254,14 @@ async fn a_deadlock_is_tried_again() {
     }
     let (attempts, both_hold_one) = (AtomicU32::new(0), Barrier::new(2));
     let hold = async |first: &str, second: &str| {
-        let (caller, meta) =
-            (tenant.caller(), Meta::of(&tenant.caller(), &DeleteAccountRequest::default()));
+        let (caller, meta) = (
+            tenant.caller(),
+            Meta::of(
+                &mut Violations::default(),
+                &tenant.caller(),
+                &DeleteAccountRequest::default(),
+            ),
+        );
         let (attempts, both_hold_one) = (&attempts, &both_hold_one);
         db.write(&caller, &meta, async move |tx| {
             store::Account::find_for_update(tx, first).await?;
@@ -275,8 +282,10 @@ async fn a_deadlock_is_tried_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_loses_every_race_is_given_up_after_three_more_attempts() {
     let Some((tenant, _sql, db)) = apart().await else { return };
-    let (attempts, meta) =
-        (AtomicU32::new(0), Meta::of(&tenant.caller(), &DeleteAccountRequest::default()));
+    let (attempts, meta) = (
+        AtomicU32::new(0),
+        Meta::of(&mut Violations::default(), &tenant.caller(), &DeleteAccountRequest::default()),
+    );
     let answer = db
         .write(&tenant.caller(), &meta, async |tx| {
             attempts.fetch_add(1, Ordering::Relaxed);

@@ -9,6 +9,7 @@ use customer_accounts::{
         ListAccountsRequest, Organization, UpdateAccountRequest, UpdateAccountTypeRequest,
     },
     schema::{accounts, activities, organizations, requests},
+    validate::Violations,
 };
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
@@ -90,7 +91,7 @@ async fn rows(tenant: &Tenant) -> [i64; 4] {
 /// Makes all answers of the tenant older.
 async fn age(tenant: &Tenant, by: TimeDelta) {
     let caller = tenant.caller();
-    let meta = Meta::of(&caller, &CreateAccountRequest::default());
+    let meta = Meta::of(&mut Violations::default(), &caller, &CreateAccountRequest::default());
     let aged = async move {
         let work = shared().db.write(&caller, &meta, async |tx| {
             diesel::update(requests::table)

@@ -14,6 +14,7 @@ use customer_accounts::{
         Account, AccountType, AddAccountUserRequest, CreateAccountRequest,
         CreateAccountTypeRequest, CreateOrganizationRequest, DeleteAccountRequest, ModuleSetting,
     },
+    validate::Violations,
 };
 use diesel::{QueryableByName, sql_types::Text};
 use diesel_async::{RunQueryDsl as _, SimpleAsyncConnection as _};
@@ -294,7 +295,11 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 /// Runs one statement as the service in a transaction of this tenant that is to be committed, and
 /// tells what came of it.
 pub async fn execute(tenant: &Tenant, sql: &str) -> Result<(), String> {
-    let meta = Meta::of(&tenant.caller(), &CreateAccountTypeRequest::default());
+    let meta = Meta::of(
+        &mut Violations::default(),
+        &tenant.caller(),
+        &CreateAccountTypeRequest::default(),
+    );
     let caller = tenant.caller();
     let work = shared()
         .db

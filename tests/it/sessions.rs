@@ -10,6 +10,7 @@ use customer_accounts::{
         ListAccountsRequest,
     },
     server,
+    validate::Violations,
 };
 use diesel_async::SimpleAsyncConnection as _;
 use tokio::net::TcpListener;
@@ -40,7 +41,8 @@ async fn one_connection(url: &str) -> (Db, Tenant) {
 
 /// Leaves the session of the only connection in some state.
 async fn leave_session(db: &Db, tenant: &Tenant, state: &str) {
-    let meta = Meta::of(&tenant.caller(), &DeleteAccountRequest::default());
+    let meta =
+        Meta::of(&mut Violations::default(), &tenant.caller(), &DeleteAccountRequest::default());
     let caller = tenant.caller();
     let work = db.write(&caller, &meta, async |tx| {
         (&mut tx.conn()).batch_execute(&format!("COMMIT; {state}; BEGIN")).await?;
@@ -149,7 +151,8 @@ async fn a_prepared_statement_that_is_lost_later_is_reported_and_costs_one_call(
 async fn bounds_are_those_of_the_options() {
     let Some(url) = real_database("timeouts").await else { return };
     let (db, tenant) = one_connection(&url).await;
-    let meta = Meta::of(&tenant.caller(), &CreateAccountRequest::default());
+    let meta =
+        Meta::of(&mut Violations::default(), &tenant.caller(), &CreateAccountRequest::default());
     let caller = tenant.caller();
     let asked = db.write(&caller, &meta, async |tx| {
         let check = "DO $$ BEGIN ASSERT current_setting('lock_timeout') = '2s' AND current_setting('random_page_cost') = '1.1' \

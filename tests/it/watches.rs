@@ -11,6 +11,7 @@ use customer_accounts::{
         Account, Activity, CreateAccountTypeRequest, ListActivitiesRequest, WatchActivitiesRequest,
         WatchActivitiesResponse,
     },
+    validate::Violations,
 };
 use diesel_async::SimpleAsyncConnection as _;
 use tokio::time::{Instant, timeout};
@@ -239,7 +240,7 @@ pub fn sealed(tenant: &Tenant, account_id: &str, transaction_id: &str, ordinal: 
 /// Runs statements as the service in this tenant.
 async fn execute(tenant: &Tenant, sql: &str) {
     let caller = tenant.caller();
-    let meta = Meta::of(&caller, &CreateAccountTypeRequest::default());
+    let meta = Meta::of(&mut Violations::default(), &caller, &CreateAccountTypeRequest::default());
     let work = shared()
         .db
         .write(&caller, &meta, async |tx| Ok((&mut tx.conn()).batch_execute(sql).await?));

@@ -8,6 +8,7 @@ use customer_accounts::{
         CreateAccountRequest, ListAccountsRequest, Person, UpdateAccountRequest,
     },
     schema::people,
+    validate::Violations,
 };
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
@@ -140,7 +141,7 @@ async fn a_manager_who_is_kept_is_not_judged_again() {
     let tenant = with_people().await;
     tenant.account(managed("a", "sam")).await;
     let caller = tenant.caller();
-    let meta = Meta::of(&caller, &CreateAccountRequest::default());
+    let meta = Meta::of(&mut Violations::default(), &caller, &CreateAccountRequest::default());
     let work = shared().db.write(&caller, &meta, async |tx| {
         let sam = people::table.filter(people::person_id.eq("sam"));
         diesel::update(sam).set(people::active.eq(false)).execute(&mut tx.conn()).await?;
