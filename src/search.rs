@@ -89,10 +89,11 @@ macro_rules! renew {
             diesel::delete(of_rows().filter($words::$id.eq_any(stale))).execute($conn).await?;
             diesel::insert_into($words::table)
                 .values(diesel::select((
+                    diesel::IntoSql::into_sql::<diesel::sql_types::Text>($tenant),
                     $crate::search::unnest(new.0),
                     $crate::search::unnest(new.1),
                 )))
-                .into_columns(($words::$id, $words::word))
+                .into_columns(($words::tenant_id, $words::$id, $words::word))
                 .execute($conn)
                 .await?;
         }

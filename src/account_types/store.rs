@@ -105,7 +105,11 @@ impl NewAccountType {
             AccountType::clear_default(tx, &self.account_type_id).await?;
         }
         let created = diesel::insert_into(account_types::table)
-            .values((account_types::account_type_id.eq(&self.account_type_id), &self.fields))
+            .values((
+                tx.owns(account_types::tenant_id),
+                account_types::account_type_id.eq(&self.account_type_id),
+                &self.fields,
+            ))
             .returning(AccountType::as_returning())
             .get_result(&mut tx.conn())
             .await
@@ -119,6 +123,7 @@ impl AccountType {
     /// The account type with this id.
     pub async fn find(tx: &Tx, account_type_id: &str) -> Result<Self> {
         account_types::table
+            .filter(tx.owns(account_types::tenant_id))
             .filter(account_types::account_type_id.eq(account_type_id))
             .select(Self::as_select())
             .first(&mut tx.conn())
@@ -130,6 +135,7 @@ impl AccountType {
     /// The account types with these ids.
     pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
         let query = account_types::table
+            .filter(tx.owns(account_types::tenant_id))
             .filter(account_types::account_type_id.eq_any(ids.unique()))
             .select(Self::as_select());
         ids.collect(tx, Kind::AccountType, query.load_stream::<Self>(&mut tx.conn()).await?).await
@@ -138,6 +144,7 @@ impl AccountType {
     /// The same, held against others who would change it until the transaction ends.
     pub async fn find_for_update(tx: &WriteTx, account_type_id: &str) -> Result<Self> {
         account_types::table
+            .filter(tx.owns(account_types::tenant_id))
             .filter(account_types::account_type_id.eq(account_type_id))
             .select(Self::as_select())
             .for_no_key_update()
@@ -151,6 +158,7 @@ impl AccountType {
     /// transaction ends.
     pub async fn require_active(tx: &WriteTx, account_type_id: &str) -> Result<()> {
         let active = account_types::table
+            .filter(tx.owns(account_types::tenant_id))
             .filter(account_types::account_type_id.eq(account_type_id))
             .select(account_types::active)
             .for_share()
@@ -166,23 +174,29 @@ impl AccountType {
 
     /// The id of the default, if there is one; it stays active until the transaction ends.
     pub async fn default_id(tx: &WriteTx) -> Result<Option<String>> {
-        let find = account_types::table
-            .filter(account_types::is_default)
-            .select(account_types::account_type_id)
-            .for_share();
-        let found = find.first(&mut tx.conn()).await.optional()?;
+        let find = || {
+            account_types::table
+                .filter(tx.owns(account_types::tenant_id))
+                .filter(account_types::is_default)
+                .select(account_types::account_type_id)
+                .for_share()
+        };
+        let found = find().first(&mut tx.conn()).await.optional()?;
         if found.is_some() {
             return Ok(found);
         }
         // Who waited for the old default while it lost the flag has found none: only a second look
         // sees the new one.
-        Ok(find.first(&mut tx.conn()).await.optional()?)
+        Ok(find().first(&mut tx.conn()).await.optional()?)
     }
 
     /// One page of account types, and the token of the next.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
         let filtered = || {
-            let mut query = account_types::table.select(Self::as_select()).into_boxed();
+            let mut query = account_types::table
+                .filter(tx.owns(account_types::tenant_id))
+                .select(Self::as_select())
+                .into_boxed();
             if !filter.show_inactive {
                 query = query.filter(account_types::active);
             }
@@ -205,33 +219,35 @@ impl AccountType {
         if fields.is_default && !self.fields.is_default {
             Self::clear_default(tx, &self.account_type_id).await?;
         }
-        let updated = diesel::update(account_types::table)
-            .filter(account_types::account_type_id.eq(&self.account_type_id))
-            .set((
-                fields,
-                account_types::revision.eq(account_types::revision + 1),
-                account_types::update_time.eq(diesel::dsl::now),
-            ))
-            .returning(Self::as_returning())
-            .get_result::<Self>(&mut tx.conn())
-            .await
-            .map_err(|error| translate(error, &self.account_type_id, fields))?;
+        let updated =
+            diesel::update(account_types::table.filter(tx.owns(account_types::tenant_id)))
+                .filter(account_types::account_type_id.eq(&self.account_type_id))
+                .set((
+                    fields,
+                    account_types::revision.eq(account_types::revision + 1),
+                    account_types::update_time.eq(diesel::dsl::now),
+                ))
+                .returning(Self::as_returning())
+                .get_result::<Self>(&mut tx.conn())
+                .await
+                .map_err(|error| translate(error, &self.account_type_id, fields))?;
         updated.record(tx, Some(&self))?;
         Ok(updated)
     }
 
     /// Takes the default flag from whatever type has it, unless it is `except`.
     async fn clear_default(tx: &WriteTx, except: &str) -> Result<()> {
-        let cleared = diesel::update(account_types::table)
-            .filter(account_types::is_default.and(account_types::account_type_id.ne(except)))
-            .set((
-                account_types::is_default.eq(false),
-                account_types::revision.eq(account_types::revision + 1),
-                account_types::update_time.eq(diesel::dsl::now),
-            ))
-            .returning(Self::as_returning())
-            .get_results::<Self>(&mut tx.conn())
-            .await?;
+        let cleared =
+            diesel::update(account_types::table.filter(tx.owns(account_types::tenant_id)))
+                .filter(account_types::is_default.and(account_types::account_type_id.ne(except)))
+                .set((
+                    account_types::is_default.eq(false),
+                    account_types::revision.eq(account_types::revision + 1),
+                    account_types::update_time.eq(diesel::dsl::now),
+                ))
+                .returning(Self::as_returning())
+                .get_results::<Self>(&mut tx.conn())
+                .await?;
         for now in cleared {
             let mut before = now.clone();
             before.fields.is_default = true;

@@ -70,6 +70,7 @@ impl Meta {
         let forgotten = Utc::now() - TimeDelta::hours(KEPT_HOURS);
         let take = diesel::insert_into(requests::table)
             .values((
+                tx.owns(requests::tenant_id),
                 requests::actor.eq(&*self.actor),
                 requests::request_id.eq(&self.request_id),
                 requests::fingerprint.eq(&self.fingerprint),
@@ -78,7 +79,7 @@ impl Meta {
             .do_update()
             .set((
                 requests::fingerprint.eq(excluded(requests::fingerprint)),
-                requests::create_time.eq(diesel::dsl::now),
+                requests::create_time.eq(excluded(requests::create_time)),
             ));
         let taken = methods::FilterDsl::filter(take, requests::create_time.lt(forgotten))
             .execute(&mut tx.conn())
@@ -88,6 +89,7 @@ impl Meta {
             return Ok(None);
         }
         let (fingerprint, response) = requests::table
+            .filter(tx.owns(requests::tenant_id))
             .filter(requests::actor.eq(&*self.actor).and(requests::request_id.eq(&self.request_id)))
             .select((requests::fingerprint, requests::response))
             .first::<(Vec<u8>, Option<Vec<u8>>)>(&mut tx.conn())
@@ -105,7 +107,7 @@ impl Meta {
             return Ok(());
         }
         let own = requests::actor.eq(&*self.actor).and(requests::request_id.eq(&self.request_id));
-        diesel::update(requests::table.filter(own))
+        diesel::update(requests::table.filter(tx.owns(requests::tenant_id)).filter(own))
             .set(requests::response.eq(Some(response)))
             .execute(&mut tx.conn())
             .await?;
@@ -116,6 +118,7 @@ impl Meta {
 /// Deletes a few answers that are too old, so that the table stays as large as a day.
 async fn clear(tx: &WriteTx, forgotten: DateTime<Utc>) -> Result<()> {
     let ids = requests::table
+        .filter(tx.owns(requests::tenant_id))
         .filter(requests::create_time.lt(forgotten))
         .order(requests::create_time)
         .limit(CLEARED)
@@ -126,7 +129,9 @@ async fn clear(tx: &WriteTx, forgotten: DateTime<Utc>) -> Result<()> {
         .await?;
     for (actor, request_id) in ids {
         let old = requests::actor.eq(actor).and(requests::request_id.eq(request_id));
-        diesel::delete(requests::table.filter(old)).execute(&mut tx.conn()).await?;
+        diesel::delete(requests::table.filter(tx.owns(requests::tenant_id)).filter(old))
+            .execute(&mut tx.conn())
+            .await?;
     }
     Ok(())
 }

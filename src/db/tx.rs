@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use diesel::{Expression, ExpressionMethods, dsl::Eq, sql_types::Text};
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _};
 use tokio::{sync::OnceCell, time::Instant};
 use tokio_postgres::error::SqlState;
@@ -57,10 +58,18 @@ impl Tx {
         &self.sight
     }
 
-    /// The id of the tenant. A query that is planned for its values binds it, so that the planner
-    /// sees it: in the policy it is a sub-select, whose value no plan knows.
+    /// The id of the tenant.
     pub fn tenant_id(&self) -> &str {
         self.tenant_id.as_str()
+    }
+
+    /// Binds a table's `tenant_id` to the tenant of the transaction: a condition of every query, and
+    /// a value of every insert. A joined table is compared with the table that it is joined to.
+    pub fn owns<C>(&self, tenant_id: C) -> Eq<C, String>
+    where
+        C: ExpressionMethods + Expression<SqlType = Text>,
+    {
+        tenant_id.eq(self.tenant_id().to_owned())
     }
 
     /// The module that the call belongs to.

@@ -55,30 +55,47 @@ impl Check {
             Person::find(tx, person_id).await?;
         }
         let rows = accounts::table
-            .inner_join(people::table.on(people::person_id.eq(person_id.to_owned())))
-            .left_join(
-                account_users::table.on(account_users::account_id
-                    .eq(accounts::account_id)
-                    .and(account_users::person_id.eq(people::person_id))),
+            .filter(tx.owns(accounts::tenant_id))
+            .inner_join(
+                people::table.on(people::tenant_id
+                    .eq(accounts::tenant_id)
+                    .and(people::person_id.eq(person_id.to_owned()))),
             )
             .left_join(
-                organization_members::table
-                    .on(organization_members::person_id.eq(people::person_id)),
+                account_users::table.on(account_users::tenant_id.eq(accounts::tenant_id).and(
+                    account_users::account_id
+                        .eq(accounts::account_id)
+                        .and(account_users::person_id.eq(people::person_id)),
+                )),
             )
-            .left_join(organization_ancestors::table.on(
-                organization_ancestors::organization_id.eq(organization_members::organization_id),
-            ))
             .left_join(
-                account_organizations::table.on(account_organizations::account_id
-                    .eq(accounts::account_id)
+                organization_members::table.on(organization_members::tenant_id
+                    .eq(people::tenant_id)
+                    .and(organization_members::person_id.eq(people::person_id))),
+            )
+            .left_join(
+                organization_ancestors::table.on(organization_ancestors::tenant_id
+                    .eq(organization_members::tenant_id)
                     .and(
-                        account_organizations::organization_id
-                            .eq(organization_ancestors::ancestor_id),
-                    )
+                        organization_ancestors::organization_id
+                            .eq(organization_members::organization_id),
+                    )),
+            )
+            .left_join(
+                account_organizations::table.on(account_organizations::tenant_id
+                    .eq(accounts::tenant_id)
                     .and(
-                        organization_ancestors::distance
-                            .eq(0)
-                            .or(account_organizations::include_descendants),
+                        account_organizations::account_id
+                            .eq(accounts::account_id)
+                            .and(
+                                account_organizations::organization_id
+                                    .eq(organization_ancestors::ancestor_id),
+                            )
+                            .and(
+                                organization_ancestors::distance
+                                    .eq(0)
+                                    .or(account_organizations::include_descendants),
+                            ),
                     )),
             )
             .filter(accounts::account_id.eq(account_id))
@@ -208,10 +225,12 @@ pub async fn set_purchasing_account(
     if person.purchasing_account_id.as_deref() == account_id {
         return Ok(person);
     }
-    diesel::update(people::table.filter(people::person_id.eq(person_id)))
-        .set(people::purchasing_account_id.eq(account_id))
-        .execute(&mut tx.conn())
-        .await?;
+    diesel::update(
+        people::table.filter(tx.owns(people::tenant_id)).filter(people::person_id.eq(person_id)),
+    )
+    .set(people::purchasing_account_id.eq(account_id))
+    .execute(&mut tx.conn())
+    .await?;
     // Two activities: one for each account, so that a watch of either hears of it.
     let changed: Vec<_> =
         [(person.purchasing_account_id.as_deref(), false), (account_id, true)].into();
@@ -228,7 +247,11 @@ pub async fn set_purchasing_account(
 /// Clears an account, which the transaction holds FOR UPDATE, wherever people buy on it. Nobody
 /// begins to buy on it meanwhile.
 pub async fn clear_purchasing_account(tx: &WriteTx, account: AccountRef<'_>) -> Result<()> {
-    let buyers = || people::table.filter(people::purchasing_account_id.eq(account.account_id));
+    let buyers = || {
+        people::table
+            .filter(tx.owns(people::tenant_id))
+            .filter(people::purchasing_account_id.eq(account.account_id))
+    };
     let ids = buyers().order(people::person_id).select(people::person_id).for_no_key_update();
     let ids: Vec<String> = ids.load(&mut tx.conn()).await?;
     if ids.is_empty() {

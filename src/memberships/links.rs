@@ -1,7 +1,7 @@
 //! The organizations linked to an account.
 
 use chrono::{DateTime, Utc};
-use diesel::{dsl::case_when, prelude::*};
+use diesel::{dsl::case_when, prelude::*, upsert::excluded};
 use diesel_async::RunQueryDsl;
 use futures_util::TryStreamExt as _;
 use serde::Serialize;
@@ -80,11 +80,15 @@ const LINK: LinkColumns = (
 );
 
 macro_rules! links {
-    ($account_id:expr) => {
+    ($tx:expr, $account_id:expr) => {
         organizations::table
+            .filter($tx.owns(organizations::tenant_id))
             .inner_join(
-                account_organizations::table
-                    .on(account_organizations::organization_id.eq(organizations::organization_id)),
+                account_organizations::table.on(account_organizations::tenant_id
+                    .eq(organizations::tenant_id)
+                    .and(
+                        account_organizations::organization_id.eq(organizations::organization_id),
+                    )),
             )
             .filter(account_organizations::account_id.eq($account_id))
             .select(LINK)
@@ -94,8 +98,8 @@ macro_rules! links {
 impl Link {
     /// The link, if there is one.
     pub async fn find(tx: &Tx, account_id: &str, organization_id: &str) -> Result<Option<Self>> {
-        let query =
-            links!(account_id).filter(account_organizations::organization_id.eq(organization_id));
+        let query = links!(tx, account_id)
+            .filter(account_organizations::organization_id.eq(organization_id));
         Ok(query.first(&mut tx.conn()).await.optional()?)
     }
 
@@ -110,8 +114,8 @@ impl Link {
             case_when(named(), organizations::create_time)
                 .otherwise(account_organizations::create_time)
         };
-        let total = total!(tx, page, links!(account_id).into_boxed());
-        let query = links!(account_id).into_boxed();
+        let total = total!(tx, page, links!(tx, account_id).into_boxed());
+        let query = links!(tx, account_id).into_boxed();
         let query = keyset!(query, page, by name(), created(), organizations::organization_id);
         let rows = query.load_stream::<Self>(&mut tx.conn()).await?;
         let hide = |row: Self| {
@@ -133,8 +137,9 @@ impl Link {
         if !tx.is_limited() {
             return Ok(Vec::new());
         }
-        let links =
-            account_organizations::table.filter(account_organizations::account_id.eq(account_id));
+        let links = account_organizations::table
+            .filter(tx.owns(account_organizations::tenant_id))
+            .filter(account_organizations::account_id.eq(account_id));
         let out_of_reach = links
             .filter(diesel::dsl::not(tx.links_in_reach()))
             .select(account_organizations::organization_id);
@@ -162,6 +167,7 @@ impl Link {
             };
             diesel::insert_into(account_organizations::table)
                 .values((
+                    tx.owns(account_organizations::tenant_id),
                     account_organizations::account_id.eq(account_id),
                     account_organizations::organization_id.eq(organization_id),
                     account_organizations::own.eq(false),
@@ -175,7 +181,8 @@ impl Link {
                 .do_update()
                 .set((
                     account_organizations::include_descendants.eq(include_descendants),
-                    account_organizations::update_time.eq(diesel::dsl::now),
+                    account_organizations::update_time
+                        .eq(excluded(account_organizations::update_time)),
                 ))
                 .execute(&mut tx.conn())
                 .await?;
@@ -214,11 +221,13 @@ impl Link {
             return Err(Error::OwnOrganizationLinked { account_id, organization_id });
         }
         let guard = slots::guard(tx, Scope::Account(account_id)).await?;
-        diesel::delete(account_organizations::table)
-            .filter(account_organizations::account_id.eq(account_id))
-            .filter(account_organizations::organization_id.eq(organization_id))
-            .execute(&mut tx.conn())
-            .await?;
+        diesel::delete(
+            account_organizations::table.filter(tx.owns(account_organizations::tenant_id)),
+        )
+        .filter(account_organizations::account_id.eq(account_id))
+        .filter(account_organizations::organization_id.eq(organization_id))
+        .execute(&mut tx.conn())
+        .await?;
         guard.settle(tx).await?;
         record(tx, account.reference(), Some(&link.terms()), None)
     }
@@ -228,6 +237,7 @@ impl Link {
     pub async fn insert_own(tx: &WriteTx, account_id: &str, organization_id: &str) -> Result<()> {
         diesel::insert_into(account_organizations::table)
             .values((
+                tx.owns(account_organizations::tenant_id),
                 account_organizations::account_id.eq(account_id),
                 account_organizations::organization_id.eq(organization_id),
                 account_organizations::own.eq(true),
@@ -247,7 +257,9 @@ impl Link {
     ) -> Result<()> {
         let account_id = account.account_id;
         let links = || {
-            account_organizations::table.filter(account_organizations::account_id.eq(account_id))
+            account_organizations::table
+                .filter(tx.owns(account_organizations::tenant_id))
+                .filter(account_organizations::account_id.eq(account_id))
         };
         let ended = diesel::delete(links().filter(account_organizations::own))
             .returning(Terms::as_returning())
@@ -278,11 +290,13 @@ impl Link {
     /// Deletes the links of an account, which the transaction holds FOR UPDATE. Nobody adds one
     /// meanwhile.
     pub async fn remove_all(tx: &WriteTx, account: AccountRef<'_>) -> Result<()> {
-        let mut ended: Vec<Terms> = diesel::delete(account_organizations::table)
-            .filter(account_organizations::account_id.eq(account.account_id))
-            .returning(Terms::as_returning())
-            .get_results(&mut tx.conn())
-            .await?;
+        let mut ended: Vec<Terms> = diesel::delete(
+            account_organizations::table.filter(tx.owns(account_organizations::tenant_id)),
+        )
+        .filter(account_organizations::account_id.eq(account.account_id))
+        .returning(Terms::as_returning())
+        .get_results(&mut tx.conn())
+        .await?;
         ended.sort_by(|one, other| one.organization_id.cmp(&other.organization_id));
         ended.iter().try_for_each(|link| record(tx, account, Some(link), None))
     }

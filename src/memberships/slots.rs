@@ -114,6 +114,7 @@ const COLUMNS: (
 /// The slots that these people hold, on any account.
 pub async fn held_by(tx: &Tx, person_ids: &[String]) -> Result<Vec<Holder>> {
     let rows = accounts::table
+        .filter(tx.owns(accounts::tenant_id))
         .filter(
             accounts::primary_contact_id
                 .eq_any(person_ids)
@@ -134,7 +135,10 @@ pub async fn held_by(tx: &Tx, person_ids: &[String]) -> Result<Vec<Holder>> {
 
 /// The slots of one account.
 pub async fn held_on(tx: &Tx, account_id: &str) -> Result<Vec<Holder>> {
-    let row = accounts::table.filter(accounts::account_id.eq(account_id)).select(COLUMNS);
+    let row = accounts::table
+        .filter(tx.owns(accounts::tenant_id))
+        .filter(accounts::account_id.eq(account_id))
+        .select(COLUMNS);
     let row = row.first::<Slots>(&mut tx.conn()).await.optional()?;
     Ok(row.into_iter().flat_map(spread).collect())
 }
@@ -142,6 +146,7 @@ pub async fn held_on(tx: &Tx, account_id: &str) -> Result<Vec<Holder>> {
 /// Locks people, in the order of their ids.
 async fn lock(tx: &WriteTx, person_ids: &[String]) -> Result<()> {
     people::table
+        .filter(tx.owns(people::tenant_id))
         .filter(people::person_id.eq_any(person_ids))
         .order(people::person_id)
         .select(people::person_id)
@@ -163,6 +168,7 @@ pub async fn guard<'a>(tx: &WriteTx, scope: Scope<'a>) -> Result<Guard<'a>> {
         Scope::Person(person_id) => (Vec::new(), vec![person_id.to_owned()]),
         Scope::Account(account_id) => {
             let set = account_users::table
+                .filter(tx.owns(account_users::tenant_id))
                 .filter(account_users::account_id.eq(account_id))
                 .filter(diesel::dsl::not(account_users::individual))
                 .select(account_users::person_id);
@@ -170,9 +176,14 @@ pub async fn guard<'a>(tx: &WriteTx, scope: Scope<'a>) -> Result<Guard<'a>> {
         }
         Scope::Organization(organization_id) => {
             let members: Vec<String> = organization_members::table
+                .filter(tx.owns(organization_members::tenant_id))
                 .inner_join(
-                    organization_ancestors::table.on(organization_ancestors::organization_id
-                        .eq(organization_members::organization_id)),
+                    organization_ancestors::table.on(organization_ancestors::tenant_id
+                        .eq(organization_members::tenant_id)
+                        .and(
+                            organization_ancestors::organization_id
+                                .eq(organization_members::organization_id),
+                        )),
                 )
                 .filter(organization_ancestors::ancestor_id.eq(organization_id))
                 .select(organization_members::person_id)
@@ -180,6 +191,7 @@ pub async fn guard<'a>(tx: &WriteTx, scope: Scope<'a>) -> Result<Guard<'a>> {
                 .load(&mut tx.conn())
                 .await?;
             let set = account_users::table
+                .filter(tx.owns(account_users::tenant_id))
                 .filter(account_users::person_id.eq_any(&members))
                 .select(account_users::person_id)
                 .distinct();
@@ -210,10 +222,10 @@ impl Guard<'_> {
         if !lost.is_empty() {
             return Err(refusal(tx, lost).await?);
         }
-        let gone = diesel::delete(account_users::table)
+        let gone = diesel::delete(account_users::table.filter(tx.owns(account_users::tenant_id)))
             .filter(diesel::dsl::not(account_users::individual))
             .filter(diesel::dsl::not(diesel::dsl::exists(
-                covered!().filter(
+                covered!(tx).filter(
                     crate::schema::account_organizations::account_id
                         .eq(account_users::account_id)
                         .and(organization_members::person_id.eq(account_users::person_id)),
@@ -248,8 +260,9 @@ pub async fn refusal(tx: &WriteTx, mut slots: Vec<Holder>) -> Result<Error> {
     let count = slots.len();
     if tx.is_limited() {
         let ids: Vec<_> = slots.iter().map(|holder| holder.account_id.clone()).collect();
-        let seen =
-            accounts::table.filter(accounts::account_id.eq_any(ids).and(tx.accounts_in_reach()));
+        let seen = accounts::table
+            .filter(tx.owns(accounts::tenant_id))
+            .filter(accounts::account_id.eq_any(ids).and(tx.accounts_in_reach()));
         let seen: Vec<String> = seen.select(accounts::account_id).load(&mut tx.conn()).await?;
         slots.retain(|holder| seen.contains(&holder.account_id));
     }
@@ -261,6 +274,7 @@ pub async fn refusal(tx: &WriteTx, mut slots: Vec<Holder>) -> Result<Error> {
 pub async fn why_not(tx: &WriteTx, account_id: &str, person_id: &str) -> Result<Option<Error>> {
     let ids = || (account_id.to_owned(), person_id.to_owned());
     let person = people::table
+        .filter(tx.owns(people::tenant_id))
         .filter(people::person_id.eq(person_id))
         .select((people::kind, people::active))
         .first::<(Side, bool)>(&mut tx.conn())
@@ -276,13 +290,14 @@ pub async fn why_not(tx: &WriteTx, account_id: &str, person_id: &str) -> Result<
         }
         Some((Side::Customer, true)) => {}
     }
-    let through = covered!()
+    let through = covered!(tx)
         .filter(crate::schema::account_organizations::account_id.eq(account_id))
         .filter(organization_members::person_id.eq(person_id));
     if diesel::select(diesel::dsl::exists(through)).get_result::<bool>(&mut tx.conn()).await? {
         return Ok(None);
     }
     let dates = account_users::table
+        .filter(tx.owns(account_users::tenant_id))
         .filter(
             account_users::account_id.eq(account_id).and(account_users::person_id.eq(person_id)),
         )
@@ -309,8 +324,9 @@ pub async fn lock_new(tx: &WriteTx, person_ids: &[String]) -> Result<()> {
     if person_ids.is_empty() {
         return Ok(());
     }
-    let people =
-        people::table.filter(people::person_id.eq_any(person_ids).and(tx.people_in_reach()));
+    let people = people::table
+        .filter(tx.owns(people::tenant_id))
+        .filter(people::person_id.eq_any(person_ids).and(tx.people_in_reach()));
     let locked = people.order(people::person_id).select(people::person_id).for_no_key_update();
     let locked: Vec<String> = locked.load(&mut tx.conn()).await?;
     match person_ids.iter().find(|id| !locked.contains(id)) {

@@ -22,17 +22,23 @@ use crate::{
 /// The members of organizations with the accounts whose links cover them: each row is a source of
 /// membership.
 macro_rules! covered {
-    () => {{
+    ($tx:expr) => {{
         use $crate::schema::{account_organizations, organization_ancestors, organization_members};
         organization_members::table
-            .inner_join(organization_ancestors::table.on(
-                organization_ancestors::organization_id.eq(organization_members::organization_id),
-            ))
+            .filter($tx.owns(organization_members::tenant_id))
             .inner_join(
-                account_organizations::table
-                    .on(account_organizations::organization_id
-                        .eq(organization_ancestors::ancestor_id)),
+                organization_ancestors::table.on(organization_ancestors::tenant_id
+                    .eq(organization_members::tenant_id)
+                    .and(
+                        organization_ancestors::organization_id
+                            .eq(organization_members::organization_id),
+                    )),
             )
+            .inner_join(account_organizations::table.on(
+                account_organizations::tenant_id.eq(organization_ancestors::tenant_id).and(
+                    account_organizations::organization_id.eq(organization_ancestors::ancestor_id),
+                ),
+            ))
             .filter(
                 organization_ancestors::distance
                     .eq(0)
@@ -143,7 +149,7 @@ pub async fn through(
     account_ids: &[String],
     person_id: &str,
 ) -> Result<BTreeMap<String, Vec<String>>> {
-    let rows = covered!()
+    let rows = covered!(tx)
         .filter(account_organizations::account_id.eq_any(account_ids))
         .filter(organization_members::person_id.eq(person_id))
         .select((account_organizations::account_id, organization_members::organization_id))
@@ -162,6 +168,7 @@ impl Record {
     /// What is set for a person on an account, if anything.
     pub async fn find(tx: &Tx, account_id: &str, person_id: &str) -> Result<Option<Self>> {
         Ok(account_users::table
+            .filter(tx.owns(account_users::tenant_id))
             .filter(
                 account_users::account_id
                     .eq(account_id)
@@ -190,7 +197,7 @@ impl Record {
             return Ok(());
         }
         let now = if let Some(current) = &current {
-            diesel::update(account_users::table)
+            diesel::update(account_users::table.filter(tx.owns(account_users::tenant_id)))
                 .filter(
                     account_users::account_id
                         .eq(account_id)
@@ -207,6 +214,7 @@ impl Record {
         } else {
             diesel::insert_into(account_users::table)
                 .values((
+                    tx.owns(account_users::tenant_id),
                     account_users::account_id.eq(account_id),
                     account_users::person_id.eq(person_id),
                     account_users::sort_key.eq(&person.fields.sort_key),
@@ -238,8 +246,11 @@ impl Record {
     /// Deletes what is set on an account, which the transaction holds FOR UPDATE. Nobody sets
     /// anything on it meanwhile.
     pub async fn remove_all_of_account(tx: &WriteTx, account_id: &str) -> Result<()> {
-        let all =
-            diesel::delete(account_users::table.filter(account_users::account_id.eq(account_id)));
+        let all = diesel::delete(
+            account_users::table
+                .filter(tx.owns(account_users::tenant_id))
+                .filter(account_users::account_id.eq(account_id)),
+        );
         Self::record_ends(
             tx,
             all.returning(Self::as_returning()).get_results(&mut tx.conn()).await?,
@@ -250,8 +261,11 @@ impl Record {
     /// Deletes what is set for a person, whom the transaction holds FOR UPDATE. Nobody sets
     /// anything for them meanwhile.
     pub async fn remove_all_of_person(tx: &WriteTx, person_id: &str) -> Result<()> {
-        let all =
-            diesel::delete(account_users::table.filter(account_users::person_id.eq(person_id)));
+        let all = diesel::delete(
+            account_users::table
+                .filter(tx.owns(account_users::tenant_id))
+                .filter(account_users::person_id.eq(person_id)),
+        );
         Self::record_ends(
             tx,
             all.returning(Self::as_returning()).get_results(&mut tx.conn()).await?,
@@ -273,7 +287,7 @@ impl Record {
             };
             return Self::put(tx, account, &user.person, Some(current), &fields).await;
         }
-        diesel::delete(account_users::table)
+        diesel::delete(account_users::table.filter(tx.owns(account_users::tenant_id)))
             .filter(
                 account_users::account_id
                     .eq(account_id)

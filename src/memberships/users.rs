@@ -101,8 +101,10 @@ impl User {
     /// The user with this id, or none if nothing makes the person one.
     pub async fn find(tx: &Tx, account_id: &str, person_id: &str) -> Result<Option<Self>> {
         let person = async {
-            let person =
-                people::table.filter(people::person_id.eq(person_id)).select(Person::as_select());
+            let person = people::table
+                .filter(tx.owns(people::tenant_id))
+                .filter(people::person_id.eq(person_id))
+                .select(Person::as_select());
             Ok(person.first::<Person>(&mut tx.conn()).await.optional()?)
         };
         let account_ids = [account_id.to_owned()];
@@ -194,12 +196,18 @@ impl QueryFragment<Pg> for Users<'_> {
         self.columns.walk_ast(out.reborrow())?;
         out.push_sql(", page.organization_ids FROM (");
         self.merged.walk_ast(out.reborrow())?;
-        out.push_sql(") AS page JOIN people ON people.person_id = page.person_id JOIN accounts ON accounts.account_id = ");
+        out.push_sql(") AS page JOIN people ON people.tenant_id = ");
+        out.push_bind_param::<Text, _>(self.merged.tenant_id())?;
+        out.push_sql(
+            " AND people.person_id = page.person_id JOIN accounts ON accounts.tenant_id = ",
+        );
+        out.push_bind_param::<Text, _>(self.merged.tenant_id())?;
+        out.push_sql(" AND accounts.account_id = ");
         out.push_bind_param::<Text, _>(self.account_id)?;
         // LATERAL with a LIMIT: a plain join may be planned as a scan of all users of the account
         // for each row of the page.
         out.push_sql(
-            " LEFT JOIN LATERAL (SELECT * FROM account_users AS own WHERE own.account_id = accounts.account_id \
+            " LEFT JOIN LATERAL (SELECT * FROM account_users AS own WHERE own.tenant_id = accounts.tenant_id AND own.account_id = accounts.account_id \
              AND own.person_id = page.person_id LIMIT 1) AS account_users ON true",
         );
         let direction = self.merged.direction();

@@ -201,6 +201,7 @@ impl NewPerson {
         };
         let person = diesel::insert_into(people::table)
             .values((
+                tx.owns(people::tenant_id),
                 people::person_id.eq(&self.person_id),
                 people::folded.eq(search::stamp(1)),
                 &self.fields,
@@ -222,6 +223,7 @@ impl Person {
     /// The person with this id.
     pub async fn find(tx: &Tx, person_id: &str) -> Result<Self> {
         people::table
+            .filter(tx.owns(people::tenant_id))
             .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
             .select(Self::as_select())
             .first(&mut tx.conn())
@@ -232,8 +234,9 @@ impl Person {
 
     /// The people with these ids.
     pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
-        let query =
-            people::table.filter(people::person_id.eq_any(ids.unique()).and(tx.people_in_reach()));
+        let query = people::table
+            .filter(tx.owns(people::tenant_id))
+            .filter(people::person_id.eq_any(ids.unique()).and(tx.people_in_reach()));
         let rows = query.select(Self::as_select()).load_stream::<Self>(&mut tx.conn()).await?;
         ids.collect(tx, Kind::Person, rows).await
     }
@@ -251,6 +254,7 @@ impl Person {
     /// they take part in.
     pub async fn find_and_hold(tx: &WriteTx, person_id: &str) -> Result<Self> {
         people::table
+            .filter(tx.owns(people::tenant_id))
             .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
             .select(Self::as_select())
             .for_update()
@@ -264,6 +268,7 @@ impl Person {
     /// so until the transaction ends.
     pub async fn require_manager(tx: &WriteTx, person_id: &str) -> Result<()> {
         let found = people::table
+            .filter(tx.owns(people::tenant_id))
             .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
             .select((people::kind, people::active))
             .for_share()
@@ -283,7 +288,7 @@ impl Person {
     pub fn found_by(tx: &Tx, query: &str) -> Vec<Condition<people::table>> {
         let term = |(from, to): (String, String)| {
             let found = person_words::table
-                .filter(person_words::tenant_id.eq(tx.tenant_id().to_owned()))
+                .filter(tx.owns(person_words::tenant_id))
                 .filter(person_words::word.ge(from).and(person_words::word.lt(to)))
                 .select(person_words::person_id);
             Box::new(people::person_id.eq_any(found)) as Condition<people::table>
@@ -330,12 +335,16 @@ impl Person {
             }
             ids => {
                 let filtered = || {
-                    let mut query = people::table.select(Self::as_select()).into_boxed();
+                    let mut query = people::table
+                        .filter(tx.owns(people::tenant_id))
+                        .select(Self::as_select())
+                        .into_boxed();
                     for condition in conditions() {
                         query = query.filter(condition);
                     }
                     if let Some(ids) = &ids {
                         let members = organization_members::table
+                            .filter(tx.owns(organization_members::tenant_id))
                             .filter(organization_members::organization_id.eq_any(ids))
                             .select(organization_members::person_id);
                         query = query.filter(people::person_id.eq_any(members));
@@ -370,7 +379,7 @@ impl Person {
         } else {
             None
         };
-        let updated = diesel::update(people::table)
+        let updated = diesel::update(people::table.filter(tx.owns(people::tenant_id)))
             .filter(people::person_id.eq(&self.person_id))
             .set((
                 fields,
@@ -383,9 +392,13 @@ impl Person {
             .await
             .map_err(|error| translate(error, &self.person_id, fields))?;
         if updated.words() != self.words() || self.folded != search::stamp(self.revision) {
-            diesel::delete(person_words::table.filter(person_words::person_id.eq(&self.person_id)))
-                .execute(&mut tx.conn())
-                .await?;
+            diesel::delete(
+                person_words::table
+                    .filter(tx.owns(person_words::tenant_id))
+                    .filter(person_words::person_id.eq(&self.person_id)),
+            )
+            .execute(&mut tx.conn())
+            .await?;
             updated.insert_words(tx).await?;
         }
         if let Some(guard) = guard {
@@ -408,9 +421,13 @@ impl Person {
         }
         Record::remove_all_of_person(tx, &self.person_id).await?;
         Organization::remove_from_all(tx, &self.person_id).await?;
-        diesel::delete(people::table.filter(people::person_id.eq(&self.person_id)))
-            .execute(&mut tx.conn())
-            .await?;
+        diesel::delete(
+            people::table
+                .filter(tx.owns(people::tenant_id))
+                .filter(people::person_id.eq(&self.person_id)),
+        )
+        .execute(&mut tx.conn())
+        .await?;
         tx.record(Event {
             resource: Kind::Person.noun(),
             id: &self.person_id,
@@ -424,7 +441,11 @@ impl Person {
     /// Refuses what would take the manager away from an account. Whoever makes the person, whom the
     /// transaction holds, a manager meanwhile waits.
     async fn refuse_a_manager(&self, tx: &WriteTx) -> Result<()> {
-        let managed = || accounts::table.filter(accounts::account_manager_id.eq(&self.person_id));
+        let managed = || {
+            accounts::table
+                .filter(tx.owns(accounts::tenant_id))
+                .filter(accounts::account_manager_id.eq(&self.person_id))
+        };
         let count: i64 = managed().count().get_result(&mut tx.conn()).await?;
         if count == 0 {
             return Ok(());
@@ -456,10 +477,11 @@ impl Person {
     async fn insert_words(&self, tx: &WriteTx) -> Result<()> {
         diesel::insert_into(person_words::table)
             .values(diesel::select((
+                tx.tenant_id().into_sql::<Text>(),
                 self.person_id.as_str().into_sql::<Text>(),
                 unnest(self.words()),
             )))
-            .into_columns((person_words::person_id, person_words::word))
+            .into_columns((person_words::tenant_id, person_words::person_id, person_words::word))
             .execute(&mut tx.conn())
             .await?;
         Ok(())
