@@ -26,7 +26,7 @@ diesel::define_sql_function! {
 }
 
 /// The version of [`fold`] and [`words`], below [`FOLDINGS`].
-pub const FOLDING: i64 = 2;
+pub const FOLDING: i64 = 3;
 /// Versions for each revision of a row in its stamp: what a change adds to the stamp that leaves
 /// the words as they are.
 pub const FOLDINGS: i64 = 1000;
@@ -213,6 +213,8 @@ impl Kind {
             // Japanese.
             G::NonspacingMark | G::SpacingMark | G::EnclosingMark => before.unwrap_or(Self::Sign),
             G::ModifierLetter if SCRIPT.get(c) == Script::Common => before.unwrap_or(Self::Letter),
+            // 〇, zero, is written among Han characters.
+            G::LetterNumber if is_unspaced(c) => Self::Unspaced,
             G::DecimalNumber | G::LetterNumber | G::OtherNumber => Self::Letter,
             _ if c.is_alphabetic() && is_unspaced(c) => Self::Unspaced,
             _ if c.is_alphabetic() => Self::Letter,
@@ -499,6 +501,8 @@ mod tests {
             ("車", "株式会社トヨタ自動車"),
             ("ﾄﾖﾀ", "株式会社トヨタ自動車"),
             ("トヨタ 株式会社", "株式会社トヨタ自動車"),
+            ("〇八", "二〇〇八年"),
+            ("〇〇", "二〇〇八年"),
             ("北京", "中国(北京)有限公司"),
             ("ーヒ", "コーヒーショップ"),
             ("ヒー", "コーヒーショップ"),

@@ -480,6 +480,11 @@ impl Account {
 
     /// One page of accounts, and the token of the next.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
+        if let Some(id) = filter.organization_id.as_deref().filter(|_| filter.include_descendants)
+            && !Organization::is_in_reach(tx, id).await?
+        {
+            return Ok(Listing::default());
+        }
         let terms = Self::look_up(tx, &filter.query).await?;
         let below = match &filter.organization_id {
             // Of two subqueries PostgreSQL may take every row of one with every row of the other,

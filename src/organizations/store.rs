@@ -289,6 +289,20 @@ impl Organization {
             .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))
     }
 
+    /// Whether the organization is in the caller's reach. A list of what is below one that is not
+    /// is empty, as if there were no such organization.
+    pub async fn is_in_reach(tx: &Tx, organization_id: &str) -> Result<bool> {
+        if !tx.is_limited() {
+            return Ok(true);
+        }
+        let found = organizations::table
+            .filter(
+                organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()),
+            )
+            .select(organizations::organization_id);
+        Ok(found.first::<String>(&mut tx.conn()).await.optional()?.is_some())
+    }
+
     /// The ids of the organization and of all below it; none if it does not exist.
     pub async fn below(tx: &Tx, organization_id: &str) -> Result<Vec<String>> {
         let below = organization_ancestors::table
