@@ -26,7 +26,7 @@ diesel::define_sql_function! {
 }
 
 /// The version of [`fold`] and [`words`], below [`FOLDINGS`].
-pub const FOLDING: i64 = 3;
+pub const FOLDING: i64 = 2;
 /// Versions for each revision of a row in its stamp: what a change adds to the stamp that leaves
 /// the words as they are.
 pub const FOLDINGS: i64 = 1000;

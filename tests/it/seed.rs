@@ -211,5 +211,5 @@ async fn seed_makes_do_with_what_users_have() {
     tenant.set_module("customer_accounts", "globex", ModuleSetting::Off).await.unwrap();
     let refused = run(&["seed", "--listen", &service.address.to_string()], &[]).await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
-    assert!(refused.stderr.contains("acct-globex: the module"), "{refused:?}");
+    assert!(refused.stderr.contains("globex: the module"), "{refused:?}");
 }
