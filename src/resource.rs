@@ -26,6 +26,11 @@ impl Kind {
             .into()
     }
 
+    /// Whether this is the error for a resource of this kind that is not there.
+    pub fn is_not_found(&self, error: &Error) -> bool {
+        error.reason() == self.not_found
+    }
+
     /// The id is taken. For kinds of which nothing else can be taken.
     pub fn id_taken(&self, id: &str) -> Error {
         let field = self.id_field();

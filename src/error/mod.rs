@@ -4,8 +4,8 @@
 //! `accounts.v1.ErrorReason`. What went wrong inside (SQL, addresses, panics) goes to the log and
 //! never to a client.
 //!
-//! The variants of [`Error`] are technical. What a rule of a slice refuses is a [`Refusal`], made by
-//! the slice's `refusals.rs`.
+//! The variants of [`Error`] are technical. What a rule of a slice refuses is a [`Refusal`], made
+//! by the slice's `refusals.rs`.
 
 mod answer;
 mod code;

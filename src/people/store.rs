@@ -27,9 +27,8 @@ use crate::{
         store::Record,
     },
     modules,
-    organizations::store::Organization,
+    organizations::{refusals::ORGANIZATION, store::Organization},
     page::{Listed, Listing, Page, keyset, total},
-    proto::ErrorReason,
     renew::Batch,
     schema::{accounts, organization_members, people, person_words},
     search::{self, unnest},
@@ -299,9 +298,7 @@ impl Person {
             // Who is in an organization out of reach is not to be seen, even of people who are in
             // reach otherwise.
             match Organization::find(tx, id).await {
-                Err(error) if error.reason() == ErrorReason::OrganizationNotFound => {
-                    return Ok(Listing::default());
-                }
+                Err(error) if ORGANIZATION.is_not_found(&error) => return Ok(Listing::default()),
                 found => found?,
             };
         }
