@@ -18,6 +18,7 @@ pub const NAMED: usize = 20;
 ///
 /// Each reason that a slice can give is made by a function in its `refusals.rs`.
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct Refusal {
     pub(super) reason: ErrorReason,
     pub(super) message: String,
