@@ -70,7 +70,7 @@ impl Mask {
         let name = M::full_name();
         let descriptor = POOL
             .get_message_by_name(&name)
-            .ok_or_else(|| Error::Internal(format!("no descriptor of {name}")))?;
+            .ok_or_else(|| Error::internal(format!("no descriptor of {name}")))?;
         let paths = mask.map(|mask| mask.paths).unwrap_or_default();
         let encoded = resource.encode_to_vec();
         let populated = populated(&descriptor, &encoded).map_err(|error| fault(&error))?;
@@ -182,7 +182,7 @@ pub fn is_same<M: Name>(path: &str, one: &M, other: &M) -> Result<bool> {
 }
 
 fn fault(error: &DecodeError) -> Error {
-    Error::Internal(format!("field mask: {error}"))
+    Error::internal(format!("field mask: {error}"))
 }
 
 /// The fields along a path such as `billing_address.city`, if each exists; maps, lists and

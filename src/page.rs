@@ -25,7 +25,8 @@ use crate::{
     budget::{self, Weighed},
     caller::Caller,
     db::Tx,
-    error::{Error, Result},
+    error::{Error, Refusal, Result},
+    proto::ErrorReason,
     validate::{Period, Violations},
 };
 
@@ -289,6 +290,12 @@ impl<T> Listing<T> {
     }
 }
 
+/// The page token is not one that this list gave for these filters in this tenant.
+fn invalid_page_token() -> Error {
+    let message = "page_token does not belong to this list and these filters";
+    Refusal::new(ErrorReason::InvalidPageToken, message).field("page_token").into()
+}
+
 /// The page asked for.
 #[derive(Debug)]
 pub struct Page {
@@ -328,7 +335,7 @@ impl Page {
         let after = if token.is_empty() {
             None
         } else {
-            Some(binding.open(&token).ok_or(Error::PageToken)?)
+            Some(binding.open(&token).ok_or_else(invalid_page_token)?)
         };
         Ok(Self { size: size.into(), order, after, counts, binding })
     }
@@ -357,15 +364,18 @@ impl Page {
     /// The time and id behind which a list ordered by a time starts.
     pub fn after_time(&self) -> Result<Option<(DateTime<Utc>, String)>> {
         let Some((key, id)) = &self.after else { return Ok(None) };
-        let time =
-            key.parse().ok().and_then(DateTime::from_timestamp_micros).ok_or(Error::PageToken)?;
+        let time = key
+            .parse()
+            .ok()
+            .and_then(DateTime::from_timestamp_micros)
+            .ok_or_else(invalid_page_token)?;
         Ok(Some((time, id.clone())))
     }
 
     /// The status, name and id behind which a list ordered by status starts.
     pub fn after_status(&self) -> Result<Option<(String, String, String)>> {
         let Some((key, id)) = &self.after else { return Ok(None) };
-        let (status, name) = key.split_once(BETWEEN).ok_or(Error::PageToken)?;
+        let (status, name) = key.split_once(BETWEEN).ok_or_else(invalid_page_token)?;
         Ok(Some((status.to_owned(), name.to_owned(), id.clone())))
     }
 

@@ -10,11 +10,12 @@ use diesel::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
+use super::refusals::{self, ACCOUNT_TYPE};
 use crate::{
     batch::Ids,
     budget::{self, Weighed},
     db::{BelongsTo, Event, Tx, WriteTx, snapshot},
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     page::{Listed, Listing, Page, keyset, total},
     renew::Batch,
     schema::account_types,
@@ -124,7 +125,7 @@ impl AccountType {
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::AccountType, account_type_id))
+            .ok_or_else(|| ACCOUNT_TYPE.not_found(account_type_id))
     }
 
     /// The account types with these ids.
@@ -132,7 +133,7 @@ impl AccountType {
         let query = account_types::table
             .filter(account_types::account_type_id.eq_any(ids.unique()))
             .select(Self::as_select());
-        ids.collect(tx, Kind::AccountType, query.load_stream::<Self>(&mut tx.conn()).await?).await
+        ids.collect(tx, &ACCOUNT_TYPE, query.load_stream::<Self>(&mut tx.conn()).await?).await
     }
 
     /// The same, held against others who would change it until the transaction ends.
@@ -144,7 +145,7 @@ impl AccountType {
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::AccountType, account_type_id))
+            .ok_or_else(|| ACCOUNT_TYPE.not_found(account_type_id))
     }
 
     /// Refuses a type that does not exist or is deactivated; an active one stays so until the
@@ -158,8 +159,8 @@ impl AccountType {
             .await
             .optional()?;
         match active {
-            None => Err(Error::not_found(Kind::AccountType, account_type_id)),
-            Some(false) => Err(Error::AccountTypeInactive { id: account_type_id.to_owned() }),
+            None => Err(ACCOUNT_TYPE.not_found(account_type_id)),
+            Some(false) => Err(refusals::account_type_inactive(account_type_id)),
             Some(true) => Ok(()),
         }
     }
@@ -292,7 +293,7 @@ impl AccountType {
 
     fn record(&self, tx: &WriteTx, before: Option<&Self>) -> Result<()> {
         tx.record(Event {
-            resource: Kind::AccountType.noun(),
+            resource: ACCOUNT_TYPE.noun,
             id: &self.account_type_id,
             belongs_to: BelongsTo::Tenant,
             before: before.map(snapshot).transpose()?.flatten(),
@@ -311,5 +312,5 @@ fn translate(error: DieselError, id: &str, fields: &Fields) -> Error {
         Some("account_types_name_key") => ("display_name", fields.display_name.as_str()),
         _ => return error.into(),
     };
-    Error::AlreadyExists { kind: Kind::AccountType, field, value: value.to_owned() }
+    ACCOUNT_TYPE.value_taken(field, value)
 }

@@ -15,13 +15,16 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use super::value::Status;
-use super::value::{Address, Contact, Json};
+use super::{
+    refusals::ACCOUNT,
+    value::{Address, Contact, Json},
+};
 use crate::{
     account_types::store::AccountType,
     batch::Ids,
     budget::{self, Weighed},
     db::{AccountRef, BelongsTo, Condition, Event, Tx, WriteTx, snapshot},
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     id,
     memberships::{
         checks,
@@ -31,6 +34,7 @@ use crate::{
     },
     metadata::Metadata,
     modules,
+    organizations::refusals::ORGANIZATION,
     organizations::store::Organization,
     page::{self, By, Listed, Listing, Page, keyset, total},
     people::store::Person,
@@ -185,7 +189,7 @@ impl References {
         let found =
             self.0.get(account_id).map(|incarnation| AccountRef { account_id, incarnation });
         found.ok_or_else(|| {
-            Error::Internal(format!(
+            Error::internal(format!(
                 "an event belongs to account {account_id:?}, which does not exist"
             ))
         })
@@ -445,7 +449,7 @@ impl Account {
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Account, account_id))?;
+            .ok_or_else(|| ACCOUNT.not_found(account_id))?;
         modules::require(tx, &account.fields.organization_id).await?;
         Ok(account)
     }
@@ -459,7 +463,7 @@ impl Account {
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Account, account_id))?;
+            .ok_or_else(|| ACCOUNT.not_found(account_id))?;
         modules::require(tx, &account.fields.organization_id).await?;
         Ok(account)
     }
@@ -469,7 +473,7 @@ impl Account {
         let query = accounts::table
             .filter(accounts::account_id.eq_any(ids.unique()).and(tx.accounts_in_reach()));
         let rows = query.select(Self::as_select()).load_stream::<Self>(&mut tx.conn()).await?;
-        let found = ids.collect(tx, Kind::Account, rows).await?;
+        let found = ids.collect(tx, &ACCOUNT, rows).await?;
         modules::require_all(
             tx,
             found.iter().map(|account| account.fields.organization_id.as_str()),
@@ -670,7 +674,7 @@ impl Account {
             .execute(&mut tx.conn())
             .await?;
         tx.record(Event {
-            resource: Kind::Account.noun(),
+            resource: ACCOUNT.noun,
             id: &self.account_id,
             belongs_to: BelongsTo::Account(self.reference()),
             before: snapshot(&self)?,
@@ -698,7 +702,7 @@ impl Account {
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Account, account_id))?;
+            .ok_or_else(|| ACCOUNT.not_found(account_id))?;
         modules::require(tx, &account.fields.organization_id).await?;
         Ok(account)
     }
@@ -745,7 +749,7 @@ impl Account {
     /// The same for one.
     pub async fn show(tx: &Tx, row: Self) -> Result<Shown> {
         let mut rows = Self::shown(tx, vec![row]).await?;
-        rows.pop().ok_or_else(|| Error::Internal("one account is shown as none".into()))
+        rows.pop().ok_or_else(|| Error::internal("one account is shown as none"))
     }
 
     /// The account with this id, locked as by `find_for_update`, for an update that may make it the
@@ -870,7 +874,7 @@ impl Account {
 
     fn record(&self, tx: &WriteTx, before: Option<&Self>) -> Result<()> {
         tx.record(Event {
-            resource: Kind::Account.noun(),
+            resource: ACCOUNT.noun,
             id: &self.account_id,
             belongs_to: BelongsTo::Account(self.reference()),
             before: before.map(snapshot).transpose()?.flatten(),
@@ -888,11 +892,9 @@ fn reference_to(person_id: &str) -> String {
 fn translate(error: DieselError, id: &str, fields: &Fields) -> Error {
     let DieselError::DatabaseError(kind, info) = &error else { return error.into() };
     match (kind, info.constraint_name()) {
-        (DatabaseErrorKind::UniqueViolation, Some("accounts_pkey")) => {
-            Error::AlreadyExists { kind: Kind::Account, field: "account_id", value: id.to_owned() }
-        }
+        (DatabaseErrorKind::UniqueViolation, Some("accounts_pkey")) => ACCOUNT.id_taken(id),
         (DatabaseErrorKind::ForeignKeyViolation, Some("accounts_organization_fkey")) => {
-            Error::not_found(Kind::Organization, &fields.organization_id)
+            ORGANIZATION.not_found(&fields.organization_id)
         }
         _ => error.into(),
     }

@@ -5,13 +5,14 @@ use serde_json::{Map, Value};
 
 use super::{
     country,
+    refusals::ACCOUNT,
     store::{Account, Fields, Filter, NewAccount, Shown, Target},
     value::{Address, Contact, Json, Status},
 };
 use crate::{
     batch::Ids,
     caller::Caller,
-    error::{Kind, Result},
+    error::Result,
     mask::Mask,
     metadata::Metadata,
     page::{Order, Page},
@@ -183,7 +184,7 @@ impl Update {
     /// status without one clears the old reason.
     pub fn apply(&self, current: &Account) -> Result<Fields> {
         let present = proto::Account::from(current.clone());
-        require_etag(&self.wanted.etag, &present.etag, Kind::Account, &self.id)?;
+        require_etag(&self.wanted.etag, &present.etag, &ACCOUNT, &self.id)?;
         let mut v = Violations::default();
         let merged = self.mask.apply(&mut v, "account", &present, &self.wanted)?;
         if merged.primary_contact.as_ref().is_some_and(|contact| !contact.person_id.is_empty()) {
@@ -227,12 +228,7 @@ impl Deletion {
 
     /// Refuses to delete an account that has changed since the caller read it.
     pub fn check(&self, current: &Account) -> Result<()> {
-        require_etag(
-            &self.etag,
-            &etag(current.create_time, current.revision),
-            Kind::Account,
-            &self.id,
-        )
+        require_etag(&self.etag, &etag(current.create_time, current.revision), &ACCOUNT, &self.id)
     }
 }
 

@@ -12,10 +12,11 @@ use diesel_async::RunQueryDsl;
 use futures_util::future::try_join;
 use serde_json::Value;
 
+use super::refusals;
 use crate::{
     budget::{self, Weighed},
     db::Tx,
-    error::{Error, Result},
+    error::Result,
     page::{By, Listed, Listing, Page, keyset, total},
     schema::{activities, tenants},
     validate::Period,
@@ -239,7 +240,11 @@ impl Moment {
     /// to: a position is always below what was running when it was reached.
     pub fn require(&self, position: Position) -> Result<()> {
         let kept = position >= Position::before(self.floor);
-        if kept && position.transaction_id < self.next { Ok(()) } else { Err(Error::CursorExpired) }
+        if kept && position.transaction_id < self.next {
+            Ok(())
+        } else {
+            Err(refusals::cursor_expired())
+        }
     }
 }
 

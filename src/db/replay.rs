@@ -7,12 +7,8 @@ use diesel::{prelude::*, query_dsl::methods, upsert::excluded};
 use diesel_async::RunQueryDsl;
 use sha2::{Digest as _, Sha256};
 
-use super::{Change, tx::WriteTx};
-use crate::{
-    caller::Caller,
-    error::{Error, Result},
-    schema::requests,
-};
+use super::{Change, refusals, tx::WriteTx};
+use crate::{caller::Caller, error::Result, schema::requests};
 
 /// How long an answer is kept, in hours.
 const KEPT_HOURS: i64 = 24;
@@ -95,7 +91,7 @@ impl Meta {
         if fingerprint == self.fingerprint {
             Ok(Some(response.unwrap_or_default()))
         } else {
-            Err(Error::RequestIdReused)
+            Err(refusals::request_id_reused())
         }
     }
 

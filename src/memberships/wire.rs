@@ -9,13 +9,14 @@ use super::{
     checks::Check,
     links::Link,
     recipients::Recipient,
+    refusals,
     slots::Slot,
     store::{Fields, NewUser},
     users::{User, UserFilter},
 };
 use crate::{
     caller::Caller,
-    error::{Error, Result},
+    error::Result,
     mask::Mask,
     page::{Order, Page},
     proto::{self, BillingRecipientKind, ContactSlot, MembershipReason, google::r#type::Date},
@@ -285,10 +286,7 @@ fn require_user_etag(sent: &str, user: &User) -> Result<()> {
     if sent.is_empty() || sent == user_etag(user) {
         return Ok(());
     }
-    Err(Error::AccountUserEtagMismatch {
-        account_id: user.account_id.clone(),
-        person_id: user.person.person_id.clone(),
-    })
+    Err(refusals::account_user_changed(&user.account_id, &user.person.person_id))
 }
 
 fn to_slot(slot: Slot) -> i32 {

@@ -10,17 +10,21 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 use serde_json::json;
 
-use super::MAX_DEPTH;
+use super::{
+    MAX_DEPTH,
+    refusals::{self, ORGANIZATION},
+};
 use crate::{
     batch::Ids,
     budget::{self, Weighed},
     db::{BelongsTo, Event, Tx, WriteTx, snapshot},
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     id,
     memberships::slots::{self, Scope},
     metadata::Metadata,
     modules,
     page::{Listed, Listing, Page, keyset, total},
+    people::refusals::PERSON,
     people::store::Person,
     renew::Batch,
     schema::{
@@ -189,11 +193,7 @@ impl NewOrganization {
             DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, info)
                 if info.constraint_name() == Some("organizations_pkey") =>
             {
-                Error::AlreadyExists {
-                    kind: Kind::Organization,
-                    field: "organization_id",
-                    value: self.organization_id.clone(),
-                }
+                ORGANIZATION.id_taken(&self.organization_id)
             }
             _ => error.into(),
         }
@@ -211,7 +211,7 @@ impl Organization {
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))?;
+            .ok_or_else(|| ORGANIZATION.not_found(organization_id))?;
         modules::require(tx, organization_id).await?;
         Ok(organization)
     }
@@ -222,7 +222,7 @@ impl Organization {
             organizations::table.filter(organizations::organization_id.eq_any(ids.unique()));
         let query = query.filter(tx.organizations_in_reach()).select(Self::as_select());
         let found = ids
-            .collect(tx, Kind::Organization, query.load_stream::<Self>(&mut tx.conn()).await?)
+            .collect(tx, &ORGANIZATION, query.load_stream::<Self>(&mut tx.conn()).await?)
             .await?;
         modules::require_all(
             tx,
@@ -243,7 +243,7 @@ impl Organization {
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))?;
+            .ok_or_else(|| ORGANIZATION.not_found(organization_id))?;
         modules::require(tx, organization_id).await?;
         Ok(organization)
     }
@@ -259,7 +259,7 @@ impl Organization {
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))?;
+            .ok_or_else(|| ORGANIZATION.not_found(organization_id))?;
         modules::require(tx, organization_id).await?;
         Ok(organization)
     }
@@ -286,7 +286,7 @@ impl Organization {
             .await
             .optional()?
             .map(|_| ())
-            .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))
+            .ok_or_else(|| ORGANIZATION.not_found(organization_id))
     }
 
     /// Whether the organization is in the caller's reach. A list of what is below one that is not
@@ -402,11 +402,7 @@ impl Organization {
         if let Some(parent_id) = parent_id {
             let cycle = below().filter(organization_ancestors::organization_id.eq(parent_id));
             if diesel::select(diesel::dsl::exists(cycle)).get_result(&mut tx.conn()).await? {
-                let organization_id = self.organization_id.clone();
-                return Err(Error::OrganizationCycle {
-                    organization_id,
-                    parent_id: parent_id.to_owned(),
-                });
+                return Err(refusals::organization_cycle(&self.organization_id, parent_id));
             }
             let height = below().select(diesel::dsl::max(organization_ancestors::distance));
             let height =
@@ -478,12 +474,8 @@ impl Organization {
             .get_result(&mut tx.conn())
             .await?;
         if children + accounts + links > 0 {
-            return Err(Error::OrganizationNotEmpty {
-                organization_id: self.organization_id,
-                children,
-                accounts,
-                links,
-            });
+            let id = &self.organization_id;
+            return Err(refusals::organization_not_empty(id, children, accounts, links));
         }
         let guard = slots::guard(tx, Scope::Organization(&self.organization_id)).await?;
         // Nobody adds to them any more: that takes the organization's row.
@@ -504,7 +496,7 @@ impl Organization {
         .await?;
         guard.settle(tx).await?;
         tx.record(Event {
-            resource: Kind::Organization.noun(),
+            resource: ORGANIZATION.noun,
             id: &self.organization_id,
             belongs_to: BelongsTo::Organization { incarnation: &self.incarnation },
             before: snapshot(&self)?,
@@ -524,7 +516,7 @@ impl Organization {
             .first::<Person>(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Person, person_id))?;
+            .ok_or_else(|| PERSON.not_found(person_id))?;
         tx.require_member_in_reach(person_id).await?;
         self.insert_member(tx, &person).await?;
         Ok(person)
@@ -557,11 +549,8 @@ impl Organization {
             .execute(&mut tx.conn())
             .await?;
         if removed == 0 {
-            let organization_id = self.organization_id.clone();
-            return Err(Error::OrganizationMemberNotFound {
-                organization_id,
-                person_id: person_id.to_owned(),
-            });
+            let organization_id = &self.organization_id;
+            return Err(refusals::organization_member_not_found(organization_id, person_id));
         }
         guard.settle(tx).await?;
         record_member(tx, &self.organization_id, person_id, false);
@@ -624,9 +613,9 @@ impl Organization {
             .get_result(&mut tx.conn())
             .await?;
         match depth {
-            0 => Err(Error::not_found(Kind::Organization, parent_id)),
+            0 => Err(ORGANIZATION.not_found(parent_id)),
             depth if depth + levels > MAX_DEPTH => {
-                Err(Error::OrganizationTooDeep { parent_id: parent_id.to_owned() })
+                Err(refusals::organization_too_deep(parent_id, MAX_DEPTH))
             }
             _ => Ok(()),
         }
@@ -670,7 +659,7 @@ impl Organization {
 
     fn record(&self, tx: &WriteTx, before: Option<&Self>) -> Result<()> {
         tx.record(Event {
-            resource: Kind::Organization.noun(),
+            resource: ORGANIZATION.noun,
             id: &self.organization_id,
             belongs_to: BelongsTo::Organization { incarnation: &self.incarnation },
             before: before.map(snapshot).transpose()?.flatten(),

@@ -1,10 +1,13 @@
 //! People between the contract and the rows.
 
-use super::store::{Fields, Filter, NewPerson, Person, Side};
+use super::{
+    refusals::PERSON,
+    store::{Fields, Filter, NewPerson, Person, Side},
+};
 use crate::{
     batch::Ids,
     caller::{Caller, MAX_ACTOR, is_actor},
-    error::{Kind, Result},
+    error::Result,
     mask::Mask,
     page::Page,
     proto::{self, PersonKind},
@@ -108,7 +111,7 @@ impl Update {
     /// The fields that the person gets.
     pub fn apply(&self, current: &Person) -> Result<Fields> {
         let present = proto::Person::from(current.clone());
-        require_etag(&self.wanted.etag, &present.etag, Kind::Person, &self.id)?;
+        require_etag(&self.wanted.etag, &present.etag, &PERSON, &self.id)?;
         let mut v = Violations::default();
         let merged = self.mask.apply(&mut v, "person", &present, &self.wanted)?;
         if merged.kind == PersonKind::Unspecified as i32 {
@@ -137,12 +140,7 @@ impl Deletion {
 
     /// Refuses to delete a person who has changed since the caller read them.
     pub fn check(&self, current: &Person) -> Result<()> {
-        require_etag(
-            &self.etag,
-            &etag(current.create_time, current.revision),
-            Kind::Person,
-            &self.id,
-        )
+        require_etag(&self.etag, &etag(current.create_time, current.revision), &PERSON, &self.id)
     }
 }
 

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::store::{Activation, Filter, State, Switch};
+use super::{
+    refusals,
+    store::{Activation, Filter, State, Switch},
+};
 use crate::{
     caller::Caller,
     currency,
     db::{Settings, Tenant},
-    error::{Error, Result},
+    error::Result,
     id,
     mask::Mask,
     modules,
@@ -95,7 +98,7 @@ impl Update {
     pub fn apply(&self, current: &Tenant, min_retention: i32) -> Result<Settings> {
         let present = proto::TenantSettings::from(current.clone());
         if !self.wanted.etag.is_empty() && self.wanted.etag != present.etag {
-            return Err(Error::SettingsChanged);
+            return Err(refusals::settings_changed());
         }
         let mut v = Violations::default();
         let merged = self.mask.apply(&mut v, "tenant_settings", &present, &self.wanted)?;

@@ -1,9 +1,13 @@
 //! What holds for every call of the contract, read from the descriptor set: a new call is tested
 //! here before it exists.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
 
 use customer_accounts::{
+    error,
     policy::Policies,
     proto::{
         Account, AccountType, AccountUser, AddAccountUserRequest, AddOrganizationMemberRequest,
@@ -28,10 +32,13 @@ use prost_reflect::{Cardinality, EnumDescriptor, Kind, MessageDescriptor, Method
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _, pb};
 
-use crate::support::{
-    Tenant, account, anybody, config, connect,
-    raw::{self, call},
-    refused, shared,
+use crate::{
+    schema::sources,
+    support::{
+        Tenant, account, anybody, config, connect,
+        raw::{self, call},
+        refused, shared,
+    },
 };
 
 /// Bytes that are no message: a field with the wire type 7, which does not exist.
@@ -535,6 +542,7 @@ fn the_service_config_says_of_every_call_what_may_be_repeated() {
 fn every_reason_says_its_code_and_comes_from_somewhere() {
     let reasons = POOL.get_enum_by_name("accounts.v1.ErrorReason").unwrap();
     let info = reasons.parent_file().file_descriptor_proto().source_code_info.clone().unwrap();
+    let given = given_reasons();
     for reason in reasons.values().filter(|value| value.number() != 0) {
         let location =
             info.location.iter().find(|location| location.path == reason.path()).unwrap();
@@ -543,14 +551,42 @@ fn every_reason_says_its_code_and_comes_from_somewhere() {
             .trim()
             .split_once(". ")
             .unwrap_or_else(|| panic!("{}: {comment}", reason.name()));
-        assert!(
-            code.bytes().all(|c| c.is_ascii_uppercase() || c == b'_'),
+        let value = ErrorReason::try_from(reason.number()).unwrap();
+        assert_eq!(
+            code,
+            screaming(error::code(value)),
             "{} begins with its gRPC code",
             reason.name()
         );
         assert!(advice.len() > 20, "{}: {advice}", reason.name());
-        assert!(ErrorReason::from_str_name(reason.name()).is_some());
+        assert!(given.contains(&format!("{value:?}")), "nothing gives {}", reason.name());
     }
+}
+
+/// The name of a code as gRPC has it: `INVALID_ARGUMENT`.
+fn screaming(code: Code) -> String {
+    let mut name = String::new();
+    for c in format!("{code:?}").chars() {
+        if c.is_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.extend(c.to_uppercase());
+    }
+    name
+}
+
+/// The reasons that the code of the service names as `ErrorReason::…`, tests aside. The list of
+/// their codes does not name them so.
+fn given_reasons() -> BTreeSet<String> {
+    let reasons = |file: &PathBuf| {
+        let text = std::fs::read_to_string(file).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let named = code.split("ErrorReason::").skip(1);
+        let named = named.map(|rest| rest.split(|c: char| !c.is_alphanumeric()).next());
+        named.flatten().map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    let files = sources(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")));
+    files.iter().flat_map(reasons).collect()
 }
 
 /// Every call, as it asks for the resources under `id`.
