@@ -45,8 +45,9 @@ pub trait Paged: Message {
     fn take_page(&mut self) -> (i32, String);
     /// Takes `include_total_size` out, to which no token is bound.
     fn take_total(&mut self) -> bool;
-    /// The number of the order asked for.
-    fn order_by(&self) -> i32;
+    /// The order asked for, or that of the enum's first value if the request asks for none; the
+    /// number sent if it is no value of the enum.
+    fn order(&self) -> Result<Order, i32>;
 }
 
 /// A row of a list.
@@ -58,7 +59,7 @@ pub trait Listed: Weighed {
     fn value(&self, by: By) -> String {
         let (name, created, _) = self.key();
         match by {
-            By::Name => name.to_owned(),
+            By::DisplayName => name.to_owned(),
             _ => micros(created),
         }
     }
@@ -74,16 +75,18 @@ pub fn status_and_name(status: &str, name: &str) -> String {
     format!("{status}{BETWEEN}{name}")
 }
 
-/// What a list is ordered by. Rows with equal values are ordered by id.
+/// What a list is ordered by. Rows with equal values are ordered by id. Each is named after values
+/// of the contract's `order_by` enums: `CREATE_TIME` and `CREATE_TIME_DESC` are `CreateTime`. Which
+/// of them a list has, and the one it has unasked, stands in its enum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
     /// The name without case (and, where the slice says so, accents).
-    Name,
+    DisplayName,
     /// The time of creation.
-    Created,
-    /// The time of the last change: of accounts only.
-    Updated,
-    /// The status, and the name within a status: of accounts only.
+    CreateTime,
+    /// The time of the last change.
+    UpdateTime,
+    /// The status, and the name within a status.
     Status,
 }
 
@@ -94,38 +97,6 @@ pub struct Order {
     pub by: By,
     /// Whether the last come first.
     pub descending: bool,
-}
-
-impl Order {
-    /// The order that a list request asks for; by name if it asks for none. The `order_by` enums of
-    /// all lists have these values.
-    pub fn parse(violations: &mut Violations, order_by: i32) -> Self {
-        Self::one_of(violations, order_by, &[By::Name, By::Created])
-    }
-
-    /// The order of a list of accounts, which has further ones.
-    pub fn parse_for_accounts(violations: &mut Violations, order_by: i32) -> Self {
-        Self::one_of(violations, order_by, &[By::Name, By::Created, By::Updated, By::Status])
-    }
-
-    /// Each of these has two values, from 1 on: ascending and descending.
-    fn one_of(violations: &mut Violations, order_by: i32, orders: &[By]) -> Self {
-        let index = usize::try_from(order_by.max(1) - 1).ok().filter(|_| order_by >= 0);
-        if let Some((by, index)) = index.and_then(|index| Some((*orders.get(index / 2)?, index))) {
-            return Self { by, descending: index % 2 == 1 };
-        }
-        violations.add("order_by", format!("has no value {order_by}"));
-        Self { by: By::Name, descending: false }
-    }
-
-    /// The order of a list of what has happened, which has no names; the newest first if the
-    /// request asks for none.
-    pub fn parse_by_time(violations: &mut Violations, order_by: i32) -> Self {
-        if !(0..=2).contains(&order_by) {
-            violations.add("order_by", format!("has no value {order_by}"));
-        }
-        Self { by: By::Created, descending: order_by != 2 }
-    }
 }
 
 /// Starts a boxed query behind a position, `(key, id) > (…, …)`, which is a range of the index over
@@ -159,7 +130,7 @@ macro_rules! keyset {
         use diesel::sql_types::{Text, Timestamptz};
         use $crate::page::{By, behind};
         match $page.order().by {
-            By::Name => behind!($query, $page, $page.after_name(), ($name, $id): (Text, Text)),
+            By::DisplayName => behind!($query, $page, $page.after_name(), ($name, $id): (Text, Text)),
             _ => behind!($query, $page, $page.after_time()?, ($created, $id): (Timestamptz, Text)),
         }
     }};
@@ -167,7 +138,7 @@ macro_rules! keyset {
         use diesel::sql_types::{Text, Timestamptz};
         use $crate::page::{By, behind, keyset};
         match $page.order().by {
-            By::Updated => {
+            By::UpdateTime => {
                 let updated = $page.after_time()?;
                 behind!($query, $page, updated, (accounts::update_time, accounts::account_id): (Timestamptz, Text))
             }
@@ -307,22 +278,15 @@ impl Page {
         caller: &Caller,
         request: &mut R,
     ) -> Result<Self> {
-        Self::take_ordered(violations, caller, request, Order::parse)
-    }
-
-    /// The same for a list whose orders have another meaning.
-    pub fn take_ordered<R: Paged>(
-        violations: &mut Violations,
-        caller: &Caller,
-        request: &mut R,
-        order: fn(&mut Violations, i32) -> Order,
-    ) -> Result<Self> {
         let (size, token) = request.take_page();
         if size < 0 {
             violations.add("page_size", "must not be negative");
         }
         let size = if size == 0 { DEFAULT_SIZE } else { size.min(MAX_SIZE) };
-        let order = order(violations, request.order_by());
+        let order = request.order().unwrap_or_else(|number| {
+            violations.add("order_by", format!("has no value {number}"));
+            Order { by: By::DisplayName, descending: false }
+        });
         let counts = request.take_total();
         let binding = Binding::of(caller, request);
         let after = if token.is_empty() {
@@ -386,7 +350,7 @@ impl Page {
         rows.sort_by(|a, b| {
             let ((name_a, created_a, id_a), (name_b, created_b, id_b)) = (a.key(), b.key());
             let ascending = match self.order.by {
-                By::Name => (name_a, id_a).cmp(&(name_b, id_b)),
+                By::DisplayName => (name_a, id_a).cmp(&(name_b, id_b)),
                 _ => (created_a, id_a).cmp(&(created_b, id_b)),
             };
             if self.order.descending { ascending.reverse() } else { ascending }
