@@ -8,6 +8,9 @@
 //! A request can also ask how many rows the whole list has. They are counted up to [`MAX_TOTAL`],
 //! so that the count reads no more rows than a large page does.
 
+use std::fmt;
+
+use aws_lc_rs::digest::{self, SHA256};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use diesel::{
@@ -19,7 +22,6 @@ use diesel::{
 use diesel_async::RunQueryDsl as _;
 use futures_util::Stream;
 use prost::Message;
-use sha2::{Digest as _, Sha256};
 
 use crate::{
     budget::{self, Weighed},
@@ -387,20 +389,26 @@ impl Page {
 
 /// What tokens are bound to: a position that was sealed for one tenant, call and filter opens for
 /// no other.
-#[derive(Debug, Clone)]
-pub struct Binding(Sha256);
+#[derive(Clone)]
+pub struct Binding(digest::Context);
+
+impl fmt::Debug for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Binding").finish_non_exhaustive()
+    }
+}
 
 impl Binding {
     /// Binds to the caller's tenant, the call and these filters.
     pub fn of(caller: &Caller, filters: &impl Message) -> Self {
-        let mut hash = Sha256::new();
+        let mut hash = digest::Context::new(&SHA256);
         for part in [caller.tenant.as_str(), caller.method] {
-            hash.update(part);
-            hash.update([0]);
+            hash.update(part.as_bytes());
+            hash.update(&[0]);
         }
         let filters = filters.encode_to_vec();
-        hash.update(filters.len().to_be_bytes());
-        hash.update(filters);
+        hash.update(&filters.len().to_be_bytes());
+        hash.update(&filters);
         Self(hash)
     }
 
@@ -427,7 +435,9 @@ impl Binding {
     }
 
     fn check(&self, position: &[u8]) -> [u8; CHECK] {
-        let hash = self.0.clone().chain_update(position).finalize();
-        std::array::from_fn(|i| hash[i])
+        let mut hash = self.0.clone();
+        hash.update(position);
+        let hash = hash.finish();
+        std::array::from_fn(|i| hash.as_ref()[i])
     }
 }
