@@ -95,7 +95,7 @@ impl Update {
         v.request_id(&request.request_id);
         let wanted = v.message("account_type", request.account_type);
         let id = v.id("account_type.account_type_id", wanted.account_type_id.clone());
-        let mask = Mask::parse(&mut v, &wanted, request.update_mask, "account_type_id")?;
+        let mask = Mask::parse(&mut v, &wanted, request.update_mask, &[])?;
         v.finish(Self { id, wanted, mask })
     }
 

@@ -238,9 +238,9 @@ impl Listed for Account {
 
     fn value(&self, by: By) -> String {
         match by {
-            By::Name => self.fields.sort_key.clone(),
-            By::Created => page::micros(self.create_time),
-            By::Updated => page::micros(self.update_time),
+            By::DisplayName => self.fields.sort_key.clone(),
+            By::CreateTime => page::micros(self.create_time),
+            By::UpdateTime => page::micros(self.update_time),
             By::Status => page::status_and_name(self.fields.status.name(), &self.fields.sort_key),
         }
     }
@@ -545,8 +545,10 @@ impl Account {
             query
         };
         let total = total!(tx, page, filtered(filter.created, filter.updated));
-        let (created, updated) =
-            (page.rest_of(filter.created, By::Created), page.rest_of(filter.updated, By::Updated));
+        let (created, updated) = (
+            page.rest_of(filter.created, By::CreateTime),
+            page.rest_of(filter.updated, By::UpdateTime),
+        );
         let rows = keyset!(filtered(created, updated), page, accounts)
             .load_stream::<Self>(&mut tx.conn())
             .await?;

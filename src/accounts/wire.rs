@@ -15,7 +15,7 @@ use crate::{
     error::Result,
     mask::Mask,
     metadata::Metadata,
-    page::{Order, Page},
+    page::Page,
     proto::{self, AccountStatus},
     validate::Violations,
     wire::{etag, json, require_etag, timestamp},
@@ -116,7 +116,7 @@ impl Filter {
     /// What a list request asks for, and which page of it.
     pub fn parse(caller: &Caller, mut request: proto::ListAccountsRequest) -> Result<(Self, Page)> {
         let mut v = Violations::default();
-        let page = Page::take_ordered(&mut v, caller, &mut request, Order::parse_for_accounts)?;
+        let page = Page::take(&mut v, caller, &mut request)?;
         let statuses = (0..).zip(request.statuses).filter_map(|(i, number)| {
             let field = format!("statuses[{i}]");
             let status = status(&mut v, &field, number);
@@ -165,7 +165,7 @@ impl Update {
         v.request_id(&request.request_id);
         let wanted = v.message("account", request.account);
         let id = v.id("account.account_id", wanted.account_id.clone());
-        let mask = Mask::parse(&mut v, &wanted, request.update_mask, "account_id")?;
+        let mask = Mask::parse(&mut v, &wanted, request.update_mask, &[])?;
         v.finish(Self { id, wanted, mask })
     }
 

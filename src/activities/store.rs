@@ -162,7 +162,7 @@ impl Activity {
         let total = total!(tx, page, filtered(filter.period));
         // There is no order by name. The ids of one transaction's activities rise, like its
         // ordinals.
-        let rest = page.rest_of(filter.period, By::Created);
+        let rest = page.rest_of(filter.period, By::CreateTime);
         let query = keyset!(filtered(rest), page, activities(activity_id, activity_id));
         page.read(tx, total, query.load_stream::<Self>(&mut tx.conn()).await?).await
     }

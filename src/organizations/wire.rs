@@ -101,7 +101,7 @@ impl Update {
         v.request_id(&request.request_id);
         let wanted = v.message("organization", request.organization);
         let id = v.id("organization.organization_id", wanted.organization_id.clone());
-        let mask = Mask::parse(&mut v, &wanted, request.update_mask, "organization_id")?;
+        let mask = Mask::parse(&mut v, &wanted, request.update_mask, &[])?;
         v.finish(Self { id, wanted, mask })
     }
 

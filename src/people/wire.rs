@@ -8,7 +8,7 @@ use crate::{
     batch::Ids,
     caller::{Caller, MAX_ACTOR, is_actor},
     error::Result,
-    mask::Mask,
+    mask::{Elsewhere, Mask},
     page::Page,
     proto::{self, PersonKind},
     search,
@@ -18,6 +18,10 @@ use crate::{
 
 const MAX_NAME: usize = 200;
 const MAX_PHONE: usize = 50;
+
+/// What of a person other calls change than `UpdatePerson`.
+const ELSEWHERE: &Elsewhere =
+    &[("purchasing_account_id", "is changed by SetPurchasingAccount only")];
 
 impl Fields {
     fn parse(v: &mut Violations, person: proto::Person) -> Self {
@@ -104,7 +108,7 @@ impl Update {
         v.request_id(&request.request_id);
         let wanted = v.message("person", request.person);
         let id = v.id("person.person_id", wanted.person_id.clone());
-        let mask = Mask::parse(&mut v, &wanted, request.update_mask, "person_id")?;
+        let mask = Mask::parse(&mut v, &wanted, request.update_mask, ELSEWHERE)?;
         v.finish(Self { id, wanted, mask })
     }
 

@@ -88,8 +88,7 @@ impl Update {
         let mut v = Violations::default();
         v.request_id(&request.request_id);
         let wanted = v.message("tenant_settings", request.tenant_settings);
-        // No field is what the settings are found by.
-        let mask = Mask::parse(&mut v, &wanted, request.update_mask, "")?;
+        let mask = Mask::parse(&mut v, &wanted, request.update_mask, &[])?;
         v.finish(Self { wanted, mask })
     }
 
