@@ -12,6 +12,7 @@ pub mod codec;
 pub mod currency;
 pub mod error;
 pub mod id;
+pub mod resource;
 pub mod search;
 pub mod text;
 pub mod validate;

@@ -13,8 +13,9 @@ use diesel_async::RunQueryDsl;
 use serde_json::json;
 
 use crate::{
+    db::refusals,
     db::{BelongsTo, Event, Tx, WriteTx},
-    error::{Error, Result},
+    error::Result,
     id,
     schema::{module_activations, organization_ancestors, tenants},
 };
@@ -70,9 +71,7 @@ pub async fn require_all(tx: &Tx, organization_ids: impl IntoIterator<Item = &st
         .filter(organization_ancestors::organization_id.eq_any(organization_ids));
     let nearest: Vec<Nearest> = nearest.load(&mut tx.conn()).await?;
     match nearest.into_iter().find(|nearest| !nearest.active) {
-        Some(off) => {
-            Err(Error::ModuleOff { module: tx.module(), organization_id: Some(off.decides) })
-        }
+        Some(off) => Err(refusals::module_off_for_organization(tx.module(), &off.decides)),
         None => Ok(()),
     }
 }

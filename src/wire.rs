@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use prost_types::{ListValue, Struct, Timestamp, value::Kind as JsonKind};
 use serde_json::Value;
 
-use crate::error::{Error, Kind, Result};
+use crate::{error::Result, resource::Kind};
 
 /// The etag of a row (AIP-154): its creation, so that a row recreated under the same id has another
 /// one, and its revision.
@@ -13,12 +13,8 @@ pub fn etag(create_time: DateTime<Utc>, revision: i64) -> String {
 }
 
 /// Refuses a change when the caller sent an etag and it is not `current`.
-pub fn require_etag(sent: &str, current: &str, kind: Kind, id: &str) -> Result<()> {
-    if sent.is_empty() || sent == current {
-        Ok(())
-    } else {
-        Err(Error::EtagMismatch { kind, id: id.to_owned() })
-    }
+pub fn require_etag(sent: &str, current: &str, kind: &Kind, id: &str) -> Result<()> {
+    if sent.is_empty() || sent == current { Ok(()) } else { Err(kind.etag_mismatch(id)) }
 }
 
 /// A time on the wire.

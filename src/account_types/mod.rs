@@ -1,5 +1,6 @@
 //! Account types: the kinds of account that each tenant distinguishes.
 
+pub(crate) mod refusals;
 pub mod store;
 mod wire;
 

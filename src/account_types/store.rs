@@ -10,11 +10,12 @@ use diesel::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
+use super::refusals::{self, ACCOUNT_TYPE};
 use crate::{
     batch::Ids,
     budget::{self, Weighed},
     db::{BelongsTo, Event, Tx, WriteTx, snapshot},
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     page::{Listed, Listing, Page, keyset, total},
     renew::Batch,
     schema::account_types,
@@ -129,7 +130,7 @@ impl AccountType {
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::AccountType, account_type_id))
+            .ok_or_else(|| ACCOUNT_TYPE.not_found(account_type_id))
     }
 
     /// The account types with these ids.
@@ -138,7 +139,7 @@ impl AccountType {
             .filter(tx.owns(account_types::tenant_id))
             .filter(account_types::account_type_id.eq_any(ids.unique()))
             .select(Self::as_select());
-        ids.collect(tx, Kind::AccountType, query.load_stream::<Self>(&mut tx.conn()).await?).await
+        ids.collect(tx, &ACCOUNT_TYPE, query.load_stream::<Self>(&mut tx.conn()).await?).await
     }
 
     /// The same, held against others who would change it until the transaction ends.
@@ -151,7 +152,7 @@ impl AccountType {
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::AccountType, account_type_id))
+            .ok_or_else(|| ACCOUNT_TYPE.not_found(account_type_id))
     }
 
     /// Refuses a type that does not exist or is deactivated; an active one stays so until the
@@ -166,8 +167,8 @@ impl AccountType {
             .await
             .optional()?;
         match active {
-            None => Err(Error::not_found(Kind::AccountType, account_type_id)),
-            Some(false) => Err(Error::AccountTypeInactive { id: account_type_id.to_owned() }),
+            None => Err(ACCOUNT_TYPE.not_found(account_type_id)),
+            Some(false) => Err(refusals::account_type_inactive(account_type_id)),
             Some(true) => Ok(()),
         }
     }
@@ -308,7 +309,7 @@ impl AccountType {
 
     fn record(&self, tx: &WriteTx, before: Option<&Self>) -> Result<()> {
         tx.record(Event {
-            resource: Kind::AccountType.noun(),
+            resource: ACCOUNT_TYPE.noun,
             id: &self.account_type_id,
             belongs_to: BelongsTo::Tenant,
             before: before.map(snapshot).transpose()?.flatten(),
@@ -327,5 +328,5 @@ fn translate(error: DieselError, id: &str, fields: &Fields) -> Error {
         Some("account_types_name_key") => ("display_name", fields.display_name.as_str()),
         _ => return error.into(),
     };
-    Error::AlreadyExists { kind: Kind::AccountType, field, value: value.to_owned() }
+    ACCOUNT_TYPE.value_taken(field, value)
 }

@@ -1,10 +1,13 @@
 //! Account types between the contract and the rows.
 
-use super::store::{AccountType, Fields, Filter, NewAccountType};
+use super::{
+    refusals::{self, ACCOUNT_TYPE},
+    store::{AccountType, Fields, Filter, NewAccountType},
+};
 use crate::{
     batch::Ids,
     caller::Caller,
-    error::{Error, Kind, Result},
+    error::Result,
     mask::Mask,
     page::Page,
     proto, text,
@@ -45,7 +48,7 @@ impl NewAccountType {
         let fields = Fields { active, ..Fields::parse(&mut v, account_type) };
         let new = v.finish(Self { account_type_id, fields })?;
         if new.fields.is_default && !new.fields.active {
-            return Err(Error::DefaultAccountTypeInactive { id: new.account_type_id });
+            return Err(refusals::default_account_type_inactive(&new.account_type_id));
         }
         Ok(new)
     }
@@ -92,7 +95,7 @@ impl Update {
         v.request_id(&request.request_id);
         let wanted = v.message("account_type", request.account_type);
         let id = v.id("account_type.account_type_id", wanted.account_type_id.clone());
-        let mask = Mask::parse(&mut v, &wanted, request.update_mask, "account_type_id")?;
+        let mask = Mask::parse(&mut v, &wanted, request.update_mask, &[])?;
         v.finish(Self { id, wanted, mask })
     }
 
@@ -100,7 +103,7 @@ impl Update {
     /// for an inactive default is refused.
     pub fn apply(&self, current: &AccountType) -> Result<Fields> {
         let present = proto::AccountType::from(current.clone());
-        require_etag(&self.wanted.etag, &present.etag, Kind::AccountType, &self.id)?;
+        require_etag(&self.wanted.etag, &present.etag, &ACCOUNT_TYPE, &self.id)?;
         let mut v = Violations::default();
         let merged = self.mask.apply(&mut v, "account_type", &present, &self.wanted)?;
         let mut fields = v.update("account_type", &present, &merged, Fields::parse)?;
@@ -110,7 +113,7 @@ impl Update {
         }
         if fields.is_default && !fields.active {
             if self.mask.has("is_default") {
-                return Err(Error::DefaultAccountTypeInactive { id: self.id.clone() });
+                return Err(refusals::default_account_type_inactive(&self.id));
             }
             fields.is_default = false;
         }
@@ -139,7 +142,7 @@ impl Deactivation {
         require_etag(
             &self.etag,
             &etag(current.create_time, current.revision),
-            Kind::AccountType,
+            &ACCOUNT_TYPE,
             &self.id,
         )?;
         Ok(Fields { active: false, is_default: false, ..current.fields.clone() })

@@ -1,6 +1,7 @@
 //! Accounts: a customer's business entity, bound to an organization.
 
 mod country;
+pub(crate) mod refusals;
 pub mod store;
 mod value;
 mod wire;

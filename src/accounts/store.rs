@@ -15,13 +15,16 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use super::value::Status;
-use super::value::{Address, Contact, Json};
+use super::{
+    refusals::ACCOUNT,
+    value::{Address, Contact, Json},
+};
 use crate::{
     account_types::store::AccountType,
     batch::Ids,
     budget::{self, Weighed},
     db::{AccountRef, BelongsTo, Condition, Event, Tx, WriteTx, snapshot},
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     id,
     memberships::{
         checks,
@@ -31,6 +34,7 @@ use crate::{
     },
     metadata::Metadata,
     modules,
+    organizations::refusals::ORGANIZATION,
     organizations::store::Organization,
     page::{self, By, Listed, Listing, Page, keyset, total},
     people::store::Person,
@@ -186,7 +190,7 @@ impl References {
         let found =
             self.0.get(account_id).map(|incarnation| AccountRef { account_id, incarnation });
         found.ok_or_else(|| {
-            Error::Internal(format!(
+            Error::internal(format!(
                 "an event belongs to account {account_id:?}, which does not exist"
             ))
         })
@@ -235,9 +239,9 @@ impl Listed for Account {
 
     fn value(&self, by: By) -> String {
         match by {
-            By::Name => self.fields.sort_key.clone(),
-            By::Created => page::micros(self.create_time),
-            By::Updated => page::micros(self.update_time),
+            By::DisplayName => self.fields.sort_key.clone(),
+            By::CreateTime => page::micros(self.create_time),
+            By::UpdateTime => page::micros(self.update_time),
             By::Status => page::status_and_name(self.fields.status.name(), &self.fields.sort_key),
         }
     }
@@ -454,7 +458,7 @@ impl Account {
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Account, account_id))?;
+            .ok_or_else(|| ACCOUNT.not_found(account_id))?;
         modules::require(tx, &account.fields.organization_id).await?;
         Ok(account)
     }
@@ -469,7 +473,7 @@ impl Account {
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Account, account_id))?;
+            .ok_or_else(|| ACCOUNT.not_found(account_id))?;
         modules::require(tx, &account.fields.organization_id).await?;
         Ok(account)
     }
@@ -480,7 +484,7 @@ impl Account {
             .filter(tx.owns(accounts::tenant_id))
             .filter(accounts::account_id.eq_any(ids.unique()).and(tx.accounts_in_reach()));
         let rows = query.select(Self::as_select()).load_stream::<Self>(&mut tx.conn()).await?;
-        let found = ids.collect(tx, Kind::Account, rows).await?;
+        let found = ids.collect(tx, &ACCOUNT, rows).await?;
         modules::require_all(
             tx,
             found.iter().map(|account| account.fields.organization_id.as_str()),
@@ -491,6 +495,11 @@ impl Account {
 
     /// One page of accounts, and the token of the next.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
+        if let Some(id) = filter.organization_id.as_deref().filter(|_| filter.include_descendants)
+            && !Organization::is_in_reach(tx, id).await?
+        {
+            return Ok(Listing::default());
+        }
         let terms = Self::look_up(tx, &filter.query).await?;
         let below = match &filter.organization_id {
             // Of two subqueries PostgreSQL may take every row of one with every row of the other,
@@ -551,8 +560,10 @@ impl Account {
             query
         };
         let total = total!(tx, page, filtered(filter.created, filter.updated));
-        let (created, updated) =
-            (page.rest_of(filter.created, By::Created), page.rest_of(filter.updated, By::Updated));
+        let (created, updated) = (
+            page.rest_of(filter.created, By::CreateTime),
+            page.rest_of(filter.updated, By::UpdateTime),
+        );
         let rows = keyset!(filtered(created, updated), page, accounts)
             .load_stream::<Self>(&mut tx.conn())
             .await?;
@@ -686,7 +697,7 @@ impl Account {
         .execute(&mut tx.conn())
         .await?;
         tx.record(Event {
-            resource: Kind::Account.noun(),
+            resource: ACCOUNT.noun,
             id: &self.account_id,
             belongs_to: BelongsTo::Account(self.reference()),
             before: snapshot(&self)?,
@@ -715,7 +726,7 @@ impl Account {
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Account, account_id))?;
+            .ok_or_else(|| ACCOUNT.not_found(account_id))?;
         modules::require(tx, &account.fields.organization_id).await?;
         Ok(account)
     }
@@ -766,7 +777,7 @@ impl Account {
     /// The same for one.
     pub async fn show(tx: &Tx, row: Self) -> Result<Shown> {
         let mut rows = Self::shown(tx, vec![row]).await?;
-        rows.pop().ok_or_else(|| Error::Internal("one account is shown as none".into()))
+        rows.pop().ok_or_else(|| Error::internal("one account is shown as none"))
     }
 
     /// The account with this id, locked as by `find_for_update`, for an update that may make it the
@@ -900,7 +911,7 @@ impl Account {
 
     fn record(&self, tx: &WriteTx, before: Option<&Self>) -> Result<()> {
         tx.record(Event {
-            resource: Kind::Account.noun(),
+            resource: ACCOUNT.noun,
             id: &self.account_id,
             belongs_to: BelongsTo::Account(self.reference()),
             before: before.map(snapshot).transpose()?.flatten(),
@@ -918,11 +929,9 @@ fn reference_to(person_id: &str) -> String {
 fn translate(error: DieselError, id: &str, fields: &Fields) -> Error {
     let DieselError::DatabaseError(kind, info) = &error else { return error.into() };
     match (kind, info.constraint_name()) {
-        (DatabaseErrorKind::UniqueViolation, Some("accounts_pkey")) => {
-            Error::AlreadyExists { kind: Kind::Account, field: "account_id", value: id.to_owned() }
-        }
+        (DatabaseErrorKind::UniqueViolation, Some("accounts_pkey")) => ACCOUNT.id_taken(id),
         (DatabaseErrorKind::ForeignKeyViolation, Some("accounts_organization_fkey")) => {
-            Error::not_found(Kind::Organization, &fields.organization_id)
+            ORGANIZATION.not_found(&fields.organization_id)
         }
         _ => error.into(),
     }

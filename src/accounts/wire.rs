@@ -5,16 +5,17 @@ use serde_json::{Map, Value};
 
 use super::{
     country,
+    refusals::ACCOUNT,
     store::{Account, Fields, Filter, NewAccount, Shown, Target},
     value::{Address, Contact, Json, Status},
 };
 use crate::{
     batch::Ids,
     caller::Caller,
-    error::{Kind, Result},
+    error::Result,
     mask::Mask,
     metadata::Metadata,
-    page::{Order, Page},
+    page::Page,
     proto::{self, AccountStatus},
     validate::Violations,
     wire::{etag, json, require_etag, timestamp},
@@ -115,7 +116,7 @@ impl Filter {
     /// What a list request asks for, and which page of it.
     pub fn parse(caller: &Caller, mut request: proto::ListAccountsRequest) -> Result<(Self, Page)> {
         let mut v = Violations::default();
-        let page = Page::take_ordered(&mut v, caller, &mut request, Order::parse_for_accounts)?;
+        let page = Page::take(&mut v, caller, &mut request)?;
         let statuses = (0..).zip(request.statuses).filter_map(|(i, number)| {
             let field = format!("statuses[{i}]");
             let status = status(&mut v, &field, number);
@@ -164,7 +165,7 @@ impl Update {
         v.request_id(&request.request_id);
         let wanted = v.message("account", request.account);
         let id = v.id("account.account_id", wanted.account_id.clone());
-        let mask = Mask::parse(&mut v, &wanted, request.update_mask, "account_id")?;
+        let mask = Mask::parse(&mut v, &wanted, request.update_mask, &[])?;
         v.finish(Self { id, wanted, mask })
     }
 
@@ -183,7 +184,7 @@ impl Update {
     /// status without one clears the old reason.
     pub fn apply(&self, current: &Account) -> Result<Fields> {
         let present = proto::Account::from(current.clone());
-        require_etag(&self.wanted.etag, &present.etag, Kind::Account, &self.id)?;
+        require_etag(&self.wanted.etag, &present.etag, &ACCOUNT, &self.id)?;
         let mut v = Violations::default();
         let merged = self.mask.apply(&mut v, "account", &present, &self.wanted)?;
         if merged.primary_contact.as_ref().is_some_and(|contact| !contact.person_id.is_empty()) {
@@ -227,12 +228,7 @@ impl Deletion {
 
     /// Refuses to delete an account that has changed since the caller read it.
     pub fn check(&self, current: &Account) -> Result<()> {
-        require_etag(
-            &self.etag,
-            &etag(current.create_time, current.revision),
-            Kind::Account,
-            &self.id,
-        )
+        require_etag(&self.etag, &etag(current.create_time, current.revision), &ACCOUNT, &self.id)
     }
 }
 

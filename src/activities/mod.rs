@@ -2,6 +2,7 @@
 //!
 //! They are written by `crate::db`, in the transaction of the change.
 
+mod refusals;
 pub mod store;
 mod watch;
 mod wire;

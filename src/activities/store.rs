@@ -12,10 +12,11 @@ use diesel_async::RunQueryDsl;
 use futures_util::future::try_join;
 use serde_json::Value;
 
+use super::refusals;
 use crate::{
     budget::{self, Weighed},
     db::Tx,
-    error::{Error, Result},
+    error::Result,
     page::{By, Listed, Listing, Page, keyset, total},
     schema::{activities, tenants},
     validate::Period,
@@ -164,7 +165,7 @@ impl Activity {
         let total = total!(tx, page, filtered(filter.period));
         // There is no order by name. The ids of one transaction's activities rise, like its
         // ordinals.
-        let rest = page.rest_of(filter.period, By::Created);
+        let rest = page.rest_of(filter.period, By::CreateTime);
         let query = keyset!(filtered(rest), page, activities(activity_id, activity_id));
         page.read(tx, total, query.load_stream::<Self>(&mut tx.conn()).await?).await
     }
@@ -248,7 +249,11 @@ impl Moment {
     /// to: a position is always below what was running when it was reached.
     pub fn require(&self, position: Position) -> Result<()> {
         let kept = position >= Position::before(self.floor);
-        if kept && position.transaction_id < self.next { Ok(()) } else { Err(Error::CursorExpired) }
+        if kept && position.transaction_id < self.next {
+            Ok(())
+        } else {
+            Err(refusals::cursor_expired())
+        }
     }
 }
 

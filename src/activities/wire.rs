@@ -2,12 +2,15 @@
 
 use serde_json::Value;
 
-use super::store::{Activity, Filter, Position, Watched};
+use super::{
+    refusals,
+    store::{Activity, Filter, Position, Watched},
+};
 use crate::{
     caller::{Caller, MAX_ACTOR},
-    error::{Error, Result},
+    error::Result,
     id::MAX_PAIR_CHARS,
-    page::{Binding, Order, Page},
+    page::{Binding, Page},
     proto,
     validate::Violations,
     wire::{json, timestamp},
@@ -23,7 +26,7 @@ impl Filter {
         mut request: proto::ListActivitiesRequest,
     ) -> Result<(Self, Page)> {
         let mut v = Violations::default();
-        let page = Page::take_ordered(&mut v, caller, &mut request, Order::parse_by_time)?;
+        let page = Page::take(&mut v, caller, &mut request)?;
         let mut given =
             |field, value: String, max| (!value.is_empty()).then(|| v.exact(field, value, max));
         let resource_type = given("resource_type", request.resource_type, MAX_TYPE);
@@ -66,7 +69,7 @@ impl Start {
                 ordinal: ordinal.parse().ok()?,
             })
         });
-        Ok(Self { position: Some(position.ok_or(Error::Cursor)?), ..start })
+        Ok(Self { position: Some(position.ok_or_else(refusals::invalid_cursor)?), ..start })
     }
 }
 

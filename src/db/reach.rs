@@ -21,7 +21,7 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use futures_util::future::try_join;
 
-use super::tx::Tx;
+use super::{refusals, tx::Tx};
 use crate::{
     caller::{Caller, Reach},
     error::{Error, Result},
@@ -221,7 +221,7 @@ impl Tx {
             person_id: person_ids.into_iter().next(),
             organization_ids: organization_ids.into_iter().flatten().collect(),
         };
-        roots.set(found).map_err(|_| Error::Internal("a transaction looks around twice".into()))
+        roots.set(found).map_err(|_| Error::internal("a transaction looks around twice"))
     }
 
     /// Whether the caller does not see the whole tenant.
@@ -487,5 +487,5 @@ impl Tx {
 }
 
 fn require(reached: bool, why: &'static str) -> Result<()> {
-    if reached { Ok(()) } else { Err(Error::OutOfReach { why }) }
+    if reached { Ok(()) } else { Err(refusals::out_of_reach(why)) }
 }

@@ -2,17 +2,13 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{self, SHA256};
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{prelude::*, query_dsl::methods, upsert::excluded};
 use diesel_async::RunQueryDsl;
-use sha2::{Digest as _, Sha256};
 
-use super::{Change, tx::WriteTx};
-use crate::{
-    caller::Caller,
-    error::{Error, Result},
-    schema::requests,
-};
+use super::{Change, refusals, tx::WriteTx};
+use crate::{caller::Caller, error::Result, schema::requests};
 
 /// How long an answer is kept, in hours.
 const KEPT_HOURS: i64 = 24;
@@ -39,10 +35,10 @@ impl Meta {
         let fingerprint = if request_id.is_empty() {
             Vec::new()
         } else {
-            let mut hash = Sha256::new();
+            let mut hash = digest::Context::new(&SHA256);
             for part in [caller.method, &*caller.actor] {
-                hash.update(part);
-                hash.update([0]);
+                hash.update(part.as_bytes());
+                hash.update(&[0]);
             }
             // With `validate_only` the answer is the one that the call without it would get.
             let real = if request.validate_only() {
@@ -50,8 +46,8 @@ impl Meta {
             } else {
                 request.encode_to_vec()
             };
-            hash.update(real);
-            hash.finalize().to_vec()
+            hash.update(&real);
+            hash.finish().as_ref().to_vec()
         };
         Self {
             request_id,
@@ -97,7 +93,7 @@ impl Meta {
         if fingerprint == self.fingerprint {
             Ok(Some(response.unwrap_or_default()))
         } else {
-            Err(Error::RequestIdReused)
+            Err(refusals::request_id_reused())
         }
     }
 

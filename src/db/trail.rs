@@ -75,7 +75,7 @@ pub struct Change {
 pub fn snapshot(row: &impl Serialize) -> Result<Option<Value>> {
     serde_json::to_value(row)
         .map(Some)
-        .map_err(|error| Error::Internal(format!("snapshot for the trail: {error}")))
+        .map_err(|error| Error::internal(format!("snapshot for the trail: {error}")))
 }
 
 impl Event<'_> {

@@ -17,7 +17,7 @@ use super::{
     WRITE,
     pool::{Conn, ConnectError, Lease},
     reach::Sight,
-    sqlstate,
+    refusals, sqlstate,
     tenant::Tenant,
     trail::{Change, Event},
 };
@@ -103,11 +103,7 @@ impl Tx {
     /// Denies a call whose module is off for the tenant.
     pub(super) async fn gate(&self) -> Result<()> {
         let off = self.tenant().await?.modules_off.iter().any(|off| off == self.module);
-        if off {
-            Err(Error::ModuleOff { module: self.module, organization_id: None })
-        } else {
-            Ok(())
-        }
+        if off { Err(refusals::module_off_for_tenant(self.module)) } else { Ok(()) }
     }
 
     /// The connection, for Diesel: `query.load(&mut tx.conn())`. Several queries may be sent at
@@ -235,6 +231,7 @@ impl std::ops::Deref for WriteTx {
 /// Faults of the database as errors of the service. Violated constraints with a meaning are
 /// translated by the store that knows them, before they get here.
 impl From<diesel::result::Error> for Error {
+    #[track_caller]
     fn from(error: diesel::result::Error) -> Self {
         use diesel::result::{DatabaseErrorKind as Kind, Error as Diesel};
         if let Diesel::DatabaseError(Kind::UnableToSendCommand | Kind::ClosedConnection, cause) =
@@ -244,7 +241,7 @@ impl From<diesel::result::Error> for Error {
             return Self::DatabaseUnavailable;
         }
         let Some(state) = sqlstate::of(&error) else {
-            return Self::Internal(format!("database: {error}"));
+            return Self::internal(format!("database: {error}"));
         };
         match state {
             // In a failed transaction, a statement beside this one has failed before this one had
@@ -270,7 +267,7 @@ impl From<diesel::result::Error> for Error {
                 tracing::warn!(cause = %error, "database went away");
                 Self::DatabaseUnavailable
             }
-            _ => Self::Internal(format!("database: {error}")),
+            _ => Self::internal(format!("database: {error}")),
         }
     }
 }

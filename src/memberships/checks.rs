@@ -6,13 +6,17 @@ use diesel_async::RunQueryDsl;
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use serde_json::json;
 
-use super::store::{Fields, today};
+use super::{
+    refusals,
+    store::{Fields, today},
+};
 use crate::{
     accounts::store::{Account, Status},
     budget::{self, Budget, Weighed},
     db::{AccountRef, BelongsTo, Event, Tx, WriteTx},
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     modules,
+    people::refusals::{PERSON, person_inactive},
     people::store::Person,
     schema::{
         account_organizations, account_users, accounts, organization_ancestors,
@@ -212,14 +216,13 @@ pub async fn set_purchasing_account(
     if let Some(account) = account.transpose()? {
         let account_id = account.account_id.as_str();
         if !person.fields.active {
-            return Err(Error::PersonInactive { person_id: person_id.to_owned() });
+            return Err(person_inactive(person_id));
         }
         if account.fields.status != Status::Active {
-            return Err(Error::AccountNotActive { account_id: account.account_id });
+            return Err(refusals::account_not_active(account_id));
         }
         if !Check::find(tx, account_id, person_id).await?.is_user() {
-            let (account_id, person_id) = (account_id.to_owned(), person_id.to_owned());
-            return Err(Error::NotAnAccountUser { account_id, person_id });
+            return Err(refusals::not_an_account_user(account_id, person_id));
         }
     }
     if person.purchasing_account_id.as_deref() == account_id {
@@ -275,7 +278,7 @@ pub fn record_purchasing(tx: &WriteTx, person_id: &str, account: AccountRef<'_>,
     let (before, after) =
         if buys { (None, Some(account.account_id)) } else { (Some(account.account_id), None) };
     tx.record(Event {
-        resource: Kind::Person.noun(),
+        resource: PERSON.noun,
         id: person_id,
         belongs_to: BelongsTo::Account(account),
         before: purchasing(before),

@@ -6,7 +6,10 @@ use diesel_async::RunQueryDsl;
 use futures_util::TryStreamExt as _;
 use serde::Serialize;
 
-use super::slots::{self, Scope};
+use super::{
+    refusals,
+    slots::{self, Scope},
+};
 use crate::{
     accounts::store::Account,
     budget::{self, Weighed},
@@ -191,8 +194,7 @@ impl Link {
             }
         }
         let after = Self::find(tx, account_id, organization_id).await?;
-        let after =
-            after.ok_or_else(|| Error::Internal("a link is gone that was just made".into()))?;
+        let after = after.ok_or_else(|| Error::internal("a link is gone that was just made"))?;
         record(
             tx,
             account.reference(),
@@ -205,10 +207,8 @@ impl Link {
     /// Takes an organization off an account.
     pub async fn remove(tx: &WriteTx, account_id: &str, organization_id: &str) -> Result<()> {
         let account = Account::find_for_update(tx, account_id).await?;
-        let ids = || (account_id.to_owned(), organization_id.to_owned());
         let Some(link) = Self::find(tx, account_id, organization_id).await? else {
-            let (account_id, organization_id) = ids();
-            return Err(Error::OrganizationNotLinked { account_id, organization_id });
+            return Err(refusals::organization_not_linked(account_id, organization_id));
         };
         tx.require_organization_in_reach(
             organization_id,
@@ -217,8 +217,7 @@ impl Link {
         .await?;
         modules::require(tx, organization_id).await?;
         if link.own {
-            let (account_id, organization_id) = ids();
-            return Err(Error::OwnOrganizationLinked { account_id, organization_id });
+            return Err(refusals::own_organization_linked(account_id, organization_id));
         }
         let guard = slots::guard(tx, Scope::Account(account_id)).await?;
         diesel::delete(

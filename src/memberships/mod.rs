@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod checks;
 pub mod links;
 pub mod recipients;
+mod refusals;
 pub mod slots;
 pub mod sources;
 pub mod store;
@@ -19,7 +20,7 @@ use self::{
     recipients::Recipient,
     slots::Scope,
     store::{NewUser, Record},
-    users::{User, UserFilter, not_a_user},
+    users::{User, UserFilter},
     wire::{Pair, Update},
 };
 use crate::{
@@ -27,7 +28,6 @@ use crate::{
     budget::{Budget, Weighed as _},
     caller::RequestExt as _,
     db::{Db, Meta},
-    error::Error,
     organizations::store::Organization,
     page::response,
     proto::{
@@ -87,7 +87,7 @@ impl MembershipService for Service {
                 let find = async || {
                     User::find(tx, account_id, person_id)
                         .await?
-                        .ok_or_else(|| not_a_user(account_id, person_id))
+                        .ok_or_else(|| refusals::account_user_not_found(account_id, person_id))
                 };
                 let user = find().await?;
                 let fields = update.apply(&user, &tx.tenant().await?.settings.membership_roles)?;
@@ -118,14 +118,14 @@ impl MembershipService for Service {
                 Organization::hold_the_forest(tx).await?;
                 let guard = slots::guard(tx, Scope::Person(person_id)).await?;
                 let user = User::find(tx, account_id, person_id).await?;
-                let user = user.ok_or_else(|| not_a_user(account_id, person_id))?;
+                let user =
+                    user.ok_or_else(|| refusals::account_user_not_found(account_id, person_id))?;
                 pair.check(&user)?;
                 if !user.is_individual() {
-                    return Err(Error::UserThroughOrganization {
-                        account_id: account_id.clone(),
-                        person_id: person_id.clone(),
-                        organization_ids: user.organization_ids,
-                    });
+                    let through = &user.organization_ids;
+                    return Err(refusals::user_through_organization(
+                        account_id, person_id, through,
+                    ));
                 }
                 Record::remove(tx, &account, &user).await?;
                 guard.settle(tx).await?;

@@ -16,10 +16,14 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::store::{Record, covered, today};
+use super::{
+    refusals,
+    store::{Record, covered, today},
+};
 use crate::{
     db::{Tx, WriteTx},
-    error::{Error, Kind, Result},
+    error::{Error, Result},
+    people::refusals::{PERSON, person_inactive},
     people::store::Side,
     schema::{account_users, accounts, organization_ancestors, organization_members, people},
 };
@@ -266,13 +270,12 @@ pub async fn refusal(tx: &WriteTx, mut slots: Vec<Holder>) -> Result<Error> {
         let seen: Vec<String> = seen.select(accounts::account_id).load(&mut tx.conn()).await?;
         slots.retain(|holder| seen.contains(&holder.account_id));
     }
-    Ok(Error::ContactSlotHeld { slots, count })
+    Ok(refusals::contact_slot_held(&slots, count))
 }
 
 /// Why a person may not be a contact of an account, if they may not: a contact is an active person
 /// of a customer who is a user through an organization, or individually without an end.
 pub async fn why_not(tx: &WriteTx, account_id: &str, person_id: &str) -> Result<Option<Error>> {
-    let ids = || (account_id.to_owned(), person_id.to_owned());
     let person = people::table
         .filter(tx.owns(people::tenant_id))
         .filter(people::person_id.eq(person_id))
@@ -281,12 +284,12 @@ pub async fn why_not(tx: &WriteTx, account_id: &str, person_id: &str) -> Result<
         .await
         .optional()?;
     match person {
-        None => return Ok(Some(Error::not_found(Kind::Person, person_id))),
+        None => return Ok(Some(PERSON.not_found(person_id))),
         Some((Side::Staff, _)) => {
-            return Ok(Some(Error::PersonNotCustomer { person_id: person_id.to_owned() }));
+            return Ok(Some(refusals::person_not_customer(person_id)));
         }
         Some((Side::Customer, false)) => {
-            return Ok(Some(Error::PersonInactive { person_id: person_id.to_owned() }));
+            return Ok(Some(person_inactive(person_id)));
         }
         Some((Side::Customer, true)) => {}
     }
@@ -305,15 +308,14 @@ pub async fn why_not(tx: &WriteTx, account_id: &str, person_id: &str) -> Result<
         .first::<(bool, Option<chrono::NaiveDate>, Option<chrono::NaiveDate>)>(&mut tx.conn())
         .await
         .optional()?;
-    let (account_id, person_id) = ids();
     Ok(match dates {
         Some((true, start, None)) if start.is_none_or(|start| start <= today()) => None,
         Some((true, start, Some(end)))
             if start.is_none_or(|start| start <= today()) && end >= today() =>
         {
-            Some(Error::ContactMembershipEnds { account_id, person_id })
+            Some(refusals::contact_membership_ends(account_id, person_id))
         }
-        _ => Some(Error::NotAnAccountUser { account_id, person_id }),
+        _ => Some(refusals::not_an_account_user(account_id, person_id)),
     })
 }
 
@@ -330,7 +332,7 @@ pub async fn lock_new(tx: &WriteTx, person_ids: &[String]) -> Result<()> {
     let locked = people.order(people::person_id).select(people::person_id).for_no_key_update();
     let locked: Vec<String> = locked.load(&mut tx.conn()).await?;
     match person_ids.iter().find(|id| !locked.contains(id)) {
-        Some(missing) => Err(Error::not_found(Kind::Person, missing)),
+        Some(missing) => Err(PERSON.not_found(missing)),
         None => Ok(()),
     }
 }

@@ -62,7 +62,7 @@ impl<'a> Merged<'a> {
     ) -> Result<Self> {
         let tenant_id = tx.tenant_id();
         let (after_name, after_time) = match page.order().by {
-            By::Name => (page.after_name(), None),
+            By::DisplayName => (page.after_name(), None),
             _ => (None, page.after_time()?),
         };
         Ok(Self {
@@ -117,7 +117,7 @@ impl<'a> Merged<'a> {
     /// What memberships are ordered by; those that have it in common, by person.
     const fn key(&self) -> &'static str {
         match self.order.by {
-            By::Name => "sort_key",
+            By::DisplayName => "sort_key",
             _ => "person_create_time",
         }
     }

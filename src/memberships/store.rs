@@ -8,13 +8,14 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
-use super::users::{User, not_a_user};
+use super::{refusals, users::User};
 use crate::{
     accounts::store::Account,
     db::{AccountRef, BelongsTo, Event, Tx, WriteTx, snapshot},
-    error::{Error, Result},
+    error::Result,
     id,
     organizations::store::Organization,
+    people::refusals::person_inactive,
     people::store::Person,
     schema::{account_organizations, account_users, organization_members},
 };
@@ -122,14 +123,14 @@ impl NewUser {
         Organization::hold_the_forest(tx).await?;
         let person = Person::find_and_hold(tx, &self.person_id).await?;
         if !person.fields.active {
-            return Err(Error::PersonInactive { person_id: person.person_id });
+            return Err(person_inactive(&person.person_id));
         }
         let current = Record::find(tx, &self.account_id, &self.person_id).await?;
         let mut fields = self.fields(&tx.tenant().await?.settings.membership_roles)?;
         if let Some(current) = &current {
             if current.fields.individual {
-                let (account_id, person_id) = (self.account_id.clone(), self.person_id.clone());
-                return Err(Error::AccountUserAlreadyExists { account_id, person_id });
+                let (account_id, person_id) = (&self.account_id, &self.person_id);
+                return Err(refusals::account_user_already_exists(account_id, person_id));
             }
             if fields.roles.is_empty() {
                 fields.roles.clone_from(&current.fields.roles);
@@ -139,7 +140,7 @@ impl NewUser {
         Record::put(tx, &account, &person, current, &fields).await?;
         User::find(tx, &self.account_id, &self.person_id)
             .await?
-            .ok_or_else(|| not_a_user(&self.account_id, &self.person_id))
+            .ok_or_else(|| refusals::account_user_not_found(&self.account_id, &self.person_id))
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     accounts::store::Account,
     budget::{self, Weighed},
     db::{Condition, Tx},
-    error::{Error, Result},
+    error::Result,
     page::{Listed, Listing, Page},
     people::store::Person,
     schema::{accounts, people},
@@ -70,14 +70,6 @@ pub struct UserFilter {
     pub query: String,
     /// Also those who are not users today.
     pub show_not_in_force: bool,
-}
-
-/// The answer to a person who is in no way a user of the account.
-pub fn not_a_user(account_id: &str, person_id: &str) -> Error {
-    Error::AccountUserNotFound {
-        account_id: account_id.to_owned(),
-        person_id: person_id.to_owned(),
-    }
 }
 
 impl User {

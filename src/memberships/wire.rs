@@ -9,15 +9,16 @@ use super::{
     checks::Check,
     links::Link,
     recipients::Recipient,
+    refusals,
     slots::Slot,
     store::{Fields, NewUser},
     users::{User, UserFilter},
 };
 use crate::{
     caller::Caller,
-    error::{Error, Result},
-    mask::Mask,
-    page::{Order, Page},
+    error::Result,
+    mask::{Elsewhere, Mask},
+    page::Page,
     proto::{self, BillingRecipientKind, ContactSlot, MembershipReason, google::r#type::Date},
     text,
     validate::Violations,
@@ -26,6 +27,18 @@ use crate::{
 
 /// The etag of someone for whom nothing is set on the account.
 const NOTHING_SET: &str = "0";
+
+/// What of a user other calls change than `UpdateAccountUser`.
+const ELSEWHERE: &Elsewhere = &[
+    ("display_name", "is changed by UpdatePerson only"),
+    ("email", "is changed by UpdatePerson only"),
+    ("individual", "is changed by AddAccountUser and RemoveAccountUser only"),
+    (
+        "organization_ids",
+        "is changed by LinkOrganization, AddOrganizationMember and their counterparts only",
+    ),
+    ("contact_slots", "is changed by UpdateAccount only"),
+];
 
 /// Two ids that a request names.
 pub struct Pair {
@@ -125,11 +138,11 @@ impl UserFilter {
 
 /// A list of what one resource has: its id, and which page of the list.
 macro_rules! list_of {
-    ($(#[$doc:meta])* $name:ident, $request:ty, $id:ident, $order:path) => {
+    ($(#[$doc:meta])* $name:ident, $request:ty, $id:ident) => {
         $(#[$doc])*
         pub fn $name(caller: &Caller, mut request: $request) -> Result<(String, Page)> {
             let mut v = Violations::default();
-            let page = Page::take_ordered(&mut v, caller, &mut request, $order)?;
+            let page = Page::take(&mut v, caller, &mut request)?;
             let id = v.id(stringify!($id), request.$id);
             v.finish((id, page))
         }
@@ -137,15 +150,15 @@ macro_rules! list_of {
 }
 list_of!(
     /// The account whose links are listed.
-    links, proto::ListLinkedOrganizationsRequest, account_id, Order::parse
+    links, proto::ListLinkedOrganizationsRequest, account_id
 );
 list_of!(
     /// The account whose billing recipients are listed.
-    recipients, proto::ListBillingRecipientsRequest, account_id, Order::parse
+    recipients, proto::ListBillingRecipientsRequest, account_id
 );
 list_of!(
     /// The person whose accounts are listed.
-    accounts, proto::ListPersonAccountsRequest, person_id, Order::parse_for_accounts
+    accounts, proto::ListPersonAccountsRequest, person_id
 );
 
 impl NewUser {
@@ -193,7 +206,7 @@ impl Update {
         let wanted = v.message("account_user", request.account_user);
         let account_id = v.id("account_user.account_id", wanted.account_id.clone());
         let person_id = v.id("account_user.person_id", wanted.person_id.clone());
-        let mask = Mask::parse(&mut v, &wanted, request.update_mask, "account_id")?;
+        let mask = Mask::parse(&mut v, &wanted, request.update_mask, ELSEWHERE)?;
         v.finish(Self { account_id, person_id, wanted, mask })
     }
 
@@ -285,10 +298,7 @@ fn require_user_etag(sent: &str, user: &User) -> Result<()> {
     if sent.is_empty() || sent == user_etag(user) {
         return Ok(());
     }
-    Err(Error::AccountUserEtagMismatch {
-        account_id: user.account_id.clone(),
-        person_id: user.person.person_id.clone(),
-    })
+    Err(refusals::account_user_changed(&user.account_id, &user.person.person_id))
 }
 
 fn to_slot(slot: Slot) -> i32 {

@@ -1,5 +1,6 @@
 //! Organizations: the forest of a customer's business units that accounts are bound to.
 
+pub(crate) mod refusals;
 pub mod store;
 mod wire;
 

@@ -10,17 +10,21 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 use serde_json::json;
 
-use super::MAX_DEPTH;
+use super::{
+    MAX_DEPTH,
+    refusals::{self, ORGANIZATION},
+};
 use crate::{
     batch::Ids,
     budget::{self, Weighed},
     db::{BelongsTo, Event, Tx, WriteTx, snapshot},
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     id,
     memberships::slots::{self, Scope},
     metadata::Metadata,
     modules,
     page::{Listed, Listing, Page, keyset, total},
+    people::refusals::PERSON,
     people::store::Person,
     renew::Batch,
     schema::{
@@ -196,11 +200,7 @@ impl NewOrganization {
             DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, info)
                 if info.constraint_name() == Some("organizations_pkey") =>
             {
-                Error::AlreadyExists {
-                    kind: Kind::Organization,
-                    field: "organization_id",
-                    value: self.organization_id.clone(),
-                }
+                ORGANIZATION.id_taken(&self.organization_id)
             }
             _ => error.into(),
         }
@@ -219,7 +219,7 @@ impl Organization {
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))?;
+            .ok_or_else(|| ORGANIZATION.not_found(organization_id))?;
         modules::require(tx, organization_id).await?;
         Ok(organization)
     }
@@ -231,7 +231,7 @@ impl Organization {
             .filter(organizations::organization_id.eq_any(ids.unique()));
         let query = query.filter(tx.organizations_in_reach()).select(Self::as_select());
         let found = ids
-            .collect(tx, Kind::Organization, query.load_stream::<Self>(&mut tx.conn()).await?)
+            .collect(tx, &ORGANIZATION, query.load_stream::<Self>(&mut tx.conn()).await?)
             .await?;
         modules::require_all(
             tx,
@@ -253,7 +253,7 @@ impl Organization {
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))?;
+            .ok_or_else(|| ORGANIZATION.not_found(organization_id))?;
         modules::require(tx, organization_id).await?;
         Ok(organization)
     }
@@ -270,7 +270,7 @@ impl Organization {
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))?;
+            .ok_or_else(|| ORGANIZATION.not_found(organization_id))?;
         modules::require(tx, organization_id).await?;
         Ok(organization)
     }
@@ -298,7 +298,22 @@ impl Organization {
             .await
             .optional()?
             .map(|_| ())
-            .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))
+            .ok_or_else(|| ORGANIZATION.not_found(organization_id))
+    }
+
+    /// Whether the organization is in the caller's reach. A list of what is below one that is not
+    /// is empty, as if there were no such organization.
+    pub async fn is_in_reach(tx: &Tx, organization_id: &str) -> Result<bool> {
+        if !tx.is_limited() {
+            return Ok(true);
+        }
+        let found = organizations::table
+            .filter(tx.owns(organizations::tenant_id))
+            .filter(
+                organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()),
+            )
+            .select(organizations::organization_id);
+        Ok(found.first::<String>(&mut tx.conn()).await.optional()?.is_some())
     }
 
     /// The ids of the organization and of all below it; none if it does not exist.
@@ -410,11 +425,7 @@ impl Organization {
         let above = if let Some(parent_id) = parent_id {
             let cycle = below().filter(organization_ancestors::organization_id.eq(parent_id));
             if diesel::select(diesel::dsl::exists(cycle)).get_result(&mut tx.conn()).await? {
-                let organization_id = self.organization_id.clone();
-                return Err(Error::OrganizationCycle {
-                    organization_id,
-                    parent_id: parent_id.to_owned(),
-                });
+                return Err(refusals::organization_cycle(&self.organization_id, parent_id));
             }
             let height = below().select(diesel::dsl::max(organization_ancestors::distance));
             let height =
@@ -484,12 +495,8 @@ impl Organization {
             .get_result(&mut tx.conn())
             .await?;
         if children + accounts + links > 0 {
-            return Err(Error::OrganizationNotEmpty {
-                organization_id: self.organization_id,
-                children,
-                accounts,
-                links,
-            });
+            let id = &self.organization_id;
+            return Err(refusals::organization_not_empty(id, children, accounts, links));
         }
         let guard = slots::guard(tx, Scope::Organization(&self.organization_id)).await?;
         // Nobody adds to them any more: that takes the organization's row.
@@ -514,7 +521,7 @@ impl Organization {
         .await?;
         guard.settle(tx).await?;
         tx.record(Event {
-            resource: Kind::Organization.noun(),
+            resource: ORGANIZATION.noun,
             id: &self.organization_id,
             belongs_to: BelongsTo::Organization { incarnation: &self.incarnation },
             before: snapshot(&self)?,
@@ -535,7 +542,7 @@ impl Organization {
             .first::<Person>(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Person, person_id))?;
+            .ok_or_else(|| PERSON.not_found(person_id))?;
         tx.require_member_in_reach(person_id).await?;
         self.insert_member(tx, &person).await?;
         Ok(person)
@@ -571,11 +578,8 @@ impl Organization {
         .execute(&mut tx.conn())
         .await?;
         if removed == 0 {
-            let organization_id = self.organization_id.clone();
-            return Err(Error::OrganizationMemberNotFound {
-                organization_id,
-                person_id: person_id.to_owned(),
-            });
+            let organization_id = &self.organization_id;
+            return Err(refusals::organization_member_not_found(organization_id, person_id));
         }
         guard.settle(tx).await?;
         record_member(tx, &self.organization_id, person_id, false);
@@ -644,10 +648,10 @@ impl Organization {
             .load::<(String, i32)>(&mut tx.conn())
             .await?;
         if above.is_empty() {
-            return Err(Error::not_found(Kind::Organization, parent_id));
+            return Err(ORGANIZATION.not_found(parent_id));
         }
         if i64::try_from(above.len()).is_ok_and(|depth| depth + levels > MAX_DEPTH) {
-            return Err(Error::OrganizationTooDeep { parent_id: parent_id.to_owned() });
+            return Err(refusals::organization_too_deep(parent_id, MAX_DEPTH));
         }
         Ok(above)
     }
@@ -695,7 +699,7 @@ impl Organization {
 
     fn record(&self, tx: &WriteTx, before: Option<&Self>) -> Result<()> {
         tx.record(Event {
-            resource: Kind::Organization.noun(),
+            resource: ORGANIZATION.noun,
             id: &self.organization_id,
             belongs_to: BelongsTo::Organization { incarnation: &self.incarnation },
             before: before.map(snapshot).transpose()?.flatten(),

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::store::{Fields, Filter, NewOrganization, Organization};
+use super::{
+    refusals::ORGANIZATION,
+    store::{Fields, Filter, NewOrganization, Organization},
+};
 use crate::{
     batch::Ids,
     caller::Caller,
-    error::{Kind, Result},
+    error::Result,
     mask::Mask,
     metadata::Metadata,
     page::Page,
@@ -98,14 +101,14 @@ impl Update {
         v.request_id(&request.request_id);
         let wanted = v.message("organization", request.organization);
         let id = v.id("organization.organization_id", wanted.organization_id.clone());
-        let mask = Mask::parse(&mut v, &wanted, request.update_mask, "organization_id")?;
+        let mask = Mask::parse(&mut v, &wanted, request.update_mask, &[])?;
         v.finish(Self { id, wanted, mask })
     }
 
     /// The fields that the organization gets; its place in the forest is not changed here.
     pub fn apply(&self, current: &Organization) -> Result<Fields> {
         let present = proto::Organization::from(current.clone());
-        require_etag(&self.wanted.etag, &present.etag, Kind::Organization, &self.id)?;
+        require_etag(&self.wanted.etag, &present.etag, &ORGANIZATION, &self.id)?;
         let mut v = Violations::default();
         let merged = self.mask.apply(&mut v, "organization", &present, &self.wanted)?;
         if merged.parent_id != present.parent_id {
@@ -150,7 +153,7 @@ impl Change {
         require_etag(
             &self.etag,
             &etag(current.create_time, current.revision),
-            Kind::Organization,
+            &ORGANIZATION,
             &self.id,
         )
     }

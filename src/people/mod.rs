@@ -1,5 +1,6 @@
 //! People: those of the customers, and the tenant's own staff.
 
+pub(crate) mod refusals;
 pub mod store;
 mod wire;
 

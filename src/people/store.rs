@@ -13,12 +13,13 @@ use diesel::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
+use super::refusals::{self, PERSON};
 use crate::{
     accounts::store::Account,
     batch::Ids,
     budget::{self, Weighed},
     db::{BelongsTo, Condition, Event, Tx, WriteTx, snapshot},
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     memberships::{
         checks,
         slots::{self, Scope},
@@ -26,7 +27,7 @@ use crate::{
         store::Record,
     },
     modules,
-    organizations::store::Organization,
+    organizations::{refusals::ORGANIZATION, store::Organization},
     page::{Listed, Listing, Page, keyset, total},
     renew::Batch,
     schema::{accounts, organization_members, people, person_words},
@@ -229,7 +230,7 @@ impl Person {
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Person, person_id))
+            .ok_or_else(|| PERSON.not_found(person_id))
     }
 
     /// The people with these ids.
@@ -238,7 +239,7 @@ impl Person {
             .filter(tx.owns(people::tenant_id))
             .filter(people::person_id.eq_any(ids.unique()).and(tx.people_in_reach()));
         let rows = query.select(Self::as_select()).load_stream::<Self>(&mut tx.conn()).await?;
-        ids.collect(tx, Kind::Person, rows).await
+        ids.collect(tx, &PERSON, rows).await
     }
 
     /// The person with this id, to be changed. Locks the row, so that nobody else changes the
@@ -261,7 +262,7 @@ impl Person {
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Person, person_id))
+            .ok_or_else(|| PERSON.not_found(person_id))
     }
 
     /// Refuses as an account manager who does not exist, is not STAFF or not active; who is stays
@@ -277,9 +278,9 @@ impl Person {
             .optional()?;
         let person_id = person_id.to_owned();
         match found {
-            None => Err(Error::not_found(Kind::Person, &person_id)),
-            Some((Side::Customer, _)) => Err(Error::PersonNotStaff { person_id }),
-            Some((Side::Staff, false)) => Err(Error::PersonInactive { person_id }),
+            None => Err(PERSON.not_found(&person_id)),
+            Some((Side::Customer, _)) => Err(refusals::person_not_staff(&person_id)),
+            Some((Side::Staff, false)) => Err(refusals::person_inactive(&person_id)),
             Some((Side::Staff, true)) => Ok(()),
         }
     }
@@ -302,7 +303,7 @@ impl Person {
             // Who is in an organization out of reach is not to be seen, even of people who are in
             // reach otherwise.
             match Organization::find(tx, id).await {
-                Err(Error::NotFound { .. }) => return Ok(Listing::default()),
+                Err(error) if ORGANIZATION.is_not_found(&error) => return Ok(Listing::default()),
                 found => found?,
             };
         }
@@ -429,7 +430,7 @@ impl Person {
         .execute(&mut tx.conn())
         .await?;
         tx.record(Event {
-            resource: Kind::Person.noun(),
+            resource: PERSON.noun,
             id: &self.person_id,
             belongs_to: BelongsTo::Tenant,
             before: snapshot(&self)?,
@@ -457,7 +458,7 @@ impl Person {
             .select(accounts::account_id)
             .load(&mut tx.conn())
             .await?;
-        Err(Error::PersonInUse { person_id: self.person_id.clone(), accounts: count, first })
+        Err(refusals::person_in_use(&self.person_id, count, &first))
     }
 
     /// Renews sort keys and words of the next rows of a tenant behind this id. The connection is
@@ -489,7 +490,7 @@ impl Person {
 
     fn record(&self, tx: &WriteTx, before: Option<&Self>) -> Result<()> {
         tx.record(Event {
-            resource: Kind::Person.noun(),
+            resource: PERSON.noun,
             id: &self.person_id,
             belongs_to: BelongsTo::Tenant,
             before: before.map(snapshot).transpose()?.flatten(),
@@ -508,5 +509,5 @@ fn translate(error: DieselError, id: &str, fields: &Fields) -> Error {
         Some("people_subject_key") => ("subject", fields.subject.as_deref().unwrap_or_default()),
         _ => return error.into(),
     };
-    Error::AlreadyExists { kind: Kind::Person, field, value: value.to_owned() }
+    PERSON.value_taken(field, value)
 }

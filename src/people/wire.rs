@@ -1,11 +1,14 @@
 //! People between the contract and the rows.
 
-use super::store::{Fields, Filter, NewPerson, Person, Side};
+use super::{
+    refusals::PERSON,
+    store::{Fields, Filter, NewPerson, Person, Side},
+};
 use crate::{
     batch::Ids,
     caller::{Caller, MAX_ACTOR, is_actor},
-    error::{Kind, Result},
-    mask::Mask,
+    error::Result,
+    mask::{Elsewhere, Mask},
     page::Page,
     proto::{self, PersonKind},
     search,
@@ -15,6 +18,10 @@ use crate::{
 
 const MAX_NAME: usize = 200;
 const MAX_PHONE: usize = 50;
+
+/// What of a person other calls change than `UpdatePerson`.
+const ELSEWHERE: &Elsewhere =
+    &[("purchasing_account_id", "is changed by SetPurchasingAccount only")];
 
 impl Fields {
     fn parse(v: &mut Violations, person: proto::Person) -> Self {
@@ -101,14 +108,14 @@ impl Update {
         v.request_id(&request.request_id);
         let wanted = v.message("person", request.person);
         let id = v.id("person.person_id", wanted.person_id.clone());
-        let mask = Mask::parse(&mut v, &wanted, request.update_mask, "person_id")?;
+        let mask = Mask::parse(&mut v, &wanted, request.update_mask, ELSEWHERE)?;
         v.finish(Self { id, wanted, mask })
     }
 
     /// The fields that the person gets.
     pub fn apply(&self, current: &Person) -> Result<Fields> {
         let present = proto::Person::from(current.clone());
-        require_etag(&self.wanted.etag, &present.etag, Kind::Person, &self.id)?;
+        require_etag(&self.wanted.etag, &present.etag, &PERSON, &self.id)?;
         let mut v = Violations::default();
         let merged = self.mask.apply(&mut v, "person", &present, &self.wanted)?;
         if merged.kind == PersonKind::Unspecified as i32 {
@@ -137,12 +144,7 @@ impl Deletion {
 
     /// Refuses to delete a person who has changed since the caller read them.
     pub fn check(&self, current: &Person) -> Result<()> {
-        require_etag(
-            &self.etag,
-            &etag(current.create_time, current.revision),
-            Kind::Person,
-            &self.id,
-        )
+        require_etag(&self.etag, &etag(current.create_time, current.revision), &PERSON, &self.id)
     }
 }
 

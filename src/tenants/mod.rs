@@ -1,5 +1,6 @@
 //! The tenant itself: its settings, and which modules are switched on where.
 
+mod refusals;
 pub mod store;
 mod wire;
 

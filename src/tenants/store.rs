@@ -186,7 +186,7 @@ impl Switch {
             None => self.set_tenant(tx, &mut tenant).await?,
         }
         let states = state(tx, &tenant, &[self.module], self.organization_id.as_deref()).await?;
-        states.into_iter().next().ok_or_else(|| Error::Internal("a module without a state".into()))
+        states.into_iter().next().ok_or_else(|| Error::internal("a module without a state"))
     }
 
     async fn set_tenant(&self, tx: &WriteTx, tenant: &mut Tenant) -> Result<()> {

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::store::{Activation, Filter, State, Switch};
+use super::{
+    refusals,
+    store::{Activation, Filter, State, Switch},
+};
 use crate::{
     caller::Caller,
     currency,
     db::{Settings, Tenant},
-    error::{Error, Result},
+    error::Result,
     id,
     mask::Mask,
     modules,
@@ -85,8 +88,7 @@ impl Update {
         let mut v = Violations::default();
         v.request_id(&request.request_id);
         let wanted = v.message("tenant_settings", request.tenant_settings);
-        // No field is what the settings are found by.
-        let mask = Mask::parse(&mut v, &wanted, request.update_mask, "")?;
+        let mask = Mask::parse(&mut v, &wanted, request.update_mask, &[])?;
         v.finish(Self { wanted, mask })
     }
 
@@ -95,7 +97,7 @@ impl Update {
     pub fn apply(&self, current: &Tenant, min_retention: i32) -> Result<Settings> {
         let present = proto::TenantSettings::from(current.clone());
         if !self.wanted.etag.is_empty() && self.wanted.etag != present.etag {
-            return Err(Error::SettingsChanged);
+            return Err(refusals::settings_changed());
         }
         let mut v = Violations::default();
         let merged = self.mask.apply(&mut v, "tenant_settings", &present, &self.wanted)?;
