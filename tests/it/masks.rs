@@ -240,7 +240,7 @@ async fn a_field_that_a_mask_names_changes_or_is_refused_unless_no_call_sets_it(
                 "{full_name}: nothing to change"
             );
             match subject.update(&tenant, &field, value.clone(), &[name]).await {
-                Ok(updated) if &value == &*updated.get_field(&field) => {}
+                Ok(updated) if value == *updated.get_field(&field) => {}
                 Ok(_) => {
                     assert_eq!(behaviors(&field), [FieldBehavior::OutputOnly], "{full_name}");
                     ignored.insert(full_name.to_owned());
