@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, env, error::Error, fmt::Write as _, fs, path::P
 
 use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor, Value};
 use prost_types::{
-    DescriptorProto,
+    DescriptorProto, FileDescriptorSet,
     field_descriptor_proto::{Label, Type},
 };
 
@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// | an id as its first field, `etag` and `request_id` | `change::Etagged` |
 /// | a list of ids as its first field | `batch::Batch` |
 /// | a resource as its first field, `update_mask` and `request_id` | `change::Updating`, and the resource is `change::Content` |
-fn shapes(descriptors: &prost_types::FileDescriptorSet) -> Result<String, Box<dyn Error>> {
+fn shapes(descriptors: &FileDescriptorSet) -> Result<String, Box<dyn Error>> {
     let mut code = String::new();
     let files = descriptors.file.iter().filter(|file| file.package() == "accounts.v1");
     let messages: Vec<_> = files.flat_map(|file| &file.message_type).collect();
@@ -79,7 +79,9 @@ fn shapes(descriptors: &prost_types::FileDescriptorSet) -> Result<String, Box<dy
                  fn take_page(&mut self) -> (i32, String) {{\n        \
                  (std::mem::take(&mut self.page_size), std::mem::take(&mut self.page_token))\n    }}\n    \
                  fn take_total(&mut self) -> bool {{ std::mem::take(&mut self.include_total_size) }}\n    \
-                 fn order_by(&self) -> i32 {{ self.order_by }}\n}}"
+                 fn order(&self) -> std::result::Result<crate::page::Order, i32> {{\n        \
+                 match self.order_by {{ {} number => Err(number) }}\n    }}\n}}",
+                orders(descriptors, message)?
             )?;
         }
         let Some(first) = message.field.first().filter(|_| name.ends_with("Request")) else {
@@ -148,6 +150,38 @@ fn content(resource: &DescriptorProto, field: &str) -> Result<String, std::fmt::
         values = values.join(", "),
     )?;
     Ok(code)
+}
+
+/// The orders of a list, as arms of a match over the numbers of its `order_by` enum. A value is
+/// named after what it orders by, `…_CREATE_TIME_DESC` after `page::By::CreateTime`; a request that
+/// asks for no order gets that of value 1.
+fn orders(
+    descriptors: &FileDescriptorSet,
+    request: &DescriptorProto,
+) -> Result<String, Box<dyn Error>> {
+    let order_by = request.field.iter().find(|field| field.name() == "order_by");
+    let order_by = order_by.ok_or_else(|| format!("{} has no order_by", request.name()))?;
+    let name = order_by.type_name().rsplit('.').next().unwrap_or_default();
+    let mut enums = descriptors.file.iter().flat_map(|file| &file.enum_type);
+    let values = enums.find(|of| of.name() == name).map(|of| &of.value).ok_or("an unknown enum")?;
+    let prefix = values.iter().find_map(|value| value.name().strip_suffix("UNSPECIFIED"));
+    let prefix = prefix.ok_or_else(|| format!("{name} has no value UNSPECIFIED"))?;
+    let mut arms = String::new();
+    for value in values.iter().filter(|value| value.number() != 0) {
+        let order = value.name().strip_prefix(prefix).unwrap_or_default();
+        let (order, descending) =
+            order.strip_suffix("_DESC").map_or((order, false), |order| (order, true));
+        let words = order.split('_').filter_map(|word| word.split_at_checked(1));
+        let by: String =
+            words.map(|(first, rest)| first.to_owned() + &rest.to_lowercase()).collect();
+        let number =
+            if value.number() == 1 { "0 | 1".to_owned() } else { value.number().to_string() };
+        write!(
+            arms,
+            "{number} => Ok(crate::page::Order {{ by: crate::page::By::{by}, descending: {descending} }}), "
+        )?;
+    }
+    Ok(arms)
 }
 
 /// Implements `codec::Bounded` for every message that a call takes.

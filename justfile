@@ -22,12 +22,13 @@ test-real *arguments:
 test-newest *arguments: tools
     POSTGRES_BIN="$(.ci/tools --postgres)" .ci/postgres cargo test --locked {{ arguments }}
 
-# What the compiler, clippy and the dependency checks have to say
+# What the compiler, clippy and the checks of dependencies and migrations have to say
 lint: tools
     cargo clippy --locked --all-targets -- -D warnings
     cargo clippy --locked --no-default-features -- -D warnings
     cargo-deny --locked check --hide-inclusion-graph bans licenses sources
     cargo-shear shear --locked --deny-warnings
+    squawk migrations/*/up.sql
 
 # Formats Rust and protos
 fmt: tools

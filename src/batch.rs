@@ -6,11 +6,7 @@ use diesel::QueryResult;
 use futures_util::{Stream, StreamExt as _};
 
 use crate::{
-    budget::Budget,
-    db::Tx,
-    error::{Error, Kind, Result},
-    page::Listed,
-    validate::Violations,
+    budget::Budget, db::Tx, error::Result, page::Listed, resource::Kind, validate::Violations,
 };
 
 /// A batch get request; implemented by build.rs for every message whose first field is a list of
@@ -55,7 +51,7 @@ impl Ids {
     pub async fn collect<T: Listed + Clone>(
         &self,
         tx: &Tx,
-        kind: Kind,
+        kind: &Kind,
         rows: impl Stream<Item = QueryResult<T>>,
     ) -> Result<Vec<T>> {
         let mut rows = std::pin::pin!(rows);
@@ -72,7 +68,7 @@ impl Ids {
             found.insert(id.to_owned(), row);
         }
         if let Some(missing) = self.0.iter().find(|id| !found.contains_key(*id)) {
-            return Err(Error::not_found(kind, missing));
+            return Err(kind.not_found(missing));
         }
         // Each is copied only as often as it is asked for again.
         let row = |id: &String| {

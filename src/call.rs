@@ -11,7 +11,8 @@ use crate::{
     change::{Update, Updating},
     db::{Change, Meta},
     error::Result,
-    page::{Order, Page, Paged},
+    mask::Elsewhere,
+    page::{Page, Paged},
     validate::Violations,
 };
 
@@ -32,18 +33,6 @@ pub trait Call<M>: Sized {
     /// The caller, what a list request asks for, and which page of it.
     fn list<T>(self, parse: impl FnOnce(&mut Violations, M) -> T) -> Result<(Caller, T, Page)>
     where
-        M: Paged,
-    {
-        self.list_by(Order::parse, parse)
-    }
-
-    /// What [`Call::list`] returns, for a list with orders of its own.
-    fn list_by<T>(
-        self,
-        order: fn(&mut Violations, i32) -> Order,
-        parse: impl FnOnce(&mut Violations, M) -> T,
-    ) -> Result<(Caller, T, Page)>
-    where
         M: Paged;
 
     /// The caller, the request's meta for [`crate::db::Db::write`], and what a changing request
@@ -53,8 +42,8 @@ pub trait Call<M>: Sized {
         M: Change;
 
     /// The caller, the request's meta for [`crate::db::Db::write`], and the update that the request
-    /// asks for.
-    fn update(self) -> Result<(Caller, Meta, Update<M::Resource>)>
+    /// asks for. `elsewhere` names the fields that another call changes.
+    fn update(self, elsewhere: &Elsewhere) -> Result<(Caller, Meta, Update<M::Resource>)>
     where
         M: Updating;
 }
@@ -67,18 +56,14 @@ impl<M> Call<M> for Request<M> {
         v.finish((caller, parsed))
     }
 
-    fn list_by<T>(
-        mut self,
-        order: fn(&mut Violations, i32) -> Order,
-        parse: impl FnOnce(&mut Violations, M) -> T,
-    ) -> Result<(Caller, T, Page)>
+    fn list<T>(mut self, parse: impl FnOnce(&mut Violations, M) -> T) -> Result<(Caller, T, Page)>
     where
         M: Paged,
     {
         let caller = self.caller()?;
         let mut v = Violations::default();
         let mut request = self.into_inner();
-        let page = Page::take(&mut v, &caller, &mut request, order)?;
+        let page = Page::take(&mut v, &caller, &mut request)?;
         let parsed = parse(&mut v, request);
         v.finish((caller, parsed, page))
     }
@@ -94,11 +79,12 @@ impl<M> Call<M> for Request<M> {
         v.finish((caller, meta, parsed))
     }
 
-    fn update(self) -> Result<(Caller, Meta, Update<M::Resource>)>
+    fn update(self, elsewhere: &Elsewhere) -> Result<(Caller, Meta, Update<M::Resource>)>
     where
         M: Updating,
     {
-        let (caller, meta, update) = self.change(Update::parse)?;
+        let (caller, meta, update) =
+            self.change(|v, request| Update::parse(v, request, elsewhere))?;
         Ok((caller, meta, update?))
     }
 }

@@ -11,8 +11,9 @@ use serde::Serialize;
 
 use crate::{
     db::{BelongsTo, Change, Recorded},
-    error::{Error, Kind, Result},
-    mask::Mask,
+    error::{Error, Result},
+    mask::{Elsewhere, Mask},
+    resource::Kind,
     validate::Violations,
     wire,
 };
@@ -60,7 +61,7 @@ pub trait Versioned {
     fn mismatch(&self) -> Error;
 
     /// Fails if the caller sent an etag that is not the present one.
-    fn require(&self, sent: &str) -> Result<()> {
+    fn require_etag(&self, sent: &str) -> Result<()> {
         if sent.is_empty() || sent == self.etag() { Ok(()) } else { Err(self.mismatch()) }
     }
 }
@@ -78,7 +79,7 @@ pub trait Resource: Serialize {
 }
 
 impl<R: Resource> Recorded for R {
-    const NOUN: &'static str = R::KIND.noun();
+    const NOUN: &'static str = R::KIND.noun;
 
     fn id(&self) -> Cow<'_, str> {
         Resource::id(self).into()
@@ -96,7 +97,7 @@ impl<R: Resource> Versioned for R {
     }
 
     fn mismatch(&self) -> Error {
-        Error::EtagMismatch { kind: R::KIND, id: Resource::id(self).to_owned() }
+        R::KIND.etag_mismatch(Resource::id(self))
     }
 }
 
@@ -136,7 +137,7 @@ impl<I> ById<I> {
         F: Future<Output = Result<R>>,
     {
         let row = find(&self.id).await?;
-        row.require(&self.etag)?;
+        row.require_etag(&self.etag)?;
         Ok(row)
     }
 }
@@ -151,14 +152,19 @@ pub struct Update<M> {
 
 impl<M: Content> Update<M> {
     /// The update in a request, with every violation reported that shows without the present
-    /// resource. Fails if the mask cannot be applied to the message at all.
-    pub fn parse(v: &mut Violations, request: impl Updating<Resource = M>) -> Result<Self> {
+    /// resource. `elsewhere` names what another call changes. Fails if the mask cannot be applied
+    /// to the message at all.
+    pub fn parse(
+        v: &mut Violations,
+        request: impl Updating<Resource = M>,
+        elsewhere: &Elsewhere,
+    ) -> Result<Self> {
         let (wanted, mask) = request.parts();
         let wanted = v.message(M::FIELD, wanted);
         for (name, id) in M::IDS.iter().zip(wanted.ids()) {
             v.id(format_args!("{}.{name}", M::FIELD), id.to_owned());
         }
-        let mask = Mask::parse(v, &wanted, mask, M::IDS.first().copied().unwrap_or_default())?;
+        let mask = Mask::parse(v, &wanted, mask, elsewhere)?;
         Ok(Self { wanted, mask })
     }
 
@@ -182,7 +188,7 @@ impl<M: Content> Update<M> {
     where
         M: From<R>,
     {
-        current.require(self.wanted.etag())?;
+        current.require_etag(self.wanted.etag())?;
         let present = M::from(current.clone());
         let mut violations = Violations::default();
         let merged = self.mask.apply(&mut violations, M::FIELD, &present, &self.wanted)?;

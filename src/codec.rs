@@ -245,7 +245,7 @@ impl<T: Message> codec::Encoder for Encoder<T> {
         buffer.reserve(message.encoded_len());
         message
             .encode(buffer)
-            .map_err(|error| Error::Internal(format!("encoding a message: {error}")).into())
+            .map_err(|error| Error::internal(format!("encoding a message: {error}")).into())
     }
 }
 

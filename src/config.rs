@@ -593,19 +593,22 @@ fn bytes_or_never(text: &str) -> Result<usize, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use std::collections::BTreeSet;
 
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn every_option_is_an_environment_variable() {
-        for argument in Config::augment_args(clap::Command::new("x")).get_arguments() {
-            assert!(argument.get_env().is_some(), "{}", argument.get_id());
+    fn every_option_is_an_environment_variable_of_its_own() {
+        let options = Config::augment_args(clap::Command::new("x"));
+        let mut names = BTreeSet::new();
+        for argument in options.get_arguments() {
+            let is_own = argument.get_env().is_some_and(|name| names.insert(name));
+            assert!(
+                is_own,
+                "{} has no variable, or that of another: {:?}",
+                argument.get_id(),
+                argument.get_env()
+            );
         }
     }
 
@@ -661,8 +664,16 @@ mod tests {
         ] {
             assert!(duration(bad).is_err(), "{bad:?}");
         }
-        assert!(at_most_a_second("2s").is_err());
+        assert!(
+            at_most_a_second("1s").is_ok()
+                && at_most_a_second("2s").is_err()
+                && at_most_a_second("0s").is_err()
+        );
         assert!(at_most_five_minutes("0s").is_ok() && at_most_five_minutes("5m").is_ok());
-        assert!(at_most_five_minutes("6m").is_err() && not_zero("0s").is_err());
+        assert!(
+            at_most_five_minutes("6m").is_err()
+                && not_zero("0s").is_err()
+                && not_zero("1ms").is_ok()
+        );
     }
 }

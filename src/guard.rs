@@ -439,7 +439,7 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    Error::Internal(format!("panic: {}", message.unwrap_or("no message")))
+    Error::internal(format!("panic: {}", message.unwrap_or("no message")))
 }
 
 /// What a call under way holds; given back when its answer has been sent.

@@ -19,7 +19,10 @@ use prost::bytes::{Bytes, BytesMut};
 use tokio::{sync::Semaphore, task::yield_now};
 use tonic::{Status, body::Body};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Refusal, Result},
+    proto::ErrorReason,
+};
 
 /// The encodings that requests may have, as the header `grpc-accept-encoding` lists them.
 pub const ACCEPTED: &str = "gzip,identity";
@@ -44,10 +47,22 @@ pub fn is_compressed(request: &HeaderMap) -> Result<bool> {
     match request.get(ENCODING).map(HeaderValue::as_bytes) {
         None | Some(b"identity") => Ok(false),
         Some(b"gzip") => Ok(true),
-        Some(other) => Err(Error::UnsupportedEncoding {
-            encoding: String::from_utf8_lossy(other).into_owned(),
-        }),
+        Some(other) => Err(unsupported_encoding(&String::from_utf8_lossy(other))),
     }
+}
+
+/// The messages of the request are compressed in a way that the service does not read.
+fn unsupported_encoding(encoding: &str) -> Error {
+    let message = format!(
+        "messages in the encoding {encoding:?} are not understood: send them compressed with gzip, \
+         or uncompressed"
+    );
+    Refusal::new(ErrorReason::UnsupportedEncoding, message)
+        .with("encoding", encoding)
+        .with("accepted", ACCEPTED)
+        // As gRPC asks for (Compression, "Unsupported algorithm").
+        .header(ACCEPT_ENCODING, ACCEPTED)
+        .into()
 }
 
 /// Whether the client reads compressed answers.
@@ -197,6 +212,7 @@ async fn compress_message(message: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use http_body_util::{BodyExt as _, Full};
+    use tonic_types::StatusExt as _;
 
     use super::*;
 
@@ -307,9 +323,12 @@ mod tests {
                 && !is_compressed(&HeaderMap::new()).unwrap()
         );
         for other in ["deflate", "zstd", "GZIP", "gzip,identity", ""] {
-            assert!(
-                matches!(compressed(other), Err(Error::UnsupportedEncoding { encoding }) if encoding == other)
-            );
+            let status = Status::from(compressed(other).unwrap_err());
+            let details = status.get_error_details();
+            let info = details.error_info().unwrap();
+            assert_eq!(info.reason, "UNSUPPORTED_ENCODING");
+            assert_eq!(info.metadata["encoding"], other);
+            assert_eq!(status.metadata().get(ACCEPT_ENCODING).unwrap(), ACCEPTED);
         }
     }
 }

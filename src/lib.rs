@@ -13,6 +13,7 @@ pub mod currency;
 mod enums;
 pub mod error;
 pub mod id;
+pub mod resource;
 pub mod search;
 pub mod text;
 pub mod validate;

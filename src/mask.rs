@@ -1,7 +1,11 @@
 //! Update masks (AIP-134, AIP-161): which fields of a resource an update changes.
 //!
+//! Which fields an update leaves alone stands in the contract: `google.api.field_behavior`.
+//!
 //! A mask works on encoded messages: the fields that it names are taken from one encoding, the
 //! others from the other. Messages made from descriptors would take a hundred times as much memory.
+
+use std::{collections::BTreeSet, sync::LazyLock};
 
 use prost::{
     DecodeError, Message, Name,
@@ -15,62 +19,50 @@ use prost_types::FieldMask;
 
 use crate::{
     error::{Error, Result},
-    proto::POOL,
+    proto::{self, FieldBehavior, POOL},
     validate::Violations,
 };
 
-/// Fields that the service sets itself; naming one in a mask does nothing. Clients send them back
-/// as they read them.
-const IGNORED: [&str; 3] = ["etag", "create_time", "update_time"];
+/// The fields of the contract that an update does not change, by their full names: identifiers,
+/// what is output only, and etags, which are checked instead. Clients send them back as they read
+/// them.
+static KEPT: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+    let fields = POOL.all_messages().flat_map(|message| message.fields().collect::<Vec<_>>());
+    let kept = fields.filter(|field| {
+        let is = |behavior| proto::behaviors(field).contains(&behavior);
+        is(FieldBehavior::Identifier) || is(FieldBehavior::OutputOnly) || field.name() == "etag"
+    });
+    kept.map(|field| field.full_name().to_owned()).collect()
+});
 
-/// Fields that an update cannot change, and what an update that would change one is told.
-const FIXED: [(&str, &str, &str); 8] = [
-    ("Person", "purchasing_account_id", "is changed by SetPurchasingAccount only"),
-    ("AccountUser", "display_name", "is changed by UpdatePerson only"),
-    ("AccountUser", "email", "is changed by UpdatePerson only"),
-    ("AccountUser", "individual", "is changed by AddAccountUser and RemoveAccountUser only"),
-    (
-        "AccountUser",
-        "organization_ids",
-        "is changed by LinkOrganization, AddOrganizationMember and their counterparts only",
-    ),
-    ("AccountUser", "contact_slots", "is changed by UpdateAccount only"),
-    (
-        "AccountUser",
-        "removable",
-        "cannot be set: it follows from the memberships and contacts of the account",
-    ),
-    (
-        "AccountUser",
-        "in_force",
-        "cannot be set: it follows from the person, the dates and the organizations",
-    ),
-];
+/// Output-only fields that another call changes, and what an update is told whose mask names one
+/// with another value: `("email", "is changed by UpdatePerson only")`.
+pub type Elsewhere = [(&'static str, &'static str)];
 
 /// What an update changes.
 #[derive(Debug)]
 pub struct Mask {
     /// The fields, each as the path from the resource down.
     paths: Vec<Vec<FieldDescriptor>>,
-    /// Fields that are named, but cannot be changed by an update, and the rule.
+    /// Fields that are named, but that another call changes, and what the update is told.
     fixed: Vec<(FieldDescriptor, &'static str)>,
 }
 
 impl Mask {
     /// The fields that `mask` names in a resource: the populated ones without a mask, all for `*`.
     /// A message without any content is not populated: clients that fill forms into messages send
-    /// it for what they left empty. The field `id` is what the update is found by and never
-    /// changes. Unknown paths are violations.
+    /// it for what they left empty. Identifiers, output-only fields and the etag are left out.
+    /// Unknown paths are violations.
     pub fn parse<M: Name>(
         violations: &mut Violations,
         resource: &M,
         mask: Option<FieldMask>,
-        id: &str,
+        elsewhere: &Elsewhere,
     ) -> Result<Self> {
         let name = M::full_name();
         let descriptor = POOL
             .get_message_by_name(&name)
-            .ok_or_else(|| Error::Internal(format!("no descriptor of {name}")))?;
+            .ok_or_else(|| Error::internal(format!("no descriptor of {name}")))?;
         let paths = mask.map(|mask| mask.paths).unwrap_or_default();
         let encoded = resource.encode_to_vec();
         let populated = populated(&descriptor, &encoded).map_err(|error| fault(&error))?;
@@ -85,27 +77,20 @@ impl Mask {
                     .add("update_mask", format!("{path:?} is no field of {}", descriptor.name())),
             }
         }
-        let rule = |path: &[FieldDescriptor]| {
-            let field = path.first()?;
-            let fixed = FIXED.into_iter().find(|(message, name, _)| {
-                (*message, *name) == (descriptor.name(), field.name())
-            })?;
-            Some((field.clone(), fixed.2))
-        };
         // Only a field that is named is refused: what a client sends back may have changed since it
         // was read (AIP-203).
-        let fixed = if paths.is_empty() {
-            Vec::new()
-        } else {
-            fields.iter().filter_map(|path| rule(path)).collect()
-        };
+        let mut fixed = Vec::new();
+        if !paths.is_empty() {
+            let named = fields.iter().filter_map(|path| path.first());
+            for field in named.filter(|field| is_kept(field)) {
+                let rule = elsewhere.iter().find(|(name, _)| *name == field.name());
+                fixed.extend(rule.map(|(_, rule)| (field.clone(), *rule)));
+            }
+        }
         if paths.iter().any(|path| path == "*") {
             fields = descriptor.fields().map(|field| vec![field]).collect();
         }
-        let is_id_or_ignored = |path: &[FieldDescriptor]| {
-            path.iter().take(1).any(|field| field.name() == id || IGNORED.contains(&field.name()))
-        };
-        fields.retain(|path| !is_id_or_ignored(path) && rule(path).is_none());
+        fields.retain(|path| !path.iter().any(is_kept));
         Ok(Self { paths: fields, fixed })
     }
 
@@ -123,7 +108,7 @@ impl Mask {
     }
 
     /// `current` with the masked fields taken from `wanted`, both called `resource` in the request.
-    /// A field that would change and cannot be changed by an update is a violation.
+    /// A field that would change and that another call changes is a violation.
     pub fn apply<M: Message + Default>(
         &self,
         v: &mut Violations,
@@ -181,8 +166,12 @@ pub fn is_same<M: Name>(path: &str, one: &M, other: &M) -> Result<bool> {
     Ok(false)
 }
 
+fn is_kept(field: &FieldDescriptor) -> bool {
+    KEPT.contains(field.full_name())
+}
+
 fn fault(error: &DecodeError) -> Error {
-    Error::Internal(format!("field mask: {error}"))
+    Error::internal(format!("field mask: {error}"))
 }
 
 /// The fields along a path such as `billing_address.city`, if each exists; maps, lists and
@@ -323,7 +312,7 @@ mod tests {
     fn merge(current: &Account, wanted: &Account, paths: &[&str]) -> Account {
         let mut violations = Violations::default();
         let mask = FieldMask { paths: paths.iter().map(ToString::to_string).collect() };
-        let mask = Mask::parse(&mut violations, wanted, Some(mask), "account_id").unwrap();
+        let mask = Mask::parse(&mut violations, wanted, Some(mask), &[]).unwrap();
         let merged = mask.apply(&mut violations, "account", current, wanted).unwrap();
         violations.finish(merged).unwrap()
     }
@@ -413,7 +402,7 @@ mod tests {
         ] {
             let mut violations = Violations::default();
             let mask = FieldMask { paths: vec![path.to_owned()] };
-            Mask::parse(&mut violations, &Account::default(), Some(mask), "account_id").unwrap();
+            Mask::parse(&mut violations, &Account::default(), Some(mask), &[]).unwrap();
             assert!(violations.finish(()).is_err(), "{path:?}");
         }
     }

@@ -16,7 +16,7 @@ use diesel::{
 };
 use serde::Serialize;
 
-use crate::validate::Violations;
+use crate::{text, validate::Violations};
 
 const MAX_KEY: usize = 64;
 const MAX_VALUE: usize = 500;
@@ -52,9 +52,10 @@ impl Metadata {
         Self(entries)
     }
 
-    /// The word of each entry. No key contains `=`.
+    /// The word of each entry. No key contains `=`. A value from before texts were normalized is
+    /// found by its normalized form, to which a list's filter is brought too.
     pub fn words(&self) -> impl Iterator<Item = String> {
-        self.0.iter().map(|(key, value)| format!("{MARK}{key}={value}"))
+        self.0.iter().map(|(key, value)| format!("{MARK}{key}={}", text::normalize(value.clone())))
     }
 
     /// The bytes it takes in an answer.

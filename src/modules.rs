@@ -14,8 +14,9 @@ use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
 use crate::{
+    db::refusals,
     db::{BelongsTo, Recorded, Tx, WriteTx},
-    error::{Error, Result},
+    error::Result,
     id,
     schema::{module_activations, organization_ancestors, tenants},
 };
@@ -25,13 +26,22 @@ pub const ALL: [&str; 4] = ["commerce", "contracts", "customer_accounts", "portf
 
 /// For each organization that has a setting, or lies below one that has, the setting that decides.
 macro_rules! nearest {
-    ($module:expr) => {
+    ($tx:expr, $module:expr) => {
         organization_ancestors::table
-            .inner_join(module_activations::table.on(module_activations::organization_id.eq(organization_ancestors::ancestor_id)))
+            .filter($tx.owns(organization_ancestors::tenant_id))
+            .inner_join(module_activations::table.on(
+                module_activations::tenant_id.eq(organization_ancestors::tenant_id).and(
+                    module_activations::organization_id.eq(organization_ancestors::ancestor_id),
+                ),
+            ))
             .filter(module_activations::module.eq($module))
             .distinct_on(organization_ancestors::organization_id)
             .order((organization_ancestors::organization_id, organization_ancestors::distance))
-            .select((organization_ancestors::organization_id, organization_ancestors::ancestor_id, module_activations::active))
+            .select((
+                organization_ancestors::organization_id,
+                organization_ancestors::ancestor_id,
+                module_activations::active,
+            ))
     };
 }
 
@@ -58,13 +68,11 @@ pub async fn require_all(tx: &Tx, organization_ids: impl IntoIterator<Item = &st
         return Ok(());
     }
     let organization_ids: Vec<_> = organization_ids.into_iter().collect();
-    let nearest = nearest!(tx.module())
+    let nearest = nearest!(tx, tx.module())
         .filter(organization_ancestors::organization_id.eq_any(organization_ids));
     let nearest: Vec<Nearest> = nearest.load(&mut tx.conn()).await?;
     match nearest.into_iter().find(|nearest| !nearest.active) {
-        Some(off) => {
-            Err(Error::ModuleOff { module: tx.module(), organization_id: Some(off.decides) })
-        }
+        Some(off) => Err(refusals::module_off_for_organization(tx.module(), &off.decides)),
         None => Ok(()),
     }
 }
@@ -90,7 +98,7 @@ pub async fn off(tx: &Tx) -> Result<Option<Vec<String>>> {
     if !tx.some_off() {
         return Ok(None);
     }
-    let nearest: Vec<Nearest> = nearest!(tx.module()).load(&mut tx.conn()).await?;
+    let nearest: Vec<Nearest> = nearest!(tx, tx.module()).load(&mut tx.conn()).await?;
     Ok(Some(
         nearest
             .into_iter()
@@ -103,18 +111,19 @@ pub async fn off(tx: &Tx) -> Result<Option<Vec<String>>> {
 /// The setting of a module that decides for an organization, if there is one.
 pub async fn deciding(tx: &Tx, module: &str, organization_id: &str) -> Result<Option<Nearest>> {
     let nearest =
-        nearest!(module).filter(organization_ancestors::organization_id.eq(organization_id));
+        nearest!(tx, module).filter(organization_ancestors::organization_id.eq(organization_id));
     Ok(nearest.first(&mut tx.conn()).await.optional()?)
 }
 
 /// Deletes the settings of an organization, which the transaction holds FOR UPDATE together with
 /// the tenant's row.
 pub async fn inherit_all(tx: &WriteTx, organization_id: &str) -> Result<()> {
-    let mut settings: Vec<(String, bool)> = diesel::delete(module_activations::table)
-        .filter(module_activations::organization_id.eq(organization_id))
-        .returning((module_activations::module, module_activations::active))
-        .get_results(&mut tx.conn())
-        .await?;
+    let mut settings: Vec<(String, bool)> =
+        diesel::delete(module_activations::table.filter(tx.owns(module_activations::tenant_id)))
+            .filter(module_activations::organization_id.eq(organization_id))
+            .returning((module_activations::module, module_activations::active))
+            .get_results(&mut tx.conn())
+            .await?;
     settings.sort();
     for (module, active) in &settings {
         let organization_id = Some(organization_id);
@@ -154,15 +163,20 @@ impl Recorded for Setting<'_> {
 /// organization.
 pub async fn renew(tx: &WriteTx) -> Result<()> {
     let off: Vec<String> = module_activations::table
+        .filter(tx.owns(module_activations::tenant_id))
         .filter(not(module_activations::active))
         .select(module_activations::module)
         .distinct()
         .order(module_activations::module)
         .load(&mut tx.conn())
         .await?;
-    diesel::update(tenants::table.filter(tenants::modules_off_below.ne(&off)))
-        .set(tenants::modules_off_below.eq(&off))
-        .execute(&mut tx.conn())
-        .await?;
+    diesel::update(
+        tenants::table
+            .filter(tx.owns(tenants::tenant_id))
+            .filter(tenants::modules_off_below.ne(&off)),
+    )
+    .set(tenants::modules_off_below.eq(&off))
+    .execute(&mut tx.conn())
+    .await?;
     Ok(())
 }

@@ -8,6 +8,9 @@
 //! A request can also ask how many rows the whole list has. They are counted up to [`MAX_TOTAL`],
 //! so that the count reads no more rows than a large page does.
 
+use std::fmt;
+
+use aws_lc_rs::digest::{self, SHA256};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use diesel::{
@@ -19,13 +22,13 @@ use diesel::{
 use diesel_async::RunQueryDsl as _;
 use futures_util::Stream;
 use prost::Message;
-use sha2::{Digest as _, Sha256};
 
 use crate::{
     budget::{self, Weighed},
     caller::Caller,
     db::Tx,
-    error::{Error, Result},
+    error::{Error, Refusal, Result},
+    proto::ErrorReason,
     validate::{Period, Violations},
 };
 
@@ -45,8 +48,9 @@ pub trait Paged: Message {
     fn take_page(&mut self) -> (i32, String);
     /// Takes `include_total_size` out, to which no token is bound.
     fn take_total(&mut self) -> bool;
-    /// The number of the order asked for.
-    fn order_by(&self) -> i32;
+    /// The order asked for, or that of the enum's first value if the request asks for none; the
+    /// number sent if it is no value of the enum.
+    fn order(&self) -> Result<Order, i32>;
 }
 
 /// A row of a list.
@@ -58,7 +62,7 @@ pub trait Listed: Weighed {
     fn value(&self, by: By) -> String {
         let (name, created, _) = self.key();
         match by {
-            By::Name => name.to_owned(),
+            By::DisplayName => name.to_owned(),
             _ => micros(created),
         }
     }
@@ -74,16 +78,18 @@ pub fn status_and_name(status: &str, name: &str) -> String {
     format!("{status}{BETWEEN}{name}")
 }
 
-/// What a list is ordered by. Rows with equal values are ordered by id.
+/// What a list is ordered by. Rows with equal values are ordered by id. Each is named after values
+/// of the contract's `order_by` enums: `CREATE_TIME` and `CREATE_TIME_DESC` are `CreateTime`. Which
+/// of them a list has, and the one it has unasked, stands in its enum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
     /// The name without case (and, where the slice says so, accents).
-    Name,
+    DisplayName,
     /// The time of creation.
-    Created,
-    /// The time of the last change: of accounts only.
-    Updated,
-    /// The status, and the name within a status: of accounts only.
+    CreateTime,
+    /// The time of the last change.
+    UpdateTime,
+    /// The status, and the name within a status.
     Status,
 }
 
@@ -94,38 +100,6 @@ pub struct Order {
     pub by: By,
     /// Whether the last come first.
     pub descending: bool,
-}
-
-impl Order {
-    /// The order that a list request asks for; by name if it asks for none. The `order_by` enums of
-    /// all lists have these values.
-    pub fn parse(violations: &mut Violations, order_by: i32) -> Self {
-        Self::one_of(violations, order_by, &[By::Name, By::Created])
-    }
-
-    /// The order of a list of accounts, which has further ones.
-    pub fn parse_for_accounts(violations: &mut Violations, order_by: i32) -> Self {
-        Self::one_of(violations, order_by, &[By::Name, By::Created, By::Updated, By::Status])
-    }
-
-    /// Each of these has two values, from 1 on: ascending and descending.
-    fn one_of(violations: &mut Violations, order_by: i32, orders: &[By]) -> Self {
-        let index = usize::try_from(order_by.max(1) - 1).ok().filter(|_| order_by >= 0);
-        if let Some((by, index)) = index.and_then(|index| Some((*orders.get(index / 2)?, index))) {
-            return Self { by, descending: index % 2 == 1 };
-        }
-        violations.add("order_by", format!("has no value {order_by}"));
-        Self { by: By::Name, descending: false }
-    }
-
-    /// The order of a list of what has happened, which has no names; the newest first if the
-    /// request asks for none.
-    pub fn parse_by_time(violations: &mut Violations, order_by: i32) -> Self {
-        if !(0..=2).contains(&order_by) {
-            violations.add("order_by", format!("has no value {order_by}"));
-        }
-        Self { by: By::Created, descending: order_by != 2 }
-    }
 }
 
 /// Starts a boxed query behind a position, `(key, id) > (…, …)`, which is a range of the index over
@@ -159,7 +133,7 @@ macro_rules! keyset {
         use diesel::sql_types::{Text, Timestamptz};
         use $crate::page::{By, behind};
         match $page.order().by {
-            By::Name => behind!($query, $page, $page.after_name(), ($name, $id): (Text, Text)),
+            By::DisplayName => behind!($query, $page, $page.after_name(), ($name, $id): (Text, Text)),
             _ => behind!($query, $page, $page.after_time()?, ($created, $id): (Timestamptz, Text)),
         }
     }};
@@ -167,7 +141,7 @@ macro_rules! keyset {
         use diesel::sql_types::{Text, Timestamptz};
         use $crate::page::{By, behind, keyset};
         match $page.order().by {
-            By::Updated => {
+            By::UpdateTime => {
                 let updated = $page.after_time()?;
                 behind!($query, $page, updated, (accounts::update_time, accounts::account_id): (Timestamptz, Text))
             }
@@ -289,6 +263,12 @@ impl<T> Listing<T> {
     }
 }
 
+/// The page token is not one that this list gave for these filters in this tenant.
+fn invalid_page_token() -> Error {
+    let message = "page_token does not belong to this list and these filters";
+    Refusal::new(ErrorReason::InvalidPageToken, message).field("page_token").into()
+}
+
 /// The page asked for.
 #[derive(Debug)]
 pub struct Page {
@@ -306,20 +286,22 @@ impl Page {
         violations: &mut Violations,
         caller: &Caller,
         request: &mut R,
-        order: fn(&mut Violations, i32) -> Order,
     ) -> Result<Self> {
         let (size, token) = request.take_page();
         if size < 0 {
             violations.add("page_size", "must not be negative");
         }
         let size = if size == 0 { DEFAULT_SIZE } else { size.min(MAX_SIZE) };
-        let order = order(violations, request.order_by());
+        let order = request.order().unwrap_or_else(|number| {
+            violations.add("order_by", format!("has no value {number}"));
+            Order { by: By::DisplayName, descending: false }
+        });
         let counts = request.take_total();
         let binding = Binding::of(caller, request);
         let after = if token.is_empty() {
             None
         } else {
-            Some(binding.open(&token).ok_or(Error::PageToken)?)
+            Some(binding.open(&token).ok_or_else(invalid_page_token)?)
         };
         Ok(Self { size: size.into(), order, after, counts, binding })
     }
@@ -348,15 +330,18 @@ impl Page {
     /// The time and id behind which a list ordered by a time starts.
     pub fn after_time(&self) -> Result<Option<(DateTime<Utc>, String)>> {
         let Some((key, id)) = &self.after else { return Ok(None) };
-        let time =
-            key.parse().ok().and_then(DateTime::from_timestamp_micros).ok_or(Error::PageToken)?;
+        let time = key
+            .parse()
+            .ok()
+            .and_then(DateTime::from_timestamp_micros)
+            .ok_or_else(invalid_page_token)?;
         Ok(Some((time, id.clone())))
     }
 
     /// The status, name and id behind which a list ordered by status starts.
     pub fn after_status(&self) -> Result<Option<(String, String, String)>> {
         let Some((key, id)) = &self.after else { return Ok(None) };
-        let (status, name) = key.split_once(BETWEEN).ok_or(Error::PageToken)?;
+        let (status, name) = key.split_once(BETWEEN).ok_or_else(invalid_page_token)?;
         Ok(Some((status.to_owned(), name.to_owned(), id.clone())))
     }
 
@@ -377,7 +362,7 @@ impl Page {
         rows.sort_by(|a, b| {
             let ((name_a, created_a, id_a), (name_b, created_b, id_b)) = (a.key(), b.key());
             let ascending = match self.order.by {
-                By::Name => (name_a, id_a).cmp(&(name_b, id_b)),
+                By::DisplayName => (name_a, id_a).cmp(&(name_b, id_b)),
                 _ => (created_a, id_a).cmp(&(created_b, id_b)),
             };
             if self.order.descending { ascending.reverse() } else { ascending }
@@ -414,20 +399,26 @@ impl Page {
 
 /// What tokens are bound to: a position that was sealed for one tenant, call and filter opens for
 /// no other.
-#[derive(Debug, Clone)]
-pub struct Binding(Sha256);
+#[derive(Clone)]
+pub struct Binding(digest::Context);
+
+impl fmt::Debug for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Binding").finish_non_exhaustive()
+    }
+}
 
 impl Binding {
     /// Binds to the caller's tenant, the call and these filters.
     pub fn of(caller: &Caller, filters: &impl Message) -> Self {
-        let mut hash = Sha256::new();
+        let mut hash = digest::Context::new(&SHA256);
         for part in [caller.tenant.as_str(), caller.method] {
-            hash.update(part);
-            hash.update([0]);
+            hash.update(part.as_bytes());
+            hash.update(&[0]);
         }
         let filters = filters.encode_to_vec();
-        hash.update(filters.len().to_be_bytes());
-        hash.update(filters);
+        hash.update(&filters.len().to_be_bytes());
+        hash.update(&filters);
         Self(hash)
     }
 
@@ -454,7 +445,9 @@ impl Binding {
     }
 
     fn check(&self, position: &[u8]) -> [u8; CHECK] {
-        let hash = self.0.clone().chain_update(position).finalize();
-        std::array::from_fn(|i| hash[i])
+        let mut hash = self.0.clone();
+        hash.update(position);
+        let hash = hash.finish();
+        std::array::from_fn(|i| hash.as_ref()[i])
     }
 }

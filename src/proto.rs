@@ -5,9 +5,9 @@
 use std::sync::LazyLock;
 
 pub use customer_accounts_client::{accounts::v1::*, google};
-use prost_reflect::DescriptorPool;
+use prost_reflect::{DescriptorPool, ExtensionDescriptor, FieldDescriptor, Value};
 
-pub use self::server::*;
+pub use self::{behavior::FieldBehavior, server::*};
 
 #[expect(
     unused_qualifications,
@@ -25,6 +25,11 @@ mod server {
     include!(concat!(env!("OUT_DIR"), "/limits.rs"));
 }
 
+#[expect(clippy::doc_markdown, reason = "generated from a file of Google's")]
+mod behavior {
+    tonic::include_proto!("google.api");
+}
+
 /// The encoded descriptor set: the services, their imports and the custom method options.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
@@ -39,3 +44,19 @@ pub const PACKAGE: &str = "accounts.v1";
 pub static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::decode(DESCRIPTORS).expect("build.rs writes a valid descriptor set")
 });
+
+#[expect(
+    clippy::expect_used,
+    reason = "the contract imports the option and every test run reads it"
+)]
+static FIELD_BEHAVIOR: LazyLock<ExtensionDescriptor> = LazyLock::new(|| {
+    POOL.get_extension_by_name("google.api.field_behavior").expect("the contract imports it")
+});
+
+/// What the contract says a field is to requests (AIP-203): its option `google.api.field_behavior`.
+pub fn behaviors(field: &FieldDescriptor) -> Vec<FieldBehavior> {
+    let options = field.options();
+    let behaviors = options.get_extension(&FIELD_BEHAVIOR);
+    let numbers = behaviors.as_list().into_iter().flatten().filter_map(Value::as_enum_number);
+    numbers.filter_map(|number| FieldBehavior::try_from(number).ok()).collect()
+}

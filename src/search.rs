@@ -89,10 +89,11 @@ macro_rules! renew {
             diesel::delete(of_rows().filter($words::$id.eq_any(stale))).execute($conn).await?;
             diesel::insert_into($words::table)
                 .values(diesel::select((
+                    diesel::IntoSql::into_sql::<diesel::sql_types::Text>($tenant),
                     $crate::search::unnest(new.0),
                     $crate::search::unnest(new.1),
                 )))
-                .into_columns(($words::$id, $words::word))
+                .into_columns(($words::tenant_id, $words::$id, $words::word))
                 .execute($conn)
                 .await?;
         }
@@ -213,6 +214,8 @@ impl Kind {
             // Japanese.
             G::NonspacingMark | G::SpacingMark | G::EnclosingMark => before.unwrap_or(Self::Sign),
             G::ModifierLetter if SCRIPT.get(c) == Script::Common => before.unwrap_or(Self::Letter),
+            // 〇, zero, is written among Han characters.
+            G::LetterNumber if is_unspaced(c) => Self::Unspaced,
             G::DecimalNumber | G::LetterNumber | G::OtherNumber => Self::Letter,
             _ if c.is_alphabetic() && is_unspaced(c) => Self::Unspaced,
             _ if c.is_alphabetic() => Self::Letter,
@@ -499,6 +502,8 @@ mod tests {
             ("車", "株式会社トヨタ自動車"),
             ("ﾄﾖﾀ", "株式会社トヨタ自動車"),
             ("トヨタ 株式会社", "株式会社トヨタ自動車"),
+            ("〇八", "二〇〇八年"),
+            ("〇〇", "二〇〇八年"),
             ("北京", "中国(北京)有限公司"),
             ("ーヒ", "コーヒーショップ"),
             ("ヒー", "コーヒーショップ"),

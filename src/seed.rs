@@ -1,6 +1,6 @@
 //! A small, realistic example in the tenant `demo`, made through the service itself.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use tonic::{
     Code, Request, Status,
@@ -9,16 +9,20 @@ use tonic::{
     transport::Channel,
 };
 
-use crate::proto::{
-    Account, AccountType, AddOrganizationMemberRequest, Address, Contact, CreateAccountRequest,
-    CreateAccountTypeRequest, CreateOrganizationRequest, CreatePersonRequest, GetAccountRequest,
-    GetAccountTypeRequest, GetOrganizationRequest, GetPersonRequest, LinkOrganizationRequest,
-    ListAccountTypesRequest, Organization, Person, PersonKind, SetPurchasingAccountRequest,
-    UpdateAccountRequest, account_service_client::AccountServiceClient,
-    account_type_service_client::AccountTypeServiceClient,
-    membership_service_client::MembershipServiceClient,
-    organization_service_client::OrganizationServiceClient,
-    person_service_client::PersonServiceClient,
+use crate::{
+    proto::{
+        Account, AccountType, AddOrganizationMemberRequest, Address, Contact, CreateAccountRequest,
+        CreateAccountTypeRequest, CreateOrganizationRequest, CreatePersonRequest,
+        GetAccountRequest, GetAccountTypeRequest, GetOrganizationRequest, GetPersonRequest,
+        LinkOrganizationRequest, ListAccountTypesRequest, Organization, Person, PersonKind,
+        SetPurchasingAccountRequest, UpdateAccountRequest,
+        account_service_client::AccountServiceClient,
+        account_type_service_client::AccountTypeServiceClient,
+        membership_service_client::MembershipServiceClient,
+        organization_service_client::OrganizationServiceClient,
+        person_service_client::PersonServiceClient,
+    },
+    text::caseless,
 };
 
 const TENANT: &str = "demo";
@@ -109,6 +113,9 @@ struct Run {
     made: HashSet<&'static str>,
     /// How much was there already.
     kept: usize,
+    /// The active account type for each of the example's: the one with its id or, if somebody else
+    /// has taken its name, the one with that.
+    types: HashMap<&'static str, String>,
 }
 
 impl Run {
@@ -120,22 +127,20 @@ impl Run {
                 Ok(false)
             }
             Err(status) if status.code() == Code::NotFound => Ok(self.made.insert(id)),
-            Err(status) => Err(status),
+            Err(status) => Err(of(id, &status)),
         }
+    }
+
+    /// The account type to give an account for one of the example's, if there is one.
+    fn account_type(&self, id: &str) -> String {
+        self.types.get(id).cloned().unwrap_or_default()
     }
 
     async fn types(
         &mut self,
         types: &mut AccountTypeServiceClient<Authorized>,
     ) -> Result<(), Status> {
-        let listed = types
-            .list_account_types(as_seed(ListAccountTypesRequest {
-                page_size: 1000,
-                ..Default::default()
-            }))
-            .await?;
-        let has_default =
-            listed.into_inner().account_types.iter().any(|account_type| account_type.is_default);
+        let has_default = Self::active_types(types).await?.iter().any(|found| found.is_default);
         for (id, name, description) in TYPES {
             let found = types
                 .get_account_type(as_seed(GetAccountTypeRequest { account_type_id: id.into() }))
@@ -152,9 +157,32 @@ impl Run {
             };
             let request =
                 CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() };
-            types.create_account_type(as_seed(request)).await?;
+            match types.create_account_type(as_seed(request)).await {
+                // Another one has the name.
+                Err(status) if status.code() == Code::AlreadyExists => {
+                    self.made.remove(id);
+                    self.kept += 1;
+                }
+                answer => drop(answer.map_err(|status| of(id, &status))?),
+            }
+        }
+        let active = Self::active_types(types).await?;
+        for (id, name, _) in TYPES {
+            let by_id = active.iter().find(|found| found.account_type_id == id);
+            let by_name =
+                || active.iter().find(|found| caseless(&found.display_name) == caseless(name));
+            if let Some(found) = by_id.or_else(by_name) {
+                self.types.insert(id, found.account_type_id.clone());
+            }
         }
         Ok(())
+    }
+
+    async fn active_types(
+        types: &mut AccountTypeServiceClient<Authorized>,
+    ) -> Result<Vec<AccountType>, Status> {
+        let request = ListAccountTypesRequest { page_size: 1000, ..Default::default() };
+        Ok(types.list_account_types(as_seed(request)).await?.into_inner().account_types)
     }
 
     async fn organizations(
@@ -178,7 +206,10 @@ impl Run {
                 organization: Some(organization),
                 ..Default::default()
             };
-            organizations.create_organization(as_seed(request)).await?;
+            organizations
+                .create_organization(as_seed(request))
+                .await
+                .map_err(|status| of(id, &status))?;
         }
         Ok(())
     }
@@ -203,19 +234,28 @@ impl Run {
                 subject: subject.into(),
                 ..Default::default()
             };
-            people
-                .create_person(as_seed(CreatePersonRequest {
-                    person: Some(person),
-                    ..Default::default()
-                }))
-                .await?;
+            let without_subject = Person { subject: String::new(), ..person.clone() };
+            let create = |person| {
+                as_seed(CreatePersonRequest { person: Some(person), ..Default::default() })
+            };
+            match people.create_person(create(person)).await {
+                // Another person has the subject.
+                Err(status) if status.code() == Code::AlreadyExists => {
+                    people.create_person(create(without_subject)).await
+                }
+                answer => answer,
+            }
+            .map_err(|status| of(id, &status))?;
             if !organization.is_empty() {
                 let member = AddOrganizationMemberRequest {
                     organization_id: organization.into(),
                     person_id: id.into(),
                     ..Default::default()
                 };
-                organizations.add_organization_member(as_seed(member)).await?;
+                organizations
+                    .add_organization_member(as_seed(member))
+                    .await
+                    .map_err(|status| of(id, &status))?;
             }
         }
         Ok(())
@@ -236,7 +276,7 @@ impl Run {
                 account_id: id.into(),
                 display_name: name.into(),
                 organization_id: organization.into(),
-                account_type_id: account_type.into(),
+                account_type_id: self.account_type(account_type),
                 // An organization that was there may have a primary account, which would lose the
                 // flag.
                 is_primary: self.made.contains(organization),
@@ -254,9 +294,13 @@ impl Run {
                 ..Default::default()
             };
             let request = CreateAccountRequest { account: Some(account), ..Default::default() };
-            accounts.create_account(as_seed(request)).await?;
+            accounts.create_account(as_seed(request)).await.map_err(|status| of(id, &status))?;
             if account_type == "trial" {
-                accounts.update_account(as_seed(converted(id))).await?;
+                let converted = converted(id, self.account_type("premium"));
+                accounts
+                    .update_account(as_seed(converted))
+                    .await
+                    .map_err(|status| of(id, &status))?;
             }
         }
         Ok(())
@@ -275,7 +319,10 @@ impl Run {
                 include_descendants: true,
                 ..Default::default()
             };
-            memberships.link_organization(as_seed(link)).await?;
+            memberships
+                .link_organization(as_seed(link))
+                .await
+                .map_err(|status| of("acct-acme", &status))?;
         }
         for (account, person) in BILLING {
             if !(self.made.contains(account) && self.made.contains(person)) {
@@ -287,23 +334,34 @@ impl Run {
                 ..Default::default()
             };
             let request = UpdateAccountRequest { account: Some(contact), ..Default::default() };
-            accounts.update_account(as_seed(request)).await?;
+            accounts
+                .update_account(as_seed(request))
+                .await
+                .map_err(|status| of(account, &status))?;
             let purchasing = SetPurchasingAccountRequest {
                 person_id: person.into(),
                 account_id: account.into(),
                 ..Default::default()
             };
-            memberships.set_purchasing_account(as_seed(purchasing)).await?;
+            memberships
+                .set_purchasing_account(as_seed(purchasing))
+                .await
+                .map_err(|status| of(person, &status))?;
         }
         Ok(())
     }
 }
 
+/// The error of a call for the resource with this id.
+fn of(id: &str, status: &Status) -> Status {
+    Status::new(status.code(), format!("{id}: {}", status.message()))
+}
+
 /// The trial that became a customer.
-fn converted(id: &str) -> UpdateAccountRequest {
+fn converted(id: &str, account_type_id: String) -> UpdateAccountRequest {
     let account = Account {
         account_id: id.into(),
-        account_type_id: "premium".into(),
+        account_type_id,
         comment: "Converted from a trial".into(),
         ..Default::default()
     };

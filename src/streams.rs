@@ -18,9 +18,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     caller::Caller,
-    error::{Error, Result},
+    error::{Error, Refusal, Result},
+    proto::ErrorReason,
     share::{Percent, Shares},
 };
+
+/// How long a client should wait before it watches again.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// When the client wants its answer to have ended, if it has said so: put into the request by the
 /// guard.
@@ -95,6 +99,12 @@ pub struct Place {
     retiring: CancellationToken,
 }
 
+/// The watch has lasted long enough, or the service shuts down.
+fn watch_ended() -> Error {
+    let message = "the watch has ended, as every watch does: watch again from the last cursor";
+    Refusal::new(ErrorReason::WatchEnded, message).retry_after(RETRY_AFTER).into()
+}
+
 impl Place {
     /// Waits until the stream must end, and says why.
     pub async fn over(&self) -> Error {
@@ -107,9 +117,9 @@ impl Place {
         tokio::select! {
             biased;
             () = deadline => Error::DeadlineExceeded,
-            () = self.draining.cancelled() => Error::WatchEnded,
-            () = self.retiring.cancelled() => Error::WatchEnded,
-            () = sleep_until(self.ends) => Error::WatchEnded,
+            () = self.draining.cancelled() => watch_ended(),
+            () = self.retiring.cancelled() => watch_ended(),
+            () = sleep_until(self.ends) => watch_ended(),
         }
     }
 }

@@ -18,8 +18,6 @@ const CATEGORY: CodePointMapDataBorrowed<'static, GeneralCategory> = CodePointMa
 const IGNORABLE: CodePointSetDataBorrowed<'static> =
     CodePointSetData::new::<DefaultIgnorableCodePoint>();
 
-/// Braille without a dot: it shows nothing, but Unicode calls it a symbol.
-const BLANK_BRAILLE: char = '\u{2800}';
 /// Characters that join or separate the letters beside them, in Indic scripts, Persian and emoji.
 const JOINERS: [char; 2] = ['\u{200c}', '\u{200d}'];
 
@@ -44,6 +42,9 @@ impl Use {
             G::Control => true,
             G::LineSeparator | G::ParagraphSeparator | G::Surrogate => false,
             _ if is_noncharacter(c) => false,
+            // All look like the blank of a keyboard.
+            G::SpaceSeparator => self != Self::Id || c == ' ',
+            _ if is_blank_symbol(c) => self == Self::Line,
             // A character of a later version of Unicode is unassigned here. In a name it may stand.
             G::Unassigned | G::PrivateUse => self == Self::Line && !is_ignorable(c),
             // Among those that show are the Arabic signs for numbers and years.
@@ -89,8 +90,7 @@ pub fn normalize(text: String) -> String {
 pub fn is_visible(text: &str) -> bool {
     use GeneralCategory as G;
     text.chars().any(|c| {
-        let blank =
-            c.is_whitespace() || c == BLANK_BRAILLE || is_ignorable(c) || is_noncharacter(c);
+        let blank = is_blank(c) || is_ignorable(c) || is_noncharacter(c);
         // A mark shows on what is before it.
         !blank
             && !matches!(
@@ -102,6 +102,17 @@ pub fn is_visible(text: &str) -> bool {
                     | G::ParagraphSeparator
             )
     })
+}
+
+/// Whether a character looks like a blank, whatever Unicode calls it.
+pub const fn is_blank(c: char) -> bool {
+    c.is_whitespace() || is_blank_symbol(c)
+}
+
+/// Whether a character shows nothing although Unicode calls it a symbol: Braille without a dot, a
+/// note without a head, the blanks of hieroglyphs, the place of an object that is not in the text.
+const fn is_blank_symbol(c: char) -> bool {
+    matches!(c, '\u{2800}' | '\u{1d159}' | '\u{13441}' | '\u{13442}' | '\u{fffc}')
 }
 
 /// Whether a character is a mark on the one before it.
@@ -150,7 +161,7 @@ const fn plain(c: char) -> char {
         | '\u{fe58}'
         | '\u{fe63}'
         | '\u{ff0d}' => '-',
-        BLANK_BRAILLE => ' ',
+        c if is_blank_symbol(c) => ' ',
         c => c,
     }
 }
@@ -214,6 +225,13 @@ mod tests {
             ("unassigned \u{378}", "il"),
             ("filler \u{3164}", "il"),
             ("sign of a year \u{601}", "il"),
+            ("no-break\u{a0}space", "i"),
+            ("ideographic\u{3000}space", "i"),
+            ("ogham\u{1680}space", "i"),
+            ("blank\u{2800}Braille", "il"),
+            ("note without a head \u{1d159}", "il"),
+            ("blank hieroglyph \u{13441}", "il"),
+            ("missing object \u{fffc}", "il"),
         ] {
             for (letter, purpose) in [('i', Use::Id), ('l', Use::Label), ('n', Use::Line)] {
                 assert_eq!(

@@ -136,15 +136,11 @@ impl Violations {
         let value = text::normalize(value);
         self.one_line(field, &value);
         if let Some(refused) = purpose.refused(&value) {
-            self.add(
-                field,
-                format!(
-                    "must not contain the character U+{:04X}, which does not show",
-                    u32::from(refused)
-                ),
-            );
+            self.add(field, does_not_show(refused));
         } else if !value.trim().is_empty() && !text::is_visible(&value) {
             self.add(field, "must contain a character that shows");
+        } else if value.trim_matches(text::is_blank) != value.trim() {
+            self.add(field, "must not begin or end with a character that looks like a blank");
         }
         self.exact(field, value, max)
     }
@@ -311,6 +307,11 @@ fn shorten(mut text: String) -> String {
     text
 }
 
+/// The rule that a character breaks that does not show.
+pub fn does_not_show(refused: char) -> String {
+    format!("must not contain the character U+{:04X}, which does not show", u32::from(refused))
+}
+
 /// <https://html.spec.whatwg.org/multipage/input.html#valid-e-mail-address>, and beyond ASCII
 /// whatever shows in the local part (RFC 6531), and letters with their marks in the domain, as
 /// people write it (RFC 5890, U-labels) or as `xn--…`.
@@ -334,6 +335,7 @@ fn is_email(value: &str) -> bool {
     !local.is_empty()
         && local.chars().all(in_local)
         && begins(local)
+        && !local.ends_with(text::is_joiner)
         && domain.split('.').all(|label| {
             !label.is_empty()
                 && label.chars().count() <= MAX_LABEL
@@ -401,6 +403,7 @@ mod tests {
             "a@b_c",
             "a@[127.0.0.1]",
             "a\u{a0}b@c",
+            "a\u{200d}@b",
             "a@b\u{3000}c",
             "a\u{200b}@b",
             "a\u{202e}b@c",
@@ -467,6 +470,15 @@ mod tests {
         assert_eq!(
             rules(|v| drop(v.label("f", "\u{3164}".into(), 9))),
             ["must not contain the character U+3164, which does not show"]
+        );
+        assert_eq!(
+            rules(|v| drop(v.line("f", "a\u{2800}".into(), 9))),
+            ["must not begin or end with a character that looks like a blank"]
+        );
+        assert_eq!(rules(|v| drop(v.line("f", "a\u{2800}b".into(), 9))), [""; 0]);
+        assert_eq!(
+            rules(|v| v.request_id("a\u{202e}b")),
+            ["must not contain the character U+202E, which does not show"]
         );
     }
 }

@@ -1,5 +1,6 @@
 //! Account types: the kinds of account that each tenant distinguishes.
 
+pub(crate) mod refusals;
 pub mod store;
 mod wire;
 
@@ -74,7 +75,7 @@ impl AccountTypeService for Service {
         &self,
         request: Request<UpdateAccountTypeRequest>,
     ) -> Reply<UpdateAccountTypeResponse> {
-        let (caller, meta, update) = request.update()?;
+        let (caller, meta, update) = request.update(&[])?;
         let work = self.db.write(&caller, &meta, async |tx| {
             let current = AccountType::find_for_update(tx, update.id()).await?;
             let fields = update.fields(&current)?;

@@ -7,14 +7,16 @@ use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
+use super::refusals::{self, ACCOUNT_TYPE};
 use crate::{
     batch::Ids,
     budget::{self, Weighed},
     change::Resource,
     db::{BelongsTo, Tx, WriteTx, taken},
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     page::{Listed, Listing, Page, keyset, total},
     renew::Batch,
+    resource::Kind,
     schema::account_types,
     text,
 };
@@ -63,7 +65,7 @@ pub struct Fields {
 }
 
 impl Resource for AccountType {
-    const KIND: Kind = Kind::AccountType;
+    const KIND: Kind = ACCOUNT_TYPE;
 
     fn id(&self) -> &str {
         &self.account_type_id
@@ -114,13 +116,16 @@ impl NewAccountType {
     pub async fn insert(&self, tx: &WriteTx) -> Result<AccountType> {
         if self.fields.is_default {
             if !self.fields.active {
-                let id = self.account_type_id.clone();
-                return Err(Error::DefaultAccountTypeInactive { id });
+                return Err(refusals::default_account_type_inactive(&self.account_type_id));
             }
             AccountType::clear_default(tx, &self.account_type_id).await?;
         }
         let created = diesel::insert_into(account_types::table)
-            .values((account_types::account_type_id.eq(&self.account_type_id), &self.fields))
+            .values((
+                tx.owns(account_types::tenant_id),
+                account_types::account_type_id.eq(&self.account_type_id),
+                &self.fields,
+            ))
             .returning(AccountType::as_returning())
             .get_result(&mut tx.conn())
             .await
@@ -134,38 +139,42 @@ impl AccountType {
     /// The account type with this id.
     pub async fn find(tx: &Tx, account_type_id: &str) -> Result<Self> {
         account_types::table
+            .filter(tx.owns(account_types::tenant_id))
             .filter(account_types::account_type_id.eq(account_type_id))
             .select(Self::as_select())
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::AccountType, account_type_id))
+            .ok_or_else(|| ACCOUNT_TYPE.not_found(account_type_id))
     }
 
     /// The account types with these ids.
     pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
         let query = account_types::table
+            .filter(tx.owns(account_types::tenant_id))
             .filter(account_types::account_type_id.eq_any(ids.unique()))
             .select(Self::as_select());
-        ids.collect(tx, Kind::AccountType, query.load_stream::<Self>(&mut tx.conn()).await?).await
+        ids.collect(tx, &ACCOUNT_TYPE, query.load_stream::<Self>(&mut tx.conn()).await?).await
     }
 
     /// The same, held against others who would change it until the transaction ends.
     pub async fn find_for_update(tx: &WriteTx, account_type_id: &str) -> Result<Self> {
         account_types::table
+            .filter(tx.owns(account_types::tenant_id))
             .filter(account_types::account_type_id.eq(account_type_id))
             .select(Self::as_select())
             .for_no_key_update()
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::AccountType, account_type_id))
+            .ok_or_else(|| ACCOUNT_TYPE.not_found(account_type_id))
     }
 
     /// Refuses a type that does not exist or is deactivated; an active one stays so until the
     /// transaction ends.
     pub async fn require_active(tx: &WriteTx, account_type_id: &str) -> Result<()> {
         let active = account_types::table
+            .filter(tx.owns(account_types::tenant_id))
             .filter(account_types::account_type_id.eq(account_type_id))
             .select(account_types::active)
             .for_share()
@@ -173,31 +182,37 @@ impl AccountType {
             .await
             .optional()?;
         match active {
-            None => Err(Error::not_found(Kind::AccountType, account_type_id)),
-            Some(false) => Err(Error::AccountTypeInactive { id: account_type_id.to_owned() }),
+            None => Err(ACCOUNT_TYPE.not_found(account_type_id)),
+            Some(false) => Err(refusals::account_type_inactive(account_type_id)),
             Some(true) => Ok(()),
         }
     }
 
     /// The id of the default, if there is one; it stays active until the transaction ends.
     pub async fn default_id(tx: &WriteTx) -> Result<Option<String>> {
-        let find = account_types::table
-            .filter(account_types::is_default)
-            .select(account_types::account_type_id)
-            .for_share();
-        let found = find.first(&mut tx.conn()).await.optional()?;
+        let find = || {
+            account_types::table
+                .filter(tx.owns(account_types::tenant_id))
+                .filter(account_types::is_default)
+                .select(account_types::account_type_id)
+                .for_share()
+        };
+        let found = find().first(&mut tx.conn()).await.optional()?;
         if found.is_some() {
             return Ok(found);
         }
         // Who waited for the old default while it lost the flag has found none: only a second look
         // sees the new one.
-        Ok(find.first(&mut tx.conn()).await.optional()?)
+        Ok(find().first(&mut tx.conn()).await.optional()?)
     }
 
     /// One page of account types, and the token of the next.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
         let filtered = || {
-            let mut query = account_types::table.select(Self::as_select()).into_boxed();
+            let mut query = account_types::table
+                .filter(tx.owns(account_types::tenant_id))
+                .select(Self::as_select())
+                .into_boxed();
             if !filter.show_inactive {
                 query = query.filter(account_types::active);
             }
@@ -220,17 +235,18 @@ impl AccountType {
         if fields.is_default && !self.fields.is_default {
             Self::clear_default(tx, &self.account_type_id).await?;
         }
-        let updated = diesel::update(account_types::table)
-            .filter(account_types::account_type_id.eq(&self.account_type_id))
-            .set((
-                fields,
-                account_types::revision.eq(account_types::revision + 1),
-                account_types::update_time.eq(diesel::dsl::now),
-            ))
-            .returning(Self::as_returning())
-            .get_result::<Self>(&mut tx.conn())
-            .await
-            .map_err(|error| translate(error, &self.account_type_id, fields))?;
+        let updated =
+            diesel::update(account_types::table.filter(tx.owns(account_types::tenant_id)))
+                .filter(account_types::account_type_id.eq(&self.account_type_id))
+                .set((
+                    fields,
+                    account_types::revision.eq(account_types::revision + 1),
+                    account_types::update_time.eq(diesel::dsl::now),
+                ))
+                .returning(Self::as_returning())
+                .get_result::<Self>(&mut tx.conn())
+                .await
+                .map_err(|error| translate(error, &self.account_type_id, fields))?;
         tx.updated(&self, &updated)?;
         Ok(updated)
     }
@@ -243,16 +259,17 @@ impl AccountType {
 
     /// Takes the default flag from whatever type has it, unless it is `except`.
     async fn clear_default(tx: &WriteTx, except: &str) -> Result<()> {
-        let cleared = diesel::update(account_types::table)
-            .filter(account_types::is_default.and(account_types::account_type_id.ne(except)))
-            .set((
-                account_types::is_default.eq(false),
-                account_types::revision.eq(account_types::revision + 1),
-                account_types::update_time.eq(diesel::dsl::now),
-            ))
-            .returning(Self::as_returning())
-            .get_results::<Self>(&mut tx.conn())
-            .await?;
+        let cleared =
+            diesel::update(account_types::table.filter(tx.owns(account_types::tenant_id)))
+                .filter(account_types::is_default.and(account_types::account_type_id.ne(except)))
+                .set((
+                    account_types::is_default.eq(false),
+                    account_types::revision.eq(account_types::revision + 1),
+                    account_types::update_time.eq(diesel::dsl::now),
+                ))
+                .returning(Self::as_returning())
+                .get_results::<Self>(&mut tx.conn())
+                .await?;
         for now in cleared {
             let mut before = now.clone();
             before.fields.is_default = true;
@@ -307,5 +324,5 @@ impl AccountType {
 
 fn translate(error: diesel::result::Error, id: &str, fields: &Fields) -> Error {
     let name = ("account_types_name_key", "display_name", &*fields.display_name);
-    taken(error, Kind::AccountType, [("account_types_pkey", "account_type_id", id), name])
+    taken(error, &ACCOUNT_TYPE, &[("account_types_pkey", "account_type_id", id), name])
 }

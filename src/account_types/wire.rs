@@ -1,9 +1,12 @@
 //! Account types between the contract and the rows.
 
-use super::store::{AccountType, Fields, Filter, NewAccountType};
+use super::{
+    refusals,
+    store::{AccountType, Fields, Filter, NewAccountType},
+};
 use crate::{
     change::{Update, Versioned as _},
-    error::{Error, Result},
+    error::Result,
     proto, text,
     validate::Violations,
     wire::timestamp,
@@ -58,7 +61,7 @@ impl Update<proto::AccountType> {
         }
         if fields.is_default && !fields.active {
             if self.has("is_default") {
-                return Err(Error::DefaultAccountTypeInactive { id: self.id().to_owned() });
+                return Err(refusals::default_account_type_inactive(self.id()));
             }
             fields.is_default = false;
         }

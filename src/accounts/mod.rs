@@ -1,6 +1,7 @@
 //! Accounts: a customer's business entity, bound to an organization.
 
 mod country;
+pub(crate) mod refusals;
 pub mod store;
 mod value;
 mod wire;
@@ -13,7 +14,7 @@ use crate::{
     call::{Call as _, Reply, reply},
     change::{self, ById},
     db::Db,
-    page::{Listing, Order, response},
+    page::{Listing, response},
     proto::{
         BatchGetAccountsRequest, BatchGetAccountsResponse, CreateAccountRequest,
         CreateAccountResponse, DeleteAccountRequest, DeleteAccountResponse, GetAccountRequest,
@@ -68,7 +69,7 @@ impl AccountService for Service {
         &self,
         request: Request<ListAccountsRequest>,
     ) -> Reply<ListAccountsResponse> {
-        let (caller, filter, page) = request.list_by(Order::parse_for_accounts, Filter::parse)?;
+        let (caller, filter, page) = request.list(Filter::parse)?;
         let work = self.db.list(&caller, async |tx| {
             let Listing { rows, next_page_token, total } =
                 Account::list(tx, &filter, &page).await?;
@@ -82,7 +83,7 @@ impl AccountService for Service {
         &self,
         request: Request<UpdateAccountRequest>,
     ) -> Reply<UpdateAccountResponse> {
-        let (caller, meta, update) = request.update()?;
+        let (caller, meta, update) = request.update(&[])?;
         let work = self.db.write(&caller, &meta, async |tx| {
             let current = Account::find_for_update_to(tx, update.id(), &update.target()).await?;
             let fields = update.fields(&current)?;

@@ -15,14 +15,17 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use super::value::Status;
-use super::value::{Address, Contact, Json};
+use super::{
+    refusals::ACCOUNT,
+    value::{Address, Contact, Json},
+};
 use crate::{
     account_types::store::AccountType,
     batch::Ids,
     budget::{self, Weighed},
     change::Resource,
     db::{AccountRef, BelongsTo, Condition, Tx, WriteTx, taken},
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     id,
     memberships::{
         checks,
@@ -32,10 +35,12 @@ use crate::{
     },
     metadata::Metadata,
     modules,
+    organizations::refusals::ORGANIZATION,
     organizations::store::Organization,
     page::{self, By, Listed, Listing, Page, keyset, total},
     people::store::Person,
     renew::Batch,
+    resource::Kind,
     schema::{
         account_organizations, account_words, accounts, organization_ancestors, people,
         person_words,
@@ -52,8 +57,9 @@ const NAMED: i64 = 1000;
 
 /// The primary account of an organization, if it is not `except`.
 macro_rules! primary_of {
-    ($organization_id:expr, $except:expr) => {
+    ($tx:expr, $organization_id:expr, $except:expr) => {
         accounts::table
+            .filter($tx.owns(accounts::tenant_id))
             .filter(accounts::organization_id.eq($organization_id))
             .filter(accounts::is_primary.and(accounts::account_id.ne($except)))
             .select(accounts::account_id)
@@ -186,7 +192,7 @@ impl References {
         let found =
             self.0.get(account_id).map(|incarnation| AccountRef { account_id, incarnation });
         found.ok_or_else(|| {
-            Error::Internal(format!(
+            Error::internal(format!(
                 "an event belongs to account {account_id:?}, which does not exist"
             ))
         })
@@ -194,7 +200,7 @@ impl References {
 }
 
 impl Resource for Account {
-    const KIND: Kind = Kind::Account;
+    const KIND: Kind = ACCOUNT;
 
     fn id(&self) -> &str {
         &self.account_id
@@ -251,9 +257,9 @@ impl Listed for Account {
 
     fn value(&self, by: By) -> String {
         match by {
-            By::Name => self.fields.sort_key.clone(),
-            By::Created => page::micros(self.create_time),
-            By::Updated => page::micros(self.update_time),
+            By::DisplayName => self.fields.sort_key.clone(),
+            By::CreateTime => page::micros(self.create_time),
+            By::UpdateTime => page::micros(self.update_time),
             By::Status => page::status_and_name(self.fields.status.name(), &self.fields.sort_key),
         }
     }
@@ -324,18 +330,22 @@ struct Term {
 impl Term {
     /// That a word of the account begins with the term, or a word of the person who is its primary
     /// contact.
-    fn condition(&self) -> Condition<accounts::table> {
+    fn condition(&self, tx: &Tx) -> Condition<accounts::table> {
         let Self { from, to, contacts } = self;
         let word = account_words::word.ge(from.clone()).and(account_words::word.lt(to.clone()));
         let Some(contacts) = contacts else {
             let own = account_words::table
+                .filter(tx.owns(account_words::tenant_id))
                 .filter(account_words::account_id.eq(accounts::account_id).and(word));
             let contact = person_words::table
+                .filter(tx.owns(person_words::tenant_id))
                 .filter(person_words::person_id.nullable().eq(accounts::primary_contact_id))
                 .filter(person_words::word.ge(from.clone()).and(person_words::word.lt(to.clone())));
             return Box::new(exists(own).or(exists(contact)));
         };
-        let words = account_words::table.select(account_words::account_id);
+        let words = account_words::table
+            .filter(tx.owns(account_words::tenant_id))
+            .select(account_words::account_id);
         if contacts.is_empty() {
             Box::new(accounts::account_id.eq_any(words.filter(word)))
         } else {
@@ -350,10 +360,10 @@ impl Term {
 impl Filter {
     /// The conditions that need no index of their own order: each finds few accounts, or is looked
     /// up with each account.
-    fn conditions(&self) -> Vec<Condition<accounts::table>> {
+    fn conditions(&self, tx: &Tx) -> Vec<Condition<accounts::table>> {
         let mut conditions: Vec<Condition<accounts::table>> = Vec::new();
         if let Some(person_id) = &self.person_id {
-            conditions.push(Account::used_by(person_id));
+            conditions.push(Account::used_by(tx, person_id));
         }
         if let Some(account_manager_id) = &self.account_manager_id {
             conditions.push(Box::new(
@@ -375,6 +385,7 @@ impl Filter {
         }
         if let Some(organization_id) = &self.linked_organization_id {
             let linked = account_organizations::table
+                .filter(tx.owns(account_organizations::tenant_id))
                 .filter(
                     account_organizations::organization_id
                         .eq(organization_id.clone())
@@ -391,6 +402,7 @@ impl Filter {
         }
         for entry in self.metadata.words() {
             let found = account_words::table
+                .filter(tx.owns(account_words::tenant_id))
                 .filter(account_words::word.eq(entry))
                 .select(account_words::account_id);
             conditions.push(Box::new(accounts::account_id.eq_any(found)));
@@ -437,6 +449,7 @@ impl NewAccount {
         }
         let account = diesel::insert_into(accounts::table)
             .values((
+                tx.owns(accounts::tenant_id),
                 accounts::account_id.eq(&account_id),
                 accounts::folded.eq(search::stamp(1)),
                 &fields,
@@ -457,12 +470,13 @@ impl Account {
     /// The account with this id.
     pub async fn find(tx: &Tx, account_id: &str) -> Result<Self> {
         let account: Self = accounts::table
+            .filter(tx.owns(accounts::tenant_id))
             .filter(accounts::account_id.eq(account_id).and(tx.accounts_in_reach()))
             .select(Self::as_select())
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Account, account_id))?;
+            .ok_or_else(|| ACCOUNT.not_found(account_id))?;
         modules::require(tx, &account.fields.organization_id).await?;
         Ok(account)
     }
@@ -470,13 +484,14 @@ impl Account {
     /// The same, held against others who would change it until the transaction ends.
     pub async fn find_for_update(tx: &WriteTx, account_id: &str) -> Result<Self> {
         let account: Self = accounts::table
+            .filter(tx.owns(accounts::tenant_id))
             .filter(accounts::account_id.eq(account_id).and(tx.accounts_in_reach()))
             .select(Self::as_select())
             .for_update()
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Account, account_id))?;
+            .ok_or_else(|| ACCOUNT.not_found(account_id))?;
         modules::require(tx, &account.fields.organization_id).await?;
         Ok(account)
     }
@@ -484,9 +499,10 @@ impl Account {
     /// The accounts with these ids.
     pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
         let query = accounts::table
+            .filter(tx.owns(accounts::tenant_id))
             .filter(accounts::account_id.eq_any(ids.unique()).and(tx.accounts_in_reach()));
         let rows = query.select(Self::as_select()).load_stream::<Self>(&mut tx.conn()).await?;
-        let found = ids.collect(tx, Kind::Account, rows).await?;
+        let found = ids.collect(tx, &ACCOUNT, rows).await?;
         modules::require_all(
             tx,
             found.iter().map(|account| account.fields.organization_id.as_str()),
@@ -497,6 +513,11 @@ impl Account {
 
     /// One page of accounts, and the token of the next.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
+        if let Some(id) = filter.organization_id.as_deref().filter(|_| filter.include_descendants)
+            && !Organization::is_in_reach(tx, id).await?
+        {
+            return Ok(Listing::default());
+        }
         let terms = Self::look_up(tx, &filter.query).await?;
         let below = match &filter.organization_id {
             // Of two subqueries PostgreSQL may take every row of one with every row of the other,
@@ -512,10 +533,13 @@ impl Account {
         let off = modules::off(tx).await?;
         let filtered = |created: Period, updated: Period| {
             let mut query = accounts::table
+                .filter(tx.owns(accounts::tenant_id))
                 .select(Self::as_select())
                 .filter(tx.accounts_in_reach())
                 .into_boxed();
-            for condition in terms.iter().map(Term::condition).chain(filter.conditions()) {
+            for condition in
+                terms.iter().map(|term| term.condition(tx)).chain(filter.conditions(tx))
+            {
                 query = query.filter(condition);
             }
             query = match &*filter.statuses {
@@ -528,6 +552,7 @@ impl Account {
                 (_, Some(ids)) => query.filter(accounts::organization_id.eq_any(ids)),
                 (Some(id), None) if filter.include_descendants => {
                     let below = organization_ancestors::table
+                        .filter(tx.owns(organization_ancestors::tenant_id))
                         .filter(organization_ancestors::ancestor_id.eq(id))
                         .select(organization_ancestors::organization_id);
                     query.filter(accounts::organization_id.eq_any(below))
@@ -553,8 +578,10 @@ impl Account {
             query
         };
         let total = total!(tx, page, filtered(filter.created, filter.updated));
-        let (created, updated) =
-            (page.rest_of(filter.created, By::Created), page.rest_of(filter.updated, By::Updated));
+        let (created, updated) = (
+            page.rest_of(filter.created, By::CreateTime),
+            page.rest_of(filter.updated, By::UpdateTime),
+        );
         let rows = keyset!(filtered(created, updated), page, accounts)
             .load_stream::<Self>(&mut tx.conn())
             .await?;
@@ -585,10 +612,10 @@ impl Account {
         (from, to): &(String, String),
     ) -> Result<Option<BTreeSet<String>>> {
         let of_an_account = accounts::table
-            .filter(accounts::tenant_id.eq(tx.tenant_id()))
+            .filter(tx.owns(accounts::tenant_id))
             .filter(accounts::primary_contact_id.eq(person_words::person_id.nullable()));
         let found: Vec<String> = person_words::table
-            .filter(person_words::tenant_id.eq(tx.tenant_id()))
+            .filter(tx.owns(person_words::tenant_id))
             .filter(person_words::word.ge(from).and(person_words::word.lt(to)))
             .filter(exists(of_an_account))
             .limit(NAMED + 1)
@@ -637,7 +664,7 @@ impl Account {
         {
             Person::require_manager(tx, id).await?;
         }
-        let updated = diesel::update(accounts::table)
+        let updated = diesel::update(accounts::table.filter(tx.owns(accounts::tenant_id)))
             .filter(accounts::account_id.eq(&self.account_id))
             .set((
                 fields,
@@ -662,7 +689,9 @@ impl Account {
         tx.updated(&self, &updated)?;
         if updated.words() != self.words() || self.folded != search::stamp(self.revision) {
             diesel::delete(
-                account_words::table.filter(account_words::account_id.eq(&self.account_id)),
+                account_words::table
+                    .filter(tx.owns(account_words::tenant_id))
+                    .filter(account_words::account_id.eq(&self.account_id)),
             )
             .execute(&mut tx.conn())
             .await?;
@@ -678,9 +707,13 @@ impl Account {
         checks::clear_purchasing_account(tx, self.reference()).await?;
         Record::remove_all_of_account(tx, &self.account_id).await?;
         Link::remove_all(tx, self.reference()).await?;
-        diesel::delete(accounts::table.filter(accounts::account_id.eq(&self.account_id)))
-            .execute(&mut tx.conn())
-            .await?;
+        diesel::delete(
+            accounts::table
+                .filter(tx.owns(accounts::tenant_id))
+                .filter(accounts::account_id.eq(&self.account_id)),
+        )
+        .execute(&mut tx.conn())
+        .await?;
         tx.deleted(&self)
     }
 
@@ -697,13 +730,14 @@ impl Account {
     /// The same account, not deleted and not changed in its status until the transaction ends.
     pub async fn find_and_keep(tx: &WriteTx, account_id: &str) -> Result<Self> {
         let account: Self = accounts::table
+            .filter(tx.owns(accounts::tenant_id))
             .filter(accounts::account_id.eq(account_id).and(tx.accounts_in_reach()))
             .select(Self::as_select())
             .for_share()
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Account, account_id))?;
+            .ok_or_else(|| ACCOUNT.not_found(account_id))?;
         modules::require(tx, &account.fields.organization_id).await?;
         Ok(account)
     }
@@ -719,7 +753,9 @@ impl Account {
         account_ids: impl IntoIterator<Item = &str> + Send,
     ) -> Result<References> {
         let account_ids: Vec<_> = account_ids.into_iter().map(ToOwned::to_owned).collect();
-        let found = accounts::table.filter(accounts::account_id.eq_any(account_ids));
+        let found = accounts::table
+            .filter(tx.owns(accounts::tenant_id))
+            .filter(accounts::account_id.eq_any(account_ids));
         let found = found
             .select((accounts::account_id, accounts::incarnation))
             .load::<(String, String)>(&mut tx.conn())
@@ -733,8 +769,10 @@ impl Account {
             rows.iter().filter_map(|row| row.fields.primary_contact_id.clone()).collect();
         let mut people = BTreeMap::new();
         if !ids.is_empty() {
-            let found =
-                people::table.filter(people::person_id.eq_any(ids)).select(Person::as_select());
+            let found = people::table
+                .filter(tx.owns(people::tenant_id))
+                .filter(people::person_id.eq_any(ids))
+                .select(Person::as_select());
             for person in found.load::<Person>(&mut tx.conn()).await? {
                 people.insert(person.person_id.clone(), person);
             }
@@ -750,7 +788,7 @@ impl Account {
     /// The same for one.
     pub async fn show(tx: &Tx, row: Self) -> Result<Shown> {
         let mut rows = Self::shown(tx, vec![row]).await?;
-        rows.pop().ok_or_else(|| Error::Internal("one account is shown as none".into()))
+        rows.pop().ok_or_else(|| Error::internal("one account is shown as none"))
     }
 
     /// The account with this id, locked as by `find_for_update`, for an update that may make it the
@@ -761,7 +799,9 @@ impl Account {
         account_id: &str,
         target: &Target,
     ) -> Result<Self> {
-        let own = accounts::table.filter(accounts::account_id.eq(account_id));
+        let own = accounts::table
+            .filter(tx.owns(accounts::tenant_id))
+            .filter(accounts::account_id.eq(account_id));
         let own = own.select((accounts::organization_id, accounts::is_primary));
         if let Some((organization_id, is_primary)) =
             own.first::<(String, bool)>(&mut tx.conn()).await.optional()?
@@ -785,12 +825,14 @@ impl Account {
         account_id: &str,
         organization_id: &str,
     ) -> Result<()> {
-        let present = primary_of!(organization_id, account_id)
+        let present = primary_of!(tx, organization_id, account_id)
             .first::<String>(&mut tx.conn())
             .await
             .optional()?;
         if let Some(present) = present {
-            let both = accounts::table.filter(accounts::account_id.eq_any([account_id, &present]));
+            let both = accounts::table
+                .filter(tx.owns(accounts::tenant_id))
+                .filter(accounts::account_id.eq_any([account_id, &present]));
             let both = both.order(accounts::account_id).select(accounts::account_id).for_update();
             both.load::<String>(&mut tx.conn()).await?;
         }
@@ -805,7 +847,7 @@ impl Account {
     /// work is then tried again.
     async fn clear_primary(tx: &WriteTx, organization_id: &str, except: &str) -> Result<()> {
         Organization::lock(tx, organization_id).await?;
-        let present = primary_of!(organization_id, except)
+        let present = primary_of!(tx, organization_id, except)
             .for_update()
             .no_wait()
             .first::<String>(&mut tx.conn())
@@ -816,7 +858,7 @@ impl Account {
             Err(Error::Locked) => return Err(Error::Retry),
             Err(error) => return Err(error),
         }
-        let cleared = diesel::update(accounts::table)
+        let cleared = diesel::update(accounts::table.filter(tx.owns(accounts::tenant_id)))
             .filter(accounts::organization_id.eq(organization_id))
             .filter(accounts::is_primary.and(accounts::account_id.ne(except)))
             .set((
@@ -864,10 +906,15 @@ impl Account {
     async fn insert_words(&self, tx: &WriteTx) -> Result<()> {
         diesel::insert_into(account_words::table)
             .values(diesel::select((
+                tx.tenant_id().into_sql::<Text>(),
                 self.account_id.as_str().into_sql::<Text>(),
                 unnest(self.words()),
             )))
-            .into_columns((account_words::account_id, account_words::word))
+            .into_columns((
+                account_words::tenant_id,
+                account_words::account_id,
+                account_words::word,
+            ))
             .execute(&mut tx.conn())
             .await?;
         Ok(())
@@ -884,8 +931,8 @@ fn translate(error: DieselError, id: &str, fields: &Fields) -> Error {
         DieselError::DatabaseError(DatabaseErrorKind::ForeignKeyViolation, info)
             if info.constraint_name() == Some("accounts_organization_fkey") =>
         {
-            Error::not_found(Kind::Organization, &fields.organization_id)
+            ORGANIZATION.not_found(&fields.organization_id)
         }
-        _ => taken(error, Kind::Account, [("accounts_pkey", "account_id", id)]),
+        _ => taken(error, &ACCOUNT, &[("accounts_pkey", "account_id", id)]),
     }
 }

@@ -9,10 +9,8 @@ use diesel::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{
-    enums::text_enum,
-    error::{Error, Result},
-};
+use super::refusals;
+use crate::{enums::text_enum, error::Result};
 
 text_enum! {
     /// The status of an account.
@@ -31,11 +29,7 @@ impl Status {
     /// ACTIVE (design, section 2).
     pub fn require_next(self, next: Self, account_id: &str) -> Result<()> {
         if matches!((self, next), (Self::Inactive, Self::Suspended)) {
-            return Err(Error::StatusTransition {
-                id: account_id.to_owned(),
-                from: self.name(),
-                to: next.name(),
-            });
+            return Err(refusals::account_status_transition(account_id, self, next));
         }
         Ok(())
     }

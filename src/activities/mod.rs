@@ -2,6 +2,7 @@
 //!
 //! They are written by `crate::db`, in the transaction of the change.
 
+mod refusals;
 pub mod store;
 mod watch;
 mod wire;
@@ -20,7 +21,7 @@ use crate::{
     call::{Call as _, Reply, reply},
     caller::RequestExt as _,
     db::Db,
-    page::{Order, response},
+    page::response,
     peer::Peer,
     proto::{
         ListActivitiesRequest, ListActivitiesResponse, WatchActivitiesRequest,
@@ -48,7 +49,7 @@ impl ActivityService for Service {
         &self,
         request: Request<ListActivitiesRequest>,
     ) -> Reply<ListActivitiesResponse> {
-        let (caller, filter, page) = request.list_by(Order::parse_by_time, Filter::parse)?;
+        let (caller, filter, page) = request.list(Filter::parse)?;
         let work = self.db.list(&caller, async |tx| Activity::list(tx, &filter, &page).await);
         let listing = work.await?;
         reply(Ok(response!(ListActivitiesResponse { activities }, listing)))

@@ -12,10 +12,11 @@ use diesel_async::RunQueryDsl;
 use futures_util::future::try_join;
 use serde_json::Value;
 
+use super::refusals;
 use crate::{
     budget::{self, Weighed},
     db::Tx,
-    error::{Error, Result},
+    error::Result,
     page::{By, Listed, Listing, Page, keyset, total},
     schema::{activities, tenants},
     validate::Period,
@@ -136,8 +137,11 @@ impl Activity {
         };
         let filtered = |period: Period| {
             let in_reach = tx.list_activities_in_reach(few.as_ref());
-            let mut query =
-                activities::table.select(Self::as_select()).filter(in_reach).into_boxed();
+            let mut query = activities::table
+                .filter(tx.owns(activities::tenant_id))
+                .select(Self::as_select())
+                .filter(in_reach)
+                .into_boxed();
             if let Some(account_id) = &filter.account_id {
                 query = query.filter(activities::account_id.eq(account_id));
             }
@@ -161,7 +165,7 @@ impl Activity {
         let total = total!(tx, page, filtered(filter.period));
         // There is no order by name. The ids of one transaction's activities rise, like its
         // ordinals.
-        let rest = page.rest_of(filter.period, By::Created);
+        let rest = page.rest_of(filter.period, By::CreateTime);
         let query = keyset!(filtered(rest), page, activities(activity_id, activity_id));
         page.read(tx, total, query.load_stream::<Self>(&mut tx.conn()).await?).await
     }
@@ -175,11 +179,14 @@ impl Activity {
             (activities::transaction_id, activities::ordinal)
                 .into_sql::<Record<(BigInt, Integer)>>()
         };
-        let ahead = activities::table
-            .filter(place().gt((from.transaction_id, from.ordinal)))
-            .order((activities::transaction_id, activities::ordinal));
+        let ahead = || {
+            activities::table
+                .filter(tx.owns(activities::tenant_id))
+                .filter(place().gt((from.transaction_id, from.ordinal)))
+                .order((activities::transaction_id, activities::ordinal))
+        };
         let last = async {
-            let last = ahead
+            let last = ahead()
                 .select(Position::as_select())
                 .offset(LOOKED_AT - 1)
                 .first::<Position>(&mut tx.conn());
@@ -189,7 +196,7 @@ impl Activity {
         moment.require(from)?;
         let end = Position::before(moment.horizon);
         let until = last.map_or(end, |last| last.min(end));
-        let query = ahead
+        let query = ahead()
             .filter(place().le((until.transaction_id, until.ordinal)))
             .filter(tx.activities_in_reach());
         let mut query = query.select(Self::as_select()).limit(BATCH).into_boxed();
@@ -223,7 +230,10 @@ impl Moment {
         let now = diesel::select((
             functions::pg_snapshot_xmin(snapshot()),
             functions::pg_snapshot_xmax(snapshot()),
-            tenants::table.select(tenants::activity_floor).single_value(),
+            tenants::table
+                .filter(tx.owns(tenants::tenant_id))
+                .select(tenants::activity_floor)
+                .single_value(),
         ));
         let (horizon, next, floor) =
             now.get_result::<(i64, i64, Option<i64>)>(&mut tx.conn()).await?;
@@ -239,7 +249,11 @@ impl Moment {
     /// to: a position is always below what was running when it was reached.
     pub fn require(&self, position: Position) -> Result<()> {
         let kept = position >= Position::before(self.floor);
-        if kept && position.transaction_id < self.next { Ok(()) } else { Err(Error::CursorExpired) }
+        if kept && position.transaction_id < self.next {
+            Ok(())
+        } else {
+            Err(refusals::cursor_expired())
+        }
     }
 }
 

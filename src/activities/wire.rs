@@ -2,10 +2,13 @@
 
 use serde_json::Value;
 
-use super::store::{Activity, Filter, Position, Watched};
+use super::{
+    refusals,
+    store::{Activity, Filter, Position, Watched},
+};
 use crate::{
     caller::{Caller, MAX_ACTOR},
-    error::{Error, Result},
+    error::Result,
     id::MAX_PAIR_CHARS,
     page::Binding,
     proto,
@@ -61,7 +64,7 @@ impl Start {
                 ordinal: ordinal.parse().ok()?,
             })
         });
-        Ok(Self { position: Some(position.ok_or(Error::Cursor)?), ..start })
+        Ok(Self { position: Some(position.ok_or_else(refusals::invalid_cursor)?), ..start })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Identified, Roles, TenantId, is_actor, refusal::cause};
+use super::{Identified, Roles, TenantId, is_actor, rejection::cause};
 use crate::config::TokenOptions;
 
 /// Where in a token the tenant, the roles and the reach are.

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, uri::Authority};
 
-use super::{Identified, MAX_ACTOR, Roles, TenantId, is_actor};
-use crate::error::{Error, Result};
+use super::{Identified, MAX_ACTOR, Roles, TenantId, is_actor, refusals};
+use crate::error::Result;
 
 const DEFAULT_TENANT: &str = "demo";
 const DEFAULT_ACTOR: &str = "developer";
@@ -17,11 +17,11 @@ const DEFAULT_TENANT_WIDE: &str = "true";
 pub fn identify(headers: &HeaderMap) -> Result<Identified> {
     let tenant = header(headers, "x-tenant-id", DEFAULT_TENANT)?;
     let tenant = TenantId::parse(tenant).ok_or_else(|| {
-        Error::Unauthenticated("x-tenant-id must be 1 to 64 letters, digits, '_' or '-'".into())
+        refusals::unauthenticated("x-tenant-id must be 1 to 64 letters, digits, '_' or '-'")
     })?;
     let actor = header(headers, "x-actor", DEFAULT_ACTOR)?;
     if !is_actor(actor) {
-        return Err(Error::Unauthenticated(format!(
+        return Err(refusals::unauthenticated(format!(
             "x-actor must have 1 to {MAX_ACTOR} characters"
         )));
     }
@@ -31,7 +31,7 @@ pub fn identify(headers: &HeaderMap) -> Result<Identified> {
     let tenant_wide = match header(headers, "x-tenant-wide", DEFAULT_TENANT_WIDE)? {
         "true" => true,
         "false" => false,
-        _ => return Err(Error::Unauthenticated("x-tenant-wide must be true or false".into())),
+        _ => return Err(refusals::unauthenticated("x-tenant-wide must be true or false")),
     };
     Ok(Identified { tenant, actor: actor.into(), roles, tenant_wide, expires: None })
 }
@@ -47,7 +47,7 @@ pub fn check_authority(authority: &Authority) -> Result<()> {
         return Ok(());
     }
     let why = "without credentials configured the service answers to localhost and loopback addresses only, not to other names";
-    Err(Error::Unauthenticated(why.into()))
+    Err(refusals::unauthenticated(why))
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str, default: &'a str) -> Result<&'a str> {
@@ -55,6 +55,6 @@ fn header<'a>(headers: &'a HeaderMap, name: &str, default: &'a str) -> Result<&'
         None => Ok(default),
         Some(value) => value
             .to_str()
-            .map_err(|_| Error::Unauthenticated(format!("{name} must be visible ASCII"))),
+            .map_err(|_| refusals::unauthenticated(format!("{name} must be visible ASCII"))),
     }
 }

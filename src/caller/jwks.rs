@@ -1,16 +1,16 @@
 //! JSON Web Key Sets (RFC 7517): the public keys of an issuer that may sign tokens, each for one
 //! algorithm.
 
-use std::{
-    str::FromStr as _,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::{
+    Algorithm, DecodingKey,
+    jwk::{AlgorithmParameters, CommonParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse},
+};
 use serde::Deserialize;
 
 /// Longest key set in bytes.
@@ -67,8 +67,8 @@ impl KeySet {
         if set.keys.len() > MAX_KEYS {
             return Err(format!("has more than {MAX_KEYS} keys"));
         }
-        let jwks = set.keys.into_iter().filter_map(|key| serde_json::from_value(key).ok());
-        let keys: Vec<_> = jwks.filter_map(Jwk::into_key).map(Arc::new).collect();
+        let jwks = set.keys.into_iter().filter_map(read);
+        let keys: Vec<_> = jwks.filter_map(Key::new).map(Arc::new).collect();
         if keys.is_empty() {
             Err("has no key that can sign tokens".to_owned())
         } else {
@@ -101,73 +101,54 @@ impl KeySet {
                 _ => Err(NoKey::Ambiguous),
             };
         };
-        let named = || self.0.iter().filter(|key| key.jwk.kid.as_deref() == Some(kid));
+        let named = || self.0.iter().filter(|key| key.jwk.common.key_id.as_deref() == Some(kid));
         let missing = if named().next().is_some() { NoKey::Algorithm } else { NoKey::Unknown };
         named().find(|key| key.algorithm == algorithm).ok_or(missing)
     }
 }
 
-/// What of a JSON Web Key matters here.
-#[derive(Debug, PartialEq, Deserialize)]
-struct Jwk {
-    kty: String,
-    kid: Option<String>,
-    alg: Option<String>,
-    #[serde(rename = "use")]
-    usage: Option<String>,
-    key_ops: Option<Vec<String>>,
-    crv: Option<String>,
-    n: Option<String>,
-    e: Option<String>,
-    x: Option<String>,
-    y: Option<String>,
-}
-
-impl Jwk {
+impl Key {
     /// The key, if it is a public key for signatures by an algorithm that fits it.
-    fn into_key(self) -> Option<Key> {
-        let signs = self.usage.as_deref().is_none_or(|usage| usage == "sig");
-        let verifies = self
-            .key_ops
-            .as_ref()
-            .is_none_or(|operations| operations.iter().any(|operation| operation == "verify"));
+    fn new(jwk: Jwk) -> Option<Self> {
+        let CommonParameters { public_key_use, key_operations, .. } = &jwk.common;
+        let signs = public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature);
+        let verifies =
+            key_operations.as_ref().is_none_or(|all| all.contains(&KeyOperations::Verify));
         if !(signs && verifies) {
             return None;
         }
-        let algorithm = self.algorithm()?;
-        let decoding = match (&self.n, &self.e, &self.x, &self.y) {
-            (Some(n), Some(e), _, _) if self.kty == "RSA" && RSA_BITS.contains(&bits(n)?) => {
-                DecodingKey::from_rsa_components(n, e).ok()?
-            }
-            (_, _, Some(x), Some(y)) if self.kty == "EC" => {
-                DecodingKey::from_ec_components(x, y).ok()?
-            }
-            (_, _, Some(x), _) if self.kty == "OKP" => DecodingKey::from_ed_components(x).ok()?,
-            _ => return None,
-        };
-        Some(Key { jwk: self, algorithm, decoding, live: AtomicBool::new(true) })
+        let algorithm = algorithm(&jwk)?;
+        let decoding = DecodingKey::from_jwk(&jwk).ok()?;
+        Some(Self { jwk, algorithm, decoding, live: AtomicBool::new(true) })
     }
+}
 
-    /// The algorithm the key says it is for, if it fits the kind of the key; otherwise the usual
-    /// one of the kind.
-    fn algorithm(&self) -> Option<Algorithm> {
-        use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
-        let fitting: &[Algorithm] = match (self.kty.as_str(), self.crv.as_deref()) {
-            ("RSA", _) => &[RS256, RS384, RS512, PS256, PS384, PS512],
-            ("EC", Some("P-256")) => &[ES256],
-            ("EC", Some("P-384")) => &[ES384],
-            ("OKP", Some("Ed25519")) => &[EdDSA],
-            _ => return None,
-        };
-        match self.alg.as_deref() {
-            None => fitting.first().copied(),
-            // The name of RFC 9864 for what tokens mostly still call EdDSA.
-            Some("Ed25519") => Some(EdDSA).filter(|algorithm| fitting.contains(algorithm)),
-            Some(name) => {
-                Algorithm::from_str(name).ok().filter(|algorithm| fitting.contains(algorithm))
-            }
+/// The algorithm the key says it is for, if it fits the kind of the key; otherwise the usual one of
+/// the kind.
+fn algorithm(jwk: &Jwk) -> Option<Algorithm> {
+    use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
+    let fitting: &[Algorithm] = match &jwk.algorithm {
+        AlgorithmParameters::RSA(key) if RSA_BITS.contains(&bits(&key.n)?) => {
+            &[RS256, RS384, RS512, PS256, PS384, PS512]
         }
+        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => &[ES256],
+        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P384 => &[ES384],
+        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => &[EdDSA],
+        _ => return None,
+    };
+    match jwk.common.key_algorithm {
+        None => fitting.first().copied(),
+        Some(named) => Algorithm::try_from(named).ok().filter(|named| fitting.contains(named)),
     }
+}
+
+/// Reads one key, if it is one. What RFC 9864 names `Ed25519`, tokens mostly still call `EdDSA`,
+/// and `jsonwebtoken` knows only that name.
+fn read(mut key: serde_json::Value) -> Option<Jwk> {
+    if let Some(alg) = key.get_mut("alg").filter(|alg| *alg == "Ed25519") {
+        *alg = "EdDSA".into();
+    }
+    serde_json::from_value(key).ok()
 }
 
 /// The length of a number in bits.

@@ -8,8 +8,8 @@ use std::{borrow::Cow, sync::Arc};
 
 use http::{HeaderMap, HeaderName};
 
-use super::workload;
-use crate::error::{Error, Result};
+use super::{refusals, workload};
+use crate::error::Result;
 
 /// Linkerd's header, which carries nothing but a name.
 const LINKERD: &str = "l5d-client-id";
@@ -38,7 +38,7 @@ impl MeshHeader {
     /// The workload that the header names. Without the header the call has not come through the
     /// proxy.
     pub(super) fn workload(&self, headers: &HeaderMap) -> Result<Arc<str>> {
-        let refused = |fault| Error::Unauthenticated(format!("the proxy's header {fault}"));
+        let refused = |fault| refusals::unauthenticated(format!("the proxy's header {fault}"));
         let Some(name) = &self.0 else { return Err(refused("is not trusted")) };
         // A header may also be sent several times over, which means the same as one list.
         let value =

@@ -10,7 +10,8 @@ mod issuer;
 mod jwks;
 pub mod mesh;
 mod prefixes;
-mod refusal;
+mod refusals;
+mod rejection;
 mod source;
 mod token;
 pub mod workload;
@@ -150,7 +151,7 @@ impl<T> RequestExt for Request<T> {
     fn caller(&mut self) -> Result<Caller> {
         self.extensions_mut()
             .remove()
-            .ok_or_else(|| Error::Internal("a call was reached without passing the guard".into()))
+            .ok_or_else(|| Error::internal("a call was reached without passing the guard"))
     }
 }
 
@@ -264,7 +265,7 @@ impl Identity {
             Self::Tokens(tokens) => tokens.identify(headers).await?,
         };
         if !roles.any_of(policy.roles) {
-            return Err(Error::PermissionDenied { permission: policy.permission.to_owned() });
+            return Err(refusals::permission_denied(policy.permission));
         }
         let reach =
             if tenant_wide || roles.any_of(Roles::ADMIN) { Reach::Tenant } else { Reach::Person };

@@ -27,7 +27,8 @@ use super::{
     issuer::{Issuer, Missing},
     jwks::{Key, NoKey},
     prefixes::Prefixes,
-    refusal::{Refusal, Refusals, cause},
+    refusals,
+    rejection::{Rejection, Rejections, cause},
 };
 use crate::{
     config::TokenOptions,
@@ -50,7 +51,7 @@ pub struct Tokens {
     prefixes: Prefixes,
     /// Verified tokens by their SHA-256.
     verified: Cache<[u8; 32], Arc<Verified>>,
-    refusals: Refusals,
+    rejections: Rejections,
 }
 
 /// A token that was verified.
@@ -86,7 +87,7 @@ impl Tokens {
             claims: ClaimNames::new(options),
             prefixes,
             verified,
-            refusals: Refusals::default(),
+            rejections: Rejections::default(),
         })
     }
 
@@ -97,7 +98,7 @@ impl Tokens {
 
     /// The caller that the request's token names.
     pub(super) async fn identify(&self, headers: &HeaderMap) -> Result<Identified> {
-        let token = bearer(headers).map_err(|cause| self.refusals.refuse(&cause.into()))?;
+        let token = bearer(headers).map_err(|cause| self.rejections.reject(&cause.into()))?;
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(digest(&SHA256, token).as_ref());
         if let Some(verified) = self.verified.get(&fingerprint).filter(|verified| verified.holds())
@@ -114,23 +115,23 @@ impl Tokens {
 
     /// What a caller is told whose credentials are so long that nobody looks at them.
     pub(super) fn refuse_too_long(&self) -> Error {
-        self.refusals.refuse(&cause::TOO_LONG.into())
+        self.rejections.reject(&cause::TOO_LONG.into())
     }
 
     async fn verify(&self, token: &[u8]) -> Result<Verified> {
-        let refuse = |refusal: Refusal<'_>| self.refusals.refuse(&refusal);
+        let refuse = |rejection: Rejection<'_>| self.rejections.reject(&rejection);
         let header = decode_header(token).map_err(|_| refuse(cause::MALFORMED.into()))?;
         check_header(&header).map_err(|cause| refuse(cause.into()))?;
         let named: Named =
             insecure_decode_claims(token).map_err(|_| refuse(cause::CLAIMS.into()))?;
         let issuer = self.issuers.get(&named.iss).ok_or_else(|| refuse(cause::ISSUER.into()))?;
         let kid = header.kid.as_deref();
-        let refused = |cause| refuse(Refusal { cause, issuer: Some(&issuer.name), kid });
+        let refused = |cause| refuse(Rejection { cause, issuer: Some(&issuer.name), kid });
         let key = issuer.key(kid, header.alg).await.map_err(|missing| match missing {
             Missing::Refused(NoKey::Unknown) => refused(cause::KEY),
             Missing::Refused(NoKey::Ambiguous) => refused(cause::NO_KEY_ID),
             Missing::Refused(NoKey::Algorithm) => refused(cause::ALGORITHM),
-            Missing::Unavailable => Error::IssuerUnavailable,
+            Missing::Unavailable => refusals::issuer_unavailable(),
         })?;
         let mut validation = self.validation.clone();
         validation.algorithms = vec![key.algorithm];

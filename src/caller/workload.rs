@@ -7,11 +7,8 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use super::mesh::MeshHeader;
-use crate::{
-    error::{Error, Result},
-    telemetry,
-};
+use super::{mesh::MeshHeader, refusals};
+use crate::{error::Result, telemetry};
 
 /// Longest SPIFFE ID, and its longest trust domain, in bytes (SPIFFE ID 2.3).
 const MAX_SPIFFE: usize = 2048;
@@ -138,7 +135,7 @@ fn check(allowed: &Workloads, workload: Option<&Arc<str>>) -> Result<Option<Arc<
     if allowed.is_empty() || workload.is_some_and(|workload| allowed.include(workload)) {
         return Ok(workload.cloned());
     }
-    Err(Error::WorkloadNotAllowed { workload: workload.cloned() })
+    Err(refusals::workload_not_allowed(workload.map(|workload| &**workload)))
 }
 
 #[cfg(test)]

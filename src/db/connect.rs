@@ -85,6 +85,15 @@ pub fn login(url: &str) -> Result<Config, UrlError> {
     let malformed = |error: &dyn Error| {
         UrlError::Malformed(error.source().map_or_else(|| error.to_string(), ToString::to_string))
     };
+    // Files of secrets end in a line break.
+    let url = url.trim();
+    let is_known = match url.split_once("://") {
+        Some((scheme, _)) => matches!(scheme, "postgres" | "postgresql"),
+        None => url.contains('='), // the form host=… dbname=…
+    };
+    if !is_known {
+        return Err(UrlError::Malformed("it does not begin with postgres://".to_owned()));
+    }
     let (server, query) = url.split_once('?').unwrap_or((url, ""));
     let (tls, others): (Vec<&str>, Vec<&str>) =
         query.split('&').partition(|parameter| parameter.starts_with("ssl"));
@@ -92,12 +101,13 @@ pub fn login(url: &str) -> Result<Config, UrlError> {
         .iter()
         .find(|tls| !matches!(**tls, "sslmode=disable" | "sslmode=allow" | "sslmode=prefer"))
     {
-        let (name, _) = wanted.split_once('=').unwrap_or((wanted, ""));
-        return Err(UrlError::Tls(if name == "sslmode" {
-            (*wanted).to_owned()
-        } else {
-            name.to_owned()
-        }));
+        return Err(match wanted.split_once('=').unwrap_or((wanted, "")) {
+            ("sslmode", "require" | "verify-ca" | "verify-full") => {
+                UrlError::Tls((*wanted).to_owned())
+            }
+            ("sslmode", _) => UrlError::Malformed("sslmode has no such value".to_owned()),
+            (name, _) => UrlError::Tls(name.to_owned()),
+        });
     }
     let without_tls =
         if tls.is_empty() { url.to_owned() } else { format!("{server}?{}", others.join("&")) };

@@ -17,6 +17,7 @@ mod owner;
 mod pool;
 pub mod prune;
 mod reach;
+pub(crate) mod refusals;
 mod replay;
 mod sqlstate;
 mod tenant;
@@ -181,7 +182,7 @@ impl Db {
         match verdict(begun, open, done) {
             // This transaction is read only by its own words, so it says nothing about the server.
             Err(Error::DatabaseReadOnly) => {
-                Err(Error::Internal("a change in a transaction that only reads".to_owned()))
+                Err(Error::internal("a change in a transaction that only reads"))
             }
             Err(error) => {
                 tx.close_after(&error);
@@ -250,7 +251,7 @@ impl Db {
             tx.look_around(caller).await?;
             if let Some(first) = meta.first_answer(&tx).await? {
                 return R::decode(&*first)
-                    .map_err(|error| Error::Internal(format!("kept answer: {error}")));
+                    .map_err(|error| Error::internal(format!("kept answer: {error}")));
             }
             let response = work(&tx).await?;
             trail::write(&tx, caller, &meta.request_id).await?;

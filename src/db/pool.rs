@@ -11,7 +11,10 @@ use std::{
 };
 
 use bb8::{ManageConnection, PooledConnection};
-use diesel::{ConnectionError, connection::InstrumentationEvent};
+use diesel::{
+    ConnectionError,
+    connection::{InstrumentationEvent, get_default_instrumentation},
+};
 use diesel_async::{
     AsyncConnection as _, AsyncPgConnection, SimpleAsyncConnection as _,
     pooled_connection::PoolableConnection as _,
@@ -283,9 +286,14 @@ impl ManageConnection for Manager {
         let (opening, eras) = (Arc::clone(&self.opening), Arc::clone(&self.eras));
         let statements = Arc::<AtomicUsize>::default();
         let counted = Arc::clone(&statements);
+        // Whoever watches all connections of the process, as the tests do, watches this one too.
+        let mut watcher = get_default_instrumentation();
         pg.set_instrumentation(move |event: InstrumentationEvent<'_>| {
             if matches!(event, InstrumentationEvent::CacheQuery { .. }) {
                 counted.fetch_add(1, Ordering::Relaxed);
+            }
+            if let Some(watcher) = &mut watcher {
+                watcher.on_connection_event(event);
             }
         });
         Ok(Conn {

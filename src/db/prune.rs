@@ -89,6 +89,7 @@ async fn prune(
     // Nothing that a watch cannot have seen yet, because an older transaction is still running.
     let ended = "transaction_id < pg_snapshot_xmin(pg_current_snapshot())::text::bigint";
     let batch = activities::table
+        .filter(activities::tenant_id.eq(tenant.as_str()))
         .filter(diesel::dsl::sql::<diesel::sql_types::Bool>(ended))
         .filter(activities::create_time.lt(before))
         .order((activities::create_time, activities::activity_id))
@@ -96,7 +97,9 @@ async fn prune(
         .select(activities::activity_id)
         .load::<String>(conn)
         .await?;
-    let deleted = diesel::delete(activities::table.filter(activities::activity_id.eq_any(&batch)))
+    let deleted = diesel::delete(activities::table)
+        .filter(activities::tenant_id.eq(tenant.as_str()))
+        .filter(activities::activity_id.eq_any(&batch))
         .returning(activities::transaction_id)
         .get_results::<i64>(conn)
         .await?;

@@ -21,7 +21,7 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use futures_util::future::try_join;
 
-use super::tx::Tx;
+use super::{refusals, tx::Tx};
 use crate::{
     caller::{Caller, Reach},
     error::{Error, Result},
@@ -92,17 +92,19 @@ impl Sight {
 
 /// The organizations at and below the roots, and the roots above each.
 macro_rules! reached {
-    ($roots:expr) => {
+    ($tx:expr, $roots:expr) => {
         organization_ancestors::table
+            .filter($tx.owns(organization_ancestors::tenant_id))
             .filter(organization_ancestors::ancestor_id.eq_any($roots.organization_ids.clone()))
     };
 }
 
 /// Whether the organization in this column is in reach.
 macro_rules! is_reached {
-    ($roots:expr, $organization_id:expr) => {
+    ($tx:expr, $roots:expr, $organization_id:expr) => {
         exists(
-            reached!($roots).filter(organization_ancestors::organization_id.eq($organization_id)),
+            reached!($tx, $roots)
+                .filter(organization_ancestors::organization_id.eq($organization_id)),
         )
     };
 }
@@ -124,31 +126,47 @@ macro_rules! by_set {
 
 /// The condition of [`Tx::people_in_reach`], with each of its subqueries asked so.
 macro_rules! people_in_reach {
-    ($roots:ident, $is_there:ident) => {{
-        let member = reached!($roots)
-            .inner_join(organization_members::table.on(
-                organization_members::organization_id.eq(organization_ancestors::organization_id),
-            ))
+    ($tx:expr, $roots:ident, $is_there:ident) => {{
+        let member = reached!($tx, $roots)
+            .inner_join(
+                organization_members::table.on(organization_members::tenant_id
+                    .eq(organization_ancestors::tenant_id)
+                    .and(
+                        organization_members::organization_id
+                            .eq(organization_ancestors::organization_id),
+                    )),
+            )
             .filter(organization_members::person_id.eq(people::person_id));
         let shown = || {
-            reached!($roots).inner_join(
-                accounts::table
-                    .on(accounts::organization_id.eq(organization_ancestors::organization_id)),
+            reached!($tx, $roots).inner_join(
+                accounts::table.on(accounts::tenant_id
+                    .eq(organization_ancestors::tenant_id)
+                    .and(accounts::organization_id.eq(organization_ancestors::organization_id))),
             )
         };
         let added = shown()
-            .inner_join(account_users::table.on(account_users::account_id.eq(accounts::account_id)))
+            .inner_join(
+                account_users::table.on(account_users::tenant_id
+                    .eq(accounts::tenant_id)
+                    .and(account_users::account_id.eq(accounts::account_id))),
+            )
             .filter(account_users::individual.and(account_users::person_id.eq(people::person_id)));
         let above = diesel::alias!(organization_ancestors as above);
         let through = shown()
             .inner_join(
-                account_organizations::table
-                    .on(account_organizations::account_id.eq(accounts::account_id)),
+                account_organizations::table.on(account_organizations::tenant_id
+                    .eq(accounts::tenant_id)
+                    .and(account_organizations::account_id.eq(accounts::account_id))),
             )
             .inner_join(
                 above.on(above
-                    .field(organization_ancestors::ancestor_id)
-                    .eq(account_organizations::organization_id)
+                    .field(organization_ancestors::tenant_id)
+                    .eq(account_organizations::tenant_id)
+                    .and(
+                        above
+                            .field(organization_ancestors::ancestor_id)
+                            .eq(account_organizations::organization_id),
+                    )
                     .and(
                         above
                             .field(organization_ancestors::distance)
@@ -157,8 +175,12 @@ macro_rules! people_in_reach {
                     )),
             )
             .inner_join(
-                organization_members::table.on(organization_members::organization_id
-                    .eq(above.field(organization_ancestors::organization_id))),
+                organization_members::table.on(organization_members::tenant_id
+                    .eq(above.field(organization_ancestors::tenant_id))
+                    .and(
+                        organization_members::organization_id
+                            .eq(above.field(organization_ancestors::organization_id)),
+                    )),
             )
             // The account's own organization is in reach with all its members.
             .filter(
@@ -184,9 +206,11 @@ impl Tx {
     pub(super) async fn look_around(&self, caller: &Caller) -> Result<()> {
         let Sight::Below(roots) = self.sight() else { return Ok(()) };
         let rows = people::table
+            .filter(self.owns(people::tenant_id))
             .left_join(
-                organization_members::table
-                    .on(organization_members::person_id.eq(people::person_id)),
+                organization_members::table.on(organization_members::tenant_id
+                    .eq(people::tenant_id)
+                    .and(organization_members::person_id.eq(people::person_id))),
             )
             .filter(people::subject.eq(&*caller.actor).and(people::active))
             .select((people::person_id, organization_members::organization_id.nullable()))
@@ -197,7 +221,7 @@ impl Tx {
             person_id: person_ids.into_iter().next(),
             organization_ids: organization_ids.into_iter().flatten().collect(),
         };
-        roots.set(found).map_err(|_| Error::Internal("a transaction looks around twice".into()))
+        roots.set(found).map_err(|_| Error::internal("a transaction looks around twice"))
     }
 
     /// Whether the caller does not see the whole tenant.
@@ -221,6 +245,7 @@ impl Tx {
             return Ok(());
         }
         let found = organizations::table
+            .filter(self.owns(organizations::tenant_id))
             .filter(
                 organizations::organization_id
                     .eq(organization_id)
@@ -253,6 +278,7 @@ impl Tx {
             return Ok(());
         }
         let found = people::table
+            .filter(self.owns(people::tenant_id))
             .filter(people::person_id.eq(person_id).and(condition))
             .select(people::person_id);
         require(found.first::<String>(&mut self.conn()).await.optional()?.is_some(), why)
@@ -260,7 +286,8 @@ impl Tx {
 
     /// The organizations in reach.
     pub fn organizations_in_reach(&self) -> Condition<organizations::table> {
-        self.sight().below(|roots| Box::new(is_reached!(roots, organizations::organization_id)))
+        self.sight()
+            .below(|roots| Box::new(is_reached!(self, roots, organizations::organization_id)))
     }
 
     /// The organizations in reach below none that is in reach: for a caller who sees the whole
@@ -269,7 +296,7 @@ impl Tx {
         match self.sight() {
             Sight::Tenant => Box::new(organizations::parent_id.is_null()),
             Sight::Below(_) => self.sight().below(|roots| {
-                let parent = reached!(roots).filter(
+                let parent = reached!(self, roots).filter(
                     organization_ancestors::organization_id.nullable().eq(organizations::parent_id),
                 );
                 Box::new(
@@ -283,19 +310,20 @@ impl Tx {
 
     /// The accounts in reach: those of organizations in reach.
     pub fn accounts_in_reach(&self) -> Condition<accounts::table> {
-        self.sight().below(|roots| Box::new(is_reached!(roots, accounts::organization_id)))
+        self.sight().below(|roots| Box::new(is_reached!(self, roots, accounts::organization_id)))
     }
 
     /// What organizations in reach have set for modules.
     pub fn module_activations_in_reach(&self) -> Condition<module_activations::table> {
         self.sight()
-            .below(|roots| Box::new(is_reached!(roots, module_activations::organization_id)))
+            .below(|roots| Box::new(is_reached!(self, roots, module_activations::organization_id)))
     }
 
     /// The links of accounts to organizations in reach.
     pub fn links_in_reach(&self) -> Condition<account_organizations::table> {
-        self.sight()
-            .below(|roots| Box::new(is_reached!(roots, account_organizations::organization_id)))
+        self.sight().below(|roots| {
+            Box::new(is_reached!(self, roots, account_organizations::organization_id))
+        })
     }
 
     /// The trail in reach: what happened to accounts in reach, to what belongs to them, and to
@@ -303,20 +331,23 @@ impl Tx {
     /// any more, nor to an account that took its id: ids find the row, incarnations decide.
     pub fn activities_in_reach(&self) -> Condition<activities::table> {
         self.sight().below(|roots| {
-            let account = reached!(roots)
-                .inner_join(
-                    accounts::table
-                        .on(accounts::organization_id.eq(organization_ancestors::organization_id)),
-                )
-                .filter(accounts::account_id.nullable().eq(activities::account_id))
-                .filter(accounts::incarnation.nullable().eq(activities::incarnation));
-            let organization =
-                reached!(roots)
-                    .inner_join(organizations::table.on(
-                        organizations::organization_id.eq(organization_ancestors::organization_id),
+            let account =
+                reached!(self, roots)
+                    .inner_join(accounts::table.on(
+                        accounts::tenant_id.eq(organization_ancestors::tenant_id).and(
+                            accounts::organization_id.eq(organization_ancestors::organization_id),
+                        ),
                     ))
-                    .filter(organizations::organization_id.eq(activities::resource_id))
-                    .filter(organizations::incarnation.nullable().eq(activities::incarnation));
+                    .filter(accounts::account_id.nullable().eq(activities::account_id))
+                    .filter(accounts::incarnation.nullable().eq(activities::incarnation));
+            let organization = reached!(self, roots)
+                .inner_join(organizations::table.on(
+                    organizations::tenant_id.eq(organization_ancestors::tenant_id).and(
+                        organizations::organization_id.eq(organization_ancestors::organization_id),
+                    ),
+                ))
+                .filter(organizations::organization_id.eq(activities::resource_id))
+                .filter(organizations::incarnation.nullable().eq(activities::incarnation));
             let organization =
                 activities::resource_type.eq("organization").and(by_row!(organization));
             Box::new(by_row!(account).or(organization))
@@ -342,7 +373,7 @@ impl Tx {
     /// is shown with an account in reach: its individual users, its users through an organization
     /// linked to it, its manager.
     pub fn people_in_reach(&self) -> Condition<people::table> {
-        self.sight().below(|roots| people_in_reach!(roots, by_row))
+        self.sight().below(|roots| people_in_reach!(self, roots, by_row))
     }
 
     /// The members of organizations in reach: of the people in reach, those who are not only shown
@@ -350,8 +381,9 @@ impl Tx {
     fn members_in_reach(&self) -> Condition<people::table> {
         self.sight().below(|roots| {
             let member = organization_members::table
+                .filter(self.owns(organization_members::tenant_id))
                 .filter(organization_members::person_id.eq(people::person_id))
-                .filter(is_reached!(roots, organization_members::organization_id));
+                .filter(is_reached!(self, roots, organization_members::organization_id));
             Box::new(exists(member))
         })
     }
@@ -362,15 +394,28 @@ impl Tx {
     /// which they buy.
     fn people_in_charge(&self) -> Condition<people::table> {
         self.sight().below(|roots| {
-            let member = organization_members::table
-                .filter(organization_members::person_id.eq(people::person_id));
-            let member_elsewhere =
-                member.filter(not(is_reached!(roots, organization_members::organization_id)));
-            let elsewhere =
-                || accounts::table.filter(not(is_reached!(roots, accounts::organization_id)));
+            let member = || {
+                organization_members::table
+                    .filter(self.owns(organization_members::tenant_id))
+                    .filter(organization_members::person_id.eq(people::person_id))
+            };
+            let member_elsewhere = member().filter(not(is_reached!(
+                self,
+                roots,
+                organization_members::organization_id
+            )));
+            let elsewhere = || {
+                accounts::table.filter(self.owns(accounts::tenant_id)).filter(not(is_reached!(
+                    self,
+                    roots,
+                    accounts::organization_id
+                )))
+            };
             let user_elsewhere = elsewhere()
                 .inner_join(
-                    account_users::table.on(account_users::account_id.eq(accounts::account_id)),
+                    account_users::table.on(account_users::tenant_id
+                        .eq(accounts::tenant_id)
+                        .and(account_users::account_id.eq(accounts::account_id))),
                 )
                 .filter(account_users::person_id.eq(people::person_id));
             let person_id = || people::person_id.nullable();
@@ -384,7 +429,7 @@ impl Tx {
             let buys_elsewhere = elsewhere()
                 .filter(accounts::account_id.nullable().eq(people::purchasing_account_id));
             Box::new(
-                exists(member)
+                exists(member())
                     .and(not(exists(member_elsewhere)))
                     .and(not(exists(user_elsewhere)))
                     .and(not(exists(named_elsewhere)))
@@ -397,7 +442,7 @@ impl Tx {
     /// first; elsewhere the next one is never far.
     pub fn list_people_in_reach(&self, few: Option<&Few>) -> Condition<people::table> {
         match few {
-            Some(_) => self.sight().below(|roots| people_in_reach!(roots, by_set)),
+            Some(_) => self.sight().below(|roots| people_in_reach!(self, roots, by_set)),
             None => self.people_in_reach(),
         }
     }
@@ -409,23 +454,26 @@ impl Tx {
         let none = Roots::default();
         let roots = roots.get().unwrap_or(&none);
         let organizations = async {
-            let ids =
-                reached!(roots)
-                    .inner_join(organizations::table.on(
+            let ids = reached!(self, roots)
+                .inner_join(organizations::table.on(
+                    organizations::tenant_id.eq(organization_ancestors::tenant_id).and(
                         organizations::organization_id.eq(organization_ancestors::organization_id),
-                    ))
-                    .select((organizations::organization_id, organizations::incarnation))
-                    .limit(FEW + 1);
+                    ),
+                ))
+                .select((organizations::organization_id, organizations::incarnation))
+                .limit(FEW + 1);
             ids.load::<(String, String)>(&mut self.conn()).await
         };
         let accounts = async {
-            let ids = reached!(roots)
-                .inner_join(
-                    accounts::table
-                        .on(accounts::organization_id.eq(organization_ancestors::organization_id)),
-                )
-                .select((accounts::account_id, accounts::incarnation))
-                .limit(FEW + 1);
+            let ids =
+                reached!(self, roots)
+                    .inner_join(accounts::table.on(
+                        accounts::tenant_id.eq(organization_ancestors::tenant_id).and(
+                            accounts::organization_id.eq(organization_ancestors::organization_id),
+                        ),
+                    ))
+                    .select((accounts::account_id, accounts::incarnation))
+                    .limit(FEW + 1);
             ids.load::<(String, String)>(&mut self.conn()).await
         };
         let (organizations, accounts) = try_join(organizations, accounts).await?;
@@ -439,5 +487,5 @@ impl Tx {
 }
 
 fn require(reached: bool, why: &'static str) -> Result<()> {
-    if reached { Ok(()) } else { Err(Error::OutOfReach { why }) }
+    if reached { Ok(()) } else { Err(refusals::out_of_reach(why)) }
 }

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{self, SHA256};
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::{prelude::*, query_dsl::methods, upsert::excluded};
 use diesel_async::RunQueryDsl;
-use sha2::{Digest as _, Sha256};
 
-use super::{Change, tx::WriteTx};
+use super::{Change, refusals, tx::WriteTx};
 use crate::{
     caller::Caller,
-    error::{Error, Result},
+    error::Result,
     schema::requests,
-    validate::Violations,
+    text::Use,
+    validate::{Violations, does_not_show},
 };
 
 /// Longest `request_id` in characters.
@@ -45,14 +46,16 @@ impl Meta {
         }
         if request_id.chars().any(|c| c.is_control() || c.is_whitespace()) {
             v.add("request_id", "must consist of printable characters without blanks");
+        } else if let Some(refused) = Use::Id.refused(&request_id) {
+            v.add("request_id", does_not_show(refused));
         }
         let fingerprint = if request_id.is_empty() {
             Vec::new()
         } else {
-            let mut hash = Sha256::new();
+            let mut hash = digest::Context::new(&SHA256);
             for part in [caller.method, &*caller.actor] {
-                hash.update(part);
-                hash.update([0]);
+                hash.update(part.as_bytes());
+                hash.update(&[0]);
             }
             // With `validate_only` the answer is the one that the call without it would get.
             let real = if request.validate_only() {
@@ -60,8 +63,8 @@ impl Meta {
             } else {
                 request.encode_to_vec()
             };
-            hash.update(real);
-            hash.finalize().to_vec()
+            hash.update(&real);
+            hash.finish().as_ref().to_vec()
         };
         Self {
             request_id,
@@ -80,6 +83,7 @@ impl Meta {
         let forgotten = Utc::now() - TimeDelta::hours(KEPT_HOURS);
         let take = diesel::insert_into(requests::table)
             .values((
+                tx.owns(requests::tenant_id),
                 requests::actor.eq(&*self.actor),
                 requests::request_id.eq(&self.request_id),
                 requests::fingerprint.eq(&self.fingerprint),
@@ -88,7 +92,7 @@ impl Meta {
             .do_update()
             .set((
                 requests::fingerprint.eq(excluded(requests::fingerprint)),
-                requests::create_time.eq(diesel::dsl::now),
+                requests::create_time.eq(excluded(requests::create_time)),
             ));
         let taken = methods::FilterDsl::filter(take, requests::create_time.lt(forgotten))
             .execute(&mut tx.conn())
@@ -98,6 +102,7 @@ impl Meta {
             return Ok(None);
         }
         let (fingerprint, response) = requests::table
+            .filter(tx.owns(requests::tenant_id))
             .filter(requests::actor.eq(&*self.actor).and(requests::request_id.eq(&self.request_id)))
             .select((requests::fingerprint, requests::response))
             .first::<(Vec<u8>, Option<Vec<u8>>)>(&mut tx.conn())
@@ -105,7 +110,7 @@ impl Meta {
         if fingerprint == self.fingerprint {
             Ok(Some(response.unwrap_or_default()))
         } else {
-            Err(Error::RequestIdReused)
+            Err(refusals::request_id_reused())
         }
     }
 
@@ -115,7 +120,7 @@ impl Meta {
             return Ok(());
         }
         let own = requests::actor.eq(&*self.actor).and(requests::request_id.eq(&self.request_id));
-        diesel::update(requests::table.filter(own))
+        diesel::update(requests::table.filter(tx.owns(requests::tenant_id)).filter(own))
             .set(requests::response.eq(Some(response)))
             .execute(&mut tx.conn())
             .await?;
@@ -126,6 +131,7 @@ impl Meta {
 /// Deletes a few answers that are too old, so that the table stays as large as a day.
 async fn clear(tx: &WriteTx, forgotten: DateTime<Utc>) -> Result<()> {
     let ids = requests::table
+        .filter(tx.owns(requests::tenant_id))
         .filter(requests::create_time.lt(forgotten))
         .order(requests::create_time)
         .limit(CLEARED)
@@ -136,7 +142,9 @@ async fn clear(tx: &WriteTx, forgotten: DateTime<Utc>) -> Result<()> {
         .await?;
     for (actor, request_id) in ids {
         let old = requests::actor.eq(actor).and(requests::request_id.eq(request_id));
-        diesel::delete(requests::table.filter(old)).execute(&mut tx.conn()).await?;
+        diesel::delete(requests::table.filter(tx.owns(requests::tenant_id)).filter(old))
+            .execute(&mut tx.conn())
+            .await?;
     }
     Ok(())
 }

@@ -68,6 +68,7 @@ impl Tenant {
     /// The tenant of the transaction.
     pub(super) async fn find(tx: &Tx) -> Result<Self> {
         Ok(tenants::table
+            .filter(tx.owns(tenants::tenant_id))
             .select(Self::as_select())
             .first(&mut tx.conn())
             .await

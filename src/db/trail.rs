@@ -105,7 +105,7 @@ fn fields(row: Option<&impl Serialize>) -> Result<Map<String, Value>> {
     match row.map(serde_json::to_value).transpose() {
         Ok(Some(Value::Object(fields))) => Ok(fields),
         Ok(_) => Ok(Map::new()),
-        Err(error) => Err(Error::Internal(format!("snapshot for the trail: {error}"))),
+        Err(error) => Err(Error::internal(format!("snapshot for the trail: {error}"))),
     }
 }
 
@@ -134,6 +134,7 @@ pub(super) async fn write(tx: &WriteTx, caller: &Caller, request_id: &str) -> Re
         // As arrays: an INSERT with a row for each change would be prepared anew for each number of
         // changes.
         let rows = diesel::select((
+            tx.tenant_id().into_sql::<Text>(),
             unnest(batch.iter().map(|_| id::generate("actv")).collect::<Vec<_>>()),
             unnest(batch.iter().map(|(ordinal, _)| *ordinal).collect::<Vec<_>>()),
             (&*caller.actor).into_sql::<Text>(),
@@ -153,6 +154,7 @@ pub(super) async fn write(tx: &WriteTx, caller: &Caller, request_id: &str) -> Re
         diesel::insert_into(activities::table)
             .values(rows)
             .into_columns((
+                activities::tenant_id,
                 activities::activity_id,
                 activities::ordinal,
                 activities::actor,

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use diesel::{Expression, ExpressionMethods, dsl::Eq, sql_types::Text};
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _};
 use tokio::{sync::OnceCell, time::Instant};
 use tokio_postgres::error::SqlState;
@@ -16,13 +17,14 @@ use super::{
     WRITE,
     pool::{Conn, ConnectError, Lease},
     reach::Sight,
-    sqlstate,
+    refusals, sqlstate,
     tenant::Tenant,
     trail::{Change, Recorded},
 };
 use crate::{
     caller::{Caller, TenantId},
-    error::{Error, Kind, Result},
+    error::{Error, Result},
+    resource::Kind,
 };
 
 /// A transaction of one tenant, for reading.
@@ -57,10 +59,18 @@ impl Tx {
         &self.sight
     }
 
-    /// The id of the tenant. A query that is planned for its values binds it, so that the planner
-    /// sees it: in the policy it is a sub-select, whose value no plan knows.
+    /// The id of the tenant.
     pub fn tenant_id(&self) -> &str {
         self.tenant_id.as_str()
+    }
+
+    /// Binds a table's `tenant_id` to the tenant of the transaction: a condition of every query, and
+    /// a value of every insert. A joined table is compared with the table that it is joined to.
+    pub fn owns<C>(&self, tenant_id: C) -> Eq<C, String>
+    where
+        C: ExpressionMethods + Expression<SqlType = Text>,
+    {
+        tenant_id.eq(self.tenant_id().to_owned())
     }
 
     /// The module that the call belongs to.
@@ -94,11 +104,7 @@ impl Tx {
     /// Denies a call whose module is off for the tenant.
     pub(super) async fn gate(&self) -> Result<()> {
         let off = self.tenant().await?.modules_off.iter().any(|off| off == self.module);
-        if off {
-            Err(Error::ModuleOff { module: self.module, organization_id: None })
-        } else {
-            Ok(())
-        }
+        if off { Err(refusals::module_off_for_tenant(self.module)) } else { Ok(()) }
     }
 
     /// The connection, for Diesel: `query.load(&mut tx.conn())`. Several queries may be sent at
@@ -243,6 +249,7 @@ impl std::ops::Deref for WriteTx {
 /// Faults of the database as errors of the service. Violated constraints with a meaning are
 /// translated by the store that knows them, before they get here.
 impl From<diesel::result::Error> for Error {
+    #[track_caller]
     fn from(error: diesel::result::Error) -> Self {
         use diesel::result::{DatabaseErrorKind as Kind, Error as Diesel};
         if let Diesel::DatabaseError(Kind::UnableToSendCommand | Kind::ClosedConnection, cause) =
@@ -252,7 +259,7 @@ impl From<diesel::result::Error> for Error {
             return Self::DatabaseUnavailable;
         }
         let Some(state) = sqlstate::of(&error) else {
-            return Self::Internal(format!("database: {error}"));
+            return Self::internal(format!("database: {error}"));
         };
         match state {
             // In a failed transaction, a statement beside this one has failed before this one had
@@ -278,21 +285,18 @@ impl From<diesel::result::Error> for Error {
                 tracing::warn!(cause = %error, "database went away");
                 Self::DatabaseUnavailable
             }
-            _ => Self::Internal(format!("database: {error}")),
+            _ => Self::internal(format!("database: {error}")),
         }
     }
 }
 
 /// The error for a value that must be unique and is taken, if one of these constraints was violated:
 /// each with the field and the value.
-pub fn taken<'a>(
-    error: diesel::result::Error,
-    kind: Kind,
-    unique: impl IntoIterator<Item = (&'a str, &'static str, &'a str)>,
-) -> Error {
+pub fn taken(error: diesel::result::Error, kind: &Kind, unique: &[(&str, &str, &str)]) -> Error {
     let constraint = violated(&error).unwrap_or_default();
-    match unique.into_iter().find(|(name, ..)| *name == constraint) {
-        Some((_, field, value)) => Error::AlreadyExists { kind, field, value: value.to_owned() },
+    match unique.iter().find(|(name, ..)| *name == constraint) {
+        Some((_, _, id)) if unique.len() == 1 => kind.id_taken(id),
+        Some((_, field, value)) => kind.value_taken(field, value),
         None => error.into(),
     }
 }

@@ -42,10 +42,11 @@ impl PersonAccount {
         let off = modules::off(tx).await?;
         let filtered = || {
             let query = accounts::table
+                .filter(tx.owns(accounts::tenant_id))
                 .select(Account::as_select())
                 .filter(tx.accounts_in_reach())
                 .into_boxed();
-            let query = query.filter(Account::used_by(person_id));
+            let query = query.filter(Account::used_by(tx, person_id));
             match &off {
                 Some(off) => query.filter(accounts::organization_id.ne_all(off)),
                 None => query,
@@ -77,6 +78,7 @@ async fn records(
     person_id: &str,
 ) -> Result<BTreeMap<String, Record>> {
     let rows = account_users::table
+        .filter(tx.owns(account_users::tenant_id))
         .filter(
             account_users::account_id
                 .eq_any(account_ids)
@@ -90,17 +92,19 @@ async fn records(
 
 impl Account {
     /// Accounts that an active person is a user of today.
-    pub fn used_by(person_id: &str) -> Condition<accounts::table> {
-        let through = covered!()
+    pub fn used_by(tx: &Tx, person_id: &str) -> Condition<accounts::table> {
+        let through = covered!(tx)
             .filter(organization_members::person_id.eq(person_id.to_owned()))
             .select(account_organizations::account_id);
         let added = account_users::table
+            .filter(tx.owns(account_users::tenant_id))
             .filter(account_users::person_id.eq(person_id.to_owned()))
             .filter(account_users::individual)
             .filter(account_users::start_date.is_null().or(account_users::start_date.le(today())))
             .filter(account_users::end_date.is_null().or(account_users::end_date.ge(today())))
             .select(account_users::account_id);
         let active = people::table
+            .filter(tx.owns(people::tenant_id))
             .filter(people::person_id.eq(person_id.to_owned()).and(people::active))
             .select(people::person_id);
         // As one subquery, which PostgreSQL can start from; of two it would look through all

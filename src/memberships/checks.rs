@@ -8,13 +8,17 @@ use diesel_async::RunQueryDsl;
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use serde::Serialize;
 
-use super::store::{Fields, today};
+use super::{
+    refusals,
+    store::{Fields, today},
+};
 use crate::{
     accounts::store::{Account, Status},
     budget::{self, Budget, Weighed},
     db::{AccountRef, BelongsTo, Recorded, Tx, WriteTx},
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     modules,
+    people::refusals::{PERSON, person_inactive},
     people::store::Person,
     schema::{
         account_organizations, account_users, accounts, organization_ancestors,
@@ -57,30 +61,47 @@ impl Check {
             Person::find(tx, person_id).await?;
         }
         let rows = accounts::table
-            .inner_join(people::table.on(people::person_id.eq(person_id.to_owned())))
-            .left_join(
-                account_users::table.on(account_users::account_id
-                    .eq(accounts::account_id)
-                    .and(account_users::person_id.eq(people::person_id))),
+            .filter(tx.owns(accounts::tenant_id))
+            .inner_join(
+                people::table.on(people::tenant_id
+                    .eq(accounts::tenant_id)
+                    .and(people::person_id.eq(person_id.to_owned()))),
             )
             .left_join(
-                organization_members::table
-                    .on(organization_members::person_id.eq(people::person_id)),
+                account_users::table.on(account_users::tenant_id.eq(accounts::tenant_id).and(
+                    account_users::account_id
+                        .eq(accounts::account_id)
+                        .and(account_users::person_id.eq(people::person_id)),
+                )),
             )
-            .left_join(organization_ancestors::table.on(
-                organization_ancestors::organization_id.eq(organization_members::organization_id),
-            ))
             .left_join(
-                account_organizations::table.on(account_organizations::account_id
-                    .eq(accounts::account_id)
+                organization_members::table.on(organization_members::tenant_id
+                    .eq(people::tenant_id)
+                    .and(organization_members::person_id.eq(people::person_id))),
+            )
+            .left_join(
+                organization_ancestors::table.on(organization_ancestors::tenant_id
+                    .eq(organization_members::tenant_id)
                     .and(
-                        account_organizations::organization_id
-                            .eq(organization_ancestors::ancestor_id),
-                    )
+                        organization_ancestors::organization_id
+                            .eq(organization_members::organization_id),
+                    )),
+            )
+            .left_join(
+                account_organizations::table.on(account_organizations::tenant_id
+                    .eq(accounts::tenant_id)
                     .and(
-                        organization_ancestors::distance
-                            .eq(0)
-                            .or(account_organizations::include_descendants),
+                        account_organizations::account_id
+                            .eq(accounts::account_id)
+                            .and(
+                                account_organizations::organization_id
+                                    .eq(organization_ancestors::ancestor_id),
+                            )
+                            .and(
+                                organization_ancestors::distance
+                                    .eq(0)
+                                    .or(account_organizations::include_descendants),
+                            ),
                     )),
             )
             .filter(accounts::account_id.eq(account_id))
@@ -197,23 +218,24 @@ pub async fn set_purchasing_account(
     if let Some(account) = account.transpose()? {
         let account_id = account.account_id.as_str();
         if !person.fields.active {
-            return Err(Error::PersonInactive { person_id: person_id.to_owned() });
+            return Err(person_inactive(person_id));
         }
         if account.fields.status != Status::Active {
-            return Err(Error::AccountNotActive { account_id: account.account_id });
+            return Err(refusals::account_not_active(account_id));
         }
         if !Check::find(tx, account_id, person_id).await?.is_user() {
-            let (account_id, person_id) = (account_id.to_owned(), person_id.to_owned());
-            return Err(Error::NotAnAccountUser { account_id, person_id });
+            return Err(refusals::not_an_account_user(account_id, person_id));
         }
     }
     if person.purchasing_account_id.as_deref() == account_id {
         return Ok(person);
     }
-    diesel::update(people::table.filter(people::person_id.eq(person_id)))
-        .set(people::purchasing_account_id.eq(account_id))
-        .execute(&mut tx.conn())
-        .await?;
+    diesel::update(
+        people::table.filter(tx.owns(people::tenant_id)).filter(people::person_id.eq(person_id)),
+    )
+    .set(people::purchasing_account_id.eq(account_id))
+    .execute(&mut tx.conn())
+    .await?;
     // Two activities: one for each account, so that a watch of either hears of it.
     let changed: Vec<_> =
         [(person.purchasing_account_id.as_deref(), false), (account_id, true)].into();
@@ -230,7 +252,11 @@ pub async fn set_purchasing_account(
 /// Clears an account, which the transaction holds FOR UPDATE, wherever people buy on it. Nobody
 /// begins to buy on it meanwhile.
 pub async fn clear_purchasing_account(tx: &WriteTx, account: AccountRef<'_>) -> Result<()> {
-    let buyers = || people::table.filter(people::purchasing_account_id.eq(account.account_id));
+    let buyers = || {
+        people::table
+            .filter(tx.owns(people::tenant_id))
+            .filter(people::purchasing_account_id.eq(account.account_id))
+    };
     let ids = buyers().order(people::person_id).select(people::person_id).for_no_key_update();
     let ids: Vec<String> = ids.load(&mut tx.conn()).await?;
     if ids.is_empty() {
@@ -258,7 +284,7 @@ struct Purchasing<'a> {
 }
 
 impl Recorded for Purchasing<'_> {
-    const NOUN: &'static str = Kind::Person.noun();
+    const NOUN: &'static str = PERSON.noun;
 
     fn id(&self) -> Cow<'_, str> {
         self.person_id.into()

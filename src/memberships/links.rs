@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
-use diesel::{dsl::case_when, prelude::*};
+use diesel::{dsl::case_when, prelude::*, upsert::excluded};
 use diesel_async::RunQueryDsl;
 use futures_util::TryStreamExt as _;
 use serde::Serialize;
 
 use super::{
+    refusals,
     slots::{self, Scope},
     store::OfAccount,
 };
@@ -85,11 +86,15 @@ const LINK: LinkColumns = (
 );
 
 macro_rules! links {
-    ($account_id:expr) => {
+    ($tx:expr, $account_id:expr) => {
         organizations::table
+            .filter($tx.owns(organizations::tenant_id))
             .inner_join(
-                account_organizations::table
-                    .on(account_organizations::organization_id.eq(organizations::organization_id)),
+                account_organizations::table.on(account_organizations::tenant_id
+                    .eq(organizations::tenant_id)
+                    .and(
+                        account_organizations::organization_id.eq(organizations::organization_id),
+                    )),
             )
             .filter(account_organizations::account_id.eq($account_id))
             .select(LINK)
@@ -99,8 +104,8 @@ macro_rules! links {
 impl Link {
     /// The link, if there is one.
     pub async fn find(tx: &Tx, account_id: &str, organization_id: &str) -> Result<Option<Self>> {
-        let query =
-            links!(account_id).filter(account_organizations::organization_id.eq(organization_id));
+        let query = links!(tx, account_id)
+            .filter(account_organizations::organization_id.eq(organization_id));
         Ok(query.first(&mut tx.conn()).await.optional()?)
     }
 
@@ -115,8 +120,8 @@ impl Link {
             case_when(named(), organizations::create_time)
                 .otherwise(account_organizations::create_time)
         };
-        let total = total!(tx, page, links!(account_id).into_boxed());
-        let query = links!(account_id).into_boxed();
+        let total = total!(tx, page, links!(tx, account_id).into_boxed());
+        let query = links!(tx, account_id).into_boxed();
         let query = keyset!(query, page, by name(), created(), organizations::organization_id);
         let rows = query.load_stream::<Self>(&mut tx.conn()).await?;
         let hide = |row: Self| {
@@ -138,8 +143,9 @@ impl Link {
         if !tx.is_limited() {
             return Ok(Vec::new());
         }
-        let links =
-            account_organizations::table.filter(account_organizations::account_id.eq(account_id));
+        let links = account_organizations::table
+            .filter(tx.owns(account_organizations::tenant_id))
+            .filter(account_organizations::account_id.eq(account_id));
         let out_of_reach = links
             .filter(diesel::dsl::not(tx.links_in_reach()))
             .select(account_organizations::organization_id);
@@ -167,6 +173,7 @@ impl Link {
             };
             diesel::insert_into(account_organizations::table)
                 .values((
+                    tx.owns(account_organizations::tenant_id),
                     account_organizations::account_id.eq(account_id),
                     account_organizations::organization_id.eq(organization_id),
                     account_organizations::own.eq(false),
@@ -180,7 +187,8 @@ impl Link {
                 .do_update()
                 .set((
                     account_organizations::include_descendants.eq(include_descendants),
-                    account_organizations::update_time.eq(diesel::dsl::now),
+                    account_organizations::update_time
+                        .eq(excluded(account_organizations::update_time)),
                 ))
                 .execute(&mut tx.conn())
                 .await?;
@@ -189,8 +197,7 @@ impl Link {
             }
         }
         let after = Self::find(tx, account_id, organization_id).await?;
-        let after =
-            after.ok_or_else(|| Error::Internal("a link is gone that was just made".into()))?;
+        let after = after.ok_or_else(|| Error::internal("a link is gone that was just made"))?;
         record(
             tx,
             account.reference(),
@@ -203,10 +210,8 @@ impl Link {
     /// Takes an organization off an account.
     pub async fn remove(tx: &WriteTx, account_id: &str, organization_id: &str) -> Result<()> {
         let account = Account::find_for_update(tx, account_id).await?;
-        let ids = || (account_id.to_owned(), organization_id.to_owned());
         let Some(link) = Self::find(tx, account_id, organization_id).await? else {
-            let (account_id, organization_id) = ids();
-            return Err(Error::OrganizationNotLinked { account_id, organization_id });
+            return Err(refusals::organization_not_linked(account_id, organization_id));
         };
         tx.require_organization_in_reach(
             organization_id,
@@ -215,15 +220,16 @@ impl Link {
         .await?;
         modules::require(tx, organization_id).await?;
         if link.own {
-            let (account_id, organization_id) = ids();
-            return Err(Error::OwnOrganizationLinked { account_id, organization_id });
+            return Err(refusals::own_organization_linked(account_id, organization_id));
         }
         let guard = slots::guard(tx, Scope::Account(account_id)).await?;
-        diesel::delete(account_organizations::table)
-            .filter(account_organizations::account_id.eq(account_id))
-            .filter(account_organizations::organization_id.eq(organization_id))
-            .execute(&mut tx.conn())
-            .await?;
+        diesel::delete(
+            account_organizations::table.filter(tx.owns(account_organizations::tenant_id)),
+        )
+        .filter(account_organizations::account_id.eq(account_id))
+        .filter(account_organizations::organization_id.eq(organization_id))
+        .execute(&mut tx.conn())
+        .await?;
         guard.settle(tx).await?;
         record(tx, account.reference(), Some(&link.terms()), None)
     }
@@ -233,6 +239,7 @@ impl Link {
     pub async fn insert_own(tx: &WriteTx, account_id: &str, organization_id: &str) -> Result<()> {
         diesel::insert_into(account_organizations::table)
             .values((
+                tx.owns(account_organizations::tenant_id),
                 account_organizations::account_id.eq(account_id),
                 account_organizations::organization_id.eq(organization_id),
                 account_organizations::own.eq(true),
@@ -252,7 +259,9 @@ impl Link {
     ) -> Result<()> {
         let account_id = account.account_id;
         let links = || {
-            account_organizations::table.filter(account_organizations::account_id.eq(account_id))
+            account_organizations::table
+                .filter(tx.owns(account_organizations::tenant_id))
+                .filter(account_organizations::account_id.eq(account_id))
         };
         let ended = diesel::delete(links().filter(account_organizations::own))
             .returning(Terms::as_returning())
@@ -283,11 +292,13 @@ impl Link {
     /// Deletes the links of an account, which the transaction holds FOR UPDATE. Nobody adds one
     /// meanwhile.
     pub async fn remove_all(tx: &WriteTx, account: AccountRef<'_>) -> Result<()> {
-        let mut ended: Vec<Terms> = diesel::delete(account_organizations::table)
-            .filter(account_organizations::account_id.eq(account.account_id))
-            .returning(Terms::as_returning())
-            .get_results(&mut tx.conn())
-            .await?;
+        let mut ended: Vec<Terms> = diesel::delete(
+            account_organizations::table.filter(tx.owns(account_organizations::tenant_id)),
+        )
+        .filter(account_organizations::account_id.eq(account.account_id))
+        .returning(Terms::as_returning())
+        .get_results(&mut tx.conn())
+        .await?;
         ended.sort_by(|one, other| one.organization_id.cmp(&other.organization_id));
         ended.iter().try_for_each(|link| record(tx, account, Some(link), None))
     }

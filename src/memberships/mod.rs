@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod checks;
 pub mod links;
 pub mod recipients;
+mod refusals;
 pub mod slots;
 pub mod sources;
 pub mod store;
@@ -24,7 +25,7 @@ use crate::{
     budget::{Budget, Weighed as _},
     call::{Call as _, Reply, reply},
     db::Db,
-    page::{Order, response},
+    page::response,
     proto::{
         self, AddAccountUserRequest, AddAccountUserResponse, BatchCheckMembershipsRequest,
         BatchCheckMembershipsResponse, CheckMembershipRequest, CheckMembershipResponse,
@@ -62,7 +63,7 @@ impl MembershipService for Service {
         &self,
         request: Request<UpdateAccountUserRequest>,
     ) -> Reply<UpdateAccountUserResponse> {
-        let (caller, meta, update) = request.update()?;
+        let (caller, meta, update) = request.update(wire::ELSEWHERE)?;
         let work = self.db.write(&caller, &meta, async |tx| {
             let proto::AccountUser { account_id, person_id, .. } = &update.wanted;
             let current = HeldUser::find(tx, account_id, person_id).await?;
@@ -181,10 +182,8 @@ impl MembershipService for Service {
         &self,
         request: Request<ListPersonAccountsRequest>,
     ) -> Reply<ListPersonAccountsResponse> {
-        let (caller, person_id, page) = request
-            .list_by(Order::parse_for_accounts, |v, request| {
-                v.id("person_id", request.person_id)
-            })?;
+        let (caller, person_id, page) =
+            request.list(|v, request| v.id("person_id", request.person_id))?;
         let work =
             self.db.list(&caller, async |tx| PersonAccount::list(tx, &person_id, &page).await);
         let listing = work.await?;

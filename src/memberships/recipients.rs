@@ -19,14 +19,19 @@ use crate::{
 
 /// The users in force of an account who have the billing flag.
 macro_rules! flagged_users {
-    ($account_id:expr) => {{
-        let through = covered!()
+    ($tx:expr, $account_id:expr) => {{
+        let through = covered!($tx)
             .filter(account_organizations::account_id.eq(account_users::account_id))
             .filter(organization_members::person_id.eq(account_users::person_id));
         let started = account_users::start_date.is_null().or(account_users::start_date.le(today()));
         let not_ended = account_users::end_date.is_null().or(account_users::end_date.ge(today()));
         account_users::table
-            .inner_join(people::table.on(people::person_id.eq(account_users::person_id)))
+            .filter($tx.owns(account_users::tenant_id))
+            .inner_join(
+                people::table.on(people::tenant_id
+                    .eq(account_users::tenant_id)
+                    .and(people::person_id.eq(account_users::person_id))),
+            )
             .filter(account_users::account_id.eq($account_id))
             .filter(account_users::billing)
             .filter(people::active)
@@ -56,7 +61,7 @@ impl Recipient {
         let (to, cc) = (account.fields.billing_contact_id, account.fields.cc_billing_contact_id);
         let contacts: BTreeSet<_> = to.iter().chain(&cc).cloned().collect();
         let contacts: Vec<_> = contacts.into_iter().collect();
-        let others = || flagged_users!(account_id).filter(people::person_id.ne_all(&contacts));
+        let others = || flagged_users!(tx, account_id).filter(people::person_id.ne_all(&contacts));
         let total = if page.counts() {
             total!(tx, page, others()).plus(contacts.len())
         } else {
@@ -89,6 +94,7 @@ impl Recipient {
 /// The contacts that the page may have.
 async fn contacts_behind(tx: &Tx, person_ids: Vec<String>, page: &Page) -> Result<Vec<Person>> {
     let query = people::table
+        .filter(tx.owns(people::tenant_id))
         .filter(people::person_id.eq_any(person_ids))
         .select(Person::as_select())
         .into_boxed();
@@ -98,7 +104,7 @@ async fn contacts_behind(tx: &Tx, person_ids: Vec<String>, page: &Page) -> Resul
 /// The flagged users in force that the page may have, and whether they are all that were asked for.
 async fn flagged(tx: &Tx, account_id: &str, page: &Page) -> Result<(Vec<Person>, bool)> {
     let query = keyset!(
-        flagged_users!(account_id),
+        flagged_users!(tx, account_id),
         page,
         account_users(sort_key, person_create_time, person_id)
     );

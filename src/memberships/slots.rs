@@ -16,10 +16,14 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::store::{Record, covered, today};
+use super::{
+    refusals,
+    store::{Record, covered, today},
+};
 use crate::{
     db::{Tx, WriteTx},
-    error::{Error, Kind, Result},
+    error::{Error, Result},
+    people::refusals::{PERSON, person_inactive},
     people::store::Side,
     schema::{account_users, accounts, organization_ancestors, organization_members, people},
 };
@@ -114,6 +118,7 @@ const COLUMNS: (
 /// The slots that these people hold, on any account.
 pub async fn held_by(tx: &Tx, person_ids: &[String]) -> Result<Vec<Holder>> {
     let rows = accounts::table
+        .filter(tx.owns(accounts::tenant_id))
         .filter(
             accounts::primary_contact_id
                 .eq_any(person_ids)
@@ -134,7 +139,10 @@ pub async fn held_by(tx: &Tx, person_ids: &[String]) -> Result<Vec<Holder>> {
 
 /// The slots of one account.
 pub async fn held_on(tx: &Tx, account_id: &str) -> Result<Vec<Holder>> {
-    let row = accounts::table.filter(accounts::account_id.eq(account_id)).select(COLUMNS);
+    let row = accounts::table
+        .filter(tx.owns(accounts::tenant_id))
+        .filter(accounts::account_id.eq(account_id))
+        .select(COLUMNS);
     let row = row.first::<Slots>(&mut tx.conn()).await.optional()?;
     Ok(row.into_iter().flat_map(spread).collect())
 }
@@ -142,6 +150,7 @@ pub async fn held_on(tx: &Tx, account_id: &str) -> Result<Vec<Holder>> {
 /// Locks people, in the order of their ids.
 async fn lock(tx: &WriteTx, person_ids: &[String]) -> Result<()> {
     people::table
+        .filter(tx.owns(people::tenant_id))
         .filter(people::person_id.eq_any(person_ids))
         .order(people::person_id)
         .select(people::person_id)
@@ -163,6 +172,7 @@ pub async fn guard<'a>(tx: &WriteTx, scope: Scope<'a>) -> Result<Guard<'a>> {
         Scope::Person(person_id) => (Vec::new(), vec![person_id.to_owned()]),
         Scope::Account(account_id) => {
             let set = account_users::table
+                .filter(tx.owns(account_users::tenant_id))
                 .filter(account_users::account_id.eq(account_id))
                 .filter(diesel::dsl::not(account_users::individual))
                 .select(account_users::person_id);
@@ -170,9 +180,14 @@ pub async fn guard<'a>(tx: &WriteTx, scope: Scope<'a>) -> Result<Guard<'a>> {
         }
         Scope::Organization(organization_id) => {
             let members: Vec<String> = organization_members::table
+                .filter(tx.owns(organization_members::tenant_id))
                 .inner_join(
-                    organization_ancestors::table.on(organization_ancestors::organization_id
-                        .eq(organization_members::organization_id)),
+                    organization_ancestors::table.on(organization_ancestors::tenant_id
+                        .eq(organization_members::tenant_id)
+                        .and(
+                            organization_ancestors::organization_id
+                                .eq(organization_members::organization_id),
+                        )),
                 )
                 .filter(organization_ancestors::ancestor_id.eq(organization_id))
                 .select(organization_members::person_id)
@@ -180,6 +195,7 @@ pub async fn guard<'a>(tx: &WriteTx, scope: Scope<'a>) -> Result<Guard<'a>> {
                 .load(&mut tx.conn())
                 .await?;
             let set = account_users::table
+                .filter(tx.owns(account_users::tenant_id))
                 .filter(account_users::person_id.eq_any(&members))
                 .select(account_users::person_id)
                 .distinct();
@@ -210,10 +226,10 @@ impl Guard<'_> {
         if !lost.is_empty() {
             return Err(refusal(tx, lost).await?);
         }
-        let gone = diesel::delete(account_users::table)
+        let gone = diesel::delete(account_users::table.filter(tx.owns(account_users::tenant_id)))
             .filter(diesel::dsl::not(account_users::individual))
             .filter(diesel::dsl::not(diesel::dsl::exists(
-                covered!().filter(
+                covered!(tx).filter(
                     crate::schema::account_organizations::account_id
                         .eq(account_users::account_id)
                         .and(organization_members::person_id.eq(account_users::person_id)),
@@ -248,41 +264,43 @@ pub async fn refusal(tx: &WriteTx, mut slots: Vec<Holder>) -> Result<Error> {
     let count = slots.len();
     if tx.is_limited() {
         let ids: Vec<_> = slots.iter().map(|holder| holder.account_id.clone()).collect();
-        let seen =
-            accounts::table.filter(accounts::account_id.eq_any(ids).and(tx.accounts_in_reach()));
+        let seen = accounts::table
+            .filter(tx.owns(accounts::tenant_id))
+            .filter(accounts::account_id.eq_any(ids).and(tx.accounts_in_reach()));
         let seen: Vec<String> = seen.select(accounts::account_id).load(&mut tx.conn()).await?;
         slots.retain(|holder| seen.contains(&holder.account_id));
     }
-    Ok(Error::ContactSlotHeld { slots, count })
+    Ok(refusals::contact_slot_held(&slots, count))
 }
 
 /// Why a person may not be a contact of an account, if they may not: a contact is an active person
 /// of a customer who is a user through an organization, or individually without an end.
 pub async fn why_not(tx: &WriteTx, account_id: &str, person_id: &str) -> Result<Option<Error>> {
-    let ids = || (account_id.to_owned(), person_id.to_owned());
     let person = people::table
+        .filter(tx.owns(people::tenant_id))
         .filter(people::person_id.eq(person_id))
         .select((people::kind, people::active))
         .first::<(Side, bool)>(&mut tx.conn())
         .await
         .optional()?;
     match person {
-        None => return Ok(Some(Error::not_found(Kind::Person, person_id))),
+        None => return Ok(Some(PERSON.not_found(person_id))),
         Some((Side::Staff, _)) => {
-            return Ok(Some(Error::PersonNotCustomer { person_id: person_id.to_owned() }));
+            return Ok(Some(refusals::person_not_customer(person_id)));
         }
         Some((Side::Customer, false)) => {
-            return Ok(Some(Error::PersonInactive { person_id: person_id.to_owned() }));
+            return Ok(Some(person_inactive(person_id)));
         }
         Some((Side::Customer, true)) => {}
     }
-    let through = covered!()
+    let through = covered!(tx)
         .filter(crate::schema::account_organizations::account_id.eq(account_id))
         .filter(organization_members::person_id.eq(person_id));
     if diesel::select(diesel::dsl::exists(through)).get_result::<bool>(&mut tx.conn()).await? {
         return Ok(None);
     }
     let dates = account_users::table
+        .filter(tx.owns(account_users::tenant_id))
         .filter(
             account_users::account_id.eq(account_id).and(account_users::person_id.eq(person_id)),
         )
@@ -290,15 +308,14 @@ pub async fn why_not(tx: &WriteTx, account_id: &str, person_id: &str) -> Result<
         .first::<(bool, Option<chrono::NaiveDate>, Option<chrono::NaiveDate>)>(&mut tx.conn())
         .await
         .optional()?;
-    let (account_id, person_id) = ids();
     Ok(match dates {
         Some((true, start, None)) if start.is_none_or(|start| start <= today()) => None,
         Some((true, start, Some(end)))
             if start.is_none_or(|start| start <= today()) && end >= today() =>
         {
-            Some(Error::ContactMembershipEnds { account_id, person_id })
+            Some(refusals::contact_membership_ends(account_id, person_id))
         }
-        _ => Some(Error::NotAnAccountUser { account_id, person_id }),
+        _ => Some(refusals::not_an_account_user(account_id, person_id)),
     })
 }
 
@@ -309,12 +326,13 @@ pub async fn lock_new(tx: &WriteTx, person_ids: &[String]) -> Result<()> {
     if person_ids.is_empty() {
         return Ok(());
     }
-    let people =
-        people::table.filter(people::person_id.eq_any(person_ids).and(tx.people_in_reach()));
+    let people = people::table
+        .filter(tx.owns(people::tenant_id))
+        .filter(people::person_id.eq_any(person_ids).and(tx.people_in_reach()));
     let locked = people.order(people::person_id).select(people::person_id).for_no_key_update();
     let locked: Vec<String> = locked.load(&mut tx.conn()).await?;
     match person_ids.iter().find(|id| !locked.contains(id)) {
-        Some(missing) => Err(Error::not_found(Kind::Person, missing)),
+        Some(missing) => Err(PERSON.not_found(missing)),
         None => Ok(()),
     }
 }

@@ -62,7 +62,7 @@ impl<'a> Merged<'a> {
     ) -> Result<Self> {
         let tenant_id = tx.tenant_id();
         let (after_name, after_time) = match page.order().by {
-            By::Name => (page.after_name(), None),
+            By::DisplayName => (page.after_name(), None),
             _ => (None, page.after_time()?),
         };
         Ok(Self {
@@ -104,6 +104,11 @@ impl<'a> Merged<'a> {
         .await
     }
 
+    /// The tenant whose people they are.
+    pub const fn tenant_id(&self) -> &str {
+        self.tenant_id
+    }
+
     /// The direction of the list, to follow each column of an ORDER BY.
     pub const fn direction(&self) -> &'static str {
         if self.order.descending { " DESC" } else { "" }
@@ -112,7 +117,7 @@ impl<'a> Merged<'a> {
     /// What memberships are ordered by; those that have it in common, by person.
     const fn key(&self) -> &'static str {
         match self.order.by {
-            By::Name => "sort_key",
+            By::DisplayName => "sort_key",
             _ => "person_create_time",
         }
     }
@@ -134,9 +139,11 @@ impl<'a> Merged<'a> {
             Sources::Account { account_id, .. } => {
                 out.push_sql(
                     "SELECT DISTINCT below.organization_id FROM account_organizations AS link JOIN organization_ancestors AS below \
-                     ON below.ancestor_id = link.organization_id AND (below.distance = 0 OR link.include_descendants) \
-                     WHERE link.account_id = ",
+                     ON below.tenant_id = link.tenant_id AND below.ancestor_id = link.organization_id AND (below.distance = 0 OR link.include_descendants) \
+                     WHERE link.tenant_id = ",
                 );
+                out.push_bind_param::<Text, _>(self.tenant_id)?;
+                out.push_sql(" AND link.account_id = ");
                 out.push_bind_param::<Text, _>(*account_id)?;
             }
         }
@@ -269,8 +276,10 @@ impl QueryFragment<Pg> for Members<'_> {
         out.push_sql(" FROM (");
         self.merged.walk_ast(out.reborrow())?;
         let direction = self.merged.direction();
+        out.push_sql(") AS page JOIN people ON people.tenant_id = ");
+        out.push_bind_param::<Text, _>(self.merged.tenant_id)?;
         out.push_sql(&format!(
-            ") AS page JOIN people ON people.person_id = page.person_id ORDER BY page.key{direction}, page.person_id{direction}"
+            " AND people.person_id = page.person_id ORDER BY page.key{direction}, page.person_id{direction}"
         ));
         Ok(())
     }

@@ -11,13 +11,14 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
-use super::users::{User, not_a_user};
+use super::{refusals, users::User};
 use crate::{
     accounts::store::Account,
     db::{AccountRef, BelongsTo, Recorded, Tx, WriteTx},
-    error::{Error, Result},
+    error::Result,
     id,
     organizations::store::Organization,
+    people::refusals::person_inactive,
     people::store::Person,
     schema::{account_organizations, account_users, organization_members},
 };
@@ -25,17 +26,23 @@ use crate::{
 /// The members of organizations with the accounts whose links cover them: each row is a source of
 /// membership.
 macro_rules! covered {
-    () => {{
+    ($tx:expr) => {{
         use $crate::schema::{account_organizations, organization_ancestors, organization_members};
         organization_members::table
-            .inner_join(organization_ancestors::table.on(
-                organization_ancestors::organization_id.eq(organization_members::organization_id),
-            ))
+            .filter($tx.owns(organization_members::tenant_id))
             .inner_join(
-                account_organizations::table
-                    .on(account_organizations::organization_id
-                        .eq(organization_ancestors::ancestor_id)),
+                organization_ancestors::table.on(organization_ancestors::tenant_id
+                    .eq(organization_members::tenant_id)
+                    .and(
+                        organization_ancestors::organization_id
+                            .eq(organization_members::organization_id),
+                    )),
             )
+            .inner_join(account_organizations::table.on(
+                account_organizations::tenant_id.eq(organization_ancestors::tenant_id).and(
+                    account_organizations::organization_id.eq(organization_ancestors::ancestor_id),
+                ),
+            ))
             .filter(
                 organization_ancestors::distance
                     .eq(0)
@@ -119,14 +126,14 @@ impl NewUser {
         Organization::hold_the_forest(tx).await?;
         let person = Person::find_and_hold(tx, &self.person_id).await?;
         if !person.fields.active {
-            return Err(Error::PersonInactive { person_id: person.person_id });
+            return Err(person_inactive(&person.person_id));
         }
         let current = Record::find(tx, &self.account_id, &self.person_id).await?;
         let mut fields = self.fields(&tx.tenant().await?.settings.membership_roles)?;
         if let Some(current) = &current {
             if current.fields.individual {
-                let (account_id, person_id) = (self.account_id.clone(), self.person_id.clone());
-                return Err(Error::AccountUserAlreadyExists { account_id, person_id });
+                let (account_id, person_id) = (&self.account_id, &self.person_id);
+                return Err(refusals::account_user_already_exists(account_id, person_id));
             }
             if fields.roles.is_empty() {
                 fields.roles.clone_from(&current.fields.roles);
@@ -136,7 +143,7 @@ impl NewUser {
         Record::put(tx, &account, &person, current, &fields).await?;
         User::find(tx, &self.account_id, &self.person_id)
             .await?
-            .ok_or_else(|| not_a_user(&self.account_id, &self.person_id))
+            .ok_or_else(|| refusals::account_user_not_found(&self.account_id, &self.person_id))
     }
 }
 
@@ -146,7 +153,7 @@ pub async fn through(
     account_ids: &[String],
     person_id: &str,
 ) -> Result<BTreeMap<String, Vec<String>>> {
-    let rows = covered!()
+    let rows = covered!(tx)
         .filter(account_organizations::account_id.eq_any(account_ids))
         .filter(organization_members::person_id.eq(person_id))
         .select((account_organizations::account_id, organization_members::organization_id))
@@ -165,6 +172,7 @@ impl Record {
     /// What is set for a person on an account, if anything.
     pub async fn find(tx: &Tx, account_id: &str, person_id: &str) -> Result<Option<Self>> {
         Ok(account_users::table
+            .filter(tx.owns(account_users::tenant_id))
             .filter(
                 account_users::account_id
                     .eq(account_id)
@@ -193,7 +201,7 @@ impl Record {
             return Ok(());
         }
         let now = if let Some(current) = &current {
-            diesel::update(account_users::table)
+            diesel::update(account_users::table.filter(tx.owns(account_users::tenant_id)))
                 .filter(
                     account_users::account_id
                         .eq(account_id)
@@ -210,6 +218,7 @@ impl Record {
         } else {
             diesel::insert_into(account_users::table)
                 .values((
+                    tx.owns(account_users::tenant_id),
                     account_users::account_id.eq(account_id),
                     account_users::person_id.eq(person_id),
                     account_users::sort_key.eq(&person.fields.sort_key),
@@ -239,8 +248,11 @@ impl Record {
     /// Deletes what is set on an account, which the transaction holds FOR UPDATE. Nobody sets
     /// anything on it meanwhile.
     pub async fn remove_all_of_account(tx: &WriteTx, account_id: &str) -> Result<()> {
-        let all =
-            diesel::delete(account_users::table.filter(account_users::account_id.eq(account_id)));
+        let all = diesel::delete(
+            account_users::table
+                .filter(tx.owns(account_users::tenant_id))
+                .filter(account_users::account_id.eq(account_id)),
+        );
         Self::record_ends(
             tx,
             all.returning(Self::as_returning()).get_results(&mut tx.conn()).await?,
@@ -251,8 +263,11 @@ impl Record {
     /// Deletes what is set for a person, whom the transaction holds FOR UPDATE. Nobody sets
     /// anything for them meanwhile.
     pub async fn remove_all_of_person(tx: &WriteTx, person_id: &str) -> Result<()> {
-        let all =
-            diesel::delete(account_users::table.filter(account_users::person_id.eq(person_id)));
+        let all = diesel::delete(
+            account_users::table
+                .filter(tx.owns(account_users::tenant_id))
+                .filter(account_users::person_id.eq(person_id)),
+        );
         Self::record_ends(
             tx,
             all.returning(Self::as_returning()).get_results(&mut tx.conn()).await?,
@@ -274,7 +289,7 @@ impl Record {
             };
             return Self::put(tx, account, &user.person, Some(current), &fields).await;
         }
-        diesel::delete(account_users::table)
+        diesel::delete(account_users::table.filter(tx.owns(account_users::tenant_id)))
             .filter(
                 account_users::account_id
                     .eq(account_id)

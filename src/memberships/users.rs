@@ -12,6 +12,7 @@ use diesel_async::RunQueryDsl;
 use futures_util::{TryStreamExt as _, future::try_join4};
 
 use super::{
+    refusals,
     slots::{self, Guard, Scope, Slot},
     sources::{Merged, Sources},
     store::{Fields, Record, through, today},
@@ -69,7 +70,7 @@ impl<'a> HeldUser<'a> {
         Organization::hold_the_forest(tx).await?;
         let guard = slots::guard(tx, Scope::Person(person_id)).await?;
         let user = User::find(tx, account_id, person_id).await?;
-        let user = user.ok_or_else(|| not_a_user(account_id, person_id))?;
+        let user = user.ok_or_else(|| refusals::account_user_not_found(account_id, person_id))?;
         Ok(Self { user, account, guard })
     }
 
@@ -79,7 +80,7 @@ impl<'a> HeldUser<'a> {
         Record::put(tx, &account, &person, record, fields).await?;
         guard.settle(tx).await?;
         let updated = User::find(tx, &account_id, &person.person_id).await?;
-        updated.ok_or_else(|| not_a_user(&account_id, &person.person_id))
+        updated.ok_or_else(|| refusals::account_user_not_found(&account_id, &person.person_id))
     }
 
     /// Ends the individual membership. Returns the user that is left, if organizations make the
@@ -87,11 +88,8 @@ impl<'a> HeldUser<'a> {
     pub async fn remove(self, tx: &WriteTx) -> Result<Option<User>> {
         let Self { user, account, guard } = self;
         if !user.is_individual() {
-            return Err(Error::UserThroughOrganization {
-                account_id: user.account_id,
-                person_id: user.person.person_id,
-                organization_ids: user.organization_ids,
-            });
+            let (person_id, through) = (&user.person.person_id, &user.organization_ids);
+            return Err(refusals::user_through_organization(&user.account_id, person_id, through));
         }
         Record::remove(tx, &account, &user).await?;
         guard.settle(tx).await?;
@@ -106,10 +104,7 @@ impl Versioned for User {
     }
 
     fn mismatch(&self) -> Error {
-        Error::AccountUserEtagMismatch {
-            account_id: self.account_id.clone(),
-            person_id: self.person.person_id.clone(),
-        }
+        refusals::account_user_changed(&self.account_id, &self.person.person_id)
     }
 }
 
@@ -151,14 +146,6 @@ pub struct UserFilter {
     pub show_not_in_force: bool,
 }
 
-/// The answer to a person who is in no way a user of the account.
-pub fn not_a_user(account_id: &str, person_id: &str) -> Error {
-    Error::AccountUserNotFound {
-        account_id: account_id.to_owned(),
-        person_id: person_id.to_owned(),
-    }
-}
-
 impl User {
     /// Whether they were added by name, whatever the dates.
     pub fn is_individual(&self) -> bool {
@@ -180,8 +167,10 @@ impl User {
     /// The user with this id, or none if nothing makes the person one.
     pub async fn find(tx: &Tx, account_id: &str, person_id: &str) -> Result<Option<Self>> {
         let person = async {
-            let person =
-                people::table.filter(people::person_id.eq(person_id)).select(Person::as_select());
+            let person = people::table
+                .filter(tx.owns(people::tenant_id))
+                .filter(people::person_id.eq(person_id))
+                .select(Person::as_select());
             Ok(person.first::<Person>(&mut tx.conn()).await.optional()?)
         };
         let account_ids = [account_id.to_owned()];
@@ -273,12 +262,18 @@ impl QueryFragment<Pg> for Users<'_> {
         self.columns.walk_ast(out.reborrow())?;
         out.push_sql(", page.organization_ids FROM (");
         self.merged.walk_ast(out.reborrow())?;
-        out.push_sql(") AS page JOIN people ON people.person_id = page.person_id JOIN accounts ON accounts.account_id = ");
+        out.push_sql(") AS page JOIN people ON people.tenant_id = ");
+        out.push_bind_param::<Text, _>(self.merged.tenant_id())?;
+        out.push_sql(
+            " AND people.person_id = page.person_id JOIN accounts ON accounts.tenant_id = ",
+        );
+        out.push_bind_param::<Text, _>(self.merged.tenant_id())?;
+        out.push_sql(" AND accounts.account_id = ");
         out.push_bind_param::<Text, _>(self.account_id)?;
         // LATERAL with a LIMIT: a plain join may be planned as a scan of all users of the account
         // for each row of the page.
         out.push_sql(
-            " LEFT JOIN LATERAL (SELECT * FROM account_users AS own WHERE own.account_id = accounts.account_id \
+            " LEFT JOIN LATERAL (SELECT * FROM account_users AS own WHERE own.tenant_id = accounts.tenant_id AND own.account_id = accounts.account_id \
              AND own.person_id = page.person_id LIMIT 1) AS account_users ON true",
         );
         let direction = self.merged.direction();

@@ -14,11 +14,24 @@ use super::{
 use crate::{
     change::{ById, Draft, Update, Versioned as _},
     error::Result,
+    mask::Elsewhere,
     proto::{self, BillingRecipientKind, ContactSlot, MembershipReason},
     text,
     validate::Violations,
     wire::{timestamp, to_date},
 };
+
+/// What of a user other calls change than `UpdateAccountUser`.
+pub const ELSEWHERE: &Elsewhere = &[
+    ("display_name", "is changed by UpdatePerson only"),
+    ("email", "is changed by UpdatePerson only"),
+    ("individual", "is changed by AddAccountUser and RemoveAccountUser only"),
+    (
+        "organization_ids",
+        "is changed by LinkOrganization, AddOrganizationMember and their counterparts only",
+    ),
+    ("contact_slots", "is changed by UpdateAccount only"),
+];
 
 /// The account and the person of a user to be removed.
 pub fn removal(

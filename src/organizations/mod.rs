@@ -1,5 +1,6 @@
 //! Organizations: the forest of a customer's business units that accounts are bound to.
 
+pub(crate) mod refusals;
 pub mod store;
 mod wire;
 
@@ -84,7 +85,7 @@ impl OrganizationService for Service {
         &self,
         request: Request<UpdateOrganizationRequest>,
     ) -> Reply<UpdateOrganizationResponse> {
-        let (caller, meta, update) = request.update()?;
+        let (caller, meta, update) = request.update(&[])?;
         let work = self.db.write(&caller, &meta, async |tx| {
             let current = Organization::find_for_update(tx, update.id()).await?;
             let fields = update.fields(&current)?;

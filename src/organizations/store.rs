@@ -7,37 +7,31 @@ use diesel::{prelude::*, sql_types::Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
-use super::MAX_DEPTH;
+use super::{
+    MAX_DEPTH,
+    refusals::{self, ORGANIZATION},
+};
 use crate::{
     batch::Ids,
     budget::{self, Weighed},
     change::Resource,
     db::{BelongsTo, Recorded, Tx, WriteTx, taken},
-    error::{Error, Kind, Result},
+    error::Result,
     id,
     memberships::slots::{self, Scope},
     metadata::Metadata,
     modules,
     page::{Listed, Listing, Page, keyset, total},
+    people::refusals::PERSON,
     people::store::Person,
     renew::Batch,
+    resource::Kind,
     schema::{
         account_organizations, accounts, organization_ancestors, organization_members,
         organization_words, organizations, people, tenants,
     },
     search::{self, unnest},
 };
-
-/// The columns of an ancestor.
-const ANCESTOR: (
-    organization_ancestors::organization_id,
-    organization_ancestors::ancestor_id,
-    organization_ancestors::distance,
-) = (
-    organization_ancestors::organization_id,
-    organization_ancestors::ancestor_id,
-    organization_ancestors::distance,
-);
 
 /// Why a limited caller may not move an organization.
 const LEAVES: &str = "the organization would leave a parent, or the top, that you do not reach";
@@ -91,7 +85,7 @@ pub struct Fields {
 }
 
 impl Resource for Organization {
-    const KIND: Kind = Kind::Organization;
+    const KIND: Kind = ORGANIZATION;
 
     fn id(&self) -> &str {
         &self.organization_id
@@ -131,6 +125,42 @@ pub struct NewOrganization {
     pub parent_id: Option<String>,
 }
 
+/// Rows of the table of ancestors: who is below whom, and how far.
+#[derive(Debug, Default)]
+struct Ancestors<'a> {
+    organization_ids: Vec<&'a str>,
+    ancestor_ids: Vec<&'a str>,
+    distances: Vec<i32>,
+}
+
+impl<'a> Ancestors<'a> {
+    fn push(&mut self, organization_id: &'a str, ancestor_id: &'a str, distance: i32) {
+        self.organization_ids.push(organization_id);
+        self.ancestor_ids.push(ancestor_id);
+        self.distances.push(distance);
+    }
+
+    /// Inserts them, sent as arrays: of a statement for each number of rows none would be cached.
+    async fn insert(self, tx: &WriteTx) -> Result<()> {
+        diesel::insert_into(organization_ancestors::table)
+            .values(diesel::select((
+                tx.tenant_id().into_sql::<Text>(),
+                unnest(self.organization_ids),
+                unnest(self.ancestor_ids),
+                unnest(self.distances),
+            )))
+            .into_columns((
+                organization_ancestors::tenant_id,
+                organization_ancestors::organization_id,
+                organization_ancestors::ancestor_id,
+                organization_ancestors::distance,
+            ))
+            .execute(&mut tx.conn())
+            .await?;
+        Ok(())
+    }
+}
+
 /// Which organizations a list shows.
 #[derive(Debug)]
 pub struct Filter {
@@ -149,15 +179,17 @@ pub struct Filter {
 impl NewOrganization {
     /// Inserts it below its parent, with its ancestors and words.
     pub async fn insert(&self, tx: &WriteTx) -> Result<Organization> {
-        if let Some(parent_id) = &self.parent_id {
+        let above = if let Some(parent_id) = &self.parent_id {
             Organization::hold_the_forest(tx).await?;
             Organization::require(tx, parent_id).await?;
-            Organization::require_room(tx, parent_id, 1).await?;
+            Organization::require_room(tx, parent_id, 1).await?
         } else {
             tx.require_whole_tenant("an organization without a parent begins a new tree")?;
-        }
+            Vec::new()
+        };
         let organization = diesel::insert_into(organizations::table)
             .values((
+                tx.owns(organizations::tenant_id),
                 organizations::organization_id.eq(&self.organization_id),
                 &self.fields,
                 organizations::folded.eq(search::stamp(1)),
@@ -168,37 +200,17 @@ impl NewOrganization {
             .await
             .map_err(|error| {
                 let unique = [("organizations_pkey", "organization_id", &*self.organization_id)];
-                taken(error, Kind::Organization, unique)
+                taken(error, &ORGANIZATION, &unique)
             })?;
-        self.insert_ancestors(tx).await?;
+        let mut ancestors = Ancestors::default();
+        ancestors.push(&self.organization_id, &self.organization_id, 0);
+        for (ancestor_id, distance) in &above {
+            ancestors.push(&self.organization_id, ancestor_id, distance + 1);
+        }
+        ancestors.insert(tx).await?;
         organization.insert_words(tx).await?;
         tx.created(&organization)?;
         Ok(organization)
-    }
-
-    async fn insert_ancestors(&self, tx: &WriteTx) -> Result<()> {
-        diesel::insert_into(organization_ancestors::table)
-            .values((
-                organization_ancestors::organization_id.eq(&self.organization_id),
-                organization_ancestors::ancestor_id.eq(&self.organization_id),
-                organization_ancestors::distance.eq(0),
-            ))
-            .execute(&mut tx.conn())
-            .await?;
-        let Some(parent_id) = &self.parent_id else { return Ok(()) };
-        let above = organization_ancestors::table
-            .filter(organization_ancestors::organization_id.eq(parent_id))
-            .select((
-                self.organization_id.as_str().into_sql::<Text>(),
-                organization_ancestors::ancestor_id,
-                organization_ancestors::distance + 1,
-            ));
-        diesel::insert_into(organization_ancestors::table)
-            .values(above)
-            .into_columns(ANCESTOR)
-            .execute(&mut tx.conn())
-            .await?;
-        Ok(())
     }
 }
 
@@ -206,6 +218,7 @@ impl Organization {
     /// The organization with this id.
     pub async fn find(tx: &Tx, organization_id: &str) -> Result<Self> {
         let organization: Self = organizations::table
+            .filter(tx.owns(organizations::tenant_id))
             .filter(
                 organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()),
             )
@@ -213,18 +226,19 @@ impl Organization {
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))?;
+            .ok_or_else(|| ORGANIZATION.not_found(organization_id))?;
         modules::require(tx, organization_id).await?;
         Ok(organization)
     }
 
     /// The organizations with these ids.
     pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
-        let query =
-            organizations::table.filter(organizations::organization_id.eq_any(ids.unique()));
+        let query = organizations::table
+            .filter(tx.owns(organizations::tenant_id))
+            .filter(organizations::organization_id.eq_any(ids.unique()));
         let query = query.filter(tx.organizations_in_reach()).select(Self::as_select());
         let found = ids
-            .collect(tx, Kind::Organization, query.load_stream::<Self>(&mut tx.conn()).await?)
+            .collect(tx, &ORGANIZATION, query.load_stream::<Self>(&mut tx.conn()).await?)
             .await?;
         modules::require_all(
             tx,
@@ -237,6 +251,7 @@ impl Organization {
     /// The same, held against others who would change or delete it until the transaction ends.
     pub async fn find_for_update(tx: &WriteTx, organization_id: &str) -> Result<Self> {
         let organization: Self = organizations::table
+            .filter(tx.owns(organizations::tenant_id))
             .filter(
                 organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()),
             )
@@ -245,7 +260,7 @@ impl Organization {
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))?;
+            .ok_or_else(|| ORGANIZATION.not_found(organization_id))?;
         modules::require(tx, organization_id).await?;
         Ok(organization)
     }
@@ -253,6 +268,7 @@ impl Organization {
     /// The same, which is not deleted until the transaction ends.
     pub async fn find_and_keep(tx: &WriteTx, organization_id: &str) -> Result<Self> {
         let organization: Self = organizations::table
+            .filter(tx.owns(organizations::tenant_id))
             .filter(
                 organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()),
             )
@@ -261,7 +277,7 @@ impl Organization {
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))?;
+            .ok_or_else(|| ORGANIZATION.not_found(organization_id))?;
         modules::require(tx, organization_id).await?;
         Ok(organization)
     }
@@ -281,6 +297,7 @@ impl Organization {
     /// changes what only one of its accounts can be does this first.
     pub async fn lock(tx: &WriteTx, organization_id: &str) -> Result<()> {
         organizations::table
+            .filter(tx.owns(organizations::tenant_id))
             .filter(organizations::organization_id.eq(organization_id))
             .select(organizations::organization_id)
             .for_no_key_update()
@@ -288,12 +305,28 @@ impl Organization {
             .await
             .optional()?
             .map(|_| ())
-            .ok_or_else(|| Error::not_found(Kind::Organization, organization_id))
+            .ok_or_else(|| ORGANIZATION.not_found(organization_id))
+    }
+
+    /// Whether the organization is in the caller's reach. A list of what is below one that is not
+    /// is empty, as if there were no such organization.
+    pub async fn is_in_reach(tx: &Tx, organization_id: &str) -> Result<bool> {
+        if !tx.is_limited() {
+            return Ok(true);
+        }
+        let found = organizations::table
+            .filter(tx.owns(organizations::tenant_id))
+            .filter(
+                organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()),
+            )
+            .select(organizations::organization_id);
+        Ok(found.first::<String>(&mut tx.conn()).await.optional()?.is_some())
     }
 
     /// The ids of the organization and of all below it; none if it does not exist.
     pub async fn below(tx: &Tx, organization_id: &str) -> Result<Vec<String>> {
         let below = organization_ancestors::table
+            .filter(tx.owns(organization_ancestors::tenant_id))
             .filter(organization_ancestors::ancestor_id.eq(organization_id));
         Ok(below.select(organization_ancestors::organization_id).load(&mut tx.conn()).await?)
     }
@@ -304,10 +337,15 @@ impl Organization {
         let off = modules::off(tx).await?;
         let filtered = || {
             let mut query = organizations::table
+                .filter(tx.owns(organizations::tenant_id))
                 .select(Self::as_select())
                 .filter(tx.organizations_in_reach())
                 .into_boxed();
-            let words = || organization_words::table.select(organization_words::organization_id);
+            let words = || {
+                organization_words::table
+                    .filter(tx.owns(organization_words::tenant_id))
+                    .select(organization_words::organization_id)
+            };
             for (from, to) in search::ranges(&filter.query) {
                 let found = words()
                     .filter(organization_words::word.ge(from).and(organization_words::word.lt(to)));
@@ -325,6 +363,7 @@ impl Organization {
             }
             if let Some(person_id) = &filter.person_id {
                 let of_person = organization_members::table
+                    .filter(tx.owns(organization_members::tenant_id))
                     .filter(organization_members::person_id.eq(person_id))
                     .select(organization_members::organization_id);
                 query = query.filter(organizations::organization_id.eq_any(of_person));
@@ -345,19 +384,21 @@ impl Organization {
         if self.fields == *fields {
             return Ok(self);
         }
-        let updated = diesel::update(organizations::table)
-            .filter(organizations::organization_id.eq(&self.organization_id))
-            .set((
-                fields,
-                organizations::folded.eq(search::stamp(self.revision + 1)),
-                organizations::revision.eq(self.revision + 1),
-                organizations::update_time.eq(diesel::dsl::now),
-            ))
-            .returning(Self::as_returning())
-            .get_result::<Self>(&mut tx.conn())
-            .await?;
+        let updated =
+            diesel::update(organizations::table.filter(tx.owns(organizations::tenant_id)))
+                .filter(organizations::organization_id.eq(&self.organization_id))
+                .set((
+                    fields,
+                    organizations::folded.eq(search::stamp(self.revision + 1)),
+                    organizations::revision.eq(self.revision + 1),
+                    organizations::update_time.eq(diesel::dsl::now),
+                ))
+                .returning(Self::as_returning())
+                .get_result::<Self>(&mut tx.conn())
+                .await?;
         diesel::delete(
             organization_words::table
+                .filter(tx.owns(organization_words::tenant_id))
                 .filter(organization_words::organization_id.eq(&self.organization_id)),
         )
         .execute(&mut tx.conn())
@@ -385,52 +426,44 @@ impl Organization {
             .await?;
         let below = || {
             organization_ancestors::table
+                .filter(tx.owns(organization_ancestors::tenant_id))
                 .filter(organization_ancestors::ancestor_id.eq(&self.organization_id))
         };
-        if let Some(parent_id) = parent_id {
+        let above = if let Some(parent_id) = parent_id {
             let cycle = below().filter(organization_ancestors::organization_id.eq(parent_id));
             if diesel::select(diesel::dsl::exists(cycle)).get_result(&mut tx.conn()).await? {
-                let organization_id = self.organization_id.clone();
-                return Err(Error::OrganizationCycle {
-                    organization_id,
-                    parent_id: parent_id.to_owned(),
-                });
+                return Err(refusals::organization_cycle(&self.organization_id, parent_id));
             }
             let height = below().select(diesel::dsl::max(organization_ancestors::distance));
             let height =
                 height.get_result::<Option<i32>>(&mut tx.conn()).await?.unwrap_or_default();
-            Self::require_room(tx, parent_id, i64::from(height) + 1).await?;
-        }
+            Self::require_room(tx, parent_id, i64::from(height) + 1).await?
+        } else {
+            Vec::new()
+        };
         let guard = slots::guard(tx, Scope::Organization(&self.organization_id)).await?;
-        let moved: Vec<String> =
-            below().select(organization_ancestors::organization_id).load(&mut tx.conn()).await?;
-        diesel::delete(organization_ancestors::table)
-            .filter(organization_ancestors::organization_id.eq_any(&moved))
-            .filter(organization_ancestors::ancestor_id.ne_all(&moved))
-            .execute(&mut tx.conn())
+        let moved: Vec<(String, i32)> = below()
+            .select((organization_ancestors::organization_id, organization_ancestors::distance))
+            .load(&mut tx.conn())
             .await?;
-        if let Some(parent_id) = parent_id {
-            let above = diesel::alias!(organization_ancestors as above);
-            // Each of those moved, with each at or above the parent.
-            let pairs = organization_ancestors::table
-                .inner_join(
-                    above.on(above.field(organization_ancestors::organization_id).eq(parent_id)),
-                )
-                .filter(organization_ancestors::ancestor_id.eq(&self.organization_id))
-                .select((
-                    organization_ancestors::organization_id,
-                    above.field(organization_ancestors::ancestor_id),
-                    organization_ancestors::distance
-                        + above.field(organization_ancestors::distance)
-                        + 1,
-                ));
-            diesel::insert_into(organization_ancestors::table)
-                .values(pairs)
-                .into_columns(ANCESTOR)
-                .execute(&mut tx.conn())
-                .await?;
+        let moved_ids: Vec<_> = moved.iter().map(|(organization_id, _)| organization_id).collect();
+        diesel::delete(
+            organization_ancestors::table.filter(tx.owns(organization_ancestors::tenant_id)),
+        )
+        .filter(organization_ancestors::organization_id.eq_any(&moved_ids))
+        .filter(organization_ancestors::ancestor_id.ne_all(&moved_ids))
+        .execute(&mut tx.conn())
+        .await?;
+        // Each of those moved, with each at or above the parent. One statement for each of the latter:
+        // there may be many below, and the arrays of a statement are in memory.
+        for (ancestor_id, above) in &above {
+            let mut ancestors = Ancestors::default();
+            for (organization_id, below) in &moved {
+                ancestors.push(organization_id, ancestor_id, below + above + 1);
+            }
+            ancestors.insert(tx).await?;
         }
-        let moved = diesel::update(organizations::table)
+        let moved = diesel::update(organizations::table.filter(tx.owns(organizations::tenant_id)))
             .filter(organizations::organization_id.eq(&self.organization_id))
             .set((
                 organizations::parent_id.eq(parent_id),
@@ -449,44 +482,47 @@ impl Organization {
     /// Deletes the organization, which the transaction holds together with the forest, for good.
     pub async fn delete(self, tx: &WriteTx) -> Result<()> {
         let children: i64 = organizations::table
+            .filter(tx.owns(organizations::tenant_id))
             .filter(organizations::parent_id.eq(&self.organization_id))
             .count()
             .get_result(&mut tx.conn())
             .await?;
         let accounts: i64 = accounts::table
+            .filter(tx.owns(accounts::tenant_id))
             .filter(accounts::organization_id.eq(&self.organization_id))
             .count()
             .get_result(&mut tx.conn())
             .await?;
         // Those of accounts that belong to it are counted with them.
         let links: i64 = account_organizations::table
+            .filter(tx.owns(account_organizations::tenant_id))
             .filter(account_organizations::organization_id.eq(&self.organization_id))
             .filter(diesel::dsl::not(account_organizations::own))
             .count()
             .get_result(&mut tx.conn())
             .await?;
         if children + accounts + links > 0 {
-            return Err(Error::OrganizationNotEmpty {
-                organization_id: self.organization_id,
-                children,
-                accounts,
-                links,
-            });
+            let id = &self.organization_id;
+            return Err(refusals::organization_not_empty(id, children, accounts, links));
         }
         let guard = slots::guard(tx, Scope::Organization(&self.organization_id)).await?;
         // Nobody adds to them any more: that takes the organization's row.
-        let mut members: Vec<String> = diesel::delete(organization_members::table)
-            .filter(organization_members::organization_id.eq(&self.organization_id))
-            .returning(organization_members::person_id)
-            .get_results(&mut tx.conn())
-            .await?;
+        let mut members: Vec<String> = diesel::delete(
+            organization_members::table.filter(tx.owns(organization_members::tenant_id)),
+        )
+        .filter(organization_members::organization_id.eq(&self.organization_id))
+        .returning(organization_members::person_id)
+        .get_results(&mut tx.conn())
+        .await?;
         members.sort();
         for person_id in &members {
             tx.deleted(&Member { organization_id: &self.organization_id, person_id })?;
         }
         modules::inherit_all(tx, &self.organization_id).await?;
         diesel::delete(
-            organizations::table.filter(organizations::organization_id.eq(&self.organization_id)),
+            organizations::table
+                .filter(tx.owns(organizations::tenant_id))
+                .filter(organizations::organization_id.eq(&self.organization_id)),
         )
         .execute(&mut tx.conn())
         .await?;
@@ -499,13 +535,14 @@ impl Organization {
     pub async fn add_member(&self, tx: &WriteTx, person_id: &str) -> Result<Person> {
         // Held, so that neither is deleted meanwhile, nor the person's place in lists changed.
         let person = people::table
+            .filter(tx.owns(people::tenant_id))
             .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
             .select(Person::as_select())
             .for_key_share()
             .first::<Person>(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Person, person_id))?;
+            .ok_or_else(|| PERSON.not_found(person_id))?;
         tx.require_member_in_reach(person_id).await?;
         self.insert_member(tx, &person).await?;
         Ok(person)
@@ -515,6 +552,7 @@ impl Organization {
     pub async fn insert_member(&self, tx: &WriteTx, person: &Person) -> Result<()> {
         let added = diesel::insert_into(organization_members::table)
             .values((
+                tx.owns(organization_members::tenant_id),
                 organization_members::organization_id.eq(&self.organization_id),
                 organization_members::person_id.eq(&person.person_id),
                 organization_members::sort_key.eq(&person.fields.sort_key),
@@ -533,17 +571,16 @@ impl Organization {
     /// Takes a member out.
     pub async fn remove_member(&self, tx: &WriteTx, person_id: &str) -> Result<()> {
         let guard = slots::guard(tx, Scope::Person(person_id)).await?;
-        let removed = diesel::delete(organization_members::table)
-            .filter(organization_members::organization_id.eq(&self.organization_id))
-            .filter(organization_members::person_id.eq(person_id))
-            .execute(&mut tx.conn())
-            .await?;
+        let removed = diesel::delete(
+            organization_members::table.filter(tx.owns(organization_members::tenant_id)),
+        )
+        .filter(organization_members::organization_id.eq(&self.organization_id))
+        .filter(organization_members::person_id.eq(person_id))
+        .execute(&mut tx.conn())
+        .await?;
         if removed == 0 {
-            let organization_id = self.organization_id.clone();
-            return Err(Error::OrganizationMemberNotFound {
-                organization_id,
-                person_id: person_id.to_owned(),
-            });
+            let organization_id = &self.organization_id;
+            return Err(refusals::organization_member_not_found(organization_id, person_id));
         }
         guard.settle(tx).await?;
         tx.deleted(&Member { organization_id: &self.organization_id, person_id })
@@ -552,11 +589,13 @@ impl Organization {
     /// Takes a person, whom the transaction holds FOR UPDATE, out of every organization. Nobody
     /// adds them to one meanwhile.
     pub async fn remove_from_all(tx: &WriteTx, person_id: &str) -> Result<()> {
-        let mut left: Vec<String> = diesel::delete(organization_members::table)
-            .filter(organization_members::person_id.eq(person_id))
-            .returning(organization_members::organization_id)
-            .get_results(&mut tx.conn())
-            .await?;
+        let mut left: Vec<String> = diesel::delete(
+            organization_members::table.filter(tx.owns(organization_members::tenant_id)),
+        )
+        .filter(organization_members::person_id.eq(person_id))
+        .returning(organization_members::organization_id)
+        .get_results(&mut tx.conn())
+        .await?;
         left.sort();
         for organization_id in &left {
             tx.deleted(&Member { organization_id, person_id })?;
@@ -568,7 +607,8 @@ impl Organization {
     /// ends. Whoever adds a source of membership calls this, after it has locked accounts and
     /// before it locks an organization or a person.
     pub async fn hold_the_forest(tx: &WriteTx) -> Result<()> {
-        let tenant = || tenants::table.select(tenants::tenant_id);
+        let tenant =
+            || tenants::table.filter(tx.owns(tenants::tenant_id)).select(tenants::tenant_id);
         if tenant().for_share().first::<String>(&mut tx.conn()).await.optional()?.is_none() {
             Self::first_row(tx).await?;
             tenant().for_share().first::<String>(&mut tx.conn()).await?;
@@ -581,6 +621,7 @@ impl Organization {
     pub async fn take_the_forest(tx: &WriteTx) -> Result<()> {
         Self::first_row(tx).await?;
         tenants::table
+            .filter(tx.owns(tenants::tenant_id))
             .select(tenants::tenant_id)
             .for_update()
             .first::<String>(&mut tx.conn())
@@ -590,27 +631,29 @@ impl Organization {
 
     async fn first_row(tx: &WriteTx) -> Result<()> {
         diesel::insert_into(tenants::table)
-            .values(tenants::create_time.eq(diesel::dsl::now))
+            .values(tx.owns(tenants::tenant_id))
             .on_conflict_do_nothing()
             .execute(&mut tx.conn())
             .await?;
         Ok(())
     }
 
-    /// Refuses a parent that does not exist, or that has no room for so many levels below it.
-    async fn require_room(tx: &Tx, parent_id: &str, levels: i64) -> Result<()> {
-        let depth: i64 = organization_ancestors::table
+    /// The parent and those above it, each with its distance to the parent. Fails if the parent does
+    /// not exist, or if so many levels below it would make the tree too deep.
+    async fn require_room(tx: &Tx, parent_id: &str, levels: i64) -> Result<Vec<(String, i32)>> {
+        let above = organization_ancestors::table
+            .filter(tx.owns(organization_ancestors::tenant_id))
             .filter(organization_ancestors::organization_id.eq(parent_id))
-            .count()
-            .get_result(&mut tx.conn())
+            .select((organization_ancestors::ancestor_id, organization_ancestors::distance))
+            .load::<(String, i32)>(&mut tx.conn())
             .await?;
-        match depth {
-            0 => Err(Error::not_found(Kind::Organization, parent_id)),
-            depth if depth + levels > MAX_DEPTH => {
-                Err(Error::OrganizationTooDeep { parent_id: parent_id.to_owned() })
-            }
-            _ => Ok(()),
+        if above.is_empty() {
+            return Err(ORGANIZATION.not_found(parent_id));
         }
+        if i64::try_from(above.len()).is_ok_and(|depth| depth + levels > MAX_DEPTH) {
+            return Err(refusals::organization_too_deep(parent_id, MAX_DEPTH));
+        }
+        Ok(above)
     }
 
     /// Renews sort keys and words of the next rows of a tenant behind this id. The connection is
@@ -640,10 +683,15 @@ impl Organization {
     async fn insert_words(&self, tx: &WriteTx) -> Result<()> {
         diesel::insert_into(organization_words::table)
             .values(diesel::select((
+                tx.tenant_id().into_sql::<Text>(),
                 self.organization_id.as_str().into_sql::<Text>(),
                 unnest(self.words()),
             )))
-            .into_columns((organization_words::organization_id, organization_words::word))
+            .into_columns((
+                organization_words::tenant_id,
+                organization_words::organization_id,
+                organization_words::word,
+            ))
             .execute(&mut tx.conn())
             .await?;
         Ok(())

@@ -1,5 +1,6 @@
 //! People: those of the customers, and the tenant's own staff.
 
+pub(crate) mod refusals;
 pub mod store;
 mod wire;
 
@@ -67,7 +68,7 @@ impl PersonService for Service {
         &self,
         request: Request<UpdatePersonRequest>,
     ) -> Reply<UpdatePersonResponse> {
-        let (caller, meta, update) = request.update()?;
+        let (caller, meta, update) = request.update(wire::ELSEWHERE)?;
         let work = self.db.write(&caller, &meta, async |tx| {
             let current = Person::find_for_update(tx, update.id()).await?;
             let fields = update.fields(&current)?;

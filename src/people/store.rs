@@ -5,6 +5,7 @@ use diesel::{pg::Pg, prelude::*, sql_types::Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
+use super::refusals::{self, PERSON};
 use crate::{
     accounts::store::Account,
     batch::Ids,
@@ -12,7 +13,7 @@ use crate::{
     change::Resource,
     db::{BelongsTo, Condition, Tx, WriteTx, taken},
     enums::text_enum,
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     memberships::{
         checks,
         slots::{self, Scope},
@@ -20,9 +21,10 @@ use crate::{
         store::Record,
     },
     modules,
-    organizations::store::Organization,
+    organizations::{refusals::ORGANIZATION, store::Organization},
     page::{Listed, Listing, Page, keyset, total},
     renew::Batch,
+    resource::Kind,
     schema::{accounts, organization_members, people, person_words},
     search::{self, unnest},
 };
@@ -111,7 +113,7 @@ impl Fields {
 }
 
 impl Resource for Person {
-    const KIND: Kind = Kind::Person;
+    const KIND: Kind = PERSON;
 
     fn id(&self) -> &str {
         &self.person_id
@@ -183,6 +185,7 @@ impl NewPerson {
         };
         let person = diesel::insert_into(people::table)
             .values((
+                tx.owns(people::tenant_id),
                 people::person_id.eq(&self.person_id),
                 people::folded.eq(search::stamp(1)),
                 &self.fields,
@@ -204,20 +207,22 @@ impl Person {
     /// The person with this id.
     pub async fn find(tx: &Tx, person_id: &str) -> Result<Self> {
         people::table
+            .filter(tx.owns(people::tenant_id))
             .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
             .select(Self::as_select())
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Person, person_id))
+            .ok_or_else(|| PERSON.not_found(person_id))
     }
 
     /// The people with these ids.
     pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
-        let query =
-            people::table.filter(people::person_id.eq_any(ids.unique()).and(tx.people_in_reach()));
+        let query = people::table
+            .filter(tx.owns(people::tenant_id))
+            .filter(people::person_id.eq_any(ids.unique()).and(tx.people_in_reach()));
         let rows = query.select(Self::as_select()).load_stream::<Self>(&mut tx.conn()).await?;
-        ids.collect(tx, Kind::Person, rows).await
+        ids.collect(tx, &PERSON, rows).await
     }
 
     /// The person with this id, to be changed. Locks the row, so that nobody else changes the
@@ -233,19 +238,21 @@ impl Person {
     /// they take part in.
     pub async fn find_and_hold(tx: &WriteTx, person_id: &str) -> Result<Self> {
         people::table
+            .filter(tx.owns(people::tenant_id))
             .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
             .select(Self::as_select())
             .for_update()
             .first(&mut tx.conn())
             .await
             .optional()?
-            .ok_or_else(|| Error::not_found(Kind::Person, person_id))
+            .ok_or_else(|| PERSON.not_found(person_id))
     }
 
     /// Refuses as an account manager who does not exist, is not STAFF or not active; who is stays
     /// so until the transaction ends.
     pub async fn require_manager(tx: &WriteTx, person_id: &str) -> Result<()> {
         let found = people::table
+            .filter(tx.owns(people::tenant_id))
             .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
             .select((people::kind, people::active))
             .for_share()
@@ -254,9 +261,9 @@ impl Person {
             .optional()?;
         let person_id = person_id.to_owned();
         match found {
-            None => Err(Error::not_found(Kind::Person, &person_id)),
-            Some((Side::Customer, _)) => Err(Error::PersonNotStaff { person_id }),
-            Some((Side::Staff, false)) => Err(Error::PersonInactive { person_id }),
+            None => Err(PERSON.not_found(&person_id)),
+            Some((Side::Customer, _)) => Err(refusals::person_not_staff(&person_id)),
+            Some((Side::Staff, false)) => Err(refusals::person_inactive(&person_id)),
             Some((Side::Staff, true)) => Ok(()),
         }
     }
@@ -265,7 +272,7 @@ impl Person {
     pub fn found_by(tx: &Tx, query: &str) -> Vec<Condition<people::table>> {
         let term = |(from, to): (String, String)| {
             let found = person_words::table
-                .filter(person_words::tenant_id.eq(tx.tenant_id().to_owned()))
+                .filter(tx.owns(person_words::tenant_id))
                 .filter(person_words::word.ge(from).and(person_words::word.lt(to)))
                 .select(person_words::person_id);
             Box::new(people::person_id.eq_any(found)) as Condition<people::table>
@@ -279,7 +286,7 @@ impl Person {
             // Who is in an organization out of reach is not to be seen, even of people who are in
             // reach otherwise.
             match Organization::find(tx, id).await {
-                Err(Error::NotFound { .. }) => return Ok(Listing::default()),
+                Err(error) if ORGANIZATION.is_not_found(&error) => return Ok(Listing::default()),
                 found => found?,
             };
         }
@@ -312,12 +319,16 @@ impl Person {
             }
             ids => {
                 let filtered = || {
-                    let mut query = people::table.select(Self::as_select()).into_boxed();
+                    let mut query = people::table
+                        .filter(tx.owns(people::tenant_id))
+                        .select(Self::as_select())
+                        .into_boxed();
                     for condition in conditions() {
                         query = query.filter(condition);
                     }
                     if let Some(ids) = &ids {
                         let members = organization_members::table
+                            .filter(tx.owns(organization_members::tenant_id))
                             .filter(organization_members::organization_id.eq_any(ids))
                             .select(organization_members::person_id);
                         query = query.filter(people::person_id.eq_any(members));
@@ -352,7 +363,7 @@ impl Person {
         } else {
             None
         };
-        let updated = diesel::update(people::table)
+        let updated = diesel::update(people::table.filter(tx.owns(people::tenant_id)))
             .filter(people::person_id.eq(&self.person_id))
             .set((
                 fields,
@@ -365,9 +376,13 @@ impl Person {
             .await
             .map_err(|error| translate(error, &self.person_id, fields))?;
         if updated.words() != self.words() || self.folded != search::stamp(self.revision) {
-            diesel::delete(person_words::table.filter(person_words::person_id.eq(&self.person_id)))
-                .execute(&mut tx.conn())
-                .await?;
+            diesel::delete(
+                person_words::table
+                    .filter(tx.owns(person_words::tenant_id))
+                    .filter(person_words::person_id.eq(&self.person_id)),
+            )
+            .execute(&mut tx.conn())
+            .await?;
             updated.insert_words(tx).await?;
         }
         if let Some(guard) = guard {
@@ -390,16 +405,24 @@ impl Person {
         }
         Record::remove_all_of_person(tx, &self.person_id).await?;
         Organization::remove_from_all(tx, &self.person_id).await?;
-        diesel::delete(people::table.filter(people::person_id.eq(&self.person_id)))
-            .execute(&mut tx.conn())
-            .await?;
+        diesel::delete(
+            people::table
+                .filter(tx.owns(people::tenant_id))
+                .filter(people::person_id.eq(&self.person_id)),
+        )
+        .execute(&mut tx.conn())
+        .await?;
         tx.deleted(&self)
     }
 
     /// Refuses what would take the manager away from an account. Whoever makes the person, whom the
     /// transaction holds, a manager meanwhile waits.
     async fn refuse_a_manager(&self, tx: &WriteTx) -> Result<()> {
-        let managed = || accounts::table.filter(accounts::account_manager_id.eq(&self.person_id));
+        let managed = || {
+            accounts::table
+                .filter(tx.owns(accounts::tenant_id))
+                .filter(accounts::account_manager_id.eq(&self.person_id))
+        };
         let count: i64 = managed().count().get_result(&mut tx.conn()).await?;
         if count == 0 {
             return Ok(());
@@ -411,7 +434,7 @@ impl Person {
             .select(accounts::account_id)
             .load(&mut tx.conn())
             .await?;
-        Err(Error::PersonInUse { person_id: self.person_id.clone(), accounts: count, first })
+        Err(refusals::person_in_use(&self.person_id, count, &first))
     }
 
     /// Renews sort keys and words of the next rows of a tenant behind this id. The connection is
@@ -431,10 +454,11 @@ impl Person {
     async fn insert_words(&self, tx: &WriteTx) -> Result<()> {
         diesel::insert_into(person_words::table)
             .values(diesel::select((
+                tx.tenant_id().into_sql::<Text>(),
                 self.person_id.as_str().into_sql::<Text>(),
                 unnest(self.words()),
             )))
-            .into_columns((person_words::person_id, person_words::word))
+            .into_columns((person_words::tenant_id, person_words::person_id, person_words::word))
             .execute(&mut tx.conn())
             .await?;
         Ok(())
@@ -444,5 +468,5 @@ impl Person {
 fn translate(error: diesel::result::Error, id: &str, fields: &Fields) -> Error {
     let subject = fields.subject.as_deref().unwrap_or_default();
     let unique = [("people_pkey", "person_id", id), ("people_subject_key", "subject", subject)];
-    taken(error, Kind::Person, unique)
+    taken(error, &PERSON, &unique)
 }

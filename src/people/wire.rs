@@ -6,6 +6,7 @@ use crate::{
     change::{Update, Versioned as _},
     enums::contract_enum,
     error::Result,
+    mask::Elsewhere,
     proto::{self, PersonKind},
     search,
     validate::Violations,
@@ -14,6 +15,10 @@ use crate::{
 
 const MAX_NAME: usize = 200;
 const MAX_PHONE: usize = 50;
+
+/// What of a person other calls change than `UpdatePerson`.
+pub const ELSEWHERE: &Elsewhere =
+    &[("purchasing_account_id", "is changed by SetPurchasingAccount only")];
 
 impl Fields {
     fn parse(v: &mut Violations, person: proto::Person) -> Self {

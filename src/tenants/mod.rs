@@ -1,5 +1,6 @@
 //! The tenant itself: its settings, and which modules are switched on where.
 
+mod refusals;
 pub mod store;
 mod wire;
 
@@ -45,7 +46,7 @@ impl TenantService for Service {
         &self,
         request: Request<UpdateTenantSettingsRequest>,
     ) -> Reply<UpdateTenantSettingsResponse> {
-        let (caller, meta, update) = request.update()?;
+        let (caller, meta, update) = request.update(&[])?;
         let work = self.db.write(&caller, &meta, async |tx| {
             let current = Tenant::take(tx).await?;
             let settings = update.settings(&current, self.min_retention)?;

@@ -7,6 +7,7 @@ use diesel::{prelude::*, upsert::excluded};
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
+use super::refusals;
 use crate::{
     budget::{self, Weighed},
     change::Versioned,
@@ -24,11 +25,12 @@ impl Tenant {
     /// its forest, until the transaction ends. Taken before any other row, as the forest is.
     pub async fn take(tx: &WriteTx) -> Result<Self> {
         diesel::insert_into(tenants::table)
-            .values(tenants::create_time.eq(diesel::dsl::now))
+            .values(tx.owns(tenants::tenant_id))
             .on_conflict_do_nothing()
             .execute(&mut tx.conn())
             .await?;
         Ok(tenants::table
+            .filter(tx.owns(tenants::tenant_id))
             .select(Self::as_select())
             .for_no_key_update()
             .first(&mut tx.conn())
@@ -41,7 +43,7 @@ impl Tenant {
         if self.settings == *settings {
             return Ok(self);
         }
-        let updated = diesel::update(tenants::table)
+        let updated = diesel::update(tenants::table.filter(tx.owns(tenants::tenant_id)))
             .set((
                 settings,
                 tenants::revision.eq(tenants::revision + 1),
@@ -63,7 +65,7 @@ impl Versioned for Tenant {
     }
 
     fn mismatch(&self) -> Error {
-        Error::SettingsChanged
+        refusals::settings_changed()
     }
 }
 
@@ -135,6 +137,7 @@ impl Activation {
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
         let filtered = || {
             let query = module_activations::table
+                .filter(tx.owns(module_activations::tenant_id))
                 .select(Self::as_select())
                 .filter(tx.module_activations_in_reach());
             let mut query = query.into_boxed();
@@ -215,7 +218,7 @@ impl Switch {
             None => self.set_tenant(tx, &mut tenant).await?,
         }
         let states = state(tx, &tenant, &[self.module], self.organization_id.as_deref()).await?;
-        states.into_iter().next().ok_or_else(|| Error::Internal("a module without a state".into()))
+        states.into_iter().next().ok_or_else(|| Error::internal("a module without a state"))
     }
 
     async fn set_tenant(&self, tx: &WriteTx, tenant: &mut Tenant) -> Result<()> {
@@ -229,7 +232,7 @@ impl Switch {
             tenant.modules_off.push(self.module.to_owned());
             tenant.modules_off.sort();
         }
-        diesel::update(tenants::table)
+        diesel::update(tenants::table.filter(tx.owns(tenants::tenant_id)))
             .set(tenants::modules_off.eq(&tenant.modules_off))
             .execute(&mut tx.conn())
             .await?;
@@ -242,6 +245,7 @@ impl Switch {
         let activation_id = id::pair(self.module, organization_id);
         let own = || {
             module_activations::table
+                .filter(tx.owns(module_activations::tenant_id))
                 .filter(module_activations::organization_id.eq(organization_id))
                 .filter(module_activations::module.eq(self.module))
         };
@@ -256,6 +260,7 @@ impl Switch {
         if let Some(active) = self.active {
             diesel::insert_into(module_activations::table)
                 .values((
+                    tx.owns(module_activations::tenant_id),
                     module_activations::organization_id.eq(organization_id),
                     module_activations::module.eq(self.module),
                     module_activations::activation_id.eq(&activation_id),
@@ -269,7 +274,7 @@ impl Switch {
                 .do_update()
                 .set((
                     module_activations::active.eq(excluded(module_activations::active)),
-                    module_activations::update_time.eq(diesel::dsl::now),
+                    module_activations::update_time.eq(excluded(module_activations::update_time)),
                 ))
                 .execute(&mut tx.conn())
                 .await?;

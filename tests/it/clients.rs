@@ -4,7 +4,11 @@
 //! They are no part of a Rust installation. A test whose client is missing says so and passes;
 //! `.ci/run` brings both.
 
-use std::{process::Stdio, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use customer_accounts::proto::{PACKAGE, POOL};
 use customer_accounts_client::{Client, reason, v1};
@@ -215,14 +219,7 @@ async fn first_steps_in_python() {
 #[tokio::test]
 async fn first_steps_in_node() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/node/first_steps.mjs");
-    // The packages lie beside the programs of `.ci/tools`, one of which is on PATH.
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let packages = std::env::split_paths(&path).map(|folder| folder.join(".."));
-    let Some(packages) = packages.into_iter().find(|folder| folder.join("@grpc/grpc-js").is_dir())
-    else {
-        eprintln!("skipped: @grpc/grpc-js is not there");
-        return;
-    };
+    let Some(packages) = node_packages() else { return };
     let tenant = Tenant::new().await.caller.tenant;
     let mut command = Command::new("node");
     let output = run(command.env("NODE_PATH", packages).args([
@@ -235,11 +232,36 @@ async fn first_steps_in_node() {
     assert_eq!(output.stdout, FIRST_STEPS, "{}", output.stderr);
 }
 
+/// With what `buf generate` makes, by the plugins for Go and JavaScript.
+#[tokio::test]
+async fn first_steps_with_connect() {
+    let Some(packages) = node_packages() else { return };
+    if !runs("buf", &["--version"]).await || !runs("protoc-gen-go-grpc", &["--version"]).await {
+        eprintln!("skipped: buf, or Debian's plugins for Go, are not there");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut generate = Command::new("buf");
+    let root = env!("CARGO_MANIFEST_DIR");
+    let generated =
+        run(generate.current_dir(root).arg("generate").arg("--output").arg(folder.path())).await;
+    assert!(generated.success, "{}", generated.stderr);
+    // Both the program and what was generated import packages, from the folders above them.
+    std::os::unix::fs::symlink(packages, folder.path().join("node_modules")).unwrap();
+    let script = folder.path().join("connect_first_steps.mjs");
+    std::fs::copy(Path::new(root).join("examples/node/connect_first_steps.mjs"), &script).unwrap();
+    let tenant = Tenant::new().await.caller.tenant;
+    let mut command = Command::new("node");
+    command.arg(&script).args([shared().address.to_string(), tenant]);
+    let output = run(command.arg(folder.path().join("gen/es"))).await;
+    assert_eq!(output.stdout, FIRST_STEPS, "{}", output.stderr);
+}
+
 #[tokio::test]
 async fn first_steps_in_go() {
     /// Where Debian keeps the sources of Go packages.
     const DEBIAN: &str = "/usr/share/gocode";
-    let there = std::path::Path::new(DEBIAN).join("src/google.golang.org/grpc").is_dir();
+    let there = Path::new(DEBIAN).join("src/google.golang.org/grpc").is_dir();
     if !there
         || !runs("protoc-gen-go-grpc", &["--version"]).await
         || !runs("python3", &["-c", "import grpc_tools"]).await
@@ -298,6 +320,19 @@ async fn the_rust_client_has_every_service_and_reads_reasons() {
         let stub = format!("-> {}Client<", service.name());
         assert!(source.contains(&stub), "Client has no method {stub}");
     }
+}
+
+/// Where the packages for Node are, beside the programs of `.ci/tools`, one of which is on PATH.
+/// `None`, with a word to the reader, where they are not.
+fn node_packages() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders =
+        std::env::split_paths(&path).filter_map(|folder| folder.join("..").canonicalize().ok());
+    let found = folders.into_iter().find(|folder| folder.join("@grpc/grpc-js").is_dir());
+    if found.is_none() {
+        eprintln!("skipped: @grpc/grpc-js is not there");
+    }
+    found
 }
 
 /// `grpcurl` on the shared service, in a tenant of its own.

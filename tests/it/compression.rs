@@ -16,7 +16,7 @@ use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use prost::{Message as _, bytes::Bytes};
-use tokio::time::{Instant, interval, sleep_until, timeout};
+use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
 use tonic::{
     Code, Status, body::Body, client::GrpcService as _, codec::CompressionEncoding::Gzip,
     transport::Channel,
@@ -186,9 +186,14 @@ async fn large_messages_of_a_watch_are_compressed() {
     tenant.organization("o", "").await;
     tenant.account(filled("a", 20_000)).await;
     let (mut body, mut received, mut flags) = (answer.into_body(), Vec::new(), Vec::new());
+    // For all of them together: checkpoints come again and again.
+    let deadline = Instant::now() + PATIENCE;
     while !flags.contains(&1) {
-        let frame =
-            timeout(PATIENCE, body.frame()).await.expect("messages in time").unwrap().unwrap();
+        let frame = timeout_at(deadline, body.frame())
+            .await
+            .expect("a compressed message in time")
+            .unwrap()
+            .unwrap();
         received.extend(frame.into_data().unwrap());
         while let Some((&[flag, ref length @ ..], rest)) = received.split_first_chunk::<5>() {
             let Some(message) = rest.get(..u32::from_be_bytes(*length) as usize) else { break };

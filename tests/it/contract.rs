@@ -1,9 +1,13 @@
 //! What holds for every call of the contract, read from the descriptor set: a new call is tested
 //! here before it exists.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
 
 use customer_accounts::{
+    error,
     policy::Policies,
     proto::{
         Account, AccountType, AccountUser, AddAccountUserRequest, AddOrganizationMemberRequest,
@@ -11,7 +15,7 @@ use customer_accounts::{
         BatchGetOrganizationsRequest, BatchGetPeopleRequest, CheckMembershipRequest, Contact,
         CreateAccountRequest, CreateAccountTypeRequest, CreateOrganizationRequest,
         DeactivateAccountTypeRequest, DeleteAccountRequest, DeleteOrganizationRequest,
-        DeletePersonRequest, ErrorReason, GetAccountRequest, GetAccountTypeRequest,
+        DeletePersonRequest, ErrorReason, FieldBehavior, GetAccountRequest, GetAccountTypeRequest,
         GetOrganizationRequest, GetPersonRequest, LinkOrganizationRequest, ListAccountTypesRequest,
         ListAccountUsersRequest, ListAccountsRequest, ListActivitiesRequest,
         ListBillingRecipientsRequest, ListLinkedOrganizationsRequest, ListModuleActivationsRequest,
@@ -20,18 +24,24 @@ use customer_accounts::{
         PersonKind, RemoveAccountUserRequest, RemoveOrganizationMemberRequest,
         SetModuleActivationRequest, SetPurchasingAccountRequest, UnlinkOrganizationRequest,
         UpdateAccountRequest, UpdateAccountTypeRequest, UpdateAccountUserRequest,
-        UpdateOrganizationRequest, UpdatePersonRequest,
+        UpdateOrganizationRequest, UpdatePersonRequest, behaviors,
     },
 };
 use prost::Message as _;
-use prost_reflect::{Cardinality, EnumDescriptor, Kind, MessageDescriptor, MethodDescriptor};
+use prost_reflect::{
+    Cardinality, EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor,
+    MethodDescriptor,
+};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _, pb};
 
-use crate::support::{
-    Tenant, account, anybody, config, connect,
-    raw::{self, call},
-    refused, shared,
+use crate::{
+    schema::sources,
+    support::{
+        Tenant, account, anybody, config, connect,
+        raw::{self, call},
+        refused, shared, violations,
+    },
 };
 
 /// Bytes that are no message: a field with the wire type 7, which does not exist.
@@ -390,44 +400,115 @@ fn resource(request: &MessageDescriptor, method: &str) -> MessageDescriptor {
     field.kind().as_message().unwrap().clone()
 }
 
-/// `page::Order` reads the numbers of every such enum alike.
+/// That a list's orders are those that its queries know, each in both directions; the first is the
+/// one it has unasked.
 fn assert_ordered(order: &EnumDescriptor) {
-    if order.name() == "ActivityOrderBy" {
-        // What has happened has no names, and the newest is wanted first: `Order::parse_by_time`.
-        let values: Vec<_> =
-            order.values().map(|value| (value.number(), value.name().to_owned())).collect();
-        let names = ["UNSPECIFIED", "CREATE_TIME_DESC", "CREATE_TIME"]
-            .map(|name| format!("ACTIVITY_ORDER_BY_{name}"));
-        assert_eq!(values, (0..).zip(names).collect::<Vec<_>>());
-        return;
+    let known: &[&str] = match order.name() {
+        // What has happened has no name.
+        "ActivityOrderBy" => &["CREATE_TIME"],
+        "AccountOrderBy" => &["CREATE_TIME", "DISPLAY_NAME", "STATUS", "UPDATE_TIME"],
+        _ => &["CREATE_TIME", "DISPLAY_NAME"],
+    };
+    let zero = order.get_value(0).unwrap();
+    let prefix = zero.name().strip_suffix("UNSPECIFIED").expect("0 is unspecified");
+    let values = order.values().filter(|value| value.number() != 0);
+    let names: BTreeSet<_> =
+        values.map(|value| value.name().strip_prefix(prefix).unwrap().to_owned()).collect();
+    let both = known.iter().flat_map(|name| [(*name).to_owned(), format!("{name}_DESC")]);
+    assert_eq!(names, both.collect(), "{}", order.full_name());
+    let first = order.get_value(1).unwrap();
+    let first = first.name().strip_prefix(prefix).unwrap();
+    let comment = comment(&order.parent_file(), zero.path());
+    assert_eq!(comment, format!("The same as {first}."), "{}", zero.full_name());
+}
+
+/// The comment of what a path in a file leads to, on one line.
+fn comment(file: &FileDescriptor, path: &[i32]) -> String {
+    let info = file.file_descriptor_proto().source_code_info.as_ref();
+    let mut locations = info.expect("the descriptor set has the comments").location.iter();
+    let location = locations.find(|location| location.path == path);
+    let comment = location.map_or("", |location| location.leading_comments());
+    comment.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Comments are for people, `google.api.field_behavior` is for programs, and both say the same.
+#[test]
+fn comments_and_field_behavior_say_the_same() {
+    let mut said = BTreeMap::new();
+    for file in POOL.files().filter(|file| file.package_name() == PACKAGE) {
+        for message in file.messages() {
+            let all = comment(&file, message.path());
+            for field in message.fields() {
+                let (name, behaviors) = (field.full_name(), behaviors(&field));
+                let comment = format!(" {}", comment(&file, field.path()));
+                let output_only =
+                    all.contains(" Output only.") || comment.contains(" Output only.");
+                let identifier = comment.contains(" Never changes.");
+                let expected = [
+                    (identifier, FieldBehavior::Identifier),
+                    (output_only && !identifier, FieldBehavior::OutputOnly),
+                    (comment.contains(" Required."), FieldBehavior::Required),
+                ];
+                let expected: Vec<_> = expected
+                    .into_iter()
+                    .filter(|(says, _)| *says)
+                    .map(|(_, behavior)| behavior)
+                    .collect();
+                assert_eq!(behaviors, expected, "{name}:{comment}");
+                for behavior in behaviors {
+                    *said.entry(behavior).or_insert(0) += 1;
+                }
+                // Updates leave these alone.
+                if ["create_time", "update_time"].contains(&field.name()) {
+                    assert_eq!(expected, [FieldBehavior::OutputOnly], "{name}");
+                }
+            }
+        }
     }
-    let mut values: Vec<_> =
-        order.values().map(|value| (value.number(), value.name().to_owned())).collect();
-    values.sort();
-    let prefix = values[0].1.strip_suffix("UNSPECIFIED").expect("0 is unspecified").to_owned();
-    let mut names =
-        vec!["UNSPECIFIED", "DISPLAY_NAME", "DISPLAY_NAME_DESC", "CREATE_TIME", "CREATE_TIME_DESC"];
-    if order.name() == "AccountOrderBy" {
-        // `Order::parse_for_accounts`.
-        names.extend(["UPDATE_TIME", "UPDATE_TIME_DESC", "STATUS", "STATUS_DESC"]);
+    assert!(said.len() == 3 && said.values().all(|fields| *fields >= 10), "{said:?}");
+}
+
+/// The fields that a request without anything lacks: those that are required, and inside the
+/// resource of a create what is required of it, of an update what it is found by.
+fn lacked(request: &MessageDescriptor, inside: FieldBehavior) -> BTreeSet<String> {
+    let mut lacked = BTreeSet::new();
+    let is = |field: &FieldDescriptor, behavior| behaviors(field).contains(&behavior);
+    for field in request.fields().filter(|field| is(field, FieldBehavior::Required)) {
+        lacked.insert(field.name().to_owned());
+        if let (Kind::Message(resource), false) = (field.kind(), field.is_list()) {
+            let fields = resource.fields().filter(|below| is(below, inside));
+            lacked.extend(fields.map(|below| format!("{}.{}", field.name(), below.name())));
+        }
     }
-    let expected: Vec<_> =
-        (0..).zip(names.into_iter().map(|name| format!("{prefix}{name}"))).collect();
-    assert_eq!(values, expected, "{}", order.full_name());
+    lacked
+}
+
+#[tokio::test]
+async fn an_empty_request_lacks_what_is_required_and_nothing_else() {
+    let tenant = Tenant::new().await;
+    let identity = [("x-tenant-id", tenant.caller.tenant.as_bytes())];
+    for method in methods().filter(|method| !method.is_server_streaming()) {
+        let update = method.name().starts_with("Update");
+        let inside = if update { FieldBehavior::Identifier } else { FieldBehavior::Required };
+        let lacked = lacked(&method.input(), inside);
+        let answer = call(&tenant.channel, &name(&method), &identity, &[]).await;
+        if lacked.is_empty() {
+            assert!(answer.is_ok(), "{}: {answer:?}", name(&method));
+            continue;
+        }
+        let refused: BTreeSet<_> = violations(answer)
+            .into_iter()
+            // The one part of a contact that it must have.
+            .map(|(field, _)| field.replace("primary_contact.email", "primary_contact"))
+            .collect();
+        assert_eq!(refused, lacked, "{}", name(&method));
+    }
 }
 
 #[test]
 fn everything_in_the_contract_is_explained() {
     let mut things = 0;
     for file in POOL.files().filter(|file| file.package_name() == PACKAGE) {
-        let proto = file.file_descriptor_proto();
-        let info = proto.source_code_info.as_ref().expect("the descriptor set has the comments");
-        let comment = |path: &[i32]| {
-            let location = info.location.iter().find(|location| location.path == path);
-            location
-                .map(|location| location.leading_comments().trim().to_owned())
-                .unwrap_or_default()
-        };
         let mut paths = Vec::new();
         for service in file.services() {
             paths.push((service.full_name().to_owned(), service.path().to_vec()));
@@ -451,7 +532,7 @@ fn everything_in_the_contract_is_explained() {
         }
         things += paths.len();
         for (name, path) in paths {
-            assert!(!comment(&path).is_empty(), "{name} in {} has no comment", file.name());
+            assert!(!comment(&file, &path).is_empty(), "{name} in {} has no comment", file.name());
         }
     }
     assert!(things > 150, "{things}");
@@ -535,6 +616,7 @@ fn the_service_config_says_of_every_call_what_may_be_repeated() {
 fn every_reason_says_its_code_and_comes_from_somewhere() {
     let reasons = POOL.get_enum_by_name("accounts.v1.ErrorReason").unwrap();
     let info = reasons.parent_file().file_descriptor_proto().source_code_info.clone().unwrap();
+    let given = given_reasons();
     for reason in reasons.values().filter(|value| value.number() != 0) {
         let location =
             info.location.iter().find(|location| location.path == reason.path()).unwrap();
@@ -543,14 +625,42 @@ fn every_reason_says_its_code_and_comes_from_somewhere() {
             .trim()
             .split_once(". ")
             .unwrap_or_else(|| panic!("{}: {comment}", reason.name()));
-        assert!(
-            code.bytes().all(|c| c.is_ascii_uppercase() || c == b'_'),
+        let value = ErrorReason::try_from(reason.number()).unwrap();
+        assert_eq!(
+            code,
+            screaming(error::code(value)),
             "{} begins with its gRPC code",
             reason.name()
         );
         assert!(advice.len() > 20, "{}: {advice}", reason.name());
-        assert!(ErrorReason::from_str_name(reason.name()).is_some());
+        assert!(given.contains(&format!("{value:?}")), "nothing gives {}", reason.name());
     }
+}
+
+/// The name of a code as gRPC has it: `INVALID_ARGUMENT`.
+fn screaming(code: Code) -> String {
+    let mut name = String::new();
+    for c in format!("{code:?}").chars() {
+        if c.is_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.extend(c.to_uppercase());
+    }
+    name
+}
+
+/// The reasons that the code of the service names as `ErrorReason::…`, tests aside. The list of
+/// their codes does not name them so.
+fn given_reasons() -> BTreeSet<String> {
+    let reasons = |file: &PathBuf| {
+        let text = std::fs::read_to_string(file).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let named = code.split("ErrorReason::").skip(1);
+        let named = named.map(|rest| rest.split(|c: char| !c.is_alphanumeric()).next());
+        named.flatten().map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    let files = sources(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")));
+    files.iter().flat_map(reasons).collect()
 }
 
 /// Every call, as it asks for the resources under `id`.

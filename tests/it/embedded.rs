@@ -1,12 +1,14 @@
 //! The embedded server: what it needs, and the way from it to a real one.
 
+use customer_accounts::proto::WatchActivitiesRequest;
+
 use crate::{
     backup::{documented, find_furnished, furnish, inventory},
     support::{
         Tenant,
         cluster::Cluster,
         process::{Service, run},
-        sql,
+        reason, sql,
     },
 };
 
@@ -46,6 +48,18 @@ async fn everything_is_transferred_to_a_real_server() {
     for tenant in &tenants {
         furnish(tenant).await;
     }
+    let mut watch = tenants[0]
+        .activities()
+        .watch_activities(WatchActivitiesRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    let cursor = watch.message().await.unwrap().unwrap().cursor;
+    drop(watch);
+    // A server that has been used for longer.
+    let ids =
+        "DO $$ BEGIN FOR i IN 1..5000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$";
+    sql(&cluster.url()).await.batch_execute(ids).await.unwrap();
     let arguments = ["transfer", "--data-dir", data.to_str().unwrap()];
     let running = run(&arguments, &[("DATABASE_URL", &migrator)]).await;
     assert!(running.code == Some(1) && running.stderr.contains("in use"), "{running:?}");
@@ -93,6 +107,12 @@ async fn everything_is_transferred_to_a_real_server() {
     let again = run(&arguments, &both).await;
     assert!(again.code == Some(1) && again.stderr.contains("has rows already"), "{again:?}");
     let there = Service::start(&[], &both).await;
+    let goes_on = Tenant { channel: there.channel().await, ..tenants[0].clone() };
+    let goes_on = goes_on
+        .activities()
+        .watch_activities(WatchActivitiesRequest { cursor, ..Default::default() })
+        .await;
+    assert_eq!(reason(goes_on).1, "CURSOR_EXPIRED", "a cursor from the other server");
     for tenant in tenants {
         find_furnished(&Tenant { channel: there.channel().await, ..tenant }).await;
     }

@@ -335,7 +335,7 @@ async fn errors_are_told_apart_in_any_language() {
     assert!(matches!(read_only, Err(Error::DatabaseReadOnly)), "{read_only:?}");
     let unknown = run("SELECT 1/0", Duration::from_secs(10)).await;
     assert!(
-        matches!(&unknown, Err(Error::Internal(cause)) if cause.contains("22012: Division durch Null")),
+        matches!(&unknown, Err(Error::Internal { cause, .. }) if cause.contains("22012: Division durch Null")),
         "{unknown:?}"
     );
     let taken = tenant.try_account(account("a", "o")).await;

@@ -317,14 +317,18 @@ async fn every_write_is_whole(db: &Db, tenant: &Tenant) {
     let (accounts, words, trail) = db
         .read(&tenant.caller(), async |tx| {
             use schema::{account_words, accounts, activities};
-            let accounts = accounts::table.select((accounts::account_id, accounts::revision));
+            let accounts = accounts::table
+                .filter(tx.owns(accounts::tenant_id))
+                .select((accounts::account_id, accounts::revision));
             let accounts = accounts.load::<(String, i64)>(&mut tx.conn()).await?;
             let words = account_words::table
+                .filter(tx.owns(account_words::tenant_id))
                 .select(account_words::account_id)
                 .distinct()
                 .load::<String>(&mut tx.conn())
                 .await?;
             let trail = activities::table
+                .filter(tx.owns(activities::tenant_id))
                 .filter(activities::resource_type.eq("account"))
                 .select((activities::resource_id, activities::action))
                 .load::<(String, String)>(&mut tx.conn())

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use customer_accounts::proto::{
     Account, AccountOrderBy, AccountType, AccountUser, BatchGetAccountTypesRequest,
-    BatchGetOrganizationsRequest, BatchGetPeopleRequest, CreateOrganizationRequest,
+    BatchGetOrganizationsRequest, BatchGetPeopleRequest, Contact, CreateOrganizationRequest,
     ListAccountTypesRequest, ListAccountsRequest, ListOrganizationsRequest, ListPeopleRequest,
     ListPersonAccountsRequest, Organization, PACKAGE, POOL, Person, UpdateOrganizationRequest,
 };
@@ -270,6 +270,8 @@ async fn accounts_are_filtered_by_every_column_of_the_page() {
     )
     .await;
     tenant.link("d", "acme", false).await.unwrap();
+    let contact = Contact { person_id: "ann".into(), ..Default::default() };
+    tenant.update(Account { primary_contact: Some(contact), ..only("a") }, &[]).await.unwrap();
     let times = "UPDATE accounts SET create_time = ('2026-03-0' || ascii(account_id) - 96 || ' UTC')::timestamptz, \
                  update_time = ('2026-05-0' || 102 - ascii(account_id) || ' UTC')::timestamptz";
     execute(&tenant, times).await;
@@ -311,7 +313,7 @@ async fn accounts_are_filtered_by_every_column_of_the_page() {
         ),
         (ListAccountsRequest { linked_organization_id: "acme".into(), ..all() }, "d"),
         (ListAccountsRequest { linked_organization_id: "globex".into(), ..all() }, ""),
-        (ListAccountsRequest { contact_id: "ann".into(), ..all() }, "b c"),
+        (ListAccountsRequest { contact_id: "ann".into(), ..all() }, "a b c"),
         (ListAccountsRequest { contact_id: "bob".into(), ..all() }, ""),
         (with(&[("erp", "1")]), "b d"),
         (with(&[("erp", "1"), ("eu", "yes")]), "b"),

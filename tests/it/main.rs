@@ -63,6 +63,7 @@ mod sessions;
 mod settings;
 mod shares;
 mod telemetry;
+mod tenancy;
 mod tenants;
 mod text;
 mod tls;

@@ -405,6 +405,25 @@ async fn what_is_out_of_reach_is_word_for_word_like_what_never_existed() {
         listed += 1;
     }
     assert!(asked >= 40 && listed >= 14, "{asked} {listed}");
+
+    // What is above the reach is out of it, although what is below it is not.
+    let above = "above-own";
+    tenant.organization(above, "").await;
+    tenant.move_organization("own", above).await.unwrap();
+    let mut listed = 0;
+    for ((method, above_request), (_, free_request)) in
+        contract::lists(above).into_iter().zip(contract::lists(free))
+    {
+        // Each organization names the one above it, so it may be found by that.
+        if reaches_further(method, "accounts.read") || method.ends_with("/ListOrganizations") {
+            continue;
+        }
+        let shown = call(&tenant.channel, method, &identity, &above_request).await.unwrap();
+        let nothing = call(&tenant.channel, method, &identity, &free_request).await.unwrap();
+        assert_eq!(shown, nothing, "{method}");
+        listed += 1;
+    }
+    assert!(listed >= 10, "{listed}");
 }
 
 /// What nobody may learn who does not reach it: a word of names, descriptions and addresses, and a

@@ -8,14 +8,14 @@ use customer_accounts::{
     proto::{
         Account, AccountType, AddAccountUserRequest, Contact, GetAccountTypeRequest,
         ListAccountUsersRequest, ListAccountsRequest, ListOrganizationsRequest, ListPeopleRequest,
-        Organization, Person, UpdateAccountTypeRequest,
+        Organization, Person, UpdateAccountTypeRequest, UpdateOrganizationRequest,
     },
     renew,
 };
 
 use crate::support::{
     self, Tenant, account,
-    calls::{account_type, only, person},
+    calls::{account_type, only, only_person, person},
     eventually,
     process::{Service, run},
     real_database,
@@ -169,11 +169,16 @@ async fn rows_of_a_version_before_are_renewed_and_nothing_else_of_them_changes()
     // A replica of the version before knows nothing of stamps.
     sql.batch_execute(
         "UPDATE people SET display_name = 'かく', sort_key = 'before', revision = revision + 1 WHERE person_id = 'p'; \
-         INSERT INTO organizations (tenant_id, organization_id, display_name, sort_key) VALUES ('new', 'n', 'N', 'before')",
+         INSERT INTO organizations (tenant_id, organization_id, display_name, sort_key) VALUES ('new', 'n', 'N', 'before'); \
+         INSERT INTO people (tenant_id, person_id, display_name, sort_key, kind) VALUES ('newer', 'n', 'N', 'before', 'CUSTOMER')",
     )
     .await
     .unwrap();
-    assert_eq!(migrate(&url).await, "renewed: 3 rows");
+    assert_eq!(
+        migrate(&url).await,
+        "renewed: 4 rows",
+        "also of tenants with nothing but an organization or a person"
+    );
     assert_eq!(wrong(&sql).await, 0);
     // Every change of a row by this version keeps its stamp right, and renews it where it was
     // wrong.
@@ -190,6 +195,25 @@ async fn rows_of_a_version_before_are_renewed_and_nothing_else_of_them_changes()
         tenant.list(ListAccountsRequest { query: "c++".into(), ..Default::default() }).await,
         ["inline"]
     );
+    tenant.update_person(Person { phone: "1".into(), ..only_person("p") }, &[]).await.unwrap();
+    let organization = Organization { organization_id: "o".into(), ..Default::default() };
+    let metadata = [("erp".to_owned(), "1".to_owned())].into();
+    let request = UpdateOrganizationRequest {
+        organization: Some(Organization { metadata, ..organization }),
+        ..Default::default()
+    };
+    tenant.organizations().update_organization(request).await.unwrap();
+    tenant.organization("top", "").await;
+    tenant.move_organization("o", "top").await.unwrap();
+    // The person has another name by now.
+    let mut expected = all_found();
+    expected[1].clear();
+    assert_eq!(tenant.found().await, expected);
+    let of_tenant = "SELECT array_agg(id || ' ' || folded - revision * 1000 ORDER BY id) FROM ( \
+        SELECT tenant_id, organization_id AS id, folded, revision FROM organizations \
+        UNION ALL SELECT tenant_id, person_id, folded, revision FROM people) AS rows WHERE tenant_id = $1";
+    let of_tenant = sql.query_one(of_tenant, &[&tenant.caller.tenant]).await.unwrap();
+    assert_eq!(of_tenant.get::<_, Vec<String>>(0), ["o 2", "p 2", "top 2"]);
 }
 
 /// Two types that were two names are one name now. Neither is lost, and both can be changed.
@@ -267,6 +291,9 @@ async fn an_interrupted_renewal_goes_on_and_a_service_waits_for_its_end() {
         (left().await == 800).then_some(())
     })
     .await;
+    support::waiting_for_locks(&sql, 1).await;
+    // Longer than it waits for a lock. Then it tries again.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
     support::waiting_for_locks(&sql, 1).await;
     renewal.abort();
 

@@ -79,10 +79,26 @@ async fn rows(tenant: &Tenant) -> [i64; 4] {
     let caller = tenant.caller();
     let rows = async |tx: &Tx| {
         Ok([
-            requests::table.count().get_result(&mut tx.conn()).await?,
-            activities::table.count().get_result(&mut tx.conn()).await?,
-            organizations::table.count().get_result(&mut tx.conn()).await?,
-            accounts::table.count().get_result(&mut tx.conn()).await?,
+            requests::table
+                .filter(tx.owns(requests::tenant_id))
+                .count()
+                .get_result(&mut tx.conn())
+                .await?,
+            activities::table
+                .filter(tx.owns(activities::tenant_id))
+                .count()
+                .get_result(&mut tx.conn())
+                .await?,
+            organizations::table
+                .filter(tx.owns(organizations::tenant_id))
+                .count()
+                .get_result(&mut tx.conn())
+                .await?,
+            accounts::table
+                .filter(tx.owns(accounts::tenant_id))
+                .count()
+                .get_result(&mut tx.conn())
+                .await?,
         ])
     };
     shared().on_its_runtime(async move { shared().db.read(&caller, rows).await.unwrap() }).await
@@ -94,7 +110,7 @@ async fn age(tenant: &Tenant, by: TimeDelta) {
     let meta = Meta::of(&mut Violations::default(), &caller, &CreateAccountRequest::default());
     let aged = async move {
         let work = shared().db.write(&caller, &meta, async |tx| {
-            diesel::update(requests::table)
+            diesel::update(requests::table.filter(tx.owns(requests::tenant_id)))
                 .set(requests::create_time.eq(Utc::now() - by))
                 .execute(&mut tx.conn())
                 .await?;

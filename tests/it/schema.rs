@@ -283,7 +283,7 @@ fn rows_are_inserted_by_one_statement_whatever_they_lack() {
 }
 
 /// All Rust files below a folder.
-fn sources(folder: &Path) -> Vec<PathBuf> {
+pub fn sources(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
     let files = files
@@ -305,7 +305,7 @@ pub async fn execute(tenant: &Tenant, sql: &str) -> Result<(), String> {
         .db
         .write(&caller, &meta, async |tx| Ok((&mut tx.conn()).batch_execute(sql).await?));
     shared().on_its_runtime(work).await.map_err(|error| match error {
-        Error::Internal(cause) => cause,
+        Error::Internal { cause, .. } => cause,
         other => format!("{other:?}"),
     })
 }

@@ -3,7 +3,7 @@
 use customer_accounts::proto::{
     Account, AccountType, CreateAccountTypeRequest, DeactivateAccountTypeRequest,
     DeleteAccountRequest, GetAccountRequest, LinkOrganizationRequest, ListAccountTypesRequest,
-    ListActivitiesRequest, Organization, Person, RemoveOrganizationMemberRequest,
+    ListActivitiesRequest, ModuleSetting, Organization, Person, RemoveOrganizationMemberRequest,
     SetPurchasingAccountRequest, UpdateAccountRequest, UpdateAccountTypeRequest,
     UpdateOrganizationRequest, UpdatePersonRequest,
 };
@@ -11,6 +11,7 @@ use prost_types::FieldMask;
 
 use crate::support::{
     As, Tenant, account,
+    calls::person,
     process::{Finished, Service, run},
 };
 
@@ -183,4 +184,32 @@ async fn seeding_takes_nothing_from_what_people_have_made() {
         .into_inner();
     let types = types.account_types;
     assert!(types.contains(&standard), "it stays the default: {types:?}");
+}
+
+/// What users have made may have the names, subjects and types of the example.
+#[tokio::test]
+async fn seed_makes_do_with_what_users_have() {
+    let service = Service::fresh(&[], &[]).await;
+    let tenant = demo(&service).await;
+    let own = AccountType { display_name: "ENTERPRISE".into(), ..Default::default() };
+    let own = tenant.try_account_type(own).await.unwrap().account_type_id;
+    let seeded = seed(&service).await.stdout;
+    assert!(seeded.contains("20 resources created, 1 were there already"), "{seeded}");
+    assert_eq!(tenant.get("acct-acme").await.unwrap().account_type_id, own);
+
+    tenant.deactivate(&own).await;
+    tenant.delete("acct-acme-apac", "").await.unwrap();
+    tenant.delete_person("acme-silva", "").await.unwrap();
+    let namesake = Person { subject: "alex.silva".into(), ..person("namesake") };
+    tenant.try_person(namesake).await.unwrap();
+    let seeded = seed(&service).await.stdout;
+    assert!(seeded.contains("2 resources created, 19 were there already"), "{seeded}");
+    assert_eq!(tenant.get("acct-acme-apac").await.unwrap().account_type_id, "smb");
+    assert_eq!(tenant.get_person("acme-silva").await.unwrap().subject, "");
+
+    tenant.delete("acct-globex", "").await.unwrap();
+    tenant.set_module("customer_accounts", "globex", ModuleSetting::Off).await.unwrap();
+    let refused = run(&["seed", "--listen", &service.address.to_string()], &[]).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("globex: the module"), "{refused:?}");
 }

@@ -188,6 +188,7 @@ const NAMES: &[&str] = &[
     "Straße 7",
     "Ελληνικός Δρόμος",
     "Ёлка",
+    "!!!",
 ];
 
 const QUERIES: &[(&str, &[&str])] = &[
@@ -238,7 +239,8 @@ const QUERIES: &[(&str, &[&str])] = &[
     ("\\", &[]),
     (" ", &[]),
     ("\u{200b}", &[]),
-    ("!", &[]),
+    ("!", &["!!!"]),
+    ("?", &[]),
 ];
 
 /// Every call that searches finds the same: accounts by their names and by their contacts',
@@ -356,6 +358,7 @@ async fn emails_of_every_script_are_kept_and_found() {
         ("ติดต่อ@บริษัท.ไทย", "บริษัท"),
         ("اتصال@شركة.مصر", "اتصال@"),
         ("联系@公司.中国", "公司"),
+        ("தொடர்பு@நிறுவனம்.இந்தியா", "நிறுவனம்"),
         ("почта@почта.рф", "почта@п"),
         ("Jürgen@München.example", "jurgen@munchen"),
         ("Ju\u{308}rgen@Ko\u{308}ln.example", "@koln"),

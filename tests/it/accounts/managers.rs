@@ -143,7 +143,8 @@ async fn a_manager_who_is_kept_is_not_judged_again() {
     let caller = tenant.caller();
     let meta = Meta::of(&mut Violations::default(), &caller, &CreateAccountRequest::default());
     let work = shared().db.write(&caller, &meta, async |tx| {
-        let sam = people::table.filter(people::person_id.eq("sam"));
+        let own = people::table.filter(tx.owns(people::tenant_id));
+        let sam = own.filter(people::person_id.eq("sam"));
         diesel::update(sam).set(people::active.eq(false)).execute(&mut tx.conn()).await?;
         Ok(())
     });

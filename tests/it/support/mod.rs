@@ -10,6 +10,7 @@ pub mod process;
 pub mod proxy;
 pub mod raw;
 pub mod tap;
+pub mod tenancy;
 pub mod tokens;
 
 use std::{
@@ -185,6 +186,7 @@ pub fn shared() -> &'static Shared {
 
 async fn serve(started: std::sync::mpsc::Sender<Shared>) {
     logs::watch();
+    tenancy::watch();
     let (login, size, url, _embedded) = if let Some(server) = real_server() {
         let url = fresh_database(&server).await;
         (url.parse().unwrap(), 8, Some(url), None)

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::refusals;
 use crate::{
     error::Error,
     telemetry::{self, Seldom},
@@ -42,39 +43,39 @@ pub(super) mod cause {
 
 /// A token that is refused.
 #[derive(Debug)]
-pub(super) struct Refusal<'a> {
+pub(super) struct Rejection<'a> {
     pub(super) cause: &'static str,
     /// The issuer, if it is one that is configured.
     pub(super) issuer: Option<&'a str>,
     pub(super) kid: Option<&'a str>,
 }
 
-impl From<&'static str> for Refusal<'_> {
+impl From<&'static str> for Rejection<'_> {
     fn from(cause: &'static str) -> Self {
         Self { cause, issuer: None, kid: None }
     }
 }
 
-/// Tells the operator about refusals, each cause at a bounded rate.
+/// Tells the operator about rejections, each cause at a bounded rate.
 #[derive(Debug)]
-pub(super) struct Refusals(Seldom);
+pub(super) struct Rejections(Seldom);
 
-impl Default for Refusals {
+impl Default for Rejections {
     fn default() -> Self {
         Self(Seldom::new(PAUSE))
     }
 }
 
-impl Refusals {
-    /// Records a refusal and returns what the caller is told, which is always the same.
-    pub(super) fn refuse(&self, refusal: &Refusal<'_>) -> Error {
-        let &Refusal { cause, issuer, kid } = refusal;
+impl Rejections {
+    /// Records a rejection and returns what the caller is told, which is always the same.
+    pub(super) fn reject(&self, rejection: &Rejection<'_>) -> Error {
+        let &Rejection { cause, issuer, kid } = rejection;
         telemetry::count_refused_token(cause);
         if let Some(unlogged) = self.0.due(cause) {
             let kid: Option<String> =
                 kid.map(|kid| kid.chars().filter(char::is_ascii_graphic).take(MAX_KID).collect());
             tracing::info!(cause, issuer, kid, unlogged, "token refused");
         }
-        Error::Unauthenticated("a valid bearer token is required".to_owned())
+        refusals::unauthenticated("a valid bearer token is required")
     }
 }

@@ -1,0 +1,62 @@
+//! The gRPC code of each reason.
+
+use tonic::Code;
+
+use crate::proto::ErrorReason as Reason;
+
+/// The code that an error with this reason has. The comment of the reason in `errors.proto` begins
+/// with the same code.
+pub const fn code(reason: Reason) -> Code {
+    match reason {
+        Reason::InvalidField
+        | Reason::InvalidPageToken
+        | Reason::RequestIdReused
+        | Reason::MalformedRequest
+        | Reason::InvalidCursor => Code::InvalidArgument,
+        Reason::Unauthenticated => Code::Unauthenticated,
+        Reason::PermissionDenied
+        | Reason::WorkloadNotAllowed
+        | Reason::ModuleNotActivated
+        | Reason::OutOfReach => Code::PermissionDenied,
+        Reason::AccountNotFound
+        | Reason::AccountTypeNotFound
+        | Reason::OrganizationNotFound
+        | Reason::PersonNotFound
+        | Reason::OrganizationMemberNotFound
+        | Reason::OrganizationNotLinked
+        | Reason::AccountUserNotFound => Code::NotFound,
+        Reason::AccountAlreadyExists
+        | Reason::AccountTypeAlreadyExists
+        | Reason::OrganizationAlreadyExists
+        | Reason::PersonAlreadyExists
+        | Reason::AccountUserAlreadyExists => Code::AlreadyExists,
+        Reason::AccountTypeInactive
+        | Reason::DefaultAccountTypeInactive
+        | Reason::AccountStatusTransition
+        | Reason::OrganizationTooDeep
+        | Reason::OrganizationCycle
+        | Reason::OrganizationNotEmpty
+        | Reason::OwnOrganizationLinked
+        | Reason::UserThroughOrganization
+        | Reason::NotAnAccountUser
+        | Reason::ContactMembershipEnds
+        | Reason::ContactSlotHeld
+        | Reason::PersonInactive
+        | Reason::PersonNotStaff
+        | Reason::PersonNotCustomer
+        | Reason::PersonInUse
+        | Reason::AccountNotActive => Code::FailedPrecondition,
+        Reason::EtagMismatch | Reason::Conflict => Code::Aborted,
+        Reason::RequestTooLarge | Reason::CursorExpired | Reason::ResponseTooLarge => {
+            Code::OutOfRange
+        }
+        Reason::Overloaded => Code::ResourceExhausted,
+        Reason::DeadlineExceeded => Code::DeadlineExceeded,
+        Reason::DatabaseUnavailable | Reason::IssuerUnavailable | Reason::WatchEnded => {
+            Code::Unavailable
+        }
+        Reason::Unimplemented | Reason::UnsupportedEncoding => Code::Unimplemented,
+        Reason::Unspecified | Reason::Internal => Code::Internal,
+        Reason::OutcomeUnknown => Code::Unknown,
+    }
+}

@@ -1,0 +1,169 @@
+//! The reasons for which a call on memberships is refused.
+
+use super::slots::Holder;
+use crate::{
+    accounts::refusals::ACCOUNT,
+    error::{Error, NAMED, Refusal},
+    organizations::refusals::ORGANIZATION,
+    people::refusals::PERSON,
+    proto::ErrorReason,
+};
+
+/// A contact, and someone who is to buy on an account, must be its user.
+pub fn not_an_account_user(account_id: &str, person_id: &str) -> Error {
+    let message = format!("person {person_id:?} is not a user of account {account_id:?}");
+    Refusal::new(ErrorReason::NotAnAccountUser, message)
+        .broken_by(ACCOUNT.noun, account_id)
+        .with("account_id", account_id)
+        .with("person_id", person_id)
+        .into()
+}
+
+/// The person is in no way a user of the account.
+pub fn account_user_not_found(account_id: &str, person_id: &str) -> Error {
+    let message = format!("person {person_id:?} is not a user of account {account_id:?}");
+    Refusal::new(ErrorReason::AccountUserNotFound, message)
+        .resource(PERSON.noun, person_id)
+        .with("account_id", account_id)
+        .with("person_id", person_id)
+        .into()
+}
+
+/// The person was already added by name.
+pub fn account_user_already_exists(account_id: &str, person_id: &str) -> Error {
+    let message =
+        format!("person {person_id:?} is an individual user of account {account_id:?} already");
+    Refusal::new(ErrorReason::AccountUserAlreadyExists, message)
+        .resource(PERSON.noun, person_id)
+        .with("account_id", account_id)
+        .with("person_id", person_id)
+        .into()
+}
+
+/// What is set for a user of an account has changed since the caller read it.
+pub fn account_user_changed(account_id: &str, person_id: &str) -> Error {
+    let message = format!(
+        "what is set for person {person_id:?} on account {account_id:?} has changed since its etag \
+         was read"
+    );
+    Refusal::new(ErrorReason::EtagMismatch, message)
+        .with("account_id", account_id)
+        .with("person_id", person_id)
+        .into()
+}
+
+/// A person who is a user through these organizations only cannot be removed from the account.
+pub fn user_through_organization(
+    account_id: &str,
+    person_id: &str,
+    organization_ids: &[String],
+) -> Error {
+    let message = format!(
+        "person {person_id:?} is a user of account {account_id:?} through {}, and users added \
+         through an organization cannot be removed here: take them out of it, or unlink it",
+        organizations(organization_ids)
+    );
+    let refusal = Refusal::new(ErrorReason::UserThroughOrganization, message)
+        .with("account_id", account_id)
+        .with("person_id", person_id)
+        .with("organizations", &organization_ids.len());
+    organization_ids
+        .iter()
+        .fold(refusal, |refusal, id| {
+            let subject = format!("{}/{id}", ORGANIZATION.noun);
+            refusal.precondition(&subject, "take the person out of it, or unlink it")
+        })
+        .into()
+}
+
+fn organizations(ids: &[String]) -> String {
+    let listed: Vec<_> = ids.iter().take(NAMED).map(|id| format!("{id:?}")).collect();
+    let more = ids.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!(
+        "{} {}{more}",
+        if ids.len() == 1 { "organization" } else { "organizations" },
+        listed.join(", ")
+    )
+}
+
+/// The organization is not linked to the account.
+pub fn organization_not_linked(account_id: &str, organization_id: &str) -> Error {
+    let message =
+        format!("organization {organization_id:?} is not linked to account {account_id:?}");
+    Refusal::new(ErrorReason::OrganizationNotLinked, message)
+        .resource(ORGANIZATION.noun, organization_id)
+        .with("account_id", account_id)
+        .with("organization_id", organization_id)
+        .into()
+}
+
+/// The organization that an account belongs to cannot be unlinked from it.
+pub fn own_organization_linked(account_id: &str, organization_id: &str) -> Error {
+    let message = format!(
+        "account {account_id:?} belongs to organization {organization_id:?}, which is therefore \
+         always linked to it"
+    );
+    Refusal::new(ErrorReason::OwnOrganizationLinked, message)
+        .broken_by(ORGANIZATION.noun, organization_id)
+        .with("account_id", account_id)
+        .with("organization_id", organization_id)
+        .into()
+}
+
+/// A user of the account only until a date cannot be its contact.
+pub fn contact_membership_ends(account_id: &str, person_id: &str) -> Error {
+    let message = format!(
+        "person {person_id:?} is a user of account {account_id:?} only until a date, and a contact \
+         must be one without end"
+    );
+    Refusal::new(ErrorReason::ContactMembershipEnds, message)
+        .broken_by(ACCOUNT.noun, account_id)
+        .with("account_id", account_id)
+        .with("person_id", person_id)
+        .into()
+}
+
+/// The change would leave accounts with contacts who may not be contacts. `holders` are those that
+/// the caller may know of, and `count` says how many there are in all.
+pub fn contact_slot_held(holders: &[Holder], count: usize) -> Error {
+    let message = match holders {
+        [Holder { account_id, slot, .. }] if count == 1 => format!(
+            "the change would leave account {account_id:?} with a {} who is not eligible",
+            slot.name().replace('_', " ")
+        ),
+        _ if count == 1 => {
+            "the change would leave an account with a contact who is not eligible".to_owned()
+        }
+        _ => format!(
+            "the change would leave {count} contact slots with people not eligible for them"
+        ),
+    };
+    let refusal = Refusal::new(ErrorReason::ContactSlotHeld, message).with("slots", &count);
+    holders
+        .iter()
+        .fold(refusal, |refusal, Holder { account_id, slot, person_id }| {
+            let subject = format!("{}/{account_id}/{}", ACCOUNT.noun, slot.name());
+            let advice = format!("held by person {person_id:?}: put someone else there, or nobody");
+            refusal.precondition(&subject, &advice)
+        })
+        .into()
+}
+
+/// A contact must be a person of a customer.
+pub fn person_not_customer(person_id: &str) -> Error {
+    let message = format!("person {person_id:?} is not of the kind CUSTOMER, as a contact must be");
+    Refusal::new(ErrorReason::PersonNotCustomer, message)
+        .broken_by(PERSON.noun, person_id)
+        .with("person_id", person_id)
+        .into()
+}
+
+/// A purchasing account must be ACTIVE.
+pub fn account_not_active(account_id: &str) -> Error {
+    let message = format!("account {account_id:?} is not ACTIVE, as a purchasing account must be");
+    Refusal::new(ErrorReason::AccountNotActive, message)
+        .broken_by(ACCOUNT.noun, account_id)
+        .with("account_id", account_id)
+        .into()
+}

@@ -1,0 +1,49 @@
+//! The reasons for which a call on people is refused.
+
+use crate::{
+    error::{Error, Refusal},
+    proto::ErrorReason,
+    resource::Kind,
+};
+
+/// `accounts.v1.Person`
+pub const PERSON: Kind = Kind {
+    noun: "person",
+    not_found: ErrorReason::PersonNotFound,
+    already_exists: ErrorReason::PersonAlreadyExists,
+};
+
+/// An inactive person can neither be added to an account nor be named by one, nor be given a
+/// purchasing account.
+pub fn person_inactive(person_id: &str) -> Error {
+    Refusal::new(ErrorReason::PersonInactive, format!("person {person_id:?} is inactive"))
+        .broken_by(PERSON.noun, person_id)
+        .with("person_id", person_id)
+        .into()
+}
+
+/// An account manager must be one of the tenant's staff.
+pub fn person_not_staff(person_id: &str) -> Error {
+    let message =
+        format!("person {person_id:?} is not of the kind STAFF, as an account manager must be");
+    Refusal::new(ErrorReason::PersonNotStaff, message)
+        .broken_by(PERSON.noun, person_id)
+        .with("person_id", person_id)
+        .into()
+}
+
+/// The manager of accounts cannot be deleted, be deactivated or become CUSTOMER. `count` says how
+/// many accounts they manage, and `first` names the first of these.
+pub fn person_in_use(person_id: &str, count: i64, first: &[String]) -> Error {
+    let message = format!("person {person_id:?} is the manager of {count} accounts");
+    let refusal = Refusal::new(ErrorReason::PersonInUse, message)
+        .with("person_id", person_id)
+        .with("accounts", &count);
+    first
+        .iter()
+        .fold(refusal, |refusal, account_id| {
+            let subject = format!("account/{account_id}/account_manager");
+            refusal.precondition(&subject, "give the account another manager, or none")
+        })
+        .into()
+}
