@@ -15,6 +15,8 @@ use crate::{
     text::{self, Use},
 };
 
+/// Longest `request_id` in characters.
+const MAX_REQUEST_ID: usize = 100;
 /// Longest search query in characters.
 const MAX_QUERY: usize = 200;
 /// Longest email address in characters (RFC 5321, 4.5.3.1.3, less the angle brackets).
@@ -273,6 +275,18 @@ impl Violations {
         Ok(parsed)
     }
 
+    /// The id that the client chose for a changing request ([`crate::db::Meta::of`]).
+    pub fn request_id(&mut self, value: &str) {
+        if value.chars().count() > MAX_REQUEST_ID {
+            self.add("request_id", format!("must have at most {MAX_REQUEST_ID} characters"));
+        }
+        if value.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            self.add("request_id", "must consist of printable characters without blanks");
+        } else if let Some(refused) = Use::Id.refused(value) {
+            self.add("request_id", does_not_show(refused));
+        }
+    }
+
     /// An email address: one `@` between a local part and a domain, as HTML's `input type=email`
     /// checks it.
     pub fn email(&mut self, field: impl Display, value: String) -> String {
@@ -307,8 +321,7 @@ fn shorten(mut text: String) -> String {
     text
 }
 
-/// The rule that a character breaks that does not show.
-pub fn does_not_show(refused: char) -> String {
+fn does_not_show(refused: char) -> String {
     format!("must not contain the character U+{:04X}, which does not show", u32::from(refused))
 }
 

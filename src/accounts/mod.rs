@@ -1,6 +1,8 @@
 //! Accounts: a customer's business entity, bound to an organization.
 
 mod country;
+mod list;
+mod primary;
 pub(crate) mod refusals;
 pub mod store;
 mod value;
@@ -8,7 +10,10 @@ mod wire;
 
 use tonic::Request;
 
-use self::store::{Account, Filter, NewAccount};
+use self::{
+    list::Filter,
+    store::{Account, NewAccount},
+};
 use crate::{
     batch::Ids,
     call::{Call as _, Reply, reply},
@@ -47,7 +52,7 @@ impl AccountService for Service {
         let (caller, id) = request.read(change::id)?;
         let work = self.db.read(&caller, async |tx| {
             let account = Account::find(tx, &id).await?;
-            Account::show(tx, account).await
+            Account::with_contact(tx, account).await
         });
         reply(Ok(GetAccountResponse { account: Some(work.await?.into()) }))
     }
@@ -59,7 +64,7 @@ impl AccountService for Service {
         let (caller, ids) = request.read(Ids::parse)?;
         let work = self.db.read(&caller, async |tx| {
             let accounts = Account::find_all(tx, &ids).await?;
-            Account::shown(tx, accounts).await
+            Account::all_with_contacts(tx, accounts).await
         });
         let accounts = work.await?.into_iter().map(Into::into).collect();
         reply(Ok(BatchGetAccountsResponse { accounts }))
@@ -73,7 +78,11 @@ impl AccountService for Service {
         let work = self.db.list(&caller, async |tx| {
             let Listing { rows, next_page_token, total } =
                 Account::list(tx, &filter, &page).await?;
-            Ok(Listing { rows: Account::shown(tx, rows).await?, next_page_token, total })
+            Ok(Listing {
+                rows: Account::all_with_contacts(tx, rows).await?,
+                next_page_token,
+                total,
+            })
         });
         let listing = work.await?;
         reply(Ok(response!(ListAccountsResponse { accounts }, listing)))

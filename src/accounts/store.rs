@@ -1,16 +1,14 @@
 //! Accounts in the database: rows and the words they are found by.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use diesel::{
-    dsl::{exists, not},
     prelude::*,
     result::{DatabaseErrorKind, Error as DieselError},
     sql_types::Text,
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use futures_util::future::try_join_all;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -24,7 +22,7 @@ use crate::{
     batch::Ids,
     budget::{self, Weighed},
     change::Resource,
-    db::{AccountRef, BelongsTo, Condition, Tx, WriteTx, taken},
+    db::{AccountRef, BelongsTo, Tx, WriteTx, taken},
     error::{Error, Result},
     id,
     memberships::{
@@ -37,34 +35,16 @@ use crate::{
     modules,
     organizations::refusals::ORGANIZATION,
     organizations::store::Organization,
-    page::{self, By, Listed, Listing, Page, keyset, total},
+    page::{self, By, Listed},
     people::store::Person,
     renew::Batch,
     resource::Kind,
-    schema::{
-        account_organizations, account_words, accounts, organization_ancestors, people,
-        person_words,
-    },
+    schema::{account_words, accounts, people},
     search::{self, unnest},
-    validate::Period,
 };
 
 /// What an account takes in an answer beside its texts.
 const ROW: usize = 256;
-/// Most primary contacts whom a search of accounts names. Of more, their accounts are so many that
-/// the list is found sooner by walking the accounts.
-const NAMED: i64 = 1000;
-
-/// The primary account of an organization, if it is not `except`.
-macro_rules! primary_of {
-    ($tx:expr, $organization_id:expr, $except:expr) => {
-        accounts::table
-            .filter($tx.owns(accounts::tenant_id))
-            .filter(accounts::organization_id.eq($organization_id))
-            .filter(accounts::is_primary.and(accounts::account_id.ne($except)))
-            .select(accounts::account_id)
-    };
-}
 
 /// An account as it is kept.
 #[derive(Debug, Clone, Queryable, Selectable, Serialize)]
@@ -178,8 +158,8 @@ impl Fields {
     }
 }
 
-/// An account as it is shown: with the person who is its primary contact, if there is one.
-pub struct Shown(pub Account, pub Option<Person>);
+/// An account with the person who is its primary contact, if there is one.
+pub struct WithContact(pub Account, pub Option<Person>);
 
 /// Accounts as the trail refers to them: ids and incarnations.
 #[derive(Debug)]
@@ -265,15 +245,6 @@ impl Listed for Account {
     }
 }
 
-/// What an update says of an account's place as a primary account.
-#[derive(Debug)]
-pub struct Target {
-    /// The organization that it names; `None` if that stays.
-    pub organization_id: Option<String>,
-    /// The primary flag that it names; `None` if that stays.
-    pub is_primary: Option<bool>,
-}
-
 /// A valid account that is not there yet.
 #[derive(Debug)]
 pub struct NewAccount {
@@ -285,136 +256,10 @@ pub struct NewAccount {
     pub without_account_type: bool,
 }
 
-/// Which accounts a list shows.
-#[derive(Debug)]
-pub struct Filter {
-    /// Search terms; empty for all.
-    pub query: String,
-    /// Only those with one of these; empty for all.
-    pub statuses: Vec<Status>,
-    /// Only those of this organization.
-    pub organization_id: Option<String>,
-    /// And of those below it.
-    pub include_descendants: bool,
-    /// Only those that this person is a user of.
-    pub person_id: Option<String>,
-    /// Only those with this manager.
-    pub account_manager_id: Option<String>,
-    /// Only those of this type.
-    pub account_type_id: Option<String>,
-    /// Only those without a type.
-    pub without_account_type: bool,
-    /// Only those that are primary accounts, or only those that are not.
-    pub is_primary: Option<bool>,
-    /// Only those created in this period.
-    pub created: Period,
-    /// Only those last changed in this period.
-    pub updated: Period,
-    /// Only those of other organizations that this one is linked to.
-    pub linked_organization_id: Option<String>,
-    /// Only those with this person as a contact.
-    pub contact_id: Option<String>,
-    /// Only those with all these entries.
-    pub metadata: Metadata,
-}
-
-/// A term of a search of accounts: the range of its words, and the primary contacts who have one,
-/// if they are few.
-#[derive(Debug)]
-struct Term {
-    from: String,
-    to: String,
-    contacts: Option<Vec<String>>,
-}
-
-impl Term {
-    /// That a word of the account begins with the term, or a word of the person who is its primary
-    /// contact.
-    fn condition(&self, tx: &Tx) -> Condition<accounts::table> {
-        let Self { from, to, contacts } = self;
-        let word = account_words::word.ge(from.clone()).and(account_words::word.lt(to.clone()));
-        let Some(contacts) = contacts else {
-            let own = account_words::table
-                .filter(tx.owns(account_words::tenant_id))
-                .filter(account_words::account_id.eq(accounts::account_id).and(word));
-            let contact = person_words::table
-                .filter(tx.owns(person_words::tenant_id))
-                .filter(person_words::person_id.nullable().eq(accounts::primary_contact_id))
-                .filter(person_words::word.ge(from.clone()).and(person_words::word.lt(to.clone())));
-            return Box::new(exists(own).or(exists(contact)));
-        };
-        let words = account_words::table
-            .filter(tx.owns(account_words::tenant_id))
-            .select(account_words::account_id);
-        if contacts.is_empty() {
-            Box::new(accounts::account_id.eq_any(words.filter(word)))
-        } else {
-            Box::new(
-                accounts::account_id
-                    .eq_any(words.filter(word.or(account_words::word.eq_any(contacts.clone())))),
-            )
-        }
-    }
-}
-
-impl Filter {
-    /// The conditions that need no index of their own order: each finds few accounts, or is looked
-    /// up with each account.
-    fn conditions(&self, tx: &Tx) -> Vec<Condition<accounts::table>> {
-        let mut conditions: Vec<Condition<accounts::table>> = Vec::new();
-        if let Some(person_id) = &self.person_id {
-            conditions.push(Account::used_by(tx, person_id));
-        }
-        if let Some(account_manager_id) = &self.account_manager_id {
-            conditions.push(Box::new(
-                accounts::account_manager_id.assume_not_null().eq(account_manager_id.clone()),
-            ));
-        }
-        if let Some(account_type_id) = &self.account_type_id {
-            conditions.push(Box::new(
-                accounts::account_type_id.assume_not_null().eq(account_type_id.clone()),
-            ));
-        }
-        if self.without_account_type {
-            conditions.push(Box::new(accounts::account_type_id.is_null()));
-        }
-        match self.is_primary {
-            Some(true) => conditions.push(Box::new(accounts::is_primary)),
-            Some(false) => conditions.push(Box::new(not(accounts::is_primary))),
-            None => {}
-        }
-        if let Some(organization_id) = &self.linked_organization_id {
-            let linked = account_organizations::table
-                .filter(tx.owns(account_organizations::tenant_id))
-                .filter(
-                    account_organizations::organization_id
-                        .eq(organization_id.clone())
-                        .and(not(account_organizations::own)),
-                )
-                .select(account_organizations::account_id);
-            conditions.push(Box::new(accounts::account_id.eq_any(linked)));
-        }
-        if let Some(person_id) = &self.contact_id {
-            let primary = accounts::primary_contact_id.assume_not_null().eq(person_id.clone());
-            let billing = accounts::billing_contact_id.assume_not_null().eq(person_id.clone());
-            let cc = accounts::cc_billing_contact_id.assume_not_null().eq(person_id.clone());
-            conditions.push(Box::new(primary.or(billing).or(cc)));
-        }
-        for entry in self.metadata.words() {
-            let found = account_words::table
-                .filter(tx.owns(account_words::tenant_id))
-                .filter(account_words::word.eq(entry))
-                .select(account_words::account_id);
-            conditions.push(Box::new(accounts::account_id.eq_any(found)));
-        }
-        conditions
-    }
-}
-
 impl NewAccount {
     /// Inserts it. Its type is checked or found, and as a primary account it takes the place of the
     /// organization's present one.
-    pub async fn insert(&self, tx: &WriteTx) -> Result<Shown> {
+    pub async fn insert(&self, tx: &WriteTx) -> Result<WithContact> {
         let mut fields = self.fields.clone();
         match &fields.account_type_id {
             Some(id) => AccountType::require_active(tx, id).await?,
@@ -432,7 +277,7 @@ impl NewAccount {
             .await?;
         }
         if !contacts.is_empty() {
-            Organization::hold_the_forest(tx).await?;
+            tx.lock_tree_shared().await?;
         }
         // Not earlier: the first query has been answered, so the tenant is here.
         Organization::require(tx, &fields.organization_id).await?;
@@ -462,7 +307,7 @@ impl NewAccount {
         Account::require_contacts(tx, &account.account_id, &contacts).await?;
         tx.created(&account)?;
         account.insert_words(tx).await?;
-        Account::show(tx, account).await
+        Account::with_contact(tx, account).await
     }
 }
 
@@ -511,159 +356,20 @@ impl Account {
         Ok(found)
     }
 
-    /// One page of accounts, and the token of the next.
-    pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
-        if let Some(id) = filter.organization_id.as_deref().filter(|_| filter.include_descendants)
-            && !Organization::is_in_reach(tx, id).await?
-        {
-            return Ok(Listing::default());
-        }
-        let terms = Self::look_up(tx, &filter.query).await?;
-        let below = match &filter.organization_id {
-            // Of two subqueries PostgreSQL may take every row of one with every row of the other,
-            // so one is asked first.
-            Some(id) if filter.include_descendants && !terms.is_empty() => {
-                Some(Organization::below(tx, id).await?)
-            }
-            _ => None,
-        };
-        for named in [&filter.organization_id, &filter.linked_organization_id] {
-            modules::require_named(tx, named.as_deref()).await?;
-        }
-        let off = modules::off(tx).await?;
-        let filtered = |created: Period, updated: Period| {
-            let mut query = accounts::table
-                .filter(tx.owns(accounts::tenant_id))
-                .select(Self::as_select())
-                .filter(tx.accounts_in_reach())
-                .into_boxed();
-            for condition in
-                terms.iter().map(|term| term.condition(tx)).chain(filter.conditions(tx))
-            {
-                query = query.filter(condition);
-            }
-            query = match &*filter.statuses {
-                [] => query,
-                // An equality keeps the order of the index over status and name.
-                [status] => query.filter(accounts::status.eq(*status)),
-                statuses => query.filter(accounts::status.eq_any(statuses)),
-            };
-            query = match (&filter.organization_id, &below) {
-                (_, Some(ids)) => query.filter(accounts::organization_id.eq_any(ids)),
-                (Some(id), None) if filter.include_descendants => {
-                    let below = organization_ancestors::table
-                        .filter(tx.owns(organization_ancestors::tenant_id))
-                        .filter(organization_ancestors::ancestor_id.eq(id))
-                        .select(organization_ancestors::organization_id);
-                    query.filter(accounts::organization_id.eq_any(below))
-                }
-                (Some(id), None) => query.filter(accounts::organization_id.eq(id)),
-                (None, None) => query,
-            };
-            if let Some(start) = created.start {
-                query = query.filter(accounts::create_time.ge(start));
-            }
-            if let Some(end) = created.end {
-                query = query.filter(accounts::create_time.lt(end));
-            }
-            if let Some(start) = updated.start {
-                query = query.filter(accounts::update_time.ge(start));
-            }
-            if let Some(end) = updated.end {
-                query = query.filter(accounts::update_time.lt(end));
-            }
-            if let Some(off) = &off {
-                query = query.filter(accounts::organization_id.ne_all(off));
-            }
-            query
-        };
-        let total = total!(tx, page, filtered(filter.created, filter.updated));
-        let (created, updated) = (
-            page.rest_of(filter.created, By::CreateTime),
-            page.rest_of(filter.updated, By::UpdateTime),
-        );
-        let rows = keyset!(filtered(created, updated), page, accounts)
-            .load_stream::<Self>(&mut tx.conn())
-            .await?;
-        page.read(tx, total, rows).await
-    }
-
-    /// The terms of a search, each with the primary contacts who have the word.
-    ///
-    /// Contacts are asked for first. With their ids in hand both are one condition on one table,
-    /// and PostgreSQL can begin with the words or with the list, whichever is less; of two
-    /// subqueries it would look through all accounts.
-    async fn look_up(tx: &Tx, query: &str) -> Result<Vec<Term>> {
-        let term = async |(from, to): (String, String)| {
-            let contacts = Self::contacts_with_word(tx, &(from.clone(), to.clone())).await?;
-            Ok(Term {
-                from,
-                to,
-                contacts: contacts.map(|ids| ids.iter().map(|id| reference_to(id)).collect()),
-            })
-        };
-        try_join_all(search::ranges(query).into_iter().map(term)).await
-    }
-
-    /// The people who are primary contacts and have a word in a range, if they are few enough to be
-    /// named.
-    async fn contacts_with_word(
-        tx: &Tx,
-        (from, to): &(String, String),
-    ) -> Result<Option<BTreeSet<String>>> {
-        let of_an_account = accounts::table
-            .filter(tx.owns(accounts::tenant_id))
-            .filter(accounts::primary_contact_id.eq(person_words::person_id.nullable()));
-        let found: Vec<String> = person_words::table
-            .filter(tx.owns(person_words::tenant_id))
-            .filter(person_words::word.ge(from).and(person_words::word.lt(to)))
-            .filter(exists(of_an_account))
-            .limit(NAMED + 1)
-            .select(person_words::person_id)
-            .load(&mut tx.conn())
-            .await?;
-        Ok(i64::try_from(found.len())
-            .is_ok_and(|count| count <= NAMED)
-            .then(|| found.into_iter().collect()))
-    }
-
     /// Gives the account, which the transaction holds, new fields. Nothing happens if they are the
     /// present ones.
-    pub async fn update(self, tx: &WriteTx, fields: &Fields) -> Result<Shown> {
-        self.fields.status.require_next(fields.status, &self.account_id)?;
-        // Also a type it keeps: an account whose type was deactivated must leave it with its next
-        // update. Whoever suspends it need not know a better one.
-        if let Some(id) = &fields.account_type_id
-            && !fields.differ_in_status_only(&self.fields)
-        {
-            AccountType::require_active(tx, id).await?;
-        }
+    pub async fn update(self, tx: &WriteTx, fields: &Fields) -> Result<WithContact> {
+        self.require_may_become(tx, fields).await?;
         if self.fields == *fields {
-            return Self::show(tx, self).await;
+            return Self::with_contact(tx, self).await;
         }
-        let new: Vec<_> = fields
+        let moved = self.fields.organization_id != fields.organization_id;
+        let new_contacts: Vec<_> = fields
             .contacts()
             .filter(|id| self.fields.contacts().all(|held| held != *id))
             .cloned()
             .collect();
-        let moved = self.fields.organization_id != fields.organization_id;
-        if moved || !new.is_empty() {
-            Organization::hold_the_forest(tx).await?;
-        }
-        if moved {
-            Organization::require(tx, &fields.organization_id).await?;
-        }
-        if fields.is_primary && (moved || !self.fields.is_primary) {
-            Self::clear_primary(tx, &fields.organization_id, &self.account_id).await?;
-        }
-        slots::lock_new(tx, &new).await?;
-        if let Some(id) = fields
-            .account_manager_id
-            .as_deref()
-            .filter(|id| self.fields.account_manager_id.as_deref() != Some(*id))
-        {
-            Person::require_manager(tx, id).await?;
-        }
+        self.lock_references(tx, fields, &new_contacts).await?;
         let updated = diesel::update(accounts::table.filter(tx.owns(accounts::tenant_id)))
             .filter(accounts::account_id.eq(&self.account_id))
             .set((
@@ -676,28 +382,76 @@ impl Account {
             .get_result::<Self>(&mut tx.conn())
             .await
             .map_err(|error| translate(error, &self.account_id, fields))?;
+        // Behind the update, so that the promise is kept to the new holders of slots.
         if moved {
-            // After the update, so that those in the slots now are looked after, and not those who
-            // were.
             let guard = slots::guard(tx, Scope::Account(&self.account_id)).await?;
             Link::replace_own(tx, updated.reference(), &fields.organization_id).await?;
-            Self::require_contacts(tx, &self.account_id, &new).await?;
+            Self::require_contacts(tx, &self.account_id, &new_contacts).await?;
             guard.settle(tx).await?;
         } else {
-            Self::require_contacts(tx, &self.account_id, &new).await?;
+            Self::require_contacts(tx, &self.account_id, &new_contacts).await?;
         }
         tx.updated(&self, &updated)?;
-        if updated.words() != self.words() || self.folded != search::stamp(self.revision) {
-            diesel::delete(
-                account_words::table
-                    .filter(tx.owns(account_words::tenant_id))
-                    .filter(account_words::account_id.eq(&self.account_id)),
-            )
-            .execute(&mut tx.conn())
-            .await?;
-            updated.insert_words(tx).await?;
+        self.renew_words(tx, &updated).await?;
+        Self::with_contact(tx, updated).await
+    }
+
+    /// Fails if the status cannot follow the present one, or if the type is deactivated. That holds
+    /// for a type that stays, too: an account whose type was deactivated must leave it with its
+    /// next update. A change of the status alone is allowed: whoever suspends an account need not
+    /// know a better type.
+    async fn require_may_become(&self, tx: &WriteTx, fields: &Fields) -> Result<()> {
+        self.fields.status.require_next(fields.status, &self.account_id)?;
+        match &fields.account_type_id {
+            Some(id) if !fields.differ_in_status_only(&self.fields) => {
+                AccountType::require_active(tx, id).await
+            }
+            _ => Ok(()),
         }
-        Self::show(tx, updated).await
+    }
+
+    /// Locks what the new fields refer to, in the order of locks: the tree, the organization, the
+    /// present primary account's flag, people. Fails if something is not there or may not be
+    /// referred to.
+    async fn lock_references(
+        &self,
+        tx: &WriteTx,
+        fields: &Fields,
+        new_contacts: &[String],
+    ) -> Result<()> {
+        let moved = self.fields.organization_id != fields.organization_id;
+        if moved || !new_contacts.is_empty() {
+            tx.lock_tree_shared().await?;
+        }
+        if moved {
+            Organization::require(tx, &fields.organization_id).await?;
+        }
+        if fields.is_primary && (moved || !self.fields.is_primary) {
+            Self::clear_primary(tx, &fields.organization_id, &self.account_id).await?;
+        }
+        slots::lock_new(tx, new_contacts).await?;
+        match &fields.account_manager_id {
+            Some(id) if self.fields.account_manager_id.as_ref() != Some(id) => {
+                Person::require_manager(tx, id).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Replaces the words of the account if an update changed them, or if they are not those of
+    /// this version.
+    async fn renew_words(&self, tx: &WriteTx, updated: &Self) -> Result<()> {
+        if updated.words() == self.words() && self.folded == search::stamp(self.revision) {
+            return Ok(());
+        }
+        diesel::delete(
+            account_words::table
+                .filter(tx.owns(account_words::tenant_id))
+                .filter(account_words::account_id.eq(&self.account_id)),
+        )
+        .execute(&mut tx.conn())
+        .await?;
+        updated.insert_words(tx).await
     }
 
     /// Deletes the account, which the transaction holds FOR UPDATE, for good, with what belongs to
@@ -727,7 +481,8 @@ impl Account {
         Ok(())
     }
 
-    /// The same account, not deleted and not changed in its status until the transaction ends.
+    /// The account with this id, not deleted and not changed in its status until the transaction
+    /// ends.
     pub async fn find_and_keep(tx: &WriteTx, account_id: &str) -> Result<Self> {
         let account: Self = accounts::table
             .filter(tx.owns(accounts::tenant_id))
@@ -763,8 +518,8 @@ impl Account {
         Ok(References(found.into_iter().collect()))
     }
 
-    /// The accounts with the people who are their primary contacts, to be shown.
-    pub async fn shown(tx: &Tx, rows: Vec<Self>) -> Result<Vec<Shown>> {
+    /// Returns the accounts with the people who are their primary contacts.
+    pub async fn all_with_contacts(tx: &Tx, rows: Vec<Self>) -> Result<Vec<WithContact>> {
         let ids: Vec<_> =
             rows.iter().filter_map(|row| row.fields.primary_contact_id.clone()).collect();
         let mut people = BTreeMap::new();
@@ -780,102 +535,15 @@ impl Account {
         let with = |row: Self| {
             let person =
                 row.fields.primary_contact_id.as_ref().and_then(|id| people.get(id).cloned());
-            Shown(row, person)
+            WithContact(row, person)
         };
         Ok(rows.into_iter().map(with).collect())
     }
 
-    /// The same for one.
-    pub async fn show(tx: &Tx, row: Self) -> Result<Shown> {
-        let mut rows = Self::shown(tx, vec![row]).await?;
-        rows.pop().ok_or_else(|| Error::internal("one account is shown as none"))
-    }
-
-    /// The account with this id, locked as by `find_for_update`, for an update that may make it the
-    /// primary account of the organization it then belongs to: the present primary account is
-    /// locked with it.
-    pub async fn find_for_update_to(
-        tx: &WriteTx,
-        account_id: &str,
-        target: &Target,
-    ) -> Result<Self> {
-        let own = accounts::table
-            .filter(tx.owns(accounts::tenant_id))
-            .filter(accounts::account_id.eq(account_id));
-        let own = own.select((accounts::organization_id, accounts::is_primary));
-        if let Some((organization_id, is_primary)) =
-            own.first::<(String, bool)>(&mut tx.conn()).await.optional()?
-            && target.is_primary.unwrap_or(is_primary)
-        {
-            Self::lock_with_primary(
-                tx,
-                account_id,
-                target.organization_id.as_ref().unwrap_or(&organization_id),
-            )
-            .await?;
-        }
-        Self::find_for_update(tx, account_id).await
-    }
-
-    /// Locks an account and the primary account of an organization in the order of their ids: two
-    /// accounts that take each other's place would otherwise each wait for the other. Accounts are
-    /// locked before organizations.
-    async fn lock_with_primary(
-        tx: &WriteTx,
-        account_id: &str,
-        organization_id: &str,
-    ) -> Result<()> {
-        let present = primary_of!(tx, organization_id, account_id)
-            .first::<String>(&mut tx.conn())
-            .await
-            .optional()?;
-        if let Some(present) = present {
-            let both = accounts::table
-                .filter(tx.owns(accounts::tenant_id))
-                .filter(accounts::account_id.eq_any([account_id, &present]));
-            let both = both.order(accounts::account_id).select(accounts::account_id).for_update();
-            both.load::<String>(&mut tx.conn()).await?;
-        }
-        Ok(())
-    }
-
-    /// Takes the primary flag from whatever account of the organization has it, unless it is
-    /// `except`. Others who want the flag wait for the organization.
-    ///
-    /// The transaction has locked that account before (`lock_with_primary`). Another one that has
-    /// become primary since is not waited for: whoever holds it may wait for the organization. The
-    /// work is then tried again.
-    async fn clear_primary(tx: &WriteTx, organization_id: &str, except: &str) -> Result<()> {
-        Organization::lock(tx, organization_id).await?;
-        let present = primary_of!(tx, organization_id, except)
-            .for_update()
-            .no_wait()
-            .first::<String>(&mut tx.conn())
-            .await;
-        match present.optional().map_err(Error::from) {
-            Ok(None) => return Ok(()),
-            Ok(Some(_)) => {}
-            Err(Error::Locked) => return Err(Error::Retry),
-            Err(error) => return Err(error),
-        }
-        let cleared = diesel::update(accounts::table.filter(tx.owns(accounts::tenant_id)))
-            .filter(accounts::organization_id.eq(organization_id))
-            .filter(accounts::is_primary.and(accounts::account_id.ne(except)))
-            .set((
-                accounts::is_primary.eq(false),
-                accounts::folded.eq(accounts::folded + search::FOLDINGS),
-                accounts::revision.eq(accounts::revision + 1),
-                accounts::update_time.eq(diesel::dsl::now),
-            ))
-            .returning(Self::as_returning())
-            .get_results::<Self>(&mut tx.conn())
-            .await?;
-        for now in cleared {
-            let mut before = now.clone();
-            before.fields.is_primary = true;
-            tx.updated(&before, &now)?;
-        }
-        Ok(())
+    /// Returns the account with the person who is its primary contact.
+    pub async fn with_contact(tx: &Tx, row: Self) -> Result<WithContact> {
+        let mut rows = Self::all_with_contacts(tx, vec![row]).await?;
+        rows.pop().ok_or_else(|| Error::internal("no row for one account"))
     }
 
     /// Renews sort keys and words of the next rows of a tenant behind this id. The connection is
@@ -922,7 +590,7 @@ impl Account {
 }
 
 /// How the words of an account refer to a person. No word begins with this character.
-fn reference_to(person_id: &str) -> String {
+pub(super) fn reference_to(person_id: &str) -> String {
     format!("@{person_id}")
 }
 

@@ -5,7 +5,9 @@ use serde_json::{Map, Value};
 
 use super::{
     country,
-    store::{Account, Fields, Filter, NewAccount, Shown, Target},
+    list::Filter,
+    primary::Target,
+    store::{Account, Fields, NewAccount, WithContact},
     value::{Address, Contact, Json, Status},
 };
 use crate::{
@@ -217,8 +219,8 @@ impl From<Account> for proto::Account {
 
 /// An account with the person who is its primary contact, whose name, email and phone are theirs at
 /// this moment.
-impl From<Shown> for proto::Account {
-    fn from(Shown(row, person): Shown) -> Self {
+impl From<WithContact> for proto::Account {
+    fn from(WithContact(row, person): WithContact) -> Self {
         let mut account = Self::from(row);
         if let (Some(contact), Some(person)) = (&mut account.primary_contact, person) {
             contact.name = person.fields.display_name;

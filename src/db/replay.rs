@@ -8,16 +8,7 @@ use diesel::{prelude::*, query_dsl::methods, upsert::excluded};
 use diesel_async::RunQueryDsl;
 
 use super::{Change, refusals, tx::WriteTx};
-use crate::{
-    caller::Caller,
-    error::Result,
-    schema::requests,
-    text::Use,
-    validate::{Violations, does_not_show},
-};
-
-/// Longest `request_id` in characters.
-const MAX_REQUEST_ID: usize = 100;
+use crate::{caller::Caller, error::Result, schema::requests, validate::Violations};
 
 /// How long an answer is kept, in hours.
 const KEPT_HOURS: i64 = 24;
@@ -41,14 +32,7 @@ impl Meta {
     /// Reads the meta of a request, and notes what its request id violates.
     pub fn of(v: &mut Violations, caller: &Caller, request: &impl Change) -> Self {
         let request_id = request.request_id().to_owned();
-        if request_id.chars().count() > MAX_REQUEST_ID {
-            v.add("request_id", format!("must have at most {MAX_REQUEST_ID} characters"));
-        }
-        if request_id.chars().any(|c| c.is_control() || c.is_whitespace()) {
-            v.add("request_id", "must consist of printable characters without blanks");
-        } else if let Some(refused) = Use::Id.refused(&request_id) {
-            v.add("request_id", does_not_show(refused));
-        }
+        v.request_id(&request_id);
         let fingerprint = if request_id.is_empty() {
             Vec::new()
         } else {

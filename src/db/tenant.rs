@@ -6,7 +6,7 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
-use super::Tx;
+use super::{Tx, WriteTx};
 use crate::{error::Result, schema::tenants};
 
 /// A tenant as it is kept, or as it is by default as long as it has no row.
@@ -74,5 +74,49 @@ impl Tenant {
             .await
             .optional()?
             .unwrap_or_default())
+    }
+}
+
+/// Locks of the tenant row. Order of locks: accounts, the tenant row, organizations, people.
+impl WriteTx {
+    /// Locks the tenant row FOR SHARE: until commit nobody moves or deletes an organization. The
+    /// caller must hold the accounts it changes, and must not yet hold an organization or a person.
+    /// Required before a source of membership is added, a contact slot is filled, or something is
+    /// set for an account user.
+    pub async fn lock_tree_shared(&self) -> Result<()> {
+        let row =
+            || tenants::table.filter(self.owns(tenants::tenant_id)).select(tenants::tenant_id);
+        if row().for_share().first::<String>(&mut self.conn()).await.optional()?.is_none() {
+            self.insert_tenant().await?;
+            row().for_share().first::<String>(&mut self.conn()).await?;
+        }
+        Ok(())
+    }
+
+    /// Locks the tenant row FOR UPDATE, for a change of the tree's shape: until commit nobody else
+    /// changes it or relies on it. The caller must not hold an account.
+    pub async fn lock_tree(&self) -> Result<()> {
+        self.insert_tenant().await?;
+        let row = tenants::table.filter(self.owns(tenants::tenant_id)).select(tenants::tenant_id);
+        row.for_update().first::<String>(&mut self.conn()).await?;
+        Ok(())
+    }
+
+    /// Returns the tenant row, locked FOR NO KEY UPDATE: until commit nobody else changes the
+    /// settings, the modules or the tree. The caller must not hold any other row.
+    pub async fn lock_tenant(&self) -> Result<Tenant> {
+        self.insert_tenant().await?;
+        let row = tenants::table.filter(self.owns(tenants::tenant_id)).select(Tenant::as_select());
+        Ok(row.for_no_key_update().first(&mut self.conn()).await?)
+    }
+
+    /// Inserts the tenant row if there is none.
+    async fn insert_tenant(&self) -> Result<()> {
+        diesel::insert_into(tenants::table)
+            .values(self.owns(tenants::tenant_id))
+            .on_conflict_do_nothing()
+            .execute(&mut self.conn())
+            .await?;
+        Ok(())
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     accounts::store::{Account, Status},
     budget::{self, Budget, Weighed},
     db::{AccountRef, BelongsTo, Recorded, Tx, WriteTx},
-    error::{Error, Result},
+    error::Result,
     modules,
     people::refusals::{PERSON, person_inactive},
     people::store::Person,
@@ -44,6 +44,31 @@ pub struct Check {
     pub individual: Option<Fields>,
     /// The organizations through which they are a user.
     pub organization_ids: Vec<String>,
+}
+
+/// A row of the query of a check: what account and person are, what is set for the person, and one
+/// of the person's organizations with one link that covers it, if there are any.
+#[derive(Debug, Queryable, Selectable)]
+#[diesel(check_for_backend(diesel::pg::Pg))]
+struct Row {
+    #[diesel(select_expression = accounts::organization_id)]
+    organization_id: String,
+    #[diesel(select_expression = accounts::status)]
+    status: Status,
+    #[diesel(select_expression = people::active)]
+    person_active: bool,
+    #[diesel(select_expression = people::purchasing_account_id)]
+    purchasing_account_id: Option<String>,
+    #[diesel(select_expression = account_users::individual.nullable())]
+    individual: Option<bool>,
+    #[diesel(select_expression = account_users::start_date.nullable())]
+    start_date: Option<NaiveDate>,
+    #[diesel(select_expression = account_users::end_date.nullable())]
+    end_date: Option<NaiveDate>,
+    #[diesel(select_expression = organization_members::organization_id.nullable())]
+    member_of: Option<String>,
+    #[diesel(select_expression = account_organizations::organization_id.nullable())]
+    link: Option<String>,
 }
 
 impl Weighed for Check {
@@ -105,60 +130,32 @@ impl Check {
                     )),
             )
             .filter(accounts::account_id.eq(account_id))
-            .select((
-                accounts::organization_id,
-                accounts::status,
-                people::active,
-                people::purchasing_account_id,
-                account_users::individual.nullable(),
-                account_users::start_date.nullable(),
-                account_users::end_date.nullable(),
-                organization_members::organization_id.nullable(),
-                account_organizations::organization_id.nullable(),
-            ))
-            .load::<(
-                String,
-                Status,
-                bool,
-                Option<String>,
-                Option<bool>,
-                Option<NaiveDate>,
-                Option<NaiveDate>,
-                Option<String>,
-                Option<String>,
-            )>(&mut tx.conn())
+            .select(Row::as_select())
+            .load::<Row>(&mut tx.conn())
             .await?;
-        let Some((
-            organization_id,
-            status,
-            person_active,
-            purchasing,
-            individual,
-            start_date,
-            end_date,
-            ..,
-        )) = rows.as_slice().first().cloned()
-        else {
-            // One of them is not there; the rarer way to be told which.
+        let Some(first) = rows.as_slice().first() else {
+            // One of them is not there, which these say.
             Account::find(tx, account_id).await?;
-            Person::find(tx, person_id).await?;
-            return Err(Error::Retry);
+            return Err(PERSON.not_found(person_id));
         };
-        modules::require(tx, &organization_id).await?;
+        modules::require(tx, &first.organization_id).await?;
         let mut organization_ids: Vec<_> =
-            rows.into_iter().filter_map(|(.., member_of, link)| link.and(member_of)).collect();
+            rows.iter().filter_map(|row| row.link.as_ref().and(row.member_of.clone())).collect();
         organization_ids.sort();
         organization_ids.dedup();
         Ok(Self {
-            account_active: status == Status::Active,
-            person_active,
-            purchasing_account: purchasing.as_deref() == Some(account_id),
-            // Not asked of the database, which would look through the index of individual users.
-            individual: individual.filter(|individual| *individual).map(|individual| Fields {
-                individual,
-                start_date,
-                end_date,
-                ..Fields::default()
+            account_active: first.status == Status::Active,
+            person_active: first.person_active,
+            purchasing_account: first.purchasing_account_id.as_deref() == Some(account_id),
+            // Not a condition of the query: PostgreSQL would look through the index of individual
+            // users.
+            individual: first.individual.filter(|individual| *individual).map(|individual| {
+                Fields {
+                    individual,
+                    start_date: first.start_date,
+                    end_date: first.end_date,
+                    ..Fields::default()
+                }
             }),
             organization_ids,
         })

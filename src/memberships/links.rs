@@ -160,7 +160,7 @@ impl Link {
         include_descendants: bool,
     ) -> Result<Self> {
         let account = Account::find_for_update(tx, account_id).await?;
-        Organization::hold_the_forest(tx).await?;
+        tx.lock_tree_shared().await?;
         Organization::find_and_keep(tx, organization_id).await?;
         let before = Self::find(tx, account_id, organization_id).await?;
         if before.as_ref().is_none_or(|before| before.include_descendants != include_descendants) {

@@ -7,7 +7,7 @@
 //! two cannot pass each other.
 //!
 //! Whoever adds a source of membership or fills a slot holds the forest
-//! (`Organization::hold_the_forest`): a move of an organization finds the people below it and locks
+//! (`WriteTx::lock_tree_shared`): a move of an organization finds the people below it and locks
 //! them then, and nobody may come to them in between.
 //!
 //! Rows are locked in this order: accounts, the tenant's row (the forest), organizations, people.

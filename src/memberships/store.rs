@@ -17,7 +17,6 @@ use crate::{
     db::{AccountRef, BelongsTo, Recorded, Tx, WriteTx},
     error::Result,
     id,
-    organizations::store::Organization,
     people::refusals::person_inactive,
     people::store::Person,
     schema::{account_organizations, account_users, organization_members},
@@ -123,7 +122,7 @@ impl NewUser {
     /// something else is given.
     pub async fn insert(&self, tx: &WriteTx) -> Result<User> {
         let account = Account::find_for_update(tx, &self.account_id).await?;
-        Organization::hold_the_forest(tx).await?;
+        tx.lock_tree_shared().await?;
         let person = Person::find_and_hold(tx, &self.person_id).await?;
         if !person.fields.active {
             return Err(person_inactive(&person.person_id));

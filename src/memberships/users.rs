@@ -23,7 +23,6 @@ use crate::{
     change::Versioned,
     db::{Condition, Tx, WriteTx},
     error::{Error, Result},
-    organizations::store::Organization,
     page::{Listed, Listing, Page},
     people::store::Person,
     schema::{accounts, people},
@@ -67,7 +66,7 @@ impl<'a> HeldUser<'a> {
         let account = Account::find_for_update(tx, account_id).await?;
         // A move of an organization could otherwise leave behind what is set here for a user
         // through it.
-        Organization::hold_the_forest(tx).await?;
+        tx.lock_tree_shared().await?;
         let guard = slots::guard(tx, Scope::Person(person_id)).await?;
         let user = User::find(tx, account_id, person_id).await?;
         let user = user.ok_or_else(|| refusals::account_user_not_found(account_id, person_id))?;

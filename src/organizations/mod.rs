@@ -1,7 +1,9 @@
 //! Organizations: the forest of a customer's business units that accounts are bound to.
 
+mod members;
 pub(crate) mod refusals;
 pub mod store;
+mod tree;
 mod wire;
 
 use tonic::Request;
@@ -28,9 +30,6 @@ use crate::{
         organization_service_server::OrganizationService,
     },
 };
-
-/// Levels a tree may have, the top one counted.
-pub const MAX_DEPTH: i64 = 16;
 
 /// The calls of `accounts.v1.OrganizationService`.
 #[derive(Debug)]
@@ -101,9 +100,9 @@ impl OrganizationService for Service {
     ) -> Reply<MoveOrganizationResponse> {
         let (caller, meta, Move { named, parent_id }) = request.change(Move::parse)?;
         let work = self.db.write(&caller, &meta, async |tx| {
-            Organization::take_the_forest(tx).await?;
+            tx.lock_tree().await?;
             let current = named.find(|id| Organization::find_for_update(tx, id)).await?;
-            let moved = current.put_below(tx, parent_id.as_deref()).await?;
+            let moved = current.move_below(tx, parent_id.as_deref()).await?;
             Ok(MoveOrganizationResponse { organization: Some(moved.into()) })
         });
         reply(work.await)
@@ -115,7 +114,7 @@ impl OrganizationService for Service {
     ) -> Reply<DeleteOrganizationResponse> {
         let (caller, meta, named) = request.change(ById::parse)?;
         let work = self.db.write(&caller, &meta, async |tx| {
-            Organization::take_the_forest(tx).await?;
+            tx.lock_tree().await?;
             let current = named.find(|id| Organization::find_for_update(tx, id)).await?;
             current.delete(tx).await?;
             Ok(DeleteOrganizationResponse {})
@@ -130,7 +129,7 @@ impl OrganizationService for Service {
         let (caller, meta, member) = request.change(Member::to_add)?;
         let work = self.db.write(&caller, &meta, async |tx| {
             // A move could otherwise pass by the person whom the membership comes to depend on it.
-            Organization::hold_the_forest(tx).await?;
+            tx.lock_tree_shared().await?;
             let organization = Organization::find_and_keep(tx, &member.organization_id).await?;
             let person = organization.add_member(tx, &member.person_id).await?;
             Ok(AddOrganizationMemberResponse { person: Some(person.into()) })

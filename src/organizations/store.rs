@@ -1,6 +1,4 @@
-//! Organizations in the database: rows, the table of ancestors, the words they are found by.
-
-use std::borrow::Cow;
+//! Organizations in the database: rows and the words they are found by.
 
 use chrono::{DateTime, Utc};
 use diesel::{prelude::*, sql_types::Text};
@@ -8,33 +6,28 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
 use super::{
-    MAX_DEPTH,
+    members::Member,
     refusals::{self, ORGANIZATION},
+    tree,
 };
 use crate::{
     batch::Ids,
     budget::{self, Weighed},
     change::Resource,
-    db::{BelongsTo, Recorded, Tx, WriteTx, taken},
+    db::{BelongsTo, Tx, WriteTx, taken},
     error::Result,
-    id,
     memberships::slots::{self, Scope},
     metadata::Metadata,
     modules,
     page::{Listed, Listing, Page, keyset, total},
-    people::refusals::PERSON,
-    people::store::Person,
     renew::Batch,
     resource::Kind,
     schema::{
-        account_organizations, accounts, organization_ancestors, organization_members,
-        organization_words, organizations, people, tenants,
+        account_organizations, accounts, organization_members, organization_words, organizations,
     },
     search::{self, unnest},
 };
 
-/// Why a limited caller may not move an organization.
-const LEAVES: &str = "the organization would leave a parent, or the top, that you do not reach";
 /// What an organization takes in an answer beside its texts.
 const ROW: usize = 128;
 
@@ -125,42 +118,6 @@ pub struct NewOrganization {
     pub parent_id: Option<String>,
 }
 
-/// Rows of the table of ancestors: who is below whom, and how far.
-#[derive(Debug, Default)]
-struct Ancestors<'a> {
-    organization_ids: Vec<&'a str>,
-    ancestor_ids: Vec<&'a str>,
-    distances: Vec<i32>,
-}
-
-impl<'a> Ancestors<'a> {
-    fn push(&mut self, organization_id: &'a str, ancestor_id: &'a str, distance: i32) {
-        self.organization_ids.push(organization_id);
-        self.ancestor_ids.push(ancestor_id);
-        self.distances.push(distance);
-    }
-
-    /// Inserts them, sent as arrays: of a statement for each number of rows none would be cached.
-    async fn insert(self, tx: &WriteTx) -> Result<()> {
-        diesel::insert_into(organization_ancestors::table)
-            .values(diesel::select((
-                tx.tenant_id().into_sql::<Text>(),
-                unnest(self.organization_ids),
-                unnest(self.ancestor_ids),
-                unnest(self.distances),
-            )))
-            .into_columns((
-                organization_ancestors::tenant_id,
-                organization_ancestors::organization_id,
-                organization_ancestors::ancestor_id,
-                organization_ancestors::distance,
-            ))
-            .execute(&mut tx.conn())
-            .await?;
-        Ok(())
-    }
-}
-
 /// Which organizations a list shows.
 #[derive(Debug)]
 pub struct Filter {
@@ -180,11 +137,11 @@ impl NewOrganization {
     /// Inserts it below its parent, with its ancestors and words.
     pub async fn insert(&self, tx: &WriteTx) -> Result<Organization> {
         let above = if let Some(parent_id) = &self.parent_id {
-            Organization::hold_the_forest(tx).await?;
+            tx.lock_tree_shared().await?;
             Organization::require(tx, parent_id).await?;
-            Organization::require_room(tx, parent_id, 1).await?
+            tree::above(tx, parent_id, 1).await?
         } else {
-            tx.require_whole_tenant("an organization without a parent begins a new tree")?;
+            tx.require_whole_tenant(tree::NEW_TREE)?;
             Vec::new()
         };
         let organization = diesel::insert_into(organizations::table)
@@ -202,12 +159,7 @@ impl NewOrganization {
                 let unique = [("organizations_pkey", "organization_id", &*self.organization_id)];
                 taken(error, &ORGANIZATION, &unique)
             })?;
-        let mut ancestors = Ancestors::default();
-        ancestors.push(&self.organization_id, &self.organization_id, 0);
-        for (ancestor_id, distance) in &above {
-            ancestors.push(&self.organization_id, ancestor_id, distance + 1);
-        }
-        ancestors.insert(tx).await?;
+        tree::insert(tx, &self.organization_id, &above).await?;
         organization.insert_words(tx).await?;
         tx.created(&organization)?;
         Ok(organization)
@@ -323,14 +275,6 @@ impl Organization {
         Ok(found.first::<String>(&mut tx.conn()).await.optional()?.is_some())
     }
 
-    /// The ids of the organization and of all below it; none if it does not exist.
-    pub async fn below(tx: &Tx, organization_id: &str) -> Result<Vec<String>> {
-        let below = organization_ancestors::table
-            .filter(tx.owns(organization_ancestors::tenant_id))
-            .filter(organization_ancestors::ancestor_id.eq(organization_id));
-        Ok(below.select(organization_ancestors::organization_id).load(&mut tx.conn()).await?)
-    }
-
     /// One page of organizations, and the token of the next.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
         modules::require_named(tx, filter.parent_id.as_deref()).await?;
@@ -408,77 +352,6 @@ impl Organization {
         Ok(updated)
     }
 
-    /// Puts the organization, which the transaction holds together with the forest, below
-    /// `parent_id` or at the top, with everything below it. Nothing happens if it is there already.
-    pub async fn put_below(self, tx: &WriteTx, parent_id: Option<&str>) -> Result<Self> {
-        if self.parent_id.as_deref() == parent_id {
-            return Ok(self);
-        }
-        match parent_id {
-            Some(parent_id) => Self::require(tx, parent_id).await?,
-            None => {
-                tx.require_whole_tenant("an organization without a parent begins a new tree")?;
-            }
-        }
-        // Else those above would lose the organization, and it would lose the modules that they
-        // have set. No id is empty.
-        tx.require_organization_in_reach(self.parent_id.as_deref().unwrap_or_default(), LEAVES)
-            .await?;
-        let below = || {
-            organization_ancestors::table
-                .filter(tx.owns(organization_ancestors::tenant_id))
-                .filter(organization_ancestors::ancestor_id.eq(&self.organization_id))
-        };
-        let above = if let Some(parent_id) = parent_id {
-            let cycle = below().filter(organization_ancestors::organization_id.eq(parent_id));
-            if diesel::select(diesel::dsl::exists(cycle)).get_result(&mut tx.conn()).await? {
-                return Err(refusals::organization_cycle(&self.organization_id, parent_id));
-            }
-            let height = below().select(diesel::dsl::max(organization_ancestors::distance));
-            let height =
-                height.get_result::<Option<i32>>(&mut tx.conn()).await?.unwrap_or_default();
-            Self::require_room(tx, parent_id, i64::from(height) + 1).await?
-        } else {
-            Vec::new()
-        };
-        let guard = slots::guard(tx, Scope::Organization(&self.organization_id)).await?;
-        let moved: Vec<(String, i32)> = below()
-            .select((organization_ancestors::organization_id, organization_ancestors::distance))
-            .load(&mut tx.conn())
-            .await?;
-        let moved_ids: Vec<_> = moved.iter().map(|(organization_id, _)| organization_id).collect();
-        diesel::delete(
-            organization_ancestors::table.filter(tx.owns(organization_ancestors::tenant_id)),
-        )
-        .filter(organization_ancestors::organization_id.eq_any(&moved_ids))
-        .filter(organization_ancestors::ancestor_id.ne_all(&moved_ids))
-        .execute(&mut tx.conn())
-        .await?;
-        // Each of those moved, with each at or above the parent. One statement for each of the latter:
-        // there may be many below, and the arrays of a statement are in memory.
-        for (ancestor_id, above) in &above {
-            let mut ancestors = Ancestors::default();
-            for (organization_id, below) in &moved {
-                ancestors.push(organization_id, ancestor_id, below + above + 1);
-            }
-            ancestors.insert(tx).await?;
-        }
-        let moved = diesel::update(organizations::table.filter(tx.owns(organizations::tenant_id)))
-            .filter(organizations::organization_id.eq(&self.organization_id))
-            .set((
-                organizations::parent_id.eq(parent_id),
-                organizations::folded.eq(organizations::folded + search::FOLDINGS),
-                organizations::revision.eq(organizations::revision + 1),
-                organizations::update_time.eq(diesel::dsl::now),
-            ))
-            .returning(Self::as_returning())
-            .get_result::<Self>(&mut tx.conn())
-            .await?;
-        guard.settle(tx).await?;
-        tx.updated(&self, &moved)?;
-        Ok(moved)
-    }
-
     /// Deletes the organization, which the transaction holds together with the forest, for good.
     pub async fn delete(self, tx: &WriteTx) -> Result<()> {
         let children: i64 = organizations::table
@@ -530,132 +403,6 @@ impl Organization {
         tx.deleted(&self)
     }
 
-    /// Makes a person a member. Nothing happens if they are one. The transaction must hold the
-    /// forest.
-    pub async fn add_member(&self, tx: &WriteTx, person_id: &str) -> Result<Person> {
-        // Held, so that neither is deleted meanwhile, nor the person's place in lists changed.
-        let person = people::table
-            .filter(tx.owns(people::tenant_id))
-            .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
-            .select(Person::as_select())
-            .for_key_share()
-            .first::<Person>(&mut tx.conn())
-            .await
-            .optional()?
-            .ok_or_else(|| PERSON.not_found(person_id))?;
-        tx.require_member_in_reach(person_id).await?;
-        self.insert_member(tx, &person).await?;
-        Ok(person)
-    }
-
-    /// The same with a person whom the transaction holds.
-    pub async fn insert_member(&self, tx: &WriteTx, person: &Person) -> Result<()> {
-        let added = diesel::insert_into(organization_members::table)
-            .values((
-                tx.owns(organization_members::tenant_id),
-                organization_members::organization_id.eq(&self.organization_id),
-                organization_members::person_id.eq(&person.person_id),
-                organization_members::sort_key.eq(&person.fields.sort_key),
-                organization_members::person_create_time.eq(person.create_time),
-            ))
-            .on_conflict_do_nothing()
-            .execute(&mut tx.conn())
-            .await?;
-        if added > 0 {
-            let organization_id = &self.organization_id;
-            tx.created(&Member { organization_id, person_id: &person.person_id })?;
-        }
-        Ok(())
-    }
-
-    /// Takes a member out.
-    pub async fn remove_member(&self, tx: &WriteTx, person_id: &str) -> Result<()> {
-        let guard = slots::guard(tx, Scope::Person(person_id)).await?;
-        let removed = diesel::delete(
-            organization_members::table.filter(tx.owns(organization_members::tenant_id)),
-        )
-        .filter(organization_members::organization_id.eq(&self.organization_id))
-        .filter(organization_members::person_id.eq(person_id))
-        .execute(&mut tx.conn())
-        .await?;
-        if removed == 0 {
-            let organization_id = &self.organization_id;
-            return Err(refusals::organization_member_not_found(organization_id, person_id));
-        }
-        guard.settle(tx).await?;
-        tx.deleted(&Member { organization_id: &self.organization_id, person_id })
-    }
-
-    /// Takes a person, whom the transaction holds FOR UPDATE, out of every organization. Nobody
-    /// adds them to one meanwhile.
-    pub async fn remove_from_all(tx: &WriteTx, person_id: &str) -> Result<()> {
-        let mut left: Vec<String> = diesel::delete(
-            organization_members::table.filter(tx.owns(organization_members::tenant_id)),
-        )
-        .filter(organization_members::person_id.eq(person_id))
-        .returning(organization_members::organization_id)
-        .get_results(&mut tx.conn())
-        .await?;
-        left.sort();
-        for organization_id in &left {
-            tx.deleted(&Member { organization_id, person_id })?;
-        }
-        Ok(())
-    }
-
-    /// Holds the shape of the forest: nobody moves or deletes an organization until the transaction
-    /// ends. Whoever adds a source of membership calls this, after it has locked accounts and
-    /// before it locks an organization or a person.
-    pub async fn hold_the_forest(tx: &WriteTx) -> Result<()> {
-        let tenant =
-            || tenants::table.filter(tx.owns(tenants::tenant_id)).select(tenants::tenant_id);
-        if tenant().for_share().first::<String>(&mut tx.conn()).await.optional()?.is_none() {
-            Self::first_row(tx).await?;
-            tenant().for_share().first::<String>(&mut tx.conn()).await?;
-        }
-        Ok(())
-    }
-
-    /// Takes the forest for a change of its shape: others who do the same, or hold it, go before or
-    /// after.
-    pub async fn take_the_forest(tx: &WriteTx) -> Result<()> {
-        Self::first_row(tx).await?;
-        tenants::table
-            .filter(tx.owns(tenants::tenant_id))
-            .select(tenants::tenant_id)
-            .for_update()
-            .first::<String>(&mut tx.conn())
-            .await?;
-        Ok(())
-    }
-
-    async fn first_row(tx: &WriteTx) -> Result<()> {
-        diesel::insert_into(tenants::table)
-            .values(tx.owns(tenants::tenant_id))
-            .on_conflict_do_nothing()
-            .execute(&mut tx.conn())
-            .await?;
-        Ok(())
-    }
-
-    /// The parent and those above it, each with its distance to the parent. Fails if the parent does
-    /// not exist, or if so many levels below it would make the tree too deep.
-    async fn require_room(tx: &Tx, parent_id: &str, levels: i64) -> Result<Vec<(String, i32)>> {
-        let above = organization_ancestors::table
-            .filter(tx.owns(organization_ancestors::tenant_id))
-            .filter(organization_ancestors::organization_id.eq(parent_id))
-            .select((organization_ancestors::ancestor_id, organization_ancestors::distance))
-            .load::<(String, i32)>(&mut tx.conn())
-            .await?;
-        if above.is_empty() {
-            return Err(ORGANIZATION.not_found(parent_id));
-        }
-        if i64::try_from(above.len()).is_ok_and(|depth| depth + levels > MAX_DEPTH) {
-            return Err(refusals::organization_too_deep(parent_id, MAX_DEPTH));
-        }
-        Ok(above)
-    }
-
     /// Renews sort keys and words of the next rows of a tenant behind this id. The connection is
     /// the owner's.
     pub async fn renew(
@@ -695,24 +442,5 @@ impl Organization {
             .execute(&mut tx.conn())
             .await?;
         Ok(())
-    }
-}
-
-/// A member of an organization, as the trail tells of them.
-#[derive(Debug, Serialize)]
-struct Member<'a> {
-    organization_id: &'a str,
-    person_id: &'a str,
-}
-
-impl Recorded for Member<'_> {
-    const NOUN: &'static str = "organization_member";
-
-    fn id(&self) -> Cow<'_, str> {
-        id::pair(self.organization_id, self.person_id).into()
-    }
-
-    fn belongs_to(&self) -> BelongsTo<'_> {
-        BelongsTo::Tenant
     }
 }

@@ -177,7 +177,7 @@ impl NewPerson {
             tx.require_whole_tenant(SUBJECT)?;
         }
         let organization = if let Some(id) = &self.organization_id {
-            Organization::hold_the_forest(tx).await?;
+            tx.lock_tree_shared().await?;
             Some(Organization::find_and_keep(tx, id).await?)
         } else {
             tx.require_whole_tenant("a person in no organization is in nobody's reach")?;

@@ -12,7 +12,7 @@ use self::{
 };
 use crate::{
     call::{Call as _, Reply, reply},
-    db::{Db, Tenant},
+    db::Db,
     page::response,
     proto::{
         GetTenantSettingsRequest, GetTenantSettingsResponse, ListModuleActivationsRequest,
@@ -48,7 +48,7 @@ impl TenantService for Service {
     ) -> Reply<UpdateTenantSettingsResponse> {
         let (caller, meta, update) = request.update(&[])?;
         let work = self.db.write(&caller, &meta, async |tx| {
-            let current = Tenant::take(tx).await?;
+            let current = tx.lock_tenant().await?;
             let settings = update.settings(&current, self.min_retention)?;
             let updated = current.update(tx, &settings).await?;
             Ok(UpdateTenantSettingsResponse { tenant_settings: Some(updated.into()) })

@@ -21,22 +21,6 @@ use crate::{
 };
 
 impl Tenant {
-    /// The tenant, held against others who would change its settings or modules, or the shape of
-    /// its forest, until the transaction ends. Taken before any other row, as the forest is.
-    pub async fn take(tx: &WriteTx) -> Result<Self> {
-        diesel::insert_into(tenants::table)
-            .values(tx.owns(tenants::tenant_id))
-            .on_conflict_do_nothing()
-            .execute(&mut tx.conn())
-            .await?;
-        Ok(tenants::table
-            .filter(tx.owns(tenants::tenant_id))
-            .select(Self::as_select())
-            .for_no_key_update()
-            .first(&mut tx.conn())
-            .await?)
-    }
-
     /// Gives the tenant, which the transaction holds, new settings. Nothing happens if they are the
     /// present ones.
     pub async fn update(self, tx: &WriteTx, settings: &Settings) -> Result<Self> {
@@ -212,7 +196,7 @@ pub struct Switch {
 impl Switch {
     /// Sets it: the state that the module then has for whom it was set.
     pub async fn set(&self, tx: &WriteTx) -> Result<State> {
-        let mut tenant = Tenant::take(tx).await?;
+        let mut tenant = tx.lock_tenant().await?;
         match &self.organization_id {
             Some(organization_id) => self.set_organization(tx, organization_id).await?,
             None => self.set_tenant(tx, &mut tenant).await?,

@@ -277,7 +277,8 @@ impl Tenant {
         // Whatever modules are off.
         let caller = Caller { module: "administration", ..self.caller() };
         let trail = async move |tx: &Tx| {
-            let all = activities::table.select(Activity::as_select());
+            let own = activities::table.filter(tx.owns(activities::tenant_id));
+            let all = own.select(Activity::as_select());
             Ok(all
                 .order((activities::transaction_id, activities::ordinal))
                 .load(&mut tx.conn())

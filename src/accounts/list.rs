@@ -1,0 +1,273 @@
+//! Lists and searches of accounts.
+
+use std::collections::BTreeSet;
+
+use diesel::{
+    dsl::{exists, not},
+    prelude::*,
+};
+use diesel_async::RunQueryDsl;
+use futures_util::future::try_join_all;
+
+use super::store::{Account, Status, reference_to};
+use crate::{
+    db::{Condition, Tx},
+    error::Result,
+    metadata::Metadata,
+    modules,
+    organizations::store::Organization,
+    page::{By, Listing, Page, keyset, total},
+    schema::{
+        account_organizations, account_words, accounts, organization_ancestors, person_words,
+    },
+    search,
+    validate::Period,
+};
+
+/// Most primary contacts whom a search of accounts names. Of more, their accounts are so many that
+/// the list is found sooner by walking the accounts.
+const NAMED: i64 = 1000;
+
+/// Which accounts a list shows.
+#[derive(Debug)]
+pub struct Filter {
+    /// Search terms; empty for all.
+    pub query: String,
+    /// Only those with one of these; empty for all.
+    pub statuses: Vec<Status>,
+    /// Only those of this organization.
+    pub organization_id: Option<String>,
+    /// And of those below it.
+    pub include_descendants: bool,
+    /// Only those that this person is a user of.
+    pub person_id: Option<String>,
+    /// Only those with this manager.
+    pub account_manager_id: Option<String>,
+    /// Only those of this type.
+    pub account_type_id: Option<String>,
+    /// Only those without a type.
+    pub without_account_type: bool,
+    /// Only those that are primary accounts, or only those that are not.
+    pub is_primary: Option<bool>,
+    /// Only those created in this period.
+    pub created: Period,
+    /// Only those last changed in this period.
+    pub updated: Period,
+    /// Only those of other organizations that this one is linked to.
+    pub linked_organization_id: Option<String>,
+    /// Only those with this person as a contact.
+    pub contact_id: Option<String>,
+    /// Only those with all these entries.
+    pub metadata: Metadata,
+}
+
+/// A term of a search of accounts: the range of its words, and the primary contacts who have one,
+/// if they are few.
+#[derive(Debug)]
+struct Term {
+    from: String,
+    to: String,
+    contacts: Option<Vec<String>>,
+}
+
+impl Term {
+    /// That a word of the account begins with the term, or a word of the person who is its primary
+    /// contact.
+    fn condition(&self, tx: &Tx) -> Condition<accounts::table> {
+        let Self { from, to, contacts } = self;
+        let word = account_words::word.ge(from.clone()).and(account_words::word.lt(to.clone()));
+        let Some(contacts) = contacts else {
+            let own = account_words::table
+                .filter(tx.owns(account_words::tenant_id))
+                .filter(account_words::account_id.eq(accounts::account_id).and(word));
+            let contact = person_words::table
+                .filter(tx.owns(person_words::tenant_id))
+                .filter(person_words::person_id.nullable().eq(accounts::primary_contact_id))
+                .filter(person_words::word.ge(from.clone()).and(person_words::word.lt(to.clone())));
+            return Box::new(exists(own).or(exists(contact)));
+        };
+        let words = account_words::table
+            .filter(tx.owns(account_words::tenant_id))
+            .select(account_words::account_id);
+        if contacts.is_empty() {
+            Box::new(accounts::account_id.eq_any(words.filter(word)))
+        } else {
+            Box::new(
+                accounts::account_id
+                    .eq_any(words.filter(word.or(account_words::word.eq_any(contacts.clone())))),
+            )
+        }
+    }
+}
+
+impl Filter {
+    /// The conditions that need no index of their own order: each finds few accounts, or is looked
+    /// up with each account.
+    fn conditions(&self, tx: &Tx) -> Vec<Condition<accounts::table>> {
+        let mut conditions: Vec<Condition<accounts::table>> = Vec::new();
+        if let Some(person_id) = &self.person_id {
+            conditions.push(Account::used_by(tx, person_id));
+        }
+        if let Some(account_manager_id) = &self.account_manager_id {
+            conditions.push(Box::new(
+                accounts::account_manager_id.assume_not_null().eq(account_manager_id.clone()),
+            ));
+        }
+        if let Some(account_type_id) = &self.account_type_id {
+            conditions.push(Box::new(
+                accounts::account_type_id.assume_not_null().eq(account_type_id.clone()),
+            ));
+        }
+        if self.without_account_type {
+            conditions.push(Box::new(accounts::account_type_id.is_null()));
+        }
+        match self.is_primary {
+            Some(true) => conditions.push(Box::new(accounts::is_primary)),
+            Some(false) => conditions.push(Box::new(not(accounts::is_primary))),
+            None => {}
+        }
+        if let Some(organization_id) = &self.linked_organization_id {
+            let linked = account_organizations::table
+                .filter(tx.owns(account_organizations::tenant_id))
+                .filter(
+                    account_organizations::organization_id
+                        .eq(organization_id.clone())
+                        .and(not(account_organizations::own)),
+                )
+                .select(account_organizations::account_id);
+            conditions.push(Box::new(accounts::account_id.eq_any(linked)));
+        }
+        if let Some(person_id) = &self.contact_id {
+            let primary = accounts::primary_contact_id.assume_not_null().eq(person_id.clone());
+            let billing = accounts::billing_contact_id.assume_not_null().eq(person_id.clone());
+            let cc = accounts::cc_billing_contact_id.assume_not_null().eq(person_id.clone());
+            conditions.push(Box::new(primary.or(billing).or(cc)));
+        }
+        for entry in self.metadata.words() {
+            let found = account_words::table
+                .filter(tx.owns(account_words::tenant_id))
+                .filter(account_words::word.eq(entry))
+                .select(account_words::account_id);
+            conditions.push(Box::new(accounts::account_id.eq_any(found)));
+        }
+        conditions
+    }
+}
+
+impl Account {
+    /// One page of accounts, and the token of the next.
+    pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
+        if let Some(id) = filter.organization_id.as_deref().filter(|_| filter.include_descendants)
+            && !Organization::is_in_reach(tx, id).await?
+        {
+            return Ok(Listing::default());
+        }
+        let terms = Self::look_up(tx, &filter.query).await?;
+        let below = match &filter.organization_id {
+            // Of two subqueries PostgreSQL may take every row of one with every row of the other,
+            // so one is asked first.
+            Some(id) if filter.include_descendants && !terms.is_empty() => {
+                Some(Organization::below(tx, id).await?)
+            }
+            _ => None,
+        };
+        for named in [&filter.organization_id, &filter.linked_organization_id] {
+            modules::require_named(tx, named.as_deref()).await?;
+        }
+        let off = modules::off(tx).await?;
+        let filtered = |created: Period, updated: Period| {
+            let mut query = accounts::table
+                .filter(tx.owns(accounts::tenant_id))
+                .select(Self::as_select())
+                .filter(tx.accounts_in_reach())
+                .into_boxed();
+            for condition in
+                terms.iter().map(|term| term.condition(tx)).chain(filter.conditions(tx))
+            {
+                query = query.filter(condition);
+            }
+            query = match &*filter.statuses {
+                [] => query,
+                // An equality keeps the order of the index over status and name.
+                [status] => query.filter(accounts::status.eq(*status)),
+                statuses => query.filter(accounts::status.eq_any(statuses)),
+            };
+            query = match (&filter.organization_id, &below) {
+                (_, Some(ids)) => query.filter(accounts::organization_id.eq_any(ids)),
+                (Some(id), None) if filter.include_descendants => {
+                    let below = organization_ancestors::table
+                        .filter(tx.owns(organization_ancestors::tenant_id))
+                        .filter(organization_ancestors::ancestor_id.eq(id))
+                        .select(organization_ancestors::organization_id);
+                    query.filter(accounts::organization_id.eq_any(below))
+                }
+                (Some(id), None) => query.filter(accounts::organization_id.eq(id)),
+                (None, None) => query,
+            };
+            if let Some(start) = created.start {
+                query = query.filter(accounts::create_time.ge(start));
+            }
+            if let Some(end) = created.end {
+                query = query.filter(accounts::create_time.lt(end));
+            }
+            if let Some(start) = updated.start {
+                query = query.filter(accounts::update_time.ge(start));
+            }
+            if let Some(end) = updated.end {
+                query = query.filter(accounts::update_time.lt(end));
+            }
+            if let Some(off) = &off {
+                query = query.filter(accounts::organization_id.ne_all(off));
+            }
+            query
+        };
+        let total = total!(tx, page, filtered(filter.created, filter.updated));
+        let (created, updated) = (
+            page.rest_of(filter.created, By::CreateTime),
+            page.rest_of(filter.updated, By::UpdateTime),
+        );
+        let rows = keyset!(filtered(created, updated), page, accounts)
+            .load_stream::<Self>(&mut tx.conn())
+            .await?;
+        page.read(tx, total, rows).await
+    }
+
+    /// The terms of a search, each with the primary contacts who have the word.
+    ///
+    /// Contacts are asked for first. With their ids in hand both are one condition on one table,
+    /// and PostgreSQL can begin with the words or with the list, whichever is less; of two
+    /// subqueries it would look through all accounts.
+    async fn look_up(tx: &Tx, query: &str) -> Result<Vec<Term>> {
+        let term = async |(from, to): (String, String)| {
+            let contacts = Self::contacts_with_word(tx, &(from.clone(), to.clone())).await?;
+            Ok(Term {
+                from,
+                to,
+                contacts: contacts.map(|ids| ids.iter().map(|id| reference_to(id)).collect()),
+            })
+        };
+        try_join_all(search::ranges(query).into_iter().map(term)).await
+    }
+
+    /// The people who are primary contacts and have a word in a range, if they are few enough to be
+    /// named.
+    async fn contacts_with_word(
+        tx: &Tx,
+        (from, to): &(String, String),
+    ) -> Result<Option<BTreeSet<String>>> {
+        let of_an_account = accounts::table
+            .filter(tx.owns(accounts::tenant_id))
+            .filter(accounts::primary_contact_id.eq(person_words::person_id.nullable()));
+        let found: Vec<String> = person_words::table
+            .filter(tx.owns(person_words::tenant_id))
+            .filter(person_words::word.ge(from).and(person_words::word.lt(to)))
+            .filter(exists(of_an_account))
+            .limit(NAMED + 1)
+            .select(person_words::person_id)
+            .load(&mut tx.conn())
+            .await?;
+        Ok(i64::try_from(found.len())
+            .is_ok_and(|count| count <= NAMED)
+            .then(|| found.into_iter().collect()))
+    }
+}

@@ -1,0 +1,188 @@
+//! The tree of organizations: the table of ancestors, and moves.
+//!
+//! `organization_ancestors` has a row for each organization and each one at or above it, with the
+//! distance. Whoever changes the tree holds it ([`WriteTx::lock_tree`]); whoever adds an
+//! organization below another holds it shared.
+
+use diesel::{dsl, prelude::*, sql_types::Text};
+use diesel_async::RunQueryDsl;
+
+use super::{
+    refusals::{self, ORGANIZATION},
+    store::Organization,
+};
+use crate::{
+    db::{Tx, WriteTx},
+    error::Result,
+    memberships::slots::{self, Scope},
+    schema::{organization_ancestors as ancestors, organizations},
+    search::{self, unnest},
+};
+
+/// Levels a tree may have, the top one counted.
+const MAX_DEPTH: i64 = 16;
+/// Why a limited caller may not move an organization.
+const LEAVES: &str = "the organization would leave a parent, or the top, that you do not reach";
+/// Why a limited caller may not have an organization at the top.
+pub(super) const NEW_TREE: &str = "an organization without a parent begins a new tree";
+
+/// An organization at or above another one, and the distance from it.
+pub(super) type Above = (String, i32);
+
+/// Rows of the table of ancestors.
+#[derive(Debug, Default)]
+struct Rows<'a> {
+    organization_ids: Vec<&'a str>,
+    ancestor_ids: Vec<&'a str>,
+    distances: Vec<i32>,
+}
+
+impl<'a> Rows<'a> {
+    fn push(&mut self, organization_id: &'a str, ancestor_id: &'a str, distance: i32) {
+        self.organization_ids.push(organization_id);
+        self.ancestor_ids.push(ancestor_id);
+        self.distances.push(distance);
+    }
+
+    /// Inserts them, sent as arrays: a statement for each number of rows would never be cached.
+    async fn insert(self, tx: &WriteTx) -> Result<()> {
+        diesel::insert_into(ancestors::table)
+            .values(diesel::select((
+                tx.tenant_id().into_sql::<Text>(),
+                unnest(self.organization_ids),
+                unnest(self.ancestor_ids),
+                unnest(self.distances),
+            )))
+            .into_columns((
+                ancestors::tenant_id,
+                ancestors::organization_id,
+                ancestors::ancestor_id,
+                ancestors::distance,
+            ))
+            .execute(&mut tx.conn())
+            .await?;
+        Ok(())
+    }
+}
+
+/// Inserts the ancestors of a new organization: itself, and those at or above its parent.
+pub(super) async fn insert(tx: &WriteTx, organization_id: &str, above: &[Above]) -> Result<()> {
+    let mut rows = Rows::default();
+    rows.push(organization_id, organization_id, 0);
+    for (ancestor_id, distance) in above {
+        rows.push(organization_id, ancestor_id, distance + 1);
+    }
+    rows.insert(tx).await
+}
+
+/// Returns the organizations at or above a parent that is to get so many levels below it. Fails if
+/// there is no such parent, or if the tree would be too deep.
+pub(super) async fn above(tx: &Tx, parent_id: &str, levels: i64) -> Result<Vec<Above>> {
+    let above: Vec<Above> = ancestors::table
+        .filter(tx.owns(ancestors::tenant_id))
+        .filter(ancestors::organization_id.eq(parent_id))
+        .select((ancestors::ancestor_id, ancestors::distance))
+        .load(&mut tx.conn())
+        .await?;
+    if above.is_empty() {
+        return Err(ORGANIZATION.not_found(parent_id));
+    }
+    if i64::try_from(above.len()).is_ok_and(|depth| depth + levels > MAX_DEPTH) {
+        return Err(refusals::organization_too_deep(parent_id, MAX_DEPTH));
+    }
+    Ok(above)
+}
+
+impl Organization {
+    /// The ids of the organization and of all below it; none if it does not exist.
+    pub async fn below(tx: &Tx, organization_id: &str) -> Result<Vec<String>> {
+        let below = ancestors::table
+            .filter(tx.owns(ancestors::tenant_id))
+            .filter(ancestors::ancestor_id.eq(organization_id));
+        Ok(below.select(ancestors::organization_id).load(&mut tx.conn()).await?)
+    }
+
+    /// Moves the organization, with everything below it, below `parent_id` or to the top. Nothing
+    /// happens if it is there already. The caller must hold the row and the tree.
+    pub async fn move_below(self, tx: &WriteTx, parent_id: Option<&str>) -> Result<Self> {
+        if self.parent_id.as_deref() == parent_id {
+            return Ok(self);
+        }
+        match parent_id {
+            Some(parent_id) => Self::require(tx, parent_id).await?,
+            None => tx.require_whole_tenant(NEW_TREE)?,
+        }
+        // A limited caller must reach the old parent too: it loses the organization, which loses
+        // the modules that are set there. No id is empty.
+        tx.require_organization_in_reach(self.parent_id.as_deref().unwrap_or_default(), LEAVES)
+            .await?;
+        let moving = self.at_or_below(tx).await?;
+        let above = match parent_id {
+            Some(parent_id) => self.new_ancestors(tx, parent_id, &moving).await?,
+            None => Vec::new(),
+        };
+        let guard = slots::guard(tx, Scope::Organization(&self.organization_id)).await?;
+        replace_ancestors(tx, &moving, &above).await?;
+        let moved = diesel::update(organizations::table.filter(tx.owns(organizations::tenant_id)))
+            .filter(organizations::organization_id.eq(&self.organization_id))
+            .set((
+                organizations::parent_id.eq(parent_id),
+                organizations::folded.eq(organizations::folded + search::FOLDINGS),
+                organizations::revision.eq(organizations::revision + 1),
+                organizations::update_time.eq(dsl::now),
+            ))
+            .returning(Self::as_returning())
+            .get_result::<Self>(&mut tx.conn())
+            .await?;
+        guard.settle(tx).await?;
+        tx.updated(&self, &moved)?;
+        Ok(moved)
+    }
+
+    /// The organization and all below it, each with its distance.
+    async fn at_or_below(&self, tx: &Tx) -> Result<Vec<(String, i32)>> {
+        let below = ancestors::table
+            .filter(tx.owns(ancestors::tenant_id))
+            .filter(ancestors::ancestor_id.eq(&self.organization_id));
+        Ok(below
+            .select((ancestors::organization_id, ancestors::distance))
+            .load(&mut tx.conn())
+            .await?)
+    }
+
+    /// Returns the organizations at or above the new parent. Fails if it is itself moving, or if
+    /// the tree would be too deep.
+    async fn new_ancestors(
+        &self,
+        tx: &Tx,
+        parent_id: &str,
+        moving: &[(String, i32)],
+    ) -> Result<Vec<Above>> {
+        if moving.iter().any(|(organization_id, _)| organization_id == parent_id) {
+            return Err(refusals::organization_cycle(&self.organization_id, parent_id));
+        }
+        let height = moving.iter().map(|(_, distance)| *distance).max().unwrap_or_default();
+        above(tx, parent_id, i64::from(height) + 1).await
+    }
+}
+
+/// Gives organizations that move together the ancestors `above` in place of those that do not move
+/// with them.
+async fn replace_ancestors(tx: &WriteTx, moving: &[(String, i32)], above: &[Above]) -> Result<()> {
+    let moving_ids: Vec<_> = moving.iter().map(|(organization_id, _)| organization_id).collect();
+    diesel::delete(ancestors::table.filter(tx.owns(ancestors::tenant_id)))
+        .filter(ancestors::organization_id.eq_any(&moving_ids))
+        .filter(ancestors::ancestor_id.ne_all(&moving_ids))
+        .execute(&mut tx.conn())
+        .await?;
+    // One statement for each ancestor: there may be many organizations below, and the arrays of a
+    // statement are in memory.
+    for (ancestor_id, above) in above {
+        let mut rows = Rows::default();
+        for (organization_id, below) in moving {
+            rows.push(organization_id, ancestor_id, below + above + 1);
+        }
+        rows.insert(tx).await?;
+    }
+    Ok(())
+}
