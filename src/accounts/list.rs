@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use chrono::NaiveDate;
 use diesel::{
     dsl::{exists, not},
     prelude::*,
@@ -103,10 +104,10 @@ impl Term {
 impl Filter {
     /// The conditions that need no index of their own order: each finds few accounts, or is looked
     /// up with each account.
-    fn conditions(&self, tx: &Tx) -> Vec<Condition<accounts::table>> {
+    fn conditions(&self, tx: &Tx, today: Option<NaiveDate>) -> Vec<Condition<accounts::table>> {
         let mut conditions: Vec<Condition<accounts::table>> = Vec::new();
-        if let Some(person_id) = &self.person_id {
-            conditions.push(Account::used_by(tx, person_id));
+        if let (Some(person_id), Some(today)) = (&self.person_id, today) {
+            conditions.push(Account::used_by(tx, person_id, today));
         }
         if let Some(account_manager_id) = &self.account_manager_id {
             conditions.push(Box::new(
@@ -175,6 +176,10 @@ impl Account {
             modules::require_named(tx, named.as_deref()).await?;
         }
         let off = modules::off(tx).await?;
+        let today = match filter.person_id {
+            Some(_) => Some(tx.today().await?),
+            None => None,
+        };
         let filtered = |created: Period, updated: Period| {
             let mut query = accounts::table
                 .filter(tx.owns(accounts::tenant_id))
@@ -182,7 +187,7 @@ impl Account {
                 .filter(tx.accounts_in_reach())
                 .into_boxed();
             for condition in
-                terms.iter().map(|term| term.condition(tx)).chain(filter.conditions(tx))
+                terms.iter().map(|term| term.condition(tx)).chain(filter.conditions(tx, today))
             {
                 query = query.filter(condition);
             }

@@ -9,6 +9,7 @@
 //! race.
 
 mod bell;
+mod clock;
 mod connect;
 #[cfg(feature = "embedded")]
 pub mod embedded;
@@ -36,6 +37,7 @@ use tokio::time::{Instant, sleep, timeout};
 use self::{bell::Bells, pool::Lease};
 pub use self::{
     bell::Listener,
+    clock::Clock,
     connect::{UrlError, login},
     migrate::is_passing,
     owner::Owner,
@@ -114,6 +116,8 @@ pub struct Db {
     bells: Bells,
     /// How many connections each tenant may hold at once.
     shares: Shares,
+    /// Set by tests only.
+    clock: Clock,
 }
 
 impl Db {
@@ -133,7 +137,7 @@ impl Db {
             .error_sink(Box::new(LogErrors))
             .build_unchecked(manager.clone());
         let shares = Shares::new(size as usize, Percent::ALL);
-        Self { pool, manager, size, wait, bells: Bells::default(), shares }
+        Self { pool, manager, size, wait, bells: Bells::default(), shares, clock: Clock::default() }
     }
 
     /// Limits how much of the pool the calls of one tenant may hold at once, so that slow calls of
@@ -141,6 +145,12 @@ impl Db {
     #[must_use]
     pub fn with_tenant_share(self, percent: Percent) -> Self {
         Self { shares: Shares::new(self.size as usize, percent), ..self }
+    }
+
+    /// Lets a test set the time of transactions.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
     }
 
     /// Runs `work` in a read-only transaction that sees one moment of the tenant's data.
@@ -168,7 +178,7 @@ impl Db {
     where
         for<'t> F: AsyncFn(&'t Tx) -> Result<R> + Work<&'t Tx, Result<R>, Future: Send>,
     {
-        let mut tx = Tx::new(self.lease(caller).await?, caller);
+        let mut tx = self.begin(caller).await?;
         let done = async {
             tx.look_around(caller).await?;
             work(&tx).await
@@ -246,7 +256,7 @@ impl Db {
         for<'t> F:
             AsyncFn(&'t WriteTx) -> Result<R> + Work<&'t WriteTx, Result<R>, Future: Send> + Sync,
     {
-        let tx = WriteTx::new(Tx::new(self.lease(caller).await?, caller));
+        let tx = WriteTx::new(self.begin(caller).await?);
         let answer = async {
             tx.look_around(caller).await?;
             if let Some(first) = meta.first_answer(&tx).await? {
@@ -309,6 +319,10 @@ impl Db {
     pub fn state(&self) -> PoolState {
         let state = self.pool.state();
         PoolState { connections: state.connections, idle: state.idle_connections }
+    }
+
+    async fn begin(&self, caller: &Caller) -> Result<Tx> {
+        Ok(Tx::new(self.lease(caller).await?, caller, self.clock.of(&caller.tenant)))
     }
 
     async fn lease(&self, caller: &Caller) -> Result<Lease> {

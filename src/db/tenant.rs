@@ -2,7 +2,7 @@
 //! anything.
 
 use chrono::{DateTime, Utc};
-use diesel::prelude::*;
+use diesel::{dsl, prelude::*, sql_types::Timestamptz};
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
@@ -38,6 +38,8 @@ pub struct Settings {
     pub membership_roles: Vec<String>,
     /// Days for which activities are kept; `None` is for ever.
     pub activity_retention_days: Option<i32>,
+    /// IANA name of the time zone whose day is [`Tx::today`].
+    pub time_zone: String,
 }
 
 impl Default for Tenant {
@@ -48,6 +50,7 @@ impl Default for Tenant {
             default_currency: None,
             membership_roles: ["buyer", "member", "owner"].map(ToOwned::to_owned).into(),
             activity_retention_days: None,
+            time_zone: "UTC".to_owned(),
         };
         Self {
             settings,
@@ -65,15 +68,15 @@ impl Tenant {
         self.modules_off_below.iter().any(|off| off == module)
     }
 
-    /// The tenant of the transaction.
-    pub(super) async fn find(tx: &Tx) -> Result<Self> {
-        Ok(tenants::table
+    /// The tenant of the transaction, and the transaction's time if the tenant has a row.
+    pub(super) async fn find(tx: &Tx) -> Result<(Self, Option<DateTime<Utc>>)> {
+        let found = tenants::table
             .filter(tx.owns(tenants::tenant_id))
-            .select(Self::as_select())
-            .first(&mut tx.conn())
+            .select((Self::as_select(), dsl::now.into_sql::<Timestamptz>()))
+            .first::<(Self, DateTime<Utc>)>(&mut tx.conn())
             .await
-            .optional()?
-            .unwrap_or_default())
+            .optional()?;
+        Ok(found.map_or_else(Default::default, |(tenant, time)| (tenant, Some(time))))
     }
 }
 

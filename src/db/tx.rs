@@ -8,8 +8,14 @@ use std::{
     time::Duration,
 };
 
-use diesel::{Expression, ExpressionMethods, dsl::Eq, sql_types::Text};
-use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _};
+use chrono::{DateTime, NaiveDate, Utc};
+use chrono_tz::Tz;
+use diesel::{
+    Expression, ExpressionMethods, IntoSql as _,
+    dsl::{self, Eq},
+    sql_types::{Text, Timestamptz},
+};
+use diesel_async::{AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _};
 use tokio::{sync::OnceCell, time::Instant};
 use tokio_postgres::error::SqlState;
 
@@ -35,7 +41,12 @@ pub struct Tx {
     sight: Sight,
     /// The module of the call.
     module: &'static str,
-    tenant: OnceCell<Tenant>,
+    /// The tenant, and the transaction's time if it came along.
+    tenant: OnceCell<(Tenant, Option<DateTime<Utc>>)>,
+    /// The transaction's time.
+    time: OnceCell<DateTime<Utc>>,
+    /// What a test says the time is.
+    clock: Option<DateTime<Utc>>,
     /// Whether someone was told about the modules before the tenant was here.
     guessed: AtomicBool,
     /// Whether a statement was sent whose answer has not been read to its end.
@@ -43,13 +54,15 @@ pub struct Tx {
 }
 
 impl Tx {
-    pub(super) fn new(lease: Lease, caller: &Caller) -> Self {
+    pub(super) fn new(lease: Lease, caller: &Caller, clock: Option<DateTime<Utc>>) -> Self {
         Self {
             lease,
             tenant_id: caller.tenant.clone(),
             sight: Sight::of(caller),
             module: caller.module,
             tenant: OnceCell::const_new(),
+            time: OnceCell::const_new(),
+            clock,
             guessed: AtomicBool::new(false),
             unread: AtomicBool::new(false),
         }
@@ -81,14 +94,38 @@ impl Tx {
     /// The tenant, as the transaction found it at its beginning. The gate has sent for it, so
     /// whoever has had an answer from the database waits for nothing here.
     pub async fn tenant(&self) -> Result<&Tenant> {
-        self.tenant.get_or_try_init(|| Tenant::find(self)).await
+        Ok(&self.tenant.get_or_try_init(|| Tenant::find(self)).await?.0)
+    }
+
+    /// When the transaction began, as the database says it.
+    pub async fn now(&self) -> Result<DateTime<Utc>> {
+        if let Some(time) = self.clock {
+            return Ok(time);
+        }
+        let (_, time) = self.tenant.get_or_try_init(|| Tenant::find(self)).await?;
+        if let Some(time) = time {
+            return Ok(*time);
+        }
+        let now = diesel::select(dsl::now.into_sql::<Timestamptz>());
+        let time = self.time.get_or_try_init(|| async { now.get_result(&mut self.conn()).await });
+        Ok(*time.await?)
+    }
+
+    /// The day on which the transaction began, in the tenant's time zone: one day for all that the
+    /// transaction asks. Waits for nothing once the tenant is here, but for a tenant without a row.
+    pub async fn today(&self) -> Result<NaiveDate> {
+        let name = &self.tenant().await?.settings.time_zone;
+        let zone: Tz = name
+            .parse()
+            .map_err(|_| Error::internal(format!("the tenant's time zone {name:?} is unknown")))?;
+        Ok(self.now().await?.with_timezone(&zone).date_naive())
     }
 
     /// Whether the module of the call is off for some organization. This waits for nothing: as long
     /// as the tenant is not here the answer is no, and a read for which that was wrong is made
     /// again.
     pub fn some_off(&self) -> bool {
-        if let Some(tenant) = self.tenant.get() {
+        if let Some((tenant, _)) = self.tenant.get() {
             return tenant.is_off_below(self.module);
         }
         self.guessed.store(true, Ordering::Relaxed);
@@ -98,7 +135,7 @@ impl Tx {
     /// Whether `some_off` has said no and should have said yes.
     pub(super) fn guessed_wrong(&self) -> bool {
         self.guessed.load(Ordering::Relaxed)
-            && self.tenant.get().is_some_and(|tenant| tenant.is_off_below(self.module))
+            && self.tenant.get().is_some_and(|(tenant, _)| tenant.is_off_below(self.module))
     }
 
     /// Denies a call whose module is off for the tenant.

@@ -8,7 +8,7 @@ use futures_util::future::try_join;
 
 use super::{
     slots::{self, Slot},
-    store::{Record, covered, through, today},
+    store::{Record, covered, through},
 };
 use crate::{
     accounts::store::Account,
@@ -91,8 +91,8 @@ async fn records(
 }
 
 impl Account {
-    /// Accounts that an active person is a user of today.
-    pub fn used_by(tx: &Tx, person_id: &str) -> Condition<accounts::table> {
+    /// Accounts that an active person is a user of on a day.
+    pub fn used_by(tx: &Tx, person_id: &str, today: NaiveDate) -> Condition<accounts::table> {
         let through = covered!(tx)
             .filter(organization_members::person_id.eq(person_id.to_owned()))
             .select(account_organizations::account_id);
@@ -100,8 +100,8 @@ impl Account {
             .filter(tx.owns(account_users::tenant_id))
             .filter(account_users::person_id.eq(person_id.to_owned()))
             .filter(account_users::individual)
-            .filter(account_users::start_date.is_null().or(account_users::start_date.le(today())))
-            .filter(account_users::end_date.is_null().or(account_users::end_date.ge(today())))
+            .filter(account_users::start_date.is_null().or(account_users::start_date.le(today)))
+            .filter(account_users::end_date.is_null().or(account_users::end_date.ge(today)))
             .select(account_users::account_id);
         let active = people::table
             .filter(tx.owns(people::tenant_id))

@@ -8,10 +8,7 @@ use diesel_async::RunQueryDsl;
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use serde::Serialize;
 
-use super::{
-    refusals,
-    store::{Fields, today},
-};
+use super::{refusals, store::Fields};
 use crate::{
     accounts::store::{Account, Status},
     budget::{self, Budget, Weighed},
@@ -44,6 +41,32 @@ pub struct Check {
     pub individual: Option<Fields>,
     /// The organizations through which they are a user.
     pub organization_ids: Vec<String>,
+    /// The day for which this is found out.
+    pub today: NaiveDate,
+}
+
+/// Why a person is a user of an account, or is not, and may buy there, or may not. Several hold at
+/// once; answers have them in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// A user: the dates of an individual membership include today.
+    Individual,
+    /// A user through an organization.
+    ThroughOrganization,
+    /// Neither added individually nor in an organization that is linked.
+    NotAUser,
+    /// The individual membership starts after today.
+    NotStarted,
+    /// The individual membership ended before today.
+    Ended,
+    /// The person is inactive, and so no user whatever else holds.
+    PersonInactive,
+    /// The account is the one that the person buys on.
+    PurchasingAccount,
+    /// It is not.
+    NotPurchasingAccount,
+    /// The account is not ACTIVE.
+    AccountNotActive,
 }
 
 /// A row of the query of a check: what account and person are, what is set for the person, and one
@@ -158,6 +181,7 @@ impl Check {
                 }
             }),
             organization_ids,
+            today: tx.today().await?,
         })
     }
 
@@ -185,7 +209,7 @@ impl Check {
     /// Whether the person is an individual user today.
     pub fn individual_today(&self) -> bool {
         self.person_active
-            && self.individual.as_ref().is_some_and(|fields| fields.individual_on(today()))
+            && self.individual.as_ref().is_some_and(|fields| fields.individual_on(self.today))
     }
 
     /// Whether the person is a user today.
@@ -197,6 +221,29 @@ impl Check {
     /// they buy on.
     pub fn may_purchase(&self) -> bool {
         self.is_user() && self.account_active && self.purchasing_account
+    }
+
+    /// The reasons that hold.
+    pub fn reasons(&self) -> Vec<Reason> {
+        let through = !self.organization_ids.is_empty();
+        let starts = self.individual.as_ref().and_then(|fields| fields.start_date);
+        let ends = self.individual.as_ref().and_then(|fields| fields.end_date);
+        let of_an_active_person = [
+            (self.individual_today(), Reason::Individual),
+            (through, Reason::ThroughOrganization),
+            (self.individual.is_none() && !through, Reason::NotAUser),
+            (starts.is_some_and(|start| start > self.today), Reason::NotStarted),
+            (ends.is_some_and(|end| end < self.today), Reason::Ended),
+        ];
+        let of_anyone = [
+            (!self.person_active, Reason::PersonInactive),
+            (self.purchasing_account, Reason::PurchasingAccount),
+            (!self.purchasing_account, Reason::NotPurchasingAccount),
+            (!self.account_active, Reason::AccountNotActive),
+        ];
+        let of_an_active_person = of_an_active_person.into_iter().filter(|_| self.person_active);
+        let all = of_an_active_person.chain(of_anyone);
+        all.filter(|(holds, _)| *holds).map(|(_, reason)| reason).collect()
     }
 }
 

@@ -6,7 +6,7 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use futures_util::future::try_join;
 
-use super::store::{covered, today};
+use super::store::covered;
 use crate::{
     accounts::store::Account,
     budget,
@@ -19,12 +19,12 @@ use crate::{
 
 /// The users in force of an account who have the billing flag.
 macro_rules! flagged_users {
-    ($tx:expr, $account_id:expr) => {{
+    ($tx:expr, $account_id:expr, $today:expr) => {{
         let through = covered!($tx)
             .filter(account_organizations::account_id.eq(account_users::account_id))
             .filter(organization_members::person_id.eq(account_users::person_id));
-        let started = account_users::start_date.is_null().or(account_users::start_date.le(today()));
-        let not_ended = account_users::end_date.is_null().or(account_users::end_date.ge(today()));
+        let started = account_users::start_date.is_null().or(account_users::start_date.le($today));
+        let not_ended = account_users::end_date.is_null().or(account_users::end_date.ge($today));
         account_users::table
             .filter($tx.owns(account_users::tenant_id))
             .inner_join(
@@ -61,7 +61,8 @@ impl Recipient {
         let (to, cc) = (account.fields.billing_contact_id, account.fields.cc_billing_contact_id);
         let contacts: BTreeSet<_> = to.iter().chain(&cc).cloned().collect();
         let contacts: Vec<_> = contacts.into_iter().collect();
-        let others = || flagged_users!(tx, account_id).filter(people::person_id.ne_all(&contacts));
+        let today = tx.today().await?;
+        let others = || flagged_users!(tx, account_id, today).filter(people::person_id.ne_all(&contacts));
         let total = if page.counts() {
             total!(tx, page, others()).plus(contacts.len())
         } else {

@@ -18,7 +18,7 @@ use diesel_async::RunQueryDsl;
 
 use super::{
     refusals,
-    store::{Record, covered, today},
+    store::{Record, covered},
 };
 use crate::{
     db::{Tx, WriteTx},
@@ -308,10 +308,11 @@ pub async fn why_not(tx: &WriteTx, account_id: &str, person_id: &str) -> Result<
         .first::<(bool, Option<chrono::NaiveDate>, Option<chrono::NaiveDate>)>(&mut tx.conn())
         .await
         .optional()?;
+    let today = tx.today().await?;
     Ok(match dates {
-        Some((true, start, None)) if start.is_none_or(|start| start <= today()) => None,
+        Some((true, start, None)) if start.is_none_or(|start| start <= today) => None,
         Some((true, start, Some(end)))
-            if start.is_none_or(|start| start <= today()) && end >= today() =>
+            if start.is_none_or(|start| start <= today) && end >= today =>
         {
             Some(refusals::contact_membership_ends(account_id, person_id))
         }

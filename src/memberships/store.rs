@@ -51,11 +51,6 @@ macro_rules! covered {
 }
 pub(super) use covered;
 
-/// Today, in UTC, which bounds individual memberships.
-pub fn today() -> NaiveDate {
-    Utc::now().date_naive()
-}
-
 /// What is set for a person on an account.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable, Serialize)]
 #[diesel(table_name = account_users, check_for_backend(diesel::pg::Pg))]

@@ -1,6 +1,6 @@
 //! The users of an account: one of them, and the list.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use diesel::{
     dsl::AsSelect,
     pg::Pg,
@@ -15,7 +15,7 @@ use super::{
     refusals,
     slots::{self, Guard, Scope, Slot},
     sources::{Merged, Sources},
-    store::{Fields, Record, through, today},
+    store::{Fields, Record, through},
 };
 use crate::{
     accounts::store::Account,
@@ -48,6 +48,8 @@ pub struct User {
     pub organization_ids: Vec<String>,
     /// The slots they hold.
     pub slots: Vec<Slot>,
+    /// The day of [`User::in_force`].
+    pub today: NaiveDate,
 }
 
 /// A user of an account whom the transaction holds, to change what is set for them.
@@ -154,7 +156,7 @@ impl User {
     /// Whether they are a user today.
     pub fn in_force(&self) -> bool {
         let individually =
-            self.record.as_ref().is_some_and(|record| record.fields.individual_on(today()));
+            self.record.as_ref().is_some_and(|record| record.fields.individual_on(self.today));
         self.person.fields.active && (individually || !self.organization_ids.is_empty())
     }
 
@@ -186,12 +188,14 @@ impl User {
             .filter(|holder| holder.person_id == person_id)
             .map(|holder| holder.slot)
             .collect();
+        let today = tx.today().await?;
         let user = |person| Self {
             account_id: account_id.to_owned(),
             person,
             record,
             organization_ids,
             slots,
+            today,
         };
         Ok(person
             .map(user)
@@ -209,7 +213,9 @@ impl User {
             }
             conditions
         };
-        let sources = Sources::Account { account_id, on: (!filter.show_not_in_force).then(today) };
+        let today = tx.today().await?;
+        let on = (!filter.show_not_in_force).then_some(today);
+        let sources = Sources::Account { account_id, on };
         let total = Merged::count(tx, sources, conditions, page).await?;
         let merged = Merged::new(tx, sources, conditions(), page)?;
         let rows = Users { account_id, columns: columns(), merged }
@@ -217,7 +223,8 @@ impl User {
             .await?;
         let user = |(person, record, primary, billing, cc, organization_ids): Row| {
             let slots = slots::held(&[primary, billing, cc], &person.person_id);
-            Self { account_id: account_id.to_owned(), person, record, organization_ids, slots }
+            let account_id = account_id.to_owned();
+            Self { account_id, person, record, organization_ids, slots, today }
         };
         let users = page.read(tx, total, rows.map_ok(user)).await?;
         // Whether the account is there, and to be seen.

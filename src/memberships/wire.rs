@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     accounts::PersonAccount,
-    checks::Check,
+    checks::{Check, Reason},
     links::Link,
     recipients::Recipient,
     slots::Slot,
@@ -260,40 +260,30 @@ impl From<PersonAccount> for proto::PersonAccount {
     }
 }
 
+impl From<Reason> for i32 {
+    fn from(reason: Reason) -> Self {
+        let reason = match reason {
+            Reason::Individual => MembershipReason::Individual,
+            Reason::ThroughOrganization => MembershipReason::ThroughOrganization,
+            Reason::NotAUser => MembershipReason::NotAUser,
+            Reason::NotStarted => MembershipReason::NotStarted,
+            Reason::Ended => MembershipReason::Ended,
+            Reason::PersonInactive => MembershipReason::PersonInactive,
+            Reason::PurchasingAccount => MembershipReason::PurchasingAccount,
+            Reason::NotPurchasingAccount => MembershipReason::NotPurchasingAccount,
+            Reason::AccountNotActive => MembershipReason::AccountNotActive,
+        };
+        reason as Self
+    }
+}
+
 impl From<Check> for proto::CheckMembershipResponse {
     fn from(check: Check) -> Self {
-        let today = super::store::today();
-        let individual = check.individual.as_ref();
-        let through = !check.organization_ids.is_empty();
-        let applies = [
-            (check.person_active && check.individual_today(), MembershipReason::Individual),
-            (check.person_active && through, MembershipReason::ThroughOrganization),
-            (check.person_active && individual.is_none() && !through, MembershipReason::NotAUser),
-            (
-                check.person_active
-                    && individual
-                        .is_some_and(|it| it.start_date.is_some_and(|start| start > today)),
-                MembershipReason::NotStarted,
-            ),
-            (
-                check.person_active
-                    && individual.is_some_and(|it| it.end_date.is_some_and(|end| end < today)),
-                MembershipReason::Ended,
-            ),
-            (!check.person_active, MembershipReason::PersonInactive),
-            (check.purchasing_account, MembershipReason::PurchasingAccount),
-            (!check.purchasing_account, MembershipReason::NotPurchasingAccount),
-            (!check.account_active, MembershipReason::AccountNotActive),
-        ];
         Self {
             is_user: check.is_user(),
             may_purchase: check.may_purchase(),
             individual: check.individual_today(),
-            reasons: applies
-                .into_iter()
-                .filter(|(applies, _)| *applies)
-                .map(|(_, reason)| reason.into())
-                .collect(),
+            reasons: check.reasons().into_iter().map(Into::into).collect(),
             organization_ids: if check.person_active { check.organization_ids } else { Vec::new() },
         }
     }

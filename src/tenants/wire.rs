@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use chrono_tz::Tz;
+
 use super::store::{Activation, Filter, State, Switch};
 use crate::{
     change::{Update, Versioned as _},
@@ -42,11 +44,19 @@ impl Settings {
         if !(0..=MAX_DAYS).contains(&days) {
             v.add(RETENTION, format!("must be 1 to {MAX_DAYS} days, or 0 for ever"));
         }
+        let time_zone = settings.time_zone;
+        if time_zone.parse::<Tz>().is_err() {
+            v.add(
+                "tenant_settings.time_zone",
+                "must be a name of the IANA time zone database, such as Europe/Berlin, or UTC",
+            );
+        }
         Self {
             account_id_prefix: settings.account_id_prefix,
             default_currency: Some(currency).filter(|currency| !currency.is_empty()),
             membership_roles: roles(v, settings.membership_roles),
             activity_retention_days: Some(days).filter(|days| *days != 0),
+            time_zone,
         }
     }
 }
@@ -146,6 +156,7 @@ impl From<Tenant> for proto::TenantSettings {
             default_currency: row.settings.default_currency.unwrap_or_default(),
             membership_roles: row.settings.membership_roles,
             activity_retention_days: row.settings.activity_retention_days.unwrap_or_default(),
+            time_zone: row.settings.time_zone,
             update_time: row.update_time.map(timestamp),
         }
     }
