@@ -1,7 +1,7 @@
 //! The clock of tests: a rule that depends on the day is tried on the day that a test chooses.
 
 use std::{
-    collections::BTreeMap,
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -12,7 +12,7 @@ use crate::caller::TenantId;
 /// The times of tenants whose clock a test has set. The service itself sets none: then a
 /// transaction's time is the database's.
 #[derive(Debug, Clone, Default)]
-pub struct Clock(Option<Arc<Mutex<BTreeMap<TenantId, DateTime<Utc>>>>>);
+pub struct Clock(Option<Arc<Mutex<HashMap<TenantId, DateTime<Utc>>>>>);
 
 impl Clock {
     /// A clock that can be set.

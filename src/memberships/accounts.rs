@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::NaiveDate;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use futures_util::future::try_join;
@@ -40,13 +41,14 @@ impl PersonAccount {
     pub async fn list(tx: &Tx, person_id: &str, page: &Page) -> Result<Listing<Self>> {
         let person = Person::find(tx, person_id).await?;
         let off = modules::off(tx).await?;
+        let today = tx.today().await?;
         let filtered = || {
             let query = accounts::table
                 .filter(tx.owns(accounts::tenant_id))
                 .select(Account::as_select())
                 .filter(tx.accounts_in_reach())
                 .into_boxed();
-            let query = query.filter(Account::used_by(tx, person_id));
+            let query = query.filter(Account::used_by(tx, person_id, today));
             match &off {
                 Some(off) => query.filter(accounts::organization_id.ne_all(off)),
                 None => query,

@@ -62,7 +62,8 @@ impl Recipient {
         let contacts: BTreeSet<_> = to.iter().chain(&cc).cloned().collect();
         let contacts: Vec<_> = contacts.into_iter().collect();
         let today = tx.today().await?;
-        let others = || flagged_users!(tx, account_id, today).filter(people::person_id.ne_all(&contacts));
+        let others =
+            || flagged_users!(tx, account_id, today).filter(people::person_id.ne_all(&contacts));
         let total = if page.counts() {
             total!(tx, page, others()).plus(contacts.len())
         } else {

@@ -10,7 +10,7 @@ use customer_accounts::proto::{
     ListLinkedOrganizationsRequest, ListPersonAccountsRequest,
     MembershipReason::{self, *},
     Person, PersonAccount, PersonKind, RemoveAccountUserRequest, SetPurchasingAccountRequest,
-    UnlinkOrganizationRequest, UpdateAccountUserRequest,
+    TenantSettings, UnlinkOrganizationRequest, UpdateAccountUserRequest,
     google::r#type::Date,
 };
 use tonic::{Code, Status};
@@ -1543,4 +1543,85 @@ async fn every_change_of_memberships_is_in_the_trail_of_the_account() {
     assert_eq!(trail[1].change("billing"), (&false.into(), &true.into()));
     assert_eq!(trail[4].change("include_descendants"), (&false.into(), &true.into()));
     assert_eq!(trail[2].change("purchasing_account_id").1, "a");
+}
+
+impl Tenant {
+    /// Gives the tenant a time zone, and stops its clock.
+    async fn at(time_zone: &str, time: &str) -> Self {
+        let tenant = Self::new().await;
+        let settings = TenantSettings { time_zone: time_zone.into(), ..Default::default() };
+        tenant.update_settings(settings, &["time_zone"]).await.unwrap();
+        tenant.stop_clock(time);
+        tenant
+    }
+}
+
+fn date(year: i32, month: i32, day: i32) -> Option<Date> {
+    Some(Date { year, month, day })
+}
+
+/// At noon in UTC on 10 March it is 11 March in Auckland, and 10 March in Los Angeles.
+#[tokio::test]
+async fn today_is_the_day_in_the_tenants_time_zone() {
+    let noon = "2026-03-10T12:00:00Z";
+    for (time_zone, is_tomorrow) in [("Pacific/Auckland", true), ("America/Los_Angeles", false)] {
+        let tenant = Tenant::at(time_zone, noon).await;
+        tenant.organization("vendor", "").await;
+        tenant.account(account("a", "vendor")).await;
+        let dated = |person_id, start_date, end_date| AddAccountUserRequest {
+            start_date,
+            end_date,
+            billing: true,
+            ..add("a", person_id)
+        };
+        for (id, start_date, end_date) in
+            [("until", None, date(2026, 3, 10)), ("from", date(2026, 3, 11), None)]
+        {
+            tenant.person(id).await;
+            tenant.try_add_user(dated(id, start_date, end_date)).await.unwrap();
+        }
+        let (in_force, other, reason) =
+            if is_tomorrow { ("from", "until", Ended) } else { ("until", "from", NotStarted) };
+        assert_eq!(tenant.reasons("a", in_force).await, [Individual, NotPurchasingAccount]);
+        assert_eq!(tenant.reasons("a", other).await, [reason, NotPurchasingAccount]);
+        let listed = tenant
+            .list_users(ListAccountUsersRequest { account_id: "a".into(), ..Default::default() })
+            .await;
+        assert_eq!(ids(&listed), [in_force], "{time_zone}");
+        let all = tenant.users("a").await;
+        let told: Vec<_> = all.iter().map(|user| (&*user.person_id, user.in_force)).collect();
+        assert_eq!(told, [("from", is_tomorrow), ("until", !is_tomorrow)], "{time_zone}");
+        let recipients = tenant.recipients("a").await;
+        assert_eq!(recipients, [(in_force.to_owned(), BillingRecipientKind::To)], "{time_zone}");
+        assert_eq!(tenant.accounts_of(in_force).await.len(), 1, "{time_zone}");
+        assert_eq!(tenant.accounts_of(other).await.len(), 0, "{time_zone}");
+        for (person_id, expected) in [(in_force, 1), (other, 0)] {
+            let person_id = person_id.into();
+            let request = ListAccountsRequest { person_id, ..Default::default() };
+            assert_eq!(tenant.list(request).await.len(), expected, "{time_zone}");
+        }
+        // Who is to be a contact must be a user today, and without an end.
+        let contact = |id: &str| Account { billing_contact_id: id.into(), ..only("a") };
+        let from = tenant.update(contact("from"), &["billing_contact_id"]).await;
+        assert_eq!(from.is_ok(), is_tomorrow, "{time_zone}: {from:?}");
+    }
+}
+
+#[tokio::test]
+async fn another_time_zone_counts_at_once() {
+    let tenant = Tenant::at("Pacific/Auckland", "2026-03-10T12:00:00Z").await;
+    tenant.organization("vendor", "").await;
+    tenant.account(account("a", "vendor")).await;
+    tenant.person("ann").await;
+    let until = AddAccountUserRequest { end_date: date(2026, 3, 10), ..add("a", "ann") };
+    tenant.try_add_user(until).await.unwrap();
+    assert!(!tenant.check("a", "ann").await.unwrap().is_user);
+    let settings = TenantSettings { time_zone: "UTC".into(), ..Default::default() };
+    tenant.update_settings(settings, &["time_zone"]).await.unwrap();
+    assert!(tenant.check("a", "ann").await.unwrap().is_user);
+    // Midnight ends it.
+    tenant.stop_clock("2026-03-11T00:00:00Z");
+    assert!(!tenant.check("a", "ann").await.unwrap().is_user);
+    tenant.stop_clock("2026-03-10T23:59:59.999999Z");
+    assert!(tenant.check("a", "ann").await.unwrap().is_user);
 }

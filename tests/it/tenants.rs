@@ -64,6 +64,7 @@ async fn a_tenant_has_settings_before_anyone_has_chosen_any() {
     let tenant = Tenant::new().await;
     let settings = tenant.settings().await;
     assert_eq!((&*settings.account_id_prefix, &*settings.default_currency), ("acct", ""));
+    assert_eq!(settings.time_zone, "UTC");
     assert_eq!(
         (settings.membership_roles.clone(), settings.activity_retention_days),
         (words(&["buyer", "member", "owner"]), 0)
@@ -85,6 +86,7 @@ async fn settings_change_by_mask_and_every_change_is_on_record() {
         default_currency: "CHF".into(),
         membership_roles: words(&["zookeeper", "approver"]),
         activity_retention_days: 36_500,
+        time_zone: "America/Argentina/Buenos_Aires".into(),
         ..Default::default()
     };
     let all = tenant.update_settings(wanted.clone(), &[]).await.unwrap();
@@ -177,12 +179,14 @@ async fn every_setting_that_breaks_a_rule_is_named_at_once() {
         default_currency: "eur".into(),
         membership_roles: words(&["owner", "", " x", "owner", "a\nb", &"r".repeat(51)]),
         activity_retention_days: -1,
+        time_zone: "Mars/Olympus".into(),
         ..Default::default()
     };
     let expected = [
         at("account_id_prefix"),
         at("default_currency"),
         at("activity_retention_days"),
+        at("time_zone"),
         at("membership_roles[1]"),
         at("membership_roles[2]"),
         at("membership_roles[3]"),
@@ -204,6 +208,10 @@ async fn every_setting_that_breaks_a_rule_is_named_at_once() {
     for default_currency in ["EURO", "XXX", "E", "   "] {
         let default_currency = default_currency.into();
         refused(TenantSettings { default_currency, ..Default::default() }, "default_currency")
+            .await;
+    }
+    for time_zone in ["", "europe/berlin", "Berlin", "UTC+1", "+01:00", "Europe/Berlin ", "Z"] {
+        refused(TenantSettings { time_zone: time_zone.into(), ..Default::default() }, "time_zone")
             .await;
     }
     let many: Vec<_> = (0..51).map(|n| n.to_string()).collect();

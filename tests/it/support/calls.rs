@@ -272,6 +272,12 @@ impl Tenant {
             .map(|response| response.into_inner().tenant_settings.unwrap())
     }
 
+    /// Stops the clock of the tenant at a time, as RFC 3339 writes it.
+    pub fn stop_clock(&self, time: &str) {
+        let time = chrono::DateTime::parse_from_rfc3339(time).unwrap();
+        shared().clock.stop(self.caller().tenant, time.into());
+    }
+
     /// What happened in the tenant so far, in order.
     pub async fn trail(&self) -> Vec<Activity> {
         // Whatever modules are off.

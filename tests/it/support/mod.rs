@@ -26,9 +26,10 @@ use std::{
 
 use clap::Parser as _;
 use customer_accounts::{
+    caller::TenantId,
     caller::{Caller, Reach, Roles, TenantId},
     config::{Cli, Config},
-    db::{Db, Manager, migrate},
+    db::{Clock, Db, Manager, migrate},
     proto::{
         Account, Contact, CreateAccountRequest, CreateOrganizationRequest, Organization,
         account_service_client::AccountServiceClient,
@@ -152,6 +153,8 @@ pub fn config(arguments: &[&str]) -> Config {
 pub struct Shared {
     pub address: SocketAddr,
     pub db: Db,
+    /// The clock of the tenants of all tests.
+    pub clock: Clock,
     /// URL of the database; `None` on the embedded server.
     pub url: Option<String>,
     /// Where work on `db` belongs: a connection made on a test's own runtime would end with that
@@ -205,12 +208,14 @@ async fn serve(started: std::sync::mpsc::Sender<Shared>) {
     let manager = Manager::new(login, Some(config.database_role.clone()));
     let manager =
         if url.is_some() { manager.allow_privileged_login(true) } else { manager.embedded() };
-    let db = Db::new(manager, size, wait, None);
+    let clock = Clock::settable();
+    let db = Db::new(manager, size, wait, None).with_clock(clock.clone());
     db.verify().await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let shared = Shared {
         address: listener.local_addr().unwrap(),
         db: db.clone(),
+        clock,
         url,
         runtime: Handle::current(),
     };
