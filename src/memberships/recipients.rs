@@ -105,8 +105,9 @@ async fn contacts_behind(tx: &Tx, person_ids: Vec<String>, page: &Page) -> Resul
 
 /// The flagged users in force that the page may have, and whether they are all that were asked for.
 async fn flagged(tx: &Tx, account_id: &str, page: &Page) -> Result<(Vec<Person>, bool)> {
+    let today = tx.today().await?;
     let query = keyset!(
-        flagged_users!(tx, account_id),
+        flagged_users!(tx, account_id, today),
         page,
         account_users(sort_key, person_create_time, person_id)
     );
