@@ -4,7 +4,7 @@
 //! The tenant's level is the gate of every transaction (`crate::db`). This is the level below: an
 //! organization is as its own setting says, else as the nearest one above it, else on. Whoever
 //! finds an account or an organization for a call asks [`require`]; lists do without what is
-//! [`off`]. What only keeps rows consistent (contact slots, the primary flag, the forest) does not
+//! [`off`]. What only keeps rows consistent (contact slots, the primary flag, the tree) does not
 //! ask.
 
 use std::borrow::Cow;
@@ -82,7 +82,7 @@ pub async fn require_all(tx: &Tx, organization_ids: impl IntoIterator<Item = &st
 /// out of their reach.
 pub async fn require_named(tx: &Tx, organization_id: Option<&str>) -> Result<()> {
     match organization_id {
-        Some(organization_id) if !tx.is_limited() && tx.some_off() => {
+        Some(organization_id) if !tx.is_limited() && tx.module_off_somewhere() => {
             require(tx, organization_id).await
         }
         _ => Ok(()),
@@ -95,7 +95,7 @@ pub async fn require_named(tx: &Tx, organization_id: Option<&str>) -> Result<()>
 /// Asked before the list: with the ids in hand PostgreSQL knows how much they leave, while a
 /// condition on the settings takes it longer to plan than most lists take in all.
 pub async fn off(tx: &Tx) -> Result<Option<Vec<String>>> {
-    if !tx.some_off() {
+    if !tx.module_off_somewhere() {
         return Ok(None);
     }
     let nearest: Vec<Nearest> = nearest!(tx, tx.module()).load(&mut tx.conn()).await?;

@@ -29,7 +29,7 @@ use crate::{
         checks,
         links::Link,
         slots::{self, Contacts, Scope},
-        store::Record,
+        store::UserSettings,
     },
     metadata::Metadata,
     modules,
@@ -387,7 +387,7 @@ impl Account {
             let guard = slots::guard(tx, Scope::Account(&self.account_id)).await?;
             Link::replace_own(tx, updated.reference(), &fields.organization_id).await?;
             Self::require_contacts(tx, &self.account_id, &new_contacts).await?;
-            guard.settle(tx).await?;
+            guard.verify(tx).await?;
         } else {
             Self::require_contacts(tx, &self.account_id, &new_contacts).await?;
         }
@@ -459,7 +459,7 @@ impl Account {
     pub async fn delete(self, tx: &WriteTx) -> Result<()> {
         // People first, whom others lock before they change what is set for them.
         checks::clear_purchasing_account(tx, self.reference()).await?;
-        Record::remove_all_of_account(tx, &self.account_id).await?;
+        UserSettings::remove_all_of_account(tx, &self.account_id).await?;
         Link::remove_all(tx, self.reference()).await?;
         diesel::delete(
             accounts::table
@@ -474,7 +474,7 @@ impl Account {
     /// Refuses people, whom the transaction has locked, who may not be contacts of the account.
     async fn require_contacts(tx: &WriteTx, account_id: &str, contacts: &[String]) -> Result<()> {
         for person_id in contacts {
-            if let Some(error) = slots::why_not(tx, account_id, person_id).await? {
+            if let Some(error) = slots::ineligible(tx, account_id, person_id).await? {
                 return Err(error);
             }
         }

@@ -1,12 +1,11 @@
 //! The database: every slice reaches it through [`Db::read`] and [`Db::write`], one transaction a
 //! call.
 //!
-//! A transaction belongs to one tenant and one call. It sends BEGIN, the role, the tenant, its
-//! bounds, the gate's question and the first query in one flight. The gate asks whether the call's
-//! module is on for the tenant; where it is not, nothing that the work has found out is answered,
-//! and nothing that it has done is kept. `write` does once for all calls what each would forget:
-//! the replay of request ids, `validate_only`, the activity trail, and trying again what lost a
-//! race.
+//! A transaction belongs to one tenant and one call. Its first flight has BEGIN, the role, the
+//! tenant, the timeouts, the query for the tenant row, and the first query of the call. The tenant
+//! row says whether the call's module is on (the *gate*); if it is off, the transaction returns
+//! nothing and keeps nothing. [`Db::write`] does once for all calls what each call could forget:
+//! the replay of request ids, `validate_only`, the activity trail, and the retry of lost races.
 
 mod bell;
 mod clock;
@@ -30,7 +29,6 @@ mod verify;
 use std::{future::Future, time::Duration};
 
 use diesel_async::RunQueryDsl as _;
-use futures_util::future::join3;
 use prost::Message;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -55,17 +53,18 @@ use crate::{
     telemetry::PoolState,
 };
 
-/// How a transaction begins that only reads.
+/// The mode of a transaction that only reads.
 const READ: &str = "ISOLATION LEVEL REPEATABLE READ READ ONLY";
-/// How a transaction begins that changes something. The level is said because the session's default
-/// may be another.
+/// The mode of a transaction that changes something. It names the isolation level because the
+/// default of the session can be another one.
 const WRITE: &str = "ISOLATION LEVEL READ COMMITTED";
-/// As [`READ`], with plans for the values of each query.
+/// [`READ`], with each query planned for its own values.
 const LIST: &str =
     "ISOLATION LEVEL REPEATABLE READ READ ONLY;SET LOCAL plan_cache_mode=force_custom_plan";
-/// How often a transaction that lost a race is tried again.
+/// Most retries of a transaction that lost a race.
 const RETRIES: u32 = 3;
-/// First pause before trying again; doubled each time and spread by up to as much again.
+/// Pause before the first retry. Each further pause is twice as long, and a random part of up to
+/// the same length is added.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
 diesel::define_sql_function! {
@@ -112,7 +111,7 @@ pub struct Db {
     manager: Manager,
     /// Longest wait for a connection.
     wait: Duration,
-    /// Rung after every commit.
+    /// Notified after every commit.
     bells: Bells,
     /// How many connections each tenant may hold at once.
     shares: Shares,
@@ -164,8 +163,8 @@ impl Db {
         self.read_in(READ, caller, work).await
     }
 
-    /// The same for a list with filters: each query is planned for the values it is sent with. How
-    /// a list is best read depends on whether a filter leaves few rows or many, which the generic
+    /// [`Db::read`] for a list with filters: PostgreSQL plans each query for its own values. The
+    /// best plan of a list depends on whether a filter leaves few rows or many, which the generic
     /// plan of a prepared statement cannot tell.
     pub async fn list<R, F>(&self, caller: &Caller, work: F) -> Result<R>
     where
@@ -180,17 +179,17 @@ impl Db {
     {
         let mut tx = self.begin(caller).await?;
         let done = async {
-            tx.look_around(caller).await?;
+            tx.load_reach_roots(caller).await?;
             work(&tx).await
         };
-        // Polled in this order, so sent in this order.
-        let (begun, open, mut done) = join3(tx.begin(mode, caller), tx.gate(), done).await;
-        if begun.is_ok() && open.is_ok() && tx.guessed_wrong() {
+        // Polled in this order, so sent in this order: nothing may go before BEGIN.
+        let (begun, open, mut done) = tokio::join!(biased; tx.begin(mode, caller), tx.gate(), done);
+        if begun.is_ok() && open.is_ok() && tx.assumed_on_wrongly() {
             done = work(&tx).await;
         }
         tx.settled();
         match verdict(begun, open, done) {
-            // This transaction is read only by its own words, so it says nothing about the server.
+            // The transaction itself is read-only, so the error does not mean that the server is.
             Err(Error::DatabaseReadOnly) => {
                 Err(Error::internal("a change in a transaction that only reads"))
             }
@@ -236,8 +235,8 @@ impl Db {
         }
     }
 
-    /// Runs a change once more whose COMMIT was not answered: its `request_id` finds the first
-    /// answer, if it was committed.
+    /// Runs a change once more whose COMMIT was not answered. If it was committed, the `request_id`
+    /// finds the first answer.
     async fn find_out<R, F>(&self, caller: &Caller, meta: &Meta, work: &F) -> Result<R>
     where
         R: Message + Default,
@@ -258,7 +257,7 @@ impl Db {
     {
         let tx = WriteTx::new(self.begin(caller).await?);
         let answer = async {
-            tx.look_around(caller).await?;
+            tx.load_reach_roots(caller).await?;
             if let Some(first) = meta.first_answer(&tx).await? {
                 return R::decode(&*first)
                     .map_err(|error| Error::internal(format!("kept answer: {error}")));
@@ -268,13 +267,15 @@ impl Db {
             meta.remember(&tx, response.encode_to_vec()).await?;
             Ok(response)
         };
-        let (begun, open, answer) = join3(tx.begin(WRITE, caller), tx.gate(), answer).await;
+        let (begun, open, answer) =
+            tokio::join!(biased; tx.begin(WRITE, caller), tx.gate(), answer);
         let mut tx = tx.settled();
         match verdict(begun, open, answer) {
             Ok(answer) if meta.validate_only => tx.roll_back().await.map(|()| answer),
             Ok(answer) => {
                 let committed = tx.commit().await;
-                // Also if it is not known: who hears of nothing new has looked in vain.
+                // Also if it is unknown whether it committed: a listener that finds nothing new
+                // loses nothing.
                 self.bells.ring(&caller.tenant);
                 committed.map(|()| answer)
             }
@@ -285,8 +286,8 @@ impl Db {
         }
     }
 
-    /// Hears of the changes that are committed through this value and its clones in the caller's
-    /// tenant, from now on. Those of other processes are not heard.
+    /// Subscribes to the commits of the caller's tenant that this value and its clones make from
+    /// now on. Commits of other processes do not notify.
     pub fn listen(&self, caller: &Caller) -> Listener {
         self.bells.listen(&caller.tenant)
     }
@@ -341,8 +342,8 @@ impl Db {
     }
 }
 
-/// What came of a transaction, where its three parts were sent in one flight. A part that only
-/// failed because another had failed (`Retry`) does not hide why.
+/// The outcome of a transaction whose three parts were sent in one flight. `Retry` of the gate can
+/// mean that the transaction had failed already; then the error of the work says why.
 fn verdict<R>(begun: Result<()>, open: Result<()>, done: Result<R>) -> Result<R> {
     begun?;
     match (open, done) {

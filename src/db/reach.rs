@@ -203,7 +203,7 @@ macro_rules! people_in_reach {
 impl Tx {
     /// Looks up where a limited reach begins. For a caller who sees the whole tenant there is
     /// nothing to ask.
-    pub(super) async fn look_around(&self, caller: &Caller) -> Result<()> {
+    pub(super) async fn load_reach_roots(&self, caller: &Caller) -> Result<()> {
         let Sight::Below(roots) = self.sight() else { return Ok(()) };
         let rows = people::table
             .filter(self.owns(people::tenant_id))

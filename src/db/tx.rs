@@ -37,7 +37,7 @@ use crate::{
 pub struct Tx {
     lease: Lease,
     tenant_id: TenantId,
-    /// How far it sees.
+    /// What the caller's reach lets it see.
     sight: Sight,
     /// The module of the call.
     module: &'static str,
@@ -47,9 +47,9 @@ pub struct Tx {
     time: OnceCell<DateTime<Utc>>,
     /// What a test says the time is.
     clock: Option<DateTime<Utc>>,
-    /// Whether someone was told about the modules before the tenant was here.
+    /// Whether `module_off_somewhere` was asked before the tenant row was here.
     guessed: AtomicBool,
-    /// Whether a statement was sent whose answer has not been read to its end.
+    /// Whether a statement was sent whose answer will not be read to its end.
     unread: AtomicBool,
 }
 
@@ -77,8 +77,8 @@ impl Tx {
         self.tenant_id.as_str()
     }
 
-    /// Binds a table's `tenant_id` to the tenant of the transaction: a condition of every query, and
-    /// a value of every insert. A joined table is compared with the table that it is joined to.
+    /// Binds a table's `tenant_id` to the tenant of the transaction: a condition of every query,
+    /// and a value of every insert. A joined table is compared with the table that it is joined to.
     pub fn owns<C>(&self, tenant_id: C) -> Eq<C, String>
     where
         C: ExpressionMethods + Expression<SqlType = Text>,
@@ -91,8 +91,8 @@ impl Tx {
         self.module
     }
 
-    /// The tenant, as the transaction found it at its beginning. The gate has sent for it, so
-    /// whoever has had an answer from the database waits for nothing here.
+    /// The tenant row, or the defaults if there is none. The gate asks for it in the first flight,
+    /// so this does not wait once the database has answered anything.
     pub async fn tenant(&self) -> Result<&Tenant> {
         Ok(&self.tenant.get_or_try_init(|| Tenant::find(self)).await?.0)
     }
@@ -121,10 +121,10 @@ impl Tx {
         Ok(self.now().await?.with_timezone(&zone).date_naive())
     }
 
-    /// Whether the module of the call is off for some organization. This waits for nothing: as long
-    /// as the tenant is not here the answer is no, and a read for which that was wrong is made
-    /// again.
-    pub fn some_off(&self) -> bool {
+    /// Whether the module of the call is off for some organization. Never waits: until the tenant
+    /// row is here it optimistically returns false, and `Db::read` runs the work again if that was
+    /// wrong.
+    pub fn module_off_somewhere(&self) -> bool {
         if let Some((tenant, _)) = self.tenant.get() {
             return tenant.is_off_below(self.module);
         }
@@ -132,13 +132,13 @@ impl Tx {
         false
     }
 
-    /// Whether `some_off` has said no and should have said yes.
-    pub(super) fn guessed_wrong(&self) -> bool {
+    /// Whether `module_off_somewhere` has returned false where it should have returned true.
+    pub(super) fn assumed_on_wrongly(&self) -> bool {
         self.guessed.load(Ordering::Relaxed)
             && self.tenant.get().is_some_and(|(tenant, _)| tenant.is_off_below(self.module))
     }
 
-    /// Denies a call whose module is off for the tenant.
+    /// Fails if the module of the call is off for the tenant.
     pub(super) async fn gate(&self) -> Result<()> {
         let off = self.tenant().await?.modules_off.iter().any(|off| off == self.module);
         if off { Err(refusals::module_off_for_tenant(self.module)) } else { Ok(()) }
@@ -154,8 +154,8 @@ impl Tx {
         self.lease.conn().expect("connection of a live lease").pg()
     }
 
-    /// Sends what opens the transaction, in one message. Whoever polls this first may send queries
-    /// behind it in the same flight: if it fails, they fail too, or see no tenant and so no row.
+    /// Opens the transaction with one message. Queries may be sent behind it in the same flight, if
+    /// this future is polled first: if it fails, they fail too, or see no tenant and so no row.
     pub(super) async fn begin(&self, mode: &str, caller: &Caller) -> Result<()> {
         let left =
             caller.deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
@@ -171,8 +171,8 @@ impl Tx {
         Ok((&mut self.conn()).batch_execute(&sql).await?)
     }
 
-    /// Closes the connection instead of giving it back, if the error says that it is of no further
-    /// use.
+    /// Closes the connection, instead of returning it to the pool, if the error says that it cannot
+    /// be used again.
     pub(super) fn close_after(&mut self, error: &Error) {
         match error {
             Error::DatabaseUnavailable | Error::OutcomeUnknown { .. } => self.lease.close(),
@@ -186,22 +186,21 @@ impl Tx {
         }
     }
 
-    /// Notes that nobody reads the rest of an answer. The statement is cancelled if it goes on for
-    /// long.
+    /// Notes that nobody reads the rest of an answer. A statement that goes on for long is then
+    /// cancelled.
     pub fn leave_unread(&self) {
         self.unread.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that every statement sent so far has been answered, unless nobody has read an answer
-    /// to its end.
+    /// Notes that every statement sent so far has been answered, unless an answer was left unread.
     pub(super) fn settled(&mut self) {
         if !self.unread.load(Ordering::Relaxed) {
             self.lease.settled();
         }
     }
 
-    /// Commits the transaction and waits until the server has done so. A connection that is lost
-    /// meanwhile leaves open whether it has.
+    /// Commits the transaction and waits for the answer. Fails with `OutcomeUnknown` if the
+    /// connection is lost meanwhile.
     pub(super) async fn commit(self) -> Result<()> {
         match self.end("COMMIT").await {
             Err(Error::DatabaseUnavailable) => Err(Error::OutcomeUnknown { repeatable: false }),
@@ -209,7 +208,7 @@ impl Tx {
         }
     }
 
-    /// Rolls the transaction back and waits until the server has done so.
+    /// Rolls the transaction back and waits for the answer.
     pub(super) async fn roll_back(self) -> Result<()> {
         self.end("ROLLBACK").await
     }
@@ -229,7 +228,7 @@ impl Tx {
     }
 }
 
-/// A transaction of one tenant that changes something, and what it has changed so far.
+/// A transaction of one tenant that changes something, and its activities so far.
 pub struct WriteTx {
     tx: Tx,
     trail: Mutex<Vec<Change>>,
@@ -268,7 +267,7 @@ impl WriteTx {
         std::mem::take(&mut *self.trail.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Without the trail, once every statement has been answered.
+    /// Notes that every statement has been answered, and drops the trail.
     pub(super) fn settled(mut self) -> Tx {
         self.tx.settled();
         self.tx
@@ -283,8 +282,8 @@ impl std::ops::Deref for WriteTx {
     }
 }
 
-/// Faults of the database as errors of the service. Violated constraints with a meaning are
-/// translated by the store that knows them, before they get here.
+/// Errors of the database as errors of the service. A store translates the constraints that it
+/// knows before this conversion.
 impl From<diesel::result::Error> for Error {
     #[track_caller]
     fn from(error: diesel::result::Error) -> Self {
@@ -299,13 +298,12 @@ impl From<diesel::result::Error> for Error {
             return Self::internal(format!("database: {error}"));
         };
         match state {
-            // In a failed transaction, a statement beside this one has failed before this one had
-            // its turn.
+            // IN_FAILED_SQL_TRANSACTION: a statement in the same flight has failed before this one.
             SqlState::T_R_SERIALIZATION_FAILURE
             | SqlState::T_R_DEADLOCK_DETECTED
             | SqlState::IN_FAILED_SQL_TRANSACTION => Self::Retry,
-            // Partial unique indexes of this name hold "at most one": who loses the race for it
-            // tries again and wins or waits.
+            // Partial unique indexes of this name hold "at most one". A transaction that loses the
+            // race runs again.
             SqlState::UNIQUE_VIOLATION
                 if violated(&error).is_some_and(|name| name.ends_with("_at_most_one")) =>
             {
@@ -327,8 +325,8 @@ impl From<diesel::result::Error> for Error {
     }
 }
 
-/// The error for a value that must be unique and is taken, if one of these constraints was violated:
-/// each with the field and the value.
+/// The error for a value that must be unique and is taken, if one of these constraints was
+/// violated: each with the field and the value.
 pub fn taken(error: diesel::result::Error, kind: &Kind, unique: &[(&str, &str, &str)]) -> Error {
     let constraint = violated(&error).unwrap_or_default();
     match unique.iter().find(|(name, ..)| *name == constraint) {

@@ -9,7 +9,7 @@ use futures_util::future::try_join;
 
 use super::{
     slots::{self, Slot},
-    store::{Record, covered, through},
+    store::{UserSettings, covered, through},
 };
 use crate::{
     accounts::store::Account,
@@ -26,18 +26,18 @@ use crate::{
 pub struct PersonAccount {
     /// The account.
     pub account: Account,
-    /// What is set for the person there.
-    pub record: Option<Record>,
+    /// The settings of the person there, if there are any.
+    pub record: Option<UserSettings>,
     /// The organizations through which they are a user.
     pub organization_ids: Vec<String>,
-    /// The slots they hold there.
+    /// The contact slots that the person holds there.
     pub slots: Vec<Slot>,
-    /// Whether they buy there.
+    /// Whether it is the account that the person buys on.
     pub is_purchasing_account: bool,
 }
 
 impl PersonAccount {
-    /// One page of the accounts a person is a user of today, and the token of the next.
+    /// Returns one page of the accounts that a person is a user of today.
     pub async fn list(tx: &Tx, person_id: &str, page: &Page) -> Result<Listing<Self>> {
         let person = Person::find(tx, person_id).await?;
         let off = modules::off(tx).await?;
@@ -73,12 +73,12 @@ impl PersonAccount {
     }
 }
 
-/// What is set for a person on these accounts, by account.
+/// Returns the settings of a person on these accounts, by account.
 async fn records(
     tx: &Tx,
     account_ids: &[String],
     person_id: &str,
-) -> Result<BTreeMap<String, Record>> {
+) -> Result<BTreeMap<String, UserSettings>> {
     let rows = account_users::table
         .filter(tx.owns(account_users::tenant_id))
         .filter(
@@ -86,14 +86,14 @@ async fn records(
                 .eq_any(account_ids)
                 .and(account_users::person_id.eq(person_id)),
         )
-        .select(Record::as_select())
-        .load::<Record>(&mut tx.conn())
+        .select(UserSettings::as_select())
+        .load::<UserSettings>(&mut tx.conn())
         .await?;
     Ok(rows.into_iter().map(|row| (row.account_id.clone(), row)).collect())
 }
 
 impl Account {
-    /// Accounts that an active person is a user of on a day.
+    /// The condition that an active person is a user of the account on a day.
     pub fn used_by(tx: &Tx, person_id: &str, today: NaiveDate) -> Condition<accounts::table> {
         let through = covered!(tx)
             .filter(organization_members::person_id.eq(person_id.to_owned()))
@@ -109,8 +109,7 @@ impl Account {
             .filter(tx.owns(people::tenant_id))
             .filter(people::person_id.eq(person_id.to_owned()).and(people::active))
             .select(people::person_id);
-        // As one subquery, which PostgreSQL can start from; of two it would look through all
-        // accounts.
+        // One subquery, from which PostgreSQL can start. With two it would scan all accounts.
         Box::new(
             accounts::account_id.eq_any(through.union_all(added)).and(diesel::dsl::exists(active)),
         )

@@ -23,12 +23,12 @@ use crate::{
     },
 };
 
-/// Most checks of a batch that are sent ahead of the answers.
+/// Most checks of a batch that are sent before the answer of the first is read.
 const AHEAD: usize = 100;
-/// What a check takes in an answer beside its organizations.
+/// Bytes of a check in an answer, without its organizations.
 const ROW: usize = 64;
 
-/// What makes a person a user of an account, or not, and whether they may buy there.
+/// What decides whether a person is a user of an account and may buy there.
 #[derive(Debug, Clone)]
 pub struct Check {
     /// Whether the account is ACTIVE.
@@ -101,8 +101,8 @@ impl Weighed for Check {
 }
 
 impl Check {
-    /// Finds out, in one query: a row for each organization of the person and each one above it, of
-    /// which those count that a link of the account covers.
+    /// Checks one person on one account in one query. The query returns a row for each organization
+    /// of the person and each one above it; those count that a link of the account covers.
     pub async fn find(tx: &Tx, account_id: &str, person_id: &str) -> Result<Self> {
         if tx.is_limited() {
             Account::find(tx, account_id).await?;
@@ -185,9 +185,9 @@ impl Check {
         })
     }
 
-    /// Finds out for several pairs, in their order. The queries are sent without waiting for the
-    /// answers of earlier ones, but only so many ahead: a thousand at once would keep a worker busy
-    /// for long.
+    /// Checks several pairs of account and person, in their order. Queries are sent without waiting
+    /// for earlier answers, at most [`AHEAD`]: a thousand at once would keep a worker thread busy
+    /// for too long.
     pub async fn find_all(tx: &Tx, pairs: &[(String, String)]) -> Result<Vec<Self>> {
         let (mut sent, mut unsent) = (FuturesOrdered::new(), pairs.iter());
         let (mut found, mut budget) = (Vec::with_capacity(pairs.len()), Budget::default());
@@ -253,7 +253,7 @@ pub async fn set_purchasing_account(
     person_id: &str,
     account_id: Option<&str>,
 ) -> Result<Person> {
-    // The account first, as every call locks them, though of the two the person is asked for first.
+    // Every call locks accounts before people. The answer names a missing person first, though.
     let account = match account_id {
         Some(account_id) => Some(Account::find_and_keep(tx, account_id).await),
         None => None,
@@ -280,7 +280,7 @@ pub async fn set_purchasing_account(
     .set(people::purchasing_account_id.eq(account_id))
     .execute(&mut tx.conn())
     .await?;
-    // Two activities: one for each account, so that a watch of either hears of it.
+    // One activity for each of the two accounts, so that a watch of either account gets one.
     let changed: Vec<_> =
         [(person.purchasing_account_id.as_deref(), false), (account_id, true)].into();
     let accounts =
@@ -293,8 +293,8 @@ pub async fn set_purchasing_account(
     Person::find(tx, person_id).await
 }
 
-/// Clears an account, which the transaction holds FOR UPDATE, wherever people buy on it. Nobody
-/// begins to buy on it meanwhile.
+/// Clears the purchasing account of everyone who buys on this account. The caller must hold the
+/// account FOR UPDATE, so that nobody chooses it meanwhile.
 pub async fn clear_purchasing_account(tx: &WriteTx, account: AccountRef<'_>) -> Result<()> {
     let buyers = || {
         people::table
@@ -306,7 +306,8 @@ pub async fn clear_purchasing_account(tx: &WriteTx, account: AccountRef<'_>) -> 
     if ids.is_empty() {
         return Ok(());
     }
-    // Those who buy elsewhere by now have left the set, and nobody has joined it.
+    // People who chose another account while this waited for the locks no longer match; nobody new
+    // does.
     diesel::update(buyers().filter(people::person_id.eq_any(&ids)))
         .set(people::purchasing_account_id.eq(None::<String>))
         .execute(&mut tx.conn())
@@ -317,7 +318,7 @@ pub async fn clear_purchasing_account(tx: &WriteTx, account: AccountRef<'_>) -> 
     Ok(())
 }
 
-/// The account that a person buys on, as the trail tells of it.
+/// The purchasing account of a person, as the trail records it.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Purchasing<'a> {
     #[serde(skip)]
@@ -339,7 +340,7 @@ impl Recorded for Purchasing<'_> {
     }
 }
 
-/// Records that a person buys on an account, or no longer does.
+/// Records in the trail that a person buys on an account, or no longer does.
 pub fn record_purchasing(
     tx: &WriteTx,
     person_id: &str,

@@ -24,7 +24,7 @@ use crate::{
     schema::{account_organizations, organizations},
 };
 
-/// What a link takes in an answer beside its texts.
+/// Bytes of a link in an answer, without its texts.
 const ROW: usize = 128;
 
 /// An organization linked to an account.
@@ -44,7 +44,7 @@ pub struct Link {
     pub own: bool,
     /// Whether the link covers the organizations below too.
     pub include_descendants: bool,
-    /// When it was made.
+    /// When it was created.
     pub create_time: DateTime<Utc>,
     /// When it was last changed.
     pub update_time: DateTime<Utc>,
@@ -102,18 +102,18 @@ macro_rules! links {
 }
 
 impl Link {
-    /// The link, if there is one.
+    /// Returns the link, if there is one.
     pub async fn find(tx: &Tx, account_id: &str, organization_id: &str) -> Result<Option<Self>> {
         let query = links!(tx, account_id)
             .filter(account_organizations::organization_id.eq(organization_id));
         Ok(query.first(&mut tx.conn()).await.optional()?)
     }
 
-    /// One page of the links of an account, and the token of the next.
+    /// Returns one page of the links of an account.
     pub async fn list(tx: &Tx, account_id: &str, page: &Page) -> Result<Listing<Self>> {
         Account::find(tx, account_id).await?;
         let nameless = Self::out_of_reach(tx, account_id).await?;
-        // Neither the order of the list nor its page token tells what the list does not show.
+        // The order and the page token must not reveal organizations that the list leaves out.
         let named = || organizations::organization_id.ne_all(&nameless);
         let name = || case_when(named(), organizations::sort_key).otherwise("");
         let created = || {
@@ -138,7 +138,7 @@ impl Link {
         page.read(tx, total, rows.map_ok(hide)).await
     }
 
-    /// The organizations linked to an account that the caller does not reach.
+    /// Returns the organizations that are linked to an account and out of the caller's reach.
     async fn out_of_reach(tx: &Tx, account_id: &str) -> Result<Vec<String>> {
         if !tx.is_limited() {
             return Ok(Vec::new());
@@ -164,7 +164,7 @@ impl Link {
         Organization::find_and_keep(tx, organization_id).await?;
         let before = Self::find(tx, account_id, organization_id).await?;
         if before.as_ref().is_none_or(|before| before.include_descendants != include_descendants) {
-            // Only what covers less can cost someone their place.
+            // Only a link that covers less can end a membership.
             let narrows = before.is_some() && !include_descendants;
             let guard = if narrows {
                 Some(slots::guard(tx, Scope::Account(account_id)).await?)
@@ -193,7 +193,7 @@ impl Link {
                 .execute(&mut tx.conn())
                 .await?;
             if let Some(guard) = guard {
-                guard.settle(tx).await?;
+                guard.verify(tx).await?;
             }
         }
         let after = Self::find(tx, account_id, organization_id).await?;
@@ -207,7 +207,8 @@ impl Link {
         Ok(after)
     }
 
-    /// Takes an organization off an account.
+    /// Unlinks an organization from an account. Fails if it is the account's own organization, if
+    /// it is not linked, or if a contact would no longer be a user.
     pub async fn remove(tx: &WriteTx, account_id: &str, organization_id: &str) -> Result<()> {
         let account = Account::find_for_update(tx, account_id).await?;
         let Some(link) = Self::find(tx, account_id, organization_id).await? else {
@@ -230,12 +231,12 @@ impl Link {
         .filter(account_organizations::organization_id.eq(organization_id))
         .execute(&mut tx.conn())
         .await?;
-        guard.settle(tx).await?;
+        guard.verify(tx).await?;
         record(tx, account.reference(), Some(&link.terms()), None)
     }
 
-    /// Links the organization of a new account. That the account was created with it says so in the
-    /// trail.
+    /// Links the organization of a new account to it. The trail has no activity of its own for
+    /// this: the account's says it.
     pub async fn insert_own(tx: &WriteTx, account_id: &str, organization_id: &str) -> Result<()> {
         diesel::insert_into(account_organizations::table)
             .values((
@@ -249,9 +250,9 @@ impl Link {
         Ok(())
     }
 
-    /// Makes `organization_id` the own organization of an account, which the transaction holds:
-    /// always linked, to the extent it was if it was linked already. The link to the own
-    /// organization before ends.
+    /// Makes `organization_id` the own organization of an account, and deletes the link to the own
+    /// organization before. An existing link to the new one keeps its extent. The caller must hold
+    /// the account FOR UPDATE.
     pub async fn replace_own(
         tx: &WriteTx,
         account: AccountRef<'_>,
@@ -289,8 +290,8 @@ impl Link {
         record(tx, account, before.as_ref(), Some(&after))
     }
 
-    /// Deletes the links of an account, which the transaction holds FOR UPDATE. Nobody adds one
-    /// meanwhile.
+    /// Deletes the links of an account. The caller must hold the account FOR UPDATE, so that nobody
+    /// adds a link meanwhile.
     pub async fn remove_all(tx: &WriteTx, account: AccountRef<'_>) -> Result<()> {
         let mut ended: Vec<Terms> = diesel::delete(
             account_organizations::table.filter(tx.owns(account_organizations::tenant_id)),
@@ -309,7 +310,7 @@ impl Link {
     }
 }
 
-/// What the trail says of a link.
+/// A link as the trail records it.
 #[derive(Debug, Queryable, Selectable, Serialize)]
 #[diesel(table_name = account_organizations, check_for_backend(diesel::pg::Pg))]
 struct Terms {

@@ -17,7 +17,7 @@ use crate::{
     schema::{account_organizations, account_users, organization_members, people},
 };
 
-/// The users in force of an account who have the billing flag.
+/// The query for the users of an account who are in force and have the billing flag.
 macro_rules! flagged_users {
     ($tx:expr, $account_id:expr, $today:expr) => {{
         let through = covered!($tx)
@@ -47,15 +47,15 @@ macro_rules! flagged_users {
 /// Someone who gets the invoices of an account.
 #[derive(Debug, Clone)]
 pub struct Recipient {
-    /// Who.
+    /// The person.
     pub person: Person,
-    /// Whether only as a copy.
+    /// Whether they get a copy only (CC).
     pub copy: bool,
 }
 
 impl Recipient {
-    /// One page of the recipients, and the token of the next: the billing contacts, and every
-    /// flagged user in force.
+    /// Returns one page of the recipients: the billing contacts, and every user in force who has
+    /// the billing flag.
     pub async fn list(tx: &Tx, account_id: &str, page: &Page) -> Result<Listing<Self>> {
         let account = Account::find(tx, account_id).await?;
         let (to, cc) = (account.fields.billing_contact_id, account.fields.cc_billing_contact_id);
@@ -76,8 +76,8 @@ impl Recipient {
         let last = flagged.last().map(|person| person.person_id.clone()).filter(|_| !complete);
         rows.retain(|contact| !flagged_ids.contains(&contact.person_id));
         rows.extend(flagged);
-        // Of both the first are there, so the first of both are the page; behind the last flagged
-        // one that was read may come more.
+        // Both lists have their first people, so the first of both together are the page. Behind
+        // the last flagged user that was read there may be more.
         page.sort(&mut rows);
         if let Some(last) = rows.iter().position(|person| Some(&person.person_id) == last.as_ref())
         {
@@ -93,7 +93,7 @@ impl Recipient {
     }
 }
 
-/// The contacts that the page may have.
+/// Returns the contacts that can be on the page.
 async fn contacts_behind(tx: &Tx, person_ids: Vec<String>, page: &Page) -> Result<Vec<Person>> {
     let query = people::table
         .filter(tx.owns(people::tenant_id))
@@ -103,7 +103,8 @@ async fn contacts_behind(tx: &Tx, person_ids: Vec<String>, page: &Page) -> Resul
     Ok(keyset!(query, page, people(sort_key, person_id)).load(&mut tx.conn()).await?)
 }
 
-/// The flagged users in force that the page may have, and whether they are all that were asked for.
+/// Returns the flagged users in force that can be on the page, and whether the answer was read to
+/// its end.
 async fn flagged(tx: &Tx, account_id: &str, page: &Page) -> Result<(Vec<Person>, bool)> {
     let today = tx.today().await?;
     let query = keyset!(

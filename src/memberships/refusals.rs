@@ -19,7 +19,7 @@ pub fn not_an_account_user(account_id: &str, person_id: &str) -> Error {
         .into()
 }
 
-/// The person is in no way a user of the account.
+/// Nothing makes the person a user of the account.
 pub fn account_user_not_found(account_id: &str, person_id: &str) -> Error {
     let message = format!("person {person_id:?} is not a user of account {account_id:?}");
     Refusal::new(ErrorReason::AccountUserNotFound, message)
@@ -40,7 +40,7 @@ pub fn account_user_already_exists(account_id: &str, person_id: &str) -> Error {
         .into()
 }
 
-/// What is set for a user of an account has changed since the caller read it.
+/// The settings of the user have changed since the caller read the etag.
 pub fn account_user_changed(account_id: &str, person_id: &str) -> Error {
     let message = format!(
         "what is set for person {person_id:?} on account {account_id:?} has changed since its etag \

@@ -1,24 +1,26 @@
-//! Contact slots: primary, billing and CC billing contact of an account, and the promise that their
-//! holders stay its users.
+//! Contact slots: primary, billing and CC billing contact of an account. A person who holds a slot
+//! must stay a user of the account.
 //!
-//! Whoever may end a membership of a holder first calls [`guard`], which locks the holders' rows in
-//! `people`, then makes the change, then calls [`Guard::settle`], which asks whether each holder is
-//! still a user and refuses the change if not. Whoever fills a slot locks the person too, so the
-//! two cannot pass each other.
+//! A change that can end a membership calls [`guard`], which locks the rows of the people it can
+//! affect, then makes the change, then calls [`Guard::verify`], which fails if a holder is no
+//! longer a user. A change that fills a slot locks the person as well, so the two run one after the
+//! other. Callers of [`guard`]: UpdateAccountUser, RemoveAccountUser, UnlinkOrganization,
+//! LinkOrganization (when it covers less), RemoveOrganizationMember, MoveOrganization,
+//! DeleteOrganization, UpdatePerson and UpdateAccount.
 //!
-//! Whoever adds a source of membership or fills a slot holds the forest
-//! (`WriteTx::lock_tree_shared`): a move of an organization finds the people below it and locks
-//! them then, and nobody may come to them in between.
+//! A change that adds a source of membership or fills a slot holds the tree
+//! (`WriteTx::lock_tree_shared`). A move of an organization locks the tree, then finds and locks
+//! the people below it; without the shared lock, a person could be added in between.
 //!
-//! Rows are locked in this order: accounts, the tenant's row (the forest), organizations, people.
-//! Whoever takes the forest for itself locks no account.
+//! Locks are taken in this order: accounts, the tenant row (the tree), organizations, people. A
+//! change that holds the tree FOR UPDATE must not lock an account.
 
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::{
     refusals,
-    store::{Record, covered},
+    store::{UserSettings, covered},
 };
 use crate::{
     db::{Tx, WriteTx},
@@ -28,7 +30,7 @@ use crate::{
     schema::{account_users, accounts, organization_ancestors, organization_members, people},
 };
 
-/// A place that an account gives to one of its users.
+/// A contact slot of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Slot {
     /// The customer's first person to talk to.
@@ -50,43 +52,43 @@ impl Slot {
     }
 }
 
-/// Someone in a slot of an account.
+/// A person who holds a contact slot of an account.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Holder {
     /// The account.
     pub account_id: String,
     /// The slot.
     pub slot: Slot,
-    /// Who holds it.
+    /// The person.
     pub person_id: String,
 }
 
-/// Whose memberships a change may end.
+/// The people whose memberships a change can end.
 #[derive(Debug, Clone, Copy)]
 pub enum Scope<'a> {
-    /// One person's, on every account.
+    /// One person, on every account.
     Person(&'a str),
-    /// Those of one account.
+    /// The users of one account.
     Account(&'a str),
-    /// Those of the members of an organization and everything below it.
+    /// The members of an organization and of everything below it, on every account.
     Organization(&'a str),
 }
 
-/// The people whom a change must leave users of the accounts that they hold slots of.
+/// The people, now locked, whom a change must leave users of the accounts on which they hold slots.
 #[derive(Debug)]
 pub struct Guard<'a> {
     scope: Scope<'a>,
-    /// The people locked: those who hold slots, and those who have something set that may have to
-    /// go.
+    /// The locked people: those who hold slots, and those with settings that may have to be
+    /// deleted.
     person_ids: Vec<String>,
 }
 
-/// Who holds the slots of an account: primary, billing, CC billing contact.
+/// The holders of an account's slots: primary, billing, CC billing contact.
 pub type Contacts = [Option<String>; 3];
 
 const SLOTS: [Slot; 3] = [Slot::Primary, Slot::Billing, Slot::CcBilling];
 
-/// The slots that a person holds among these.
+/// Returns the slots that a person holds.
 pub fn held(contacts: &Contacts, person_id: &str) -> Vec<Slot> {
     let held = SLOTS
         .into_iter()
@@ -115,7 +117,7 @@ const COLUMNS: (
     accounts::cc_billing_contact_id,
 );
 
-/// The slots that these people hold, on any account.
+/// Returns the slots that these people hold on any account.
 pub async fn held_by(tx: &Tx, person_ids: &[String]) -> Result<Vec<Holder>> {
     let rows = accounts::table
         .filter(tx.owns(accounts::tenant_id))
@@ -137,7 +139,7 @@ pub async fn held_by(tx: &Tx, person_ids: &[String]) -> Result<Vec<Holder>> {
     Ok(holders)
 }
 
-/// The slots of one account.
+/// Returns the holders of the slots of one account.
 pub async fn held_on(tx: &Tx, account_id: &str) -> Result<Vec<Holder>> {
     let row = accounts::table
         .filter(tx.owns(accounts::tenant_id))
@@ -164,9 +166,10 @@ async fn lock(tx: &WriteTx, person_ids: &[String]) -> Result<()> {
 /// Without the lock, two concurrent changes could each remove one of a person's two memberships
 /// while still seeing the other.
 ///
-/// People are found first and locked then, so nobody may join them in between. For an organization
-/// the transaction must have taken the forest: whoever adds a member, fills a slot or sets
-/// something for a user holds it. For an account it must hold the account.
+/// The people are found first and locked then, so nobody may be added in between. For
+/// [`Scope::Organization`] the caller must hold the tree FOR UPDATE: calls that add a member, fill
+/// a slot or write settings hold it shared. For [`Scope::Account`] the caller must hold the
+/// account.
 pub async fn guard<'a>(tx: &WriteTx, scope: Scope<'a>) -> Result<Guard<'a>> {
     let (holders, mut person_ids) = match scope {
         Scope::Person(person_id) => (Vec::new(), vec![person_id.to_owned()]),
@@ -208,18 +211,18 @@ pub async fn guard<'a>(tx: &WriteTx, scope: Scope<'a>) -> Result<Guard<'a>> {
 }
 
 impl Guard<'_> {
-    /// Refuses the change if it has cost a holder their place, and clears away what was set for
-    /// people who are no users any more.
-    pub async fn settle(self, tx: &WriteTx) -> Result<()> {
-        // Asked only now: while this transaction waited for the locks, an account may have emptied
-        // a slot.
+    /// Fails if the change has ended the membership of someone who holds a slot. Deletes the
+    /// settings of people who are no longer users. To be called after the change.
+    pub async fn verify(self, tx: &WriteTx) -> Result<()> {
+        // Found again, because another transaction may have emptied a slot while this one waited
+        // for the locks.
         let holders = match self.scope {
             Scope::Account(account_id) => held_on(tx, account_id).await?,
             Scope::Person(_) | Scope::Organization(_) => held_by(tx, &self.person_ids).await?,
         };
         let mut lost = Vec::new();
         for holder in holders {
-            if why_not(tx, &holder.account_id, &holder.person_id).await?.is_some() {
+            if ineligible(tx, &holder.account_id, &holder.person_id).await?.is_some() {
                 lost.push(holder);
             }
         }
@@ -235,8 +238,8 @@ impl Guard<'_> {
                         .and(organization_members::person_id.eq(account_users::person_id)),
                 ),
             )));
-        let all = Record::as_returning;
-        let gone: Vec<Record> = match self.scope {
+        let all = UserSettings::as_returning;
+        let gone: Vec<UserSettings> = match self.scope {
             Scope::Person(id) => {
                 gone.filter(account_users::person_id.eq(id))
                     .returning(all())
@@ -254,12 +257,12 @@ impl Guard<'_> {
                 theirs.returning(all()).load(&mut tx.conn()).await?
             }
         };
-        Record::record_ends(tx, gone).await
+        UserSettings::record_ends(tx, gone).await
     }
 }
 
-/// The refusal of what would cost these holders their place. It names the slots of accounts in the
-/// caller's reach, and counts the others with them.
+/// The error for a change that would end the memberships of these holders. It names the slots of
+/// accounts in the caller's reach, and counts all.
 pub async fn refusal(tx: &WriteTx, mut slots: Vec<Holder>) -> Result<Error> {
     let count = slots.len();
     if tx.is_limited() {
@@ -273,9 +276,10 @@ pub async fn refusal(tx: &WriteTx, mut slots: Vec<Holder>) -> Result<Error> {
     Ok(refusals::contact_slot_held(&slots, count))
 }
 
-/// Why a person may not be a contact of an account, if they may not: a contact is an active person
-/// of a customer who is a user through an organization, or individually without an end.
-pub async fn why_not(tx: &WriteTx, account_id: &str, person_id: &str) -> Result<Option<Error>> {
+/// Returns why a person cannot be a contact of an account, or `None` if they can: a contact is an
+/// active CUSTOMER person who is a user through an organization, or individually without an end
+/// date.
+pub async fn ineligible(tx: &WriteTx, account_id: &str, person_id: &str) -> Result<Option<Error>> {
     let person = people::table
         .filter(tx.owns(people::tenant_id))
         .filter(people::person_id.eq(person_id))
@@ -320,9 +324,9 @@ pub async fn why_not(tx: &WriteTx, account_id: &str, person_id: &str) -> Result<
     })
 }
 
-/// Locks people who are to become contacts. The transaction must hold the forest: a move of an
-/// organization could otherwise end the membership of one of them unseen. [`why_not`] judges them
-/// once the account is written.
+/// Locks people who are to become contacts. Fails if one does not exist or is out of reach. The
+/// caller must hold the tree, and check each person with [`ineligible`] after it has written the
+/// account.
 pub async fn lock_new(tx: &WriteTx, person_ids: &[String]) -> Result<()> {
     if person_ids.is_empty() {
         return Ok(());

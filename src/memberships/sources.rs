@@ -1,13 +1,13 @@
-//! People from several sources of membership, in the order of a list.
+//! The query that merges people from several sources of membership in the order of a list.
 //!
-//! Each source, an organization or the individual users of an account, gives its next people behind
-//! the page's position out of an index that has them in order; the first of all these are the page.
-//! So a page costs its people times their sources, wherever it lies and however many others there
-//! are. Someone among the first of all is among the first of each source they are in, hence their
-//! sources are complete.
+//! A source is an organization, or the individual users of an account. An index has the people of
+//! each source in order, so the query takes the next page of each source and sorts these together.
+//! A page therefore costs its size times the number of sources, wherever it lies. The sources of
+//! each person on the page are complete: a person among the first of all sources is among the first
+//! of every source that has them.
 //!
-//! Diesel has no LATERAL, so this is SQL with binds. As a fragment it is cached by its text like
-//! any query of Diesel's.
+//! Diesel cannot write LATERAL, so this is a query fragment with binds. Diesel caches it by its
+//! text, like any other query.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use diesel::{
@@ -26,22 +26,23 @@ use crate::{
     schema::people,
 };
 
-/// Where people come from.
+/// The sources whose people are listed.
 #[derive(Debug, Clone, Copy)]
 pub enum Sources<'a> {
     /// The members of these organizations.
     Organizations(&'a [String]),
     /// The users of an account.
     Account {
-        /// Which.
+        /// The account.
         account_id: &'a str,
-        /// The day that must lie within the dates of individual users; all of them without.
+        /// Only individual users whose dates include this day; `None` is all of them.
         on: Option<NaiveDate>,
     },
 }
 
-/// The next people of the sources, with the columns `key`, `person_id`, and `organization_ids`,
-/// those through which they are there; as many as a page reads, in its order.
+/// The query for the next people of the sources, as many as a page reads, in its order. Its columns
+/// are `key`, `person_id`, and `organization_ids`: the organizations among the sources that have
+/// the person.
 pub struct Merged<'a> {
     tenant_id: &'a str,
     sources: Sources<'a>,
@@ -53,7 +54,7 @@ pub struct Merged<'a> {
 }
 
 impl<'a> Merged<'a> {
-    /// Those of a page, of all whom the conditions are true of.
+    /// The people of a page for whom the conditions are true.
     pub fn new(
         tx: &'a Tx,
         sources: Sources<'a>,
@@ -76,7 +77,7 @@ impl<'a> Merged<'a> {
         })
     }
 
-    /// How many there are in all, if the request asks.
+    /// Counts the people of all pages, if the request asks for the total.
     pub async fn count(
         tx: &'a Tx,
         sources: Sources<'a>,
@@ -104,17 +105,17 @@ impl<'a> Merged<'a> {
         .await
     }
 
-    /// The tenant whose people they are.
+    /// Writes the tenant as a bind.
     pub const fn tenant_id(&self) -> &str {
         self.tenant_id
     }
 
-    /// The direction of the list, to follow each column of an ORDER BY.
+    /// The direction of the list, for each column of ORDER BY.
     pub const fn direction(&self) -> &'static str {
         if self.order.descending { " DESC" } else { "" }
     }
 
-    /// What memberships are ordered by; those that have it in common, by person.
+    /// The column by which the tables of memberships are ordered, before the person's id.
     const fn key(&self) -> &'static str {
         match self.order.by {
             By::DisplayName => "sort_key",
@@ -122,10 +123,10 @@ impl<'a> Merged<'a> {
         }
     }
 
-    /// The organizations whose members are wanted, each once.
+    /// Writes the organizations that are sources, each once.
     fn covered<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         match &self.sources {
-            // As a constant, whose members PostgreSQL can estimate.
+            // A constant, so that PostgreSQL can estimate how many members there are.
             Sources::Organizations([id]) => {
                 out.push_sql("SELECT ");
                 out.push_bind_param::<Text, _>(id)?;
@@ -150,8 +151,8 @@ impl<'a> Merged<'a> {
         Ok(())
     }
 
-    /// The next people of a table of memberships, `source` in what follows, for which `scope` is
-    /// true.
+    /// Writes the query for the next people of a table of memberships, which `scope` restricts by
+    /// the name `source`.
     fn next<'b>(
         &'b self,
         out: &mut AstPass<'_, 'b, Pg>,
@@ -180,7 +181,7 @@ impl<'a> Merged<'a> {
         out.push_bind_param::<BigInt, _>(&self.limit)
     }
 
-    /// The position that the page begins behind.
+    /// Writes the condition that a row comes after the position of the page.
     fn behind<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let person_id = match (&self.after_name, &self.after_time) {
             (None, None) => return Ok(()),
@@ -248,14 +249,14 @@ impl QueryFragment<Pg> for Merged<'_> {
     }
 }
 
-/// The people themselves.
+/// The query for the people of a merged list.
 pub struct Members<'a> {
     columns: AsSelect<Person, Pg>,
     merged: Merged<'a>,
 }
 
 impl<'a> Members<'a> {
-    /// Those of a page, of all whom the conditions are true of.
+    /// The people of a page for whom the conditions are true.
     pub fn new(
         tx: &'a Tx,
         sources: Sources<'a>,
@@ -289,7 +290,7 @@ impl Query for Members<'_> {
     type SqlType = AsSelect<Person, Pg>;
 }
 
-/// Cached by its text, which differs with order and conditions.
+/// Diesel caches the query by its text, which depends on the order and the conditions.
 impl QueryId for Members<'_> {
     type QueryId = ();
     const HAS_STATIC_QUERY_ID: bool = false;

@@ -1,5 +1,5 @@
-//! What is set for people on accounts: individual membership, roles, billing flag; and what covers
-//! a person otherwise.
+//! The settings of people on accounts: individual membership, roles, billing flag; and the query
+//! for the links that make a person a user through organizations.
 
 use std::{
     borrow::Cow,
@@ -22,8 +22,8 @@ use crate::{
     schema::{account_organizations, account_users, organization_members},
 };
 
-/// The members of organizations with the accounts whose links cover them: each row is a source of
-/// membership.
+/// The query for members of organizations joined with the links that cover them. Each row is a
+/// source of membership.
 macro_rules! covered {
     ($tx:expr) => {{
         use $crate::schema::{account_organizations, organization_ancestors, organization_members};
@@ -51,10 +51,10 @@ macro_rules! covered {
 }
 pub(super) use covered;
 
-/// What is set for a person on an account.
+/// The settings of a person on an account.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable, Serialize)]
 #[diesel(table_name = account_users, check_for_backend(diesel::pg::Pg))]
-pub struct Record {
+pub struct UserSettings {
     /// The account.
     pub account_id: String,
     /// The person.
@@ -74,21 +74,21 @@ pub struct Record {
     pub update_time: DateTime<Utc>,
 }
 
-/// The fields of a record that a caller can change.
+/// The settings that a caller can change.
 #[derive(
     Debug, Clone, Default, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize,
 )]
 #[diesel(table_name = account_users, check_for_backend(diesel::pg::Pg), treat_none_as_null = true, treat_none_as_default_value = false)]
 pub struct Fields {
-    /// Added by name.
+    /// Whether the person was added individually.
     pub individual: bool,
     /// Roles on the account, in alphabetical order.
     pub roles: Vec<String>,
-    /// Gets the invoices.
+    /// Whether the person gets the invoices.
     pub billing: bool,
-    /// First day.
+    /// The first day of the individual membership; `None` is from the beginning.
     pub start_date: Option<NaiveDate>,
-    /// Last day.
+    /// The last day of the individual membership, included; `None` is without end.
     pub end_date: Option<NaiveDate>,
 }
 
@@ -108,13 +108,14 @@ pub struct NewUser {
     pub account_id: String,
     /// The person.
     pub person_id: String,
-    /// What is set for them.
+    /// Their settings.
     pub fields: Fields,
 }
 
 impl NewUser {
-    /// Adds them. For someone who is there through an organization, what was set stays unless
-    /// something else is given.
+    /// Adds the person. A person who is a user through an organization keeps their settings where
+    /// the request gives none. Locks the account, the tree and the person. Fails if the person is
+    /// inactive or already an individual user.
     pub async fn insert(&self, tx: &WriteTx) -> Result<User> {
         let account = Account::find_for_update(tx, &self.account_id).await?;
         tx.lock_tree_shared().await?;
@@ -122,7 +123,7 @@ impl NewUser {
         if !person.fields.active {
             return Err(person_inactive(&person.person_id));
         }
-        let current = Record::find(tx, &self.account_id, &self.person_id).await?;
+        let current = UserSettings::find(tx, &self.account_id, &self.person_id).await?;
         let mut fields = self.fields(&tx.tenant().await?.settings.membership_roles)?;
         if let Some(current) = &current {
             if current.fields.individual {
@@ -134,14 +135,14 @@ impl NewUser {
             }
             fields.billing |= current.fields.billing;
         }
-        Record::put(tx, &account, &person, current, &fields).await?;
+        UserSettings::put(tx, &account, &person, current, &fields).await?;
         User::find(tx, &self.account_id, &self.person_id)
             .await?
             .ok_or_else(|| refusals::account_user_not_found(&self.account_id, &self.person_id))
     }
 }
 
-/// The organizations through which a person is a user of these accounts, by account.
+/// Returns the organizations through which a person is a user of these accounts, by account.
 pub async fn through(
     tx: &Tx,
     account_ids: &[String],
@@ -162,8 +163,8 @@ pub async fn through(
     Ok(through)
 }
 
-impl Record {
-    /// What is set for a person on an account, if anything.
+impl UserSettings {
+    /// Returns the settings of a person on an account, if there are any.
     pub async fn find(tx: &Tx, account_id: &str, person_id: &str) -> Result<Option<Self>> {
         Ok(account_users::table
             .filter(tx.owns(account_users::tenant_id))
@@ -178,8 +179,8 @@ impl Record {
             .optional()?)
     }
 
-    /// Sets what is set for a person, whom the transaction holds with the account. Nothing happens
-    /// if it is set already.
+    /// Writes the settings of a person on an account, if they differ from the current ones. The
+    /// caller must hold the account and the person.
     pub async fn put(
         tx: &WriteTx,
         account: &Account,
@@ -188,7 +189,7 @@ impl Record {
         fields: &Fields,
     ) -> Result<()> {
         let (account_id, person_id) = (&account.account_id, &person.person_id);
-        // Nothing set is what someone without a record has.
+        // A person without a row has the default settings.
         if current.as_ref().map_or_else(Fields::default, |current| current.fields.clone())
             == *fields
         {
@@ -226,7 +227,7 @@ impl Record {
         record(tx, account.reference(), current.as_ref(), Some(&now))
     }
 
-    /// Records that these are deleted.
+    /// Records in the trail that these settings were deleted.
     pub async fn record_ends(tx: &WriteTx, mut ended: Vec<Self>) -> Result<()> {
         if ended.is_empty() {
             return Ok(());
@@ -239,8 +240,8 @@ impl Record {
         ended.iter().try_for_each(|it| record(tx, accounts.get(&it.account_id)?, Some(it), None))
     }
 
-    /// Deletes what is set on an account, which the transaction holds FOR UPDATE. Nobody sets
-    /// anything on it meanwhile.
+    /// Deletes the settings of all people on an account. The caller must hold the account FOR
+    /// UPDATE, so that nobody adds any meanwhile.
     pub async fn remove_all_of_account(tx: &WriteTx, account_id: &str) -> Result<()> {
         let all = diesel::delete(
             account_users::table
@@ -254,8 +255,8 @@ impl Record {
         .await
     }
 
-    /// Deletes what is set for a person, whom the transaction holds FOR UPDATE. Nobody sets
-    /// anything for them meanwhile.
+    /// Deletes the settings of a person on all accounts. The caller must hold the person FOR
+    /// UPDATE, so that nobody adds any meanwhile.
     pub async fn remove_all_of_person(tx: &WriteTx, person_id: &str) -> Result<()> {
         let all = diesel::delete(
             account_users::table
@@ -269,8 +270,8 @@ impl Record {
         .await
     }
 
-    /// Ends an individual membership, whose account the transaction holds. What is set stays for
-    /// someone who is also there through an organization.
+    /// Ends an individual membership. A person who is also a user through an organization keeps
+    /// roles and billing flag. The caller must hold the account.
     pub async fn remove(tx: &WriteTx, account: &Account, user: &User) -> Result<()> {
         let (account_id, person_id) = (&user.account_id, &user.person.person_id);
         let Some(current) = user.record.clone() else { return Ok(()) };
@@ -298,25 +299,25 @@ impl Record {
 fn record(
     tx: &WriteTx,
     account: AccountRef<'_>,
-    before: Option<&Record>,
-    after: Option<&Record>,
+    before: Option<&UserSettings>,
+    after: Option<&UserSettings>,
 ) -> Result<()> {
     let of_account = |row| OfAccount { account, row };
     tx.changed(before.map(of_account).as_ref(), after.map(of_account).as_ref())
 }
 
-/// Something of an account, as the trail tells of it.
+/// A row of an account, as the trail records it.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
 pub(super) struct OfAccount<'a, T> {
     /// The account.
     #[serde(skip)]
     pub account: AccountRef<'a>,
-    /// What the trail has of it.
+    /// The row.
     pub row: &'a T,
 }
 
-impl Recorded for OfAccount<'_, Record> {
+impl Recorded for OfAccount<'_, UserSettings> {
     const NOUN: &'static str = "account_user";
 
     fn id(&self) -> Cow<'_, str> {

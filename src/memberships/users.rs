@@ -15,7 +15,7 @@ use super::{
     refusals,
     slots::{self, Guard, Scope, Slot},
     sources::{Merged, Sources},
-    store::{Fields, Record, through},
+    store::{Fields, UserSettings, through},
 };
 use crate::{
     accounts::store::Account,
@@ -42,17 +42,18 @@ pub struct User {
     pub account_id: String,
     /// The person.
     pub person: Person,
-    /// What is set for them, if anything.
-    pub record: Option<Record>,
-    /// The organizations they are a member of that links cover.
+    /// Their settings on the account, if there are any.
+    pub record: Option<UserSettings>,
+    /// The organizations through which they are a user.
     pub organization_ids: Vec<String>,
-    /// The slots they hold.
+    /// The contact slots that they hold on the account.
     pub slots: Vec<Slot>,
     /// The day of [`User::in_force`].
     pub today: NaiveDate,
 }
 
-/// A user of an account whom the transaction holds, to change what is set for them.
+/// A user of an account whose settings the transaction is about to change: the account, the tree
+/// and the person are locked.
 #[derive(Debug)]
 pub struct HeldUser<'a> {
     /// The user.
@@ -62,12 +63,12 @@ pub struct HeldUser<'a> {
 }
 
 impl<'a> HeldUser<'a> {
-    /// The user with these ids. Locks the account, the forest, and then the person, so that the
-    /// slots that the person holds stay theirs. Fails if nothing makes the person a user.
+    /// Locks the account, the tree and the person, and returns the user. Fails if nothing makes the
+    /// person a user of the account.
     pub async fn find(tx: &WriteTx, account_id: &str, person_id: &'a str) -> Result<Self> {
         let account = Account::find_for_update(tx, account_id).await?;
-        // A move of an organization could otherwise leave behind what is set here for a user
-        // through it.
+        // Without the lock, a move of an organization could end the membership while this
+        // transaction sets something for it.
         tx.lock_tree_shared().await?;
         let guard = slots::guard(tx, Scope::Person(person_id)).await?;
         let user = User::find(tx, account_id, person_id).await?;
@@ -75,25 +76,25 @@ impl<'a> HeldUser<'a> {
         Ok(Self { user, account, guard })
     }
 
-    /// Sets what is set for the user.
+    /// Writes the settings of the user.
     pub async fn update(self, tx: &WriteTx, fields: &Fields) -> Result<User> {
         let Self { user: User { account_id, person, record, .. }, account, guard } = self;
-        Record::put(tx, &account, &person, record, fields).await?;
-        guard.settle(tx).await?;
+        UserSettings::put(tx, &account, &person, record, fields).await?;
+        guard.verify(tx).await?;
         let updated = User::find(tx, &account_id, &person.person_id).await?;
         updated.ok_or_else(|| refusals::account_user_not_found(&account_id, &person.person_id))
     }
 
-    /// Ends the individual membership. Returns the user that is left, if organizations make the
-    /// person one. Fails if only organizations do.
+    /// Ends the individual membership. Returns the user if the person still is one, through
+    /// organizations. Fails if the person is a user through organizations only.
     pub async fn remove(self, tx: &WriteTx) -> Result<Option<User>> {
         let Self { user, account, guard } = self;
         if !user.is_individual() {
             let (person_id, through) = (&user.person.person_id, &user.organization_ids);
             return Err(refusals::user_through_organization(&user.account_id, person_id, through));
         }
-        Record::remove(tx, &account, &user).await?;
-        guard.settle(tx).await?;
+        UserSettings::remove(tx, &account, &user).await?;
+        guard.verify(tx).await?;
         User::find(tx, &user.account_id, &user.person.person_id).await
     }
 }
@@ -143,12 +144,12 @@ pub struct UserFilter {
     pub account_id: String,
     /// Search terms; empty for all.
     pub query: String,
-    /// Also those who are not users today.
+    /// Whether to list those, too, who are not users today.
     pub show_not_in_force: bool,
 }
 
 impl User {
-    /// Whether they were added by name, whatever the dates.
+    /// Whether they were added individually, whatever the dates.
     pub fn is_individual(&self) -> bool {
         self.record.as_ref().is_some_and(|record| record.fields.individual)
     }
@@ -160,12 +161,12 @@ impl User {
         self.person.fields.active && (individually || !self.organization_ids.is_empty())
     }
 
-    /// Whether they can be removed here.
+    /// Whether RemoveAccountUser can end the individual membership.
     pub fn is_removable(&self) -> bool {
         self.is_individual() && (self.slots.is_empty() || !self.organization_ids.is_empty())
     }
 
-    /// The user with this id, or none if nothing makes the person one.
+    /// Returns the user, or `None` if nothing makes the person one.
     pub async fn find(tx: &Tx, account_id: &str, person_id: &str) -> Result<Option<Self>> {
         let person = async {
             let person = people::table
@@ -177,7 +178,7 @@ impl User {
         let account_ids = [account_id.to_owned()];
         let (person, record, mut organizations, holders) = try_join4(
             person,
-            Record::find(tx, account_id, person_id),
+            UserSettings::find(tx, account_id, person_id),
             through(tx, &account_ids, person_id),
             slots::held_on(tx, account_id),
         )
@@ -202,8 +203,7 @@ impl User {
             .filter(|user| user.is_individual() || !user.organization_ids.is_empty()))
     }
 
-    /// One page of the users of an account, and the token of the next: those in force, or all that
-    /// have a source.
+    /// Returns one page of the users of an account: those in force, or all who have a source.
     pub async fn list(tx: &Tx, filter: &UserFilter, page: &Page) -> Result<Listing<Self>> {
         let account_id = filter.account_id.as_str();
         let conditions = || {
@@ -227,8 +227,8 @@ impl User {
             Self { account_id, person, record, organization_ids, slots, today }
         };
         let users = page.read(tx, total, rows.map_ok(user)).await?;
-        // Whether the account is there, and to be seen.
-        if users.rows.is_empty() || tx.is_limited() || tx.some_off() {
+        // The list itself does not tell whether the account exists and is in reach.
+        if users.rows.is_empty() || tx.is_limited() || tx.module_off_somewhere() {
             Account::find(tx, account_id).await?;
         }
         Ok(users)
@@ -236,11 +236,12 @@ impl User {
 }
 
 /// What the list reads of each user: person, record, the account's contacts, and the organizations.
-type Row = (Person, Option<Record>, Option<String>, Option<String>, Option<String>, Vec<String>);
+type Row =
+    (Person, Option<UserSettings>, Option<String>, Option<String>, Option<String>, Vec<String>);
 
 type Columns = (
     AsSelect<Person, Pg>,
-    AsSelect<Option<Record>, Pg>,
+    AsSelect<Option<UserSettings>, Pg>,
     accounts::primary_contact_id,
     accounts::billing_contact_id,
     accounts::cc_billing_contact_id,
@@ -252,7 +253,7 @@ fn columns() -> Columns {
         accounts::billing_contact_id,
         accounts::cc_billing_contact_id,
     );
-    (Person::as_select(), Option::<Record>::as_select(), contacts.0, contacts.1, contacts.2)
+    (Person::as_select(), Option::<UserSettings>::as_select(), contacts.0, contacts.1, contacts.2)
 }
 
 /// The query of the list: no rows if there is no such account.
@@ -291,7 +292,7 @@ impl QueryFragment<Pg> for Users<'_> {
 impl Query for Users<'_> {
     type SqlType = (
         AsSelect<Person, Pg>,
-        AsSelect<Option<Record>, Pg>,
+        AsSelect<Option<UserSettings>, Pg>,
         Nullable<Text>,
         Nullable<Text>,
         Nullable<Text>,

@@ -21,7 +21,7 @@ use crate::{
     wire::{timestamp, to_date},
 };
 
-/// What of a user other calls change than `UpdateAccountUser`.
+/// The fields of a user that other calls than UpdateAccountUser change.
 pub const ELSEWHERE: &Elsewhere = &[
     ("display_name", "is changed by UpdatePerson only"),
     ("email", "is changed by UpdatePerson only"),
@@ -33,7 +33,7 @@ pub const ELSEWHERE: &Elsewhere = &[
     ("contact_slots", "is changed by UpdateAccount only"),
 ];
 
-/// The account and the person of a user to be removed.
+/// Parses a removal: account and person, with the etag.
 pub fn removal(
     v: &mut Violations,
     request: proto::RemoveAccountUserRequest,
@@ -42,20 +42,20 @@ pub fn removal(
     ById::new(user, request.etag)
 }
 
-/// An account, an organization to be linked to it, and whether with those below it.
+/// Parses a link: account, organization, and whether it covers descendants.
 pub fn link(v: &mut Violations, request: proto::LinkOrganizationRequest) -> (String, String, bool) {
     let account_id = v.id("account_id", request.account_id);
     let organization_id = v.id("organization_id", request.organization_id);
     (account_id, organization_id, request.include_descendants)
 }
 
-/// An account, and an organization that is no longer to be linked to it.
+/// Parses an unlinking: account and organization.
 pub fn unlink(v: &mut Violations, request: proto::UnlinkOrganizationRequest) -> (String, String) {
     let account_id = v.id("account_id", request.account_id);
     (account_id, v.id("organization_id", request.organization_id))
 }
 
-/// Who buys on what: the person, and the account or `None`.
+/// Parses the choice of a purchasing account: the person, and the account, or `None` to clear it.
 pub fn purchasing(
     v: &mut Violations,
     request: proto::SetPurchasingAccountRequest,
@@ -64,12 +64,12 @@ pub fn purchasing(
     (person_id, v.optional_id("account_id", request.account_id))
 }
 
-/// The account and the person of a check.
+/// Parses a check: account and person.
 pub fn check(v: &mut Violations, request: proto::CheckMembershipRequest) -> (String, String) {
     (v.id("account_id", request.account_id), v.id("person_id", request.person_id))
 }
 
-/// The accounts and people of a batch of checks.
+/// Parses a batch of checks: accounts with people.
 pub fn checks(
     v: &mut Violations,
     request: proto::BatchCheckMembershipsRequest,
@@ -85,7 +85,7 @@ pub fn checks(
 }
 
 impl UserFilter {
-    /// Which users a list request asks for.
+    /// Parses which users a list request asks for.
     pub fn parse(v: &mut Violations, request: proto::ListAccountUsersRequest) -> Self {
         Self {
             account_id: v.id("account_id", request.account_id),
@@ -96,7 +96,7 @@ impl UserFilter {
 }
 
 impl NewUser {
-    /// The new individual user of a request.
+    /// Parses a new individual user.
     pub fn parse(v: &mut Violations, request: proto::AddAccountUserRequest) -> Self {
         let account_id = v.id("account_id", request.account_id);
         let person_id = v.id("person_id", request.person_id);
@@ -111,8 +111,8 @@ impl NewUser {
         Self { account_id, person_id, fields }
     }
 
-    /// The fields with each role once, in alphabetical order, or every role that is none of the
-    /// tenant's.
+    /// Returns the fields with each role once, in alphabetical order. Fails with every role that
+    /// the tenant does not have.
     pub fn fields(&self, roles_of_tenant: &[String]) -> Result<Fields> {
         let mut v = Violations::default();
         let roles = roles(&mut v, "roles", self.fields.roles.clone(), roles_of_tenant);
@@ -121,7 +121,7 @@ impl NewUser {
 }
 
 impl Update<proto::AccountUser> {
-    /// What is set for the user after the update: roles, billing flag and dates.
+    /// Returns the settings of the user after the update: roles, billing flag and dates.
     pub fn fields(&self, user: &User, roles_of_tenant: &[String]) -> Result<Fields> {
         let Draft { merged, violations: mut v, .. } = self.apply(user)?;
         let fields = Fields {
@@ -147,7 +147,7 @@ impl Update<proto::AccountUser> {
 fn roles(v: &mut Violations, field: &str, roles: Vec<String>, of_tenant: &[String]) -> Vec<String> {
     let mut known = BTreeSet::new();
     for (i, role) in roles.into_iter().enumerate() {
-        // A tenant may have roles from before that differ by case only.
+        // Earlier versions let a tenant have roles that differ by case only.
         let exact = of_tenant.iter().find(|of_tenant| **of_tenant == role);
         let caseless = || {
             of_tenant.iter().find(|of_tenant| text::caseless(of_tenant) == text::caseless(&role))

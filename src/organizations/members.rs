@@ -91,7 +91,7 @@ impl Organization {
             let organization_id = &self.organization_id;
             return Err(refusals::organization_member_not_found(organization_id, person_id));
         }
-        guard.settle(tx).await?;
+        guard.verify(tx).await?;
         tx.deleted(&Member { organization_id: &self.organization_id, person_id })
     }
 

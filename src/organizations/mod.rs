@@ -1,4 +1,4 @@
-//! Organizations: the forest of a customer's business units that accounts are bound to.
+//! Organizations: trees of a customer's business units, to which accounts are bound.
 
 mod members;
 pub(crate) mod refusals;
@@ -128,7 +128,7 @@ impl OrganizationService for Service {
     ) -> Reply<AddOrganizationMemberResponse> {
         let (caller, meta, member) = request.change(Member::to_add)?;
         let work = self.db.write(&caller, &meta, async |tx| {
-            // A move could otherwise pass by the person whom the membership comes to depend on it.
+            // A move of the organization must not miss the new member.
             tx.lock_tree_shared().await?;
             let organization = Organization::find_and_keep(tx, &member.organization_id).await?;
             let person = organization.add_member(tx, &member.person_id).await?;

@@ -61,7 +61,7 @@ pub struct Organization {
     pub folded: i64,
 }
 
-/// The fields of an organization that a caller can change; its place in the forest is changed by a
+/// The fields of an organization that a caller can change; its place in the tree is changed by a
 /// move.
 #[derive(
     Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize,
@@ -352,7 +352,8 @@ impl Organization {
         Ok(updated)
     }
 
-    /// Deletes the organization, which the transaction holds together with the forest, for good.
+    /// Deletes the organization. The caller must hold the row and the tree FOR UPDATE. Fails if it
+    /// has children, accounts or links.
     pub async fn delete(self, tx: &WriteTx) -> Result<()> {
         let children: i64 = organizations::table
             .filter(tx.owns(organizations::tenant_id))
@@ -399,7 +400,7 @@ impl Organization {
         )
         .execute(&mut tx.conn())
         .await?;
-        guard.settle(tx).await?;
+        guard.verify(tx).await?;
         tx.deleted(&self)
     }
 

@@ -134,7 +134,7 @@ impl Organization {
             .returning(Self::as_returning())
             .get_result::<Self>(&mut tx.conn())
             .await?;
-        guard.settle(tx).await?;
+        guard.verify(tx).await?;
         tx.updated(&self, &moved)?;
         Ok(moved)
     }

@@ -56,7 +56,7 @@ impl Filter {
 }
 
 impl Update<proto::Organization> {
-    /// The fields that the organization gets; its place in the forest is not changed here.
+    /// The fields that the organization gets; its place in the tree is not changed here.
     pub fn fields(&self, current: &Organization) -> Result<Fields> {
         let mut draft = self.apply(current)?;
         if draft.merged.parent_id != current.parent_id.as_deref().unwrap_or_default() {

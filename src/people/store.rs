@@ -18,7 +18,7 @@ use crate::{
         checks,
         slots::{self, Scope},
         sources::{Members, Merged, Sources},
-        store::Record,
+        store::UserSettings,
     },
     modules,
     organizations::{refusals::ORGANIZATION, store::Organization},
@@ -386,7 +386,7 @@ impl Person {
             updated.insert_words(tx).await?;
         }
         if let Some(guard) = guard {
-            guard.settle(tx).await?;
+            guard.verify(tx).await?;
         }
         tx.updated(&self, &updated)?;
         Ok(updated)
@@ -403,7 +403,7 @@ impl Person {
             let accounts = Account::references(tx, [account_id.as_str()]).await?;
             checks::record_purchasing(tx, &self.person_id, accounts.get(account_id)?, false)?;
         }
-        Record::remove_all_of_person(tx, &self.person_id).await?;
+        UserSettings::remove_all_of_person(tx, &self.person_id).await?;
         Organization::remove_from_all(tx, &self.person_id).await?;
         diesel::delete(
             people::table
