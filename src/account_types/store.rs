@@ -17,8 +17,8 @@ use crate::{
     db::{BelongsTo, Event, Tx, WriteTx, snapshot},
     error::{Error, Result},
     page::{Listed, Listing, Page, keyset, total},
-    renew::Batch,
     schema::account_types,
+    search::Batch,
     text,
 };
 

@@ -38,12 +38,11 @@ use crate::{
     organizations::store::Organization,
     page::{self, By, Listed, Listing, Page, keyset, total},
     people::store::Person,
-    renew::Batch,
     schema::{
         account_organizations, account_words, accounts, organization_ancestors, people,
         person_words,
     },
-    search::{self, unnest},
+    search::{self, Batch, unnest},
     validate::Period,
 };
 

@@ -26,12 +26,11 @@ use crate::{
     page::{Listed, Listing, Page, keyset, total},
     people::refusals::PERSON,
     people::store::Person,
-    renew::Batch,
     schema::{
         account_organizations, accounts, organization_ancestors, organization_members,
         organization_words, organizations, people, tenants,
     },
-    search::{self, unnest},
+    search::{self, Batch, unnest},
 };
 
 /// The columns of an ancestor.
