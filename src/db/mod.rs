@@ -33,7 +33,7 @@ use futures_util::future::join3;
 use prost::Message;
 use tokio::time::{Instant, sleep, timeout};
 
-use self::{bell::Bells, pool::Lease};
+use self::{bell::ChangeNotifier, pool::Lease};
 pub use self::{
     bell::Listener,
     connect::{UrlError, login},
@@ -111,7 +111,7 @@ pub struct Db {
     /// Longest wait for a connection.
     wait: Duration,
     /// Rung after every commit.
-    bells: Bells,
+    changes: ChangeNotifier,
     /// How many connections each tenant may hold at once.
     shares: Shares,
 }
@@ -133,7 +133,7 @@ impl Db {
             .error_sink(Box::new(LogErrors))
             .build_unchecked(manager.clone());
         let shares = Shares::new(size as usize, Percent::ALL);
-        Self { pool, manager, size, wait, bells: Bells::default(), shares }
+        Self { pool, manager, size, wait, changes: ChangeNotifier::default(), shares }
     }
 
     /// Limits how much of the pool the calls of one tenant may hold at once, so that slow calls of
@@ -265,7 +265,7 @@ impl Db {
             Ok(answer) => {
                 let committed = tx.commit().await;
                 // Also if it is not known: who hears of nothing new has looked in vain.
-                self.bells.ring(&caller.tenant);
+                self.changes.notify(&caller.tenant);
                 committed.map(|()| answer)
             }
             Err(error) => {
@@ -278,7 +278,7 @@ impl Db {
     /// Hears of the changes that are committed through this value and its clones in the caller's
     /// tenant, from now on. Those of other processes are not heard.
     pub fn listen(&self, caller: &Caller) -> Listener {
-        self.bells.listen(&caller.tenant)
+        self.changes.subscribe(&caller.tenant)
     }
 
     /// Whether the database answers within `limit` and takes writes. A pool whose connections are
