@@ -1,5 +1,7 @@
 //! A small, realistic example in the tenant `demo`, created by calls to the service.
 
+mod example;
+
 use std::collections::{HashMap, HashSet};
 
 use tonic::{
@@ -9,6 +11,7 @@ use tonic::{
     transport::Channel,
 };
 
+use self::example::{ACCOUNTS, BILLING, MANAGER, ORGANIZATIONS, PEOPLE, TYPES};
 use crate::{
     proto::{
         Account, AccountType, AddOrganizationMemberRequest, Address, Contact, CreateAccountRequest,
@@ -27,54 +30,6 @@ use crate::{
 
 const TENANT: &str = "demo";
 const ACTOR: &str = "seed";
-
-/// Id, name, description.
-const TYPES: [(&str, &str, &str); 6] = [
-    ("enterprise", "Enterprise", "Large customers with an account manager of their own"),
-    ("smb", "SMB", "Small and medium businesses"),
-    ("trial", "Trial", "Trying out, not paying yet"),
-    ("premium", "Premium", "Paying customers with extended service"),
-    ("partner", "Partner", "Sell with us or for us"),
-    ("reseller", "Reseller", "Buy from us and sell on"),
-];
-
-/// Id, name, parent.
-const ORGANIZATIONS: [(&str, &str, &str); 5] = [
-    ("acme", "Acme Corp", ""),
-    ("acme-emea", "Acme Corp EMEA", "acme"),
-    ("acme-amer", "Acme Corp Americas", "acme"),
-    ("acme-apac", "Acme Corp APAC", "acme"),
-    ("globex", "Globex", ""),
-];
-
-/// The member of staff who manages the accounts of Acme.
-const MANAGER: &str = "staff-costa";
-
-/// Id, name, subject of their tokens, and the organization that they are a member of. The staff are
-/// members of none.
-const PEOPLE: [(&str, &str, &str, &str); 5] = [
-    (MANAGER, "Ana Costa", "ana.costa", ""),
-    ("acme-stone", "Robin Stone", "robin.stone", "acme"),
-    ("acme-meier", "Chris Meier", "chris.meier", "acme-emea"),
-    ("acme-silva", "Alex Silva", "alex.silva", "acme-amer"),
-    ("globex-scorpio", "Hank Scorpio", "hank.scorpio", "globex"),
-];
-
-/// An account and its billing contact, whose purchases it is also for.
-const BILLING: [(&str, &str); 3] = [
-    ("acct-acme", "acme-stone"),
-    ("acct-acme-emea", "acme-meier"),
-    ("acct-globex", "globex-scorpio"),
-];
-
-/// Id, name, organization, type, city, country.
-const ACCOUNTS: [(&str, &str, &str, &str, &str, &str); 5] = [
-    ("acct-acme", "Acme Corporation", "acme", "enterprise", "New York", "US"),
-    ("acct-acme-emea", "Acme Corp EMEA", "acme-emea", "enterprise", "Zürich", "CH"),
-    ("acct-acme-amer", "Acme Corp Americas", "acme-amer", "enterprise", "São Paulo", "BR"),
-    ("acct-acme-apac", "Acme Corp APAC", "acme-apac", "enterprise", "Singapore", "SG"),
-    ("acct-globex", "Globex", "globex", "trial", "Springfield", "US"),
-];
 
 /// What a run has created and found.
 #[derive(Debug, Default)]
