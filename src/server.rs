@@ -190,9 +190,7 @@ pub async fn serve(
             sleep(FLUSH).await;
         };
         if timeout(config.shutdown_deadline, drained).await.is_err() {
-            tracing::warn!(
-                "the shutdown deadline has passed with calls under way; they are dropped"
-            );
+            tracing::warn!("the shutdown deadline has passed with calls under way");
         }
     };
     let renewing = async {

@@ -271,7 +271,7 @@ impl Engine {
                 .await;
             }
             Err(error) => {
-                tracing::error!(%error, "the embedded PostgreSQL cannot serve a connection")
+                tracing::error!(%error, "the embedded PostgreSQL cannot serve a connection");
             }
         }
         // Stopping the engine rolls back and writes a checkpoint.
