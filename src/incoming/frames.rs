@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Most frames a second that are neither DATA nor belong to a call. A client that receives a
-/// hundred megabytes a second sends at most this many `WINDOW_UPDATE` frames. Every other such frame
-/// counts as five, because most of them must be acknowledged.
+/// hundred megabytes a second sends at most this many `WINDOW_UPDATE` frames. Every other such
+/// frame counts as five, because most of them must be acknowledged.
 const MAX_CONTROL_FRAMES: usize = 10_000;
 const OTHER_WEIGHT: usize = 5;
 
