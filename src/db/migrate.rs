@@ -154,8 +154,8 @@ pub enum MigrateError {
     /// A table does not isolate tenants.
     #[error(
         "the table {table:?} {why}: it does not keep tenants apart. The migrations give every \
-         table that has a tenant_id row-level security, enabled and forced, and one policy; somebody has \
-         changed that, and must change it back"
+         table that has a tenant_id row-level security, enabled and forced, and one policy; \
+         somebody has changed that, and must change it back"
     )]
     OpenTable {
         /// The table.
@@ -217,7 +217,7 @@ pub async fn run(manager: &Manager, direction: Direction) -> Result<Vec<String>,
                 tracing::warn!(
                     %error,
                     attempt = waits,
-                    "a transaction holds a lock that a migration needs; the migration is tried again"
+                    "a transaction holds a lock that a migration needs; it is tried again"
                 );
                 sleep(LOCK_PAUSE).await;
             }

@@ -3,10 +3,10 @@
 //! While a task polls a call, the call is the current one of the thread. Log lines and the
 //! functions below find it there.
 //!
-//! A `tracing` span for each call would do the same, but is slower. Measured without traces, with
-//! the log filter at `info`: a call whose task is polled 8 times takes 0.2 µs here (two readings of
-//! the clock included, and 9 ns for each further poll), and 2.2 µs with a span (80 ns for each
-//! further poll).
+//! A `tracing` span for each call would do the same, but is slower. Measured in a release build
+//! without traces, with the log filter at `info`: a call whose task is polled 8 times takes 0.2 µs
+//! here (two readings of the clock included, and 9 ns for each further poll), and 2.2 µs with a
+//! span (80 ns for each further poll).
 
 use std::{
     cell::Cell,
