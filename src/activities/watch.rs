@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Result},
     page::Binding,
     proto::{self, WatchActivitiesResponse},
-    streams::Place,
+    streams::StreamPermit,
     telemetry,
 };
 
@@ -45,7 +45,7 @@ pub struct Pace {
 /// A watch under way.
 #[derive(Debug)]
 pub struct Watch {
-    place: Place,
+    place: StreamPermit,
     feed: Feed,
 }
 
@@ -74,7 +74,7 @@ impl Watch {
         caller: Caller,
         start: Start,
         pace: Pace,
-        room: Place,
+        room: StreamPermit,
     ) -> Result<Self> {
         // Before the end of the feed is looked for, so that nothing behind it goes unheard.
         let bell = db.listen(&caller);
@@ -145,7 +145,7 @@ impl Feed {
         let Some(looked) = self.looked.filter(|_| !self.more) else { return };
         sleep_until(looked + BREATH).await;
         tokio::select! {
-            () = self.bell.rung() => {}
+            () = self.bell.changed() => {}
             () = sleep_until((looked + self.pace.poll).min(self.due)) => {}
         }
     }

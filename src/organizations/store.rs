@@ -20,12 +20,11 @@ use crate::{
     metadata::Metadata,
     modules,
     page::{Listed, Listing, Page, keyset, total},
-    renew::Batch,
     resource::Kind,
     schema::{
         account_organizations, accounts, organization_members, organization_words, organizations,
     },
-    search::{self, unnest},
+    search::{self, Batch, unnest},
 };
 
 /// What an organization takes in an answer beside its texts.

@@ -59,7 +59,7 @@ async fn a_request_with_eight_mistakes_is_answered_with_eight_field_violations()
     account.status: has no value 9
     account.primary_contact.email: must be an email address, such as name@example.com
     account.billing_address.country: must be a country code of ISO 3166-1 alpha-2, such as DE, or XK
-    account.metadata["bad key"]: key must be 1 to 64 characters out of letters, digits and _.-/
+    account.metadata["bad key"]: key must have 1 to 64 characters, each a letter, a digit or one of _.-/
     "#);
 }
 

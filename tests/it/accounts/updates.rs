@@ -139,8 +139,8 @@ async fn each_path_that_is_no_field_is_a_violation() {
     assert_eq!(
         all,
         [
-            "update_mask \"nickname\" is no field of Account",
-            "update_mask \"town\" is no field of Account"
+            "update_mask \"nickname\" is not a field of Account",
+            "update_mask \"town\" is not a field of Account"
         ]
     );
     assert_eq!(tenant.get("a").await.unwrap(), current);
