@@ -26,7 +26,7 @@ use crate::support::{
     eventually,
     process::Service,
     proxy::{Fault, Proxy},
-    real_database, reason, refused, sql, unique,
+    real_database, reason, refused, skip, sql, unique,
 };
 
 fn create(id: &str, request_id: &str) -> CreateAccountRequest {
@@ -264,7 +264,7 @@ async fn errors_are_told_apart_in_any_language() {
         .unwrap();
     let german = superuser.batch_execute("SELECT 1/0").await.unwrap_err();
     if german.as_db_error().unwrap().message() != "Division durch Null" {
-        eprintln!("skipped: this PostgreSQL has no German messages");
+        skip("this PostgreSQL has no German messages");
         return;
     }
     let url = cluster.url().replace("postgres@", "service@");

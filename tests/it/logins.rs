@@ -112,8 +112,7 @@ async fn the_options_of_a_membership_make_no_difference() {
         .unwrap()
         .get(0);
     if version < 160_000 {
-        eprintln!("skipped: PostgreSQL 15 has no options of memberships");
-        return;
+        return; // PostgreSQL 15 has no options of memberships
     }
     let login = format!("it_member_{}", &unique()[20..]);
     sql.batch_execute(&format!("CREATE ROLE {login} LOGIN IN ROLE {APP}")).await.unwrap();

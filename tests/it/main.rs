@@ -62,6 +62,7 @@ mod seed;
 mod sessions;
 mod settings;
 mod shares;
+mod skips;
 mod telemetry;
 mod tenants;
 mod text;

@@ -17,7 +17,7 @@ use tonic::{Code, Status};
 use crate::support::{
     Tenant, account,
     calls::{fields, only},
-    real_server, reason, refused, shared, sql,
+    has_real_server, reason, refused, shared, sql,
 };
 
 const MODULE: &str = "customer_accounts";
@@ -484,8 +484,7 @@ async fn in_room<T>(call: impl AsyncFn() -> Result<T, Status>) -> Result<(), Sta
 
 #[tokio::test]
 async fn the_tenants_row_knows_which_modules_are_off_below() {
-    if real_server().is_none() {
-        eprintln!("skipped without TEST_DATABASE_URL: races need more than one connection");
+    if !has_real_server("races need more than one connection") {
         return;
     }
     let tenant = Tenant::new().await;
@@ -526,10 +525,7 @@ async fn the_tenants_row_knows_which_modules_are_off_below() {
 
 #[tokio::test]
 async fn a_deleted_organization_takes_its_settings_along() {
-    if real_server().is_none() {
-        eprintln!(
-            "skipped without TEST_DATABASE_URL: the embedded server lets nobody look behind the API"
-        );
+    if !has_real_server("the embedded server lets nobody look behind the API") {
         return;
     }
     let tenant = Tenant::new().await;

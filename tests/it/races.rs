@@ -27,7 +27,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::support::{
-    Tenant, account, calls::only, process::Service, real_database, reason, shared, sql,
+    Tenant, account, calls::only, has_real_server, process::Service, real_database, reason, sql,
     waiting_for_locks,
 };
 
@@ -422,11 +422,7 @@ async fn an_account_created_while_the_default_type_changes_gets_the_old_or_the_n
 
 /// A tenant of the shared service, if that has a real server.
 async fn tenant() -> Option<Tenant> {
-    if shared().url.is_none() {
-        eprintln!("skipped without TEST_DATABASE_URL: {ALONE}");
-        return None;
-    }
-    Some(Tenant::new().await)
+    if has_real_server(ALONE) { Some(Tenant::new().await) } else { None }
 }
 
 /// A tenant in a database of its own, a connection to that database, and the service's way to it.

@@ -17,8 +17,8 @@ use tokio::time::{Instant, timeout};
 use tonic::{Code, Request, Status, Streaming};
 
 use crate::support::{
-    self, Tenant, account, calls::only, cluster::Cluster, eventually, process::Service,
-    real_database, real_server, reason, refused, shared,
+    self, Tenant, account, calls::only, cluster::Cluster, eventually, has_real_server,
+    process::Service, real_database, reason, refused, shared,
 };
 
 /// Longest wait for what must come: other tests may hold transactions open, which hold every watch
@@ -412,13 +412,7 @@ async fn nothing_is_told_before_what_began_to_write_earlier_has_ended() {
 
 /// A server on which nobody else holds transactions.
 pub fn quiet() -> Option<Cluster> {
-    if real_server().is_none() {
-        eprintln!(
-            "skipped without TEST_DATABASE_URL: the embedded server has no second connection"
-        );
-        return None;
-    }
-    Cluster::start()
+    if has_real_server("the embedded server has no second connection") { Cluster::start() } else { None }
 }
 
 /// Adds an activity of a resource to a tenant's trail, in a transaction of the login's own.

@@ -10,6 +10,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use super::skip;
+
 /// Where Debian keeps the server's programs, which are on no PATH.
 const DEBIAN: &str = "/usr/lib/postgresql/15/bin";
 
@@ -23,7 +25,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a server, or tells the reader why there is none. It has the version of the programs
+    /// Starts a server, or skips the test where its programs are missing. It has the version of the programs
     /// in `POSTGRES_BIN`, as `.ci/postgres` sets it, or else of those on the PATH or of Debian.
     pub fn start() -> Option<Self> {
         Self::start_with("", None, &[])
@@ -34,7 +36,7 @@ impl Cluster {
         Self::start_with("", None, programs)
     }
 
-    /// Starts a server whose messages are in German, or tells the reader why there is none.
+    /// Starts a server whose messages are in German, or skips the test.
     pub fn german() -> Option<Self> {
         let locales = tempfile::Builder::new().prefix("ca-locale").tempdir().unwrap();
         open_to_all(locales.path());
@@ -42,8 +44,8 @@ impl Cluster {
         let made =
             Command::new("localedef").args(["-i", "de_DE", "-f", "UTF-8"]).arg(&locale).output();
         if !made.is_ok_and(|made| made.status.success()) {
-            eprintln!(
-                "skipped: localedef cannot make the locale de_DE (Debian has its sources in the package locales)"
+            skip(
+                "localedef cannot make the locale de_DE (Debian has its sources in the package locales)",
             );
             return None;
         }
@@ -62,9 +64,9 @@ impl Cluster {
             ["initdb"].iter().chain(needed).all(|program| folder.join(program).exists())
         };
         let Some(programs) = folders.find(has_all) else {
-            eprintln!(
-                "skipped: initdb {needed:?} are neither in POSTGRES_BIN, nor on the PATH, nor in {DEBIAN}"
-            );
+            skip(&format!(
+                "initdb {needed:?} are neither in POSTGRES_BIN, nor on the PATH, nor in {DEBIAN}"
+            ));
             return None;
         };
         // In /tmp itself: a socket's path must be short.
@@ -79,9 +81,7 @@ impl Cluster {
                 .unwrap()
             };
             let (Ok(user), Ok(group)) = (id("-u").trim().parse(), id("-g").trim().parse()) else {
-                eprintln!(
-                    "skipped: PostgreSQL refuses to run as root, and there is no user postgres"
-                );
+                skip("PostgreSQL refuses to run as root, and there is no user postgres");
                 return None;
             };
             std::os::unix::fs::chown(cluster.folder.path(), Some(user), Some(group)).unwrap();

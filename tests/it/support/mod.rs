@@ -53,14 +53,30 @@ pub fn real_server() -> Option<String> {
     std::env::var("TEST_DATABASE_URL").ok().filter(|url| !url.is_empty())
 }
 
-/// The URL of a fresh database on the real server, or `None` with a word to the reader: the test
-/// needs what the embedded server does not have.
+/// Says that a test ends early, because the machine lacks something. Panics instead where
+/// `REQUIRE_ALL` is set, as `.ci/run` does: nothing may be missing there.
+#[track_caller]
+pub fn skip(lacks: &str) {
+    assert!(std::env::var_os("REQUIRE_ALL").is_none(), "REQUIRE_ALL is set, but {lacks}");
+    eprintln!("skipped: {lacks}");
+}
+
+/// Whether there is a real server; if not, skips the test, which needs what the embedded server
+/// does not have.
+pub fn has_real_server(why: &str) -> bool {
+    let real = real_server().is_some();
+    if !real {
+        skip(&format!("TEST_DATABASE_URL is not set: {why}"));
+    }
+    real
+}
+
+/// The URL of a fresh database on the real server. Without that server skips the test.
 pub async fn real_database(why: &str) -> Option<String> {
-    let Some(server) = real_server() else {
-        eprintln!("skipped without TEST_DATABASE_URL: {why}");
+    if !has_real_server(why) {
         return None;
-    };
-    Some(fresh_database(&server).await)
+    }
+    Some(fresh_database(&real_server()?).await)
 }
 
 /// Creates a database and tells its URL.
