@@ -27,8 +27,13 @@ use tonic_health::pb::{
 use tonic_types::StatusExt as _;
 
 use crate::support::{
-    Dice, Tenant, account, cluster::Cluster, connect, eventually, process::Service, real_database,
-    reason, sql,
+    Tenant, account,
+    cluster::Cluster,
+    connect,
+    dice::{Dice, seed},
+    eventually,
+    process::Service,
+    real_database, reason, sql,
 };
 
 const WRITERS: usize = 4;
@@ -42,11 +47,11 @@ const MARGIN: Duration = Duration::from_secs(1);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_service_has_lost_nothing_on_the_embedded_server() {
     let folder = tempfile::Builder::new().prefix("ca-it").tempdir().unwrap();
-    let writes = Writes::default();
+    let (writes, mut dice) = (Writes::default(), Dice::seeded(seed()));
     let mut tenant = None;
     for round in 0..3 {
         let service = Service::embedded(folder.path(), &[]).await;
-        tenant = Some(kill_during_writes(service, tenant, &writes, round).await);
+        tenant = Some(kill_during_writes(service, tenant, &writes, round, &mut dice).await);
     }
     let tenant = tenant.unwrap();
     let service = Service::embedded(folder.path(), &[]).await;
@@ -64,11 +69,11 @@ async fn a_killed_service_has_lost_nothing_on_the_embedded_server() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_service_has_lost_nothing_on_a_real_server() {
     let Some(url) = real_database("writes of several connections at once").await else { return };
-    let writes = Writes::default();
+    let (writes, mut dice) = (Writes::default(), Dice::seeded(seed()));
     let mut tenant = None;
     for round in 0..5 {
         let service = Service::on(&url, &[]).await;
-        tenant = Some(kill_during_writes(service, tenant, &writes, round).await);
+        tenant = Some(kill_during_writes(service, tenant, &writes, round, &mut dice).await);
     }
     let tenant = tenant.unwrap();
     let service = Service::on(&url, &[]).await;
@@ -170,6 +175,7 @@ async fn kill_during_writes(
     tenant: Option<Tenant>,
     writes: &Writes,
     round: u32,
+    dice: &mut Dice,
 ) -> Tenant {
     let tenant = if let Some(tenant) = tenant {
         moved(&tenant, &service).await
@@ -181,7 +187,7 @@ async fn kill_during_writes(
     writes.are_there(&tenant).await;
     let before = writes.acknowledged();
     let load = Load::start(&tenant, writes, &format!("r{round}"));
-    let enough = before + 40 + usize::try_from(Dice::new().roll(60)).unwrap();
+    let enough = before + 40 + dice.index(60);
     load.acknowledged(writes, enough).await;
     service.kill().await;
     load.stop().await;

@@ -24,8 +24,9 @@ use tonic::{Code, Status};
 use crate::{
     races::apart,
     support::{
-        Dice, Tenant, account,
+        Tenant, account,
         calls::{mask, only},
+        dice::{Dice, seed},
         reason, waiting_for_locks,
     },
     trail,
@@ -614,10 +615,11 @@ async fn a_forest_that_everybody_changes_stays_a_forest() {
     // about yet.
     let (end, limit) =
         (Instant::now() + Duration::from_secs(5), Instant::now() + Duration::from_mins(1));
+    let mut dice = Dice::seeded(seed());
     let workers = (0..8).map(|_| {
         let (tenant, tally) = (scene.tenant.clone(), Arc::clone(&tally));
+        let mut dice = dice.split();
         tokio::spawn(async move {
-            let mut dice = Dice::new();
             loop {
                 let now = Instant::now();
                 if now > limit

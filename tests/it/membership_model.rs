@@ -17,9 +17,11 @@ use tonic::{Status, transport::Channel};
 
 use crate::{
     support::{
-        Dice, Tenant, account, anybody,
+        Tenant, account, anybody,
         calls::{mask, only, only_person, person},
-        connect, real_server, refused, shared,
+        connect,
+        dice::{Dice, seed, seed_or},
+        real_server, refused, shared,
     },
     trail,
 };
@@ -553,14 +555,13 @@ fn date(from: NaiveDate, day: Option<Day>) -> Option<Date> {
 
 fn roll_set(dice: &mut Dice) -> Set {
     let roles = ROLES.into_iter().filter(|_| dice.roll(3) == 0).collect();
-    let start =
-        [None, None, None, Some(-2), Some(0), Some(1)][usize::try_from(dice.roll(6)).unwrap()];
+    let start = *dice.pick(&[None, None, None, Some(-2), Some(0), Some(1)]);
     let ends: &[_] = if start == Some(1) {
         &[None, Some(1), Some(3)]
     } else {
         &[None, None, None, Some(0), Some(2), Some(-1)]
     };
-    let end = ends[usize::try_from(dice.roll(ends.len() as u64)).unwrap()];
+    let end = *dice.pick(ends);
     // Without a call that is wrong in itself: that is for UpdateAccountUser to find.
     let end = end.filter(|end| start.is_none_or(|start| start <= *end));
     Set { roles, billing: dice.roll(2) == 0, start, end }
@@ -585,14 +586,13 @@ fn roll(dice: &mut Dice, model: &Model) -> Step {
     let account = format!("a{}", dice.roll(ACCOUNTS));
     // By chance alone most calls would find nothing to take away, and hardly anybody would be a
     // contact.
-    let known =
-        |dice: &mut Dice, all: Vec<String>, otherwise: &str| match usize::try_from(dice.roll(4))
-            .unwrap()
-        {
-            0 => otherwise.to_owned(),
-            _ if all.is_empty() => otherwise.to_owned(),
-            _ => all[usize::try_from(dice.roll(all.len() as u64)).unwrap()].clone(),
-        };
+    let known = |dice: &mut Dice, all: Vec<String>, otherwise: &str| {
+        if dice.once_in(4) || all.is_empty() {
+            otherwise.to_owned()
+        } else {
+            dice.pick(&all).clone()
+        }
+    };
     // Contacts are what most rules are about.
     let contacts = model
         .accounts
@@ -612,7 +612,7 @@ fn roll(dice: &mut Dice, model: &Model) -> Step {
                 &["roles", "billing"],
                 &["end_date", "start_date"],
             ];
-            let paths = paths[usize::try_from(dice.roll(paths.len() as u64)).unwrap()].to_vec();
+            let paths = dice.pick(&paths).to_vec();
             Step::UpdateUser { account, person, paths, set: roll_set(dice) }
         }
         9..=10 => {
@@ -1177,7 +1177,7 @@ async fn play(channel: Channel, seed: u64, steps: usize) -> BTreeMap<String, usi
 
 /// Plays histories of consecutive seeds, some at a time; how often each answer came.
 async fn play_all(first: u64, count: u64, steps: usize) -> BTreeMap<String, usize> {
-    eprintln!("{count} histories of {steps} steps, from seed {first}");
+    eprintln!("{count} histories of {steps} steps, the first with that seed");
     let players = join_all((0..WIDTH).map(|player| async move {
         let channel = connect(shared().address).await;
         let mut all = BTreeMap::<_, usize>::new();
@@ -1196,16 +1196,10 @@ async fn play_all(first: u64, count: u64, steps: usize) -> BTreeMap<String, usiz
     all
 }
 
-/// A number from the environment, to play more, or one history again.
-fn from_environment(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|value| value.parse().unwrap())
-}
-
 #[tokio::test]
 async fn memberships_are_like_their_model_whatever_is_done_to_them() {
     let count = if real_server().is_some() { 40 } else { 8 };
-    // The same in every run.
-    let answers = play_all(1, count, 60).await;
+    let answers = play_all(seed_or(1), count, 60).await;
     if count < 40 {
         return; // too few to come upon every answer
     }
@@ -1232,15 +1226,11 @@ async fn memberships_are_like_their_model_whatever_is_done_to_them() {
     }
 }
 
-/// `MEMBERSHIP_HISTORIES` plays more or fewer; `MEMBERSHIP_SEED` begins with a seed that a failure
-/// told.
+/// `MEMBERSHIP_HISTORIES` plays more or fewer; the seed in a failure is that of one history.
 #[tokio::test]
 async fn memberships_are_like_their_model_in_many_short_histories() {
-    let chance = Dice::new().roll(1 << 40);
-    let count = from_environment("MEMBERSHIP_HISTORIES").unwrap_or(if real_server().is_some() {
-        200
-    } else {
-        20
-    });
-    play_all(from_environment("MEMBERSHIP_SEED").unwrap_or(chance), count, 12).await;
+    let usual = if real_server().is_some() { 200 } else { 20 };
+    let count = std::env::var("MEMBERSHIP_HISTORIES");
+    let count = count.map_or(usual, |count| count.parse().expect("MEMBERSHIP_HISTORIES"));
+    play_all(seed(), count, 12).await;
 }

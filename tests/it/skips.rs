@@ -82,10 +82,8 @@ fn returns(line: &str) -> bool {
 #[test]
 fn every_test_that_ends_early_is_skipped_or_says_why() {
     let files = sources(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it")));
-    let functions: Vec<_> = files
-        .iter()
-        .flat_map(|file| functions(&std::fs::read_to_string(file).unwrap()))
-        .collect();
+    let functions: Vec<_> =
+        files.iter().flat_map(|file| functions(&std::fs::read_to_string(file).unwrap())).collect();
     let bodies: Vec<_> = functions.iter().map(|it| (it, it.lines[1..].join("\n"))).collect();
     // What calls `skip`, and what calls that.
     let mut skip = BTreeSet::from(["skip"]);

@@ -412,7 +412,11 @@ async fn nothing_is_told_before_what_began_to_write_earlier_has_ended() {
 
 /// A server on which nobody else holds transactions.
 pub fn quiet() -> Option<Cluster> {
-    if has_real_server("the embedded server has no second connection") { Cluster::start() } else { None }
+    if has_real_server("the embedded server has no second connection") {
+        Cluster::start()
+    } else {
+        None
+    }
 }
 
 /// Adds an activity of a resource to a tenant's trail, in a transaction of the login's own.

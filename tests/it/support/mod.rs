@@ -3,6 +3,7 @@
 pub mod calls;
 pub mod certs;
 pub mod cluster;
+pub mod dice;
 pub mod frames;
 pub mod logs;
 pub mod pooler;
@@ -125,31 +126,6 @@ pub fn waiting_for_locks(sql: &tokio_postgres::Client, count: i64) -> impl Futur
         sql.batch_execute("SELECT pg_stat_clear_snapshot()").await.unwrap();
         (sql.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == count).then_some(())
     })
-}
-
-/// A die for tests that try many ways: xorshift.
-pub struct Dice(u64);
-
-impl Dice {
-    /// Other rolls in every run.
-    pub fn new() -> Self {
-        let (_, random) = uuid::Uuid::now_v7().as_u64_pair();
-        Self(random | 1)
-    }
-
-    /// The same rolls for the same seed.
-    pub fn seeded(seed: u64) -> Self {
-        // Spread over all bits, so that small seeds do not begin alike, and never 0.
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    /// From 0 to `sides` - 1.
-    pub fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
 }
 
 /// A name that no other test has, also in another run.
