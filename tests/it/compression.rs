@@ -24,7 +24,7 @@ use tonic::{
 
 use crate::{
     bounds::filled,
-    support::{Tenant, account, frames, process::Service, real_database, reason, refused},
+    support::{Tenant, account, frames, process::Service, real_database, refusal, refused},
 };
 
 const LIST: &str = "/accounts.v1.AccountService/ListAccounts";
@@ -118,10 +118,7 @@ async fn a_client_that_compresses_reads_and_writes_as_one_that_does_not() {
     );
     assert!(all.encoded_len() > 100_000);
     let wrong = CreateAccountRequest { account: Some(account("a0", "o")), ..Default::default() };
-    assert_eq!(
-        reason(gzip.create_account(wrong).await),
-        (Code::AlreadyExists, "ACCOUNT_ALREADY_EXISTS".into())
-    );
+    assert_eq!(refusal(gzip.create_account(wrong).await), "ACCOUNT_ALREADY_EXISTS");
 }
 
 #[tokio::test]
@@ -225,7 +222,7 @@ async fn every_call_reads_gzip() {
                 ![Code::Unimplemented, Code::Internal].contains(&status.code()),
                 "{path}: {status:?}"
             );
-            assert_ne!(reason::<()>(Err(status)).1, "MALFORMED_REQUEST", "{path}");
+            assert_ne!(refusal(status), "MALFORMED_REQUEST", "{path}");
         }
     }
 }
@@ -272,18 +269,14 @@ async fn what_is_not_gzip_or_too_large_is_told_so() {
     ] {
         let headers = [("x-tenant-id", &*tenant.caller.tenant), ("grpc-encoding", "gzip")];
         let answer = call(&tenant.channel, path, &headers, body).await;
-        let answer = error(answer.headers())
-            .map_or_else(|status| reason::<()>(Err(status)).1, |()| "OK".into());
+        let answer = error(answer.headers()).map_or_else(refusal, |()| "OK".into());
         assert_eq!(answer, expected, "{path}: {} bytes", body.len());
     }
     // Compressed messages of a request that does not say how.
     let answer =
         call(&tenant.channel, LIST, &[("x-tenant-id", &tenant.caller.tenant)], &compressed(b""))
             .await;
-    assert_eq!(
-        reason(error(answer.headers())),
-        (Code::InvalidArgument, "MALFORMED_REQUEST".into())
-    );
+    assert_eq!(refusal(error(answer.headers())), "MALFORMED_REQUEST");
 }
 
 const MEMORY: &str = "the embedded server is part of the process whose memory is measured";
@@ -317,7 +310,7 @@ async fn unfinished(
             calls.push(async move {
                 poll_fn(|cx| channel.poll_ready(cx)).await.unwrap();
                 let answer = channel.call(request).await.unwrap();
-                reason(error(answer.headers())).1
+                refusal(error(answer.headers()))
             });
         }
     }

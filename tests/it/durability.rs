@@ -33,7 +33,7 @@ use crate::support::{
     dice::{Dice, seed},
     eventually,
     process::Service,
-    real_database, reason, sql,
+    real_database, refusal, refused, sql,
 };
 
 const WRITERS: usize = 4;
@@ -95,7 +95,7 @@ async fn a_database_that_crashes_is_reported_and_found_again() {
         let crashed = Instant::now();
         let answer =
             tenant.accounts().get_account(GetAccountRequest { account_id: "any".into() }).await;
-        assert_eq!(reason(answer), (Code::Unavailable, "DATABASE_UNAVAILABLE".into()));
+        assert_eq!(refusal(answer), "DATABASE_UNAVAILABLE");
         eventually(Duration::from_secs(10), "not ready", async || {
             (status(&mut health, READINESS).await == ServingStatus::NotServing).then_some(())
         })
@@ -211,16 +211,15 @@ fn is_lost(status: &Status) {
     if status.code() != Code::Unknown {
         return is_unavailable(status);
     }
-    let details = status.get_error_details();
-    assert_eq!(details.error_info().unwrap().reason, "OUTCOME_UNKNOWN", "{status:?}");
+    assert_eq!(refusal(status), "OUTCOME_UNKNOWN", "{status:?}");
+    let (_, details) = refused(status);
     assert!(details.retry_info().is_none(), "there was no request_id: {status:?}");
 }
 
 #[track_caller]
 fn is_unavailable(status: &Status) {
-    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-    let details = status.get_error_details();
-    assert_eq!(details.error_info().unwrap().reason, "DATABASE_UNAVAILABLE", "{status:?}");
+    assert_eq!(refusal(status), "DATABASE_UNAVAILABLE", "{status:?}");
+    let (_, details) = refused(status);
     assert!(details.retry_info().is_some(), "{status:?}");
 }
 

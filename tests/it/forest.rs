@@ -13,7 +13,7 @@ use crate::support::{
     Tenant, account,
     calls::only,
     dice::{Dice, seed},
-    refused,
+    refusal,
 };
 
 const ORGANIZATIONS: u64 = 26;
@@ -258,7 +258,7 @@ async fn compare(tenant: &Tenant, model: &Model, dice: &mut Dice, at: &str) {
         if model.organizations.contains_key(&id) {
             assert_eq!(once(members.unwrap(), at), people, "members below {id}, {at}");
         } else {
-            assert_eq!(why(members), "ORGANIZATION_NOT_FOUND", "members below {id}, {at}");
+            assert_eq!(refusal(members), "ORGANIZATION_NOT_FOUND", "members below {id}, {at}");
         }
         let request = ListOrganizationsRequest { parent_id: id.clone(), ..Default::default() };
         let children = tenant
@@ -287,11 +287,6 @@ fn once(ids: Vec<String>, at: &str) -> BTreeSet<String> {
     ids
 }
 
-#[track_caller]
-fn why<T: std::fmt::Debug>(answer: Result<T, Status>) -> String {
-    refused(answer).1.error_info().map(|info| info.reason.clone()).unwrap_or_default()
-}
-
 /// Plays one history; how often each answer came.
 async fn play(seed: u64) -> BTreeMap<String, usize> {
     let tenant = Tenant::new().await;
@@ -304,7 +299,7 @@ async fn play(seed: u64) -> BTreeMap<String, usize> {
         let step = roll(&mut dice, &model);
         let at = format!("seed {seed}, step {number}: {step:?}");
         let answer = call(&tenant, &model, &step).await;
-        let answer = if answer.is_ok() { "OK".to_owned() } else { why(answer) };
+        let answer = if answer.is_ok() { "OK".to_owned() } else { refusal(answer) };
         assert_eq!(answer, model.take(&step).err().unwrap_or("OK"), "{at}");
         *answers.entry(answer).or_default() += 1;
         if number % 10 == 9 {

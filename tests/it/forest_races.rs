@@ -19,7 +19,7 @@ use customer_accounts::proto::{
 };
 use futures_util::future::{join, join_all, join3, join4, join5};
 use tokio::time::Instant;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use crate::{
     races::apart,
@@ -27,7 +27,7 @@ use crate::{
         Tenant, account,
         calls::{mask, only},
         dice::{Dice, seed},
-        reason, waiting_for_locks,
+        refusal, waiting_for_locks,
     },
     trail,
 };
@@ -235,14 +235,9 @@ fn somebody(id: &str) -> Person {
 #[track_caller]
 fn ok_or(answer: &Result<(), Status>, reasons: &[&str]) -> bool {
     let Err(status) = answer else { return true };
-    let (_, why) = reason(answer.clone());
+    let why = refusal(answer);
     assert!(reasons.contains(&&*why), "{why} is none of {reasons:?}: {status:?}");
     false
-}
-
-#[track_caller]
-fn failed(answer: &Result<(), Status>) -> (Code, String) {
-    reason(answer.clone())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -263,12 +258,8 @@ async fn moves_that_would_close_a_ring_all_win_but_one() {
             .await;
             let what = format!("a ring of {size} times {levels}, round {round}: {answers:?}");
             let lost: Vec<_> =
-                answers.iter().filter(|answer| answer.is_err()).map(failed).collect();
-            assert_eq!(
-                lost,
-                [(Code::FailedPrecondition, "ORGANIZATION_CYCLE".to_owned())],
-                "{what}"
-            );
+                answers.iter().filter(|answer| answer.is_err()).map(refusal).collect();
+            assert_eq!(lost, ["ORGANIZATION_CYCLE"], "{what}");
             scene.check(&what).await;
             for n in 0..size {
                 scene.tenant.put(&name(n, 1), "").await.unwrap();
@@ -303,7 +294,7 @@ async fn creations_below_an_organization_move_with_it() {
         )
         .await;
         moved.unwrap();
-        assert_eq!(failed(&cycle), (Code::FailedPrecondition, "ORGANIZATION_CYCLE".into()));
+        assert_eq!(refusal(&cycle), "ORGANIZATION_CYCLE");
         renamed.0.unwrap();
         renamed.1.unwrap();
         for answer in created {
@@ -338,10 +329,7 @@ async fn a_move_and_a_creation_below_it_wait_for_each_other() {
     held.commit().await.unwrap();
     creation.await.unwrap().unwrap();
     moving.await.unwrap().unwrap();
-    assert_eq!(
-        failed(&deleting.await.unwrap()),
-        (Code::FailedPrecondition, "ORGANIZATION_NOT_EMPTY".into())
-    );
+    assert_eq!(refusal(&deleting.await.unwrap()), "ORGANIZATION_NOT_EMPTY");
     Scene { tenant, sql: other }.check("the new one moved along").await;
 }
 
@@ -543,7 +531,7 @@ async fn making_a_manager_and_deactivating_them_wait_for_each_other() {
     held.commit().await.unwrap();
     opening.await.unwrap().unwrap();
     for answer in [deactivating.await.unwrap(), deleting.await.unwrap()] {
-        assert_eq!(failed(&answer), (Code::FailedPrecondition, "PERSON_IN_USE".into()));
+        assert_eq!(refusal(&answer), "PERSON_IN_USE");
     }
     tenant.manage("a", "").await.unwrap();
     // They are being deactivated: the account has to wait, and then does not get them.
@@ -552,10 +540,7 @@ async fn making_a_manager_and_deactivating_them_wait_for_each_other() {
     let opening = background(2, tenant.clone());
     waiting_for_locks(held.client(), 1).await;
     held.commit().await.unwrap();
-    assert_eq!(
-        failed(&opening.await.unwrap()),
-        (Code::FailedPrecondition, "PERSON_INACTIVE".into())
-    );
+    assert_eq!(refusal(&opening.await.unwrap()), "PERSON_INACTIVE");
     Scene { tenant, sql: other }.check("nobody inactive").await;
 }
 
@@ -567,10 +552,9 @@ async fn two_changes_that_together_go_too_deep_do_not_both_win() {
     scene.chain("x", 8).await;
     scene.chain("y", 1).await;
     scene.chain("z", 15).await;
-    let too_deep = (Code::FailedPrecondition, "ORGANIZATION_TOO_DEEP".to_owned());
     let one_wins = |what: String, answers: [Result<(), Status>; 2]| {
-        let lost: Vec<_> = answers.iter().filter(|answer| answer.is_err()).map(failed).collect();
-        assert_eq!(lost, std::slice::from_ref(&too_deep), "{what}: {answers:?}");
+        let lost: Vec<_> = answers.iter().filter(|answer| answer.is_err()).map(refusal).collect();
+        assert_eq!(lost, ["ORGANIZATION_TOO_DEEP"], "{what}: {answers:?}");
         answers[0].is_ok()
     };
     for round in 0..25 {
@@ -634,7 +618,7 @@ async fn a_forest_that_everybody_changes_stays_a_forest() {
                 let told = if ok_or(&answer, &[reasons, &["CONFLICT"]].concat()) {
                     String::new()
                 } else {
-                    failed(&answer).1
+                    refusal(&answer)
                 };
                 *tally.lock().unwrap().entry((call, told)).or_default() += 1;
             }

@@ -21,7 +21,7 @@ use crate::{
         calls::{mask, only, only_person, person},
         connect,
         dice::{Dice, seed, seed_or},
-        real_server, refused, shared,
+        real_server, refusal, refused, shared,
     },
     trail,
 };
@@ -894,7 +894,7 @@ async fn compare_account(
         return false;
     }
     let Some(account) = model.accounts.get(&account_id) else {
-        for reason in [why(users), why(recipients), why(links)] {
+        for reason in [refusal(users), refusal(recipients), refusal(links)] {
             assert_eq!(reason, "ACCOUNT_NOT_FOUND", "{account_id}, {at}");
         }
         return true;
@@ -1023,7 +1023,7 @@ async fn compare_person(
         return false;
     }
     if !model.people.contains_key(&person_id) {
-        assert_eq!(why(accounts), "PERSON_NOT_FOUND", "accounts of {person_id}, {at}");
+        assert_eq!(refusal(accounts), "PERSON_NOT_FOUND", "accounts of {person_id}, {at}");
         return true;
     }
     let shown: Vec<_> = accounts
@@ -1071,11 +1071,6 @@ async fn compare_person(
     }
     assert_eq!(shown, wanted, "accounts of {person_id}, {at}\n{model:#?}");
     true
-}
-
-#[track_caller]
-fn why<T: std::fmt::Debug>(answer: Result<T, Status>) -> String {
-    refused(answer).1.error_info().map(|info| info.reason.clone()).unwrap_or_default()
 }
 
 /// What a history begins with, besides its organizations: accounts linked to some of them, and
@@ -1144,7 +1139,7 @@ async fn play(channel: Channel, seed: u64, steps: usize) -> BTreeMap<String, usi
         let (answer, slots) = match answer {
             Ok(()) => ("OK".to_owned(), None),
             Err(status) => {
-                let (_, details) = refused(Err::<(), _>(status));
+                let (_, details) = refused(status);
                 let info = details.error_info().unwrap();
                 (
                     info.reason.clone(),

@@ -20,7 +20,7 @@ use crate::{
     support::{
         self, Tenant, account, anybody,
         calls::{mask, only, only_person},
-        reason, waiting_for_locks,
+        refusal, waiting_for_locks,
     },
 };
 
@@ -114,7 +114,7 @@ impl Scene {
             assert!(contact.is_ok() != gone.is_ok(), "{what}");
             if contact.is_ok() {
                 named += 1;
-                let why = reason(gone).1;
+                let why = refusal(gone);
                 assert!(["CONTACT_SLOT_HELD", "CONFLICT"].contains(&&*why), "{what}");
                 let request = CheckMembershipRequest {
                     account_id: place.account.clone(),
@@ -125,7 +125,7 @@ impl Scene {
                 assert!(answer.is_user, "{what}");
             } else {
                 taken += 1;
-                let why = reason(contact).1;
+                let why = refusal(contact);
                 assert!(why_no_contact.contains(&&*why) || why == "CONFLICT", "{what}");
             }
         }
@@ -341,7 +341,7 @@ async fn a_contact_covered_twice_keeps_one_of_the_two() {
         let what = format!("round {round}: {left:?} {unlinked:?}");
         scene.check(&what).await;
         assert!(left.is_ok() != unlinked.is_ok(), "{what}");
-        let why = reason(if left.is_ok() { unlinked } else { left }).1;
+        let why = refusal(if left.is_ok() { unlinked } else { left });
         assert!(["CONTACT_SLOT_HELD", "CONFLICT"].contains(&&*why), "{what}");
     }
 }
@@ -427,11 +427,7 @@ async fn nobody_comes_to_depend_on_an_organization_that_is_about_to_move() {
         other.commit().await.unwrap();
         let (moved, changed) = (moving.await.unwrap(), changing.await.unwrap());
         scene.check(format!("{way}: {moved:?} {changed:?}")).await;
-        assert_eq!(
-            (moved.is_ok(), reason(changed).1.as_str()),
-            (true, "CONTACT_SLOT_HELD"),
-            "{way}"
-        );
+        assert_eq!((moved.is_ok(), &*refusal(changed)), (true, "CONTACT_SLOT_HELD"), "{way}");
     }
 }
 
@@ -474,7 +470,7 @@ async fn a_contact_who_changes_places_while_an_organization_moves_is_a_user() {
             if out.is_ok() {
                 tenant.move_organization(&below, &top).await.unwrap();
             }
-            let why = reason(if out.is_ok() { change } else { out }).1;
+            let why = refusal(if out.is_ok() { change } else { out });
             assert!(["CONTACT_SLOT_HELD", "CONFLICT"].contains(&&*why), "{what}");
             // Out of the way of the next round.
             tenant.update(only(&place.account), &["billing_contact_id"]).await.unwrap();
@@ -569,7 +565,7 @@ async fn roles_set_while_the_user_goes_are_not_left_behind() {
             taken.unwrap();
             for answer in [set, flagged] {
                 if answer.is_err() {
-                    assert_eq!(reason(answer).1, "ACCOUNT_USER_NOT_FOUND", "{what}");
+                    assert_eq!(refusal(answer), "ACCOUNT_USER_NOT_FOUND", "{what}");
                 }
             }
         }

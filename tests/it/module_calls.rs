@@ -33,7 +33,7 @@ use crate::{
     support::{
         Tenant, account,
         calls::{account_type, person},
-        raw, reason,
+        raw, refusal,
     },
 };
 
@@ -415,7 +415,7 @@ async fn every_call_is_denied_where_its_module_is_off() {
     }
     let not_denied = |method: &str, answer: Result<Vec<Vec<u8>>, Status>| {
         if let Err(status) = answer {
-            let reason = reason::<()>(Err(status)).1;
+            let reason = refusal(status);
             assert!(
                 !["MODULE_NOT_ACTIVATED", "INVALID_FIELD", "INTERNAL"].contains(&&*reason),
                 "{method}: {reason}"

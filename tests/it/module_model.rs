@@ -11,7 +11,7 @@ use crate::{
     support::{
         Tenant, account,
         dice::{Dice, seed},
-        reason,
+        refusal,
     },
     trail,
 };
@@ -120,7 +120,7 @@ async fn change(dice: &mut Dice, model: &mut Model, tenant: &Tenant, what: &str)
                 moved.unwrap_or_else(|status| panic!("{what}: {status:?}"));
                 model.parents.insert(id, parent);
             } else {
-                assert_eq!(reason(moved).1, "MODULE_NOT_ACTIVATED", "{what}: {id} below {parent}");
+                assert_eq!(refusal(moved), "MODULE_NOT_ACTIVATED", "{what}: {id} below {parent}");
             }
         }
     }
@@ -145,15 +145,15 @@ async fn compare(dice: &mut Dice, model: &Model, tenant: &Tenant, what: &str) {
         if model.state(id).0 {
             answer.unwrap_or_else(|status| panic!("{what}: {id}: {status:?}"));
         } else {
-            assert_eq!(reason(answer).1, "MODULE_NOT_ACTIVATED", "{what}: {id}");
+            assert_eq!(refusal(answer), "MODULE_NOT_ACTIVATED", "{what}: {id}");
         }
     }
     let accounts = tenant.accounts().list_accounts(ListAccountsRequest::default()).await;
     let organizations =
         tenant.organizations().list_organizations(ListOrganizationsRequest::default()).await;
     if model.tenant_off {
-        assert_eq!(reason(accounts).1, "MODULE_NOT_ACTIVATED", "{what}");
-        assert_eq!(reason(organizations).1, "MODULE_NOT_ACTIVATED", "{what}");
+        assert_eq!(refusal(accounts), "MODULE_NOT_ACTIVATED", "{what}");
+        assert_eq!(refusal(organizations), "MODULE_NOT_ACTIVATED", "{what}");
         return;
     }
     let (accounts, organizations) = (

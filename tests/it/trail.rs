@@ -15,7 +15,7 @@ use crate::{
     support::{
         Tenant, account,
         calls::{Activity, mask, only},
-        reason,
+        refusal,
     },
 };
 
@@ -200,7 +200,7 @@ async fn check_fate(foreign_key: &str) {
                 WHERE relname = 'account_types' AND grantee = 'customer_accounts_app'::regrole AND privilege_type = 'DELETE'";
             assert_eq!(lines(&tenant, granted).await, [""; 0], "{foreign_key}");
         }
-        Fate::Refuses(why) => assert_eq!(reason(answer).1, why, "{foreign_key}"),
+        Fate::Refuses(why) => assert_eq!(refusal(answer), why, "{foreign_key}"),
         Fate::Recorded(action, resource_id, account_id) => {
             answer.unwrap();
             let is_it = |it: &&Activity| it.action == action && it.resource_id == resource_id;

@@ -20,7 +20,7 @@ use prost_types::{FieldMask, ListValue, Struct, Timestamp, value::Kind};
 use serde_json::Value;
 use tonic::Status;
 
-use super::{Tenant, shared, violations};
+use super::{Refused, Tenant, shared, violations};
 
 /// One change, as the trail has it.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable)]
@@ -355,13 +355,13 @@ fn wire(value: Value) -> prost_types::Value {
 
 /// The fields that a request breaks rules of.
 #[track_caller]
-pub fn fields<T: std::fmt::Debug>(answer: Result<T, Status>) -> Vec<String> {
+pub fn fields(answer: impl Refused) -> Vec<String> {
     violations(answer).into_iter().map(|(field, _)| field).collect()
 }
 
 /// What a program reads from an error besides its reason.
 #[track_caller]
-pub fn metadata<T: std::fmt::Debug>(answer: Result<T, Status>, key: &str) -> String {
+pub fn metadata(answer: impl Refused, key: &str) -> String {
     let (status, details) = super::refused(answer);
     let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
     info.metadata.get(key).unwrap_or_else(|| panic!("no {key}: {status:?}")).clone()
@@ -369,7 +369,7 @@ pub fn metadata<T: std::fmt::Debug>(answer: Result<T, Status>, key: &str) -> Str
 
 /// The rules that an error says are broken, as type and subject.
 #[track_caller]
-pub fn preconditions<T: std::fmt::Debug>(answer: Result<T, Status>) -> Vec<(String, String)> {
+pub fn preconditions(answer: impl Refused) -> Vec<(String, String)> {
     let (status, details) = super::refused(answer);
     let failure = details
         .precondition_failure()

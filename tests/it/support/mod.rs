@@ -30,7 +30,7 @@ use customer_accounts::{
     config::{Cli, Config},
     db::{Db, Manager, migrate},
     proto::{
-        Account, Contact, CreateAccountRequest, CreateOrganizationRequest, Organization,
+        Account, Contact, CreateAccountRequest, CreateOrganizationRequest, Organization, POOL,
         account_service_client::AccountServiceClient,
         account_type_service_client::AccountTypeServiceClient,
         activity_service_client::ActivityServiceClient,
@@ -40,6 +40,7 @@ use customer_accounts::{
     },
     server,
 };
+use prost_reflect::FileDescriptor;
 use tokio::{net::TcpListener, runtime::Handle, time::Instant};
 use tonic::{
     Code, Request, Status,
@@ -383,24 +384,77 @@ pub fn anybody() -> Option<Contact> {
     Some(Contact { email: "qq@qq.example".into(), ..Default::default() })
 }
 
-/// Code and reason of an error, which every error has.
+/// An answer that is an error, or the error itself.
+pub trait Refused {
+    fn status(&self) -> &Status;
+}
+
+impl Refused for Status {
+    fn status(&self) -> &Status {
+        self
+    }
+}
+
+impl<T: std::fmt::Debug> Refused for Result<T, Status> {
+    #[track_caller]
+    fn status(&self) -> &Status {
+        self.as_ref().expect_err("an error")
+    }
+}
+
+impl<R: Refused> Refused for &R {
+    #[track_caller]
+    fn status(&self) -> &Status {
+        (*self).status()
+    }
+}
+
+/// The reason of an error. Fails unless the error has the code that the contract gives the reason.
 #[track_caller]
-pub fn reason<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, String) {
+pub fn refusal(answer: impl Refused) -> String {
     let (status, details) = refused(answer);
-    (status.code(), details.error_info().map(|info| info.reason.clone()).unwrap_or_default())
+    let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
+    let reasons = POOL.get_enum_by_name("accounts.v1.ErrorReason").unwrap();
+    let value = reasons.get_value_by_name(&format!("ERROR_REASON_{}", info.reason));
+    let value = value.unwrap_or_else(|| panic!("{} is no ErrorReason: {status:?}", info.reason));
+    let comment = comment(&reasons.parent_file(), value.path());
+    let (code, _) = comment.split_once(". ").expect("a code, and what to do");
+    assert_eq!(screaming(status.code()), code, "{status:?}");
+    info.reason.clone()
+}
+
+/// The comment of what a path in a file of the contract leads to, on one line.
+pub fn comment(file: &FileDescriptor, path: &[i32]) -> String {
+    let info = file.file_descriptor_proto().source_code_info.as_ref();
+    let mut locations = info.expect("the descriptor set has the comments").location.iter();
+    let location = locations.find(|location| location.path == path);
+    let comment = location.map_or("", |location| location.leading_comments());
+    comment.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The name of a code as gRPC has it: `INVALID_ARGUMENT`.
+pub fn screaming(code: Code) -> String {
+    let mut name = String::new();
+    for c in format!("{code:?}").chars() {
+        if c.is_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.extend(c.to_uppercase());
+    }
+    name
 }
 
 /// The error and its details.
 #[track_caller]
-pub fn refused<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Status, ErrorDetails) {
-    let status = answer.expect_err("an error");
+pub fn refused(answer: impl Refused) -> (Status, ErrorDetails) {
+    let status = answer.status().clone();
     let details = status.get_error_details();
     (status, details)
 }
 
 /// The fields and rules that a request breaks.
 #[track_caller]
-pub fn violations<T: std::fmt::Debug>(answer: Result<T, Status>) -> Vec<(String, String)> {
+pub fn violations(answer: impl Refused) -> Vec<(String, String)> {
     let (status, details) = refused(answer);
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
     let violations = details.bad_request().expect("field violations").field_violations.clone();
