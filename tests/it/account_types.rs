@@ -188,7 +188,7 @@ async fn making_a_type_the_default_clears_the_present_default() {
     assert_eq!(default_of(&tenant).await, ["first"], "a new one is none");
     update(&tenant, only("first"), &["is_default"]).await.unwrap();
     assert_eq!(default_of(&tenant).await, [""; 0], "there need not be one");
-    crate::trail::replay(&tenant).await;
+    crate::support::trail::replay(&tenant).await;
 }
 
 #[tokio::test]
@@ -249,7 +249,7 @@ async fn deactivating_the_default_leaves_no_default() {
     let now = update(&tenant, only("by update"), &["active"]).await.unwrap();
     assert!(!now.active() && !now.is_default);
     assert_eq!(default_of(&tenant).await, [""; 0]);
-    crate::trail::replay(&tenant).await;
+    crate::support::trail::replay(&tenant).await;
 }
 
 /// UAT-C-CA-CFG-001

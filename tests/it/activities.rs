@@ -12,8 +12,8 @@ use crate::support::{
     self, Tenant, account,
     calls::{fields, mask, only},
     refusal, unique,
+    watch::quiet,
 };
-use crate::watches::quiet;
 
 const OLDEST_FIRST: i32 = ActivityOrderBy::CreateTime as i32;
 const NEWEST_FIRST: i32 = ActivityOrderBy::CreateTimeDesc as i32;

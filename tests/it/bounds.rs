@@ -278,7 +278,7 @@ async fn pages_of_people_end_early_too() {
          SELECT 'a', person_id, true, true, sort_key, create_time FROM people WHERE person_id <> 'p500'",
     )
     .await;
-    // A recipient between the others who is not one of the flagged users.
+    // A recipient who has no billing flag and is sorted between those who have one.
     crate::lists::execute(
         &tenant,
         "INSERT INTO account_users (account_id, person_id, individual, billing, sort_key, person_create_time) \

@@ -305,7 +305,7 @@ async fn whatever_binds_a_person_elsewhere_takes_them_out_of_charge() {
     rome(Account { account_manager_id: "staff".into(), ..only("rome-account") }).await;
     assert_eq!(change("staff").await, refused, "a manager elsewhere");
 
-    // Who sees the whole tenant is in charge of everyone.
+    // A tenant-wide caller is in charge of everyone.
     for id in ["inside", "staff", "shown", "guest"] {
         tenant
             .with_roles("editor")

@@ -87,7 +87,7 @@ fn error(headers: &HeaderMap) -> Result<(), Status> {
     Status::from_header_map(headers).filter(|status| status.code() != Code::Ok).map_or(Ok(()), Err)
 }
 
-/// Every call of the contract, and those that need no identity.
+/// The paths of every call of the contract, of the health service and of reflection.
 fn paths() -> Vec<String> {
     let services = POOL.services().filter(|service| service.package_name() == PACKAGE);
     let methods = services.flat_map(|service| service.methods().collect::<Vec<_>>());
@@ -285,8 +285,9 @@ const MAX_KIB: u64 = 136 * 1024;
 const CONNECTIONS: usize = 16;
 const CALLS: usize = 40;
 
-/// Makes calls with this body, which do not end, and counts their answers by reason until
-/// `patience` is over: those that wait are `WAITING`. Also tells the most memory the service had.
+/// Makes calls whose request never ends, beginning with this body. Returns how many were answered
+/// with each reason until `patience` is over, where `WAITING` counts those without an answer, and
+/// the peak of the service's memory.
 async fn unfinished(
     service: &Service,
     patience: Duration,

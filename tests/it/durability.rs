@@ -195,7 +195,7 @@ async fn kill_during_writes(
     tenant
 }
 
-/// The same tenant on a service that has another address.
+/// The tenant's client of a service at another address.
 async fn moved(tenant: &Tenant, service: &Service) -> Tenant {
     Tenant { channel: connect(service.address).await, ..tenant.clone() }
 }
@@ -204,8 +204,8 @@ async fn status(health: &mut HealthClient<tonic::transport::Channel>, name: &str
     health.check(HealthCheckRequest { service: name.into() }).await.unwrap().into_inner().status()
 }
 
-/// The two answers of a service whose database is away: nothing was changed, or the COMMIT was
-/// under way.
+/// Fails unless the error is one of those of a service without a database: nothing was changed, or
+/// the outcome of the COMMIT is unknown.
 #[track_caller]
 fn is_lost(status: &Status) {
     if status.code() != Code::Unknown {

@@ -1,4 +1,4 @@
-//! The forest of organizations against a naive model of it, under random changes.
+//! The tree of organizations against a naive model of it, under random changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -182,7 +182,7 @@ fn roll(dice: &mut Dice, model: &Model) -> Step {
     }
 }
 
-/// The same call to the service.
+/// Makes the call of a step to the service.
 async fn call(tenant: &Tenant, model: &Model, step: &Step) -> Result<(), Status> {
     match step {
         Step::Create { id, parent } => {

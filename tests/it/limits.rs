@@ -139,7 +139,7 @@ async fn calls_beyond_the_limit_are_shed_until_there_is_room_again() {
         assert!(started.elapsed() < MARGIN, "shed at once");
         HealthClient::new(tenant.channel).check(HealthCheckRequest::default()).await.unwrap();
     }
-    // A call that its client gave up makes room, one that is answered too.
+    // A call that its client cancelled returns its permit, and so does a call that is answered.
     let [first, second] = hanging;
     first.abort();
     eventually(MARGIN, "room after a cancelled call", async || {
@@ -235,7 +235,7 @@ async fn a_panic_is_answered_and_the_next_call_works() {
         assert!(!status.message().contains("secret"), "{status:?}");
         assert!(!String::from_utf8_lossy(status.details()).contains("secret"), "{status:?}");
     }
-    // There is room for one call: those that panicked have left.
+    // The one permit is free: the calls that panicked returned it.
     assert_eq!(call().await.code(), Code::Ok);
     assert_eq!(call().await.code(), Code::Ok);
 }

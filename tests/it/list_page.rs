@@ -10,15 +10,15 @@ use customer_accounts::proto::{
     ListPersonAccountsRequest, Organization, PACKAGE, POOL, Person, UpdateOrganizationRequest,
 };
 use prost::Message as _;
-use prost_reflect::{DynamicMessage, MethodDescriptor, Value};
+use prost_reflect::{DynamicMessage, Value};
 use tonic::Status;
 
 use crate::{
-    contract,
     lists::execute,
     support::{
         Tenant, account,
         calls::{account_type, fields, mask, metadata, only, only_person},
+        every_call::{self, descriptor},
         raw::call,
         refusal,
     },
@@ -66,12 +66,6 @@ impl Tenant {
     }
 }
 
-fn descriptor(method: &str) -> MethodDescriptor {
-    let (service, name) = method.split_once('/').unwrap();
-    let service = POOL.get_service_by_name(&format!("{PACKAGE}.{service}")).unwrap();
-    service.methods().find(|method| method.name() == name).unwrap()
-}
-
 /// A page of any list, as this caller sees it: how many rows it has, the next page, and what it
 /// says of the whole.
 async fn page(
@@ -98,13 +92,13 @@ async fn page(
     ))
 }
 
-/// Every list of the contract, for a caller who sees the whole tenant and for one who sees a part,
-/// tells on every page how many rows its pages have together.
+/// Every page of every list has the total number of rows, for a tenant-wide caller and for a caller
+/// with a limited reach.
 #[tokio::test]
 async fn every_list_says_how_many_rows_it_has() {
     let (tenant, manager) = Tenant::regions().await;
-    contract::everything(&tenant, "one").await;
-    contract::everything(&tenant, "two").await;
+    every_call::everything(&tenant, "one").await;
+    every_call::everything(&tenant, "two").await;
     for id in ["ann", "bob", "cyd"] {
         tenant.person(id).await;
         tenant.add_member(if id == "cyd" { "rome" } else { "oslo" }, id).await.unwrap();
@@ -137,7 +131,7 @@ async fn every_list_says_how_many_rows_it_has() {
         .collect();
     let (mut counted, mut several) = (BTreeSet::new(), BTreeSet::new());
     for id in ["oslo-account", "oslo", "ann", "one", "north", "manager"] {
-        let asked = [contract::asks_for(id), contract::lists(id)].concat();
+        let asked = [every_call::asks_for(id), every_call::lists(id)].concat();
         for (method, request) in asked.into_iter().filter(|(method, _)| method.contains("/List")) {
             let mut request =
                 DynamicMessage::decode(descriptor(method).input(), &*request).unwrap();

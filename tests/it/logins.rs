@@ -379,7 +379,7 @@ async fn migrating_makes_nobody_a_member_of_the_owner() {
         &[("DATABASE_URL", &maker), ("CUSTOMER_ACCOUNTS_ALLOW_PRIVILEGED_LOGIN", "false")],
     )
     .await;
-    // From PostgreSQL 16 on, who creates a role stays its administrator.
+    // From PostgreSQL 16 on, the creator of a role keeps the ADMIN option on it.
     let version: i32 = sql
         .query_one("SELECT current_setting('server_version_num')::int", &[])
         .await

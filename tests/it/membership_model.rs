@@ -15,15 +15,12 @@ use customer_accounts::proto::{
 use futures_util::future::join_all;
 use tonic::{Status, transport::Channel};
 
-use crate::{
-    support::{
-        Tenant, account, anybody,
-        calls::{mask, only, only_person, person},
-        connect,
-        dice::{Dice, seed, seed_or},
-        real_server, refusal, refused, shared,
-    },
-    trail,
+use crate::support::{
+    Tenant, account, anybody,
+    calls::{mask, only, only_person, person},
+    connect,
+    dice::{Dice, seed, seed_or},
+    real_server, refusal, refused, shared, trail,
 };
 
 const ORGANIZATIONS: u64 = 5;
@@ -489,8 +486,8 @@ impl Model {
                         slot.clone_from(contact);
                     }
                 }
-                // Of those who are newly named every reason; those who stay are asked for as after
-                // any other change.
+                // A contact that this change names can be refused for any reason. A contact that
+                // stays can only be lost, as after any other change.
                 let mut lost = 0;
                 for contact in self.accounts[id].contacts.clone() {
                     let wrong = if contact.is_empty() {
@@ -567,7 +564,7 @@ fn roll_set(dice: &mut Dice) -> Set {
     Set { roles, billing: dice.roll(2) == 0, start, end }
 }
 
-/// Who can be a contact of an account.
+/// The people who can be a contact of an account.
 fn able(model: &Model, account: &str) -> Vec<String> {
     model
         .people
@@ -679,7 +676,7 @@ fn roll(dice: &mut Dice, model: &Model) -> Step {
     }
 }
 
-/// The same call to the service.
+/// Makes the call of a step to the service.
 async fn call(tenant: &Tenant, day: NaiveDate, step: &Step) -> Result<(), Status> {
     let roles = |set: &Set| set.roles.iter().rev().map(ToString::to_string).collect();
     match step.clone() {

@@ -121,7 +121,7 @@ impl Tenant {
             .linked_organizations
     }
 
-    /// Who gets the invoices of an account, and how.
+    /// The billing recipients of an account, with their kinds.
     async fn recipients(&self, account_id: &str) -> Vec<(String, BillingRecipientKind)> {
         let request =
             ListBillingRecipientsRequest { account_id: account_id.into(), ..Default::default() };

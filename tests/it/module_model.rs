@@ -1,4 +1,4 @@
-//! Modules against a naive model: random forests, settings and moves.
+//! Modules against a naive model: random trees, settings and moves.
 
 use std::collections::BTreeMap;
 
@@ -7,20 +7,17 @@ use customer_accounts::proto::{
     ModuleSetting::{Inherited, Off, On},
 };
 
-use crate::{
-    support::{
-        Tenant, account,
-        dice::{Dice, seed},
-        refusal,
-    },
-    trail,
+use crate::support::{
+    Tenant, account,
+    dice::{Dice, seed},
+    refusal, trail,
 };
 
 const MODULE: &str = "customer_accounts";
 const STEPS: usize = 30;
 const HISTORIES: u64 = 3;
 
-/// Who lies below whom and what is set, and nothing else.
+/// The parents of organizations and the settings of the module.
 #[derive(Default)]
 struct Model {
     parents: BTreeMap<String, String>,
@@ -29,7 +26,8 @@ struct Model {
 }
 
 impl Model {
-    /// Whether the module is on for an organization, and who decides that.
+    /// Whether the module is on for an organization, and the organization whose setting decides;
+    /// empty for the tenant.
     fn state(&self, id: &str) -> (bool, String) {
         let mut at = id;
         while !self.tenant_off && !at.is_empty() {

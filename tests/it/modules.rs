@@ -459,7 +459,8 @@ async fn only_modules_that_can_be_switched_are() {
     assert_eq!(tenant.state("o").await, (true, String::new()));
 }
 
-/// The modules that the tenant's row says are off for some organization, and those that are.
+/// The modules that are off for some organization, first as the tenant row has them, then as the
+/// activations have them.
 async fn off_below(tenant: &Tenant) -> (Vec<String>, Vec<String>) {
     let sql = sql(shared().url.as_ref().unwrap()).await;
     let query = "SELECT modules_off_below, ARRAY(SELECT DISTINCT module COLLATE \"C\" FROM module_activations AS m \
@@ -468,7 +469,7 @@ async fn off_below(tenant: &Tenant) -> (Vec<String>, Vec<String>) {
     (row.get(0), row.get(1))
 }
 
-/// Calls until there is room for the call: other tests share the pool.
+/// Repeats a call while it fails with RESOURCE_EXHAUSTED: other tests share the pool.
 async fn in_room<T>(call: impl AsyncFn() -> Result<T, Status>) -> Result<(), Status> {
     loop {
         match call().await {

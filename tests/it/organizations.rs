@@ -494,8 +494,7 @@ async fn a_move_makes_no_tree_deeper_than_sixteen_levels() {
         "ORGANIZATION_TOO_DEEP",
         "moved down, it has no room"
     );
-    // Further up in the same tree, and there is room again: for one level below the deepest, not
-    // for two.
+    // Further up in the same tree one more level fits below the deepest, but not two.
     tenant.move_organization("b", "level-13").await.unwrap();
     tenant.organization("d", "c").await;
     assert_eq!(refusal(create(&tenant, named("e", "e", "d")).await), "ORGANIZATION_TOO_DEEP");

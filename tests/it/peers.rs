@@ -1,5 +1,5 @@
-//! Peers that do not do their part: who say nothing, say half of it, say too much or do not read.
-//! They cost the service little and nobody else anything.
+//! Misbehaving peers: silent ones, ones that stop half way, that send too much or that do not read.
+//! They cost the service little, and other peers nothing.
 
 mod floods;
 
@@ -19,18 +19,16 @@ use tokio::{
 use tonic::body::Body;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::{
-    support::{
-        Tenant, config, connect, eventually,
-        frames::{
-            END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, RST_STREAM, RawPeer, SETTINGS,
-            frame, greeting, message,
-        },
-        refusal, shared,
-        tokens::{Answer, Guarded, Issuer, Key},
-        unique,
+use crate::support::{
+    Tenant, config, connect, eventually,
+    frames::{
+        END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, RST_STREAM, RawPeer, SETTINGS, frame,
+        greeting, message,
     },
-    watches::Watch,
+    refusal, shared,
+    tokens::{Answer, Guarded, Issuer, Key},
+    unique,
+    watch::Watch,
 };
 
 /// Longest wait for what must come.
@@ -74,7 +72,7 @@ impl Here {
         Tenant::on(connect(self.address).await)
     }
 
-    /// A peer of a tenant of its own that gives each answer so much room.
+    /// A peer with a tenant of its own, whose initial window of each stream has this size.
     async fn peer(&self, window: u32) -> RawPeer {
         RawPeer::greeted(self.address, window)
             .await
@@ -109,7 +107,7 @@ async fn answers_that_nobody_reads_are_given_up_and_the_rest_of_the_connection_g
     }
     assert!(unread.is_empty(), "{unread:?}");
     ask(&tenant).await.unwrap();
-    // Who reads is answered, on the same connection.
+    // A call whose answer is read is answered on the same connection.
     let stream = peer.call(LIST, b"").await;
     peer.give_room(stream, 1000).await;
     assert!(!peer.answer(stream).await.is_empty());
@@ -160,8 +158,8 @@ async fn unfinished_requests_hold_no_more_bytes_than_they_may() {
     assert!(refused.is_err(), "what was held is given back: {refused:?}");
 }
 
-/// Answers that nobody reads hold bytes, too: a read whose answer finds no room is told to come
-/// again.
+/// Unread answers count against the limit of buffered bytes. A call whose answer does not fit any
+/// more fails with OVERLOADED.
 #[tokio::test]
 async fn unread_answers_hold_no_more_bytes_than_they_may() {
     let here = Here::serve(&["--max-buffered-bytes", "262144", "--tenant-share", "50"]);
@@ -189,7 +187,7 @@ async fn unread_answers_hold_no_more_bytes_than_they_may() {
     eventually(PATIENCE, "the bytes again", async || ask(&tenant).await.ok()).await;
 }
 
-/// A peer that gives all the room there is, and then does not take the bytes off its socket.
+/// A peer that opens its windows as far as possible, and then does not read from its socket.
 #[tokio::test]
 async fn a_connection_whose_peer_takes_no_bytes_is_cut_off() {
     let here = Here::serve(&["--answer-timeout", "1s"]);
@@ -242,7 +240,7 @@ async fn who_does_not_finish_a_greeting_or_headers_is_sent_away() {
         "not before their time: {:?}",
         began.elapsed()
     );
-    // Who has greeted may be silent, and is answered later.
+    // A peer that has sent its preface may be silent, and is answered later.
     let stream = idle.call(LIST, b"").await;
     idle.answer(stream).await;
 }
@@ -375,7 +373,8 @@ async fn one_address_has_some_connections_and_not_all() {
     .await;
 }
 
-/// Whoever makes up key ids waits for an issuer that is slow, with permits that nobody else needs.
+/// Tokens with made-up key ids wait for a slow issuer with permits of their own, so other calls go
+/// on.
 #[tokio::test]
 async fn who_waits_for_keys_keeps_nobody_out() {
     let key = Key::es256("k");

@@ -3,13 +3,11 @@
 
 use customer_accounts::proto::{ListActivitiesRequest, TenantSettings};
 
-use crate::{
-    support::{
-        self, Tenant, account,
-        process::{Service, run},
-        refusal, violations,
-    },
-    watches::{Watch, quiet, raw_activity},
+use crate::support::{
+    self, Tenant, account,
+    process::{Service, run},
+    refusal, violations,
+    watch::{Watch, quiet, raw_activity},
 };
 
 /// What `prune` prints, which it must.

@@ -1,4 +1,5 @@
-//! Calls that race for the same thing: one wins, nothing is half true, and who loses learns why.
+//! Concurrent calls that exclude each other: one succeeds, no change is made by half, and the
+//! others are told the reason.
 
 use std::{
     future::Future,
@@ -8,7 +9,7 @@ use std::{
 
 use customer_accounts::{
     accounts::store,
-    db::{Db, Manager, Meta, migrate},
+    db::Meta,
     error::Error,
     proto::{
         Account, AccountType, CreateAccountTypeRequest, DeactivateAccountTypeRequest,
@@ -27,11 +28,9 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::support::{
-    Tenant, account, calls::only, has_real_server, process::Service, real_database, refusal, sql,
-    waiting_for_locks,
+    ALONE, Tenant, account, apart, calls::only, has_real_server, process::Service, real_database,
+    refusal, sql, waiting_for_locks,
 };
-
-const ALONE: &str = "races need more than one connection";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_clients_racing_for_the_primary_account_leave_exactly_one() {
@@ -141,8 +140,7 @@ async fn two_primary_accounts_change_places() {
         for organization in ["x", "y"] {
             assert!(primaries(&tenant, organization).await.len() <= 1);
         }
-        // Whoever moved last has displaced the other there, or moved after it had left: set the
-        // scene again.
+        // The account that moved last may have displaced the other: make both primary again.
         for (id, organization) in [("a", to_a), ("b", to_b)] {
             make_primary(&tenant, id, mask, organization).await.unwrap();
         }
@@ -417,33 +415,6 @@ async fn an_account_created_while_the_default_type_changes_gets_the_old_or_the_n
 /// A tenant of the shared service, if that has a real server.
 async fn tenant() -> Option<Tenant> {
     if has_real_server(ALONE) { Some(Tenant::new().await) } else { None }
-}
-
-/// A tenant in a database of its own, a connection to that database, and the service's way to it.
-/// The way of the shared service is not for tests: a connection that it makes for one ends with
-/// that test's runtime.
-pub async fn apart() -> Option<(Tenant, tokio_postgres::Client, Db)> {
-    let url = real_database(ALONE).await?;
-    let login: tokio_postgres::Config = url.parse().unwrap();
-    migrate::run(&Manager::new(login.clone(), None), migrate::Direction::Up).await.unwrap();
-    let db = Db::new(
-        Manager::new(login, Some("customer_accounts_app".into())),
-        8,
-        Duration::from_secs(1),
-        None,
-    );
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (address, served) = (listener.local_addr().unwrap(), db.clone());
-    tokio::spawn(async move {
-        customer_accounts::server::serve(
-            listener,
-            served,
-            &crate::support::config(&[]),
-            std::future::pending(),
-        )
-        .await
-    });
-    Some((Tenant::on(crate::support::connect(address).await), sql(&url).await, db))
 }
 
 fn background(

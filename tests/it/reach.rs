@@ -1,5 +1,5 @@
-//! Reach: a caller who does not see the whole tenant sees what is bound to their person's
-//! organizations and those below.
+//! Reach: a caller who is not tenant-wide sees what belongs to the organizations of their person
+//! and to the organizations below these.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,23 +10,21 @@ use customer_accounts::{
         Account, CreateOrganizationRequest, CreatePersonRequest, GetOrganizationRequest,
         ListAccountsRequest, ListActivitiesRequest, ListLinkedOrganizationsRequest,
         ListModuleActivationsRequest, ListOrganizationsRequest, ListPeopleRequest, ModuleSetting,
-        MoveOrganizationRequest, Organization, PACKAGE, POOL, Person, UpdatePersonRequest,
+        MoveOrganizationRequest, Organization, Person, UpdatePersonRequest,
     },
 };
 use prost::Message as _;
-use prost_reflect::{DynamicMessage, MethodDescriptor, Value};
+use prost_reflect::{DynamicMessage, Value};
 use tonic::{Code, Status};
 
-use crate::{
-    contract,
-    support::{
-        Tenant, account,
-        calls::{only, only_person, person, preconditions},
-        dice::{Dice, seed},
-        raw::call,
-        refusal, refused,
-    },
-    watches::Watch,
+use crate::support::{
+    Tenant, account, assert_same_words,
+    calls::{only, only_person, person, preconditions},
+    dice::{Dice, seed},
+    every_call::{self, descriptor},
+    raw::call,
+    refusal, refused,
+    watch::Watch,
 };
 
 impl Tenant {
@@ -113,11 +111,7 @@ async fn a_regional_manager_sees_the_accounts_of_the_region_and_below() {
         manager.get("none-account").await.unwrap_err(),
     );
     assert_eq!(elsewhere.code(), Code::NotFound);
-    contract::assert_same_words(
-        "GetAccount",
-        (&elsewhere, "rome-account"),
-        (&nowhere, "none-account"),
-    );
+    assert_same_words("GetAccount", (&elsewhere, "rome-account"), (&nowhere, "none-account"));
 
     // An office that moves is in reach where it is.
     tenant.move_organization("rome", "north").await.unwrap();
@@ -188,7 +182,8 @@ async fn what_is_created_or_moved_stays_in_reach() {
 async fn nobody_extends_their_own_reach() {
     let (tenant, manager) = Tenant::regions().await;
     let out_of_reach = "OUT_OF_REACH";
-    // Someone in reach who is also somewhere else: whoever becomes them would be there too.
+    // A person in reach who is also a member outside it: a caller who took over their subject would
+    // reach that organization as well.
     for id in ["both", "inside"] {
         tenant.person(id).await;
     }
@@ -326,8 +321,8 @@ async fn what_organizations_have_set_is_shown_as_far_as_the_reach() {
     assert_eq!(refusal(list(&manager, "rome").await), "ORGANIZATION_NOT_FOUND");
 }
 
-/// Calls whose answers do not depend on reach: the types are the tenant's, and who may call the
-/// others sees all of it.
+/// Whether the answer of a call does not depend on reach: account types belong to the tenant, and
+/// the roles that may delete or configure are tenant-wide.
 fn reaches_further(method: &str, permission: &str) -> bool {
     method.starts_with("AccountTypeService/")
         || ["delete", "configure"].iter().any(|verb| permission.ends_with(verb))
@@ -339,7 +334,7 @@ async fn what_is_out_of_reach_is_word_for_word_like_what_never_existed() {
     // As long as an id that nobody has, so that the encoded details are, too.
     let (hidden, free) = ("hidden-id", "nobody-id");
     for id in ["own", hidden] {
-        contract::everything(&tenant, id).await;
+        every_call::everything(&tenant, id).await;
     }
     tenant.identify("own", "own-subject").await;
     let policies = Policies::read().unwrap();
@@ -352,7 +347,7 @@ async fn what_is_out_of_reach_is_word_for_word_like_what_never_existed() {
     ];
     let (mut asked, mut listed) = (0, 0);
     for ((method, hidden_request), (_, free_request)) in
-        contract::asks_for(hidden).into_iter().zip(contract::asks_for(free))
+        every_call::asks_for(hidden).into_iter().zip(every_call::asks_for(free))
     {
         let policy = policies.get(&format!("/accounts.v1.{method}")).unwrap();
         if reaches_further(method, policy.permission) {
@@ -366,11 +361,11 @@ async fn what_is_out_of_reach_is_word_for_word_like_what_never_existed() {
         let answer =
             call(&tenant.channel, method, &identity, &hidden_request).await.expect_err(method);
         assert_eq!(answer.code(), Code::NotFound, "{method}: {answer:?}");
-        contract::assert_same_words(method, (&answer, hidden), (&nothing, free));
+        assert_same_words(method, (&answer, hidden), (&nothing, free));
         asked += 1;
     }
     for ((method, hidden_request), (_, free_request)) in
-        contract::lists(hidden).into_iter().zip(contract::lists(free))
+        every_call::lists(hidden).into_iter().zip(every_call::lists(free))
     {
         if reaches_further(method, "accounts.read") {
             continue;
@@ -389,13 +384,14 @@ async fn what_is_out_of_reach_is_word_for_word_like_what_never_existed() {
     }
     assert!(asked >= 40 && listed >= 14, "{asked} {listed}");
 
-    // What is above the reach is out of it, although what is below it is not.
+    // The organization above the caller's own is out of reach, although its descendant `own` is in
+    // reach.
     let above = "above-own";
     tenant.organization(above, "").await;
     tenant.move_organization("own", above).await.unwrap();
     let mut listed = 0;
     for ((method, above_request), (_, free_request)) in
-        contract::lists(above).into_iter().zip(contract::lists(free))
+        every_call::lists(above).into_iter().zip(every_call::lists(free))
     {
         // Each organization names the one above it, so it may be found by that.
         if reaches_further(method, "accounts.read") || method.ends_with("/ListOrganizations") {
@@ -409,8 +405,8 @@ async fn what_is_out_of_reach_is_word_for_word_like_what_never_existed() {
     assert!(listed >= 10, "{listed}");
 }
 
-/// What nobody may learn who does not reach it: a word of names, descriptions and addresses, and a
-/// time by which lists are ordered.
+/// What a caller must not learn about resources out of reach: a word in their texts, and a time
+/// that lists are ordered by.
 struct Secrets {
     word: &'static str,
     time: String,
@@ -424,14 +420,13 @@ impl Secrets {
     }
 }
 
-/// A tenant in which `own` is an account in the reach of the person `own`, bound to what is out of
-/// their reach in every way there is: an organization above, one that is linked, and the account
-/// that the person uses and buys on.
+/// A tenant in which the person `own` reaches the account `own`. Outside their reach are the
+/// organization above, a linked organization, and the account that the person uses and buys on.
 async fn secrets() -> (Tenant, Secrets) {
     const WORD: &str = "secretword";
     let tenant = Tenant::new().await;
     for id in ["own", "hidden-id"] {
-        contract::everything(&tenant, id).await;
+        every_call::everything(&tenant, id).await;
     }
     tenant.identify("own", "own-subject").await;
     for id in ["above", "linked"] {
@@ -474,12 +469,6 @@ fn with(method: &str, request: &[u8], field: &str, value: Value) -> Vec<u8> {
     message.encode_to_vec()
 }
 
-fn descriptor(method: &str) -> MethodDescriptor {
-    let (service, name) = method.split_once('/').unwrap();
-    let service = POOL.get_service_by_name(&format!("{PACKAGE}.{service}")).unwrap();
-    service.methods().find(|method| method.name() == name).unwrap()
-}
-
 #[tokio::test]
 async fn nothing_but_ids_of_what_is_out_of_reach_is_told() {
     let (tenant, secrets) = secrets().await;
@@ -491,7 +480,7 @@ async fn nothing_but_ids_of_what_is_out_of_reach_is_told() {
         ("x-tenant-wide", b"false"),
     ];
     let asked = ["own", "hidden-id", "linked"]
-        .map(|id| [contract::asks_for(id), contract::lists(id)].concat())
+        .map(|id| [every_call::asks_for(id), every_call::lists(id)].concat())
         .concat();
     let (mut answers, mut tokens) = (0, 0);
     for (method, request) in asked {
@@ -598,7 +587,7 @@ async fn linked_organizations_out_of_reach_are_listed_by_their_ids() {
         ];
         assert_eq!(list(&tenant, 1, page_size).await, expected(whole));
     }
-    // Who reaches one of them later reads its name.
+    // A caller who reaches one of the organizations later reads its name.
     tenant.move_organization("x", "north").await.unwrap();
     assert!(list(&manager, 1, 50).await.contains(&("x".to_owned(), "Middle".to_owned())));
 }
@@ -700,8 +689,8 @@ impl Model {
 }
 
 impl Tenant {
-    /// Changes something at random, here and in the model; what the service refuses changes
-    /// neither.
+    /// Makes a random change in the service and in the model. What the service refuses is not made
+    /// in the model either.
     async fn change(&self, dice: &mut Dice, model: &mut Model) {
         let mut one = |prefix: &str, of: u64| format!("{prefix}{}", dice.roll(of));
         let (organization, other) = (one("o", ORGANIZATIONS), one("o", ORGANIZATIONS));
@@ -743,7 +732,7 @@ impl Tenant {
         }
     }
 
-    /// Compares all that a caller sees with the model.
+    /// Compares everything that the person sees with the model.
     async fn compare(&self, model: &Model, person: &str) {
         let caller = self.reaching(&format!("subject-of-{person}"), "viewer");
         let (organizations, accounts, people) =

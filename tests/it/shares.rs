@@ -10,12 +10,9 @@ use customer_accounts::proto::{
 use tokio::task::JoinHandle;
 use tonic::Status;
 
-use crate::{
-    support::{
-        Tenant, account, calls::fields, eventually, process::Service, real_database, refusal, sql,
-        waiting_for_locks,
-    },
-    watches::Watch,
+use crate::support::{
+    Tenant, account, calls::fields, eventually, process::Service, real_database, refusal, sql,
+    waiting_for_locks, watch::Watch,
 };
 
 /// A service of its own, a tenant whose account is locked by another connection, and a neighbour.

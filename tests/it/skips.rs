@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use crate::schema::sources;
+use crate::support::sources;
 
 /// A function of the tests, as rustfmt lays it out.
 struct Function {
@@ -26,7 +26,7 @@ fn functions(text: &str) -> Vec<Function> {
         let indent = &line[..line.len() - code.len()];
         if let Some(rest) = line.strip_prefix("impl") {
             let of = rest.rsplit(" for ").next().unwrap_or_default();
-            implemented = of.split(['<', '{']).next().unwrap_or_default().trim().to_owned();
+            of.split(['<', '{']).next().unwrap_or_default().trim().clone_into(&mut implemented);
         } else if line == "}" {
             implemented.clear();
         }

@@ -124,7 +124,7 @@ async fn settings_change_by_mask_and_every_change_is_on_record() {
     assert_eq!(trail[0].change("account_id_prefix"), (&json!("acct"), &json!("cust")));
     assert_eq!(trail[0].change("membership_roles").1, &json!(["approver", "zookeeper"]));
     assert_eq!(trail[1].change("default_currency"), (&json!("CHF"), &json!(null)));
-    crate::trail::replay(&tenant).await;
+    crate::support::trail::replay(&tenant).await;
 }
 
 #[tokio::test]
@@ -280,7 +280,7 @@ async fn roles_of_users_are_those_of_the_tenant() {
         [("roles[1]".to_owned(), rule.clone()), ("roles[2]".to_owned(), rule.clone())]
     );
     assert_eq!(tenant.add_with_roles("bob", &["approver"]).await.unwrap().roles, ["approver"]);
-    // A role that was taken away stays with those who have it, until they are updated.
+    // A role that is no longer in the settings stays with its users until they are updated.
     let billing = AccountUser { billing: true, ..ann };
     let refused = violations(tenant.update_roles(billing.clone(), &["billing"]).await);
     assert_eq!(refused, [("account_user.roles[1]".to_owned(), rule)]);

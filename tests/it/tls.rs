@@ -307,7 +307,7 @@ async fn silent_peers_hold_up_nobody_and_are_sent_away() {
     );
     let mut rest = Vec::new();
     let _ = timeout(PATIENCE, mute.read_to_end(&mut rest)).await.expect("sent away");
-    // Who has spoken may be silent for as long as they like.
+    // A peer that has made a call may be silent without limit.
     ask(channel).await.unwrap();
     ask(other).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! Identity by token: who is let in, as whom, and who is not.
+//! Identity by token: which tokens are accepted, for which caller, and which are refused.
 
 mod command;
 mod hostile;
@@ -27,15 +27,12 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest,
 };
 
-use crate::{
-    contract,
-    support::{
-        Tenant, config,
-        raw::call,
-        refusal,
-        tokens::{AUDIENCE, Guarded, Issuer, Key, but, claims, key_set, now},
-        unique,
-    },
+use crate::support::{
+    Tenant, assert_same_words, config,
+    raw::call,
+    refusal,
+    tokens::{AUDIENCE, Guarded, Issuer, Key, but, claims, key_set, now},
+    unique,
 };
 
 const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
@@ -137,7 +134,7 @@ async fn the_headers_of_development_mean_nothing_where_tokens_do() {
     assert_eq!((types(&service, &admin).await, types(&service, &elsewhere).await), (1, 0));
 }
 
-/// The same `sub` of two issuers is two people: in the trail, and in what is in reach.
+/// A `sub` that two issuers use names two people, in the trail and for reach.
 #[tokio::test]
 async fn the_subjects_of_several_issuers_are_told_apart() {
     let [staff_key, partner_key] = [Key::es256("s"), Key::es256("p")];
@@ -156,7 +153,7 @@ async fn the_subjects_of_several_issuers_are_told_apart() {
         }
     }
     assert_eq!(actors(&service, &of_staff(json!({}))).await, ["jane", "partner:jane"]);
-    // Nobody can choose a subject that makes them somebody of the other issuer.
+    // A token whose subject begins with the prefix of the other issuer is refused.
     for _ in 0..2 {
         assert_eq!(
             refusal(service.read(&of_staff(json!({"sub": "partner:jane"}))).await),
@@ -192,7 +189,7 @@ async fn the_subjects_of_several_issuers_are_told_apart() {
     people.create_person(person("partner:jane")).await.unwrap();
 }
 
-/// Who has left traces in the tenant, each once.
+/// The actors of the tenant's trail, each once.
 async fn actors(service: &Guarded, token: &str) -> Vec<String> {
     let bearer = format!("Bearer {token}");
     let mut client = ActivityServiceClient::with_interceptor(
@@ -339,11 +336,7 @@ async fn the_token_of_a_regional_manager_shows_the_region_and_below() {
     get("oslo-account").await.unwrap();
     let (elsewhere, nowhere) =
         (get("rome-account").await.unwrap_err(), get("none-account").await.unwrap_err());
-    contract::assert_same_words(
-        "GetAccount",
-        (&elsewhere, "rome-account"),
-        (&nowhere, "none-account"),
-    );
+    assert_same_words("GetAccount", (&elsewhere, "rome-account"), (&nowhere, "none-account"));
 
     let everywhere =
         key.sign(&claims(json!({"sub": "someone", "roles": ["viewer"], "tenant_wide": true})));

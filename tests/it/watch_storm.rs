@@ -1,6 +1,6 @@
-//! Watches in a storm: writers on two instances and past them, commits out of order, rollbacks,
-//! sessions that are cut off, an instance that is killed, watchers that come and go; and every
-//! change that was acknowledged arrives once, in order.
+//! Watches under load and failures: writers on two instances and directly on the database, commits
+//! out of order, rollbacks, terminated sessions, a killed instance, and watchers that reconnect.
+//! Every change that was acknowledged must arrive once and in order.
 
 use std::{
     collections::BTreeSet,
@@ -20,16 +20,14 @@ use tokio::{
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::{
-    support::{
-        self, Tenant, account,
-        calls::only,
-        dice::{Dice, seed},
-        eventually,
-        process::Service,
-        unique,
-    },
-    watches::{Watch, quiet},
+use crate::support::{
+    self, Tenant, account,
+    calls::only,
+    dice::{Dice, seed},
+    eventually,
+    process::Service,
+    unique,
+    watch::{Watch, quiet},
 };
 
 const TENANTS: usize = 3;

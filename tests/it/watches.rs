@@ -4,78 +4,26 @@
 use std::time::Duration;
 
 use customer_accounts::{
-    caller::Caller,
     db::Meta,
-    page::Binding,
     proto::{
         Account, Activity, CreateAccountTypeRequest, ListActivitiesRequest, WatchActivitiesRequest,
-        WatchActivitiesResponse,
     },
 };
 use diesel_async::SimpleAsyncConnection as _;
-use tokio::time::{Instant, timeout};
-use tonic::{Request, Status, Streaming};
+use tokio::time::Instant;
+use tonic::Request;
 
 use crate::support::{
-    self, Tenant, account, calls::only, cluster::Cluster, eventually, has_real_server,
-    process::Service, real_database, refusal, refused, shared,
+    self, Tenant, account,
+    calls::only,
+    eventually,
+    process::Service,
+    real_database, refusal, refused, shared,
+    watch::{PATIENCE, Watch, quiet, raw_activity, sealed},
 };
 
-/// Longest wait for what must come: other tests may hold transactions open, which hold every watch
-/// back.
-const PATIENCE: Duration = Duration::from_mins(1);
 /// Room for a machine that is busy with other tests.
 const MARGIN: Duration = Duration::from_secs(5);
-
-/// A watch, and the cursor of its last message.
-pub struct Watch {
-    stream: Streaming<WatchActivitiesResponse>,
-    pub cursor: String,
-}
-
-impl Watch {
-    pub async fn open(tenant: &Tenant, cursor: &str, account_id: &str) -> Result<Self, Status> {
-        let request =
-            WatchActivitiesRequest { cursor: cursor.into(), account_id: account_id.into() };
-        let stream = tenant.activities().watch_activities(request).await?.into_inner();
-        Ok(Self { stream, cursor: cursor.into() })
-    }
-
-    /// From now on, after the first message.
-    async fn now(tenant: &Tenant) -> Self {
-        let mut watch = Self::open(tenant, "", "").await.unwrap();
-        let first = watch.next().await.unwrap();
-        assert_eq!(first, [], "nothing has happened in this tenant");
-        watch
-    }
-
-    pub async fn next(&mut self) -> Result<Vec<Activity>, Status> {
-        let message = timeout(PATIENCE, self.stream.message()).await.expect("a message in time")?;
-        let message = message.expect("a watch ends with an error");
-        assert!(!message.cursor.is_empty());
-        self.cursor = message.cursor;
-        Ok(message.activities)
-    }
-
-    /// The next so many activities, in however many messages.
-    async fn take(&mut self, count: usize) -> Vec<Activity> {
-        let mut taken = Vec::new();
-        while taken.len() < count {
-            taken.extend(self.next().await.unwrap());
-        }
-        assert_eq!(taken.len(), count, "{taken:?}");
-        taken
-    }
-
-    /// How it ends.
-    async fn ends(mut self) -> Status {
-        loop {
-            if let Err(status) = self.next().await {
-                return status;
-            }
-        }
-    }
-}
 
 /// The ids of the whole trail so far, in the order of the feed.
 async fn feed(tenant: &Tenant) -> Vec<String> {
@@ -223,14 +171,6 @@ async fn a_cursor_of_another_tenant_or_account_or_of_none_is_refused() {
     }
     assert!(Watch::open(&tenant, &cursor, "").await.is_ok());
     assert!(Watch::open(&tenant, &sealed(&tenant, "a", "1", "0"), "a").await.is_ok());
-}
-
-/// A cursor as the service would give it for this position.
-pub fn sealed(tenant: &Tenant, account_id: &str, transaction_id: &str, ordinal: &str) -> String {
-    let caller =
-        Caller { method: "accounts.v1.ActivityService/WatchActivities", ..tenant.caller() };
-    let request = WatchActivitiesRequest { account_id: account_id.into(), ..Default::default() };
-    Binding::of(&caller, &request).seal(transaction_id, ordinal)
 }
 
 /// Runs statements as the service in this tenant.
@@ -400,24 +340,6 @@ async fn nothing_is_told_before_what_began_to_write_earlier_has_ended() {
         let expected = [format!("late-{end}"), format!("early-{end}")];
         assert_eq!(told, expected[2 - committed..]);
     }
-}
-
-/// A server on which nobody else holds transactions.
-pub fn quiet() -> Option<Cluster> {
-    if has_real_server("the embedded server has no second connection") {
-        Cluster::start()
-    } else {
-        None
-    }
-}
-
-/// Adds an activity of a resource to a tenant's trail, in a transaction of the login's own.
-pub fn raw_activity(tenant: &str, resource_id: &str) -> String {
-    format!(
-        "INSERT INTO activities (tenant_id, activity_id, ordinal, actor, method, action, resource_type, resource_id, changes) \
-         VALUES ('{tenant}', '{}', 0, 'raw', 'raw', 'raw.created', 'raw', '{resource_id}', '[]')",
-        support::unique()
-    )
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Account managers: who can be one, and the accounts that one has.
+//! Account managers: which people can be one, and the list of a manager's accounts.
 
 use customer_accounts::{
     db::Meta,
@@ -83,7 +83,7 @@ async fn only_active_staff_can_manage_an_account() {
     let other = Tenant::new().await;
     other.staff("theirs").await;
     assert_unfit(tenant.try_account(managed("b", "theirs")).await, "theirs", "PERSON_NOT_FOUND");
-    // Who becomes fit can be named.
+    // A person who becomes active STAFF can be named.
     tenant.update_person(Person { active: Some(true), ..only_person("gone") }, &[]).await.unwrap();
     tenant.update_person(staff("joe"), &[]).await.unwrap();
     for id in ["gone", "joe"] {

@@ -162,7 +162,7 @@ async fn an_account_keeps_its_deactivated_type_until_its_next_update_which_must_
     );
     assert_eq!(tenant.get("moves").await.unwrap(), before);
 
-    // Whoever stops an account need not know a better type for it.
+    // An account with an inactive type can be suspended without another type.
     let suspended =
         Account { status: Suspended.into(), status_reason: "unpaid".into(), ..only("moves") };
     let suspended = tenant.update(suspended, &[]).await.unwrap();

@@ -1,9 +1,11 @@
-//! The harness: one service for all tests, tenants, clients, and what tests assert about errors.
+//! The harness: one service for all tests, tenants and clients.
 
 pub mod calls;
 pub mod certs;
 pub mod cluster;
 pub mod dice;
+mod errors;
+pub mod every_call;
 pub mod frames;
 pub mod logs;
 pub mod pooler;
@@ -12,10 +14,13 @@ pub mod proxy;
 pub mod raw;
 pub mod tap;
 pub mod tokens;
+pub mod trail;
+pub mod watch;
 
 use std::{
     future::{Future, pending, poll_fn},
     net::SocketAddr,
+    path::{Path, PathBuf},
     pin::pin,
     sync::{
         OnceLock,
@@ -24,13 +29,16 @@ use std::{
     time::Duration,
 };
 
+pub use self::errors::{
+    Refused, assert_same_words, comment, refusal, refused, screaming, violations,
+};
 use clap::Parser as _;
 use customer_accounts::{
     caller::{Caller, Reach, Roles, TenantId},
     config::{Cli, Config},
     db::{Db, Manager, migrate},
     proto::{
-        Account, Contact, CreateAccountRequest, CreateOrganizationRequest, Organization, POOL,
+        Account, Contact, CreateAccountRequest, CreateOrganizationRequest, Organization,
         account_service_client::AccountServiceClient,
         account_type_service_client::AccountTypeServiceClient,
         activity_service_client::ActivityServiceClient,
@@ -40,15 +48,13 @@ use customer_accounts::{
     },
     server,
 };
-use prost_reflect::FileDescriptor;
 use tokio::{net::TcpListener, runtime::Handle, time::Instant};
 use tonic::{
-    Code, Request, Status,
+    Request, Status,
     metadata::MetadataValue,
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
-use tonic_types::{ErrorDetails, StatusExt as _};
 
 /// The real server to test on, if there is one.
 pub fn real_server() -> Option<String> {
@@ -81,6 +87,9 @@ pub async fn real_database(why: &str) -> Option<String> {
     Some(fresh_database(&real_server()?).await)
 }
 
+/// Why a test of races needs a real server.
+pub const ALONE: &str = "races need more than one connection";
+
 /// Creates a database and tells its URL.
 pub async fn fresh_database(server: &str) -> String {
     let name = format!("it_{}", unique());
@@ -98,7 +107,7 @@ pub async fn sql(url: &str) -> tokio_postgres::Client {
     client
 }
 
-/// Asks again and again until `wanted` finds something, at most so long.
+/// Calls `wanted` until it returns something. Fails after the limit.
 #[track_caller]
 pub fn eventually<T>(
     limit: Duration,
@@ -118,21 +127,31 @@ pub fn eventually<T>(
     }
 }
 
-/// Waits until so many statements of the connection's database wait for locks.
+/// Waits until exactly this number of statements in the connection's database wait for locks.
 #[track_caller]
 pub fn waiting_for_locks(sql: &tokio_postgres::Client, count: i64) -> impl Future<Output = ()> {
     let query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     eventually(Duration::from_secs(10), "statements that wait for locks", async move || {
-        // Inside a transaction PostgreSQL goes on showing what it showed first.
+        // Inside a transaction PostgreSQL repeats its first answer otherwise.
         sql.batch_execute("SELECT pg_stat_clear_snapshot()").await.unwrap();
         (sql.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == count).then_some(())
     })
 }
 
-/// A name that no other test has, also in another run.
+/// A name that no other test has, in this run or another.
 pub fn unique() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("{}_{}", uuid::Uuid::now_v7().simple(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// All Rust files below a folder.
+pub fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let files = files
+        .into_iter()
+        .filter(|file| file.extension().is_some_and(|extension| extension == "rs"));
+    files.chain(folders.iter().flat_map(|folder| sources(folder))).collect()
 }
 
 /// Options as the command line would give them.
@@ -146,13 +165,13 @@ pub struct Shared {
     pub db: Db,
     /// URL of the database; `None` on the embedded server.
     pub url: Option<String>,
-    /// Where work on `db` belongs: a connection made on a test's own runtime would end with that
-    /// test, for all.
+    /// The runtime for work on `db`: a connection made on a test's own runtime would end with that
+    /// test, for all tests.
     pub runtime: Handle,
 }
 
 impl Shared {
-    /// Does on the service's runtime what a test does with `db` itself.
+    /// Runs a test's own work on `db` on the service's runtime.
     pub async fn on_its_runtime<F: Future>(&self, work: F) -> F::Output {
         let mut work = pin!(work);
         poll_fn(|cx| {
@@ -209,11 +228,30 @@ async fn serve(started: std::sync::mpsc::Sender<Shared>) {
     server::serve(listener, db, &config, pending()).await.unwrap();
 }
 
+/// A tenant in a database of its own, a connection to that database, and the service's pool for it.
+/// Tests must not use the pool of the shared service: a connection that it makes for a test ends
+/// with that test's runtime.
+pub async fn apart() -> Option<(Tenant, tokio_postgres::Client, Db)> {
+    let url = real_database(ALONE).await?;
+    let login: tokio_postgres::Config = url.parse().unwrap();
+    migrate::run(&Manager::new(login.clone(), None), migrate::Direction::Up).await.unwrap();
+    let db = Db::new(
+        Manager::new(login, Some("customer_accounts_app".into())),
+        8,
+        Duration::from_secs(1),
+        None,
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, served) = (listener.local_addr().unwrap(), db.clone());
+    tokio::spawn(async move { server::serve(listener, served, &config(&[]), pending()).await });
+    Some((Tenant::on(connect(address).await), sql(&url).await, db))
+}
+
 pub async fn connect(address: SocketAddr) -> Channel {
     Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
 }
 
-/// A caller of the development identity: what every request of its clients says about itself.
+/// A caller of the development identity: the headers of every request of its clients.
 #[derive(Clone)]
 pub struct As {
     pub tenant: String,
@@ -239,7 +277,7 @@ impl Interceptor for As {
 
 pub type Client = InterceptedService<Channel, As>;
 
-/// A tenant of its own for each test, seen by an administrator unless told else.
+/// A tenant of a test's own, as an administrator sees it.
 #[derive(Clone)]
 pub struct Tenant {
     pub caller: As,
@@ -261,7 +299,7 @@ impl Tenant {
         }
     }
 
-    /// The same tenant, seen by a caller with these roles.
+    /// This tenant, as a caller with these roles.
     pub fn with_roles(&self, roles: &str) -> Self {
         Self {
             caller: As { roles: roles.into(), ..self.caller.clone() },
@@ -269,7 +307,7 @@ impl Tenant {
         }
     }
 
-    /// The same tenant, seen by another actor.
+    /// This tenant, as another actor.
     pub fn with_actor(&self, actor: &str) -> Self {
         Self {
             caller: As { actor: actor.into(), ..self.caller.clone() },
@@ -277,8 +315,8 @@ impl Tenant {
         }
     }
 
-    /// The same tenant, seen by an actor with these roles whose reach is that of the person with
-    /// this subject.
+    /// This tenant, as an actor with these roles whose reach is that of the person with this
+    /// subject.
     pub fn reaching(&self, subject: &str, roles: &str) -> Self {
         let caller = As {
             actor: subject.into(),
@@ -317,7 +355,7 @@ impl Tenant {
         TenantServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
     }
 
-    /// The caller as the service's own code sees it, to look behind the API:
+    /// The caller as the service's own code has it, for reads behind the API:
     /// `shared().on_its_runtime(shared().db.read(&tenant.caller(), …))`.
     pub fn caller(&self) -> Caller {
         Caller {
@@ -357,7 +395,7 @@ impl Tenant {
         self.try_account(account).await.unwrap()
     }
 
-    /// The same, when it may be refused.
+    /// Creates an account as it is given, or returns the error.
     pub async fn try_account(&self, account: Account) -> Result<Account, Status> {
         let request = CreateAccountRequest { account: Some(account), ..Default::default() };
         self.accounts()
@@ -382,81 +420,4 @@ pub fn account(id: &str, organization_id: &str) -> Account {
 #[expect(clippy::unnecessary_wraps, reason = "as the field of the message has it")]
 pub fn anybody() -> Option<Contact> {
     Some(Contact { email: "qq@qq.example".into(), ..Default::default() })
-}
-
-/// An answer that is an error, or the error itself.
-pub trait Refused {
-    fn status(&self) -> &Status;
-}
-
-impl Refused for Status {
-    fn status(&self) -> &Status {
-        self
-    }
-}
-
-impl<T: std::fmt::Debug> Refused for Result<T, Status> {
-    #[track_caller]
-    fn status(&self) -> &Status {
-        self.as_ref().expect_err("an error")
-    }
-}
-
-impl<R: Refused> Refused for &R {
-    #[track_caller]
-    fn status(&self) -> &Status {
-        (*self).status()
-    }
-}
-
-/// The reason of an error. Fails unless the error has the code that the contract gives the reason.
-#[track_caller]
-pub fn refusal(answer: impl Refused) -> String {
-    let (status, details) = refused(answer);
-    let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
-    let reasons = POOL.get_enum_by_name("accounts.v1.ErrorReason").unwrap();
-    let value = reasons.get_value_by_name(&format!("ERROR_REASON_{}", info.reason));
-    let value = value.unwrap_or_else(|| panic!("{} is no ErrorReason: {status:?}", info.reason));
-    let comment = comment(&reasons.parent_file(), value.path());
-    let (code, _) = comment.split_once(". ").expect("a code, and what to do");
-    assert_eq!(screaming(status.code()), code, "{status:?}");
-    info.reason.clone()
-}
-
-/// The comment of what a path in a file of the contract leads to, on one line.
-pub fn comment(file: &FileDescriptor, path: &[i32]) -> String {
-    let info = file.file_descriptor_proto().source_code_info.as_ref();
-    let mut locations = info.expect("the descriptor set has the comments").location.iter();
-    let location = locations.find(|location| location.path == path);
-    let comment = location.map_or("", |location| location.leading_comments());
-    comment.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// The name of a code as gRPC has it: `INVALID_ARGUMENT`.
-pub fn screaming(code: Code) -> String {
-    let mut name = String::new();
-    for c in format!("{code:?}").chars() {
-        if c.is_uppercase() && !name.is_empty() {
-            name.push('_');
-        }
-        name.extend(c.to_uppercase());
-    }
-    name
-}
-
-/// The error and its details.
-#[track_caller]
-pub fn refused(answer: impl Refused) -> (Status, ErrorDetails) {
-    let status = answer.status().clone();
-    let details = status.get_error_details();
-    (status, details)
-}
-
-/// The fields and rules that a request breaks.
-#[track_caller]
-pub fn violations(answer: impl Refused) -> Vec<(String, String)> {
-    let (status, details) = refused(answer);
-    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
-    let violations = details.bad_request().expect("field violations").field_violations.clone();
-    violations.into_iter().map(|violation| (violation.field, violation.description)).collect()
 }

@@ -64,7 +64,7 @@ async fn a_token_of_the_command_is_good_for_a_service_with_the_options_it_prints
             raw::call(&channel, "AccountTypeService/CreateAccountType", headers, b"").await
         }
     };
-    // Who may not make types is told so before the type is looked at.
+    // A caller who may not create types is refused before the type is validated.
     assert_eq!(refusal(write(&again.stdout).await), "PERMISSION_DENIED");
     assert_eq!(refusal(write(&made.stdout).await), "INVALID_FIELD");
 

@@ -322,7 +322,7 @@ async fn a_token_of_a_megabyte_is_refused_and_the_connection_goes_on() {
         assert!(is_the_refusal(&scene.service.read(&token).await.unwrap_err()));
         scene.service.read(&good).await.unwrap();
     }
-    // The same of other headers is no matter of identity.
+    // A large header other than the token is refused as a large request.
     let bearer = format!("Bearer {good}");
     let large = "x".repeat(1_000_000);
     let answer = scene

@@ -68,7 +68,7 @@ async fn keys_come_by_https_from_whom_an_authority_vouches_for() {
         .await;
         assert_eq!(answer.map(drop).map_err(refusal), expected);
     }
-    // Nobody who is not vouched for is asked.
+    // An issuer whose certificate is not trusted is never asked.
     assert_eq!(issuer.asked(), 1);
 }
 
@@ -216,7 +216,7 @@ async fn issuers_do_not_sign_for_each_other() {
     service.read(&yours.sign(&there.claims("t"))).await.unwrap();
     assert_eq!(refusal(service.read(&mine.sign(&there.claims("t"))).await), UNAUTHENTICATED);
     assert_eq!(refusal(service.read(&yours.sign(&here.claims("t"))).await), UNAUTHENTICATED);
-    // One that is away does not take the other with it.
+    // If one issuer does not answer, tokens of the other are still accepted.
     there.answer(Answer::Gone);
     service.read(&mine.sign(&here.claims("t"))).await.unwrap();
 }
@@ -255,8 +255,8 @@ async fn a_file_of_keys_is_read_again_when_it_changes() {
     service.read(&remembered).await.unwrap();
     for nonsense in ["", "{", r#"{"keys":[]}"#] {
         replace(nonsense);
-        // Who has an unknown key is told that the keys cannot be had when they were looked for and
-        // not found.
+        // A token with an unknown key fails with UNAVAILABLE once the file was read and had no
+        // keys.
         let unknown = Key::es256("unknown");
         let tried = |answer: &Result<(), Status>| {
             answer.as_ref().is_err_and(|status| status.code() == Code::Unavailable)
