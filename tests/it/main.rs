@@ -43,6 +43,7 @@ mod masks;
 mod membership_model;
 mod membership_races;
 mod memberships;
+mod messages;
 mod module_calls;
 mod module_model;
 mod modules;
