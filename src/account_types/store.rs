@@ -21,10 +21,10 @@ use crate::{
     text,
 };
 
-/// What an account type takes in an answer beside its texts.
+/// Bytes that an account type adds to a response besides its texts.
 const ROW: usize = 128;
 
-/// An account type as it is kept.
+/// A row of `account_types`.
 #[derive(Debug, Clone, Queryable, Selectable, Serialize)]
 #[diesel(table_name = account_types, check_for_backend(diesel::pg::Pg))]
 pub struct AccountType {
@@ -34,7 +34,7 @@ pub struct AccountType {
     #[diesel(embed)]
     #[serde(flatten)]
     pub fields: Fields,
-    /// Counts the changes; part of the etag.
+    /// Each change increases it; part of the etag.
     #[serde(skip)]
     pub revision: i64,
     /// When it was created.
@@ -49,11 +49,12 @@ pub struct AccountType {
 #[derive(
     Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize,
 )]
-#[diesel(table_name = account_types, check_for_backend(diesel::pg::Pg), treat_none_as_default_value = false)]
+#[diesel(table_name = account_types, check_for_backend(diesel::pg::Pg))]
+#[diesel(treat_none_as_default_value = false)]
 pub struct Fields {
-    /// Name for people, unique in the tenant without regard to case.
+    /// Name that people read, unique in the tenant without regard to case.
     pub display_name: String,
-    /// The name without regard to case (`text::caseless`): what is unique, and the order of lists.
+    /// `text::caseless` of the name: must be unique, and lists are ordered by it.
     #[serde(skip)]
     pub name_key: String,
     /// What the type means.
@@ -93,26 +94,26 @@ impl Listed for AccountType {
     }
 }
 
-/// A valid account type that is not there yet.
+/// A valid account type that has not been inserted yet.
 #[derive(Debug)]
 pub struct NewAccountType {
     /// Its id.
     pub account_type_id: String,
-    /// The rest.
+    /// Its other fields.
     pub fields: Fields,
 }
 
-/// Which account types a list shows.
+/// Which account types a list contains.
 #[derive(Debug)]
 pub struct Filter {
-    /// Deactivated ones too.
+    /// Whether deactivated account types are included.
     pub show_inactive: bool,
-    /// Only the one with this name, in lower case.
+    /// Only the account type with this key.
     pub name_key: Option<String>,
 }
 
 impl NewAccountType {
-    /// Inserts it; as the default, it takes the place of the present one.
+    /// Inserts the account type. As the default, it replaces the present default.
     pub async fn insert(&self, tx: &WriteTx) -> Result<AccountType> {
         if self.fields.is_default {
             if !self.fields.active {
@@ -136,7 +137,7 @@ impl NewAccountType {
 }
 
 impl AccountType {
-    /// The account type with this id.
+    /// Returns the account type with this id.
     pub async fn find(tx: &Tx, account_type_id: &str) -> Result<Self> {
         account_types::table
             .filter(tx.owns(account_types::tenant_id))
@@ -148,7 +149,7 @@ impl AccountType {
             .ok_or_else(|| ACCOUNT_TYPE.not_found(account_type_id))
     }
 
-    /// The account types with these ids.
+    /// Returns the account types with these ids.
     pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
         let query = account_types::table
             .filter(tx.owns(account_types::tenant_id))
@@ -157,7 +158,7 @@ impl AccountType {
         ids.collect(tx, &ACCOUNT_TYPE, query.load_stream::<Self>(&mut tx.conn()).await?).await
     }
 
-    /// The same, held against others who would change it until the transaction ends.
+    /// Returns the account type with this id. Locks its row FOR NO KEY UPDATE.
     pub async fn find_for_update(tx: &WriteTx, account_type_id: &str) -> Result<Self> {
         account_types::table
             .filter(tx.owns(account_types::tenant_id))
@@ -170,8 +171,8 @@ impl AccountType {
             .ok_or_else(|| ACCOUNT_TYPE.not_found(account_type_id))
     }
 
-    /// Refuses a type that does not exist or is deactivated; an active one stays so until the
-    /// transaction ends.
+    /// Fails unless the account type exists and is active. Locks its row FOR SHARE, so this holds
+    /// until commit.
     pub async fn require_active(tx: &WriteTx, account_type_id: &str) -> Result<()> {
         let active = account_types::table
             .filter(tx.owns(account_types::tenant_id))
@@ -188,7 +189,8 @@ impl AccountType {
         }
     }
 
-    /// The id of the default, if there is one; it stays active until the transaction ends.
+    /// Returns the id of the default, if there is one. Locks its row FOR SHARE, so it stays active
+    /// until commit.
     pub async fn default_id(tx: &WriteTx) -> Result<Option<String>> {
         let find = || {
             account_types::table
@@ -201,12 +203,12 @@ impl AccountType {
         if found.is_some() {
             return Ok(found);
         }
-        // Who waited for the old default while it lost the flag has found none: only a second look
-        // sees the new one.
+        // If this query waited for a transaction that moved the flag, it finds no row. A second
+        // query sees the row that has the flag now.
         Ok(find().first(&mut tx.conn()).await.optional()?)
     }
 
-    /// One page of account types, and the token of the next.
+    /// Returns one page of account types.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
         let filtered = || {
             let mut query = account_types::table
@@ -226,8 +228,8 @@ impl AccountType {
         page.read(tx, total, query.load_stream::<Self>(&mut tx.conn()).await?).await
     }
 
-    /// Gives the type, which the transaction holds, new fields. Nothing happens if they are the
-    /// present ones.
+    /// Sets the fields of the account type; equal fields change nothing. The caller must hold the
+    /// lock of the row.
     pub async fn update(self, tx: &WriteTx, fields: &Fields) -> Result<Self> {
         if self.fields == *fields {
             return Ok(self);
@@ -251,13 +253,14 @@ impl AccountType {
         Ok(updated)
     }
 
-    /// Deactivates the type, which the transaction holds; it is no default then.
+    /// Deactivates the account type, which also clears its default flag. The caller must hold the
+    /// lock of the row.
     pub async fn deactivate(self, tx: &WriteTx) -> Result<Self> {
         let fields = Fields { active: false, is_default: false, ..self.fields.clone() };
         self.update(tx, &fields).await
     }
 
-    /// Takes the default flag from whatever type has it, unless it is `except`.
+    /// Clears the default flag of every account type but `except`.
     async fn clear_default(tx: &WriteTx, except: &str) -> Result<()> {
         let cleared =
             diesel::update(account_types::table.filter(tx.owns(account_types::tenant_id)))
