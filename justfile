@@ -1,4 +1,4 @@
-# What a developer does here. `just` alone lists it.
+# The commands of a developer. `just` alone lists them.
 
 tools := `.ci/tools --path`
 export PATH := tools + ":" + env("PATH")
@@ -6,23 +6,23 @@ export PATH := tools + ":" + env("PATH")
 _list:
     @{{ just_executable() }} --list --unsorted
 
-# The service on 127.0.0.1:50051, on the embedded PostgreSQL unless DATABASE_URL says otherwise
+# Runs the service on 127.0.0.1:50051, on the embedded PostgreSQL unless DATABASE_URL is set
 run *arguments:
     cargo run --locked -- {{ arguments }}
 
-# The tests on the embedded PostgreSQL; `just test accounts` for some of them
+# Runs the tests on the embedded PostgreSQL; `just test accounts` runs some of them
 test *arguments:
     cargo test --locked {{ arguments }}
 
-# The tests on a private PostgreSQL 15, started for them
+# Runs the tests on a private PostgreSQL 15, which is started for them
 test-real *arguments:
     .ci/postgres cargo test --locked {{ arguments }}
 
-# The same on PostgreSQL 18, the newest
+# Runs the tests on a private PostgreSQL 18, the newest version
 test-newest *arguments: tools
     POSTGRES_BIN="$(.ci/tools --postgres)" .ci/postgres cargo test --locked {{ arguments }}
 
-# What the compiler, clippy and the checks of dependencies and migrations have to say
+# Runs clippy and the checks of dependencies and migrations
 lint: tools
     cargo clippy --locked --all-targets -- -D warnings
     cargo clippy --locked --no-default-features -- -D warnings
@@ -35,7 +35,7 @@ fmt: tools
     cargo fmt
     buf format --write
 
-# src/schema.rs anew, after a change of migrations/
+# Writes src/schema.rs, after a change of migrations/
 schema:
     UPDATE_SCHEMA=1 .ci/postgres cargo test --locked --test it schema
 
@@ -44,14 +44,14 @@ proto: tools
     buf format --write
     buf lint
 
-# Everything a commit must pass
+# Runs everything a commit must pass
 ci:
     .ci/run
 
-# Known vulnerabilities of the dependencies; reads the RustSec database from the network
+# Looks for known vulnerabilities of the dependencies, in the RustSec database on the network
 audit: tools
     cargo-deny --locked check advisories
 
-# The programs that the checks need beside Rust, in target/ci
+# Installs the programs that the checks need beside Rust into target/ci
 tools:
     .ci/tools

@@ -1,7 +1,7 @@
 //! What identity costs a call: `cargo bench --bench identity`.
 //!
-//! Asks the same [`Identity`] that the guard asks, with headers as they come in. Development
-//! identity, which only reads headers, is the floor; verifying a token is what its memory saves.
+//! Measures [`Identity`], which the guard uses, on the headers of a call. Development identity only
+//! reads headers and is the least there is. A remembered token saves its verification.
 
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot go on ends")]
 
@@ -16,7 +16,7 @@ use customer_accounts::{
 use http::{HeaderMap, header::AUTHORIZATION};
 use tokio::time::Instant;
 
-/// Callers, each with a token of its own. All are remembered.
+/// The number of callers. Each has a token of its own, and all tokens are remembered.
 const CALLERS: usize = 5000;
 const CALLS: usize = 1_000_000;
 
@@ -53,7 +53,7 @@ fn main() {
     });
 }
 
-/// Time of one call, over so many with these headers in turn.
+/// The mean time of one call, over this number of calls with these headers in turn.
 async fn time(identity: &Identity, headers: &[HeaderMap], calls: usize) -> Duration {
     let policies = Policies::read().unwrap();
     let policy = policies.get("/accounts.v1.AccountService/GetAccount").unwrap();
@@ -89,7 +89,7 @@ fn token(folder: &str, caller: usize) -> HeaderMap {
     headers
 }
 
-/// What every call of a gRPC client brings.
+/// The headers of every call of a gRPC client.
 fn headers() -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in

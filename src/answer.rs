@@ -1,10 +1,10 @@
-//! An answer on its way to its peer: it goes in small pieces, and only for so long.
+//! Sends answers in small pieces, and only for a limited time.
 //!
-//! HTTP/2 asks for the next piece of an answer when the peer has room for it. A peer that gives no
-//! room would keep the answer, its memory and its permit for ever, and nothing that the answer
-//! itself could do about it would ever be asked for. Therefore the task of each call has an alarm
-//! ([`run`]) that the answer sets ([`Answer`]): when it goes off, the call is dropped, which frees
-//! what it holds and resets its HTTP/2 stream. The other calls of the connection go on.
+//! HTTP/2 polls the answer for its next piece when the peer has space for it. A peer that never has
+//! space would keep the answer, its memory and its permit for ever, because nothing polls the
+//! answer then. Therefore the task of each call has an alarm ([`run`]), which the answer sets
+//! ([`Answer`]). When the alarm goes off, the call is dropped; this frees what it holds and resets
+//! its HTTP/2 stream. The other calls of the connection go on.
 
 use std::{
     cell::Cell,
@@ -23,23 +23,22 @@ use tonic::{Status, body::Body};
 
 use crate::gzip;
 
-/// Largest piece in bytes, which is the largest frame that HTTP/2 sends unless told else. As much
-/// of an answer, and what the peer has room for, may be left in the connection's queue when the
-/// call has ended.
+/// Largest piece in bytes: the largest frame that HTTP/2 sends by default. When a call has ended,
+/// one piece and what the peer has space for may still be in the connection's queue.
 const PIECE: usize = 16 * 1024;
 
 tokio::task_local! {
-    /// When the call of this task is dropped; never while it is `None`.
+    /// When the call of this task is dropped; `None` while there is no alarm.
     static ALARM: Cell<Option<Instant>>;
 }
 
-/// Carries out a call, the sending of its answer included, until it ends or its alarm goes off.
-/// Tells which.
+/// Runs a call, including the sending of its answer, until it ends or its alarm goes off. Returns
+/// which.
 pub async fn run(call: impl Future<Output = ()>) -> Outcome {
     ALARM
         .scope(Cell::new(None), async {
             let mut call = pin!(call);
-            // Registered with the clock only when a call that has an alarm must wait.
+            // Polled, and so registered with the timer, only when a call with an alarm has to wait.
             let mut alarm = pin!(sleep_until(Instant::now()));
             poll_fn(|cx| {
                 if call.as_mut().poll(cx).is_ready() {
@@ -59,44 +58,43 @@ pub async fn run(call: impl Future<Output = ()>) -> Outcome {
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// By itself.
+    /// The call has ended by itself.
     Ended,
-    /// Its peer did not read the answer in time.
+    /// The peer did not read the answer in time.
     Unread,
 }
 
 /// How long a peer may take to read an answer.
 #[derive(Debug, Clone, Copy)]
 pub enum Patience {
-    /// All of it must be read by then.
+    /// The whole answer must be read by this time.
     Until(Instant),
-    /// Each piece must be read within this time of when it is there. For answers that go on without
-    /// end.
+    /// Each piece must be read within this time after it was offered. For answers that never end.
     ForEach(Duration),
 }
 
-/// The body of an answer, which sets the alarm of its task and holds `held` until it has been
-/// handed over to HTTP/2.
+/// The body of an answer. It sets the alarm of its task, and holds `held` until all of it has been
+/// handed to HTTP/2.
 #[derive(Debug)]
 pub struct Answer<T> {
     body: Body,
-    /// What of the body's last piece has not been sent yet.
+    /// The rest of the body's last frame, which has not been sent yet.
     rest: Bytes,
-    /// What follows the rest, if it is known already: an error, or trailers.
+    /// The frame after `rest`, if it is known already: an error, or trailers.
     next: Option<Result<Frame<Bytes>, Status>>,
     patience: Patience,
-    /// What the answer holds until it is handed over.
+    /// Dropped when the answer has been handed over.
     pub held: T,
 }
 
 impl<T> Answer<T> {
-    /// An answer that its peer has to read with this patience.
+    /// An answer that its peer must read with this patience.
     pub fn new(body: Body, patience: Patience, held: T) -> Self {
         Self { body, rest: Bytes::new(), next: None, patience, held }
     }
 
-    /// Has what is there of the body made, which without this waits for a peer that reads, and
-    /// tells its size in bytes.
+    /// Polls the body once before the peer asks for it, and returns the size in bytes of what it
+    /// gave.
     pub fn prepare(&mut self) -> usize {
         if self.rest.is_empty() && !self.body.is_end_stream() {
             match self.body.frame().now_or_never() {
@@ -111,8 +109,8 @@ impl<T> Answer<T> {
         self.rest.len()
     }
 
-    /// Compresses what [`Self::prepare`] has made, if it is larger than this; tells its new size if
-    /// so.
+    /// Compresses what [`Self::prepare`] got if it is larger than `above`, and returns the new
+    /// size.
     pub async fn compress(&mut self, above: usize) -> Option<usize> {
         self.rest = gzip::compress(&self.rest, above).await?;
         Some(self.rest.len())
@@ -148,11 +146,10 @@ impl<T: Unpin> http_body::Body for Answer<T> {
         let piece = self.poll_piece(cx);
         let alarm = match self.patience {
             Patience::Until(at) => Some(at),
-            // While there is nothing to read yet, nobody is late.
+            // While there is nothing to read, the peer cannot be late.
             Patience::ForEach(time) => piece.is_ready().then(|| Instant::now() + time),
         };
-        // Outside a task of a connection, as in a test of a service alone, there is no alarm to
-        // set.
+        // Outside a connection's task, as in a test of the service alone, there is no alarm to set.
         let _ = ALARM.try_with(|set| set.set(alarm));
         piece
     }
@@ -192,7 +189,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_is_dropped_when_its_answer_is_not_read_and_not_before() {
-        // A peer without room: the answer is asked for its first piece and never again.
+        // The peer has no space: the answer is polled for its first piece and never again.
         let unread = |patience| async move {
             let body = Body::new(http_body_util::Full::new(Bytes::from_static(b"answer")));
             let mut answer = Answer::new(body, patience, ());

@@ -1,7 +1,7 @@
-//! Answers are bounded in bytes: what one list or batch may hold in memory, and so on the wire.
+//! The limit of an answer in bytes: how much one list or batch may hold in memory, and so send.
 //!
-//! Rows are read one by one, and reading stops where they would weigh more than [`ANSWER`]: a list
-//! then ends its page there, and a batch is refused. The rest of the rows is never in memory.
+//! Rows are read one by one. Reading stops before they would weigh more than [`ANSWER`]: a list
+//! then ends its page, and a batch is refused. Further rows are never in memory.
 
 use diesel::QueryResult;
 use futures_util::{Stream, StreamExt as _};
@@ -12,24 +12,24 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Most bytes of an answer that holds many resources, by their weight. Clients accept 4 MiB unless
-/// told otherwise; rows, messages and their encoding may be in memory at the same time, for each
-/// call under way.
+/// Most bytes of an answer with many resources, by their weight. Clients accept 4 MiB by default.
+/// Rows, messages and the encoded answer may be in memory at the same time, for each call under
+/// way.
 pub const ANSWER: usize = 2 * 1024 * 1024;
 
-/// What a value of JSON takes in memory beside its texts, and what an object takes more: a node of
-/// a tree has room for eleven entries, however few it has.
+/// Memory of a JSON value beside its strings, and of an object in addition: a node of its tree has
+/// space for eleven entries, however few it has.
 const JSON_VALUE: usize = 64;
 const JSON_OBJECT: usize = 640;
 
 /// A row that becomes part of an answer.
 pub trait Weighed {
-    /// How many bytes it takes, about: at least as many as on the wire, and for JSON as many as in
-    /// memory.
+    /// About how many bytes the row takes: at least its size in the encoded answer, and for JSON
+    /// its size in memory.
     fn weight(&self) -> usize;
 }
 
-/// What is left of an answer's bytes.
+/// The bytes of an answer that are not used yet.
 #[derive(Debug)]
 pub struct Budget(usize);
 
@@ -40,16 +40,15 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Takes the weight of what is added to the answer. Fails with `ResponseTooLarge` if it does
-    /// not fit.
+    /// Takes a weight from the budget. Fails with `ResponseTooLarge` if it does not fit.
     pub fn spend(&mut self, weight: usize) -> Result<()> {
         self.0 = self.0.checked_sub(weight).ok_or(Error::ResponseTooLarge)?;
         Ok(())
     }
 }
 
-/// The rows of a query that fit into an answer, and whether they are all there are. The first
-/// always fits.
+/// Reads the rows of a query that fit into an answer, and returns whether they are all. The first
+/// row always fits.
 pub async fn read<T: Weighed>(
     tx: &Tx,
     rows: impl Stream<Item = QueryResult<T>>,
@@ -67,17 +66,17 @@ pub async fn read<T: Weighed>(
     Ok((kept, true))
 }
 
-/// The bytes of texts.
+/// The bytes of strings.
 pub fn texts<'a>(texts: impl IntoIterator<Item = &'a String>) -> usize {
     texts.into_iter().map(String::len).sum()
 }
 
-/// What a list of texts takes, each with what an element of a list takes beside it.
+/// The memory of a list of strings.
 pub fn list(texts: &[String]) -> usize {
     texts.iter().map(|text| text.len() + size_of::<String>()).sum()
 }
 
-/// What JSON takes in memory.
+/// The memory of a JSON value.
 pub fn json(value: &Value) -> usize {
     JSON_VALUE
         + match value {

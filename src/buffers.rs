@@ -1,9 +1,9 @@
-//! Buffers: the bytes of requests that are being received, and of answers that their peers have
-//! not taken yet.
+//! Buffers: the bytes of requests that are being received, and of answers that their peers have not
+//! read yet.
 //!
-//! The number of calls bounds neither: a thousand requests of a megabyte that never end, or as many
-//! answers that nobody reads, would take a gigabyte. So the bytes of all of them are counted, for
-//! the service and for each tenant.
+//! The limit of calls does not limit these bytes: a thousand requests of a megabyte that never end,
+//! or as many answers that nobody reads, would take a gigabyte. So all of them are counted, for the
+//! service and for each tenant.
 
 use std::{
     pin::Pin,
@@ -22,13 +22,13 @@ use crate::{
     share::{Percent, Shares},
 };
 
-/// Size in bytes of a unit, in which buffers are counted.
+/// Size in bytes of a unit; buffers are counted in units.
 const UNIT: usize = 1024;
-/// Bytes of each request and each answer that are not counted. Most have no more; the bound of
-/// calls bounds these.
+/// Bytes of each request and each answer that are not counted. Most are not larger than this; the
+/// limit of calls limits these bytes.
 const UNCOUNTED: usize = 16 * 1024;
 
-/// The bytes that calls may hold. Clones count together.
+/// The bytes that calls may hold. Clones share the same limits.
 #[derive(Debug, Clone)]
 pub struct Buffers {
     units: Arc<Semaphore>,
@@ -43,30 +43,30 @@ pub struct Buffered {
 }
 
 impl Buffered {
-    /// Gives back what an answer no longer takes that has so many bytes now.
+    /// Gives back the units that an answer no longer needs, which now has this many bytes.
     pub fn shrink(&mut self, bytes: usize) {
         let surplus = self.units.num_permits().saturating_sub(counted(bytes));
-        // Dropped, which gives them back.
+        // Dropping the split-off permits gives them back.
         let _ = (self.units.split(surplus), self.share.split(surplus));
     }
 }
 
-/// The units that so many bytes of one request or answer are counted as.
+/// The units that this many bytes of one request or answer count as.
 const fn counted(bytes: usize) -> usize {
     bytes.saturating_sub(UNCOUNTED).div_ceil(UNIT)
 }
 
 impl Buffers {
-    /// So many bytes in all, of which one tenant may hold `share`.
+    /// Limits all calls together to `bytes`, and each tenant to `share` of it.
     pub fn new(bytes: usize, share: Percent) -> Self {
         let units = bytes.div_ceil(UNIT).min(Semaphore::MAX_PERMITS);
         Self { units: Arc::new(Semaphore::new(units)), shares: Shares::new(units, share) }
     }
 
-    /// Counts what an answer of so many bytes takes.
+    /// Counts an answer of this many bytes.
     ///
     /// # Errors
-    /// [`Error::Overloaded`] if the tenant, or all together, would hold too much.
+    /// [`Error::Overloaded`] if the tenant, or all tenants together, would hold too much.
     pub fn hold_answer(&self, tenant: &TenantId, bytes: usize) -> Result<Option<Buffered>> {
         let counted = counted(bytes);
         if counted == 0 { Ok(None) } else { self.hold(tenant, counted).map(Some) }
@@ -80,7 +80,7 @@ impl Buffers {
     }
 }
 
-/// The body of a request, whose bytes are counted as they come and until it is dropped.
+/// The body of a request. Its bytes are counted as they arrive, until it is dropped.
 pub struct Metered {
     body: Body,
     buffers: Buffers,
@@ -92,7 +92,7 @@ pub struct Metered {
 }
 
 impl Metered {
-    /// The request of a caller of this tenant.
+    /// The request body of a caller of this tenant.
     pub const fn new(body: Body, buffers: Buffers, tenant: TenantId) -> Self {
         Self { body, buffers, tenant, received: 0, units: 0, held: Vec::new() }
     }

@@ -1,10 +1,12 @@
-//! What stands before every call: a deadline, an identity, a permission, a permit, and a net for
-//! panics.
+//! The checks before every call: deadline, workload, identity, permission, and a permit. Around the
+//! call: a handler for panics.
 //!
-//! One tower layer for the whole server, so that its limits are the server's and not a
-//! connection's. Health and reflection need no identity; they have a deadline too, and permits of
-//! their connection. Compressed requests are decompressed here, and large answers compressed.
-//! Errors that tonic itself answers (too large, not decodable, unknown) get their reason here.
+//! One tower layer serves all connections, so its limits hold for the whole server. Health and
+//! reflection need no identity; they have a deadline too, and permits of their connection. The
+//! guard decompresses requests and compresses large answers. Errors that tonic itself answers (too
+//! large, not decodable, unknown call) get their reason here.
+
+mod request;
 
 use std::{
     any::Any,
@@ -17,17 +19,17 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, Request, Response, Uri};
 use http_body_util::{BodyStream, StreamBody};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
-use tonic::{Code, Status, body::Body};
-use tonic_types::StatusExt as _;
+use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
+use self::request::{grpc_timeout, headers_len, is_in_contract, refuse_non_grpc, with_reason};
 use crate::{
     answer::{Answer, Patience},
     buffers::{Buffers, Metered},
@@ -36,42 +38,41 @@ use crate::{
     gzip,
     peer::Peer,
     policy::Policies,
-    proto::PACKAGE,
     share::{Percent, Shares},
     streams::{ClientDeadline, Unending},
     telemetry,
 };
 
-/// How much, and how long, the service works at once.
+/// The limits of calls.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Calls under way on all connections together; further ones are refused.
+    /// Calls under way on all connections together; further calls are refused.
     pub calls: usize,
-    /// Bytes of requests and answers that calls may hold at once; further ones are refused.
+    /// Bytes of requests and answers that calls may hold at once; calls that need more are refused.
     pub buffered: usize,
-    /// How much of both one tenant may have.
+    /// The part of both that one tenant may hold.
     pub tenant_share: Percent,
-    /// Time a call has when its caller sets no deadline.
+    /// Deadline of a call whose caller sets none.
     pub default_deadline: Duration,
-    /// Time a call has at most.
+    /// Longest deadline of a call.
     pub max_deadline: Duration,
-    /// Time that a peer has to read an answer.
+    /// How long a peer may take to read an answer.
     pub answer: Duration,
-    /// Largest message of a request in bytes, after it has been decompressed.
+    /// Largest request message in bytes, after decompression.
     pub message: usize,
-    /// Largest answer in bytes that is not compressed.
+    /// Largest answer in bytes that is sent uncompressed.
     pub uncompressed: usize,
 }
 
-/// Longest headers of a request, all together in bytes. What is longer is refused before anything
-/// waits for anything, so that calls under way cannot hold more of it than this each.
+/// Longest headers of a request in bytes, all together. Longer ones are refused before the call
+/// waits for anything, so that waiting calls hold at most this much each.
 const MAX_HEADERS: usize = 16 * 1024;
 
-/// Largest request of health and reflection in bytes: the name of a service, a file or a symbol.
-/// Nobody knows who sends it.
+/// Largest request of health and reflection in bytes. It names a service, a file or a symbol, and
+/// comes from a peer without an identity.
 pub const MAX_ANONYMOUS_MESSAGE: usize = 4 * 1024;
 
-/// The call of health that answers without end.
+/// The call of the health service whose answer never ends.
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 
 /// The layer that guards every call; see [`Guard`].
@@ -85,14 +86,14 @@ struct Shared {
     admission: Admission,
     limits: Limits,
     permits: Arc<Semaphore>,
-    /// How many of the permits each tenant may hold.
+    /// The part of `permits` that each tenant may hold.
     shares: Shares,
     buffers: Buffers,
     under_way: TaskTracker,
 }
 
 impl GuardLayer {
-    /// A guard that knows the calls and who may make them.
+    /// A guard for the calls that have a policy.
     pub fn new(
         policies: Policies,
         identity: Identity,
@@ -151,20 +152,20 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // The clone that was polled ready must make the call; the fresh one waits for its turn.
+        // The clone that was polled ready must make the call; the new clone stays for the next one.
         let fresh = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, fresh);
-        if let Some(refusal) = not_grpc(&request) {
+        if let Some(refusal) = refuse_non_grpc(&request) {
             return Box::pin(async move { Ok(refusal) });
         }
-        if weight(request.headers()) > MAX_HEADERS {
+        if headers_len(request.headers()) > MAX_HEADERS {
             let refusal = self.shared.identity.refuse_too_long(request.headers(), MAX_HEADERS);
             let response = Status::from(refusal).into_http();
             return Box::pin(async move { Ok(response) });
         }
         let shared = Arc::clone(&self.shared);
         let arrived = Instant::now();
-        if !is_ours(request.uri().path()) {
+        if !is_in_contract(request.uri().path()) {
             return Box::pin(async move { shared.answer_anybody(inner, request, arrived).await });
         }
         Box::pin(async move { shared.answer(inner, request, arrived).await })
@@ -200,19 +201,20 @@ impl Shared {
         if let Some(client) = client {
             request.extensions_mut().insert(client);
         }
-        // In a block, so that a panic before there is a future is caught too.
+        // The async block makes `catch_unwind` also catch a panic of `inner.call` itself, before it
+        // returns a future.
         let call = AssertUnwindSafe(timeout_at(deadline, async { inner.call(request).await }))
             .catch_unwind();
         let response = match call.await {
-            Ok(Ok(response)) => explain(response?, uri.path()),
+            Ok(Ok(response)) => with_reason(response?, uri.path()),
             Ok(Err(_)) => return Ok(Status::from(Error::DeadlineExceeded).into_http()),
             Err(panic) => return Ok(Status::from(panicked(&*panic)).into_http()),
         };
         Ok(self.send(response, gzip, &tenant, reads, permit).await)
     }
 
-    /// The answer as it is sent: counted, compressed if it is large and `gzip` is accepted, and
-    /// with its permit.
+    /// The answer as it is sent: its bytes are counted, it is compressed if it is large and `gzip`
+    /// is accepted, and it holds the permit until it has been sent.
     async fn send(
         &self,
         response: Response<Body>,
@@ -236,7 +238,8 @@ impl Shared {
         let bytes = answer.prepare();
         match self.buffers.hold_answer(tenant, bytes) {
             Ok(buffered) => answer.held.1 = buffered,
-            // It can be asked for again. What a change has to say is small, and must be said.
+            // A read can be repeated. The answer of a change is small, and its caller must learn
+            // the outcome.
             Err(error) if reads => return Status::from(error).into_http(),
             Err(_) => {}
         }
@@ -249,8 +252,7 @@ impl Shared {
         Response::from_parts(parts, Body::new(answer))
     }
 
-    /// The request as its call reads it: its bytes are counted, before and after they are
-    /// decompressed.
+    /// The request as its call reads it: the bytes are counted before and after decompression.
     fn read(&self, request: Request<Body>, tenant: &TenantId) -> Result<Request<Body>> {
         let compressed = gzip::is_compressed(request.headers())?;
         let metered = |body| Body::new(Metered::new(body, self.buffers.clone(), tenant.clone()));
@@ -262,8 +264,7 @@ impl Shared {
         })
     }
 
-    /// Answers a call that needs no identity: of health, of reflection, or of nothing that there
-    /// is.
+    /// Answers a call that needs no identity: health, reflection, or a call that does not exist.
     async fn answer_anybody<S>(
         &self,
         mut inner: S,
@@ -283,8 +284,8 @@ impl Shared {
             Ok(false) => request,
             Err(error) => return Ok(Status::from(error).into_http()),
         };
-        // Reflection reads its questions in a task of its own, which ends with them and not with
-        // the call.
+        // Reflection reads the requests of its stream in a task of its own, which ends with the
+        // stream and not with the call. So the stream is ended here.
         let ends = arrived + self.limits.max_deadline;
         let request = request.map(|body| {
             Body::new(StreamBody::new(BodyStream::new(body).take_until(sleep_until(ends))))
@@ -294,7 +295,7 @@ impl Shared {
         else {
             return Ok(Status::from(Error::DeadlineExceeded).into_http());
         };
-        let response = explain(response?, uri.path());
+        let response = with_reason(response?, uri.path());
         let patience = if uri.path() == HEALTH_WATCH {
             Patience::ForEach(self.limits.answer)
         } else {
@@ -303,10 +304,11 @@ impl Shared {
         Ok(response.map(|body| Body::new(Answer::new(body, patience, permit))))
     }
 
-    /// Finds out who calls, whether they may, and until when, and takes a permit.
+    /// Identifies the caller, checks that it may make this call, computes the deadline, and takes a
+    /// permit.
     ///
-    /// The permit comes last: to find out who calls may take time, for which somebody without
-    /// credentials must not keep those with credentials out.
+    /// The permit is taken last: identifying the caller may have to wait for keys, and callers
+    /// without credentials must not take permits from others meanwhile.
     async fn admit(
         &self,
         uri: &Uri,
@@ -317,7 +319,7 @@ impl Shared {
         let policy =
             self.policies.get(uri.path()).ok_or_else(|| Error::unimplemented(uri.path()))?;
         let under_way = self.under_way.token();
-        let asked = asked_for(headers)?;
+        let asked = grpc_timeout(headers)?;
         let deadline =
             arrived + asked.unwrap_or(self.limits.default_deadline).min(self.limits.max_deadline);
         self.identity.check_authority(uri.authority())?;
@@ -326,13 +328,13 @@ impl Shared {
         let caller = Caller { workload, ..caller.map_err(|_| Error::DeadlineExceeded)?? };
         telemetry::set_tenant(caller.tenant.as_str());
         let permit = self.permit(&caller, under_way)?;
-        // A deadline beyond what the clock can tell is none.
+        // A deadline that the clock cannot represent counts as none.
         let client = asked.and_then(|asked| arrived.checked_add(asked)).map(ClientDeadline);
         let reads = policy.permission.rsplit('.').next() == Some("read");
         Ok(Admitted { caller, client, permit, reads })
     }
 
-    /// A permit for one more call of this caller: the one place where they are taken.
+    /// A permit for one more call of this caller. Permits are taken nowhere else.
     fn permit(&self, caller: &Caller, under_way: TaskTrackerToken) -> Result<Permit> {
         let share = self.shares.try_take(&caller.tenant, 1).ok_or(Error::Overloaded)?;
         let call = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Error::Overloaded)?;
@@ -340,98 +342,14 @@ impl Shared {
     }
 }
 
-/// A call that may be made.
+/// What `admit` found out about a call.
 struct Admitted {
     caller: Caller,
-    /// What its client has said about its end.
+    /// The deadline that the client itself set.
     client: Option<ClientDeadline>,
     permit: Permit,
-    /// Whether the call changes nothing.
+    /// Whether the call only reads.
     reads: bool,
-}
-
-/// What a request is answered that is no gRPC: to a web page that a browser shows, a service
-/// without credentials must be nothing. A browser sends other types of content without asking
-/// first.
-fn not_grpc<B>(request: &Request<B>) -> Option<Response<Body>> {
-    let is_grpc = |value: &header::HeaderValue| {
-        let rest = value.as_bytes().strip_prefix(b"application/grpc");
-        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
-    };
-    let refusal = if request.method() != Method::POST {
-        StatusCode::METHOD_NOT_ALLOWED
-    } else if !request.headers().get(header::CONTENT_TYPE).is_some_and(is_grpc) {
-        StatusCode::UNSUPPORTED_MEDIA_TYPE
-    } else {
-        return None;
-    };
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = refusal;
-    Some(response)
-}
-
-/// The size of headers as HTTP/2 counts it (RFC 9113, section 6.5.2).
-fn weight(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
-}
-
-fn is_ours(path: &str) -> bool {
-    path.strip_prefix('/')
-        .and_then(|path| path.strip_prefix(PACKAGE))
-        .is_some_and(|rest| rest.starts_with('.'))
-}
-
-/// The `grpc-timeout` of the request: at most eight digits and a unit (gRPC over HTTP/2).
-fn asked_for(headers: &HeaderMap) -> Result<Option<Duration>> {
-    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
-    let parse = || {
-        let (digits, unit) = value.to_str().ok()?.split_at_checked(value.len().checked_sub(1)?)?;
-        let amount = digits
-            .parse()
-            .ok()
-            .filter(|_| digits.len() <= 8 && digits.bytes().all(|b| b.is_ascii_digit()))?;
-        Some(match unit {
-            "H" => Duration::from_secs(amount * 3600),
-            "M" => Duration::from_secs(amount * 60),
-            "S" => Duration::from_secs(amount),
-            "m" => Duration::from_millis(amount),
-            "u" => Duration::from_micros(amount),
-            "n" => Duration::from_nanos(amount),
-            _ => return None,
-        })
-    };
-    parse().map(Some).ok_or_else(|| {
-        Error::invalid("grpc-timeout", "must be up to eight digits and one of H M S m u n")
-    })
-}
-
-/// Gives an error that carries no details, because tonic answered it, the reason that the contract
-/// promises. Where tonic says INTERNAL, it could not read a message from the request: what goes
-/// wrong inside a call comes with details.
-fn explain(response: Response<Body>, path: &str) -> Response<Body> {
-    let headers = response.headers();
-    if headers.get("grpc-status").is_none_or(|code| code == "0")
-        || headers.contains_key("grpc-status-details-bin")
-    {
-        return response;
-    }
-    let Some(status) = Status::from_header_map(headers) else { return response };
-    let error = match status.code() {
-        Code::OutOfRange => Error::RequestTooLarge,
-        Code::Internal => Error::MalformedRequest,
-        Code::Unimplemented => Error::unimplemented(path),
-        _ => return response,
-    };
-    let explained = Status::from(error);
-    let message = if status.message().is_empty() { explained.message() } else { status.message() };
-    let details = explained.get_error_details();
-    Status::with_error_details_and_metadata(
-        explained.code(),
-        message,
-        details,
-        status.metadata().clone(),
-    )
-    .into_http()
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Error {
@@ -442,48 +360,18 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
     Error::internal(format!("panic: {}", message.unwrap_or("no message")))
 }
 
-/// What a call under way holds; given back when its answer has been sent.
+/// What a call holds; given back when its answer has been sent.
 struct Permit {
     _call: OwnedSemaphorePermit,
-    /// Its part of what the tenant may have under way.
+    /// The permit out of the tenant's share.
     _share: OwnedSemaphorePermit,
-    /// A shutdown waits for it.
+    /// A shutdown waits until this is dropped.
     _under_way: Option<TaskTrackerToken>,
 }
 
 impl Permit {
-    /// The permit of an answer that a shutdown ends instead of waiting for it.
+    /// The permit for an answer that a shutdown ends instead of waiting for it.
     fn unending(self) -> Self {
         Self { _under_way: None, ..self }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn grpc_timeouts() {
-        let parse = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("grpc-timeout", value.parse().unwrap());
-            asked_for(&headers).ok().flatten()
-        };
-        for (value, limit) in [
-            ("1S", Some(Duration::from_secs(1))),
-            ("250m", Some(Duration::from_millis(250))),
-            ("99999999H", Some(Duration::from_hours(99_999_999))),
-            ("100000000S", None),
-            ("S", None),
-            ("", None),
-            ("1", None),
-            ("-1S", None),
-            ("+1S", None),
-            ("1s", None),
-            ("1é", None),
-        ] {
-            assert_eq!(parse(value), limit, "{value:?}");
-        }
-        assert_eq!(asked_for(&HeaderMap::new()).unwrap(), None);
     }
 }

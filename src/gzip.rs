@@ -1,8 +1,8 @@
-//! gzip: how compressed requests are read and large answers are compressed.
+//! gzip: decompresses requests and compresses large answers.
 //!
-//! In gRPC each message is compressed on its own, behind a byte that says so and its length. tonic
-//! could do this too, but it would compress small answers as well, and its decompressed requests
-//! would not be counted (`buffers`).
+//! In gRPC each message is compressed on its own; before it stand a byte that says so and its
+//! length. tonic could do this too, but it would also compress small answers, and the decompressed
+//! bytes of requests would not be counted (`buffers`).
 
 use std::{
     io::{Read as _, Write as _},
@@ -24,7 +24,7 @@ use crate::{
     proto::ErrorReason,
 };
 
-/// The encodings that requests may have, as the header `grpc-accept-encoding` lists them.
+/// The encodings of requests that are accepted, as the header `grpc-accept-encoding` lists them.
 pub const ACCEPTED: &str = "gzip,identity";
 /// The header that lists the encodings that its sender accepts.
 pub const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
@@ -32,17 +32,17 @@ pub const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 const ENCODING: &str = "grpc-encoding";
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
-/// What stands before each message: whether it is compressed, and its length in four bytes.
+/// The header of each message: whether it is compressed, and its length in four bytes.
 const HEADER: usize = 5;
-/// Bytes that are compressed before other calls have their turn: less than a millisecond.
+/// Bytes that are compressed before the task yields; this takes less than a millisecond.
 const TURN: usize = 64 * 1024;
-/// Answers that are compressed at once. Each takes about 300 KiB for this; further ones are sent
+/// Most answers that are compressed at once. Each takes about 300 KiB; further ones are sent
 /// uncompressed.
 const AT_ONCE: usize = 8;
 static COMPRESSING: Semaphore = Semaphore::const_new(AT_ONCE);
 
-/// Whether the messages of a request may be compressed. Fails if they are in an encoding that the
-/// service does not read.
+/// Whether the messages of a request may be compressed. Fails for an encoding that the service does
+/// not accept.
 pub fn is_compressed(request: &HeaderMap) -> Result<bool> {
     match request.get(ENCODING).map(HeaderValue::as_bytes) {
         None | Some(b"identity") => Ok(false),
@@ -51,7 +51,7 @@ pub fn is_compressed(request: &HeaderMap) -> Result<bool> {
     }
 }
 
-/// The messages of the request are compressed in a way that the service does not read.
+/// The encoding of the request's messages is not accepted.
 fn unsupported_encoding(encoding: &str) -> Error {
     let message = format!(
         "messages in the encoding {encoding:?} are not understood: send them compressed with gzip, \
@@ -60,24 +60,24 @@ fn unsupported_encoding(encoding: &str) -> Error {
     Refusal::new(ErrorReason::UnsupportedEncoding, message)
         .with("encoding", encoding)
         .with("accepted", ACCEPTED)
-        // As gRPC asks for (Compression, "Unsupported algorithm").
+        // gRPC demands this header (Compression, "Unsupported algorithm").
         .header(ACCEPT_ENCODING, ACCEPTED)
         .into()
 }
 
-/// Whether the client reads compressed answers.
+/// Whether the client accepts compressed answers.
 pub fn is_accepted(request: &HeaderMap) -> bool {
     let values = request.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|encoding| encoding.trim() == "gzip")
 }
 
-/// Declares that messages of an answer may be compressed.
+/// Sets the header that says that messages of an answer may be compressed.
 pub fn declare(answer: &mut HeaderMap) {
     answer.insert(ENCODING, GZIP);
 }
 
-/// A request whose compressed messages are decompressed as they come. A message that has more than
-/// `limit` bytes then, or before, ends it with [`Error::RequestTooLarge`].
+/// Decompresses the messages of a request as they arrive. A message of more than `limit` bytes,
+/// compressed or not, ends the request with [`Error::RequestTooLarge`].
 pub fn decompressed(mut request: http::Request<Body>, limit: usize) -> http::Request<Body> {
     request.headers_mut().remove(ENCODING);
     request.map(|body| Body::new(Decompressed { body, limit, received: BytesMut::new() }))
@@ -86,12 +86,12 @@ pub fn decompressed(mut request: http::Request<Body>, limit: usize) -> http::Req
 struct Decompressed {
     body: Body,
     limit: usize,
-    /// What of the body has been received but not passed on.
+    /// Received bytes that have not been passed on.
     received: BytesMut,
 }
 
 impl Decompressed {
-    /// The next message with its header, if all of it is there.
+    /// The next message with its header, if it is complete.
     fn next_message(&mut self) -> Result<Option<Bytes>> {
         let Some(&[flag, ref length @ ..]) = self.received.first_chunk::<HEADER>() else {
             return Ok(None);
@@ -104,7 +104,7 @@ impl Decompressed {
             return Ok(None);
         }
         let message = self.received.split_to(HEADER + length).freeze();
-        // tonic refuses what is neither 0 nor 1.
+        // tonic refuses any other value than 0 and 1.
         if flag == 1 {
             decompress(&message[HEADER..], self.limit).map(Some)
         } else {
@@ -144,7 +144,7 @@ impl http_body::Body for Decompressed {
     }
 }
 
-/// The message of which these are the compressed bytes, behind the header of an uncompressed one.
+/// Decompresses a message, and puts the header of an uncompressed message before it.
 fn decompress(compressed: &[u8], limit: usize) -> Result<Bytes> {
     let mut message = Vec::with_capacity(HEADER + limit.min(compressed.len() * 4));
     message.extend([0; HEADER]);
@@ -153,8 +153,8 @@ fn decompress(compressed: &[u8], limit: usize) -> Result<Bytes> {
     let length = message.len() - HEADER;
     let length =
         u32::try_from(length).ok().filter(|_| length <= limit).ok_or(Error::RequestTooLarge)?;
-    // A second gzip member would be read too, if there were any: thousands of empty ones would take
-    // long and say nothing.
+    // A second gzip member would be valid gzip, but thousands of empty ones would take long to read
+    // for no content.
     if !decoder.into_inner().into_inner().is_empty() {
         return Err(Error::MalformedRequest);
     }
@@ -174,8 +174,8 @@ pub fn compressed(body: Body, above: usize) -> Body {
     Body::new(StreamBody::new(frames))
 }
 
-/// Compresses those messages that have more than `above` bytes. `None` if that makes nothing
-/// smaller, or if these are not whole messages: tonic puts only such into a frame.
+/// Compresses those messages that have more than `above` bytes. `None` if the result would not be
+/// smaller, or if the bytes are not whole messages; tonic puts only whole messages into a frame.
 pub async fn compress(mut messages: &[u8], above: usize) -> Option<Bytes> {
     let (mut compressed, length) = (Vec::new(), messages.len());
     while let Some((&[0, ref length @ ..], rest)) = messages.split_first_chunk::<HEADER>() {
@@ -190,13 +190,13 @@ pub async fn compress(mut messages: &[u8], above: usize) -> Option<Bytes> {
     (messages.is_empty() && compressed.len() < length).then(|| compressed.into())
 }
 
-/// A message with its header, compressed. `None` if too many others are being compressed, or if it
-/// would not become smaller.
+/// Compresses a message and puts a header before it. `None` if [`AT_ONCE`] others are being
+/// compressed, or if the result would not be smaller.
 async fn compress_message(message: &[u8]) -> Option<Vec<u8>> {
     let _permit = COMPRESSING.try_acquire().ok()?;
     let mut compressed = Vec::with_capacity(HEADER + message.len() / 2);
     compressed.extend([1, 0, 0, 0, 0]);
-    // The fastest level: the others make an answer smaller by a tenth, and take up to four times as
+    // The fastest level. The others make an answer a tenth smaller and take up to four times as
     // long.
     let mut encoder = GzEncoder::new(compressed, Compression::fast());
     for turn in message.chunks(TURN) {
@@ -224,7 +224,7 @@ mod tests {
         compress(&message(bytes), 0).await.unwrap().to_vec()
     }
 
-    /// What comes out of a request that comes in pieces of this size.
+    /// The decompressed body of a request that arrives in pieces of this size.
     async fn read(body: &[u8], piece: usize, limit: usize) -> Result<Vec<u8>, Status> {
         let pieces: Vec<_> = body
             .chunks(piece)
@@ -259,7 +259,7 @@ mod tests {
             tonic_types::StatusExt::get_error_details(&status).error_info().unwrap().reason.clone()
         };
         assert_eq!(refused(read(&wire, 100, 9_999).await.unwrap_err()), "REQUEST_TOO_LARGE");
-        // Refused by its length already, before it is there.
+        // Refused for the length in its header, before it has arrived.
         assert_eq!(
             refused(read(&[1, 1, 0, 0, 0], 5, 9_999).await.unwrap_err()),
             "REQUEST_TOO_LARGE"

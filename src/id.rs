@@ -2,34 +2,33 @@
 
 use uuid::Uuid;
 
-/// Longest id in characters (design rule for every resource).
+/// Longest id of a resource in characters.
 pub const MAX_CHARS: usize = 50;
 
-/// Longest pair of ids in characters: each of both ids may have to be written with three characters
-/// for one.
+/// Longest pair of ids in characters: escaping may write three characters for each one of both ids.
 pub const MAX_PAIR_CHARS: usize = 6 * MAX_CHARS + 1;
 
-/// Longest prefix of a generated id: with the underscore and 26 digits it stays within the longest
-/// id.
+/// Longest prefix of a generated id. With the underscore and 26 digits the id is within
+/// [`MAX_CHARS`].
 pub const MAX_PREFIX: usize = 20;
 
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
-/// A new id: `prefix`, an underscore and a UUID version 7 in Crockford base 32, after the TypeID
-/// specification 0.3. Ids made later sort later, to the millisecond.
+/// Generates an id: `prefix`, an underscore and a UUID version 7 in Crockford base 32 (TypeID
+/// specification 0.3). Later ids sort after earlier ones, to the millisecond.
 pub fn generate(prefix: &str) -> String {
     encode(prefix, Uuid::now_v7())
 }
 
-/// The id of what is between two resources: both ids with a slash between. Ids may have slashes
-/// themselves, so inside an id `%` is written `%25` and `/` is written `%2F`, and no two pairs are
-/// the same text.
+/// The id of a relation between two resources: both ids with a slash between them. Ids may contain
+/// slashes, so inside an id `%` is written `%25` and `/` is written `%2F`. Different pairs have
+/// different ids.
 pub fn pair(one: &str, other: &str) -> String {
     let escape = |id: &str| id.replace('%', "%25").replace('/', "%2F");
     format!("{}/{}", escape(one), escape(other))
 }
 
-/// Whether a text can be the prefix of generated ids: lower-case letters, and underscores between
+/// Whether a text may be the prefix of generated ids: lower-case letters, and underscores between
 /// them (TypeID 0.3).
 pub fn is_prefix(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_lowercase() || c == '_';

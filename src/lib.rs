@@ -11,6 +11,7 @@ pub mod schema;
 
 pub mod codec;
 pub mod currency;
+pub mod encoded;
 mod enums;
 pub mod error;
 pub mod id;
@@ -22,6 +23,7 @@ pub mod validate;
 pub mod caller;
 pub mod mask;
 pub mod policy;
+pub mod roles;
 pub mod share;
 pub mod streams;
 pub mod wire;

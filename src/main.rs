@@ -19,19 +19,19 @@ use tonic_health::pb::{
 
 #[cfg(feature = "embedded")]
 use customer_accounts::db::embedded::{self, Embedded};
-/// Without the feature there never is one.
+/// Has no values: without the feature there is no embedded server.
 #[cfg(not(feature = "embedded"))]
 type Embedded = std::convert::Infallible;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-/// How long a command waits for a running service to answer.
+/// How long a command waits for the running service to answer.
 const ANSWER: Duration = Duration::from_secs(3);
-/// How long a call waits for the one connection of the embedded server.
+/// How long a call waits for the only connection of the embedded server.
 #[cfg(feature = "embedded")]
 const EMBEDDED_WAIT: Duration = Duration::from_secs(10);
-/// How long work that blocks may hold up the end of the process.
-const FAREWELL: Duration = Duration::from_secs(6);
+/// How long the end of the process waits for blocking work.
+const BLOCKING_WORK: Duration = Duration::from_secs(6);
 
 fn main() -> ExitCode {
     let cli = Cli::from_command_line();
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(&*error),
     };
     let outcome = runtime.block_on(run(cli.command.unwrap_or(Command::Serve), &cli.config));
-    runtime.shutdown_timeout(FAREWELL);
+    runtime.shutdown_timeout(BLOCKING_WORK);
     telemetry.shutdown();
     outcome.map_or_else(|error| fail(&*error), |()| ExitCode::SUCCESS)
 }
@@ -124,7 +124,7 @@ async fn run(command: Command, config: &Config) -> Outcome {
 
 async fn transfer(config: &Config, name: &str) -> Outcome {
     if config.database_url.is_none() {
-        return Err("DATABASE_URL is not set: it says where the data goes".into());
+        return Err("DATABASE_URL is not set: set it to the database that receives the data".into());
     }
     if !config.data_dir.exists() {
         return Err(format!(
@@ -147,9 +147,9 @@ async fn transfer(config: &Config, name: &str) -> Outcome {
 }
 
 async fn serve(config: &Config) -> Outcome {
-    // From here on a signal ends the service in order, also while it starts.
+    // From here on a signal stops the service gracefully, also while it starts.
     let mut stop = pin!(stop_signal()?);
-    // Before anything is made or waited for; `server::serve` asks again.
+    // Checked before anything is created or waited for. `server::serve` checks again.
     let addresses = config.listen.resolve().await?;
     let identity = server::identity_on(config, &addresses)?;
     server::check_transport(config).await?;
@@ -168,11 +168,11 @@ async fn serve(config: &Config) -> Outcome {
     Ok(served?)
 }
 
-/// The database, with the schema and the role that the service needs.
+/// Opens the database, and makes sure of the schema and the role that the service needs.
 async fn database_to_serve(config: &Config) -> Result<Database, Box<dyn Error>> {
     let database = Database::open(config, Command::Serve.name()).await?;
-    // The embedded server serves one connection at a time: a look at the schema first would be in
-    // the way.
+    // The embedded server has only one connection, so its schema is not checked first but migrated
+    // at once.
     if !database.is_embedded() {
         match database.db.verify().await {
             Ok(()) => return Ok(database),
@@ -195,7 +195,7 @@ async fn database_to_serve(config: &Config) -> Result<Database, Box<dyn Error>> 
     Ok(database)
 }
 
-/// Tells a person at a terminal what runs and what to try next.
+/// Tells a person at a terminal what runs, and what to try next.
 fn welcome(address: SocketAddr, database: &Database, config: &Config, identity: &Identity) {
     let store = if database.is_embedded() {
         format!("embedded PostgreSQL in {}", config.data_dir.display())
@@ -206,11 +206,13 @@ fn welcome(address: SocketAddr, database: &Database, config: &Config, identity: 
     let safety = if config.transport.tls_cert.is_some() { "-cacert FILE" } else { "-plaintext" };
     if identity.believes_everybody() {
         println!(
-            "Without credentials configured every caller is believed: tenant `demo`, role `admin` unless the request says else.\n\
+            "No credentials are configured: a request names its own caller, by default role \
+             `admin` of tenant `demo`.\n\
              Try, from another terminal:\n  \
              customer-accounts seed        (or: cargo run -- seed)\n  \
              grpcurl {safety} {address} list\n  \
-             grpcurl {safety} -d '{{\"query\": \"acme\"}}' {address} accounts.v1.AccountService/ListAccounts"
+             grpcurl {safety} -d '{{\"query\": \"acme\"}}' {address} \
+             accounts.v1.AccountService/ListAccounts"
         );
     } else {
         println!(
@@ -226,8 +228,8 @@ fn welcome(address: SocketAddr, database: &Database, config: &Config, identity: 
     }
 }
 
-/// The database of the configuration: a server elsewhere, or the embedded one, which runs as long
-/// as this lives.
+/// The configured database: another server, or the embedded one, which runs as long as this value
+/// lives.
 struct Database {
     db: Db,
     migrator: Manager,
@@ -235,28 +237,31 @@ struct Database {
 }
 
 impl Database {
-    /// The same for commands that have nothing to do where there is no database yet.
+    /// Opens the database for a command that needs an existing one.
     async fn open_existing(config: &Config, command: &str) -> Result<Self, Box<dyn Error>> {
         if config.database_url.is_none()
             && config.migration_database_url.is_none()
             && !config.data_dir.exists()
         {
             let dir = config.data_dir.display();
-            return Err(format!("DATABASE_URL is not set, and there is no embedded database in {dir}: `serve` makes one").into());
+            return Err(format!(
+                "DATABASE_URL is not set, and there is no embedded database in {dir} (--data-dir); \
+                 `serve` creates one"
+            )
+            .into());
         }
         Self::open(config, command).await
     }
 
-    /// The database for this command, which the database server is told as part of the
-    /// `application_name`.
+    /// Opens the database for this command, whose name becomes part of the `application_name`.
     async fn open(config: &Config, command: &str) -> Result<Self, Box<dyn Error>> {
         let role = (!config.database_role.is_empty()).then(|| config.database_role.clone());
         let Some(url) = &config.database_url else {
-            // Ignored, it would let a migration or a prune of the wrong database succeed.
+            // If it were ignored, a migration or a prune of the wrong database would succeed.
             if config.migration_database_url.is_some() {
-                return Err(
-                    "--migration-database-url is set, but not DATABASE_URL: set both, or neither for the embedded server".into(),
-                );
+                return Err("--migration-database-url is set, but not DATABASE_URL: set both, or \
+                            neither for the embedded server"
+                    .into());
             }
             return Self::open_embedded(config, role).await;
         };
@@ -300,8 +305,8 @@ impl Database {
         let embedded = Embedded::start(&config.data_dir).await?;
         let login = embedded.config();
         Ok(Self {
-            // One connection, which takes its time to open, and again after a long statement was
-            // given up.
+            // One connection, which takes long to open. It is opened again after a long statement
+            // was given up.
             db: Db::new(Manager::new(login.clone(), role).embedded(), 1, EMBEDDED_WAIT, None),
             migrator: Manager::new(login, None),
             embedded: Some(embedded),
@@ -311,7 +316,9 @@ impl Database {
     #[cfg(not(feature = "embedded"))]
     #[expect(clippy::unused_async, reason = "the same signature as with an embedded server")]
     async fn open_embedded(_: &Config, _: Option<String>) -> Result<Self, Box<dyn Error>> {
-        Err("DATABASE_URL is not set, and this build has no embedded PostgreSQL (cargo feature `embedded`)".into())
+        Err("DATABASE_URL is not set, and this build has no embedded PostgreSQL (cargo feature \
+             `embedded`)"
+            .into())
     }
 
     const fn is_embedded(&self) -> bool {
@@ -333,7 +340,7 @@ impl Database {
     }
 }
 
-/// Completes at SIGTERM or SIGINT (Ctrl-C where there are no such signals).
+/// Completes at SIGTERM or SIGINT (where there are no such signals, at Ctrl-C).
 fn stop_signal() -> Result<impl Future<Output = ()> + Send, std::io::Error> {
     #[cfg(unix)]
     {
@@ -352,7 +359,7 @@ fn stop_signal() -> Result<impl Future<Output = ()> + Send, std::io::Error> {
     })
 }
 
-/// A connection to the service that runs with this configuration.
+/// Connects to the running service with this configuration.
 async fn connect(config: &Config) -> Result<Channel, Box<dyn Error>> {
     let connected = timeout(ANSWER, async {
         let mut connected = Err("--listen: no address".into());

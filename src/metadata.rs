@@ -1,9 +1,8 @@
-//! Metadata: the callers' own data on a resource, as a map of texts; and the words by which lists
+//! Metadata: the callers' own data on a resource, as a map of strings, and the words by which lists
 //! find it.
 //!
-//! Under row-level security no index over jsonb can be used (see `crate::search`). Each entry is
-//! therefore kept as a word of its resource, beside the words of the search, and looked up by
-//! equality.
+//! Under row-level security no index over jsonb can be used (see `crate::search`). So each entry is
+//! stored as a word of its resource, beside the words of the search, and looked up by equality.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +23,7 @@ const MAX_VALUE: usize = 500;
 /// The first character of an entry's word. No query contains it, so no search finds these words.
 const MARK: char = '\u{1}';
 
-/// What an entry takes in an answer beside its texts.
+/// Bytes of an entry in an answer beside its texts.
 const ENTRY: usize = 64;
 
 /// The metadata of a resource, or entries that a list must find in it.
@@ -34,8 +33,8 @@ const ENTRY: usize = 64;
 pub struct Metadata(pub BTreeMap<String, String>);
 
 impl Metadata {
-    /// The metadata in a field, with every entry that breaks a rule reported. The contract's limit
-    /// bounds how many there are.
+    /// Parses the metadata in a field. Every entry that breaks a rule is a violation. The contract
+    /// limits how many entries there are.
     pub fn parse(v: &mut Violations, field: &str, mut entries: BTreeMap<String, String>) -> Self {
         for (key, value) in &mut entries {
             let fits = |c: char| c.is_ascii_alphanumeric() || "_.-/".contains(c);
@@ -43,7 +42,8 @@ impl Metadata {
                 v.add(
                     format_args!("{field}[{key:?}]"),
                     format!(
-                        "key must be 1 to {MAX_KEY} characters out of letters, digits and _.-/"
+                        "key must have 1 to {MAX_KEY} characters, each a letter, a digit \
+                         or one of _.-/"
                     ),
                 );
             }
@@ -52,13 +52,13 @@ impl Metadata {
         Self(entries)
     }
 
-    /// The word of each entry. No key contains `=`. A value from before texts were normalized is
-    /// found by its normalized form, to which a list's filter is brought too.
+    /// The word of each entry. No key contains `=`. A value that was stored before texts were
+    /// normalized is found by its normalized form; a list's filter is normalized too.
     pub fn words(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(|(key, value)| format!("{MARK}{key}={}", text::normalize(value.clone())))
     }
 
-    /// The bytes it takes in an answer.
+    /// Its size in an answer.
     pub fn weight(&self) -> usize {
         self.0.iter().map(|(key, value)| key.len() + value.len() + ENTRY).sum()
     }

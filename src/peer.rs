@@ -1,7 +1,7 @@
-//! The peer of a connection: what is known of it, and what it does or fails to do.
+//! The peer of a connection: its workload, and what its connection is waiting for.
 //!
-//! The connection's input and output (`crate::incoming`), its tasks (`crate::transport`) and the
-//! guard share it; it is in the extensions of every request of the connection.
+//! `crate::incoming`, `crate::transport` and the guard share it. It is in the extensions of every
+//! request of the connection.
 
 use std::{
     sync::{
@@ -18,9 +18,19 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Transport, tls};
+use crate::{config::Transport, telemetry::Seldom, tls};
 
-/// The peer of a connection. Clones are the same peer.
+/// Limits how often cut-off connections are logged, by cause.
+static CUT_OFF: Seldom = Seldom::new(Duration::from_secs(10));
+
+/// Logs that a connection is cut off, each cause at most once in ten seconds.
+pub fn log_cut_off(cause: &'static str) {
+    if let Some(unlogged) = CUT_OFF.due(cause) {
+        tracing::warn!(cause, unlogged, "a connection was cut off");
+    }
+}
+
+/// The peer of a connection. Clones share the same state.
 #[derive(Debug, Clone)]
 pub struct Peer(Arc<State>);
 
@@ -28,22 +38,23 @@ pub struct Peer(Arc<State>);
 struct State {
     began: Instant,
     workload: OnceLock<Option<Arc<str>>>,
-    /// Since when the service waits for the rest of a greeting or of a block of headers.
+    /// How long the rest of a greeting, of a block of headers or of a frame header has been
+    /// missing.
     incomplete: Since,
-    /// Since when the peer has taken no byte that the service would send.
+    /// How long the peer has taken none of the bytes that the service has for it.
     blocked: Since,
     /// Calls under way.
     calls: AtomicUsize,
-    /// When the last one ended, in milliseconds after the beginning.
+    /// When the last call ended, in milliseconds since `began`.
     last_ended: AtomicU64,
-    /// Permits for calls without an identity.
+    /// Permits for calls that need no identity.
     anonymous: Arc<Semaphore>,
     /// Cancelled when the connection takes no further calls.
     retiring: CancellationToken,
 }
 
 impl Peer {
-    /// The peer of a new connection, which has still to greet.
+    /// The peer of a new connection, whose greeting is still missing.
     pub fn new(config: &Transport) -> Self {
         let began = Instant::now();
         let peer = Self(Arc::new(State {
@@ -60,60 +71,63 @@ impl Peer {
         peer
     }
 
-    /// The workload that the peer's certificate names. Known as soon as there is a request.
+    /// The workload that the peer's certificate names. Known before the first request.
     pub fn workload(&self) -> Option<&Arc<str>> {
         self.0.workload.get()?.as_ref()
     }
 
-    /// Learns from a TLS session who the peer is.
+    /// Reads the workload from the certificate of the TLS session.
     pub fn identify(&self, session: &ServerConnection) {
         let certificate = session.peer_certificates().and_then(<[_]>::first);
         let _ = self.0.workload.set(certificate.and_then(tls::workload));
     }
 
-    /// A permit for one more call without an identity, unless the connection has as many as it may.
+    /// A permit for one more call without an identity; `None` if the connection holds as many as it
+    /// may.
     pub fn anonymous_permit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.0.anonymous).try_acquire_owned().ok()
     }
 
-    /// Cancelled when the connection takes no further calls: what goes on without end should end
-    /// then.
+    /// Cancelled when the connection takes no further calls. Streams that never end by themselves
+    /// should end then.
     pub fn retiring(&self) -> &CancellationToken {
         &self.0.retiring
     }
 
-    /// Says whether the service waits for the rest of a greeting or of a block of headers.
+    /// Records whether the rest of a greeting, of a block of headers or of a frame header is
+    /// missing.
     pub fn set_incomplete(&self, incomplete: bool) {
         self.0.incomplete.set(self.0.began, incomplete);
     }
 
-    /// Says whether the peer takes none of the bytes that the service would send.
+    /// Records whether the peer takes none of the bytes that the service has for it.
     pub fn set_blocked(&self, blocked: bool) {
         self.0.blocked.set(self.0.began, blocked);
     }
 
-    /// Counts a call as under way until the answer is dropped.
+    /// Counts a call as under way until the returned value is dropped.
     pub fn begin_call(&self) -> CallUnderWay {
         self.0.calls.fetch_add(1, Ordering::AcqRel);
         CallUnderWay(self.clone())
     }
 
-    /// How long the connection has been there.
+    /// How long the connection has existed.
     pub fn age(&self) -> Duration {
         self.0.began.elapsed()
     }
 
-    /// For how long the service has waited for the rest of a greeting or of a block of headers.
+    /// How long the rest of a greeting, of a block of headers or of a frame header has been
+    /// missing.
     pub fn incomplete_for(&self) -> Duration {
         self.0.incomplete.elapsed(self.0.began)
     }
 
-    /// For how long the peer has taken none of the bytes that the service would send.
+    /// How long the peer has taken none of the bytes that the service has for it.
     pub fn blocked_for(&self) -> Duration {
         self.0.blocked.elapsed(self.0.began)
     }
 
-    /// For how long no call has been under way.
+    /// How long no call has been under way.
     pub fn quiet_for(&self) -> Duration {
         let last_ended = Duration::from_millis(self.0.last_ended.load(Ordering::Acquire));
         if self.0.calls.load(Ordering::Acquire) > 0 {
@@ -136,15 +150,15 @@ impl Drop for CallUnderWay {
     }
 }
 
-/// Since when something has been so: in milliseconds after the beginning, plus one; 0 while it is
-/// not so.
+/// Since when a condition holds: milliseconds since the connection began, plus one; 0 while it does
+/// not hold.
 #[derive(Debug, Default)]
 struct Since(AtomicU64);
 
 impl Since {
-    /// Begins to count, unless it already does, or stops.
-    fn set(&self, began: Instant, is_so: bool) {
-        if is_so {
+    /// Starts the time if the condition begins to hold, and clears it if it no longer does.
+    fn set(&self, began: Instant, holds: bool) {
+        if holds {
             let _ =
                 self.0.compare_exchange(0, millis(began) + 1, Ordering::AcqRel, Ordering::Relaxed);
         } else {

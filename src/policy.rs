@@ -1,11 +1,11 @@
-//! What each call needs: the permission and the module that its method option in the contract
+//! The policy of each call: the permission and the module that its method option in the contract
 //! declares.
 
 use std::collections::HashMap;
 
 use crate::{
-    caller::Roles,
     proto::{PACKAGE, POOL},
+    roles::Roles,
 };
 
 /// The policy of one call.
@@ -13,15 +13,15 @@ use crate::{
 pub struct Policy {
     /// The call as `accounts.v1.AccountService/GetAccount`.
     pub method: &'static str,
-    /// What the caller must be allowed to do: `accounts.read`.
+    /// The permission that the caller needs: `accounts.read`.
     pub permission: &'static str,
-    /// The least roles that have the permission.
+    /// The roles that have the permission.
     pub roles: Roles,
     /// The module that must be activated: `customer_accounts`.
     pub module: &'static str,
 }
 
-/// The contract does not say what a call needs; the service does not start then.
+/// A call has no valid policy in the contract; the service does not start then.
 #[derive(Debug, thiserror::Error)]
 #[error("{method} in proto/: {fault}")]
 pub struct PolicyError {
@@ -50,7 +50,7 @@ impl Policies {
         Ok(Self(policies))
     }
 
-    /// The policy of the call with this path, if the service has such a call.
+    /// The policy of the call with this path; `None` if there is no such call.
     pub fn get(&self, path: &str) -> Option<&Policy> {
         self.0.get(path)
     }
@@ -78,7 +78,7 @@ impl Policies {
         let permission = text("permission")?;
         let roles = Roles::having(&permission)
             .ok_or_else(|| format!("no role has the permission {permission}"))?;
-        // Made once, as long as the process lives: the hot path then copies pointers.
+        // Leaked once at the start, so that each call copies pointers only.
         Ok(Policy {
             method: leak(name.to_owned()),
             permission: leak(permission),

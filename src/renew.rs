@@ -1,11 +1,11 @@
-//! Renews what the service derives from names: the words they are found by, the sort keys of lists,
-//! the unique keys of account types. Needed once for each change of the folding
-//! (`search::FOLDING`), and again when all replicas of the version before are gone, which write as
-//! they always did.
+//! Renews what the service derives from names: words of the search, sort keys of lists, and unique
+//! keys of account types. This is needed once for each change of the folding (`search::FOLDING`),
+//! and again when no replica of the previous version runs any more, because those write what they
+//! always did.
 //!
-//! Runs as the owner of the tables, beside services of this version and the one before: batch by
-//! batch, each in a transaction of its own. What is interrupted is found again by the rows' stamps,
-//! and running it again when there is nothing to do only reads.
+//! Runs as the owner of the tables, beside services of this version and the previous one, in
+//! batches, each in its own transaction. After an interruption the rows' stamps show what is left.
+//! If nothing is left, it only reads.
 
 use std::time::Duration;
 
@@ -21,15 +21,14 @@ use crate::{
     organizations::store::Organization,
     people::store::Person,
     schema::{account_types, organizations, people, renewals},
-    search,
+    search::{self, Batch},
 };
 
-/// How often a batch is tried again that was in the way of calls, or they in its way, and after
-/// which pause.
+/// Attempts of a batch that conflicts with calls, and the pause between them.
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How many rows were renewed, by kind.
+/// The number of renewed rows, by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Renewed {
     /// Account types.
@@ -43,22 +42,19 @@ pub struct Renewed {
 }
 
 impl Renewed {
-    /// All together.
+    /// The number of all renewed rows.
     pub const fn rows(&self) -> usize {
         self.account_types + self.organizations + self.people + self.accounts
     }
 }
 
-/// What a store has renewed in one batch: how many rows, and the id of the last.
-pub type Batch = Option<(usize, String)>;
-
-/// Renews the rows of all tenants that need it, and notes that this is done.
+/// Renews the rows of all tenants that need it, and records that this is complete.
 pub async fn run(manager: &Manager) -> Result<Renewed, MigrateError> {
     let mut owner = Owner::login(manager).await?;
     let mut renewed = Renewed::default();
     let mut last = String::new();
     while let Some(tenant) = next_tenant(&mut owner, &last).await? {
-        // Other names than those of tenants there are none.
+        // Every stored name is one of a tenant.
         if let Some(tenant) = TenantId::parse(&tenant) {
             renew_tenant(&mut owner, &tenant, &mut renewed).await?;
         }
@@ -95,8 +91,8 @@ async fn renew_tenant(
     Ok(())
 }
 
-/// The tenant after this one, in the order of ids. Each has an organization, a person or an account
-/// type, or nothing to renew.
+/// The next tenant after this one in the order of ids. A tenant without organizations, people and
+/// account types has nothing to renew.
 async fn next_tenant(owner: &mut Owner, after: &str) -> Result<Option<String>, DieselError> {
     let conn = owner.begin(None).await?;
     macro_rules! first_of {
@@ -110,7 +106,7 @@ async fn next_tenant(owner: &mut Owner, after: &str) -> Result<Option<String>, D
     Ok(tenants.into_iter().flatten().min())
 }
 
-/// Renews rows batch by batch, each in a transaction of its own, and returns how many there were.
+/// Renews rows in batches, each in its own transaction. Returns the number of rows.
 async fn in_batches<F>(
     owner: &mut Owner,
     tenant: &TenantId,

@@ -1,4 +1,6 @@
-//! A small, realistic example in the tenant `demo`, made through the service itself.
+//! A small, realistic example in the tenant `demo`, created by calls to the service.
+
+mod example;
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,6 +11,7 @@ use tonic::{
     transport::Channel,
 };
 
+use self::example::{ACCOUNTS, BILLING, MANAGER, ORGANIZATIONS, PEOPLE, TYPES};
 use crate::{
     proto::{
         Account, AccountType, AddOrganizationMemberRequest, Address, Contact, CreateAccountRequest,
@@ -28,67 +31,19 @@ use crate::{
 const TENANT: &str = "demo";
 const ACTOR: &str = "seed";
 
-/// Id, name, description.
-const TYPES: [(&str, &str, &str); 6] = [
-    ("enterprise", "Enterprise", "Large customers with an account manager of their own"),
-    ("smb", "SMB", "Small and medium businesses"),
-    ("trial", "Trial", "Trying out, not paying yet"),
-    ("premium", "Premium", "Paying customers with extended service"),
-    ("partner", "Partner", "Sell with us or for us"),
-    ("reseller", "Reseller", "Buy from us and sell on"),
-];
-
-/// Id, name, parent.
-const ORGANIZATIONS: [(&str, &str, &str); 5] = [
-    ("acme", "Acme Corp", ""),
-    ("acme-emea", "Acme Corp EMEA", "acme"),
-    ("acme-amer", "Acme Corp Americas", "acme"),
-    ("acme-apac", "Acme Corp APAC", "acme"),
-    ("globex", "Globex", ""),
-];
-
-/// The member of staff who manages the accounts of Acme.
-const MANAGER: &str = "staff-costa";
-
-/// Id, name, subject of their tokens, and the organization they are a member of; the staff are of
-/// none.
-const PEOPLE: [(&str, &str, &str, &str); 5] = [
-    (MANAGER, "Ana Costa", "ana.costa", ""),
-    ("acme-stone", "Robin Stone", "robin.stone", "acme"),
-    ("acme-meier", "Chris Meier", "chris.meier", "acme-emea"),
-    ("acme-silva", "Alex Silva", "alex.silva", "acme-amer"),
-    ("globex-scorpio", "Hank Scorpio", "hank.scorpio", "globex"),
-];
-
-/// Account, and its billing contact, who also buys on it.
-const BILLING: [(&str, &str); 3] = [
-    ("acct-acme", "acme-stone"),
-    ("acct-acme-emea", "acme-meier"),
-    ("acct-globex", "globex-scorpio"),
-];
-
-/// Id, name, organization, type, city, country.
-const ACCOUNTS: [(&str, &str, &str, &str, &str, &str); 5] = [
-    ("acct-acme", "Acme Corporation", "acme", "enterprise", "New York", "US"),
-    ("acct-acme-emea", "Acme Corp EMEA", "acme-emea", "enterprise", "Zürich", "CH"),
-    ("acct-acme-amer", "Acme Corp Americas", "acme-amer", "enterprise", "São Paulo", "BR"),
-    ("acct-acme-apac", "Acme Corp APAC", "acme-apac", "enterprise", "Singapore", "SG"),
-    ("acct-globex", "Globex", "globex", "trial", "Springfield", "US"),
-];
-
-/// What was made, and what was there already.
+/// What a run has created and found.
 #[derive(Debug, Default)]
 pub struct Seeded {
-    /// Resources made now.
+    /// Resources that this run has created.
     pub created: usize,
-    /// Resources that an earlier run, or someone else, has made.
+    /// Resources that existed before.
     pub kept: usize,
 }
 
 type Authorized = InterceptedService<Channel, Bearer>;
 
-/// Fills the tenant, as the caller of the token if there is one. Only what is made now is touched:
-/// what is there already stays as it is, whoever has made or changed it, so it can be run again.
+/// Fills the tenant, as the caller of the token if there is one. Existing resources stay as they
+/// are, whoever created or changed them, so it can be run again.
 pub async fn seed(channel: Channel, token: Option<&str>) -> Result<Seeded, Status> {
     let bearer =
         token.map(|token| format!("Bearer {token}").parse()).transpose().map_err(|_| {
@@ -103,35 +58,40 @@ pub async fn seed(channel: Channel, token: Option<&str>) -> Result<Seeded, Statu
     let mut accounts = AccountServiceClient::new(channel.clone());
     run.accounts(&mut accounts).await?;
     run.users(&mut accounts, &mut MembershipServiceClient::new(channel)).await?;
-    Ok(Seeded { created: run.made.len(), kept: run.kept })
+    Ok(Seeded { created: run.created.len(), kept: run.kept })
 }
 
 /// One run.
 #[derive(Default)]
 struct Run {
-    /// The ids of what it has made. No two resources of the example have the same.
-    made: HashSet<&'static str>,
-    /// How much was there already.
+    /// The ids of the resources that it has created. No two resources of the example have the same
+    /// id.
+    created: HashSet<&'static str>,
+    /// How many resources existed before.
     kept: usize,
-    /// The active account type for each of the example's: the one with its id or, if somebody else
-    /// has taken its name, the one with that.
+    /// The active account type for each of the example's: the one with its id, or else the one with
+    /// its name.
     types: HashMap<&'static str, String>,
 }
 
 impl Run {
-    /// Whether a resource must be made, from the answer to a call that gets it.
-    fn lacks<T>(&mut self, id: &'static str, answer: Result<T, Status>) -> Result<bool, Status> {
+    /// Whether a resource must be created, from the answer to the call that gets it.
+    fn is_missing<T>(
+        &mut self,
+        id: &'static str,
+        answer: Result<T, Status>,
+    ) -> Result<bool, Status> {
         match answer {
             Ok(_) => {
                 self.kept += 1;
                 Ok(false)
             }
-            Err(status) if status.code() == Code::NotFound => Ok(self.made.insert(id)),
+            Err(status) if status.code() == Code::NotFound => Ok(self.created.insert(id)),
             Err(status) => Err(of(id, &status)),
         }
     }
 
-    /// The account type to give an account for one of the example's, if there is one.
+    /// The account type to use for one of the example's, if there is one.
     fn account_type(&self, id: &str) -> String {
         self.types.get(id).cloned().unwrap_or_default()
     }
@@ -145,7 +105,7 @@ impl Run {
             let found = types
                 .get_account_type(as_seed(GetAccountTypeRequest { account_type_id: id.into() }))
                 .await;
-            if !self.lacks(id, found)? {
+            if !self.is_missing(id, found)? {
                 continue;
             }
             let account_type = AccountType {
@@ -158,9 +118,9 @@ impl Run {
             let request =
                 CreateAccountTypeRequest { account_type: Some(account_type), ..Default::default() };
             match types.create_account_type(as_seed(request)).await {
-                // Another one has the name.
+                // Another account type has the name.
                 Err(status) if status.code() == Code::AlreadyExists => {
-                    self.made.remove(id);
+                    self.created.remove(id);
                     self.kept += 1;
                 }
                 answer => drop(answer.map_err(|status| of(id, &status))?),
@@ -193,7 +153,7 @@ impl Run {
             let found = organizations
                 .get_organization(as_seed(GetOrganizationRequest { organization_id: id.into() }))
                 .await;
-            if !self.lacks(id, found)? {
+            if !self.is_missing(id, found)? {
                 continue;
             }
             let organization = Organization {
@@ -221,7 +181,7 @@ impl Run {
     ) -> Result<(), Status> {
         for (id, name, subject, organization) in PEOPLE {
             let found = people.get_person(as_seed(GetPersonRequest { person_id: id.into() })).await;
-            if !self.lacks(id, found)? {
+            if !self.is_missing(id, found)? {
                 continue;
             }
             let kind =
@@ -268,18 +228,17 @@ impl Run {
         for (id, name, organization, account_type, city, country) in ACCOUNTS {
             let found =
                 accounts.get_account(as_seed(GetAccountRequest { account_id: id.into() })).await;
-            if !self.lacks(id, found)? {
+            if !self.is_missing(id, found)? {
                 continue;
             }
-            let managed = id.starts_with("acct-acme") && self.made.contains(MANAGER);
+            let managed = id.starts_with("acct-acme") && self.created.contains(MANAGER);
             let account = Account {
                 account_id: id.into(),
                 display_name: name.into(),
                 organization_id: organization.into(),
                 account_type_id: self.account_type(account_type),
-                // An organization that was there may have a primary account, which would lose the
-                // flag.
-                is_primary: self.made.contains(organization),
+                // An existing organization may have a primary account, which would lose the flag.
+                is_primary: self.created.contains(organization),
                 account_manager_id: if managed { MANAGER.into() } else { String::new() },
                 primary_contact: Some(Contact {
                     name: format!("{name} Purchasing"),
@@ -306,13 +265,13 @@ impl Run {
         Ok(())
     }
 
-    /// Who uses the accounts that were made, and what for.
+    /// Adds the users of the accounts that were created, and their roles.
     async fn users(
         &self,
         accounts: &mut AccountServiceClient<Authorized>,
         memberships: &mut MembershipServiceClient<Authorized>,
     ) -> Result<(), Status> {
-        if self.made.contains("acct-acme") {
+        if self.created.contains("acct-acme") {
             let link = LinkOrganizationRequest {
                 account_id: "acct-acme".into(),
                 organization_id: "acme".into(),
@@ -325,7 +284,7 @@ impl Run {
                 .map_err(|status| of("acct-acme", &status))?;
         }
         for (account, person) in BILLING {
-            if !(self.made.contains(account) && self.made.contains(person)) {
+            if !(self.created.contains(account) && self.created.contains(person)) {
                 continue;
             }
             let contact = Account {
@@ -352,12 +311,12 @@ impl Run {
     }
 }
 
-/// The error of a call for the resource with this id.
+/// The error of a call, with the id of the resource it was for.
 fn of(id: &str, status: &Status) -> Status {
     Status::new(status.code(), format!("{id}: {}", status.message()))
 }
 
-/// The trial that became a customer.
+/// The update of a trial account that became a customer.
 fn converted(id: &str, account_type_id: String) -> UpdateAccountRequest {
     let account = Account {
         account_id: id.into(),

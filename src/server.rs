@@ -1,4 +1,4 @@
-//! The server on one screen: every service, layer and limit, health, and how it ends.
+//! The server: every service, layer and limit, health, and shutdown.
 
 use std::{
     collections::BTreeSet,
@@ -46,31 +46,32 @@ pub const LIVENESS: &str = "liveness";
 /// Health name of the process with its database.
 pub const READINESS: &str = "readiness";
 
-/// How often the database is asked whether it is there, and how long it has to answer.
+/// How often the database is probed, and how long it may take to answer.
 const PROBE: Duration = Duration::from_secs(1);
-/// Unanswered probes in a row that end readiness, and answered ones that bring it back.
-const HYSTERESIS: u32 = 2;
-/// Time for streams without end to be ended.
-const FAREWELL: Duration = Duration::from_secs(1);
-/// Time for the last answers to leave the machine once no call is under way.
+/// This many failed probes in a row end readiness, and as many successful ones restore it.
+const PROBES_TO_CHANGE: u32 = 2;
+/// How long a shutdown waits for streams without an end.
+const STREAMS_END: Duration = Duration::from_secs(1);
+/// Time for the last answers to be sent once no call is under way.
 const FLUSH: Duration = Duration::from_millis(100);
 
 /// Why the service did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Development identity is for this machine only.
+    /// Development identity on an address that is not a loopback one.
     #[error(
-        "--listen {0}: without credentials configured the service believes whatever a request says about its caller, \
-         so it serves on loopback addresses only, such as 127.0.0.1:50051; configure --token-issuer and --token-audience"
+        "--listen {0}: without credentials configured a request names its own caller, so the \
+         service serves on loopback addresses only, such as 127.0.0.1:50051; configure \
+         --token-issuer and --token-audience"
     )]
     NotLoopback(SocketAddr),
     /// The certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// An option about workloads, but nothing that names them.
-    #[error("{0} is set, but not {1}: nothing would say which workload is calling")]
+    /// An option about workloads, without one that names them.
+    #[error("{0} is set, but not {1}: nothing would name the calling workload")]
     NamelessWorkloads(&'static str, &'static str),
-    /// Nobody could be identified.
+    /// The configuration of identity cannot be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// A call without a policy.
@@ -84,15 +85,14 @@ pub enum ServeError {
     Listen(#[from] std::io::Error),
 }
 
-/// Whether connections could be served as configured: what `serve` finds out again, before anything
-/// else is started.
+/// Checks the configuration of connections, as `serve` does, before anything else is started.
 pub async fn check_transport(config: &Config) -> Result<(), ServeError> {
     admission(config)?;
     Tls::load(&config.transport).await?;
     Ok(())
 }
 
-/// Serves on `listener` until `stop` completes, then drains and returns, at the latest when the
+/// Serves on `listener` until `stop` completes. Then drains and returns, at the latest when the
 /// shutdown deadline has passed.
 pub async fn serve(
     listener: TcpListener,
@@ -158,8 +158,8 @@ pub async fn serve(
             );
     }
 
-    // Before the first connection is accepted, so that whoever sees the port open also sees the
-    // health.
+    // Set before the first connection is accepted, so that a client that finds the port open also
+    // finds the health status.
     health.set_service_status(LIVENESS, ServingStatus::Serving).await;
     report(&health, &names, ServingStatus::Serving).await;
 
@@ -173,8 +173,8 @@ pub async fn serve(
         transport: config.transport.clone(),
     };
     let server = transport::serve(incoming, service, &limits, draining.clone());
-    // Whatever a peer does, this ends: an open health watch or an idle connection keeps the
-    // transport alive, not us.
+    // This ends whatever peers do. An open health watch or an idle connection keeps `server`
+    // running, but not this.
     let ending = async {
         tokio::select! {
             () = stop => {}
@@ -186,7 +186,7 @@ pub async fn serve(
             sleep(config.shutdown_delay).await;
             draining.cancel();
             guard.idle().await;
-            streams.ended(FAREWELL).await;
+            streams.ended(STREAMS_END).await;
             sleep(FLUSH).await;
         };
         if timeout(config.shutdown_deadline, drained).await.is_err() {
@@ -203,7 +203,7 @@ pub async fn serve(
         () = server => Ok(()),
         () = ending => Ok(()),
         never = renewing => match never {},
-        () = identity.keep() => Ok(()), // never: it lasts as long as there are calls
+        () = identity.keep() => Ok(()), // never completes
     }
 }
 
@@ -212,7 +212,8 @@ pub fn identity(config: &Config, address: SocketAddr) -> Result<Identity, ServeE
     identity_on(config, &[address])
 }
 
-/// Identity as configured, for a service that will listen on one of these addresses.
+/// Identity as configured, for a service that will listen on one of these addresses. Fails for
+/// development identity on addresses that are not loopback ones.
 pub fn identity_on(config: &Config, addresses: &[SocketAddr]) -> Result<Identity, ServeError> {
     let identity = Identity::configured(config)?;
     match addresses.iter().find(|address| !address.ip().is_loopback()) {
@@ -221,7 +222,7 @@ pub fn identity_on(config: &Config, addresses: &[SocketAddr]) -> Result<Identity
     }
 }
 
-/// Which workloads may call. An option that could never let anybody in is an error.
+/// The workloads that may call. Fails for options with which no workload could ever call.
 fn admission(config: &Config) -> Result<Admission, ServeError> {
     let config = &config.transport;
     let (mesh, mutual) = (config.mesh_header.is_on(), config.tls_client_ca.is_some());
@@ -249,7 +250,7 @@ fn reflection() -> Reflection<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-/// All calls that telemetry counts by name.
+/// All calls that telemetry counts under their names.
 fn paths(policies: &Policies) -> Vec<String> {
     let health = ["Check", "Watch"].map(|method| format!("grpc.health.v1.Health/{method}"));
     let reflection = ["v1", "v1alpha"]
@@ -257,15 +258,15 @@ fn paths(policies: &Policies) -> Vec<String> {
     policies.iter().map(|policy| policy.method.to_owned()).chain(health).chain(reflection).collect()
 }
 
-/// The names whose health follows the database: every service, the server as a whole (the empty
+/// The health names that depend on the database: every service, the server as a whole (the empty
 /// name), and readiness.
 fn health_names(policies: &Policies) -> BTreeSet<&'static str> {
     let services = policies.iter().filter_map(|policy| policy.method.split('/').next());
     services.chain(["", READINESS]).collect()
 }
 
-/// Keeps the health up to date, for ever. A single missed answer is no news, and a full pool is no
-/// missing database.
+/// Updates the health status, for ever. A single failed probe changes nothing, and a full pool does
+/// not count as a missing database.
 async fn probe(health: &HealthReporter, db: &Db, names: &BTreeSet<&'static str>) {
     let (mut ready, mut against) = (true, 0);
     let mut ticks = interval(PROBE);
@@ -274,7 +275,7 @@ async fn probe(health: &HealthReporter, db: &Db, names: &BTreeSet<&'static str>)
         ticks.tick().await;
         let answered = db.ping(PROBE).await.is_ok();
         against = if answered == ready { 0 } else { against + 1 };
-        if against == HYSTERESIS {
+        if against == PROBES_TO_CHANGE {
             (ready, against) = (answered, 0);
             tracing::warn!(
                 ready,

@@ -1,8 +1,8 @@
-//! Shares: how much of what all tenants use together one tenant may hold at once.
+//! Shares: how much of a common limit one tenant may use at once.
 //!
-//! Calls under way, database connections and watches are bounded for the whole service. A share
-//! bounds them for each tenant as well, below the whole, so that a tenant whose calls are many or
-//! slow cannot keep the others out.
+//! Calls under way, buffers, database connections and watches have a limit for the whole service. A
+//! share is a lower limit for each tenant, so that a tenant with many or slow calls cannot take all
+//! of it.
 
 use std::{
     collections::HashMap,
@@ -13,15 +13,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::caller::TenantId;
 
-/// Least number of tenants that are remembered before those without permits are forgotten.
+/// Number of tenants from which on those that hold no permit are removed.
 const SWEEP: usize = 64;
 
-/// The part of a whole that one tenant may hold, in percent from 1 to 100.
+/// The part of a limit that one tenant may use, in percent from 1 to 100.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Percent(u32);
 
 impl Percent {
-    /// All of it.
+    /// The whole limit.
     pub const ALL: Self = Self(100);
 
     /// Parses the value of an option, such as `75`.
@@ -30,14 +30,14 @@ impl Percent {
         percent.map(Self).ok_or_else(|| "a whole number of percent, from 1 to 100".to_owned())
     }
 
-    /// So much of `whole`, rounded down, but at least one.
+    /// This part of `whole`, rounded down, but at least 1.
     fn of(self, whole: usize) -> usize {
         let percent = self.0 as usize;
         (whole / 100 * percent + whole % 100 * percent / 100).max(1)
     }
 }
 
-/// The shares of all tenants in one whole. Clones have them in common.
+/// The shares of all tenants in one limit. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Shares {
     /// Permits that one tenant may hold.
@@ -45,12 +45,12 @@ pub struct Shares {
     tenants: Arc<Mutex<Tenants>>,
 }
 
-/// The tenants that hold permits or wait for one, and some that no longer do. A semaphore lives as
-/// long as its permits and those who wait for them.
+/// The tenants that hold or wait for permits, and some that no longer do. A semaphore lives as long
+/// as its permits and the tasks that wait for them.
 #[derive(Debug, Default)]
 struct Tenants {
     semaphores: HashMap<TenantId, Weak<Semaphore>>,
-    /// The number of tenants at which those without a semaphore are forgotten.
+    /// The number of tenants at which those without a semaphore are removed next.
     sweep_at: usize,
 }
 
@@ -60,14 +60,14 @@ impl Shares {
         Self { size: percent.of(whole), tenants: Arc::default() }
     }
 
-    /// Takes permits out of the tenant's share; `None` if so many are not left.
+    /// Takes permits of the tenant's share; `None` if fewer are left.
     pub fn try_take(&self, tenant: &TenantId, permits: u32) -> Option<OwnedSemaphorePermit> {
         self.semaphore(tenant).try_acquire_many_owned(permits).ok()
     }
 
-    /// Waits for a permit out of the tenant's share, behind those of the tenant who wait already.
+    /// Waits for a permit of the tenant's share, in the order of arrival.
     pub async fn take(&self, tenant: &TenantId) -> Option<OwnedSemaphorePermit> {
-        // `None` never happens: nobody closes the semaphore.
+        // Never `None`: the semaphore is never closed.
         self.semaphore(tenant).acquire_owned().await.ok()
     }
 
@@ -136,7 +136,7 @@ mod tests {
         }
         assert!(
             shares.try_take(&tenant("held-3"), 1).is_none(),
-            "what was taken before still counts"
+            "permits taken before still count"
         );
         drop(held);
     }

@@ -1,9 +1,9 @@
-//! Streams that go on until somebody ends them: how many there may be, how long they last, and how
-//! they end.
+//! Answers without an end, such as watches: how many there may be, how long they last, and what
+//! ends them.
 //!
-//! The guard bounds a call until its answer begins; for what follows, a call that answers without
-//! end asks here. It says so by [`Unending`] in its answer, and a shutdown then does not wait for a
-//! peer that has stopped listening.
+//! The guard limits a call until its answer begins. A call whose answer never ends by itself takes
+//! a [`StreamPermit`] here. It marks its answer as [`Unending`], so that a shutdown does not wait
+//! for a peer that no longer reads.
 
 use std::{
     sync::Arc,
@@ -26,20 +26,20 @@ use crate::{
 /// How long a client should wait before it watches again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// When the client wants its answer to have ended, if it has said so: put into the request by the
-/// guard.
+/// The deadline that the client itself set, if it did. The guard puts it into the request's
+/// extensions.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientDeadline(pub Instant);
 
-/// In the extensions of an answer: it ends only when somebody ends it.
+/// In the extensions of an answer that does not end by itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Unending;
 
-/// The room for such streams, and their end. Clones share it.
+/// The permits for such streams. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Streams {
-    room: Arc<Semaphore>,
-    /// How many streams each tenant may have at once.
+    permits: Arc<Semaphore>,
+    /// The part of the permits that each tenant may hold.
     shares: Shares,
     size: u32,
     max_age: Duration,
@@ -47,30 +47,31 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Room for `size` streams of at most `max_age`, of which one tenant may have `share`. All end
-    /// when `draining` is cancelled.
+    /// Permits for `size` streams of at most `max_age`, of which one tenant may hold `share`. All
+    /// streams end when `draining` is cancelled.
     pub fn new(size: u32, share: Percent, max_age: Duration, draining: CancellationToken) -> Self {
         let shares = Shares::new(size as usize, share);
-        Self { room: Arc::new(Semaphore::new(size as usize)), shares, size, max_age, draining }
+        Self { permits: Arc::new(Semaphore::new(size as usize)), shares, size, max_age, draining }
     }
 
-    /// A place for one more stream of the caller's tenant, if there is room; for no longer than the
-    /// caller's credentials are good and the connection takes calls, which it does until `retiring`
-    /// is cancelled.
+    /// Takes a permit for one more stream of the caller's tenant. The stream ends when the caller's
+    /// credentials expire, when `deadline` passes, and when its connection takes no further calls,
+    /// which cancels `retiring`.
     pub fn enter(
         &self,
         caller: &Caller,
         deadline: Option<ClientDeadline>,
         retiring: CancellationToken,
-    ) -> Result<Place> {
+    ) -> Result<StreamPermit> {
         let share = self.shares.try_take(&caller.tenant, 1).ok_or(Error::Overloaded)?;
-        let room = Arc::clone(&self.room).try_acquire_owned().map_err(|_| Error::Overloaded)?;
+        let permit =
+            Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Error::Overloaded)?;
         let left =
             |expires: SystemTime| expires.duration_since(SystemTime::now()).unwrap_or_default();
         let ends = Instant::now() + caller.expires.map_or(self.max_age, left).min(self.max_age);
-        Ok(Place {
+        Ok(StreamPermit {
             _share: share,
-            _room: room,
+            _permit: permit,
             ends,
             deadline: deadline.map(|deadline| deadline.0),
             draining: self.draining.clone(),
@@ -78,35 +79,37 @@ impl Streams {
         })
     }
 
-    /// Waits until no stream is left, at most so long: one that its peer does not read never
-    /// notices its end.
+    /// Waits until no stream is left, but at most `limit`: a stream whose peer does not read is
+    /// never polled, so it does not notice its end.
     pub async fn ended(&self, limit: Duration) {
-        let all = timeout(limit, self.room.acquire_many(self.size)).await;
+        let all = timeout(limit, self.permits.acquire_many(self.size)).await;
         if all.is_err() {
-            tracing::info!("streams that nobody reads are cut off");
+            tracing::info!(
+                "some streams did not end because their peers do not read; they are cut off"
+            );
         }
     }
 }
 
-/// The place of one stream; given back when dropped.
+/// The permit of one stream; given back when dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct StreamPermit {
     _share: OwnedSemaphorePermit,
-    _room: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
     ends: Instant,
     deadline: Option<Instant>,
     draining: CancellationToken,
     retiring: CancellationToken,
 }
 
-/// The watch has lasted long enough, or the service shuts down.
+/// The watch has lasted for its maximum time, or the service shuts down.
 fn watch_ended() -> Error {
     let message = "the watch has ended, as every watch does: watch again from the last cursor";
     Refusal::new(ErrorReason::WatchEnded, message).retry_after(RETRY_AFTER).into()
 }
 
-impl Place {
-    /// Waits until the stream must end, and says why.
+impl StreamPermit {
+    /// Waits until the stream must end, and returns why.
     pub async fn over(&self) -> Error {
         let deadline = async {
             match self.deadline {

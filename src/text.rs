@@ -1,10 +1,10 @@
-//! Unicode: in which form texts are kept, which characters they may have, and when two of them are
-//! the same name.
+//! Unicode: the form in which texts are stored, the characters that they may have, and when two of
+//! them are the same name.
 //!
-//! The rules differ by what a text is for. An id or an actor is compared by its characters, so it
-//! may have none that does not show. A name is read by people: it may have what writing needs
-//! although it does not show (joiners in Indic and Persian, soft hyphens), but nothing that makes
-//! the text around it look different.
+//! The rules depend on the use of a text. An id or an actor is compared by its characters, so all
+//! of them must be visible. A name is read by people: it may have invisible characters that writing
+//! needs (joiners in Indic scripts and Persian, soft hyphens), but none that change how the text
+//! around it looks.
 
 use icu_casemap::{CaseMapper, CaseMapperBorrowed};
 use icu_properties::{
@@ -21,10 +21,10 @@ const IGNORABLE: CodePointSetDataBorrowed<'static> =
 /// Characters that join or separate the letters beside them, in Indic scripts, Persian and emoji.
 const JOINERS: [char; 2] = ['\u{200c}', '\u{200d}'];
 
-/// What a text is for, which decides the characters it may have.
+/// The use of a text, which decides the characters that it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
-    /// An id or an actor: compared by its characters.
+    /// An id or an actor, compared by its characters.
     Id,
     /// The name of an account type or of a role: chosen from a list, and unique without regard to
     /// case.
@@ -34,22 +34,22 @@ pub enum Use {
 }
 
 impl Use {
-    /// Whether a text for this use may have the character. Control characters have a rule of their
-    /// own.
+    /// Whether a text for this use may have the character. Control characters have a separate rule.
     fn allows(self, c: char) -> bool {
         use GeneralCategory as G;
         match CATEGORY.get(c) {
             G::Control => true,
             G::LineSeparator | G::ParagraphSeparator | G::Surrogate => false,
             _ if is_noncharacter(c) => false,
-            // All look like the blank of a keyboard.
+            // All of these look like a space.
             G::SpaceSeparator => self != Self::Id || c == ' ',
             _ if is_blank_symbol(c) => self == Self::Line,
-            // A character of a later version of Unicode is unassigned here. In a name it may stand.
+            // Characters of later versions of Unicode are unassigned here. Names may have them.
             G::Unassigned | G::PrivateUse => self == Self::Line && !is_ignorable(c),
-            // Among those that show are the Arabic signs for numbers and years.
+            // The visible ones among them include the Arabic signs for numbers and years.
             G::Format => {
-                self == Self::Line && (stands_in_names(c) || !is_ignorable(c) && !is_annotation(c))
+                self == Self::Line
+                    && (is_allowed_in_names(c) || !is_ignorable(c) && !is_annotation(c))
             }
             // Fillers and variation selectors.
             _ if is_ignorable(c) => {
@@ -68,9 +68,8 @@ impl Use {
     }
 }
 
-/// Whether a text can be an id or an actor as far as its characters go: it is compared by them, so
-/// it must be in the one form that all its spellings are normalized to, and every character must
-/// show.
+/// Whether the characters of a text allow it to be an id or an actor: it must be normalized,
+/// because it is compared by its characters, and all of them must be visible.
 pub fn is_exact(text: &str) -> bool {
     is_normal(text) && Use::Id.refused(text).is_none() && is_visible(text)
 }
@@ -80,18 +79,18 @@ pub fn is_normal(text: &str) -> bool {
     is_nfc(text)
 }
 
-/// `text` in Unicode normalization form C, in which an accented letter is one character wherever
-/// Unicode has that one.
+/// `text` in Unicode normalization form C, in which an accented letter is one character if Unicode
+/// has that character.
 pub fn normalize(text: String) -> String {
     if is_nfc(&text) { text } else { text.nfc().collect() }
 }
 
-/// Whether a reader sees anything of the text.
+/// Whether any character of the text is visible.
 pub fn is_visible(text: &str) -> bool {
     use GeneralCategory as G;
     text.chars().any(|c| {
         let blank = is_blank(c) || is_ignorable(c) || is_noncharacter(c);
-        // A mark shows on what is before it.
+        // A mark alone is not visible; it belongs to the character before it.
         !blank
             && !matches!(
                 CATEGORY.get(c),
@@ -104,25 +103,25 @@ pub fn is_visible(text: &str) -> bool {
     })
 }
 
-/// Whether a character looks like a blank, whatever Unicode calls it.
+/// Whether a character looks like a space, whatever its category.
 pub const fn is_blank(c: char) -> bool {
     c.is_whitespace() || is_blank_symbol(c)
 }
 
-/// Whether a character shows nothing although Unicode calls it a symbol: Braille without a dot, a
-/// note without a head, the blanks of hieroglyphs, the place of an object that is not in the text.
+/// Whether a character is invisible although Unicode calls it a symbol: Braille without a dot, a
+/// note without a head, the blanks of hieroglyphs, the replacement of a missing object.
 const fn is_blank_symbol(c: char) -> bool {
     matches!(c, '\u{2800}' | '\u{1d159}' | '\u{13441}' | '\u{13442}' | '\u{fffc}')
 }
 
-/// Whether a character is a mark on the one before it.
+/// Whether a character is a mark on the character before it.
 pub fn is_mark(c: char) -> bool {
     use GeneralCategory as G;
     !c.is_ascii()
         && matches!(CATEGORY.get(c), G::NonspacingMark | G::SpacingMark | G::EnclosingMark)
 }
 
-/// Whether a character joins or separates the letters beside it and shows nothing itself.
+/// Whether a character is invisible and joins or separates the letters beside it.
 pub fn is_joiner(c: char) -> bool {
     JOINERS.contains(&c)
 }
@@ -132,8 +131,8 @@ pub fn category(c: char) -> GeneralCategory {
     CATEGORY.get(c)
 }
 
-/// `text` such that all its spellings which differ by case, by width or form of the letters, by
-/// characters that do not show, or by the shape of apostrophes, quotes and dashes are the same:
+/// `text` in a form that is the same for all its spellings which differ by case, by width or form
+/// of the letters, by invisible characters, or by the form of apostrophes, quotes and dashes:
 /// `Straße` and `STRASSE`, `ＶＩＰ` and `vip`. Accents count.
 ///
 /// This is Unicode's `toNFKC_Casefold`, and `plain`.
@@ -144,8 +143,8 @@ pub fn caseless(text: &str) -> String {
     CASE.fold_string(&plain_text).nfkc().collect()
 }
 
-/// The character of a keyboard for one that a word processor puts in its place: apostrophes, quotes
-/// and dashes.
+/// The keyboard's character for one that word processors replace it by: apostrophes, quotes and
+/// dashes.
 const fn plain(c: char) -> char {
     match c {
         '\u{2018}' | '\u{2019}' | '\u{201a}' | '\u{201b}' | '\u{2032}' | '\u{2035}'
@@ -166,21 +165,30 @@ const fn plain(c: char) -> char {
     }
 }
 
-/// Whether a character shows nothing and changes nothing but the characters beside it: zero-width
-/// characters, soft hyphens, joiners, variation selectors, fillers, marks of direction.
+/// Whether a character is invisible and affects only the characters beside it: zero-width
+/// characters, soft hyphens, joiners, variation selectors, fillers, direction marks.
 fn is_ignorable(c: char) -> bool {
     !c.is_ascii() && IGNORABLE.contains(c)
 }
 
-/// Characters that do not show and that names have for a reason: joiners, marks of direction, and
-/// what comes with text from web pages and word processors. Embeddings, overrides and isolates are
-/// none of them: they turn the text around the name as well.
-const fn stands_in_names(c: char) -> bool {
-    matches!(c, '\u{00ad}' | '\u{061c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{e0020}'..='\u{e007f}')
+/// Invisible characters that names have for a reason: joiners, direction marks, and what text from
+/// web pages and word processors contains. Embeddings, overrides and isolates do not belong to
+/// them, because they also change the direction of the text around the name.
+const fn is_allowed_in_names(c: char) -> bool {
+    matches!(
+        c,
+        '\u{00ad}'
+            | '\u{061c}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2060}'
+            | '\u{feff}'
+            | '\u{e0020}'..='\u{e007f}'
+    )
 }
 
-/// Controls of annotations between the lines. They do not show either, whatever Unicode's property
-/// says.
+/// Interlinear annotation characters. They are invisible too, although Unicode's property does not
+/// say so.
 const fn is_annotation(c: char) -> bool {
     matches!(c, '\u{fff9}'..='\u{fffb}')
 }
@@ -198,8 +206,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn characters_that_do_not_show_have_their_place_by_use() {
-        // What each use refuses: i(d), l(abel), n(ame and other lines).
+    fn invisible_characters_are_refused_by_use() {
+        // The uses that refuse the text: i(d), l(abel), n(ame and other lines).
         for (text, refused_in) in [
             ("Zürich 東京 🍕 №5 ½ a'b", ""),
             ("क्षत्रिय", ""),

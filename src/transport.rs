@@ -1,8 +1,9 @@
-//! HTTP/2 on the connections: its limits, how long a connection lasts, and the task of each call.
+//! HTTP/2 on the accepted connections: its limits, how long a connection lasts, and one task for
+//! each call.
 //!
-//! A connection is closed in order (GOAWAY: no further calls, those under way are answered) when it
-//! has been idle or has lasted for long enough, and cut off when its peer does not do its part.
-//! Whatever a peer does, it ends.
+//! A connection is closed gracefully (GOAWAY: no further calls, those under way complete) when it
+//! has been idle or has existed for long enough. It is cut off when its peer does not read, or does
+//! not complete what it began to send. No peer can keep a connection open beyond these limits.
 
 use std::{future::Future, pin::pin, time::Duration};
 
@@ -20,39 +21,40 @@ use crate::{
     answer::{self, Outcome},
     config::Transport,
     incoming::{Connection, Incoming},
-    peer::Peer,
+    peer::{self, Peer},
     telemetry::Seldom,
 };
 
-/// Streams that a peer may make the server reset before its connection is closed (a rapid-reset
-/// flood).
+/// Streams that the service may have to reset for a peer before it closes the connection
+/// (protection against rapid resets).
 const LOCAL_RESETS: usize = 1024;
-/// Longest headers in bytes that are read from a connection. Those beyond `guard`'s limit are read
-/// only to be refused with a status: HTTP/2 itself would answer with one that no gRPC client
-/// understands, or end the connection.
+/// Longest headers in bytes that are read. Headers beyond the smaller limit of `guard` are read
+/// only so that the guard can answer with a status: hyper would answer with HTTP status 431, which
+/// gRPC clients do not understand, or close the connection.
 const MAX_HEADER_LIST: u32 = 1280 * 1024;
-/// Most bytes of each answer that wait in a connection for its peer to read them.
+/// Most bytes of each answer that are buffered in a connection until its peer reads them.
 const MAX_SEND_BUFFER: usize = 32 * 1024;
-/// How long a silent connection is left alone before it is asked whether its peer is still there,
-/// and then has to answer.
+/// How long a connection may be silent before it is sent a PING, and how long the peer then has to
+/// acknowledge it.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// How often a connection is looked at, unless a limit is so short that it must be more often.
-const LOOK: Duration = Duration::from_secs(1);
-/// How often each reason for which peers are cut off is logged.
-static CUT_OFF: Seldom = Seldom::new(Duration::from_secs(10));
+/// How often a connection is checked against its time limits, unless a limit is so short that it
+/// needs checking more often.
+const CHECK: Duration = Duration::from_secs(1);
+/// Limits how often unread answers are logged.
+static UNREAD: Seldom = Seldom::new(Duration::from_secs(10));
 
-/// The bounds of connections and calls on them.
+/// The limits of connections and of the calls on them.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Calls under way at once on one connection.
+    /// Most calls under way on one connection.
     pub streams: u32,
-    /// Time that a peer has to take an answer, or any byte at all.
+    /// How long a peer may take to read an answer, or not read any byte at all.
     pub answer: Duration,
-    /// What is configured for connections.
+    /// The configuration of connections.
     pub transport: Transport,
 }
 
-/// Serves on the connections until `draining` is cancelled, and then until all of them have ended.
+/// Serves connections until `draining` is cancelled, and then waits until all of them have ended.
 pub async fn serve<S>(
     mut incoming: Incoming,
     service: S,
@@ -67,7 +69,8 @@ pub async fn serve<S>(
         tokio::select! {
             () = draining.cancelled() => break,
             connection = incoming.accept() => {
-                connections.spawn(serve_connection(connection, service.clone(), limits.clone(), draining.clone()));
+                let (service, limits) = (service.clone(), limits.clone());
+                connections.spawn(serve_connection(connection, service, limits, draining.clone()));
             }
             Some(_) = connections.join_next() => {}
         }
@@ -75,13 +78,6 @@ pub async fn serve<S>(
     // Closes the port.
     drop(incoming);
     while connections.join_next().await.is_some() {}
-}
-
-/// Logs, at a bounded rate, why a connection is cut off.
-pub fn tell_cut_off(cause: &'static str) {
-    if let Some(unlogged) = CUT_OFF.due(cause) {
-        tracing::warn!(cause, unlogged, "a connection was cut off");
-    }
 }
 
 async fn serve_connection<S>(
@@ -112,12 +108,13 @@ async fn serve_connection<S>(
         .serve_connection(TokioIo::new(connection), answering);
     let mut http = pin!(http);
     let mut life = Life::new(peer, limits);
-    let mut looks = interval(life.look_interval());
+    let mut checks = interval(life.check_interval());
     loop {
         tokio::select! {
             ended = &mut http => {
                 if let Err(error) = ended {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "a connection has failed");
+                    let error = &error as &dyn std::error::Error;
+                    tracing::debug!(error, "a connection has failed");
                 }
                 return;
             }
@@ -125,14 +122,14 @@ async fn serve_connection<S>(
                 http.as_mut().graceful_shutdown();
                 life.retire();
             }
-            _ = looks.tick() => match life.verdict() {
-                Verdict::Stays => {}
-                Verdict::Retires => {
+            _ = checks.tick() => match life.verdict() {
+                Verdict::Stay => {}
+                Verdict::Retire => {
                     http.as_mut().graceful_shutdown();
                     life.retire();
                 }
-                Verdict::Ends(cause) => {
-                    tell_cut_off(cause);
+                Verdict::CutOff(cause) => {
+                    peer::log_cut_off(cause);
                     return;
                 }
             }
@@ -140,22 +137,23 @@ async fn serve_connection<S>(
     }
 }
 
-/// How far a connection has come in its life.
+/// The age of a connection, against its limits.
 struct Life {
     peer: Peer,
     limits: Limits,
-    /// At what age it began to take no further calls.
+    /// The age at which it stopped taking calls.
     retired: Option<Duration>,
 }
 
-/// What becomes of a connection.
+/// What to do with a connection.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    Stays,
-    /// It takes no further calls, and ends when those under way are answered.
-    Retires,
-    /// It ends now, whatever is under way.
-    Ends(&'static str),
+    /// Leave it open.
+    Stay,
+    /// Take no further calls, and close when those under way have been answered.
+    Retire,
+    /// Close at once, whatever is under way.
+    CutOff(&'static str),
 }
 
 impl Life {
@@ -176,28 +174,29 @@ impl Life {
         let Limits { answer, transport, .. } = &self.limits;
         let age = self.peer.age();
         if self.peer.incomplete_for() >= transport.handshake_timeout {
-            return Verdict::Ends(
-                "no whole handshake, HTTP/2 greeting or headers within --handshake-timeout",
+            return Verdict::CutOff(
+                "the handshake, the HTTP/2 greeting or the headers of a call were not complete \
+                 within --handshake-timeout",
             );
         }
         if self.peer.blocked_for() >= *answer {
-            return Verdict::Ends("nothing was read for --answer-timeout");
+            return Verdict::CutOff("the peer read nothing for --answer-timeout");
         }
         match self.retired {
             Some(retired) if age.saturating_sub(retired) >= transport.max_connection_grace => {
-                Verdict::Ends("calls were under way at the end of --max-connection-grace")
+                Verdict::CutOff("calls were under way at the end of --max-connection-grace")
             }
             None if self.peer.quiet_for() >= transport.max_connection_idle
                 || age >= transport.max_connection_age =>
             {
-                Verdict::Retires
+                Verdict::Retire
             }
-            _ => Verdict::Stays,
+            _ => Verdict::Stay,
         }
     }
 
-    /// A fraction of the shortest limit.
-    fn look_interval(&self) -> Duration {
+    /// A quarter of the shortest limit, but at least 10 ms and at most [`CHECK`].
+    fn check_interval(&self) -> Duration {
         let Limits { answer, transport, .. } = &self.limits;
         let times = [
             *answer,
@@ -206,12 +205,12 @@ impl Life {
             transport.max_connection_age,
             transport.max_connection_grace,
         ];
-        let shortest = times.into_iter().min().unwrap_or(LOOK);
-        (shortest / 4).clamp(Duration::from_millis(10), LOOK)
+        let shortest = times.into_iter().min().unwrap_or(CHECK);
+        (shortest / 4).clamp(Duration::from_millis(10), CHECK)
     }
 }
 
-/// Gives each call of a connection a task.
+/// Runs each call of a connection as a task.
 #[derive(Clone)]
 struct Calls(Peer);
 
@@ -227,7 +226,7 @@ where
         )]
         tokio::spawn(async move {
             if answer::run(call).await == Outcome::Unread
-                && let Some(unlogged) = CUT_OFF.due("answer")
+                && let Some(unlogged) = UNREAD.due("answer")
             {
                 tracing::warn!(
                     unlogged,

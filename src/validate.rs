@@ -8,8 +8,9 @@ use prost::Name;
 use prost_types::Timestamp;
 
 use crate::{
+    encoded,
     error::{Error, Result, Violation},
-    id, mask,
+    id,
     proto::google::r#type::Date,
     search,
     text::{self, Use},
@@ -270,7 +271,7 @@ impl Violations {
                 violation.field.strip_prefix(resource).and_then(|path| path.strip_prefix('.'));
             let stays = match path {
                 Some(path) if before.kept.contains(&violation) => {
-                    mask::is_same(path, present, merged)?
+                    encoded::is_same(path, present, merged)?
                 }
                 _ => false,
             };

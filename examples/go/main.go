@@ -32,7 +32,7 @@ func reason(err error) string {
 	return ""
 }
 
-// change makes a change. The request_id in its request makes sure that it happens once, however often it has to be sent.
+// change sends a change, again if necessary. Because of its request_id the change is made once.
 func change(call func() error) error {
 	for attempt := 0; ; attempt++ {
 		err := call()
@@ -101,7 +101,7 @@ func main() {
 		return err
 	}))
 	fmt.Println("created", created.DisplayName)
-	// The same request_id: it gets the first answer and creates nothing.
+	// Sent again with its request_id, the request gets the first answer and creates nothing.
 	again, err := accounts.CreateAccount(ctx, newAccount)
 	must(err)
 	if again.Account.AccountId == created.AccountId {

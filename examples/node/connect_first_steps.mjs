@@ -35,7 +35,7 @@ const memberships = createClient(MembershipService, transport);
 // The reason of an error, such as ETAG_MISMATCH.
 const reason = (error) => ConnectError.from(error).findDetails(ErrorInfoSchema)[0]?.reason;
 
-// Makes a change. Its request_id makes sure that it happens once, however often it has to be sent.
+// Sends a change, again if necessary. Because of its requestId the change is made once.
 async function change(method, request) {
   request.requestId = randomUUID();
   const again = [Code.Unavailable, Code.DeadlineExceeded, Code.Unknown];

@@ -1,4 +1,4 @@
-// First steps with Customer Accounts in Node, with @grpc/grpc-js: it reads the contract itself, so nothing is generated.
+// First steps with Customer Accounts in Node, with @grpc/grpc-js, which reads the contract itself. Nothing is generated.
 //
 // Usage: node first_steps.mjs ADDRESS TENANT PROTO_FOLDER
 
@@ -41,7 +41,7 @@ function reason(error) {
   return info && decode("google.rpc.ErrorInfo", info.value).reason;
 }
 
-// Makes a change. Its request_id makes sure that it happens once, however often it has to be sent.
+// Sends a change, again if necessary. Because of its request_id the change is made once.
 async function change(service, method, request) {
   request.request_id = randomUUID();
   const again = [grpc.status.UNAVAILABLE, grpc.status.DEADLINE_EXCEEDED, grpc.status.UNKNOWN];

@@ -29,7 +29,7 @@ def reason(error):
 
 
 def change(call, request):
-    """Makes a change. Its request_id makes sure that it happens once, however often it has to be sent."""
+    """Sends a change, again if necessary. Because of its request_id the change is made once."""
     request.request_id = str(uuid.uuid4())
     again = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNKNOWN)
     for attempt in range(3):

@@ -15,9 +15,9 @@ use crate::{
     db::{BelongsTo, Tx, WriteTx, taken},
     error::{Error, Result},
     page::{Listed, Listing, Page, keyset, total},
-    renew::Batch,
     resource::Kind,
     schema::account_types,
+    search::Batch,
     text,
 };
 

@@ -37,10 +37,9 @@ use crate::{
     organizations::store::Organization,
     page::{self, By, Listed},
     people::store::Person,
-    renew::Batch,
     resource::Kind,
     schema::{account_words, accounts, people},
-    search::{self, unnest},
+    search::{self, Batch, unnest},
 };
 
 /// Bytes that an account adds to a response besides its texts.

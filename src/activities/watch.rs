@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Result},
     page::Binding,
     proto::{self, WatchActivitiesResponse},
-    streams::Place,
+    streams::StreamPermit,
     telemetry,
 };
 
@@ -46,7 +46,7 @@ pub struct Pace {
 /// An open watch.
 #[derive(Debug)]
 pub struct Watch {
-    place: Place,
+    place: StreamPermit,
     feed: Feed,
 }
 
@@ -75,7 +75,7 @@ impl Watch {
         caller: Caller,
         start: Start,
         pace: Pace,
-        room: Place,
+        room: StreamPermit,
     ) -> Result<Self> {
         // Subscribes before reading the end of the feed, so that no change after that end is
         // missed.
@@ -147,7 +147,7 @@ impl Feed {
         let Some(looked) = self.looked.filter(|_| !self.more) else { return };
         sleep_until(looked + MIN_PAUSE).await;
         tokio::select! {
-            () = self.bell.rung() => {}
+            () = self.bell.changed() => {}
             () = sleep_until((looked + self.pace.poll).min(self.due)) => {}
         }
     }

@@ -1,11 +1,11 @@
-//! What a verified token says about its caller.
+//! Reads tenant, actor, roles and reach from the claims of a verified token.
 
 use serde_json::{Map, Value};
 
 use super::{Identified, Roles, TenantId, is_actor, rejection::cause};
 use crate::config::TokenOptions;
 
-/// Where in a token the tenant, the roles and the reach are.
+/// The names of the claims with tenant, roles and reach.
 #[derive(Debug)]
 pub(super) struct ClaimNames {
     tenant: String,
@@ -22,8 +22,8 @@ impl ClaimNames {
         }
     }
 
-    /// The caller that the claims describe, or the cause why there is none. Unknown roles are none.
-    /// The actor is the subject behind the issuer's prefix.
+    /// The caller that the claims describe, or the cause why they describe none. Unknown roles are
+    /// ignored. The actor is the issuer's prefix followed by the subject.
     pub(super) fn read(
         &self,
         claims: Map<String, Value>,
@@ -63,7 +63,7 @@ impl ClaimNames {
     }
 }
 
-/// A claim by its name, or by a JSON pointer (RFC 6901); null is absent.
+/// A claim by its name, or by a JSON pointer (RFC 6901). A claim that is null counts as absent.
 fn find<'a>(claims: &'a Value, name: &str) -> Option<&'a Value> {
     let found = if name.starts_with('/') { claims.pointer(name) } else { claims.get(name) };
     found.filter(|value| !value.is_null())

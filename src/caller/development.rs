@@ -1,4 +1,4 @@
-//! Development identity: no credentials; the request itself says who is calling.
+//! Development identity: headers of the request name the caller, without credentials.
 
 use std::net::IpAddr;
 
@@ -12,8 +12,9 @@ const DEFAULT_ACTOR: &str = "developer";
 const DEFAULT_ROLES: &str = "admin";
 const DEFAULT_TENANT_WIDE: &str = "true";
 
-/// Tenant from `x-tenant-id`, actor from `x-actor`, roles from `x-roles` (separated by commas), and
-/// whether the reach is the whole tenant from `x-tenant-wide`, each with a default.
+/// Reads the tenant from `x-tenant-id`, the actor from `x-actor`, the roles from `x-roles`
+/// (separated by commas), and whether the reach is the whole tenant from `x-tenant-wide`. Each has
+/// a default.
 pub fn identify(headers: &HeaderMap) -> Result<Identified> {
     let tenant = header(headers, "x-tenant-id", DEFAULT_TENANT)?;
     let tenant = TenantId::parse(tenant).ok_or_else(|| {
@@ -36,17 +37,17 @@ pub fn identify(headers: &HeaderMap) -> Result<Identified> {
     Ok(Identified { tenant, actor: actor.into(), roles, tenant_wide, expires: None })
 }
 
-/// Whether a request is for this machine by a loopback address or by the name that only this
-/// machine gives itself.
+/// Fails unless the request names this machine by a loopback address or as `localhost`.
 pub fn check_authority(authority: &Authority) -> Result<()> {
     let host = authority.host();
     let address: Result<IpAddr, _> = host.trim_matches(['[', ']']).parse();
-    let is_ours =
+    let is_this_machine =
         address.map_or(host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback());
-    if is_ours {
+    if is_this_machine {
         return Ok(());
     }
-    let why = "without credentials configured the service answers to localhost and loopback addresses only, not to other names";
+    let why = "without credentials configured the service answers to localhost and loopback \
+               addresses only, not to other names";
     Err(refusals::unauthenticated(why))
 }
 

@@ -1,4 +1,4 @@
-//! Tokens for development, signed with a key of the developer's own: `customer-accounts token`.
+//! Development tokens, signed with a key that only this developer has: `customer-accounts token`.
 
 use std::{
     fs::{self, OpenOptions},
@@ -22,14 +22,14 @@ use crate::config::{Config, DevelopmentToken};
 
 /// The `iss` of these tokens.
 pub const ISSUER: &str = "customer-accounts-development";
-/// Their `aud`, unless --token-audience says else.
+/// Their `aud`, unless --token-audience is set.
 pub const AUDIENCE: &str = "customer-accounts";
 /// The private key, in PKCS #8.
 const KEY: &str = "development-key.pem";
 /// The key set of a service that accepts these tokens.
 const KEY_SET: &str = "development-jwks.json";
 
-/// A token, and what a service must be told to accept it.
+/// A token, and the options of a service that accepts it.
 #[derive(Debug)]
 pub struct Made {
     /// The token.
@@ -43,18 +43,21 @@ pub struct Made {
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// The tenant cannot be one.
+    /// The tenant is not a tenant id.
     #[error("--tenant must be 1 to 64 letters, digits, '_' or '-'")]
     Tenant,
-    /// The subject cannot be an actor.
+    /// The subject is not an actor.
     #[error("--subject must have 1 to {MAX_ACTOR} characters, none of them a control character")]
     Subject,
-    /// The key cannot be kept or read.
-    #[error("the key in {} cannot be used: {source}; --key-dir names another folder", folder.display())]
+    /// The key cannot be written or read.
+    #[error(
+        "the key in {} cannot be used: {source}; choose another folder with --key-dir",
+        folder.display()
+    )]
     Key {
         /// The folder.
         folder: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// The key cannot sign.
@@ -62,7 +65,7 @@ pub enum TokenError {
     Sign(#[from] jsonwebtoken::errors::Error),
 }
 
-/// Makes a token, and on first use the key for it.
+/// Makes a token. On first use it creates the key.
 pub fn make(options: &DevelopmentToken, config: &Config) -> Result<Made, TokenError> {
     let tenant = TenantId::parse(&options.tenant).ok_or(TokenError::Tenant)?;
     if !is_actor(&options.subject) {
@@ -78,7 +81,8 @@ pub fn make(options: &DevelopmentToken, config: &Config) -> Result<Made, TokenEr
     let audience = config.tokens.audiences.first().map_or(AUDIENCE, String::as_str).to_owned();
     let now = get_current_timestamp();
     let mut claims = json!({
-        "iss": ISSUER, "aud": audience, "sub": options.subject, "iat": now, "exp": now + options.expires_in.as_secs(),
+        "iss": ISSUER, "aud": audience, "sub": options.subject,
+        "iat": now, "exp": now + options.expires_in.as_secs(),
     });
     put(&mut claims, &config.tokens.tenant_claim, json!(tenant.as_str()));
     put(&mut claims, &config.tokens.roles_claim, json!(options.roles));
@@ -88,7 +92,7 @@ pub fn make(options: &DevelopmentToken, config: &Config) -> Result<Made, TokenEr
     Ok(Made { token, audience, key_set })
 }
 
-/// Sets a claim by its name or JSON pointer, as the service will look for it.
+/// Sets a claim by its name or JSON pointer, so that the service finds it there.
 fn put(claims: &mut Value, name: &str, value: Value) {
     let Some(path) = name.strip_prefix('/') else {
         claims[name] = value;
@@ -104,7 +108,7 @@ fn put(claims: &mut Value, name: &str, value: Value) {
     *place = value;
 }
 
-/// The key in the folder; made if there is none.
+/// Reads the key in the folder; creates it if there is none.
 fn private_key(folder: &Path) -> io::Result<Vec<u8>> {
     fs::create_dir_all(folder)?;
     let path = folder.join(KEY);
@@ -117,10 +121,11 @@ fn private_key(folder: &Path) -> io::Result<Vec<u8>> {
             "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
             lines.join("\n")
         );
-        let aside = write_aside(&path, &pem)?;
-        // Unlike a rename, a link never replaces the key that another process has made meanwhile.
-        let linked = fs::hard_link(&aside, &path);
-        fs::remove_file(aside)?;
+        let temporary = write_temporary(&path, &pem)?;
+        // A hard link fails if the file exists, where a rename would replace a key that another
+        // process has just created.
+        let linked = fs::hard_link(&temporary, &path);
+        fs::remove_file(temporary)?;
         linked.or_else(|error| {
             if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
         })?;
@@ -130,28 +135,30 @@ fn private_key(folder: &Path) -> io::Result<Vec<u8>> {
     STANDARD.decode(base64).map_err(io::Error::other)
 }
 
-/// Writes the key set beside the key; returns the key's id and the file.
+/// Writes the key set beside the key. Returns the key's id and the file.
 fn publish(folder: &Path, pair: &EcdsaKeyPair) -> io::Result<(String, PathBuf)> {
     let point = pair.public_key().as_ref();
-    // An uncompressed point: a four, x, y.
+    // An uncompressed point: the byte 4, x, y.
     let (x, y) = point.get(1..).unwrap_or_default().split_at(32.min(point.len() / 2));
     let [x, y] = [x, y].map(|coordinate| URL_SAFE_NO_PAD.encode(coordinate));
     let kid: String = URL_SAFE_NO_PAD.encode(digest(&SHA256, point)).chars().take(16).collect();
-    let key = json!({"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": kid, "x": x, "y": y});
+    let key = json!({
+        "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": kid, "x": x, "y": y,
+    });
     let path = std::path::absolute(folder)?.join(KEY_SET);
-    let aside = write_aside(&path, &format!("{}\n", json!({"keys": [key]})))?;
-    fs::rename(aside, &path)?;
+    let temporary = write_temporary(&path, &format!("{}\n", json!({"keys": [key]})))?;
+    fs::rename(temporary, &path)?;
     Ok((kid, path))
 }
 
-/// Writes a file that only its owner can read, next to where it belongs, so that nobody ever sees
-/// half of it.
-fn write_aside(path: &Path, text: &str) -> io::Result<PathBuf> {
-    let aside = path.with_extension(format!("{}.tmp", std::process::id()));
+/// Writes a file that only its owner can read, under a temporary name beside `path`, so that no
+/// reader sees half of it.
+fn write_temporary(path: &Path, text: &str) -> io::Result<PathBuf> {
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(&aside)?.write_all(text.as_bytes())?;
-    Ok(aside)
+    options.open(&temporary)?.write_all(text.as_bytes())?;
+    Ok(temporary)
 }

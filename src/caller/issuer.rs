@@ -1,9 +1,9 @@
-//! An issuer of tokens and its keys, which one task gets and keeps fresh for all calls.
+//! An issuer of tokens and its keys. One task fetches the keys for all calls.
 //!
-//! Calls never fetch: they look at the keys that are there. One that finds none for its token
-//! wishes for a fetch and waits for its end, together with all others that wait. A fetch therefore
-//! belongs to no call and ends with none, there is one at a time, and between two of them lies a
-//! least time, so that made-up key ids cannot hammer the issuer.
+//! Calls never fetch keys themselves. A call that does not find the key of its token requests a
+//! fetch and waits for its end, together with all other calls that wait. So a fetch does not end
+//! when a call ends, only one runs at a time, and there is a minimum time between two, so that
+//! invented key ids cannot overload the issuer.
 
 use std::{
     sync::{
@@ -28,41 +28,41 @@ use crate::{
     telemetry::Seldom,
 };
 
-/// After a failure, the next try comes this much sooner than a refresh would.
-const SOONER: u32 = 20;
-/// Says that more calls wait for an issuer's keys than may.
-static CROWDED: Seldom = Seldom::new(Duration::from_secs(10));
+/// After a failure the next try comes after the refresh time divided by this.
+const RETRY_DIVISOR: u32 = 20;
+/// Limits how often is logged that too many calls wait for an issuer's keys.
+static TOO_MANY_WAIT: Seldom = Seldom::new(Duration::from_secs(10));
 
 /// An issuer and its keys.
 #[derive(Debug)]
 pub(super) struct Issuer {
     /// The exact `iss` of its tokens.
     pub(super) name: String,
-    /// What stands before the `sub` of its tokens to make the actor.
+    /// The prefix that makes an actor of the `sub` of its tokens.
     pub(super) prefix: String,
     source: Source,
-    /// Time from one fetch to the next when nobody wishes for one.
+    /// Time between two fetches if no call requests one.
     refresh: Duration,
-    /// The same after a failure.
+    /// Time to the next fetch after a failed one.
     retry: Duration,
-    /// Least time between two fetches.
+    /// Minimum time between two fetches.
     floor: Duration,
-    /// How long keys are used after they were last seen at the source.
+    /// How long keys are used after the last successful fetch.
     max_stale: Duration,
     began: Instant,
-    /// Until when the keys may be used, in milliseconds after `began`. Beside the state, because
-    /// every call reads it.
+    /// Until when the keys may be used, in milliseconds since `began`. An atomic outside of
+    /// `state`, because every call reads it.
     good_until: AtomicU64,
     state: watch::Sender<State>,
-    /// Permits to wait for the keys. A wait holds none of the permits for calls, and nobody waits
-    /// with those of another issuer.
+    /// Permits to wait for the keys. A waiting call holds none of the permits for calls, and each
+    /// issuer has its own.
     waiting: Semaphore,
 }
 
 #[derive(Debug)]
 struct State {
     keys: KeySet,
-    /// Fetches that have ended, with success or not.
+    /// Fetches that have ended, successful or not.
     fetches: u64,
     /// Whether the last one failed.
     failed: bool,
@@ -73,29 +73,30 @@ struct State {
 enum Phase {
     /// A fetch may begin.
     Idle,
-    /// A call wishes for a fetch.
+    /// A call has requested a fetch.
     Wanted,
-    /// A fetch is under way.
+    /// A fetch is running.
     Fetching,
-    /// The last fetch was a moment ago.
+    /// The minimum time since the last fetch has not passed.
     Resting,
 }
 
 /// Why there is no key for a token.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Missing {
-    /// The issuer has none.
+    /// The issuer has no such key.
     Refused(NoKey),
-    /// The issuer cannot be asked.
+    /// The issuer's keys cannot be fetched.
     Unavailable,
 }
 
 impl Issuer {
-    /// An issuer whose key set is not there yet, or, from a file, is; a file must be readable now.
+    /// An issuer whose keys are fetched later. Keys from a file are read now; fails if that is not
+    /// possible.
     pub(super) fn new(issuer: &TokenIssuer, options: &TokenOptions) -> Result<Self, String> {
         let is_file = matches!(issuer.keys, KeySource::File(_));
         let floor = options.jwks_floor;
-        // Early enough that a set which is fetched every time never becomes stale.
+        // Early enough that keys are fetched again before they become too old.
         let refresh =
             if is_file { floor } else { options.jwks_refresh.min(options.jwks_max_stale / 2) };
         let state =
@@ -105,7 +106,7 @@ impl Issuer {
             prefix: options.prefix_of(&issuer.issuer).unwrap_or_default().to_owned(),
             source: Source::new(&issuer.keys)?,
             refresh,
-            retry: if is_file { floor } else { (refresh / SOONER).max(floor) },
+            retry: if is_file { floor } else { (refresh / RETRY_DIVISOR).max(floor) },
             floor,
             max_stale: options.jwks_max_stale,
             began: Instant::now(),
@@ -120,13 +121,13 @@ impl Issuer {
         Ok(made)
     }
 
-    /// Whether the keys were seen at their source recently enough to be used.
+    /// Whether the keys were fetched recently enough to be used.
     pub(super) fn is_good(&self) -> bool {
         self.millis() < self.good_until.load(Ordering::Relaxed)
     }
 
-    /// The key for a token. Waits for one fetch if there is none, unless the last one was a moment
-    /// ago or too many wait.
+    /// The key for a token. If there is none, waits for one fetch, unless the last fetch has just
+    /// ended or too many calls wait.
     pub(super) async fn key(
         &self,
         kid: Option<&str>,
@@ -156,11 +157,11 @@ impl Issuer {
                 permit = Some(self.waiting.try_acquire().map_err(|_| self.refuse_to_wait())?);
             }
             self.state.send_if_modified(|state| {
-                let wish = state.phase == Phase::Idle && Some(state.fetches) == before;
-                if wish {
+                let request = state.phase == Phase::Idle && Some(state.fetches) == before;
+                if request {
                     state.phase = Phase::Wanted;
                 }
-                wish
+                request
             });
             if changes.changed().await.is_err() {
                 return Err(Missing::Unavailable);
@@ -169,7 +170,7 @@ impl Issuer {
     }
 
     fn refuse_to_wait(&self) -> Missing {
-        if let Some(unlogged) = CROWDED.due("waiting") {
+        if let Some(unlogged) = TOO_MANY_WAIT.due("waiting") {
             tracing::warn!(
                 issuer = self.name,
                 unlogged,
@@ -179,15 +180,15 @@ impl Issuer {
         Missing::Unavailable
     }
 
-    /// Gets the keys, again and again, for ever.
+    /// Fetches the keys periodically and when a call requests it, for ever.
     pub(super) async fn keep(&self) {
-        let mut wishes = self.state.subscribe();
+        let mut requests = self.state.subscribe();
         let mut due = self.began
             + if self.state.borrow().fetches == 0 { Duration::ZERO } else { self.refresh };
         loop {
             let wanted =
-                async { drop(wishes.wait_for(|state| state.phase == Phase::Wanted).await) };
-            // Either way it is time.
+                async { drop(requests.wait_for(|state| state.phase == Phase::Wanted).await) };
+            // Requested or due: both mean to fetch now.
             let _ = timeout_at(due, wanted).await;
             self.state.send_modify(|state| state.phase = Phase::Fetching);
             let began = Instant::now();
@@ -198,7 +199,7 @@ impl Issuer {
         }
     }
 
-    /// Keeps what a fetch brought, if it brought something; whether it did.
+    /// Stores the result of a fetch. Returns whether the fetch succeeded.
     fn take(&self, loaded: Result<KeySet, String>) -> bool {
         let cause = loaded.as_ref().err().cloned();
         self.state.send_modify(|state| {
@@ -210,7 +211,7 @@ impl Issuer {
                         "the issuer's keys cannot be fetched"
                     );
                 } else {
-                    tracing::info!(issuer = self.name, "the issuer's keys are there");
+                    tracing::info!(issuer = self.name, "the issuer's keys have been fetched");
                 }
             }
             if let Ok(keys) = loaded {

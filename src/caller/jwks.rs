@@ -1,5 +1,4 @@
-//! JSON Web Key Sets (RFC 7517): the public keys of an issuer that may sign tokens, each for one
-//! algorithm.
+//! JSON Web Key Sets (RFC 7517): the public keys of an issuer, each for one algorithm.
 
 use std::sync::{
     Arc,
@@ -15,20 +14,20 @@ use serde::Deserialize;
 
 /// Longest key set in bytes.
 pub(super) const MAX_BYTES: usize = 1024 * 1024;
-/// Most keys of a set. Issuers have two or three.
+/// Most keys of a set; issuers have two or three.
 const MAX_KEYS: usize = 100;
-/// Lengths of an RSA modulus in bits that are used: shorter keys are weak, longer ones slow to
-/// check with.
+/// Accepted lengths of an RSA modulus in bits: shorter keys are weak, and longer ones slow to
+/// verify with.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// A public key that tokens can be checked with.
+/// A public key that verifies tokens.
 #[derive(Debug)]
 pub(super) struct Key {
     jwk: Jwk,
-    /// The one algorithm that tokens signed with this key may name (RFC 8725, section 3.1).
+    /// The only algorithm that tokens with this key may name (RFC 8725, section 3.1).
     pub(super) algorithm: Algorithm,
     pub(super) decoding: DecodingKey,
-    /// False once the issuer has withdrawn the key.
+    /// False as soon as the issuer no longer has the key.
     live: AtomicBool,
 }
 
@@ -48,36 +47,36 @@ pub(super) struct KeySet(Vec<Arc<Key>>);
 pub(super) enum NoKey {
     /// No key has the id.
     Unknown,
-    /// The token names no key, and there is more than one.
+    /// The token names no key, and the set has several.
     Ambiguous,
     /// The key is for another algorithm.
     Algorithm,
 }
 
 impl KeySet {
-    /// Reads a set. Keys that cannot check a signature here are left out, and a set without any
-    /// other is none.
+    /// Parses a set. Keys that cannot verify tokens are left out; a set without any other key is an
+    /// error.
     pub(super) fn parse(json: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Set {
             keys: Vec<serde_json::Value>,
         }
         let set: Set = serde_json::from_slice(json)
-            .map_err(|error| format!("is no JSON Web Key Set: {error}"))?;
+            .map_err(|error| format!("is not a JSON Web Key Set: {error}"))?;
         if set.keys.len() > MAX_KEYS {
             return Err(format!("has more than {MAX_KEYS} keys"));
         }
         let jwks = set.keys.into_iter().filter_map(read);
         let keys: Vec<_> = jwks.filter_map(Key::new).map(Arc::new).collect();
         if keys.is_empty() {
-            Err("has no key that can sign tokens".to_owned())
+            Err("has no key that can verify tokens".to_owned())
         } else {
             Ok(Self(keys))
         }
     }
 
-    /// Puts `new` in the place of this set. Keys that stay are the same as before; the others are
-    /// live no more.
+    /// Replaces this set by `new`. Keys that are in both stay the same `Arc`; the others are no
+    /// longer live.
     pub(super) fn replace(&mut self, mut new: Self) {
         for key in &mut new.0 {
             if let Some(old) = self.0.iter().find(|old| old.jwk == key.jwk) {
@@ -92,7 +91,7 @@ impl KeySet {
         *self = new;
     }
 
-    /// The key that a token's header names; without a key id the only one there is.
+    /// The key that a token's header names; without a key id, the only key of the set.
     pub(super) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<&Arc<Key>, NoKey> {
         let Some(kid) = kid else {
             return match self.0.as_slice() {
@@ -108,7 +107,7 @@ impl KeySet {
 }
 
 impl Key {
-    /// The key, if it is a public key for signatures by an algorithm that fits it.
+    /// The key, if it is a public key for signatures whose algorithm fits it.
     fn new(jwk: Jwk) -> Option<Self> {
         let CommonParameters { public_key_use, key_operations, .. } = &jwk.common;
         let signs = public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature);
@@ -123,8 +122,8 @@ impl Key {
     }
 }
 
-/// The algorithm the key says it is for, if it fits the kind of the key; otherwise the usual one of
-/// the kind.
+/// The algorithm that the key names, if it fits the type of the key; by default the usual one of
+/// the type.
 fn algorithm(jwk: &Jwk) -> Option<Algorithm> {
     use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
     let fitting: &[Algorithm] = match &jwk.algorithm {
@@ -142,8 +141,8 @@ fn algorithm(jwk: &Jwk) -> Option<Algorithm> {
     }
 }
 
-/// Reads one key, if it is one. What RFC 9864 names `Ed25519`, tokens mostly still call `EdDSA`,
-/// and `jsonwebtoken` knows only that name.
+/// Parses one key. RFC 9864 renames `EdDSA` to `Ed25519`, but `jsonwebtoken` knows only the old
+/// name, which most tokens use.
 fn read(mut key: serde_json::Value) -> Option<Jwk> {
     if let Some(alg) = key.get_mut("alg").filter(|alg| *alg == "Ed25519") {
         *alg = "EdDSA".into();
@@ -166,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    /// A number of so many bits.
+    /// A number of this many bits.
     fn number(bits: usize) -> String {
         let mut bytes = vec![0xff; bits.div_ceil(8)];
         bytes[0] >>= bytes.len() * 8 - bits;
@@ -188,7 +187,10 @@ mod tests {
 
     #[test]
     fn a_key_is_for_one_algorithm_that_fits_it() {
-        let ec = |crv: &str, alg: Value| json!({"kty": "EC", "crv": crv, "x": "AAAA", "y": "AAAA", "alg": alg});
+        let ec = |crv: &str, alg: Value| {
+            let coordinate = "AAAA";
+            json!({"kty": "EC", "crv": crv, "x": coordinate, "y": coordinate, "alg": alg})
+        };
         let ed = |alg: Value| json!({"kty": "OKP", "crv": "Ed25519", "x": "AAAA", "alg": alg});
         for (key, algorithm) in [
             (rsa(json!({})), Some(Algorithm::RS256)),
@@ -232,7 +234,7 @@ mod tests {
         ] {
             assert!(algorithms(json!([key])).is_empty(), "{key}");
         }
-        // Beside them, a good one is used.
+        // A usable key beside them is used.
         assert_eq!(
             algorithms(json!([secret, "key", rsa(json!({"use": "sig", "key_ops": ["verify"]}))])),
             [Algorithm::RS256]
@@ -240,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_set_is_refused() {
+    fn what_is_not_a_set_is_refused() {
         let many = json!({"keys": vec![rsa(json!({})); MAX_KEYS + 1]}).to_string();
         let deep = "[".repeat(100_000);
         for json in ["", "{}", "[]", r#"{"keys": {}}"#, r#"{"keys": []}"#, "<html>", &many, &deep] {
@@ -272,7 +274,7 @@ mod tests {
             Arc::ptr_eq(&before, set.find(Some("k"), Algorithm::RS256).unwrap())
                 && before.is_live()
         );
-        // Another key under the same id is another key.
+        // Another key with the same id is another key.
         set.replace(parse(json!([rsa(json!({"n": number(2049)}))])));
         assert!(!before.is_live());
     }

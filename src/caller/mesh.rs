@@ -1,8 +1,9 @@
-//! The header by which the proxy of a service mesh says whose certificate it has checked.
+//! The header by which the proxy of a service mesh names the workload whose certificate it has
+//! verified.
 //!
-//! Off unless configured, because anybody can send a header: it is worth what the way from the
-//! proxy is worth. A proxy adds its element behind those that the request already had, so the last
-//! one is the proxy's, and only the last one counts.
+//! Off by default, because anybody can send a header: it can be trusted only if every request comes
+//! through the proxy. The proxy appends its element to what the request already had. So the last
+//! element is the proxy's, and only the last one counts.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -11,7 +12,7 @@ use http::{HeaderMap, HeaderName};
 use super::{refusals, workload};
 use crate::error::Result;
 
-/// Linkerd's header, which carries nothing but a name.
+/// Linkerd's header, which has nothing but a name.
 const LINKERD: &str = "l5d-client-id";
 
 /// The trusted header, if there is one.
@@ -19,7 +20,7 @@ const LINKERD: &str = "l5d-client-id";
 pub struct MeshHeader(Option<HeaderName>);
 
 impl MeshHeader {
-    /// The header of this name; none if it is empty.
+    /// The header with this name; no header if the name is empty.
     pub fn parse(name: &str) -> Result<Self, String> {
         match name {
             "" => Ok(Self(None)),
@@ -35,12 +36,12 @@ impl MeshHeader {
         self.0.is_some()
     }
 
-    /// The workload that the header names. Without the header the call has not come through the
-    /// proxy.
+    /// The workload that the header names. Fails without the header: then the request has not come
+    /// through the proxy.
     pub(super) fn workload(&self, headers: &HeaderMap) -> Result<Arc<str>> {
         let refused = |fault| refusals::unauthenticated(format!("the proxy's header {fault}"));
         let Some(name) = &self.0 else { return Err(refused("is not trusted")) };
-        // A header may also be sent several times over, which means the same as one list.
+        // A header that is sent several times means the same as one header with a list.
         let value =
             headers.get_all(name).iter().next_back().ok_or_else(|| refused("is missing"))?;
         let value = value.to_str().map_err(|_| refused("is malformed"))?;
@@ -67,9 +68,9 @@ impl Element<'_> {
     }
 }
 
-/// The last element of a whole header as Envoy writes it: elements separated by commas, of pairs
-/// separated by semicolons; a value may stand in quotes, and separators in quotes are none. `None`
-/// if any part is not of this form, for then nobody can tell where the last element begins.
+/// The last element of a header in the form that Envoy writes: elements separated by commas, pairs
+/// separated by semicolons, values quoted or not; separators inside quotes do not separate. `None`
+/// if any part has another form, because then it is not certain where the last element begins.
 fn last_element(header: &str) -> Option<Element<'_>> {
     let (mut element, mut rest) = (Element::default(), header);
     loop {
@@ -91,7 +92,7 @@ fn last_element(header: &str) -> Option<Element<'_>> {
     }
 }
 
-/// The value at the beginning of `text`, and what follows it.
+/// The value at the beginning of `text`, and the rest.
 fn take_value(text: &str) -> Option<(Cow<'_, str>, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let (value, after) = text.split_at(text.find([',', ';']).unwrap_or(text.len()));
@@ -100,8 +101,8 @@ fn take_value(text: &str) -> Option<(Cow<'_, str>, &str)> {
     let (mut value, mut escaped) = (String::new(), false);
     for (at, c) in quoted.char_indices() {
         match c {
-            // Subjects come with the backslashes of RFC 2253, so that one may also stand before
-            // something else than a quote.
+            // Subjects have the backslashes of RFC 2253, so a backslash may also precede other
+            // characters than a quote.
             '\\' if !escaped => escaped = true,
             '"' if !escaped => return Some((value.into(), quoted.get(at + 1..)?)),
             c => {
@@ -127,7 +128,8 @@ mod tests {
 
     #[test]
     fn the_last_element_names_the_workload() {
-        const ISTIO: &str = "By=spiffe://cluster.local/ns/a/sa/accounts;Hash=0a1b;Subject=\"\";URI=spiffe://cluster.local/ns/b/sa/crm";
+        const ISTIO: &str = "By=spiffe://cluster.local/ns/a/sa/accounts;Hash=0a1b;Subject=\"\";\
+                             URI=spiffe://cluster.local/ns/b/sa/crm";
         for (values, name) in [
             (&["URI=spiffe://a/b"][..], "spiffe://a/b"),
             (&[ISTIO], "spiffe://cluster.local/ns/b/sa/crm"),
@@ -137,13 +139,13 @@ mod tests {
             (&["DNS=crm;URI=spiffe://a/b"], "spiffe://a/b"),
             (&["DNS=crm;URI=https://a/b"], "crm"),
             (&["By=spiffe://x/y;URI=spiffe://a/b"], "spiffe://a/b"),
-            // What the client claims comes first.
+            // The client's own elements come first.
             (&["URI=spiffe://a/admin,URI=spiffe://a/b"], "spiffe://a/b"),
             (&["URI=spiffe://a/admin, URI=spiffe://a/b"], "spiffe://a/b"),
             (&["URI=spiffe://a/admin", "URI=spiffe://a/b"], "spiffe://a/b"),
             (&["URI=spiffe://a/admin,DNS=admin", "DNS=x,URI=spiffe://a/b"], "spiffe://a/b"),
             (&["malformed\"", "URI=spiffe://a/b"], "spiffe://a/b"),
-            // Separators in quotes are none.
+            // Separators inside quotes do not separate.
             (&["Subject=\"CN=x,URI=spiffe://a/admin;O=y\";URI=spiffe://a/b"], "spiffe://a/b"),
             (&["URI=spiffe://a/b;Subject=\"O=y,URI=spiffe://a/admin\""], "spiffe://a/b"),
             (&["URI=spiffe://a/b;Subject=\"CN=\\\",URI=spiffe://a/admin\""], "spiffe://a/b"),
@@ -162,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_cannot_be_read_is_nobodys() {
+    fn a_header_that_cannot_be_read_names_no_workload() {
         for values in [
             &[][..],
             &[""],
@@ -179,8 +181,8 @@ mod tests {
             &["URI=\"spiffe://a/b\"x"],
             &["URI=\"spiffe://a/b\\\""],
             &["U RI=spiffe://a/b"],
-            // A quote that the client left open swallows what the proxy wrote, up to the proxy's
-            // next quote.
+            // A quote that the client left open extends over what the proxy wrote, up to the
+            // proxy's next quote.
             &["URI=spiffe://a/admin;X=\",By=spiffe://x/y;Hash=0;Subject=\"CN=b\";URI=spiffe://a/b"],
             &["URI=spiffe://a/admin;X=\",By=spiffe://x/y;Hash=0;Subject=\"\";URI=spiffe://a/b"],
             &["URI=spiffe://a/admin;X=\",By=spiffe://x/y;Hash=0;URI=spiffe://a/b"],
@@ -212,10 +214,11 @@ mod tests {
         }
     }
 
-    /// Whatever a client sends before the proxy's element: it is the proxy's workload, or nobody's.
+    /// Whatever a client sends before the proxy's element: the result is the proxy's workload, or
+    /// an error.
     #[test]
     fn nothing_that_a_client_sends_gets_it_another_name() {
-        const PROXYS: &str =
+        const FROM_PROXY: &str =
             "By=spiffe://x/y;Hash=0a;Subject=\"CN=b,O=\\\"c\\\"\";URI=spiffe://a/b";
         const PIECES: [&str; 10] =
             ["URI=spiffe://a/admin", "\"", "\\", ",", ";", "=", "X=", "X=\"", "\\\"", " "];
@@ -223,7 +226,7 @@ mod tests {
         for number in 0..PIECES.len().pow(5) {
             let digits = (0..5).map(|digit| number / PIECES.len().pow(digit) % PIECES.len());
             let forged: String = digits.map(|digit| PIECES[digit]).collect();
-            match workload("x-forwarded-client-cert", &[&format!("{forged},{PROXYS}")]) {
+            match workload("x-forwarded-client-cert", &[&format!("{forged},{FROM_PROXY}")]) {
                 Ok(name) => {
                     assert_eq!(&*name, "spiffe://a/b", "{forged}");
                     named += 1;
@@ -231,6 +234,6 @@ mod tests {
                 Err(_) => refused += 1,
             }
         }
-        assert!(named > 100 && refused > 1000, "both happen: {named} and {refused}");
+        assert!(named > 100 && refused > 1000, "named {named}, refused {refused}");
     }
 }

@@ -1,7 +1,7 @@
-//! Who is calling: the tenant, the actor and what they may do.
+//! Identifies the caller: tenant, actor, roles and reach.
 //!
 //! The guard (`crate::guard`) asks the configured [`Identity`] once for each call and puts the
-//! [`Caller`] into the request's extensions; calls take it from there.
+//! [`Caller`] into the request's extensions, where the call finds it.
 
 mod claims;
 mod development;
@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use tonic::Request;
 
 pub use self::token::Tokens;
+pub use crate::roles::Roles;
 use crate::{
     config::Config,
     error::{Error, Result},
@@ -30,13 +31,13 @@ use crate::{
     text,
 };
 
-/// A tenant's id: 1 to 64 letters, digits, `_` or `-`. Nothing else can be one, so it may stand in
-/// SQL text as it is.
+/// The id of a tenant: 1 to 64 letters, digits, `_` or `-`. So it can be written into SQL text
+/// without quoting.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TenantId(Arc<str>);
 
 impl TenantId {
-    /// Checks the form of an id.
+    /// The id, if the text has the form of one.
     pub fn parse(text: &str) -> Option<Self> {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
         ((1..=64).contains(&text.len()) && text.chars().all(fits)).then(|| Self(text.into()))
@@ -54,55 +55,10 @@ impl fmt::Display for TenantId {
     }
 }
 
-/// A set of roles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Roles(u8);
-
-impl Roles {
-    /// Reads.
-    pub const VIEWER: Self = Self(1);
-    /// Reads and writes.
-    pub const EDITOR: Self = Self(2);
-    /// Reads, writes, deletes and configures.
-    pub const ADMIN: Self = Self(4);
-
-    /// The role of this name; an unknown name is no role.
-    pub fn named(name: &str) -> Self {
-        match name {
-            "viewer" => Self::VIEWER,
-            "editor" => Self::EDITOR,
-            "admin" => Self::ADMIN,
-            _ => Self::default(),
-        }
-    }
-
-    /// The roles that have a permission, by its verb: `accounts.read`, `.write`, `.delete` or
-    /// `.configure`.
-    pub fn having(permission: &str) -> Option<Self> {
-        match permission.rsplit_once('.')?.1 {
-            "read" => Some(Self::VIEWER.and(Self::EDITOR).and(Self::ADMIN)),
-            "write" => Some(Self::EDITOR.and(Self::ADMIN)),
-            "delete" | "configure" => Some(Self::ADMIN),
-            _ => None,
-        }
-    }
-
-    /// Both sets together.
-    #[must_use]
-    pub const fn and(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// Whether the sets have a role in common.
-    pub const fn any_of(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
-}
-
-/// How far a caller sees into the tenant.
+/// Which part of the tenant a caller sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
-    /// All of it.
+    /// The whole tenant.
     Tenant,
     /// The organizations that the caller's person belongs to, and everything below them.
     Person,
@@ -113,11 +69,12 @@ pub enum Reach {
 pub struct Caller {
     /// The tenant whose data the call sees.
     pub tenant: TenantId,
-    /// Who acts: the subject of the identity, as the activity trail records it.
+    /// Who acts, as the activity trail records it: the subject of the credentials, with the
+    /// issuer's prefix.
     pub actor: Arc<str>,
-    /// What the actor may do.
+    /// The roles of the actor.
     pub roles: Roles,
-    /// How far they see.
+    /// Which part of the tenant the actor sees.
     pub reach: Reach,
     /// The module that the call belongs to: `customer_accounts`.
     pub module: &'static str,
@@ -125,14 +82,14 @@ pub struct Caller {
     pub method: &'static str,
     /// The program that calls, if it is known; see [`workload`].
     pub workload: Option<Arc<str>>,
-    /// When the call must have ended.
+    /// The deadline of the call.
     pub deadline: Instant,
-    /// When the credentials expire, if they do: an answer that goes on must end by then.
+    /// When the credentials expire, if they do. An answer that goes on must end by then.
     pub expires: Option<SystemTime>,
 }
 
 impl fmt::Debug for Caller {
-    /// Without the actor: it may name a person, and debug output may reach a log.
+    /// Leaves out the actor: it may name a person, and debug output may reach a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Caller")
             .field("tenant", &self.tenant.0)
@@ -141,9 +98,9 @@ impl fmt::Debug for Caller {
     }
 }
 
-/// The caller of a request, which the guard has put there.
+/// Takes the caller from a request.
 pub trait RequestExt {
-    /// Takes the caller out of the request.
+    /// Removes the caller from the request's extensions, where the guard has put it.
     fn caller(&mut self) -> Result<Caller>;
 }
 
@@ -158,68 +115,70 @@ impl<T> RequestExt for Request<T> {
 /// Longest actor in characters.
 pub const MAX_ACTOR: usize = 200;
 
-/// Whether a text may name an actor. The activity trail records it as it is, and people are found
-/// by it as it is, so no two actors may look alike: see [`text::is_exact`].
+/// Whether a text may be an actor. The activity trail records actors and people are found by them
+/// without any normalization, so no two actors may look alike; see [`text::is_exact`].
 pub fn is_actor(actor: &str) -> bool {
     (1..=MAX_ACTOR).contains(&actor.chars().count())
         && !actor.chars().any(char::is_control)
         && text::is_exact(actor)
 }
 
-/// Whom the credentials of a request name.
+/// What the credentials of a request say.
 #[derive(Debug, Clone)]
 struct Identified {
     tenant: TenantId,
     actor: Arc<str>,
     roles: Roles,
-    /// Whether the reach is the whole tenant, whatever the roles.
+    /// Whether the caller sees the whole tenant, whatever the roles are.
     tenant_wide: bool,
     /// When the credentials expire, if they do.
     expires: Option<SystemTime>,
 }
 
-/// How the service finds out who is calling.
+/// How callers are identified.
 #[derive(Debug, Clone)]
 pub enum Identity {
-    /// Whoever the request says: on loopback addresses only.
+    /// By headers of the request, without credentials. Only for services on loopback addresses.
     Development,
-    /// Whom the request's token names.
+    /// By the request's token.
     Tokens(Arc<Tokens>),
 }
 
-/// Why nobody could be identified as configured.
+/// Why the configuration of tokens cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// Tokens for anybody would be accepted.
-    #[error("--token-issuer needs --token-audience: what tokens for this service carry as `aud`")]
+    /// Without an audience, tokens for other services would be accepted.
+    #[error("--token-issuer needs --token-audience: the `aud` of tokens for this service")]
     NoAudience,
-    /// Tokens of nobody would be accepted.
+    /// Without an issuer, no token would be accepted.
     #[error(
-        "--token-audience needs --token-issuer, as https://issuer.example=https://issuer.example/keys"
+        "--token-audience needs --token-issuer, such as \
+         https://issuer.example=https://issuer.example/keys"
     )]
     NoIssuer,
-    /// An issuer has two key sets.
+    /// An issuer is given twice.
     #[error("--token-issuer: {0} is given more than once")]
     Twice(String),
     /// A key set cannot be used.
     #[error("--token-issuer: {0}")]
     Keys(String),
-    /// A prefix for nobody.
+    /// A prefix is given for an unknown issuer.
     #[error("--token-actor-prefix: {0} is not the issuer of any --token-issuer")]
     NoSuchIssuer(String),
     /// An issuer has two prefixes.
     #[error("--token-actor-prefix: {0} is given more than once")]
     TwoPrefixes(String),
-    /// Two issuers could name different people alike.
+    /// Two issuers could name different people by the same actor.
     #[error(
-        "--token-issuer: {0} and {1} may each have a subject of the same name, who would be the same person here: give one of \
-         them a prefix, as --token-actor-prefix {1}=partner:, or give both the same prefix if they name the same people"
+        "--token-issuer: {0} and {1} may each have a subject of the same name, who would be the \
+         same person here: give one of them a prefix, as --token-actor-prefix {1}=partner:, or \
+         give both the same prefix if they name the same people"
     )]
     SameActors(String, String),
 }
 
 impl Identity {
-    /// Identity as configured: tokens with an issuer, development without.
+    /// Identity as configured: by token if there is an issuer, otherwise development identity.
     pub fn configured(config: &Config) -> Result<Self, IdentityError> {
         match (config.tokens.issuers.is_empty(), config.tokens.audiences.is_empty()) {
             (true, true) => Ok(Self::Development),
@@ -229,14 +188,13 @@ impl Identity {
         }
     }
 
-    /// Whether a caller is believed without credentials.
+    /// Whether callers are identified without credentials.
     pub const fn believes_everybody(&self) -> bool {
         matches!(self, Self::Development)
     }
 
-    /// Refuses a request that came by a name which is not this machine's, where callers are
-    /// believed without credentials: it may come from a web page whose own name was made to point
-    /// here (DNS rebinding).
+    /// Without credentials, refuses a request whose authority is not a name of this machine: it may
+    /// come from a web page whose host name resolves to this machine (DNS rebinding).
     pub fn check_authority(&self, authority: Option<&Authority>) -> Result<()> {
         match (self, authority) {
             (Self::Development, Some(authority)) => development::check_authority(authority),
@@ -244,7 +202,7 @@ impl Identity {
         }
     }
 
-    /// Keeps ready what identity needs, for ever.
+    /// Keeps the issuers' keys up to date, for ever.
     pub async fn keep(&self) {
         match self {
             Self::Development => std::future::pending().await,
@@ -252,8 +210,8 @@ impl Identity {
         }
     }
 
-    /// The caller of the call that `policy` belongs to, or why there is none. May wait for an
-    /// issuer's keys.
+    /// Identifies the caller of the call that `policy` belongs to. Fails if the credentials are not
+    /// valid or the roles lack the permission. May wait for an issuer's keys.
     pub async fn caller(
         &self,
         headers: &HeaderMap,
@@ -282,8 +240,8 @@ impl Identity {
         })
     }
 
-    /// What the caller of a request is told whose headers are longer than `limit` together, of
-    /// which nothing more is read.
+    /// The error for a request whose headers are longer than `limit` together; nothing else of it
+    /// is read.
     pub fn refuse_too_long(&self, headers: &HeaderMap, limit: usize) -> Error {
         match self {
             Self::Tokens(tokens)
@@ -308,17 +266,5 @@ mod tests {
         for bad in ["", "a b", "a'b", "a;b", "ä", "a\0", "a.b", &"x".repeat(65)] {
             assert!(TenantId::parse(bad).is_none(), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn roles_follow_the_verb_of_the_permission() {
-        let may = |role: Roles, permission| role.any_of(Roles::having(permission).unwrap());
-        assert!(may(Roles::VIEWER, "accounts.read") && !may(Roles::VIEWER, "accounts.write"));
-        assert!(may(Roles::EDITOR, "accounts.write") && !may(Roles::EDITOR, "accounts.delete"));
-        assert!(
-            may(Roles::ADMIN, "accounts.delete") && may(Roles::ADMIN, "account_types.configure")
-        );
-        assert_eq!(Roles::having("accounts.frobnicate"), None);
-        assert_eq!(Roles::named("root"), Roles::default());
     }
 }

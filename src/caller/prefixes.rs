@@ -1,17 +1,18 @@
-//! How the subjects of several issuers are told apart: each issuer's prefix stands before them.
+//! The prefixes by which the subjects of several issuers become different actors.
 
 use std::collections::BTreeMap;
 
 use super::IdentityError;
 use crate::config::TokenOptions;
 
-/// The prefixes of all issuers. None belongs to two issuers, unless the operator says that they
-/// name the same people.
+/// The prefixes of all issuers. No two issuers have the same one, unless the operator says that
+/// they name the same people.
 #[derive(Debug)]
 pub(super) struct Prefixes(Vec<String>);
 
 impl Prefixes {
-    /// The prefixes of the configured issuers, or why their actors could not be told apart.
+    /// The prefixes of the configured issuers. Fails if two issuers could name different people by
+    /// the same actor.
     pub(super) fn new(options: &TokenOptions) -> Result<Self, IdentityError> {
         let mut seen = Vec::new();
         for of in &options.actor_prefixes {
@@ -28,7 +29,7 @@ impl Prefixes {
             let name = &issuer.issuer;
             let given = options.prefix_of(name);
             let earlier = prefixes.insert(given.unwrap_or_default(), (name, given.is_some()));
-            // The same prefix is on purpose only where both are named with it.
+            // Two issuers may have the same prefix only if it is given for both.
             if let Some((other, on_purpose)) = earlier
                 && !(on_purpose && given.is_some())
             {
@@ -38,9 +39,9 @@ impl Prefixes {
         Ok(Self(prefixes.into_keys().map(str::to_owned).collect()))
     }
 
-    /// Whether an actor is of the issuers with this prefix. Every actor is of the longest prefix
-    /// that it begins with and of no other, so that no subject of one issuer can be chosen to look
-    /// like one of another.
+    /// Whether an actor belongs to the issuers with this prefix. Every actor belongs to the longest
+    /// prefix that it begins with, and to no other. So no subject of one issuer can look like a
+    /// subject of another.
     pub(super) fn is_of(&self, actor: &str, prefix: &str) -> bool {
         let longest = self
             .0
@@ -80,7 +81,7 @@ mod tests {
             (&["a", "b"], &[("b", "b:")]),
             (&["a", "b"], &[("a", "a:"), ("b", "b:")]),
             (&["a", "b", "c"], &[("b", "b:"), ("c", "b:c:")]),
-            // On purpose.
+            // The same prefix, given for both.
             (&["a", "b"], &[("a", ""), ("b", "")]),
             (&["a", "b", "c"], &[("a", "x"), ("b", "x"), ("c", "x")]),
         ] {
@@ -98,7 +99,7 @@ mod tests {
         }
     }
 
-    /// Whatever subjects two issuers choose: those that are let in are different actors.
+    /// Whatever subjects two issuers choose, the accepted ones are different actors.
     #[test]
     fn no_subject_is_an_actor_of_two_issuers() {
         const PARTS: [&str; 5] = ["", "a", "b:", "b:a", ":"];

@@ -7,11 +7,10 @@ use crate::{
     proto::ErrorReason,
 };
 
-/// How long a client should wait before it sends a call again for which the keys of its token's
-/// issuer were missing.
+/// How long a client should wait before it repeats a call for which the issuer's keys were missing.
 const RETRY_ISSUER_AFTER: Duration = Duration::from_secs(5);
 
-/// The call has no valid identity. `why` is for its sender.
+/// The call has no valid identity. `why` is for its caller.
 pub fn unauthenticated(why: impl Into<String>) -> Error {
     Refusal::new(ErrorReason::Unauthenticated, why).into()
 }
@@ -23,7 +22,7 @@ pub fn permission_denied(permission: &str) -> Error {
     Refusal::new(ErrorReason::PermissionDenied, message).with("permission", permission).into()
 }
 
-/// The caller's workload, if its certificate names one, is not one that may call.
+/// The caller's workload is not one that may call, or its certificate names none.
 pub fn workload_not_allowed(workload: Option<&str>) -> Error {
     let message = "the workload that calls, as its certificate names it, is not among those that \
                    may call this service";
@@ -32,7 +31,7 @@ pub fn workload_not_allowed(workload: Option<&str>) -> Error {
         .into()
 }
 
-/// The keys of the token's issuer are not there, or too old.
+/// The keys of the token's issuer cannot be fetched, or were fetched too long ago.
 pub fn issuer_unavailable() -> Error {
     let message = "the keys to check the token with cannot be fetched from its issuer";
     Refusal::new(ErrorReason::IssuerUnavailable, message).retry_after(RETRY_ISSUER_AFTER).into()

@@ -1,7 +1,7 @@
-//! What becomes of a token that is refused: the caller learns that it is, the operator learns why.
+//! Rejects tokens: the caller learns that its token is rejected, the operator learns why.
 //!
-//! Log lines and the metric carry the cause, the issuer if it is a configured one, and the
-//! beginning of the key id: nothing that a token says about a person.
+//! Log lines and the metric have the cause, the issuer if it is configured, and the beginning of
+//! the key id. They have nothing that a token says about a person.
 
 use std::time::Duration;
 
@@ -11,12 +11,13 @@ use crate::{
     telemetry::{self, Seldom},
 };
 
-/// Each cause is logged once in this time, with the number of times it was not.
+/// Each cause is logged at most once in this time, with the number of times that it was not.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Most characters of a key id in the log.
+/// Characters of a key id in the log.
 const MAX_KID: usize = 16;
 
-/// Why a token is refused. The texts are the metric's attribute: a fixed few.
+/// Why a token is rejected. The texts are values of the metric's attribute, so there is a fixed
+/// small number of them.
 pub(super) mod cause {
     pub const NO_TOKEN: &str = "no authorization header";
     pub const SEVERAL_TOKENS: &str = "more than one authorization header";
@@ -34,18 +35,19 @@ pub(super) mod cause {
     pub const NOT_YET: &str = "not yet valid";
     pub const AUDIENCE: &str = "for another audience";
     pub const CLAIMS: &str = "exp, iss, aud or sub is missing or of a wrong type";
-    pub const SUBJECT: &str = "sub must have 1 to 200 characters with the issuer's prefix, all of which show, in normalization form C";
+    pub const SUBJECT: &str = "sub must have 1 to 200 characters with the issuer's prefix, all of \
+                               which show, in normalization form C";
     pub const ANOTHERS_SUBJECT: &str = "sub begins with another issuer's prefix";
     pub const TENANT: &str = "the tenant claim is missing or no tenant id";
     pub const ROLES: &str = "the roles claim is neither a text nor an array of texts";
     pub const TENANT_WIDE: &str = "the tenant-wide claim is no boolean";
 }
 
-/// A token that is refused.
+/// A rejected token.
 #[derive(Debug)]
 pub(super) struct Rejection<'a> {
     pub(super) cause: &'static str,
-    /// The issuer, if it is one that is configured.
+    /// The issuer, if it is configured.
     pub(super) issuer: Option<&'a str>,
     pub(super) kid: Option<&'a str>,
 }
@@ -56,7 +58,7 @@ impl From<&'static str> for Rejection<'_> {
     }
 }
 
-/// Tells the operator about rejections, each cause at a bounded rate.
+/// Logs and counts rejections, each cause at a limited rate.
 #[derive(Debug)]
 pub(super) struct Rejections(Seldom);
 
@@ -67,7 +69,8 @@ impl Default for Rejections {
 }
 
 impl Rejections {
-    /// Records a rejection and returns what the caller is told, which is always the same.
+    /// Logs and counts a rejection. Returns the error for the caller, which is the same for every
+    /// cause.
     pub(super) fn reject(&self, rejection: &Rejection<'_>) -> Error {
         let &Rejection { cause, issuer, kid } = rejection;
         telemetry::count_refused_token(cause);

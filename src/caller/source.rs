@@ -1,4 +1,4 @@
-//! Where an issuer's key set comes from: an HTTPS URL or a file.
+//! Fetches an issuer's key set from an HTTPS URL or a file.
 
 use std::{
     fs::File,
@@ -21,13 +21,13 @@ use tokio::{task::spawn_blocking, time::timeout};
 use super::jwks::{KeySet, MAX_BYTES};
 use crate::config::KeySource;
 
-/// Time that an issuer has to answer.
+/// How long an issuer may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 
 type HttpClient = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
 
-/// Where a key set comes from, and how to get it.
+/// The source of a key set, with the client to fetch it.
 #[derive(Debug)]
 pub(super) enum Source {
     Url(Box<HttpClient>, Uri),
@@ -35,7 +35,7 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// A source whose client trusts the authorities of this machine.
+    /// A source. Its client trusts the certificate authorities of this machine.
     pub(super) fn new(source: &KeySource) -> Result<Self, String> {
         Ok(match source {
             KeySource::File(path) => Self::File(path.clone()),
@@ -43,10 +43,13 @@ impl Source {
                 let tls = HttpsConnectorBuilder::new()
                     .with_provider_and_native_roots(aws_lc_rs::default_provider());
                 let tls = tls.map_err(|error| {
-                    format!("no certificate authorities to check {uri} with: {error}; SSL_CERT_FILE can name a file of them")
+                    format!(
+                        "no certificate authorities to check {uri} with: {error}; \
+                         SSL_CERT_FILE can name a file of them"
+                    )
                 })?;
-                // Which URLs may be without TLS is the configuration's to say; redirects, which
-                // could lead elsewhere, are not followed.
+                // The configuration decides which URLs may be without TLS. Redirects, which could
+                // lead elsewhere, are not followed.
                 let connector = tls.https_or_http().enable_http1().build();
                 let client = Client::builder(TokioExecutor::new())
                     .pool_max_idle_per_host(0)
@@ -56,7 +59,7 @@ impl Source {
         })
     }
 
-    /// Gets the set as it is now, or says why there is none.
+    /// Fetches the current set, or says why that failed.
     pub(super) async fn load(&self) -> Result<KeySet, String> {
         match self {
             Self::Url(client, uri) => {
@@ -100,7 +103,7 @@ async fn fetch(client: &HttpClient, uri: &Uri) -> Result<Bytes, String> {
     Ok(body.to_bytes())
 }
 
-/// The whole chain of causes.
+/// An error with all its causes.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes: Vec<_> = std::iter::successors(Some(error), |error| error.source())
         .map(ToString::to_string)

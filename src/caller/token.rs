@@ -1,8 +1,8 @@
 //! Identity by token: `authorization: Bearer` with a JSON Web Token (RFC 7519) of a configured
 //! issuer.
 //!
-//! A token that was verified is remembered by its SHA-256, so that a caller pays for a signature
-//! once in five minutes.
+//! Verified tokens are cached by their SHA-256, so that a caller pays for a signature check once in
+//! five minutes.
 
 use std::{
     collections::HashMap,
@@ -35,17 +35,16 @@ use crate::{
     error::{Error, Result},
 };
 
-/// How long a verified token is remembered at most.
+/// How long a verified token is cached at most.
 const REMEMBERED: Duration = Duration::from_mins(5);
-/// The `typ` of tokens that may be for this: RFC 7519, RFC 9068 and RFC 7515. Others belong to
-/// other protocols.
+/// The accepted values of `typ`: RFC 7519, RFC 9068 and RFC 7515. Others belong to other protocols.
 const TYPES: [&str; 4] = ["JWT", "at+jwt", "application/at+jwt", "JOSE"];
 
-/// What the service knows about tokens.
+/// The configured issuers, and the cache of verified tokens.
 #[derive(Debug)]
 pub struct Tokens {
     issuers: HashMap<String, Arc<Issuer>>,
-    /// What is asked of every token; algorithm and issuer are added for each.
+    /// The requirements of every token; algorithm and issuer are added for each.
     validation: Validation,
     claims: ClaimNames,
     prefixes: Prefixes,
@@ -54,18 +53,18 @@ pub struct Tokens {
     rejections: Rejections,
 }
 
-/// A token that was verified.
+/// A verified token.
 #[derive(Debug)]
 struct Verified {
     who: Identified,
     issuer: Arc<Issuer>,
     key: Arc<Key>,
-    /// Until when this may be believed, in seconds since 1970.
+    /// Until when this may be used, in seconds since 1970.
     until: u64,
 }
 
 impl Tokens {
-    /// Tokens as configured. Key sets in files are read now.
+    /// Tokens as configured. Reads key sets in files.
     pub(super) fn new(options: &TokenOptions) -> Result<Self, IdentityError> {
         let mut issuers = HashMap::new();
         for configured in &options.issuers {
@@ -91,7 +90,7 @@ impl Tokens {
         })
     }
 
-    /// Keeps the keys of all issuers fresh, for ever.
+    /// Keeps the keys of all issuers up to date, for ever.
     pub(super) async fn keep(&self) {
         join_all(self.issuers.values().map(|issuer| issuer.keep())).await;
     }
@@ -113,7 +112,7 @@ impl Tokens {
         Ok(who)
     }
 
-    /// What a caller is told whose credentials are so long that nobody looks at them.
+    /// The error for credentials that are too long to be looked at.
     pub(super) fn refuse_too_long(&self) -> Error {
         self.rejections.reject(&cause::TOO_LONG.into())
     }
@@ -158,14 +157,14 @@ impl Verified {
     }
 }
 
-/// The claim that tells which keys to look at. Nothing else is read before the signature is
-/// checked.
+/// The claim that says whose keys to use. Nothing else is read before the signature is verified.
 #[derive(Deserialize)]
 struct Named {
     iss: String,
 }
 
-/// The token of the one `authorization` header there must be (RFC 6750, section 2.1).
+/// The token of the request's `authorization` header, of which there must be exactly one (RFC 6750,
+/// section 2.1).
 fn bearer(headers: &HeaderMap) -> Result<&[u8], &'static str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or(cause::NO_TOKEN)?.as_bytes();
@@ -181,11 +180,11 @@ fn bearer(headers: &HeaderMap) -> Result<&[u8], &'static str> {
 }
 
 fn check_header(header: &Header) -> Result<(), &'static str> {
-    // Whoever can make these can also check them, so no public key goes with them.
+    // Such tokens are made with the key that verifies them, so a public key cannot verify them.
     if header.alg.family() == AlgorithmFamily::Hmac {
         return Err(cause::ALGORITHM);
     }
-    // None is understood here, so none may be critical (RFC 7515, section 4.1.11).
+    // The service knows no extensions, so none may be critical (RFC 7515, section 4.1.11).
     if header.crit.is_some() {
         return Err(cause::CRITICAL);
     }
@@ -219,7 +218,7 @@ fn now() -> u64 {
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "verified to be a time from 1970 on; `as` saturates"
+    reason = "the time was verified to be after 1970; `as` saturates"
 )]
 const fn seconds(time: f64) -> u64 {
     time as u64

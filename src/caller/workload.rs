@@ -1,7 +1,9 @@
-//! Which program is calling: the workload, as its certificate names it, or the proxy of a mesh.
+//! Identifies the calling program, its workload: by its certificate, or by a header of the mesh's
+//! proxy.
 //!
-//! A workload is not a user: tenant, actor and roles come from the identity. Its name is a SPIFFE
-//! ID, or a DNS name; never the subject's common name, which authorities do not check alike.
+//! A workload is not a user: tenant, actor and roles come from [`Identity`](super::Identity). Its
+//! name is a SPIFFE ID or a DNS name, and never the subject's common name, because authorities
+//! verify that in different ways.
 
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use http::HeaderMap;
 use super::{mesh::MeshHeader, refusals};
 use crate::{error::Result, telemetry};
 
-/// Longest SPIFFE ID, and its longest trust domain, in bytes (SPIFFE ID 2.3).
+/// Longest SPIFFE ID and longest trust domain in bytes (SPIFFE ID 2.3).
 const MAX_SPIFFE: usize = 2048;
 const MAX_TRUST_DOMAIN: usize = 255;
 /// Longest DNS name in bytes (RFC 1035, without the final dot).
@@ -18,7 +20,8 @@ const MAX_DNS: usize = 253;
 const SPIFFE: &str = "spiffe://";
 
 /// The workload of a certificate with these names: its SPIFFE ID, or else its first DNS name. A
-/// certificate with a SPIFFE ID may have no other URI (X.509-SVID 2); one that has is nobody's.
+/// certificate with a SPIFFE ID must have no other URI (X.509-SVID 2); one that has names no
+/// workload.
 pub fn named(uris: &[&str], dns: &[&str]) -> Option<Arc<str>> {
     let is_spiffe = |uri: &&str| {
         uri.get(..SPIFFE.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SPIFFE))
@@ -30,12 +33,12 @@ pub fn named(uris: &[&str], dns: &[&str]) -> Option<Arc<str>> {
     }
 }
 
-/// A name that stands alone: a SPIFFE ID or a DNS name.
+/// Parses a SPIFFE ID or a DNS name.
 pub(super) fn either(text: &str) -> Option<Arc<str>> {
     spiffe_id(text).or_else(|| dns_name(text))
 }
 
-/// `spiffe://trust-domain/path` as SPIFFE ID 2 has it; nothing in it needs escaping in a log line.
+/// Parses `spiffe://trust-domain/path` (SPIFFE ID 2). The result needs no escaping in a log line.
 fn spiffe_id(text: &str) -> Option<Arc<str>> {
     let (domain, path) = text.strip_prefix(SPIFFE)?.split_once('/')?;
     let in_domain =
@@ -50,7 +53,7 @@ fn spiffe_id(text: &str) -> Option<Arc<str>> {
     fits.then(|| text.into())
 }
 
-/// A DNS name in small letters. A wildcard names many, and so nobody.
+/// Parses a DNS name, and makes it lower case. A wildcard is refused: it names many workloads.
 fn dns_name(text: &str) -> Option<Arc<str>> {
     let within = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
     let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(within);
@@ -58,21 +61,21 @@ fn dns_name(text: &str) -> Option<Arc<str>> {
         .then(|| text.to_ascii_lowercase().into())
 }
 
-/// A list of workloads; the empty one means that none were listed.
+/// A list of workloads; if it is empty, none were listed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Workloads(Vec<Pattern>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Pattern {
-    /// This one.
+    /// This workload.
     Exactly(Arc<str>),
-    /// Every SPIFFE ID that begins so; ends with a slash.
+    /// Every SPIFFE ID that begins with this, which ends with a slash.
     Below(String),
 }
 
 impl Workloads {
-    /// Names separated by commas; `spiffe://trust-domain/path/*` stands for every SPIFFE ID below
-    /// that path.
+    /// Parses names separated by commas; `spiffe://trust-domain/path/*` stands for every SPIFFE ID
+    /// below that path.
     pub fn parse(text: &str) -> Result<Self, String> {
         let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
         names.map(Pattern::parse).collect::<Result<_, _>>().map(Self)
@@ -100,25 +103,26 @@ impl Pattern {
                 .map(|_| Self::Below(prefix.into())),
             None => either(text).map(Self::Exactly),
         };
-        let rule = "a workload is a SPIFFE ID, such as spiffe://example.org/ns/shop/sa/portal, one that ends with /*, or a DNS name";
+        let rule = "a workload is a SPIFFE ID, such as spiffe://example.org/ns/shop/sa/portal, one \
+                    that ends with /*, or a DNS name";
         pattern.ok_or_else(|| format!("{text:?}: {rule}"))
     }
 }
 
-/// How the service finds out which workload is calling, and which it lets in.
+/// How workloads are identified, and which may call.
 #[derive(Debug, Clone, Default)]
 pub struct Admission {
     /// Workloads that may call; any if none are listed.
     pub allowed: Workloads,
-    /// The header by which the proxy of a mesh names the workload, if one is trusted.
+    /// The header by which the mesh's proxy names the workload, if one is trusted.
     pub mesh: MeshHeader,
-    /// Workloads whose `mesh` header is believed; any peer's if none are listed.
+    /// Workloads whose `mesh` header is trusted; any peer's if none are listed.
     pub proxies: Workloads,
 }
 
 impl Admission {
-    /// The workload that calls over a connection whose peer is `peer`, or why it may not. With a
-    /// mesh the peer is the proxy, and the header it adds names the workload.
+    /// The workload that calls over a connection of `peer`. Fails if it may not call. With a mesh
+    /// the peer is the proxy, and its header names the workload.
     pub fn admit(&self, headers: &HeaderMap, peer: Option<&Arc<str>>) -> Result<Option<Arc<str>>> {
         if !self.mesh.is_on() {
             return check(&self.allowed, peer);

@@ -1,13 +1,13 @@
-//! How `--help` looks: headings, examples, and for each command the options that it uses. Also what
-//! an empty variable means.
+//! The form of `--help`: headings, examples, and for each command the options that it uses. Also:
+//! an empty variable counts as not set.
 //!
 //! Every option can be given before or after the command, and to every command, so that one set of
-//! arguments or variables serves all of them; a command ignores what it does not use, and its help
-//! does not show it.
+//! arguments or variables serves all of them. A command ignores the options that it does not use,
+//! and its help does not show them.
 
 use clap::{Arg, Command, builder::Resettable};
 
-/// Options with one heading, and the commands that use them besides `serve` and `check`.
+/// Options under a heading, and the commands other than `serve` and `check` that use them.
 struct Group {
     heading: &'static str,
     commands: &'static [&'static str],
@@ -130,16 +130,18 @@ const GROUPS: &[Group] = &[
 pub(super) const SERVE: &str = "\
 Examples:
   customer-accounts
-      Serve on 127.0.0.1:50051, with an embedded PostgreSQL on ./data; every caller is believed.
+      Serve on 127.0.0.1:50051 without credentials, with an embedded PostgreSQL in ./data.
   customer-accounts migrate --database-url postgres://migrator:…@db/accounts
-  customer-accounts serve --database-url postgres://service:…@db/accounts --listen 0.0.0.0:50051 \\
-      --token-audience customer-accounts --token-issuer https://login.example=https://login.example/keys
+  customer-accounts serve --database-url postgres://service:…@db/accounts \\
+      --listen 0.0.0.0:50051 --token-audience customer-accounts \\
+      --token-issuer https://login.example=https://login.example/keys
       Migrate with one login and serve with another, for callers with a token of login.example.
   customer-accounts check
       Find out whether `serve` would start with these options and variables.
 
-A variable that is empty counts as not set. OTEL_EXPORTER_OTLP_ENDPOINT and OpenTelemetry's other variables say where traces and
-metrics go. `customer-accounts COMMAND --help` shows the options of a command.";
+An empty variable counts as not set. OTEL_EXPORTER_OTLP_ENDPOINT and OpenTelemetry's other
+variables configure traces and metrics. `customer-accounts COMMAND --help` shows the options of a
+command.";
 
 pub(super) const MIGRATE: &str = "\
 Examples:
@@ -153,15 +155,16 @@ Examples:
 pub(super) const SEED: &str = "\
 Examples:
   customer-accounts seed
-  customer-accounts seed --listen accounts.internal:50051 --tls-cert tls.crt --token \"$(customer-accounts token)\"";
+  customer-accounts seed --listen accounts.internal:50051 --tls-cert tls.crt \\
+      --token \"$(customer-accounts token)\"";
 
 pub(super) const TOKEN: &str = "\
 Examples:
   customer-accounts token
   customer-accounts token --subject robin.stone --roles viewer";
 
-/// Gives the options their headings, and hides from the help of each command those that it does not
-/// use.
+/// Gives the options their headings, and hides the options that a command does not use from its
+/// help.
 pub(super) fn arrange(command: Command) -> Command {
     let command = command.mut_args(|arg| match group_of(&arg) {
         Some(group) => arg.help_heading(group.heading),
@@ -173,7 +176,7 @@ pub(super) fn arrange(command: Command) -> Command {
         let name = subcommand.get_name().to_owned();
         let unused =
             shared.iter().filter(|arg| group_of(arg).is_some_and(|group| !group.is_used_by(&name)));
-        // clap gives a command the shared options that it has not got yet.
+        // clap adds the other shared options to a command.
         subcommand.args(unused.map(|arg| arg.clone().hide(true)).collect::<Vec<_>>())
     })
 }
@@ -188,8 +191,8 @@ impl Group {
     }
 }
 
-/// Lets variables that are empty count as not set: `docker compose` and its like write `NAME=` for
-/// what they have no value for.
+/// Makes an empty variable count as not set: `docker compose` and similar tools write `NAME=` for a
+/// variable without a value.
 pub(super) fn without_empty_variables(command: Command) -> Command {
     command.mut_args(unless_empty).mut_subcommands(without_empty_variables)
 }

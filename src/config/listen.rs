@@ -1,4 +1,4 @@
-//! The address of the service, which may be a name.
+//! The address that the service listens on, which may be a name.
 
 use std::{fmt, net::SocketAddr};
 
@@ -9,7 +9,7 @@ use tokio::net::lookup_host;
 pub struct Listen(String);
 
 impl Listen {
-    /// Reads an address. A name is not looked up yet.
+    /// Parses an address. A name is not resolved yet.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         const FORM: &str =
             "it takes a host and a port: 127.0.0.1:50051, [::1]:50051, localhost:50051";
@@ -26,8 +26,8 @@ impl Listen {
         Ok(Self(text.to_owned()))
     }
 
-    /// The addresses that the host stands for, at least one. IPv4 comes first, because that is
-    /// where most clients look for `localhost`.
+    /// The addresses of the host, at least one. IPv4 addresses come first, because most clients try
+    /// IPv4 first for `localhost`.
     ///
     /// # Errors
     /// The name cannot be resolved.

@@ -1,4 +1,4 @@
-//! A bell for each tenant: who waits for changes hears of those that this process has committed.
+//! Notifies listeners of the changes of their tenant that this process has committed.
 
 use std::{
     collections::HashMap,
@@ -9,25 +9,25 @@ use tokio::sync::watch::{Receiver, Sender};
 
 use crate::caller::TenantId;
 
-/// The bells of all tenants that somebody listens to. Clones share them.
+/// The notifiers of all tenants that have a listener. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Bells(Arc<Mutex<HashMap<TenantId, Sender<()>>>>);
+pub struct ChangeNotifier(Arc<Mutex<HashMap<TenantId, Sender<()>>>>);
 
-impl Bells {
-    /// Rings for everybody who listens to the tenant.
-    pub fn ring(&self, tenant: &TenantId) {
-        let mut bells = self.lock();
-        if bells.get(tenant).is_some_and(|bell| bell.send(()).is_err()) {
-            // Nobody listens any more.
-            bells.remove(tenant);
+impl ChangeNotifier {
+    /// Notifies all listeners of the tenant.
+    pub fn notify(&self, tenant: &TenantId) {
+        let mut tenants = self.lock();
+        if tenants.get(tenant).is_some_and(|changes| changes.send(()).is_err()) {
+            // There are no listeners any more.
+            tenants.remove(tenant);
         }
     }
 
-    /// Listens from now on.
-    pub fn listen(&self, tenant: &TenantId) -> Listener {
-        let mut bells = self.lock();
-        bells.retain(|_, bell| !bell.is_closed());
-        Listener(bells.entry(tenant.clone()).or_default().subscribe())
+    /// A listener for the tenant's changes from now on.
+    pub fn subscribe(&self, tenant: &TenantId) -> Listener {
+        let mut tenants = self.lock();
+        tenants.retain(|_, changes| !changes.is_closed());
+        Listener(tenants.entry(tenant.clone()).or_default().subscribe())
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, Sender<()>>> {
@@ -35,15 +35,15 @@ impl Bells {
     }
 }
 
-/// Someone who listens to a tenant's bell.
+/// A listener for the changes of one tenant.
 #[derive(Debug)]
 pub struct Listener(Receiver<()>);
 
 impl Listener {
-    /// Waits until the bell has rung since this last returned, or since the listening began.
-    pub async fn rung(&mut self) {
+    /// Waits for a change since this returned last, or since the listener was made.
+    pub async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
-            // The bell is gone with the database; then there is nothing to hear.
+            // The notifier was dropped with the database; no change can follow.
             std::future::pending::<()>().await;
         }
     }
@@ -56,26 +56,27 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_bell_is_heard_by_its_own_tenant_and_forgotten_when_nobody_listens() {
-        let bells = Bells::default();
+    async fn a_change_reaches_its_own_tenant_and_tenants_without_listeners_are_removed() {
+        let notifier = ChangeNotifier::default();
         let tenant = |name| TenantId::parse(name).unwrap();
-        let (mut first, mut second) = (bells.listen(&tenant("a")), bells.listen(&tenant("a")));
-        let mut other = bells.listen(&tenant("b"));
-        bells.ring(&tenant("a"));
-        bells.ring(&tenant("a"));
-        first.rung().await;
-        second.rung().await;
+        let (mut first, mut second) =
+            (notifier.subscribe(&tenant("a")), notifier.subscribe(&tenant("a")));
+        let mut other = notifier.subscribe(&tenant("b"));
+        notifier.notify(&tenant("a"));
+        notifier.notify(&tenant("a"));
+        first.changed().await;
+        second.changed().await;
         assert!(
-            first.rung().now_or_never().is_none(),
-            "two rings that were not waited for are one"
+            first.changed().now_or_never().is_none(),
+            "two changes before the listener waits are one"
         );
-        assert!(other.rung().now_or_never().is_none());
+        assert!(other.changed().now_or_never().is_none());
         drop((first, second));
-        bells.ring(&tenant("a"));
-        assert_eq!(bells.lock().len(), 1);
-        bells.ring(&tenant("nobody"));
+        notifier.notify(&tenant("a"));
+        assert_eq!(notifier.lock().len(), 1);
+        notifier.notify(&tenant("nobody"));
         drop(other);
-        drop(bells.listen(&tenant("c")));
-        assert_eq!(bells.lock().len(), 1, "only the last, which no ring has cleared yet");
+        drop(notifier.subscribe(&tenant("c")));
+        assert_eq!(notifier.lock().len(), 1, "the last, which no notification has removed yet");
     }
 }

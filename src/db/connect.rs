@@ -1,10 +1,12 @@
-//! Connecting to PostgreSQL: the addresses of the configuration, the handshake, what is asked of a
-//! server before it is used, and cancel requests.
+//! Connects to PostgreSQL: the addresses of the configuration, the handshake, checks of the server,
+//! and cancel requests.
 //!
-//! The driver could open sockets itself; they are opened here because [`Coded`] has to lie between
-//! socket and driver.
+//! The sockets are opened here and not by the driver, because [`Coded`] must be between socket and
+//! driver.
 
-use std::{error::Error, fmt, future::poll_fn, io, net::SocketAddr, time::Duration};
+mod url;
+
+use std::{fmt, future::poll_fn, io, net::SocketAddr, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -14,18 +16,17 @@ use tokio::{
 };
 use tokio_postgres::{
     CancelToken, Client, Config, NoTls, SimpleQueryMessage,
-    config::{Host, LoadBalanceHosts, SslMode, TargetSessionAttrs},
+    config::{Host, LoadBalanceHosts, TargetSessionAttrs},
     error::SqlState,
 };
 use tokio_util::task::AbortOnDropHandle;
 
+pub use self::url::{UrlError, login};
 use super::{pool::ConnectError, sqlstate::Coded};
 
-/// Time that a server has to take a connection, unless the URL says `connect_timeout`.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_PORT: u16 = 5432;
-/// How often two clients take turns to find out what a pooler does, and how long one waits for the
-/// other.
+/// How many turns two clients take to detect a pooler that does not keep prepared statements, and
+/// how long one waits for the other.
 const TURNS: u32 = 3;
 const TURN: Duration = Duration::from_secs(1);
 
@@ -34,7 +35,7 @@ type Socket = tokio_util::either::Either<TcpStream, tokio::net::UnixStream>;
 #[cfg(not(unix))]
 type Socket = TcpStream;
 
-/// Where a server listens.
+/// The address of a server.
 #[derive(Debug, Clone)]
 enum Address {
     Tcp(SocketAddr),
@@ -42,27 +43,8 @@ enum Address {
     Unix(std::path::PathBuf),
 }
 
-/// The oldest version of PostgreSQL that has what the service uses.
+/// The oldest version of PostgreSQL that the service works with.
 const OLDEST: u32 = 15;
-
-/// Why the URL of a database cannot be used. Says nothing of its contents but the names of
-/// parameters, for it may hold a password.
-#[derive(Debug, thiserror::Error)]
-pub enum UrlError {
-    /// Not a URL of PostgreSQL, or a parameter that the driver does not know.
-    #[error(
-        "{0}; it takes postgres://user:password@host:port/database, and the parameters application_name, channel_binding, \
-         connect_timeout, hostaddr, keepalives, keepalives_idle, keepalives_interval, keepalives_retries, load_balance_hosts, options, \
-         sslmode (disable, allow or prefer), target_session_attrs (any, read-write or read-only) and tcp_user_timeout"
-    )]
-    Malformed(String),
-    /// The URL asks for TLS.
-    #[error(
-        "{0}: the service does not encrypt its connection to the database yet. Use a local socket, a private network or a proxy that \
-         encrypts, and sslmode=disable or no sslmode"
-    )]
-    Tls(String),
-}
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -74,67 +56,16 @@ impl fmt::Display for Address {
     }
 }
 
-/// Reads the URL of a database. Unless it says otherwise, its server must take writes
-/// (`target_session_attrs=read-write`): of several hosts the first that does is used, and a standby
-/// is none.
-///
-/// # Errors
-/// The URL is malformed, has a parameter that is not supported, or asks for TLS. With the values of
-/// `sslmode` that make TLS optional the connection goes without.
-pub fn login(url: &str) -> Result<Config, UrlError> {
-    let malformed = |error: &dyn Error| {
-        UrlError::Malformed(error.source().map_or_else(|| error.to_string(), ToString::to_string))
-    };
-    // Files of secrets end in a line break.
-    let url = url.trim();
-    let is_known = match url.split_once("://") {
-        Some((scheme, _)) => matches!(scheme, "postgres" | "postgresql"),
-        None => url.contains('='), // the form host=… dbname=…
-    };
-    if !is_known {
-        return Err(UrlError::Malformed("it does not begin with postgres://".to_owned()));
-    }
-    let (server, query) = url.split_once('?').unwrap_or((url, ""));
-    let (tls, others): (Vec<&str>, Vec<&str>) =
-        query.split('&').partition(|parameter| parameter.starts_with("ssl"));
-    if let Some(wanted) = tls
-        .iter()
-        .find(|tls| !matches!(**tls, "sslmode=disable" | "sslmode=allow" | "sslmode=prefer"))
-    {
-        return Err(match wanted.split_once('=').unwrap_or((wanted, "")) {
-            ("sslmode", "require" | "verify-ca" | "verify-full") => {
-                UrlError::Tls((*wanted).to_owned())
-            }
-            ("sslmode", _) => UrlError::Malformed("sslmode has no such value".to_owned()),
-            (name, _) => UrlError::Tls(name.to_owned()),
-        });
-    }
-    let without_tls =
-        if tls.is_empty() { url.to_owned() } else { format!("{server}?{}", others.join("&")) };
-    let mut config: Config = without_tls.parse().map_err(|error| malformed(&error))?;
-    if config.get_ssl_mode() == SslMode::Require {
-        return Err(UrlError::Tls("sslmode=require".to_owned()));
-    }
-    config.ssl_mode(SslMode::Disable);
-    if !url.contains("target_session_attrs") {
-        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-    }
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(CONNECT_TIMEOUT);
-    }
-    Ok(config)
-}
-
-/// What keeps a connection of the driver alive, and can cancel what runs on it.
+/// Runs a connection of the driver as long as it exists, and can cancel its statement.
 #[derive(Debug)]
 pub struct Link {
     config: Config,
     address: Address,
-    /// Carries the connection's traffic; ends with this value.
+    /// The task that runs the connection; it ends when this value is dropped.
     _driver: AbortOnDropHandle<()>,
 }
 
-/// Connects to the first server of the configuration that is as wanted.
+/// Connects to the first server of the configuration that has the wanted `target_session_attrs`.
 pub async fn open(config: &Config) -> Result<(Client, Link), ConnectError> {
     let mut refusal = ConnectError::Connect("the URL names no host".into());
     for address in addresses(config).await? {
@@ -170,10 +101,12 @@ async fn open_one(config: &Config, address: Address) -> Result<(Client, Link), C
         reason = "lives as long as the connection, which holds its handle"
     )]
     let driver = tokio::spawn(async move {
-        // Awaited as a whole, the connection would log the server's notices, which may quote rows.
+        // Polled message by message: `connection.await` would log the server's notices, which may
+        // quote rows.
         while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
             if let Err(error) = message {
-                tracing::warn!(cause = %ConnectError::of(&error), "a database connection has ended");
+                let cause = ConnectError::of(&error);
+                tracing::warn!(%cause, "a database connection has ended");
                 return;
             }
         }
@@ -188,14 +121,15 @@ async fn open_one(config: &Config, address: Address) -> Result<(Client, Link), C
     Ok((client, Link { config: config.clone(), address, _driver: AbortOnDropHandle::new(driver) }))
 }
 
-/// Whether the version that a server tells is one that the service does not work with. One that is
-/// not told as PostgreSQL tells it is let through: it is somebody else's server, which may work.
+/// Whether a server's version is too old. A version in an unknown form is accepted: such a server
+/// may be compatible.
 fn is_too_old(version: &str) -> bool {
     let major = version.split(|c: char| !c.is_ascii_digit()).next();
     major.and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major < OLDEST)
 }
 
-/// Whether a server takes writes: one that is a standby, or was made read only, does not.
+/// Whether the server accepts writes. A standby does not, nor does a database that is set to read
+/// only.
 async fn takes_writes(client: &Client) -> Result<bool, tokio_postgres::Error> {
     let answers = client.simple_query("SHOW transaction_read_only").await?;
     Ok(answers
@@ -203,15 +137,14 @@ async fn takes_writes(client: &Client) -> Result<bool, tokio_postgres::Error> {
         .any(|answer| matches!(answer, SimpleQueryMessage::Row(row) if row.get(0) == Some("off"))))
 }
 
-/// The addresses to be tried, in their order. A host that is not found is passed over as long as
-/// there is another.
+/// The addresses to try, in order. A host that cannot be resolved is skipped if there are others.
 async fn addresses(config: &Config) -> Result<Vec<Address>, ConnectError> {
     let (hosts, numbers, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
     let (mut addresses, mut unknown) = (Vec::new(), None);
     for index in 0..hosts.len().max(numbers.len()) {
         let port = ports.get(index).or_else(|| ports.first()).copied().unwrap_or(DEFAULT_PORT);
         match (numbers.get(index), hosts.get(index)) {
-            // A number spares the name's look-up.
+            // With `hostaddr` the name is not looked up.
             (Some(number), _) => addresses.push(Address::Tcp(SocketAddr::new(*number, port))),
             (None, Some(Host::Tcp(name))) => match lookup_host((&**name, port)).await {
                 Ok(found) => addresses.extend(found.map(Address::Tcp)),
@@ -264,8 +197,8 @@ async fn dial(config: &Config, address: &Address) -> io::Result<Socket> {
 }
 
 impl Link {
-    /// Asks the server to cancel what runs on the connection, and waits until it has passed the
-    /// request on: it closes the socket then.
+    /// Asks the server to cancel the statement of this connection, and waits until the server
+    /// closes the socket: then the request has been delivered.
     pub async fn cancel(&self, token: &CancelToken) -> Result<(), ConnectError> {
         let mut socket =
             dial(&self.config, &self.address).await.map_err(|error| ConnectError::of(&error))?;
@@ -278,10 +211,10 @@ impl Link {
     }
 }
 
-/// Finds out whether prepared statements work: a pooler may give a client another server connection
-/// for each transaction, on which a statement that was prepared on the one before is not known.
+/// Fails if prepared statements do not work: a pooler may use another server connection for each
+/// transaction, which does not know the statements that were prepared on the first.
 ///
-/// Two clients take turns, so that such a pooler has to exchange them.
+/// Two clients take turns, so that such a pooler has to swap their server connections.
 pub async fn keeps_prepared_statements(config: &Config) -> Result<(), ConnectError> {
     let (first, _link) = open(config).await?;
     let (second, _other_link) = open(config).await?;
@@ -289,8 +222,8 @@ pub async fn keeps_prepared_statements(config: &Config) -> Result<(), ConnectErr
         let prepared = first.prepare("SELECT pg_backend_pid()").await?;
         for _ in 0..TURNS {
             second.batch_execute("BEGIN; SELECT 1").await?;
-            // Where the pooler has but one server connection, this waits for the end of the
-            // transaction, and proves nothing.
+            // If the pooler has only one server connection, this waits for the end of the other's
+            // transaction, and shows nothing.
             let execution = timeout(TURN, first.query_one(&prepared, &[])).await;
             second.batch_execute("ROLLBACK").await?;
             if let Ok(execution) = execution {

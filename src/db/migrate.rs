@@ -1,4 +1,4 @@
-//! Migrations, and the roles they need.
+//! Applies and reverts migrations, and creates the roles that they need.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -28,17 +28,20 @@ use super::{
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
 const ROLES: &str = include_str!("roles.sql");
-/// Two replicas that both find an empty database can collide while they make what the lock below
-/// needs.
+/// Attempts after a collision: two replicas that both find an empty database can collide while they
+/// create what the lock below needs.
 const COLLISIONS: u32 = 5;
-/// How often a migration that waits in vain for a table's lock is begun again, and after which
-/// pause.
+/// Attempts of a migration that does not get a table's lock in time, and the pause between them.
 const LOCK_ATTEMPTS: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_secs(2);
 
-/// Opens the migrating transaction: as the owner of the tables, and alone. A process that comes
-/// second waits for the lock and then finds nothing left to do. The table is Diesel's own record of
-/// what was applied.
+/// Begins the migrating transaction: as the owner of the tables, and alone. A second process waits
+/// for the lock, and then finds no migration missing. The table is Diesel's own record of applied
+/// migrations.
+///
+/// All other locks compete with calls. While a migration waits for a table that a long transaction
+/// uses, all calls that need the table wait behind it. So it waits for less time than they do
+/// (`--lock-timeout`), then lets them through and is tried again.
 ///
 /// Everything else is locked in competition with calls. While a migration waits for a table that a
 /// long transaction uses, all calls that need the table queue up behind it; so it waits for less
@@ -48,15 +51,17 @@ const ALONE: &str = "SET LOCAL ROLE customer_accounts_owner; \
     SET LOCAL client_min_messages = warning; \
     SET LOCAL lock_timeout = 0; \
     CREATE TABLE IF NOT EXISTS __diesel_schema_migrations (\
-        version varchar(50) PRIMARY KEY NOT NULL, run_on timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP); \
+        version varchar(50) PRIMARY KEY NOT NULL, \
+        run_on timestamp NOT NULL DEFAULT CURRENT_TIMESTAMP); \
     LOCK TABLE __diesel_schema_migrations IN ACCESS EXCLUSIVE MODE; \
     SET LOCAL lock_timeout = '1s'; \
     GRANT SELECT ON __diesel_schema_migrations TO customer_accounts_app";
-/// Whether the login may change to the owner's role. Before PostgreSQL 16 every member could.
+/// Whether the login may change to the owner's role. Before PostgreSQL 16 every member may.
 const IS_OWNER: &str = "SELECT pg_has_role('customer_accounts_owner', \
-    CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END) AS is_owner";
-/// A login that may grant itself the owner's role has it as long as it migrates, and does not keep
-/// it.
+    CASE WHEN current_setting('server_version_num')::int >= 160000 \
+        THEN 'SET' ELSE 'MEMBER' END) AS is_owner";
+/// A login that may grant itself the owner's role holds it while it migrates, and gives it up
+/// afterwards.
 pub(super) const BECOME_OWNER: &str = "GRANT customer_accounts_owner TO CURRENT_USER";
 pub(super) const LEAVE_OWNER: &str = "RESET ROLE; REVOKE customer_accounts_owner FROM CURRENT_USER";
 
@@ -66,30 +71,32 @@ struct Login {
     is_owner: bool,
 }
 
-/// Why the database is not as the service needs it.
+/// Why the database cannot be used or migrated.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// No connection, or none that could be used.
+    /// There is no connection that can be used.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The database refused something.
+    /// A statement failed.
     #[error("migrating the database: {0}")]
     Database(#[from] DieselError),
-    /// A migration failed; it was rolled back whole.
+    /// A migration failed. It was rolled back completely.
     #[error("migrating the database: {0}")]
     Migration(Box<dyn std::error::Error + Send + Sync>),
     /// The login may not migrate.
     #[error(
-        "migrating the database: {0}. The login that migrates (--migration-database-url, or else DATABASE_URL) must be a member of \
-         customer_accounts_owner, or be allowed to create roles: docs/OPERATIONS.md has the statements"
+        "migrating the database: {0}. The login that migrates (--migration-database-url, or else \
+         DATABASE_URL) must be a member of customer_accounts_owner, or be allowed to create roles: \
+         docs/OPERATIONS.md has the statements"
     )]
     NotAllowed(DieselError),
-    /// The login could get around row-level security, whatever role the service takes.
+    /// The login could bypass row-level security, whatever role the service changes to.
     #[error(
-        "the service would log in to the database as {login:?}, which {why}: row-level security would not hold tenants apart for \
-         somebody who gets hold of that login. Give the service a login that is a member of the role customer_accounts_app and \
-         nothing more (docs/OPERATIONS.md has the statements), and migrate with another (--migration-database-url). For \
-         development: --allow-privileged-login"
+        "the service would log in to the database as {login:?}, which {why}: whoever obtains that \
+         login could bypass row-level security, which keeps tenants apart. Give the service a \
+         login that is a member of the role customer_accounts_app and nothing more \
+         (docs/OPERATIONS.md has the statements), and migrate with another login \
+         (--migration-database-url). For development: --allow-privileged-login"
     )]
     UnsafeLogin {
         /// The login.
@@ -97,33 +104,34 @@ pub enum MigrateError {
         /// What is wrong with it.
         why: String,
     },
-    /// A setting of the login or the database keeps the service from working.
+    /// The service does not work with a setting of the login or the database.
     #[error(
-        "the login {login:?} of the database {why}. Take the setting away from the login or the database \
-         (ALTER ROLE or ALTER DATABASE … RESET)"
+        "the login {login:?} of the database {why}. Remove the setting from the login or the \
+         database (ALTER ROLE or ALTER DATABASE … RESET)"
     )]
     UnsafeSetting {
         /// The login.
         login: String,
-        /// Which setting, and what it does.
+        /// The setting, and what it does.
         why: String,
     },
-    /// The login cannot change to the role, or there is no such role.
+    /// The login cannot change to the role, or the role does not exist.
     #[error(
-        "the service cannot use the database as role {role:?} (--database-role): {cause}. `customer-accounts migrate` creates \
-         customer_accounts_app; then: GRANT {role} TO the login of DATABASE_URL (from PostgreSQL 16 on WITH SET TRUE, if it was \
-         granted without)"
+        "the service cannot use the database as role {role:?} (--database-role): {cause}. \
+         `customer-accounts migrate` creates customer_accounts_app; then: GRANT {role} TO the \
+         login of DATABASE_URL (from PostgreSQL 16 on WITH SET TRUE, if it was granted without)"
     )]
     NoRole {
         /// The role.
         role: String,
-        /// What the database said.
+        /// The error of the database.
         cause: String,
     },
-    /// The role could get around row-level security.
+    /// The role could bypass row-level security.
     #[error(
-        "the service would use the database as role {role:?}, which {why}: row-level security would not hold tenants apart. \
-         Let it use a role such as customer_accounts_app, which `customer-accounts migrate` creates (--database-role)"
+        "the service would use the database as role {role:?}, which {why}: row-level security \
+         would not keep tenants apart. Let it use a role such as customer_accounts_app, which \
+         `customer-accounts migrate` creates (--database-role)"
     )]
     UnsafeRole {
         /// The role.
@@ -133,19 +141,21 @@ pub enum MigrateError {
     },
     /// Migrations are missing.
     #[error(
-        "the database lacks migration {0}: run `customer-accounts migrate`, or let the service do it with --migrate"
-    )]
-    Pending(String),
-    /// Rows have words and sort keys of a version before.
-    #[error(
-        "words and sort keys in the database are those of a version before: run `customer-accounts migrate`, or let the service do \
+        "the database lacks migration {0}: run `customer-accounts migrate`, or let the service do \
          it with --migrate"
     )]
-    NotRenewed,
-    /// A table does not hold tenants apart.
+    Pending(String),
+    /// Rows have words and sort keys of a previous version.
     #[error(
-        "the table {table:?} {why}: it does not hold tenants apart. The migrations give every table that has a tenant_id row-level \
-         security, enabled and forced, and one policy; somebody has changed that, and has to change it back"
+        "words and sort keys in the database are those of a previous version: run \
+         `customer-accounts migrate`, or let the service do it with --migrate"
+    )]
+    NotRenewed,
+    /// A table does not isolate tenants.
+    #[error(
+        "the table {table:?} {why}: it does not keep tenants apart. The migrations give every \
+         table that has a tenant_id row-level security, enabled and forced, and one policy; \
+         somebody has changed that, and must change it back"
     )]
     OpenTable {
         /// The table.
@@ -156,14 +166,14 @@ pub enum MigrateError {
 }
 
 impl MigrateError {
-    /// Whether migrating makes what is missing.
+    /// Whether migrating creates what is missing.
     pub const fn migrating_helps(&self) -> bool {
         matches!(self, Self::NoRole { .. } | Self::Pending(_) | Self::NotRenewed)
     }
 }
 
-/// The SQLSTATE of the first statement that failed. Diesel's harness hides the errors of
-/// migrations, but not from who watches the connection.
+/// The SQLSTATE of the first failed statement. Diesel's harness hides the errors of migrations, but
+/// the connection's instrumentation sees them.
 #[derive(Debug, Clone, Default)]
 struct FirstFailure(Arc<OnceLock<SqlState>>);
 
@@ -180,17 +190,17 @@ impl FirstFailure {
     }
 }
 
-/// Which way to migrate.
+/// What to do.
 #[derive(Debug, Clone, Copy)]
 pub enum Direction {
-    /// Apply what is missing.
+    /// Apply all missing migrations.
     Up,
-    /// Revert the last so many migrations.
+    /// Revert this many of the last migrations.
     Down(usize),
 }
 
-/// Applies or reverts migrations in one transaction and returns their versions. Safe to run by
-/// several at once, and beside calls.
+/// Applies or reverts migrations in one transaction, and returns their versions. May run several
+/// times at once, and beside calls.
 pub async fn run(manager: &Manager, direction: Direction) -> Result<Vec<String>, MigrateError> {
     let (mut collisions, mut waits) = (0, 0);
     loop {
@@ -204,7 +214,11 @@ pub async fn run(manager: &Manager, direction: Direction) -> Result<Vec<String>,
         match (first.0.get(), error) {
             (Some(&SqlState::LOCK_NOT_AVAILABLE), error) if waits < LOCK_ATTEMPTS => {
                 waits += 1;
-                tracing::warn!(%error, attempt = waits, "a transaction is in the way of a migration, which is tried again");
+                tracing::warn!(
+                    %error,
+                    attempt = waits,
+                    "a transaction holds a lock that a migration needs; it is tried again"
+                );
                 sleep(LOCK_PAUSE).await;
             }
             (Some(state), _) if collisions < COLLISIONS && collided(state) => collisions += 1,
@@ -251,15 +265,14 @@ pub(super) async fn is_owner(conn: &mut AsyncPgConnection) -> Result<bool, Diese
     Ok(is_owner)
 }
 
-/// Whether a statement of the owner failed because others were in its way, and may succeed when it
-/// is tried again.
+/// Whether a statement of the owner failed because of concurrent transactions, and may succeed if
+/// it is repeated.
 pub fn is_passing(error: &DieselError) -> bool {
     sqlstate::of(error)
         .is_some_and(|state| state == SqlState::LOCK_NOT_AVAILABLE || collided(&state))
 }
 
-/// Whether another migrating process was in the way: what both tried to make or change is there
-/// now.
+/// Whether another migrating process has just created or changed what this one was about to.
 fn collided(state: &SqlState) -> bool {
     matches!(
         *state,

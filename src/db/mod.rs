@@ -32,7 +32,7 @@ use diesel_async::RunQueryDsl as _;
 use prost::Message;
 use tokio::time::{Instant, sleep, timeout};
 
-use self::{bell::Bells, pool::Lease};
+use self::{bell::ChangeNotifier, pool::Lease};
 pub use self::{
     bell::Listener,
     clock::Clock,
@@ -112,7 +112,7 @@ pub struct Db {
     /// Longest wait for a connection.
     wait: Duration,
     /// Notified after every commit.
-    bells: Bells,
+    changes: ChangeNotifier,
     /// How many connections each tenant may hold at once.
     shares: Shares,
     /// Set by tests only.
@@ -136,7 +136,15 @@ impl Db {
             .error_sink(Box::new(LogErrors))
             .build_unchecked(manager.clone());
         let shares = Shares::new(size as usize, Percent::ALL);
-        Self { pool, manager, size, wait, bells: Bells::default(), shares, clock: Clock::default() }
+        Self {
+            pool,
+            manager,
+            size,
+            wait,
+            changes: ChangeNotifier::default(),
+            shares,
+            clock: Clock::default(),
+        }
     }
 
     /// Limits how much of the pool the calls of one tenant may hold at once, so that slow calls of
@@ -276,7 +284,7 @@ impl Db {
                 let committed = tx.commit().await;
                 // Also if it is unknown whether it committed: a listener that finds nothing new
                 // loses nothing.
-                self.bells.ring(&caller.tenant);
+                self.changes.notify(&caller.tenant);
                 committed.map(|()| answer)
             }
             Err(error) => {
@@ -289,7 +297,7 @@ impl Db {
     /// Subscribes to the commits of the caller's tenant that this value and its clones make from
     /// now on. Commits of other processes do not notify.
     pub fn listen(&self, caller: &Caller) -> Listener {
-        self.bells.listen(&caller.tenant)
+        self.changes.subscribe(&caller.tenant)
     }
 
     /// Whether the database answers within `limit` and takes writes. A pool whose connections are

@@ -1,9 +1,9 @@
-//! SQLSTATEs: the kind of an error, whatever language PostgreSQL words it in.
+//! The SQLSTATE of an error, which does not depend on the language of PostgreSQL's messages.
 //!
-//! Diesel hands on the message of an error, but not its SQLSTATE. [`Coded`] therefore sits between
-//! socket and driver and puts the SQLSTATE in front of the message of every error that the server
-//! sends: `40P01: deadlock detected`. [`of`] reads it from Diesel's error. No decision of the
-//! service depends on the words behind it.
+//! Diesel passes on the message of an error, but not its SQLSTATE. So [`Coded`], between socket and
+//! driver, puts the SQLSTATE in front of the message of every error that the server sends: `40P01:
+//! deadlock detected`. [`of`] reads it from Diesel's error. The service decides nothing by the
+//! words of a message.
 
 use std::{
     io::{self, IoSlice},
@@ -15,11 +15,11 @@ use diesel::result::Error as DieselError;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::error::SqlState;
 
-/// Type of a server's message that reports an error.
+/// The type of the server's message that reports an error.
 const ERROR: u8 = b'E';
-/// Bytes of a message before its body: its type, and a length that counts itself and the body.
+/// Bytes of a message before its body: the type, and the length of itself and the body.
 const HEADER: usize = 5;
-/// Stands between the SQLSTATE and the server's own message.
+/// Between the SQLSTATE and the server's own message.
 const SEPARATOR: &str = ": ";
 
 /// The SQLSTATE of an error that the server has sent; `None` for errors of the driver, such as a
@@ -32,26 +32,26 @@ pub fn of(error: &DieselError) -> Option<SqlState> {
     is_code.then(|| SqlState::from_code(code))
 }
 
-/// A connection to PostgreSQL whose errors begin with their SQLSTATE. Everything else passes
-/// through as it is.
+/// A connection to PostgreSQL whose error messages begin with their SQLSTATE. All other messages
+/// are unchanged.
 #[derive(Debug)]
 pub struct Coded<S> {
     stream: S,
-    /// The header of the present message, as far as it was seen, and how much that is.
+    /// The received part of the current message's header, and its length.
     header: [u8; HEADER],
     seen: usize,
-    /// Bytes of the present message's body that are still to come.
+    /// Bytes of the current message's body that are still to come.
     body: usize,
-    /// The error message that is being received, header included; empty if the present message is
+    /// The received part of an error message, with its header; empty if the current message is
     /// another.
     error: Vec<u8>,
-    /// What was received and is still to be handed on, from this position.
+    /// Received bytes that the reader has not taken; those before `handed_on` have been.
     held: Vec<u8>,
     handed_on: usize,
 }
 
 impl<S> Coded<S> {
-    /// Wraps a connection on which nothing was received yet.
+    /// Wraps a connection before anything is received on it.
     pub const fn new(stream: S) -> Self {
         Self {
             stream,
@@ -64,7 +64,7 @@ impl<S> Coded<S> {
         }
     }
 
-    /// How many of these bytes come before the next error and can be handed on at once.
+    /// The number of bytes before the next error message; they can be passed on at once.
     fn pass(&mut self, bytes: &[u8]) -> usize {
         if !self.error.is_empty() {
             return 0;
@@ -91,7 +91,7 @@ impl<S> Coded<S> {
         passed
     }
 
-    /// Takes bytes of which some may belong to errors, and holds what can be handed on.
+    /// Takes bytes that may be part of error messages, and adds to `held` what can be passed on.
     fn take(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let passed = self.pass(bytes);
@@ -116,16 +116,16 @@ impl<S> Coded<S> {
     }
 }
 
-/// The length in a header.
+/// The length in a message's header.
 fn length(header: &[u8]) -> usize {
     let length = u32::from_be_bytes([header[1], header[2], header[3], header[4]]);
     usize::try_from(length).unwrap_or(usize::MAX - 1)
 }
 
-/// An error message with its SQLSTATE in front of what it says. One that cannot be read stays as it
-/// is.
+/// An error message with its SQLSTATE before the text. A message that cannot be parsed is
+/// unchanged.
 fn coded(error: &[u8]) -> Vec<u8> {
-    // Fields are a letter and a text that ends with 0, and a 0 ends them all.
+    // A field is a letter and a text that ends with 0. Another 0 ends the fields.
     let fields: Vec<&[u8]> =
         error[HEADER..].split(|byte| *byte == 0).filter(|field| !field.is_empty()).collect();
     let Some(code) = fields.iter().find_map(|field| field.strip_prefix(b"C")) else {
@@ -228,8 +228,8 @@ mod tests {
         message(ERROR, &body)
     }
 
-    /// What comes out of a stream into which so many bytes go at a time, read into a buffer of that
-    /// size.
+    /// What is read from a stream, with `written` bytes sent at a time and a buffer of `read`
+    /// bytes.
     async fn through(bytes: &[u8], written: usize, read: usize) -> Vec<u8> {
         let (mut server, client) = duplex(written);
         let sending = async move {
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_sqlstate_has_none() {
+    fn other_errors_have_no_sqlstate() {
         let code = |words: &str| {
             let error =
                 DieselError::DatabaseError(DatabaseErrorKind::Unknown, Box::new(words.to_owned()));

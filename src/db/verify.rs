@@ -1,6 +1,6 @@
-//! What the service insists on before it serves: a login and a role that row-level security holds
-//! for, the schema of this version, row-level security on every table of tenants, and a way to the
-//! database that keeps prepared statements.
+//! What the service requires before it serves: a login and a role that cannot bypass row-level
+//! security, the schema of this version, row-level security on every table of tenants, and a
+//! connection that keeps prepared statements.
 
 use diesel::{ExpressionMethods as _, QueryDsl as _, QueryableByName, sql_types};
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _};
@@ -14,30 +14,36 @@ use super::{
 };
 use crate::{schema::renewals, search};
 
-/// What is wrong with a role, if row-level security does not hold for it or for a role that it can
-/// become (`SET ROLE`) or make itself a member of. The owner can switch row-level security off.
+/// A query for what is wrong with a role: that row-level security does not apply to it, or to a
+/// role that it can become (`SET ROLE`) or make itself a member of. The owner of a table can switch
+/// row-level security off.
 ///
-/// From PostgreSQL 16 on a membership has options. Each of them leads to the role or to its rights:
-/// SET changes to it, INHERIT has its privileges, ADMIN grants the other two to oneself, and
-/// several in a row lead further. So every membership counts, also one with none of these options,
-/// which is good for nothing.
+/// From PostgreSQL 16 on a membership has options. Each of them leads to the role or to its
+/// privileges: SET changes to it, INHERIT has its privileges, ADMIN grants the other two to
+/// oneself, and a chain of memberships leads further. So every membership counts, even one with
+/// none of these options.
 macro_rules! fault_of {
     ($user:literal) => {
         concat!(
             "SELECT ",
             $user,
-            "::text AS role, (SELECT concat(CASE WHEN other.oid <> own.oid THEN format('can become %I, which ', other.rolname) END, fault) \
-             FROM pg_roles AS own JOIN pg_roles AS other ON pg_has_role(own.oid, other.oid, 'MEMBER'), \
+            "::text AS role, (SELECT concat(CASE WHEN other.oid <> own.oid \
+                 THEN format('can become %I, which ', other.rolname) END, fault) \
+             FROM pg_roles AS own \
+             JOIN pg_roles AS other ON pg_has_role(own.oid, other.oid, 'MEMBER'), \
              LATERAL (SELECT CASE \
                  WHEN other.rolsuper THEN 'is a superuser' \
                  WHEN other.rolbypassrls THEN 'bypasses row-level security' \
                  WHEN other.rolcreaterole THEN 'may create and grant roles' \
                  WHEN other.rolreplication THEN 'may copy the whole server by replication' \
-                 WHEN other.rolname IN ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program') \
-                     THEN 'reaches the files of the server' \
-                 WHEN other.rolname = 'customer_accounts_owner' OR EXISTS (SELECT FROM pg_class WHERE relkind IN ('r', 'p') \
-                     AND relnamespace = 'public'::regnamespace AND relowner = other.oid) THEN 'owns tables of the service' \
-                 WHEN EXISTS (SELECT FROM pg_namespace WHERE nspname = 'public' AND nspowner = other.oid) \
+                 WHEN other.rolname IN ('pg_read_server_files', 'pg_write_server_files', \
+                     'pg_execute_server_program') THEN 'reaches the files of the server' \
+                 WHEN other.rolname = 'customer_accounts_owner' \
+                     OR EXISTS (SELECT FROM pg_class WHERE relkind IN ('r', 'p') \
+                         AND relnamespace = 'public'::regnamespace AND relowner = other.oid) \
+                     THEN 'owns tables of the service' \
+                 WHEN EXISTS (SELECT FROM pg_namespace \
+                         WHERE nspname = 'public' AND nspowner = other.oid) \
                      THEN 'owns the schema of the service' \
                  END AS fault) AS faults \
              WHERE own.rolname = ",
@@ -46,58 +52,71 @@ macro_rules! fault_of {
         )
     };
 }
-/// The login, whatever role it has taken.
+/// The login, whatever role it has changed to.
 const LOGIN: &str = fault_of!("session_user");
 /// The role of the transaction.
 const ROLE: &str = fault_of!("current_user");
 
-/// Finds a session setting with which the service cannot work. Such settings come from the login or
-/// the database (`ALTER ROLE … SET`).
+/// A query for a session setting with which the service does not work. Such settings come from the
+/// login or the database (`ALTER ROLE … SET`).
 const SETTINGS: &str = "SELECT session_user::text AS role, CASE \
      WHEN current_setting('session_replication_role') <> 'origin' \
          THEN 'has the setting session_replication_role, with which foreign keys do not hold' \
-     WHEN current_setting('row_security') <> 'on' THEN 'has the setting row_security = off, with which no query is answered' \
+     WHEN current_setting('row_security') <> 'on' \
+         THEN 'has the setting row_security = off, with which no query is answered' \
      END AS fault";
 
-/// The first table with a tenant on which row-level security or privileges are not as they have to
-/// be, for the role of the transaction and for the login. A login that could get around row-level
-/// security anyway is judged by `LOGIN`.
+/// A query for the first table with a tenant whose row-level security or privileges are not as
+/// required, for the role of the transaction and for the login. A login that could bypass row-level
+/// security anyway is left to `LOGIN`.
 ///
-/// A policy counts for a role if it names that role, one that it is a member of, or everybody.
-/// Permissive policies are alternatives, so there must be the one and no other. `pg_get_expr` words
-/// an expression the same way however it was written.
+/// A policy applies to a role if it names that role, a role that it is a member of, or everybody.
+/// Permissive policies are alternatives, so the expected policy must be the only one. `pg_get_expr`
+/// prints an expression in the same way however it was written.
 const OPEN_TABLE: &str = "WITH roles AS ( \
         SELECT oid FROM pg_roles WHERE rolname = current_user \
-            OR rolname = session_user AND NOT rolsuper AND NOT pg_has_role(oid, 'customer_accounts_owner', 'MEMBER') \
+            OR rolname = session_user AND NOT rolsuper \
+                AND NOT pg_has_role(oid, 'customer_accounts_owner', 'MEMBER') \
     ), policies AS ( \
         SELECT polrelid, polname, polcmd = '*' \
-            AND EXISTS (SELECT FROM unnest(polroles) AS role WHERE role = 0 OR pg_has_role(current_user, role, 'MEMBER')) \
+            AND EXISTS (SELECT FROM unnest(polroles) AS role \
+                WHERE role = 0 OR pg_has_role(current_user, role, 'MEMBER')) \
             AND coalesce(pg_get_expr(polqual, polrelid) = expected, false) \
             AND coalesce(pg_get_expr(polwithcheck, polrelid) = expected, true) AS good \
         FROM pg_policy, (VALUES \
-            ('(tenant_id = ( SELECT NULLIF(current_setting(''app.tenant_id''::text, true), ''''::text) AS \"nullif\"))')) \
+            ('(tenant_id = ( SELECT NULLIF(current_setting(''app.tenant_id''::text, true), \
+                ''''::text) AS \"nullif\"))')) \
             AS wanted (expected) \
         WHERE polpermissive \
-          AND EXISTS (SELECT FROM unnest(polroles) AS role CROSS JOIN roles WHERE role = 0 OR pg_has_role(oid, role, 'MEMBER')) \
+          AND EXISTS (SELECT FROM unnest(polroles) AS role CROSS JOIN roles \
+              WHERE role = 0 OR pg_has_role(oid, role, 'MEMBER')) \
     ), tables AS ( \
         SELECT relname, CASE \
             WHEN relkind IN ('f', 'm') THEN 'can have no row-level security' \
-            WHEN relkind = 'v' THEN CASE WHEN NOT coalesce(reloptions @> ARRAY['security_invoker=true'], false) \
-                THEN 'is a view without security_invoker' END \
+            WHEN relkind = 'v' THEN \
+                CASE WHEN NOT coalesce(reloptions @> ARRAY['security_invoker=true'], false) \
+                    THEN 'is a view without security_invoker' END \
             WHEN NOT relrowsecurity THEN 'has row-level security disabled' \
             WHEN NOT relforcerowsecurity THEN 'does not have row-level security forced' \
-            WHEN NOT EXISTS (SELECT FROM policies WHERE polrelid = pg_class.oid AND good) THEN 'lacks the policy of its tenant' \
-            WHEN EXISTS (SELECT FROM roles WHERE has_table_privilege(roles.oid, pg_class.oid, 'TRUNCATE')) \
+            WHEN NOT EXISTS (SELECT FROM policies WHERE polrelid = pg_class.oid AND good) \
+                THEN 'lacks the policy of its tenant' \
+            WHEN EXISTS (SELECT FROM roles \
+                    WHERE has_table_privilege(roles.oid, pg_class.oid, 'TRUNCATE')) \
                 THEN 'can be truncated by the service, which row-level security does not prevent' \
-            WHEN relname = 'activities' AND EXISTS (SELECT FROM roles WHERE has_any_column_privilege(roles.oid, pg_class.oid, 'UPDATE') \
-                OR has_table_privilege(roles.oid, pg_class.oid, 'DELETE')) THEN 'can be rewritten by the service, which may only add to it' \
-            ELSE (SELECT format('has the policy %I, which lets more rows through', polname) FROM policies \
+            WHEN relname = 'activities' AND EXISTS (SELECT FROM roles \
+                    WHERE has_any_column_privilege(roles.oid, pg_class.oid, 'UPDATE') \
+                        OR has_table_privilege(roles.oid, pg_class.oid, 'DELETE')) \
+                THEN 'can be rewritten by the service, which may only add to it' \
+            ELSE (SELECT format('has the policy %I, which lets more rows through', polname) \
+                  FROM policies \
                   WHERE polrelid = pg_class.oid AND NOT good ORDER BY polname LIMIT 1) \
             END AS fault \
         FROM pg_class \
         WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f') \
-          AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = pg_class.oid AND attname = 'tenant_id' AND NOT attisdropped) \
-    ) SELECT relname::text AS name, fault FROM tables WHERE fault IS NOT NULL ORDER BY relname LIMIT 1";
+          AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = pg_class.oid \
+              AND attname = 'tenant_id' AND NOT attisdropped) \
+    ) SELECT relname::text AS name, fault FROM tables \
+      WHERE fault IS NOT NULL ORDER BY relname LIMIT 1";
 
 #[derive(QueryableByName)]
 struct Role {
@@ -128,7 +147,8 @@ struct Applied {
 }
 
 impl Db {
-    /// Refuses a database that the service could not use, or that would not hold tenants apart.
+    /// Fails if the service cannot use the database, or if the database would not keep tenants
+    /// apart.
     ///
     /// # Errors
     /// In this order: [`MigrateError::Connect`], also for a pooler that loses prepared statements;
@@ -140,7 +160,7 @@ impl Db {
         let conn = match self.pool.get_owned().await {
             Ok(conn) => conn,
             Err(bb8::RunError::User(error)) => return Err(error.into()),
-            // The pool does not tell why; who connects directly is told.
+            // The pool does not say why; a connection of one's own does.
             Err(bb8::RunError::TimedOut) => {
                 self.manager.login().await?;
                 return Err(
@@ -148,7 +168,7 @@ impl Db {
                 );
             }
         };
-        let lease = Lease::new(conn, None); // which rolls back
+        let lease = Lease::new(conn, None); // rolls back when dropped
         let Some(conn) = lease.conn() else { return Ok(()) };
         self.verify_login(conn.pg()).await?;
         verify_settings(conn.pg()).await?;
@@ -173,7 +193,7 @@ impl Db {
                 tracing::debug!(
                     login = login.role,
                     why,
-                    "the login could get around row-level security, which is allowed"
+                    "the login could bypass row-level security, which is allowed"
                 );
                 Ok(())
             }

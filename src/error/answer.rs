@@ -1,8 +1,8 @@
-//! How each error is answered, within what clients accept.
+//! Makes the gRPC status of each error, small enough for clients.
 //!
-//! An error travels in HTTP headers, encoded, and many clients take no more than 8 KiB of these: to
-//! them a longer error is a broken connection. So every status is made here within [`MAX_STATUS`]:
-//! texts are cut, and of a list those entries stay that fit. The reason always stays.
+//! A status is sent in HTTP headers, encoded, and many clients accept no more than 8 KiB of
+//! headers: for them, a larger error is a broken connection. So every status is kept within
+//! [`MAX_STATUS`]: texts are cut, and lists keep the entries that fit. The reason is always there.
 
 use tonic::{Status, metadata::MetadataValue};
 use tonic_types::StatusExt as _;
@@ -11,16 +11,16 @@ use super::{Error, NAMED, Refusal, code};
 use crate::proto::PACKAGE;
 
 /// Most bytes of an encoded status: `grpc-message` and `grpc-status-details-bin` together. 1 KiB of
-/// the 8 is left for the other headers of an answer and for what proxies add.
+/// the 8 is left for the other headers of the answer and those that proxies add.
 const MAX_STATUS: usize = 7 * 1024;
-/// Most bytes of an encoded message. The details repeat it up to twice.
+/// Most bytes of an encoded message. The details repeat the message up to twice.
 pub(super) const MAX_MESSAGE: usize = 1024;
 /// Most bytes of a resource's name in the details.
 pub(super) const MAX_NAME: usize = 1024;
-/// Most bytes of another text in the details. An id has at most 200.
+/// Most bytes of any other text in the details. An id has at most 200.
 pub(super) const MAX_TEXT: usize = 512;
-/// Bytes that an entry of a list takes beside its texts, and those that a list takes beside its
-/// entries: the name of its type, and the entry that counts what was left out.
+/// Bytes of a list's entry beside its texts, and of a list beside its entries: the name of its
+/// type, and the entry that counts what was left out.
 const ENTRY: usize = 16;
 const LIST: usize = 160;
 
@@ -28,13 +28,13 @@ impl Refusal {
     /// The status, with as many entries of its lists as fit.
     fn into_status(mut self) -> Status {
         let code = code(self.reason);
-        // The reason as it stands in `ErrorInfo`: the name of the enum value without its prefix.
+        // The reason as `ErrorInfo` has it: the name of the enum value without its prefix.
         let reason = self.reason.as_str_name().trim_start_matches("ERROR_REASON_");
         self.details.set_error_info(reason, PACKAGE, self.metadata);
         let fixed =
             Status::with_error_details(code, &*self.message, self.details.clone()).details().len()
                 + LIST;
-        // Base64 makes four bytes of three.
+        // Base64 encodes three bytes as four.
         let mut left =
             ((MAX_STATUS - percent_encoded_len(&self.message)) / 4 * 3).saturating_sub(fixed);
         let mut fits = |texts: &[&str]| {
@@ -71,7 +71,7 @@ impl Refusal {
     }
 }
 
-/// The beginning of a text that takes at most `max` bytes, of which each character takes `bytes`.
+/// The beginning of a text, of at most `max` bytes; `bytes` is the size of a character.
 pub(super) fn cut(mut text: String, max: usize, bytes: fn(char) -> usize) -> String {
     const ELLIPSIS: char = '…';
     if text.chars().map(bytes).sum::<usize>() <= max {
@@ -89,13 +89,13 @@ pub(super) fn cut(mut text: String, max: usize, bytes: fn(char) -> usize) -> Str
     text
 }
 
-/// The bytes that a text takes as `grpc-message`.
+/// The size of a text as `grpc-message`.
 pub(super) fn percent_encoded_len(text: &str) -> usize {
     text.chars().map(percent_encoded_char).sum()
 }
 
-/// `%` and two digits for each byte that is not a plain character (gRPC over HTTP/2,
-/// Status-Message); tonic encodes a few more than it must.
+/// The size of a character in `grpc-message`: `%` and two digits for each byte that is not a plain
+/// character (gRPC over HTTP/2, Status-Message). tonic encodes a few more characters than it must.
 pub(super) fn percent_encoded_char(c: char) -> usize {
     if c.is_ascii_graphic() && !"\"#%<>`?{}".contains(c) { 1 } else { 3 * c.len_utf8() }
 }
@@ -158,14 +158,13 @@ mod tests {
         assert_eq!(details.error_info().unwrap().domain, "accounts.v1");
     }
 
-    /// The longest id: 50 characters of 4 bytes; 3 bytes each on the wire for every byte in a
-    /// message.
+    /// The longest id: 50 characters of 4 bytes. In a message each byte is encoded as 3.
     fn id() -> String {
         "\u{1f600}".repeat(50)
     }
 
-    /// Errors with ids, names and texts as large as they get: every kind of detail, as a slice may
-    /// add it, and every error that has a text of its own.
+    /// Errors with ids, names and texts of the maximum size: every kind of detail that a slice can
+    /// add, and every error that has a text of its own.
     fn worst() -> Vec<Error> {
         let text = || "\u{1f600}".repeat(10_000);
         let refusal = || Refusal::new(ErrorReason::OrganizationNotEmpty, text());
@@ -219,7 +218,7 @@ mod tests {
     #[test]
     fn every_error_fits_into_the_headers_that_clients_accept_and_keeps_its_reason() {
         for error in worst() {
-            let what: String = format!("{error:?}").chars().take(60).collect();
+            let name: String = format!("{error:?}").chars().take(60).collect();
             let reason = error.reason();
             let headers = Status::from(error).into_http::<()>().headers().clone();
             let size: usize = headers
@@ -227,17 +226,17 @@ mod tests {
                 .filter(|(name, _)| name.as_str().starts_with("grpc-"))
                 .map(|(name, value)| name.as_str().len() + value.len() + 32)
                 .sum();
-            // Of the 8 KiB that clients accept, so much stays for the other headers.
-            assert!(size + 800 <= 8 * 1024, "{what}: {size} bytes");
+            // This much of the 8 KiB that clients accept is left for other headers.
+            assert!(size + 800 <= 8 * 1024, "{name}: {size} bytes");
             let status = Status::from_header_map(&headers).unwrap();
             let details = status.get_error_details();
-            let info = details.error_info().unwrap_or_else(|| panic!("{what} has no reason"));
-            assert_eq!(format!("ERROR_REASON_{}", info.reason), reason.as_str_name(), "{what}");
-            assert_eq!(status.code(), code(reason), "{what}");
-            assert!(!status.message().is_empty(), "{what}");
-            // An id that a program reads is never cut.
+            let info = details.error_info().unwrap_or_else(|| panic!("{name} has no reason"));
+            assert_eq!(format!("ERROR_REASON_{}", info.reason), reason.as_str_name(), "{name}");
+            assert_eq!(status.code(), code(reason), "{name}");
+            assert!(!status.message().is_empty(), "{name}");
+            // Ids, which programs read, are never cut.
             for (key, value) in info.metadata.iter().filter(|(key, _)| key.ends_with("_id")) {
-                assert_eq!(*value, id(), "{what}: {key}");
+                assert_eq!(*value, id(), "{name}: {key}");
             }
         }
     }

@@ -4,8 +4,8 @@ use tonic::Code;
 
 use crate::proto::ErrorReason as Reason;
 
-/// The code that an error with this reason has. The comment of the reason in `errors.proto` begins
-/// with the same code.
+/// The code of errors with this reason. The comment of the reason in `errors.proto` begins with the
+/// same code.
 pub const fn code(reason: Reason) -> Code {
     match reason {
         Reason::InvalidField

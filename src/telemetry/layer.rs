@@ -1,9 +1,9 @@
-//! The tower layer that watches every call, from its first header to the last frame of its answer.
+//! The tower layer that records every call, from its headers to the last frame of its answer.
 //!
-//! gRPC says how a call ended in a header when there is no answer and in the answer's trailers
-//! otherwise, so the answer's body is watched too; one that is dropped before its trailers was
-//! cancelled. Spans and the histogram `rpc.server.duration` carry `rpc.system`, `rpc.service`,
-//! `rpc.method` and `rpc.grpc.status_code`.
+//! The status of a call is in a header if there is no answer, and otherwise in the answer's
+//! trailers. So the answer's body is wrapped too; a body that is dropped before its trailers counts
+//! as cancelled. Spans and the histogram `rpc.server.duration` have the attributes `rpc.system`,
+//! `rpc.service`, `rpc.method` and `rpc.grpc.status_code`.
 
 use std::{
     collections::HashMap,
@@ -28,14 +28,14 @@ use tower::{BoxError, Layer, Service};
 use super::call::{Meters, Method, Running};
 
 /// Upper bounds of the duration histogram in seconds: those of the OpenTelemetry RPC conventions,
-/// and finer ones below them, where this service's reads are.
+/// and smaller ones for the reads of this service.
 const BUCKETS: [f64; 18] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0,
     2.5, 5.0, 7.5, 10.0,
 ];
 
-/// Makes every call of a service a span, a measurement and a log line. Belongs outermost, so that
-/// it sees what the other layers answer and how long they take.
+/// Records a span, a duration and a log line for every call. Must be the outermost layer, so that
+/// it includes the answers and the time of the other layers.
 #[derive(Debug, Clone)]
 pub struct RpcLayer {
     methods: Arc<Methods>,
@@ -51,9 +51,9 @@ struct Methods {
 }
 
 impl RpcLayer {
-    /// `paths` are the methods that exist, as `/package.Service/Method`; a call of any other is
-    /// counted as `_OTHER`, so that callers cannot make up series. Telemetry that is to be used
-    /// must be started before.
+    /// `paths` are the existing methods, as `/package.Service/Method`. A call of any other counts
+    /// as `_OTHER`, so that callers cannot create new series. Start telemetry before, if it is to
+    /// be used.
     pub fn new(paths: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         let known = paths.into_iter().map(|path| {
             let name = path.as_ref().trim_start_matches('/');
@@ -89,7 +89,7 @@ fn meters() -> Arc<Meters> {
         .build();
     let meters = Arc::new(Meters { duration: Some(duration), in_flight: 0.into() });
     let counted = Arc::clone(&meters);
-    // The instrument lives in the provider, not in the value that `build` returns.
+    // The provider keeps the instrument, not the value that `build` returns.
     let _instrument = meter
         .i64_observable_up_down_counter("rpc.server.active_requests")
         .with_unit("{request}")
@@ -127,7 +127,8 @@ impl Methods {
     }
 }
 
-/// The caller's span, for log lines when there are no spans of our own: `version-trace-span-flags`.
+/// The caller's span from `traceparent` (`version-trace-span-flags`), for log lines when traces are
+/// off.
 fn caller(headers: &HeaderMap) -> Option<(TraceId, SpanId)> {
     let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-').skip(1);
     Some((TraceId::from_hex(parts.next()?).ok()?, SpanId::from_hex(parts.next()?).ok()?))
@@ -145,7 +146,7 @@ impl Extractor for Headers<'_> {
     }
 }
 
-/// A service whose calls are watched; see [`RpcLayer`].
+/// A service whose calls are recorded; see [`RpcLayer`].
 #[derive(Debug, Clone)]
 pub struct Rpc<S> {
     inner: S,
@@ -175,10 +176,11 @@ where
 }
 
 pin_project_lite::pin_project! {
-    /// A call until its answer's headers.
+    /// A call until the headers of its answer.
     #[derive(Debug)]
     pub struct Answering<F> {
-        // Before `running`, so that what it logs when it is cancelled comes before the call's end.
+        // Before `running`, so that what is logged while it is dropped comes before the end of the
+        // call.
         #[pin]
         inner: F,
         running: Running,
@@ -210,7 +212,7 @@ where
             return Poll::Ready(Ok(response));
         }
         if response.body().is_end_stream() {
-            // An answer without a status, which no gRPC server gives.
+            // An answer without a status; no gRPC server gives one.
             this.running.finish(Code::Unknown);
             return Poll::Ready(Ok(response));
         }
@@ -219,7 +221,7 @@ where
     }
 }
 
-/// An answer's body.
+/// The body of an answer.
 struct Watched {
     // Before `running`, as in `Answering`.
     inner: Body,
@@ -264,7 +266,7 @@ fn status(headers: &HeaderMap) -> Option<Code> {
     headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
 }
 
-/// The code of the first status in a chain of errors.
+/// The code of the first gRPC status in a chain of errors.
 fn code_of(error: &(dyn StdError + 'static)) -> Code {
     std::iter::successors(Some(error), |&error| error.source())
         .find_map(|error| error.downcast_ref::<tonic::Status>())

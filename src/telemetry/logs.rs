@@ -1,8 +1,8 @@
-//! Log lines: readable on a terminal, one JSON object a line elsewhere, each with the call it
+//! Log lines: text on a terminal, one JSON object a line elsewhere, each with the call that it
 //! belongs to.
 //!
-//! The call is added while a line is written, from [`call::with_current`], so that a call which
-//! logs nothing pays for nothing.
+//! The call is added when a line is written, from [`call::with_current`]. So a call that logs
+//! nothing costs nothing here.
 
 use std::{
     collections::HashMap,
@@ -40,20 +40,21 @@ pub enum LogFormat {
     Json,
 }
 
-/// Checks the filter of log lines. `EnvFilter` takes a word that is no level, such as `verbose`,
-/// for the name of a target, and writes nothing else then; here a target needs its level.
+/// Checks the filter of log lines. `EnvFilter` takes a word that is not a level, such as `verbose`,
+/// as the name of a target, and then writes nothing else. So here a target must have a level.
 ///
 /// # Errors
 /// The directive that cannot be used, and what is accepted.
 pub fn log_filter(text: &str) -> Result<String, String> {
-    const FORM: &str = "it takes off, error, warn, info, debug or trace, and targets with one of them: warn,customer_accounts=debug";
+    const FORM: &str = "it takes off, error, warn, info, debug or trace, and targets with one of \
+                        them: warn,customer_accounts=debug";
     EnvFilter::builder().parse(text).map_err(|error| format!("{error}; {FORM}"))?;
     let bare = text
         .split(',')
         .find(|directive| !directive.contains('=') && directive.parse::<LevelFilter>().is_err());
     bare.map_or_else(
         || Ok(text.to_owned()),
-        |directive| Err(format!("{directive:?} is no level; {FORM}")),
+        |directive| Err(format!("{directive:?} is not a level; {FORM}")),
     )
 }
 
@@ -63,7 +64,7 @@ pub fn log_filter(text: &str) -> Result<String, String> {
     reason = "NO_COLOR is a convention of terminals, not an option of this service"
 )]
 pub(super) fn layer(options: &Options) -> Result<Box<dyn Layer<Registry> + Send + Sync>, Error> {
-    let filter = EnvFilter::builder().parse(&options.log)?.and(Sparingly::default());
+    let filter = EnvFilter::builder().parse(&options.log)?.and(OncePerMinute::default());
     let terminal = io::stderr().is_terminal();
     let json = match options.log_format {
         LogFormat::Auto => !terminal,
@@ -85,7 +86,7 @@ pub(super) fn layer(options: &Options) -> Result<Box<dyn Layer<Registry> + Send 
     })
 }
 
-/// Adds the current call to what `format` writes.
+/// Adds the current call to the line that `format` writes.
 struct WithCall<F> {
     format: F,
     json: bool,
@@ -110,7 +111,7 @@ where
     }
 }
 
-/// Adds the call's fields at the end of a finished line.
+/// Adds the call's fields to the end of a finished line.
 fn append(line: &mut String, call: &Call, json: bool) -> fmt::Result {
     line.truncate(line.trim_end_matches('\n').len());
     let closed = json && line.ends_with('}');
@@ -124,8 +125,8 @@ fn append(line: &mut String, call: &Call, json: bool) -> fmt::Result {
             write!(line, " {name}={value}")
         }
     };
-    // None of these needs escaping: known method names, hexadecimal, and ids of [A-Za-z0-9_-],
-    // SPIFFE IDs and DNS names.
+    // None of these needs escaping: they are known method names, hexadecimal digits, ids of
+    // [A-Za-z0-9_-], SPIFFE IDs and DNS names.
     field("method", &call.method().name())?;
     if let Some(tenant) = call.tenant() {
         field("tenant", &tenant)?;
@@ -141,12 +142,12 @@ fn append(line: &mut String, call: &Call, json: bool) -> fmt::Result {
     Ok(())
 }
 
-/// Lets each warning or error of the OpenTelemetry libraries through once a minute: they repeat it
-/// with every export while the collector is away.
+/// Writes each warning or error of the OpenTelemetry libraries at most once a minute: they repeat
+/// it with every export while the collector cannot be reached.
 #[derive(Default)]
-struct Sparingly(Mutex<HashMap<Identifier, Instant>>);
+struct OncePerMinute(Mutex<HashMap<Identifier, Instant>>);
 
-impl Sparingly {
+impl OncePerMinute {
     const PAUSE: Duration = Duration::from_mins(1);
 
     fn limits(metadata: &Metadata<'_>) -> bool {
@@ -154,7 +155,7 @@ impl Sparingly {
     }
 }
 
-impl<S> Filter<S> for Sparingly {
+impl<S> Filter<S> for OncePerMinute {
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
         if !Self::limits(metadata) {
             return true;

@@ -1,9 +1,8 @@
-//! What an operator sees of the service: logs on stderr always, OTLP traces and metrics when a
-//! collector is configured.
+//! Telemetry: logs on stderr always, and OTLP traces and metrics if a collector is configured.
 //!
 //! [`start`] reads the standard `OTEL_*` variables; without an endpoint there are no exporters and
-//! nothing is recorded. [`RpcLayer`] watches every call. Nothing here may carry personal data: a
-//! tenant id is none, an actor, a name, an e-mail address or a request's content is.
+//! nothing is recorded. [`RpcLayer`] records every call. Telemetry must not carry personal data: a
+//! tenant id is none; an actor, a name, an email address and the content of a request are.
 
 mod call;
 mod layer;
@@ -29,17 +28,17 @@ pub use self::{
     seldom::Seldom,
 };
 
-/// Where logs go and how; traces and metrics follow the `OTEL_*` environment variables.
+/// How logs are written. The `OTEL_*` environment variables configure traces and metrics.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Which log lines are written: `EnvFilter` directives such as `info` or
-    /// `info,customer_accounts=debug`, as [`log_filter`] takes them.
+    /// `info,customer_accounts=debug`, in the form that [`log_filter`] accepts.
     pub log: String,
     /// How log lines look.
     pub log_format: LogFormat,
 }
 
-/// Why telemetry cannot start. Each names the option that is wrong and what it accepts.
+/// Why telemetry cannot start. Each message names the wrong option and what it accepts.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The log filter does not parse.
@@ -48,18 +47,22 @@ pub enum Error {
     /// [`start`] was called twice, or something else installed a subscriber.
     #[error("a global log subscriber is already installed")]
     Installed(#[from] tracing_subscriber::util::TryInitError),
-    /// OTLP by anything but gRPC.
-    #[error("{variable}={value}: this service exports by gRPC only; leave it unset or say `grpc`")]
+    /// A protocol of OTLP other than gRPC.
+    #[error(
+        "{variable}={value}: this service exports by gRPC only; leave the variable unset, or set \
+         it to `grpc`"
+    )]
     Protocol {
-        /// The environment variable that asks for it.
+        /// The environment variable.
         variable: &'static str,
-        /// What it asks for.
+        /// Its value.
         value: String,
     },
-    /// An `OTEL_EXPORTER_OTLP_*` setting that cannot be used, such as an endpoint that is no URL.
+    /// An `OTEL_EXPORTER_OTLP_*` setting that cannot be used, such as an endpoint that is not a
+    /// URL.
     #[error("OpenTelemetry exporter: {0}")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
-    /// The system gave no thread.
+    /// The system could not start a thread.
     #[error("cannot start the exporter's thread: {0}")]
     Thread(#[from] std::io::Error),
 }
@@ -72,37 +75,35 @@ pub struct Telemetry {
     _exporters: Option<otlp::Exporters>,
 }
 
-/// What the rest of this module records with; unset until [`start`], and each part absent when not
-/// exported.
-static SINKS: OnceLock<Sinks> = OnceLock::new();
+/// The tracer and the meter; unset until [`start`], and each `None` if it is not exported.
+static RECORDERS: OnceLock<Recorders> = OnceLock::new();
 
 #[derive(Debug, Default)]
-struct Sinks {
+struct Recorders {
     tracer: Option<SdkTracer>,
     meter: Option<Meter>,
 }
 
 fn tracer() -> Option<&'static SdkTracer> {
-    SINKS.get()?.tracer.as_ref()
+    RECORDERS.get()?.tracer.as_ref()
 }
 
 fn meter() -> Option<&'static Meter> {
-    SINKS.get()?.meter.as_ref()
+    RECORDERS.get()?.meter.as_ref()
 }
 
-/// Installs the global subscriber and, where an endpoint is set, the exporters. Call it once,
-/// before building [`RpcLayer`] and [`observe_pool`]; it needs no async runtime, and works inside
-/// one.
+/// Installs the global subscriber and, if an endpoint is set, the exporters. Call it once, before
+/// [`RpcLayer::new`] and [`observe_pool`]. It needs no async runtime, and works inside one.
 ///
 /// # Errors
-/// An unusable log filter or `OTEL_*` setting, or a subscriber that is already installed. A
-/// collector that cannot be reached is no error, now or later.
+/// The log filter or an `OTEL_*` setting cannot be used, or a subscriber is already installed. A
+/// collector that cannot be reached is not an error, now or later.
 pub fn start(options: &Options) -> Result<Telemetry, Error> {
     let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> = vec![logs::layer(options)?];
     let exporters = otlp::Exporters::from_env()?;
-    let sinks = exporters.as_ref().map(otlp::Exporters::sinks).unwrap_or_default();
-    if let Some(tracer) = &sinks.tracer {
-        // The calls' own spans are made by `RpcLayer`; this brings in what the code below them
+    let recorders = exporters.as_ref().map(otlp::Exporters::recorders).unwrap_or_default();
+    if let Some(tracer) = &recorders.tracer {
+        // `RpcLayer` makes the spans of calls. This layer adds the spans that the code below them
         // opens with `info_span!`.
         let ours = tracing_subscriber::filter::filter_fn(|metadata| {
             metadata.is_span() && metadata.target().starts_with("customer_accounts")
@@ -117,22 +118,22 @@ pub fn start(options: &Options) -> Result<Telemetry, Error> {
         layers.push(spans.boxed());
     }
     tracing_subscriber::registry().with(layers).try_init()?;
-    // Cannot be set already: the line above succeeds once in a process.
-    let _ = SINKS.set(sinks);
+    // It is not set yet: `try_init` succeeds once in a process.
+    let _ = RECORDERS.set(recorders);
     Ok(Telemetry { _exporters: exporters })
 }
 
 impl Telemetry {
     /// Flushes what is recorded and stops the exporters. Blocks the calling thread for at most
-    /// three seconds, also when the collector is gone; the exporters have threads of their own, so
-    /// it may be called inside any async runtime.
+    /// three seconds, also if the collector does not answer. The exporters have their own threads,
+    /// so it may be called inside any async runtime.
     pub fn shutdown(self) {
         drop(self);
     }
 }
 
-/// Counts a token that was refused as `customer_accounts.tokens.refused`, by `cause`: one of a
-/// fixed few texts.
+/// Counts a rejected token in `customer_accounts.tokens.refused`, by `cause`: one of a small fixed
+/// number of texts.
 pub fn count_refused_token(cause: &'static str) {
     static COUNTER: OnceLock<Option<Counter<u64>>> = OnceLock::new();
     let counter = COUNTER.get_or_init(|| {
@@ -144,24 +145,24 @@ pub fn count_refused_token(cause: &'static str) {
     }
 }
 
-/// How many database connections there are.
+/// The number of database connections.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolState {
-    /// Open connections, in use or not.
+    /// Open connections, used or idle.
     pub connections: u32,
-    /// Those of them that wait for work.
+    /// Open connections that are not in use.
     pub idle: u32,
 }
 
 /// Exports the pool's state as `db.client.connection.count` by `db.client.connection.state`
-/// (`used`, `idle`). `state` is asked once an export interval, on the exporter's thread, so it must
-/// not block. Does nothing when metrics are off.
+/// (`used`, `idle`). `state` is called once in each export interval on the exporter's thread, so it
+/// must not block. Does nothing when metrics are off.
 pub fn observe_pool(state: impl Fn() -> PoolState + Send + Sync + 'static) {
     let Some(meter) = meter() else { return };
     let idle = [KeyValue::new("db.client.connection.state", "idle")];
     let used = [KeyValue::new("db.client.connection.state", "used")];
-    // The semantic conventions make this an up-down counter, which sums over replicas; backends
-    // show it as a gauge. The instrument lives in the provider, not in the value that `build`
+    // The semantic conventions make this an up-down counter, which is summed over replicas;
+    // backends show it as a gauge. The provider keeps the instrument, not the value that `build`
     // returns.
     let _instrument = meter
         .i64_observable_up_down_counter("db.client.connection.count")

@@ -1,8 +1,8 @@
-//! The OTLP exporters, as the standard `OTEL_*` environment variables describe them.
+//! The OTLP exporters, configured by the standard `OTEL_*` environment variables.
 //!
-//! They run on a small runtime of their own: a busy service does not delay them, they do not delay
-//! it, and flushing at shutdown cannot wait for the thread that asked for it. Queues are bounded:
-//! with the collector away, spans are dropped.
+//! They run on a small runtime of their own, so that a busy service does not delay them, they do
+//! not delay the service, and the flush at shutdown does not depend on the thread that waits for
+//! it. Queues are bounded: while the collector cannot be reached, spans are dropped.
 
 use std::{
     env,
@@ -16,18 +16,18 @@ use opentelemetry_otlp::{MetricExporter, SpanExporter};
 use opentelemetry_sdk::{Resource, metrics::SdkMeterProvider, trace::SdkTracerProvider};
 use tokio::runtime::{Builder, Runtime};
 
-use super::{Error, Sinks};
+use super::{Error, Recorders};
 
 /// How long a shutdown waits for the last export.
 const FLUSH: Duration = Duration::from_secs(3);
 const SERVICE: &str = env!("CARGO_PKG_NAME");
 
-/// The exporters that are switched on; stops them when dropped.
+/// The exporters that are switched on. Dropping them stops them.
 #[derive(Debug)]
 pub(super) struct Exporters {
     traces: Option<SdkTracerProvider>,
     metrics: Option<SdkMeterProvider>,
-    /// Held only for its drop, after the flush.
+    /// Dropped after the flush.
     _background: Background,
 }
 
@@ -44,7 +44,7 @@ impl Drop for Background {
 }
 
 impl Exporters {
-    /// The exporters that the environment asks for, `None` when it asks for none.
+    /// The exporters that the environment configures; `None` if it configures none.
     pub(super) fn from_env() -> Result<Option<Self>, Error> {
         let traces = wanted("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
         let metrics = wanted("OTEL_METRICS_EXPORTER", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT");
@@ -58,7 +58,7 @@ impl Exporters {
             .enable_all()
             .build()?;
         let background = Background(Some(runtime));
-        // A tonic channel belongs to the runtime it is made in.
+        // A tonic channel belongs to the runtime in which it is made.
         let inside = background.0.as_ref().map(Runtime::enter);
         let resource = resource();
         let traces = traces.then(|| spans(resource.clone())).transpose()?;
@@ -67,9 +67,9 @@ impl Exporters {
         Ok(Some(Self { traces, metrics, _background: background }))
     }
 
-    /// What to record with.
-    pub(super) fn sinks(&self) -> Sinks {
-        Sinks {
+    /// The tracer and the meter of the exporters.
+    pub(super) fn recorders(&self) -> Recorders {
+        Recorders {
             tracer: self.traces.as_ref().map(|provider| provider.tracer(SERVICE)),
             meter: self.metrics.as_ref().map(|provider| provider.meter(SERVICE)),
         }
@@ -78,8 +78,8 @@ impl Exporters {
 
 impl Drop for Exporters {
     fn drop(&mut self) {
-        // Both at once, each on a thread of its own that is left behind when the collector does not
-        // answer in time.
+        // Both are stopped at once, each on a thread of its own. A thread is left behind if the
+        // collector does not answer in time.
         let (done, finished) = mpsc::channel::<()>();
         if let Some(traces) = self.traces.take() {
             let done = done.clone();
@@ -97,7 +97,7 @@ impl Drop for Exporters {
             drop(done);
         }
         let deadline = Instant::now() + FLUSH;
-        // Ends in an error either way: nobody holds `done` any more, or the time is over.
+        // The loop ends with an error: all senders are dropped, or the deadline has passed.
         while finished.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {}
     }
 }
@@ -114,7 +114,8 @@ fn measurements(resource: Resource) -> Result<SdkMeterProvider, Error> {
     Ok(SdkMeterProvider::builder().with_resource(resource).with_periodic_exporter(exporter).build())
 }
 
-/// The value of an environment variable; empty is unset, as the OpenTelemetry specification has it.
+/// The value of an environment variable; an empty one counts as unset (OpenTelemetry
+/// specification).
 #[expect(
     clippy::disallowed_methods,
     reason = "the OTEL_* variables are OpenTelemetry's own configuration"
@@ -123,7 +124,7 @@ fn variable(name: &str) -> Option<String> {
     env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
 }
 
-/// Whether a signal is to be exported: an endpoint is set, and nothing switches it off.
+/// Whether a signal is exported: an endpoint is set, and the signal is not switched off.
 fn wanted(exporter: &str, endpoint: &str) -> bool {
     let disabled =
         variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
@@ -139,15 +140,15 @@ fn only_grpc(name: &'static str) -> Result<(), Error> {
     }
 }
 
-/// Who is sending: `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES`, and defaults for what they
-/// do not say.
+/// The resource: `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES`, with defaults for what they do
+/// not set.
 fn resource() -> Resource {
     let detected = Resource::builder().build();
     let detected =
         |key: &'static str| detected.get(&Key::from_static_str(key)).map(|value| value.to_string());
     let mut builder = Resource::builder();
-    // The SDK lets service.name in OTEL_RESOURCE_ATTRIBUTES win over OTEL_SERVICE_NAME; the
-    // specification says otherwise.
+    // In the SDK service.name of OTEL_RESOURCE_ATTRIBUTES precedes OTEL_SERVICE_NAME; the
+    // specification says the opposite.
     if let Some(name) = variable("OTEL_SERVICE_NAME") {
         builder = builder.with_service_name(name);
     } else if detected("service.name").is_none_or(|name| name.starts_with("unknown_service")) {
@@ -157,7 +158,7 @@ fn resource() -> Resource {
         builder =
             builder.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
     }
-    // Without it the counters of two replicas are one series that jumps back and forth.
+    // Without it the counters of two replicas would be one series that jumps between their values.
     if detected("service.instance.id").is_none() {
         builder = builder
             .with_attribute(KeyValue::new("service.instance.id", uuid::Uuid::now_v7().to_string()));

@@ -1,4 +1,4 @@
-//! Log lines that a peer can cause at will are written at a bounded rate.
+//! Limits the rate of log lines that a peer could cause at will.
 
 use std::{
     collections::BTreeMap,
@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Lets each cause be logged once in a time, and counts how often it was not.
+/// Lets each cause be logged once in a time, and counts how often it was not logged.
 #[derive(Debug)]
 pub struct Seldom {
     pause: Duration,
@@ -19,8 +19,8 @@ impl Seldom {
         Self { pause, causes: Mutex::new(BTreeMap::new()) }
     }
 
-    /// If the cause is to be logged now: how often it was not since the last time. Causes are
-    /// constants of the code, so that no caller can make up new ones.
+    /// `Some` if the cause is to be logged now, with the number of times that it was not logged
+    /// since the last time. Causes are constants of the code, so callers cannot create new ones.
     pub fn due(&self, cause: &'static str) -> Option<u64> {
         let now = Instant::now();
         let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);

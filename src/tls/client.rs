@@ -1,7 +1,7 @@
-//! How a command of this program reaches the service that has the same configuration.
+//! Connects a command of this program to the service that has the same configuration.
 //!
-//! It trusts exactly the certificate that is configured, whatever names that has: the commands are
-//! made to run beside the service, where its address is a loopback one that no certificate names.
+//! It trusts exactly the configured certificate, whatever names that has: commands run beside the
+//! service and connect to a loopback address, which no certificate names.
 
 use std::{error::Error, net::SocketAddr, path::Path, sync::Arc};
 
@@ -22,8 +22,8 @@ use crate::config::Transport;
 const CLIENT_CERT: &str = "--client-cert";
 const CLIENT_KEY: &str = "--client-key";
 
-/// Connects to the service that listens on `address` with this configuration. The error is for the
-/// person at the terminal.
+/// Connects to the service that listens on `address` with this configuration. The error is written
+/// for the person at the terminal.
 pub async fn connect(address: SocketAddr, config: &Transport) -> Result<Channel, Box<dyn Error>> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
     let absent = |error: transport::Error| {
@@ -54,8 +54,8 @@ async fn connector(config: &Transport) -> Result<Option<TlsConnector>, TlsError>
         .with_safe_default_protocol_versions()?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(pinned));
-    // Mutual TLS asks for a certificate; many are made for both sides, so the service's own is
-    // shown if there is no other.
+    // Mutual TLS requires a certificate. Many certificates are made for both sides, so by default
+    // the client shows the service's own.
     let mut client = match (&config.client_cert, &config.client_key) {
         (Some(cert), Some(key)) => {
             with_identity(builder, (CLIENT_CERT, cert), (CLIENT_KEY, key)).await?
@@ -90,7 +90,7 @@ async fn with_identity(
     })
 }
 
-/// Trusts one certificate, and that the server has its key.
+/// Trusts one certificate, and verifies that the server has its key.
 #[derive(Debug)]
 struct Pinned {
     certificate: Option<CertificateDer<'static>>,

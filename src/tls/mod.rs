@@ -1,7 +1,7 @@
-//! TLS and mutual TLS: the certificates of the configuration, checked as a whole, and what rustls
-//! makes of them.
+//! TLS and mutual TLS: reads the configured certificates, checks that they fit together, and makes
+//! rustls configurations of them.
 //!
-//! `reload` replaces them while the service runs; `client` is how the service's own commands reach
+//! `reload` replaces them while the service runs. `client` connects the service's own commands to
 //! it.
 
 pub mod client;
@@ -29,16 +29,16 @@ use crate::{caller::workload, config::Transport};
 const CERT: &str = "--tls-cert";
 const KEY: &str = "--tls-key";
 const CLIENT_CA: &str = "--tls-client-ca";
-/// How long files that do not fit together at the start have to change.
+/// How long to wait before files that do not fit together at the start are read again.
 const SETTLING: Duration = Duration::from_millis(200);
 
-/// The certificates cannot be used.
+/// Why the certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// An option that needs another one stands without it.
-    #[error("{0} is set, but not {1}, which it needs")]
+    /// An option is set without one that it needs.
+    #[error("{0} is set, but not {1}, which it requires")]
     Alone(&'static str, &'static str),
-    /// A file is not what it must be.
+    /// A file does not have the required contents.
     #[error("{option} {}: {fault}", .path.display())]
     File {
         /// The option that names the file.
@@ -48,12 +48,12 @@ pub enum TlsError {
         /// What is wrong.
         fault: String,
     },
-    /// The certificates are fine one by one, but rustls cannot serve with them.
+    /// Each certificate is valid, but rustls cannot serve with them.
     #[error("{CERT}: {0}")]
     Unusable(#[from] rustls::Error),
 }
 
-/// What new connections are encrypted with; changes when the certificates do.
+/// The configuration of new connections; changes when the certificates do.
 pub type Current = watch::Receiver<Arc<ServerConfig>>;
 
 /// The server's side of TLS, as configured.
@@ -74,13 +74,13 @@ impl Tls {
         Ok(Some(Self { files, interval, contents, ends, current: watch::Sender::new(server) }))
     }
 
-    /// What new connections are to be encrypted with.
+    /// The configuration of new connections.
     pub fn current(&self) -> Current {
         self.current.subscribe()
     }
 }
 
-/// The files of the configuration.
+/// The configured files.
 #[derive(Debug)]
 struct Files {
     cert: PathBuf,
@@ -88,7 +88,7 @@ struct Files {
     client_ca: Option<PathBuf>,
 }
 
-/// What is in the files. No `Debug`: one is a secret.
+/// The contents of the files. No `Debug`, because one is a private key.
 #[derive(Clone, PartialEq, Eq)]
 struct Contents {
     cert: Vec<u8>,
@@ -102,7 +102,7 @@ struct Usable {
     ends: Vec<End>,
 }
 
-/// When the first certificate of a file ends.
+/// When the first of a file's certificates expires.
 #[derive(Debug, Clone, Copy)]
 struct End {
     option: &'static str,
@@ -135,8 +135,8 @@ impl Files {
         })
     }
 
-    /// What is in the files once it is usable, or no longer changes: a service may start while they
-    /// are being replaced.
+    /// The contents of the files as soon as they can be used; fails once they no longer change and
+    /// still cannot. A service may start while the files are being replaced.
     async fn settled(&self) -> Result<(Contents, Usable), TlsError> {
         let mut contents = self.read().await?;
         loop {
@@ -154,7 +154,7 @@ impl Files {
         }
     }
 
-    /// Checks that everything is there and fits together.
+    /// Checks the contents of all files, and that they fit together.
     fn check(&self, contents: &Contents) -> Result<Usable, TlsError> {
         let (chain, end) = certificates(CERT, &self.cert, &contents.cert)?;
         let mut ends = vec![end];
@@ -183,15 +183,16 @@ impl Files {
             error => TlsError::Unusable(error),
         })?;
         config.alpn_protocols = vec![b"h2".to_vec()];
-        // Every connection shows its certificate: a resumed one would be let in by one that may
-        // have ended since. Connections of gRPC live long, so that little is lost.
+        // Every connection must show its certificate: a resumed one would be accepted by a
+        // certificate that may have expired since. gRPC connections live long, so resumption would
+        // save little.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Usable { config: Arc::new(config), ends })
     }
 }
 
-/// Who must have signed a client's certificate.
+/// Verifies that one of these authorities has signed a client's certificate.
 fn verifier(
     path: &Path,
     authorities: Vec<CertificateDer<'static>>,
@@ -207,7 +208,7 @@ fn verifier(
     verifier.map_err(|error| file(CLIENT_CA, path, error.to_string()))
 }
 
-/// The workload that a checked client certificate names.
+/// The workload that a verified client certificate names.
 pub fn workload(certificate: &CertificateDer<'_>) -> Option<Arc<str>> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let names = &certificate.subject_alternative_name().ok()??.value.general_names;
@@ -222,8 +223,8 @@ pub fn workload(certificate: &CertificateDer<'_>) -> Option<Arc<str>> {
     workload::named(&uris, &dns)
 }
 
-/// The one implementation of cryptography, named where it is used: a default of the process could
-/// be another.
+/// The only implementation of cryptography. It is passed explicitly, because the default of the
+/// process could be another.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
@@ -237,7 +238,7 @@ async fn read(option: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
     tokio::fs::read(path).await.map_err(unreadable)
 }
 
-/// The certificates of a PEM file, at least one, and when the first of them ends.
+/// The certificates of a PEM file, at least one, and when the first of them expires.
 fn certificates(
     option: &'static str,
     path: &Path,
@@ -254,7 +255,8 @@ fn certificates(
     for certificate in &all {
         let parsed =
             X509Certificate::from_der(certificate).ok().filter(|(rest, _)| rest.is_empty());
-        let (_, parsed) = parsed.ok_or_else(|| wrong("has a CERTIFICATE that is none".into()))?;
+        let (_, parsed) =
+            parsed.ok_or_else(|| wrong("has a CERTIFICATE that cannot be parsed".into()))?;
         let end = DateTime::from_timestamp(parsed.validity().not_after.timestamp(), 0);
         ends.push(end.unwrap_or(DateTime::<Utc>::MAX_UTC));
     }
@@ -270,7 +272,7 @@ fn private_key(
     PrivateKeyDer::from_pem_slice(pem).map_err(|error| {
         let fault = match error {
             pem::Error::NoItemsFound if contains(pem, b"ENCRYPTED PRIVATE KEY") => {
-                "is encrypted: the service has no password".into()
+                "is encrypted; give the key without a password".into()
             }
             pem::Error::NoItemsFound => nothing(pem, "private key"),
             error => not_pem(&error),
@@ -287,12 +289,12 @@ fn nothing(pem: &[u8], wanted: &str) -> String {
     }
 }
 
-/// Without what the file says: it may be a key.
+/// Says nothing of the file's contents, because they may be a key.
 fn not_pem(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { .. } => "is not PEM: a BEGIN has no END".into(),
         pem::Error::Base64Decode(_) => {
-            "is not PEM: what stands between BEGIN and END is not base64".into()
+            "is not PEM: the text between BEGIN and END is not base64".into()
         }
         _ => "is not PEM".into(),
     }

@@ -1,4 +1,4 @@
-//! New certificates for a running service: for new connections, and only as a whole.
+//! Reloads certificates while the service runs, for new connections, all files together.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -7,17 +7,17 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Contents, End, Tls, TlsError, Usable};
 
-/// How long before its end a certificate is warned of, and how often.
+/// How long before it expires a certificate is warned of, and how often.
 const NOTICE: TimeDelta = TimeDelta::days(7);
 const REMINDER: Duration = Duration::from_hours(12);
 
 impl Tls {
-    /// Reads the files again and again, for ever, and takes what is in them when it has changed and
-    /// is fit to serve with.
+    /// Reads the files periodically, for ever, and uses their contents when they have changed and
+    /// can be served with.
     ///
-    /// What changed is seen by contents and not by notification: mounted secrets are swapped by
-    /// symbolic links, which notifications miss. New contents must be the same twice in a row, so
-    /// that files are not taken while they are written.
+    /// Changes are detected by contents and not by notification: mounted secrets are replaced
+    /// through symbolic links, which notifications miss. New contents must be the same in two
+    /// readings in a row, so that half-written files are not used.
     pub async fn keep_current(mut self) -> Infallible {
         let mut ticks = interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -45,8 +45,8 @@ impl Tls {
         }
     }
 
-    /// Whether there were new certificates. `seen` is what was in the files the last time, if that
-    /// was new.
+    /// Returns whether new certificates are in use now. `seen` is what the last reading found, if
+    /// that was new.
     async fn renew(&mut self, seen: &mut Option<Contents>) -> Result<bool, TlsError> {
         let contents = self.files.read().await?;
         if contents == self.contents {

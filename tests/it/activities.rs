@@ -6,14 +6,14 @@ use customer_accounts::proto::{
     WatchActivitiesRequest,
 };
 use prost_types::{Timestamp, Value, value::Kind};
-use tonic::{Code, Status};
+use tonic::Status;
 
 use crate::support::{
     self, Tenant, account,
     calls::{fields, mask, only},
-    reason, unique,
+    refusal, unique,
+    watch::quiet,
 };
-use crate::watches::quiet;
 
 const OLDEST_FIRST: i32 = ActivityOrderBy::CreateTime as i32;
 const NEWEST_FIRST: i32 = ActivityOrderBy::CreateTimeDesc as i32;
@@ -221,7 +221,7 @@ async fn what_changes_nothing_leaves_nothing() {
     };
     tenant.accounts().update_account(validated).await.unwrap();
     assert_eq!(
-        reason(tenant.update(Account { etag: "stale".into(), ..comment() }, &[]).await).1,
+        refusal(tenant.update(Account { etag: "stale".into(), ..comment() }, &[]).await),
         "ETAG_MISMATCH"
     );
     tenant.update(only("a"), &["comment"]).await.unwrap();
@@ -367,16 +367,16 @@ async fn pages_go_both_ways_and_hold_still() {
         let answer = tenant
             .try_activities(ListActivitiesRequest { page_token: page_token.clone(), ..other })
             .await;
-        assert_eq!(reason(answer), (Code::InvalidArgument, "INVALID_PAGE_TOKEN".into()));
+        assert_eq!(refusal(answer), "INVALID_PAGE_TOKEN");
     }
     let answer = Tenant::new()
         .await
         .try_activities(ListActivitiesRequest { page_token: page_token.clone(), ..request })
         .await;
-    assert_eq!(reason(answer), (Code::InvalidArgument, "INVALID_PAGE_TOKEN".into()));
+    assert_eq!(refusal(answer), "INVALID_PAGE_TOKEN");
     let cursor = WatchActivitiesRequest { cursor: page_token, ..Default::default() };
     let answer = tenant.activities().watch_activities(cursor).await.map(drop);
-    assert_eq!(reason(answer), (Code::InvalidArgument, "INVALID_CURSOR".into()));
+    assert_eq!(refusal(answer), "INVALID_CURSOR");
 }
 
 #[tokio::test]

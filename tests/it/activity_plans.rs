@@ -6,7 +6,7 @@ use prost_types::Timestamp;
 
 use crate::{
     plans::{FEW, Measured, Plan, Uses},
-    watches::Watch,
+    support::watch::Watch,
 };
 
 /// 60,000 activities of the tenant that asks, a second apart, among 20,000 of others; in large
@@ -162,7 +162,7 @@ async fn a_step_of_a_watch_is_a_range_of_the_feed_however_little_of_it_is_wanted
     for (account_id, expected) in
         [("", 60_000), ("acct-0", 6_000), ("acct-7", 60), ("acct-none", 0)]
     {
-        let start = crate::watches::sealed(&on.tenant, account_id, "0", "0");
+        let start = crate::support::watch::sealed(&on.tenant, account_id, "0", "0");
         let mut watch = Watch::open(&on.tenant, &start, account_id).await.unwrap();
         let (mut told, mut steps, mut deepest) = (0, 0, 0);
         loop {

@@ -24,7 +24,7 @@ use crate::support::{
     Tenant, account,
     calls::{object, only},
     process::Service,
-    raw, real_database, reason, sql, violations,
+    raw, real_database, refusal, sql, violations,
 };
 
 /// A list or the like somewhere in a request: the fields that lead there.
@@ -250,10 +250,10 @@ async fn pages_end_where_they_would_be_larger_than_clients_accept_and_batches_ar
             response.into_inner().accounts.into_iter().map(|it| it.account_id).collect::<Vec<_>>()
         })
     };
-    let too_large = (Code::OutOfRange, "RESPONSE_TOO_LARGE".to_owned());
-    assert_eq!(reason(batch(ids.clone()).await), too_large);
+    let too_large = "RESPONSE_TOO_LARGE";
+    assert_eq!(refusal(batch(ids.clone()).await), too_large);
     assert_eq!(
-        reason(batch(vec!["a00".into(); 300]).await),
+        refusal(batch(vec!["a00".into(); 300]).await),
         too_large,
         "one id counts as often as it is asked for"
     );
@@ -278,7 +278,7 @@ async fn pages_of_people_end_early_too() {
          SELECT 'a', person_id, true, true, sort_key, create_time FROM people WHERE person_id <> 'p500'",
     )
     .await;
-    // A recipient between the others who is not one of the flagged users.
+    // A recipient who has no billing flag and is sorted between those who have one.
     crate::lists::execute(
         &tenant,
         "INSERT INTO account_users (account_id, person_id, individual, billing, sort_key, person_create_time) \
@@ -465,9 +465,8 @@ async fn memory_stays_bounded_under_heavy_requests_and_others_are_answered() {
             let (answers, peak, slowest) = beside(&service, &other, calls).await;
             println!("{what:>28} {peak:>10} {:>10}", slowest.as_millis());
             assert!(peak < MAX_KIB, "{what}: {peak} KiB");
-            let answers = answers.into_iter().map(|it| {
-                it.map_or_else(|status| reason::<()>(Err(status)).1, |()| "OK".to_owned())
-            });
+            let answers =
+                answers.into_iter().map(|it| it.map_or_else(refusal, |()| "OK".to_owned()));
             let answers: BTreeSet<_> = answers.collect();
             // Those that do not get a connection in time are refused.
             assert!(

@@ -1,8 +1,8 @@
 //! Clients that know nothing but the address: `grpcurl`, and a Python program that learns the
 //! contract by reflection.
 //!
-//! They are no part of a Rust installation. A test whose client is missing says so and passes;
-//! `.ci/run` brings both.
+//! They are no part of a Rust installation. A test whose client is missing is skipped; `.ci/run`
+//! brings both.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,7 +15,7 @@ use customer_accounts_client::{Client, reason, v1};
 use serde_json::{Value, json};
 use tokio::{process::Command, time::timeout};
 
-use crate::support::{Tenant, shared};
+use crate::support::{Tenant, shared, skip};
 
 /// How long a client may take.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -121,7 +121,7 @@ async fn grpcurl_shows_what_is_wrong_with_a_request() {
 async fn a_python_client_needs_only_reflection() {
     let imports = ["-c", "import grpc, grpc_reflection"];
     if !runs("python3", &imports).await {
-        eprintln!("skipped: python3 with grpcio and grpcio-reflection is not there");
+        skip("python3 with grpcio and grpcio-reflection is not there");
         return;
     }
     for compression in ["NoCompression", "Gzip"] {
@@ -194,9 +194,7 @@ async fn compile_contract(options: &[String]) {
 async fn first_steps_in_python() {
     if !runs("python3", &["-c", "import grpc, grpc_status, grpc_tools, google.type.date_pb2"]).await
     {
-        eprintln!(
-            "skipped: python3 with grpcio-tools, grpcio-status and googleapis-common-protos is not there"
-        );
+        skip("python3 with grpcio-tools, grpcio-status and googleapis-common-protos is not there");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -237,7 +235,7 @@ async fn first_steps_in_node() {
 async fn first_steps_with_connect() {
     let Some(packages) = node_packages() else { return };
     if !runs("buf", &["--version"]).await || !runs("protoc-gen-go-grpc", &["--version"]).await {
-        eprintln!("skipped: buf, or Debian's plugins for Go, are not there");
+        skip("buf, or Debian's plugins for Go, are not there");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -266,7 +264,7 @@ async fn first_steps_in_go() {
         || !runs("protoc-gen-go-grpc", &["--version"]).await
         || !runs("python3", &["-c", "import grpc_tools"]).await
     {
-        eprintln!("skipped: Debian's packages for gRPC in Go, or grpcio-tools, are not there");
+        skip("Debian's packages for gRPC in Go, or grpcio-tools, are not there");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -323,14 +321,14 @@ async fn the_rust_client_has_every_service_and_reads_reasons() {
 }
 
 /// Where the packages for Node are, beside the programs of `.ci/tools`, one of which is on PATH.
-/// `None`, with a word to the reader, where they are not.
+/// Skips the test where they are not.
 fn node_packages() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders =
         std::env::split_paths(&path).filter_map(|folder| folder.join("..").canonicalize().ok());
     let found = folders.into_iter().find(|folder| folder.join("@grpc/grpc-js").is_dir());
     if found.is_none() {
-        eprintln!("skipped: @grpc/grpc-js is not there");
+        skip("@grpc/grpc-js is not there");
     }
     found
 }
@@ -341,12 +339,12 @@ struct Grpcurl {
 }
 
 impl Grpcurl {
-    /// `None`, with a word to the reader, where it is not installed.
+    /// Skips the test where it is not installed.
     async fn find() -> Option<Self> {
         if runs("grpcurl", &["--version"]).await {
             return Some(Self { tenant: Tenant::new().await.caller.tenant });
         }
-        eprintln!("skipped: grpcurl is not there");
+        skip("grpcurl is not there");
         None
     }
 

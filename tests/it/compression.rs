@@ -24,7 +24,7 @@ use tonic::{
 
 use crate::{
     bounds::filled,
-    support::{Tenant, account, frames, process::Service, real_database, reason, refused},
+    support::{Tenant, account, frames, process::Service, real_database, refusal, refused},
 };
 
 const LIST: &str = "/accounts.v1.AccountService/ListAccounts";
@@ -87,7 +87,7 @@ fn error(headers: &HeaderMap) -> Result<(), Status> {
     Status::from_header_map(headers).filter(|status| status.code() != Code::Ok).map_or(Ok(()), Err)
 }
 
-/// Every call of the contract, and those that need no identity.
+/// The paths of every call of the contract, of the health service and of reflection.
 fn paths() -> Vec<String> {
     let services = POOL.services().filter(|service| service.package_name() == PACKAGE);
     let methods = services.flat_map(|service| service.methods().collect::<Vec<_>>());
@@ -118,10 +118,7 @@ async fn a_client_that_compresses_reads_and_writes_as_one_that_does_not() {
     );
     assert!(all.encoded_len() > 100_000);
     let wrong = CreateAccountRequest { account: Some(account("a0", "o")), ..Default::default() };
-    assert_eq!(
-        reason(gzip.create_account(wrong).await),
-        (Code::AlreadyExists, "ACCOUNT_ALREADY_EXISTS".into())
-    );
+    assert_eq!(refusal(gzip.create_account(wrong).await), "ACCOUNT_ALREADY_EXISTS");
 }
 
 #[tokio::test]
@@ -225,7 +222,7 @@ async fn every_call_reads_gzip() {
                 ![Code::Unimplemented, Code::Internal].contains(&status.code()),
                 "{path}: {status:?}"
             );
-            assert_ne!(reason::<()>(Err(status)).1, "MALFORMED_REQUEST", "{path}");
+            assert_ne!(refusal(status), "MALFORMED_REQUEST", "{path}");
         }
     }
 }
@@ -272,18 +269,14 @@ async fn what_is_not_gzip_or_too_large_is_told_so() {
     ] {
         let headers = [("x-tenant-id", &*tenant.caller.tenant), ("grpc-encoding", "gzip")];
         let answer = call(&tenant.channel, path, &headers, body).await;
-        let answer = error(answer.headers())
-            .map_or_else(|status| reason::<()>(Err(status)).1, |()| "OK".into());
+        let answer = error(answer.headers()).map_or_else(refusal, |()| "OK".into());
         assert_eq!(answer, expected, "{path}: {} bytes", body.len());
     }
     // Compressed messages of a request that does not say how.
     let answer =
         call(&tenant.channel, LIST, &[("x-tenant-id", &tenant.caller.tenant)], &compressed(b""))
             .await;
-    assert_eq!(
-        reason(error(answer.headers())),
-        (Code::InvalidArgument, "MALFORMED_REQUEST".into())
-    );
+    assert_eq!(refusal(error(answer.headers())), "MALFORMED_REQUEST");
 }
 
 const MEMORY: &str = "the embedded server is part of the process whose memory is measured";
@@ -292,8 +285,9 @@ const MAX_KIB: u64 = 136 * 1024;
 const CONNECTIONS: usize = 16;
 const CALLS: usize = 40;
 
-/// Makes calls with this body, which do not end, and counts their answers by reason until
-/// `patience` is over: those that wait are `WAITING`. Also tells the most memory the service had.
+/// Makes calls whose request never ends, beginning with this body. Returns how many were answered
+/// with each reason until `patience` is over, where `WAITING` counts those without an answer, and
+/// the peak of the service's memory.
 async fn unfinished(
     service: &Service,
     patience: Duration,
@@ -317,7 +311,7 @@ async fn unfinished(
             calls.push(async move {
                 poll_fn(|cx| channel.poll_ready(cx)).await.unwrap();
                 let answer = channel.call(request).await.unwrap();
-                reason(error(answer.headers())).1
+                refusal(error(answer.headers()))
             });
         }
     }

@@ -27,8 +27,13 @@ use tonic_health::pb::{
 use tonic_types::StatusExt as _;
 
 use crate::support::{
-    Dice, Tenant, account, cluster::Cluster, connect, eventually, process::Service, real_database,
-    reason, sql,
+    Tenant, account,
+    cluster::Cluster,
+    connect,
+    dice::{Dice, seed},
+    eventually,
+    process::Service,
+    real_database, refusal, refused, sql,
 };
 
 const WRITERS: usize = 4;
@@ -42,11 +47,11 @@ const MARGIN: Duration = Duration::from_secs(1);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_service_has_lost_nothing_on_the_embedded_server() {
     let folder = tempfile::Builder::new().prefix("ca-it").tempdir().unwrap();
-    let writes = Writes::default();
+    let (writes, mut dice) = (Writes::default(), Dice::seeded(seed()));
     let mut tenant = None;
     for round in 0..3 {
         let service = Service::embedded(folder.path(), &[]).await;
-        tenant = Some(kill_during_writes(service, tenant, &writes, round).await);
+        tenant = Some(kill_during_writes(service, tenant, &writes, round, &mut dice).await);
     }
     let tenant = tenant.unwrap();
     let service = Service::embedded(folder.path(), &[]).await;
@@ -64,11 +69,11 @@ async fn a_killed_service_has_lost_nothing_on_the_embedded_server() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_service_has_lost_nothing_on_a_real_server() {
     let Some(url) = real_database("writes of several connections at once").await else { return };
-    let writes = Writes::default();
+    let (writes, mut dice) = (Writes::default(), Dice::seeded(seed()));
     let mut tenant = None;
     for round in 0..5 {
         let service = Service::on(&url, &[]).await;
-        tenant = Some(kill_during_writes(service, tenant, &writes, round).await);
+        tenant = Some(kill_during_writes(service, tenant, &writes, round, &mut dice).await);
     }
     let tenant = tenant.unwrap();
     let service = Service::on(&url, &[]).await;
@@ -90,7 +95,7 @@ async fn a_database_that_crashes_is_reported_and_found_again() {
         let crashed = Instant::now();
         let answer =
             tenant.accounts().get_account(GetAccountRequest { account_id: "any".into() }).await;
-        assert_eq!(reason(answer), (Code::Unavailable, "DATABASE_UNAVAILABLE".into()));
+        assert_eq!(refusal(answer), "DATABASE_UNAVAILABLE");
         eventually(Duration::from_secs(10), "not ready", async || {
             (status(&mut health, READINESS).await == ServingStatus::NotServing).then_some(())
         })
@@ -170,6 +175,7 @@ async fn kill_during_writes(
     tenant: Option<Tenant>,
     writes: &Writes,
     round: u32,
+    dice: &mut Dice,
 ) -> Tenant {
     let tenant = if let Some(tenant) = tenant {
         moved(&tenant, &service).await
@@ -181,7 +187,7 @@ async fn kill_during_writes(
     writes.are_there(&tenant).await;
     let before = writes.acknowledged();
     let load = Load::start(&tenant, writes, &format!("r{round}"));
-    let enough = before + 40 + usize::try_from(Dice::new().roll(60)).unwrap();
+    let enough = before + 40 + dice.index(60);
     load.acknowledged(writes, enough).await;
     service.kill().await;
     load.stop().await;
@@ -189,7 +195,7 @@ async fn kill_during_writes(
     tenant
 }
 
-/// The same tenant on a service that has another address.
+/// The tenant's client of a service at another address.
 async fn moved(tenant: &Tenant, service: &Service) -> Tenant {
     Tenant { channel: connect(service.address).await, ..tenant.clone() }
 }
@@ -198,23 +204,22 @@ async fn status(health: &mut HealthClient<tonic::transport::Channel>, name: &str
     health.check(HealthCheckRequest { service: name.into() }).await.unwrap().into_inner().status()
 }
 
-/// The two answers of a service whose database is away: nothing was changed, or the COMMIT was
-/// under way.
+/// Fails unless the error is one of those of a service without a database: nothing was changed, or
+/// the outcome of the COMMIT is unknown.
 #[track_caller]
 fn is_lost(status: &Status) {
     if status.code() != Code::Unknown {
         return is_unavailable(status);
     }
-    let details = status.get_error_details();
-    assert_eq!(details.error_info().unwrap().reason, "OUTCOME_UNKNOWN", "{status:?}");
+    assert_eq!(refusal(status), "OUTCOME_UNKNOWN", "{status:?}");
+    let (_, details) = refused(status);
     assert!(details.retry_info().is_none(), "there was no request_id: {status:?}");
 }
 
 #[track_caller]
 fn is_unavailable(status: &Status) {
-    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-    let details = status.get_error_details();
-    assert_eq!(details.error_info().unwrap().reason, "DATABASE_UNAVAILABLE", "{status:?}");
+    assert_eq!(refusal(status), "DATABASE_UNAVAILABLE", "{status:?}");
+    let (_, details) = refused(status);
     assert!(details.retry_info().is_some(), "{status:?}");
 }
 

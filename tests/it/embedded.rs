@@ -8,7 +8,7 @@ use crate::{
         Tenant,
         cluster::Cluster,
         process::{Service, run},
-        reason, sql,
+        refusal, sql,
     },
 };
 
@@ -112,7 +112,7 @@ async fn everything_is_transferred_to_a_real_server() {
         .activities()
         .watch_activities(WatchActivitiesRequest { cursor, ..Default::default() })
         .await;
-    assert_eq!(reason(goes_on).1, "CURSOR_EXPIRED", "a cursor from the other server");
+    assert_eq!(refusal(goes_on), "CURSOR_EXPIRED", "a cursor from the other server");
     for tenant in tenants {
         find_furnished(&Tenant { channel: there.channel().await, ..tenant }).await;
     }

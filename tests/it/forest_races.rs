@@ -1,6 +1,6 @@
-//! Calls that race for the shape of the forest, for an organization that goes, and for a manager
-//! who goes: the forest stays one, its table of ancestors stays right, nothing is left hanging, and
-//! who loses learns why.
+//! Concurrent calls that move, create and delete organizations, and that appoint and deactivate
+//! account managers. Afterwards the tree has no cycle, the table of ancestors matches the parents,
+//! no reference dangles, and each call that lost was told the reason.
 
 #![expect(clippy::large_futures, reason = "the calls of a race start together")]
 
@@ -19,16 +19,13 @@ use customer_accounts::proto::{
 };
 use futures_util::future::{join, join_all, join3, join4, join5};
 use tokio::time::Instant;
-use tonic::{Code, Status};
+use tonic::Status;
 
-use crate::{
-    races::apart,
-    support::{
-        Dice, Tenant, account,
-        calls::{mask, only},
-        reason, waiting_for_locks,
-    },
-    trail,
+use crate::support::{
+    Tenant, account, apart,
+    calls::{mask, only},
+    dice::{Dice, seed},
+    refusal, trail, waiting_for_locks,
 };
 
 /// What the ancestor table lacks or has too much, measured by the parents, and how deep the forest
@@ -64,7 +61,7 @@ const HANGING: &str = "
         AND account_manager_id IS NOT NULL AND NOT EXISTS (SELECT FROM people AS p WHERE p.tenant_id = $1
             AND p.person_id = a.account_manager_id AND p.active AND p.kind = 'STAFF')";
 
-/// A tenant in a database of its own, and a superuser who sees all of it.
+/// A tenant in a database of its own, and a superuser's connection to that database.
 struct Scene {
     tenant: Tenant,
     sql: tokio_postgres::Client,
@@ -76,8 +73,8 @@ impl Scene {
         Some(Self { tenant, sql })
     }
 
-    /// The ancestors are exactly those that the parents make, no tree is too deep, and nothing
-    /// hangs in the air.
+    /// Fails unless the ancestor rows are exactly those that follow from the parents, no tree is
+    /// too deep, and no reference dangles.
     #[track_caller]
     fn check(&self, what: impl std::fmt::Display) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();
@@ -234,14 +231,9 @@ fn somebody(id: &str) -> Person {
 #[track_caller]
 fn ok_or(answer: &Result<(), Status>, reasons: &[&str]) -> bool {
     let Err(status) = answer else { return true };
-    let (_, why) = reason(answer.clone());
+    let why = refusal(answer);
     assert!(reasons.contains(&&*why), "{why} is none of {reasons:?}: {status:?}");
     false
-}
-
-#[track_caller]
-fn failed(answer: &Result<(), Status>) -> (Code, String) {
-    reason(answer.clone())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -262,12 +254,8 @@ async fn moves_that_would_close_a_ring_all_win_but_one() {
             .await;
             let what = format!("a ring of {size} times {levels}, round {round}: {answers:?}");
             let lost: Vec<_> =
-                answers.iter().filter(|answer| answer.is_err()).map(failed).collect();
-            assert_eq!(
-                lost,
-                [(Code::FailedPrecondition, "ORGANIZATION_CYCLE".to_owned())],
-                "{what}"
-            );
+                answers.iter().filter(|answer| answer.is_err()).map(refusal).collect();
+            assert_eq!(lost, ["ORGANIZATION_CYCLE"], "{what}");
             scene.check(&what).await;
             for n in 0..size {
                 scene.tenant.put(&name(n, 1), "").await.unwrap();
@@ -302,7 +290,7 @@ async fn creations_below_an_organization_move_with_it() {
         )
         .await;
         moved.unwrap();
-        assert_eq!(failed(&cycle), (Code::FailedPrecondition, "ORGANIZATION_CYCLE".into()));
+        assert_eq!(refusal(&cycle), "ORGANIZATION_CYCLE");
         renamed.0.unwrap();
         renamed.1.unwrap();
         for answer in created {
@@ -337,14 +325,11 @@ async fn a_move_and_a_creation_below_it_wait_for_each_other() {
     held.commit().await.unwrap();
     creation.await.unwrap().unwrap();
     moving.await.unwrap().unwrap();
-    assert_eq!(
-        failed(&deleting.await.unwrap()),
-        (Code::FailedPrecondition, "ORGANIZATION_NOT_EMPTY".into())
-    );
+    assert_eq!(refusal(deleting.await.unwrap()), "ORGANIZATION_NOT_EMPTY");
     Scene { tenant, sql: other }.check("the new one moved along").await;
 }
 
-/// Who began first, and waited, has made the later change.
+/// Of two changes, the one that began first but waited for a lock is the later one in the trail.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn activities_are_as_old_as_their_changes() {
     let Some((tenant, mut other, _)) = apart().await else { return };
@@ -383,7 +368,7 @@ async fn nothing_is_left_in_an_organization_that_is_deleted_meanwhile() {
         let (id, child, person) = (&*id, &*format!("child{round}"), &*format!("p{round}"));
         tenant.organization(id, ["", "elsewhere"][round % 2]).await;
         tenant.hire(person).await.unwrap();
-        // Each alone against the deletion, then several together; who asks first changes.
+        // One call against the deletion, then several at once. Which is sent first alternates.
         let filled = async {
             match round % 6 {
                 0 => tenant.child(child, id).await,
@@ -531,8 +516,8 @@ async fn making_a_manager_and_deactivating_them_wait_for_each_other() {
             }
         })
     };
-    // The account has its manager and waits for its organization: who would take the manager away
-    // has to wait for it.
+    // The creation has locked the manager and waits for the organization, so the calls that would
+    // deactivate or delete the manager wait for the creation.
     let held = other.transaction().await.unwrap();
     held.batch_execute("SELECT FROM organizations FOR UPDATE").await.unwrap();
     let opening = background(0, tenant.clone());
@@ -542,7 +527,7 @@ async fn making_a_manager_and_deactivating_them_wait_for_each_other() {
     held.commit().await.unwrap();
     opening.await.unwrap().unwrap();
     for answer in [deactivating.await.unwrap(), deleting.await.unwrap()] {
-        assert_eq!(failed(&answer), (Code::FailedPrecondition, "PERSON_IN_USE".into()));
+        assert_eq!(refusal(&answer), "PERSON_IN_USE");
     }
     tenant.manage("a", "").await.unwrap();
     // They are being deactivated: the account has to wait, and then does not get them.
@@ -551,10 +536,7 @@ async fn making_a_manager_and_deactivating_them_wait_for_each_other() {
     let opening = background(2, tenant.clone());
     waiting_for_locks(held.client(), 1).await;
     held.commit().await.unwrap();
-    assert_eq!(
-        failed(&opening.await.unwrap()),
-        (Code::FailedPrecondition, "PERSON_INACTIVE".into())
-    );
+    assert_eq!(refusal(opening.await.unwrap()), "PERSON_INACTIVE");
     Scene { tenant, sql: other }.check("nobody inactive").await;
 }
 
@@ -566,10 +548,9 @@ async fn two_changes_that_together_go_too_deep_do_not_both_win() {
     scene.chain("x", 8).await;
     scene.chain("y", 1).await;
     scene.chain("z", 15).await;
-    let too_deep = (Code::FailedPrecondition, "ORGANIZATION_TOO_DEEP".to_owned());
     let one_wins = |what: String, answers: [Result<(), Status>; 2]| {
-        let lost: Vec<_> = answers.iter().filter(|answer| answer.is_err()).map(failed).collect();
-        assert_eq!(lost, std::slice::from_ref(&too_deep), "{what}: {answers:?}");
+        let lost: Vec<_> = answers.iter().filter(|answer| answer.is_err()).map(refusal).collect();
+        assert_eq!(lost, ["ORGANIZATION_TOO_DEEP"], "{what}: {answers:?}");
         answers[0].is_ok()
     };
     for round in 0..25 {
@@ -586,7 +567,7 @@ async fn two_changes_that_together_go_too_deep_do_not_both_win() {
         scene.check(format!("two moves, round {round}")).await;
         tenant.put("x1", "").await.unwrap();
         tenant.put("y1", "").await.unwrap();
-        // Below fifteen there is room for one level, not for two on top of each other.
+        // Below fifteen levels there can be one more, but not two.
         let (one, other) = join(tenant.child("last", "z15"), tenant.put("z1", "y1")).await;
         let created = one_wins(format!("creation and move, round {round}"), [one, other]);
         scene.check(format!("creation and move, round {round}")).await;
@@ -602,7 +583,7 @@ type Tally = BTreeMap<(&'static str, String), u32>;
 
 const ORGANIZATIONS: u64 = 40;
 const PEOPLE: u64 = 8;
-/// Of the organizations, those that people join and leave.
+/// The organizations that people join and leave: the first so many.
 const JOINED: u64 = 6;
 const ACCOUNTS: u64 = 20;
 
@@ -614,10 +595,11 @@ async fn a_forest_that_everybody_changes_stays_a_forest() {
     // about yet.
     let (end, limit) =
         (Instant::now() + Duration::from_secs(5), Instant::now() + Duration::from_mins(1));
+    let mut dice = Dice::seeded(seed());
     let workers = (0..8).map(|_| {
         let (tenant, tally) = (scene.tenant.clone(), Arc::clone(&tally));
+        let mut dice = dice.split();
         tokio::spawn(async move {
-            let mut dice = Dice::new();
             loop {
                 let now = Instant::now();
                 if now > limit
@@ -632,7 +614,7 @@ async fn a_forest_that_everybody_changes_stays_a_forest() {
                 let told = if ok_or(&answer, &[reasons, &["CONFLICT"]].concat()) {
                     String::new()
                 } else {
-                    failed(&answer).1
+                    refusal(&answer)
                 };
                 *tally.lock().unwrap().entry((call, told)).or_default() += 1;
             }

@@ -5,9 +5,11 @@ use customer_accounts::{
     proto::{Account, AccountUser, Activity, ListActivitiesRequest, ModuleSetting},
 };
 
-use crate::{
-    support::{self, Tenant, account, calls::only, real_database},
-    watches::{Watch, sealed},
+use crate::support::{
+    self, Tenant, account,
+    calls::only,
+    real_database,
+    watch::{Watch, sealed},
 };
 
 impl Tenant {
@@ -74,7 +76,7 @@ async fn who_takes_the_id_of_something_deleted_is_not_shown_what_happened_to_it(
         };
         assert_eq!(told(&activities), ["account.created x"]);
     }
-    // Who sees the whole tenant finds all that happened under the id.
+    // A tenant-wide caller finds everything that happened under the id.
     let whole = [
         "account.created x",
         "account.updated x",
@@ -84,13 +86,13 @@ async fn who_takes_the_id_of_something_deleted_is_not_shown_what_happened_to_it(
     ];
     assert_eq!(told(&tenant.activities_by(of_x()).await), whole);
     assert_eq!(tenant.activities_by(of("organization", "y")).await.len(), 5);
-    // Whoever had both in reach is shown the present one.
+    // A caller who reaches both incarnations is shown the current one.
     tenant.move_organization("south", "north").await.unwrap();
     assert_eq!(told(&manager.activities_by(of_x()).await), ["account.created x"]);
 }
 
-/// Whatever the service records of an account or organization has its incarnation: who sees it is
-/// shown all of that.
+/// Every activity of an account or organization is recorded with its incarnation, so a caller who
+/// sees the account or organization is shown all of them.
 #[tokio::test]
 async fn who_sees_an_account_or_organization_is_shown_everything_that_happened_to_it() {
     let (tenant, manager) = Tenant::regions().await;

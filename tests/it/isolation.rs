@@ -34,7 +34,11 @@ use tokio::{
 };
 use tonic::{Code, Request, Status};
 
-use crate::support::{Dice, Tenant, account, config, connect, fresh_database, real_server, shared};
+use crate::support::{
+    Tenant, account, config, connect,
+    dice::{Dice, seed},
+    fresh_database, real_server, shared,
+};
 
 const TENANTS: usize = 4;
 /// Callers at once: while one call is given up, others already wait for its connection.
@@ -72,7 +76,8 @@ async fn calls_that_are_dropped_inside_the_service_leave_nothing_to_the_next_bor
             }
         }
     };
-    shared().runtime.spawn(storm(db, tenants, to_give_up, make)).await.unwrap();
+    let dice = Dice::seeded(seed());
+    shared().runtime.spawn(storm(db, tenants, to_give_up, dice, make)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -92,7 +97,8 @@ async fn calls_that_are_reset_by_their_client_leave_nothing_to_the_next_borrower
             }
         }
     };
-    shared().runtime.spawn(storm(db, tenants, to_give_up, make)).await.unwrap();
+    let dice = Dice::seeded(seed());
+    shared().runtime.spawn(storm(db, tenants, to_give_up, dice, make)).await.unwrap();
 }
 
 enum Call {
@@ -149,6 +155,7 @@ async fn storm<F>(
     db: Db,
     tenants: Vec<Tenant>,
     to_give_up: u64,
+    mut dice: Dice,
     make: impl Fn(&Tenant, Call) -> F + Clone + Send + Sync + 'static,
 ) where
     F: Future<Output = Result<(), Status>> + Send + 'static,
@@ -157,10 +164,11 @@ async fn storm<F>(
     let callers = (0..CALLERS).map(|caller| {
         let (db, tenants, make, acknowledged) =
             (db.clone(), tenants.clone(), make.clone(), Arc::clone(&acknowledged));
+        let mut dice = dice.split();
         tokio::spawn(async move {
-            let (mut dice, mut given_up, mut turn) = (Dice::new(), 0, 0);
+            let (mut given_up, mut turn) = (0, 0);
             while given_up < to_give_up / CALLERS {
-                let number = usize::try_from(dice.roll(TENANTS as u64)).unwrap();
+                let number = dice.index(TENANTS);
                 let (call, written) = call(number, &format!("{caller}-{turn}"), turn, &mut dice);
                 match cut_short(make(&tenants[number], call), &mut dice).await {
                     None => given_up += 1,
@@ -173,7 +181,7 @@ async fn storm<F>(
                     Some(Err(status)) => assert_eq!(status.code(), Code::NotFound, "{status:?}"),
                 }
                 if turn % 4 == 0 {
-                    let other = usize::try_from(dice.roll(TENANTS as u64)).unwrap();
+                    let other = dice.index(TENANTS);
                     sees_only_its_own(&db, &tenants[other], other).await;
                 }
                 if turn % 128 == 0 {

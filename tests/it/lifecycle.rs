@@ -323,7 +323,7 @@ async fn a_bad_option_is_named() {
             refused.stderr.contains(option) && refused.stderr.contains(value),
             "{option} {value}: {refused:?}"
         );
-        // The same from the environment, which names the option too.
+        // An environment variable is refused with the name of its option.
         let variable = format!(
             "CUSTOMER_ACCOUNTS_{}",
             option.trim_start_matches('-').replace('-', "_").to_uppercase()

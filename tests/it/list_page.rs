@@ -10,17 +10,17 @@ use customer_accounts::proto::{
     ListPersonAccountsRequest, Organization, PACKAGE, POOL, Person, UpdateOrganizationRequest,
 };
 use prost::Message as _;
-use prost_reflect::{DynamicMessage, MethodDescriptor, Value};
-use tonic::{Code, Status};
+use prost_reflect::{DynamicMessage, Value};
+use tonic::Status;
 
 use crate::{
-    contract,
     lists::execute,
     support::{
         Tenant, account,
         calls::{account_type, fields, mask, metadata, only, only_person},
+        every_call::{self, descriptor},
         raw::call,
-        reason,
+        refusal,
     },
 };
 
@@ -66,12 +66,6 @@ impl Tenant {
     }
 }
 
-fn descriptor(method: &str) -> MethodDescriptor {
-    let (service, name) = method.split_once('/').unwrap();
-    let service = POOL.get_service_by_name(&format!("{PACKAGE}.{service}")).unwrap();
-    service.methods().find(|method| method.name() == name).unwrap()
-}
-
 /// A page of any list, as this caller sees it: how many rows it has, the next page, and what it
 /// says of the whole.
 async fn page(
@@ -98,13 +92,13 @@ async fn page(
     ))
 }
 
-/// Every list of the contract, for a caller who sees the whole tenant and for one who sees a part,
-/// tells on every page how many rows its pages have together.
+/// Every page of every list has the total number of rows, for a tenant-wide caller and for a caller
+/// with a limited reach.
 #[tokio::test]
 async fn every_list_says_how_many_rows_it_has() {
     let (tenant, manager) = Tenant::regions().await;
-    contract::everything(&tenant, "one").await;
-    contract::everything(&tenant, "two").await;
+    every_call::everything(&tenant, "one").await;
+    every_call::everything(&tenant, "two").await;
     for id in ["ann", "bob", "cyd"] {
         tenant.person(id).await;
         tenant.add_member(if id == "cyd" { "rome" } else { "oslo" }, id).await.unwrap();
@@ -137,7 +131,7 @@ async fn every_list_says_how_many_rows_it_has() {
         .collect();
     let (mut counted, mut several) = (BTreeSet::new(), BTreeSet::new());
     for id in ["oslo-account", "oslo", "ann", "one", "north", "manager"] {
-        let asked = [contract::asks_for(id), contract::lists(id)].concat();
+        let asked = [every_call::asks_for(id), every_call::lists(id)].concat();
         for (method, request) in asked.into_iter().filter(|(method, _)| method.contains("/List")) {
             let mut request =
                 DynamicMessage::decode(descriptor(method).input(), &*request).unwrap();
@@ -591,7 +585,7 @@ async fn organizations_types_and_people_are_read_in_batches() {
     for (which, (reasons, noun)) in kinds.into_iter().enumerate() {
         assert_eq!(batch(which, &["b", "a", "b"]).await.unwrap(), ["b", "a", "b"], "{noun}");
         let missing = batch(which, &["a", "x", "y"]).await;
-        assert_eq!(reason(missing.clone()), (Code::NotFound, format!("{reasons}_NOT_FOUND")));
+        assert_eq!(refusal(&missing), format!("{reasons}_NOT_FOUND"));
         assert_eq!(metadata(missing, &format!("{noun}_id")), "x");
         assert_eq!(fields(batch(which, &[]).await), [format!("{noun}_ids")]);
         assert_eq!(fields(batch(which, &["a", ""]).await), [format!("{noun}_ids[1]")]);
@@ -613,7 +607,7 @@ async fn a_batch_or_page_of_organizations_is_no_larger_than_clients_accept() {
     }
     let request = BatchGetOrganizationsRequest { organization_ids: ids.clone() };
     let answer = tenant.organizations().batch_get_organizations(request).await;
-    assert_eq!(reason(answer), (Code::OutOfRange, "RESPONSE_TOO_LARGE".into()));
+    assert_eq!(refusal(answer), "RESPONSE_TOO_LARGE");
     let (mut seen, mut page_token) = (Vec::new(), String::new());
     loop {
         let request = ListOrganizationsRequest {
@@ -752,16 +746,15 @@ async fn a_list_shows_as_many_as_the_error_counts() {
         ("PERSON_IN_USE", "mia", tenant.delete_person("mia", "").await.unwrap_err()),
         ("CONTACT_SLOT_HELD", "ann", tenant.delete_person("ann", "").await.unwrap_err()),
     ];
-    for (name, id, refusal) in refusals {
-        let refusal = || Err::<(), _>(refusal.clone());
-        assert_eq!(reason(refusal()).1, name);
+    for (name, id, status) in refusals {
+        assert_eq!(refusal(&status), name);
         for (_, key, method, field) in SHOWN_BY.iter().filter(|(reason, ..)| *reason == name) {
             let mut request = DynamicMessage::new(descriptor(method).input());
             request.set_field_by_name(field, Value::String(id.to_owned()));
             request.set_field_by_name("include_total_size", Value::Bool(true));
             let (rows, _, total, _) = page(&tenant, method, &request).await.unwrap();
             assert!(rows > 1, "{method} by {field}");
-            assert_eq!(metadata(refusal(), key), rows.to_string(), "{name}: {key}");
+            assert_eq!(metadata(&status, key), rows.to_string(), "{name}: {key}");
             assert_eq!(total.to_string(), rows.to_string());
         }
     }

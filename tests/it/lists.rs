@@ -15,34 +15,13 @@ use customer_accounts::{
 };
 use diesel_async::SimpleAsyncConnection as _;
 use prost_types::Timestamp;
-use tonic::{Code, Status};
+use tonic::Status;
 
-use crate::support::{Tenant, account, anybody, reason, shared, violations};
-
-/// A small generator (`SplitMix64`), so that every run makes the same data.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() % limit as u64).unwrap()
-    }
-
-    fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        &of[self.below(of.len())]
-    }
-
-    /// One time in `times`.
-    fn seldom(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-}
+use crate::support::{
+    Tenant, account, anybody,
+    dice::{Dice, seed_or},
+    refusal, shared, violations,
+};
 
 /// Words of names, and by hand what they are without case and accents.
 const WORDS: &[(&str, &str)] = &[
@@ -90,8 +69,7 @@ const TYPES: [&str; 2] = ["enterprise", "trial"];
 impl Model {
     /// A tenant with so many accounts, some of which have the same name or the same time of
     /// creation.
-    async fn new(seed: u64, size: usize) -> Self {
-        let mut random = Random(seed);
+    async fn new(dice: &mut Dice, size: usize) -> Self {
         let tenant = Tenant::new().await;
         for organization in ORGANIZATIONS {
             tenant.organization(organization, "").await;
@@ -101,7 +79,7 @@ impl Model {
         }
         let mut model = Self { tenant, rows: Vec::new() };
         for number in 0..size {
-            let row = random_row(&mut random, number);
+            let row = random_row(dice, number);
             model.tenant.account(row.account.clone()).await;
             model.rows.push(row);
         }
@@ -204,22 +182,19 @@ fn has_word(text: &str, term: &str) -> bool {
     text.char_indices().any(|(at, _)| begins(at) && text[at..].starts_with(term))
 }
 
-fn random_row(random: &mut Random, number: usize) -> Row {
-    let words: Vec<_> = (0..=random.below(3)).map(|_| *random.one(WORDS)).collect();
+fn random_row(dice: &mut Dice, number: usize) -> Row {
+    let words: Vec<_> = (0..=dice.index(3)).map(|_| *dice.pick(WORDS)).collect();
     let join = |words: Vec<&str>| words.join(" ");
     let (shown, name) = (
         join(words.iter().map(|word| word.0).collect()),
         join(words.iter().map(|word| word.1).collect()),
     );
-    let id = format!("A-{:03}-{}", random.below(900) + 100, number);
+    let id = format!("A-{:03}-{}", dice.index(900) + 100, number);
     let mut texts = vec![id.to_lowercase(), name.clone()];
-    let contact = random.seldom(3).then(|| {
-        let (person, folded) = *random.one(PEOPLE);
-        let email = format!(
-            "{}.{number}@mail{}.example",
-            folded.split(' ').next().unwrap(),
-            random.below(4)
-        );
+    let contact = dice.once_in(3).then(|| {
+        let (person, folded) = *dice.pick(PEOPLE);
+        let email =
+            format!("{}.{number}@mail{}.example", folded.split(' ').next().unwrap(), dice.index(4));
         texts.extend([folded.to_owned(), email.clone()]);
         Contact { name: person.into(), email, ..Default::default() }
     });
@@ -230,9 +205,9 @@ fn random_row(random: &mut Random, number: usize) -> Row {
     let account = Account {
         account_id: id,
         display_name: shown,
-        organization_id: (*random.one(&ORGANIZATIONS)).into(),
-        account_type_id: (*random.one(&["", "enterprise", "trial"])).into(),
-        status: *random.one(&[1, 1, 1, 2, 3]),
+        organization_id: (*dice.pick(&ORGANIZATIONS)).into(),
+        account_type_id: (*dice.pick(&["", "enterprise", "trial"])).into(),
+        status: *dice.pick(&[1, 1, 1, 2, 3]),
         primary_contact: contact,
         ..Default::default()
     };
@@ -284,7 +259,7 @@ async fn ids(tenant: &Tenant, request: &ListAccountsRequest) -> Vec<String> {
 
 #[tokio::test]
 async fn every_order_and_page_size_gives_what_the_model_gives() {
-    let model = Model::new(1, 60).await;
+    let model = Model::new(&mut Dice::seeded(seed_or(1)), 60).await;
     for order_by in 0..=8 {
         for page_size in [1, 2, 7, 1000] {
             let request = ListAccountsRequest { order_by, page_size, ..Default::default() };
@@ -312,45 +287,45 @@ async fn every_order_and_page_size_gives_what_the_model_gives() {
 
 #[tokio::test]
 async fn random_filters_and_searches_give_what_the_model_gives() {
-    let model = Model::new(2, 220).await;
-    let mut random = Random(3);
+    let mut dice = Dice::seeded(seed_or(2));
+    let model = Model::new(&mut dice, 220).await;
     let mut found = BTreeSet::new();
     for _ in 0..80 {
         let mut request = ListAccountsRequest {
-            order_by: i32::try_from(random.below(9)).unwrap(),
-            page_size: *random.one(&[3, 10, 50, 1000]),
+            order_by: i32::try_from(dice.index(9)).unwrap(),
+            page_size: *dice.pick(&[3, 10, 50, 1000]),
             ..Default::default()
         };
-        if random.seldom(2) {
+        if dice.once_in(2) {
             request.statuses =
-                random.one(&[&[1][..], &[2], &[3], &[1, 2], &[3, 2], &[1, 2, 3], &[2, 2]]).to_vec();
+                dice.pick(&[&[1][..], &[2], &[3], &[1, 2], &[3, 2], &[1, 2, 3], &[2, 2]]).to_vec();
         }
-        if random.seldom(3) {
-            request.organization_id = (*random.one(&["north", "south", "west", "nowhere"])).into();
+        if dice.once_in(3) {
+            request.organization_id = (*dice.pick(&["north", "south", "west", "nowhere"])).into();
         }
-        if random.seldom(6) {
+        if dice.once_in(6) {
             request.without_account_type = true;
-        } else if random.seldom(3) {
-            request.account_type_id = (*random.one(&["enterprise", "trial", "nothing"])).into();
+        } else if dice.once_in(3) {
+            request.account_type_id = (*dice.pick(&["enterprise", "trial", "nothing"])).into();
         }
         let second = |seconds: usize| {
             Some(Timestamp { seconds: 1_000_000_000 + i64::try_from(seconds).unwrap(), nanos: 0 })
         };
-        if random.seldom(4) {
-            let from = random.below(4);
+        if dice.once_in(4) {
+            let from = dice.index(4);
             (request.create_start_time, request.create_end_time) =
-                (second(from), second(from + 1 + random.below(4)));
+                (second(from), second(from + 1 + dice.index(4)));
         }
-        if random.seldom(4) {
-            request.update_start_time = second(random.below(5));
+        if dice.once_in(4) {
+            request.update_start_time = second(dice.index(5));
         }
-        if random.seldom(6) {
-            request.is_primary = Some(random.seldom(2));
+        if dice.once_in(6) {
+            request.is_primary = Some(dice.once_in(2));
         }
         request.include_total_size = true;
         let mut query = String::new();
-        if !random.seldom(3) {
-            query = random_query(&mut random, &model.rows, &mut request.query);
+        if !dice.once_in(3) {
+            query = random_query(&mut dice, &model.rows, &mut request.query);
         }
         let expected = model.expected(&request, &query);
         found.insert(expected.len());
@@ -363,33 +338,34 @@ async fn random_filters_and_searches_give_what_the_model_gives() {
 
 /// Beginnings of words of one account, or now and then of two, as people would type them, and
 /// without case and accents.
-fn random_query(random: &mut Random, rows: &[Row], shown: &mut String) -> String {
-    let row = random.one(rows);
-    let other = random.one(rows);
+fn random_query(dice: &mut Dice, rows: &[Row], shown: &mut String) -> String {
+    let row = dice.pick(rows);
+    let other = dice.pick(rows);
     let mut folded = Vec::new();
     let mut typed = Vec::new();
-    for _ in 0..=random.below(3) {
-        let row = if random.seldom(6) { other } else { row };
+    for _ in 0..=dice.index(3) {
+        let row = if dice.once_in(6) { other } else { row };
         let words: Vec<_> = row.texts.iter().flat_map(|text| text.split_whitespace()).collect();
-        let word = random.one(&words);
+        let word = dice.pick(&words);
         let pieces: Vec<_> =
             word.split(|c: char| !c.is_alphanumeric()).filter(|piece| !piece.is_empty()).collect();
-        let word = if random.seldom(2) { word } else { random.one(&pieces) };
-        let length = 1 + random.below(word.chars().count());
+        let word = if dice.once_in(2) { word } else { dice.pick(&pieces) };
+        let length = 1 + dice.index(word.chars().count());
         let term: String = word.chars().take(length).collect();
-        typed.push(match random.below(3) {
+        typed.push(match dice.index(3) {
             0 => term.to_uppercase(),
             1 => format!("\"{term},"),
             _ => term.clone(),
         });
         folded.push(term);
     }
-    *shown = typed.join(*random.one(&[" ", "  ", "\t"]));
+    *shown = typed.join(*dice.pick(&[" ", "  ", "\t"]));
     folded.join(" ")
 }
 
 #[tokio::test]
 async fn rows_that_come_and_go_between_pages_shift_no_others() {
+    let mut dice = Dice::seeded(seed_or(3));
     for order_by in 1..=4 {
         let tenant = Tenant::new().await;
         tenant.organization("o", "").await;
@@ -400,7 +376,6 @@ async fn rows_that_come_and_go_between_pages_shift_no_others() {
         for number in (0..40).step_by(2) {
             tenant.account(named(number)).await;
         }
-        let mut random = Random(u64::try_from(order_by).unwrap());
         // Odd ones come, numbers that four divides go, the rest stays and must be given once each.
         let mut coming: Vec<_> = (1..40).step_by(2).collect();
         let mut going: Vec<_> = (0..40).step_by(4).collect();
@@ -417,12 +392,12 @@ async fn rows_that_come_and_go_between_pages_shift_no_others() {
             request.page_token = response.next_page_token;
             for _ in 0..2 {
                 if !coming.is_empty() {
-                    let number = coming.swap_remove(random.below(coming.len()));
+                    let number = coming.swap_remove(dice.index(coming.len()));
                     tenant.account(named(number)).await;
                 }
             }
             if !going.is_empty() {
-                let account_id = format!("id-{:02}", going.swap_remove(random.below(going.len())));
+                let account_id = format!("id-{:02}", going.swap_remove(dice.index(going.len())));
                 tenant
                     .accounts()
                     .delete_account(DeleteAccountRequest { account_id, ..Default::default() })
@@ -533,7 +508,7 @@ async fn a_token_is_for_one_list_filter_order_and_tenant() {
             account_type(tenant, id, id).await;
         }
     }
-    let invalid = || (Code::InvalidArgument, "INVALID_PAGE_TOKEN".to_owned());
+    let invalid = "INVALID_PAGE_TOKEN";
     let request = ListAccountsRequest { page_size: 1, query: "a".into(), ..Default::default() };
     let token = page(&tenant, &ListAccountsRequest { query: "account".into(), ..request.clone() })
         .await
@@ -559,9 +534,9 @@ async fn a_token_is_for_one_list_filter_order_and_tenant() {
         ListAccountsRequest { order_by: 3, ..request.clone() },
         ListAccountsRequest { order_by: 4, ..request.clone() },
     ] {
-        assert_eq!(reason(page(&tenant, &changed).await), invalid(), "{changed:?}");
+        assert_eq!(refusal(page(&tenant, &changed).await), invalid, "{changed:?}");
     }
-    assert_eq!(reason(page(&other, &request).await), invalid(), "another tenant");
+    assert_eq!(refusal(page(&other, &request).await), invalid, "another tenant");
     // Requests without filters, whose encodings are all empty, differ by the call.
     let bare = page(&tenant, &ListAccountsRequest { page_size: 1, ..Default::default() })
         .await
@@ -569,14 +544,14 @@ async fn a_token_is_for_one_list_filter_order_and_tenant() {
         .next_page_token;
     let types = ListAccountTypesRequest { page_token: bare.clone(), ..Default::default() };
     assert_eq!(
-        reason(tenant.account_types().list_account_types(types).await),
-        invalid(),
+        refusal(tenant.account_types().list_account_types(types).await),
+        invalid,
         "another list"
     );
     let organizations = ListOrganizationsRequest { page_token: bare.clone(), ..Default::default() };
     assert_eq!(
-        reason(tenant.organizations().list_organizations(organizations).await),
-        invalid(),
+        refusal(tenant.organizations().list_organizations(organizations).await),
+        invalid,
         "another list"
     );
     assert!(
@@ -613,10 +588,9 @@ async fn a_damaged_token_is_refused_whatever_the_damage() {
             damaged.push(URL_SAFE_NO_PAD.encode(&bytes[..position]));
         }
         damaged.push(URL_SAFE_NO_PAD.encode([&bytes[..], b"\0"].concat()));
-        let mut random = Random(4);
+        let mut dice = Dice::seeded(seed_or(4));
         for length in 0..40 {
-            let bytes: Vec<_> = (0..length).map(|_| random.next().to_le_bytes()[0]).collect();
-            damaged.push(URL_SAFE_NO_PAD.encode(bytes));
+            damaged.push(URL_SAFE_NO_PAD.encode(dice.bytes(length)));
         }
         for page_token in damaged.into_iter().filter(|token| !token.is_empty()) {
             let answer = page(
@@ -624,11 +598,7 @@ async fn a_damaged_token_is_refused_whatever_the_damage() {
                 &ListAccountsRequest { page_token: page_token.clone(), ..request.clone() },
             )
             .await;
-            assert_eq!(
-                reason(answer),
-                (Code::InvalidArgument, "INVALID_PAGE_TOKEN".into()),
-                "{page_token:?} for {token:?}"
-            );
+            assert_eq!(refusal(answer), "INVALID_PAGE_TOKEN", "{page_token:?} for {token:?}");
         }
     }
 }

@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 
 use crate::{
     lists::execute,
-    support::{Tenant, account, raw::call, reason, violations},
+    support::{Tenant, account, raw::call, refusal, violations},
 };
 
 /// A resource that can be updated.
@@ -247,7 +247,7 @@ async fn a_field_that_a_mask_names_changes_or_is_refused_unless_no_call_sets_it(
                 }
                 Err(status) => {
                     assert_eq!(status.code(), Code::InvalidArgument, "{full_name}: {status:?}");
-                    let found = violations::<()>(Err(status));
+                    let found = violations(status);
                     assert_eq!(
                         found[0].0,
                         format!("{}.{name}", resource(&subject.update).name()),
@@ -441,5 +441,5 @@ async fn new_people_and_types_are_active_unless_told_otherwise() {
         active: Some(false),
         ..Default::default()
     };
-    assert_eq!(reason(tenant.try_account_type(default).await).1, "DEFAULT_ACCOUNT_TYPE_INACTIVE");
+    assert_eq!(refusal(tenant.try_account_type(default).await), "DEFAULT_ACCOUNT_TYPE_INACTIVE");
 }

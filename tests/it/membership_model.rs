@@ -15,13 +15,12 @@ use customer_accounts::proto::{
 use futures_util::future::join_all;
 use tonic::{Status, transport::Channel};
 
-use crate::{
-    support::{
-        Dice, Tenant, account, anybody,
-        calls::{mask, only, only_person, person},
-        connect, real_server, refused, shared,
-    },
-    trail,
+use crate::support::{
+    Tenant, account, anybody,
+    calls::{mask, only, only_person, person},
+    connect,
+    dice::{Dice, seed, seed_or},
+    real_server, refusal, refused, shared, trail,
 };
 
 const ORGANIZATIONS: u64 = 5;
@@ -487,8 +486,8 @@ impl Model {
                         slot.clone_from(contact);
                     }
                 }
-                // Of those who are newly named every reason; those who stay are asked for as after
-                // any other change.
+                // A contact that this change names can be refused for any reason. A contact that
+                // stays can only be lost, as after any other change.
                 let mut lost = 0;
                 for contact in self.accounts[id].contacts.clone() {
                     let wrong = if contact.is_empty() {
@@ -553,20 +552,19 @@ fn date(from: NaiveDate, day: Option<Day>) -> Option<Date> {
 
 fn roll_set(dice: &mut Dice) -> Set {
     let roles = ROLES.into_iter().filter(|_| dice.roll(3) == 0).collect();
-    let start =
-        [None, None, None, Some(-2), Some(0), Some(1)][usize::try_from(dice.roll(6)).unwrap()];
+    let start = *dice.pick(&[None, None, None, Some(-2), Some(0), Some(1)]);
     let ends: &[_] = if start == Some(1) {
         &[None, Some(1), Some(3)]
     } else {
         &[None, None, None, Some(0), Some(2), Some(-1)]
     };
-    let end = ends[usize::try_from(dice.roll(ends.len() as u64)).unwrap()];
+    let end = *dice.pick(ends);
     // Without a call that is wrong in itself: that is for UpdateAccountUser to find.
     let end = end.filter(|end| start.is_none_or(|start| start <= *end));
     Set { roles, billing: dice.roll(2) == 0, start, end }
 }
 
-/// Who can be a contact of an account.
+/// The people who can be a contact of an account.
 fn able(model: &Model, account: &str) -> Vec<String> {
     model
         .people
@@ -585,14 +583,13 @@ fn roll(dice: &mut Dice, model: &Model) -> Step {
     let account = format!("a{}", dice.roll(ACCOUNTS));
     // By chance alone most calls would find nothing to take away, and hardly anybody would be a
     // contact.
-    let known =
-        |dice: &mut Dice, all: Vec<String>, otherwise: &str| match usize::try_from(dice.roll(4))
-            .unwrap()
-        {
-            0 => otherwise.to_owned(),
-            _ if all.is_empty() => otherwise.to_owned(),
-            _ => all[usize::try_from(dice.roll(all.len() as u64)).unwrap()].clone(),
-        };
+    let known = |dice: &mut Dice, all: Vec<String>, otherwise: &str| {
+        if dice.once_in(4) || all.is_empty() {
+            otherwise.to_owned()
+        } else {
+            dice.pick(&all).clone()
+        }
+    };
     // Contacts are what most rules are about.
     let contacts = model
         .accounts
@@ -612,7 +609,7 @@ fn roll(dice: &mut Dice, model: &Model) -> Step {
                 &["roles", "billing"],
                 &["end_date", "start_date"],
             ];
-            let paths = paths[usize::try_from(dice.roll(paths.len() as u64)).unwrap()].to_vec();
+            let paths = dice.pick(&paths).to_vec();
             Step::UpdateUser { account, person, paths, set: roll_set(dice) }
         }
         9..=10 => {
@@ -679,7 +676,7 @@ fn roll(dice: &mut Dice, model: &Model) -> Step {
     }
 }
 
-/// The same call to the service.
+/// Makes the call of a step to the service.
 async fn call(tenant: &Tenant, day: NaiveDate, step: &Step) -> Result<(), Status> {
     let roles = |set: &Set| set.roles.iter().rev().map(ToString::to_string).collect();
     match step.clone() {
@@ -894,7 +891,7 @@ async fn compare_account(
         return false;
     }
     let Some(account) = model.accounts.get(&account_id) else {
-        for reason in [why(users), why(recipients), why(links)] {
+        for reason in [refusal(users), refusal(recipients), refusal(links)] {
             assert_eq!(reason, "ACCOUNT_NOT_FOUND", "{account_id}, {at}");
         }
         return true;
@@ -1023,7 +1020,7 @@ async fn compare_person(
         return false;
     }
     if !model.people.contains_key(&person_id) {
-        assert_eq!(why(accounts), "PERSON_NOT_FOUND", "accounts of {person_id}, {at}");
+        assert_eq!(refusal(accounts), "PERSON_NOT_FOUND", "accounts of {person_id}, {at}");
         return true;
     }
     let shown: Vec<_> = accounts
@@ -1071,11 +1068,6 @@ async fn compare_person(
     }
     assert_eq!(shown, wanted, "accounts of {person_id}, {at}\n{model:#?}");
     true
-}
-
-#[track_caller]
-fn why<T: std::fmt::Debug>(answer: Result<T, Status>) -> String {
-    refused(answer).1.error_info().map(|info| info.reason.clone()).unwrap_or_default()
 }
 
 /// What a history begins with, besides its organizations: accounts linked to some of them, and
@@ -1144,7 +1136,7 @@ async fn play(channel: Channel, seed: u64, steps: usize) -> BTreeMap<String, usi
         let (answer, slots) = match answer {
             Ok(()) => ("OK".to_owned(), None),
             Err(status) => {
-                let (_, details) = refused(Err::<(), _>(status));
+                let (_, details) = refused(status);
                 let info = details.error_info().unwrap();
                 (
                     info.reason.clone(),
@@ -1177,7 +1169,7 @@ async fn play(channel: Channel, seed: u64, steps: usize) -> BTreeMap<String, usi
 
 /// Plays histories of consecutive seeds, some at a time; how often each answer came.
 async fn play_all(first: u64, count: u64, steps: usize) -> BTreeMap<String, usize> {
-    eprintln!("{count} histories of {steps} steps, from seed {first}");
+    eprintln!("{count} histories of {steps} steps, the first with that seed");
     let players = join_all((0..WIDTH).map(|player| async move {
         let channel = connect(shared().address).await;
         let mut all = BTreeMap::<_, usize>::new();
@@ -1196,16 +1188,10 @@ async fn play_all(first: u64, count: u64, steps: usize) -> BTreeMap<String, usiz
     all
 }
 
-/// A number from the environment, to play more, or one history again.
-fn from_environment(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|value| value.parse().unwrap())
-}
-
 #[tokio::test]
 async fn memberships_are_like_their_model_whatever_is_done_to_them() {
     let count = if real_server().is_some() { 40 } else { 8 };
-    // The same in every run.
-    let answers = play_all(1, count, 60).await;
+    let answers = play_all(seed_or(1), count, 60).await;
     if count < 40 {
         return; // too few to come upon every answer
     }
@@ -1232,15 +1218,11 @@ async fn memberships_are_like_their_model_whatever_is_done_to_them() {
     }
 }
 
-/// `MEMBERSHIP_HISTORIES` plays more or fewer; `MEMBERSHIP_SEED` begins with a seed that a failure
-/// told.
+/// `MEMBERSHIP_HISTORIES` plays more or fewer; the seed in a failure is that of one history.
 #[tokio::test]
 async fn memberships_are_like_their_model_in_many_short_histories() {
-    let chance = Dice::new().roll(1 << 40);
-    let count = from_environment("MEMBERSHIP_HISTORIES").unwrap_or(if real_server().is_some() {
-        200
-    } else {
-        20
-    });
-    play_all(from_environment("MEMBERSHIP_SEED").unwrap_or(chance), count, 12).await;
+    let usual = if real_server().is_some() { 200 } else { 20 };
+    let count = std::env::var("MEMBERSHIP_HISTORIES");
+    let count = count.map_or(usual, |count| count.parse().expect("MEMBERSHIP_HISTORIES"));
+    play_all(seed(), count, 12).await;
 }

@@ -1,6 +1,6 @@
-//! Calls that race for the users of an account: whoever is named a contact is a user, whatever
-//! takes that away at the same moment, and nothing set for a user outlives the last thing that
-//! makes them one.
+//! Concurrent calls that add and remove users of an account. A person who is named as a contact is
+//! a user afterwards, whichever concurrent call would have removed them; and the settings of a user
+//! are deleted with their last membership.
 
 #![expect(clippy::large_futures, reason = "the calls of a race start together")]
 
@@ -15,18 +15,15 @@ use customer_accounts::proto::{
 use futures_util::future::{join, join3};
 use tonic::Status;
 
-use crate::{
-    races::apart,
-    support::{
-        self, Tenant, account, anybody,
-        calls::{mask, only, only_person},
-        reason, waiting_for_locks,
-    },
+use crate::support::{
+    self, Tenant, account, anybody, apart,
+    calls::{mask, only, only_person},
+    refusal, waiting_for_locks,
 };
 
 const ROUNDS: usize = 25;
 
-/// Everyone in a slot who may not be in it.
+/// The people who hold a contact slot without being eligible for it.
 const MISPLACED: &str = "
     WITH slots AS (
         SELECT account_id, unnest(ARRAY[primary_contact_id, billing_contact_id, cc_billing_contact_id]) AS person_id
@@ -114,7 +111,7 @@ impl Scene {
             assert!(contact.is_ok() != gone.is_ok(), "{what}");
             if contact.is_ok() {
                 named += 1;
-                let why = reason(gone).1;
+                let why = refusal(gone);
                 assert!(["CONTACT_SLOT_HELD", "CONFLICT"].contains(&&*why), "{what}");
                 let request = CheckMembershipRequest {
                     account_id: place.account.clone(),
@@ -125,7 +122,7 @@ impl Scene {
                 assert!(answer.is_user, "{what}");
             } else {
                 taken += 1;
-                let why = reason(contact).1;
+                let why = refusal(contact);
                 assert!(why_no_contact.contains(&&*why) || why == "CONFLICT", "{what}");
             }
         }
@@ -341,19 +338,20 @@ async fn a_contact_covered_twice_keeps_one_of_the_two() {
         let what = format!("round {round}: {left:?} {unlinked:?}");
         scene.check(&what).await;
         assert!(left.is_ok() != unlinked.is_ok(), "{what}");
-        let why = reason(if left.is_ok() { unlinked } else { left }).1;
+        let why = refusal(if left.is_ok() { unlinked } else { left });
         assert!(["CONTACT_SLOT_HELD", "CONFLICT"].contains(&&*why), "{what}");
     }
 }
 
-/// The ways in which someone comes to be a user through an organization alone that is about to
-/// move: having joined it, they leave another organization, that is unlinked, or the account leaves
+/// How the contact becomes a user only through an organization that moves at the same time: they
+/// join it, and then they leave the other organization, it is unlinked, or the account moves out of
 /// it.
 const WAYS: [&str; 3] = ["leaves", "unlinked", "belongs"];
 
 impl Scene {
-    /// A person who is the billing contact of an account by way of an organization of its own, and
-    /// an organization that another link covers.
+    /// Makes a person the billing contact of an account. They are a user of it through its own
+    /// organization, or for `unlinked` through another one that is linked. The tree of `top` is
+    /// linked as well.
     async fn contact_elsewhere(&self, way: &str, place: &Place) {
         let tenant = &self.tenant;
         tenant.organization(&place.apart, "").await;
@@ -373,15 +371,14 @@ impl Place {
         format!("{}-other", self.account)
     }
 
-    /// Below the organization that moves: that one itself a move has locked.
+    /// An organization below the one that moves, since the move has locked the row of that one.
     fn deep(&self) -> String {
         format!("{}-0", self.below)
     }
 }
 
 impl Tenant {
-    /// The contact joins the organization below, and then is no user any more by what made them one
-    /// before.
+    /// The contact joins the organization below, and then loses what made them a user before.
     async fn change_places(&self, way: &str, place: &Place) -> Result<(), Status> {
         self.add_member(&place.deep(), &place.person).await?;
         match way {
@@ -427,11 +424,7 @@ async fn nobody_comes_to_depend_on_an_organization_that_is_about_to_move() {
         other.commit().await.unwrap();
         let (moved, changed) = (moving.await.unwrap(), changing.await.unwrap());
         scene.check(format!("{way}: {moved:?} {changed:?}")).await;
-        assert_eq!(
-            (moved.is_ok(), reason(changed).1.as_str()),
-            (true, "CONTACT_SLOT_HELD"),
-            "{way}"
-        );
+        assert_eq!((moved.is_ok(), &*refusal(changed)), (true, "CONTACT_SLOT_HELD"), "{way}");
     }
 }
 
@@ -440,7 +433,7 @@ async fn eventually_finished<T>(task: &tokio::task::JoinHandle<T>) {
     support::eventually(Duration::from_secs(10), "the call to end", finished).await;
 }
 
-/// The same by chance: a move of a tree against a client who changes places meanwhile.
+/// Moves a tree while the contact changes to an organization in it, each first in turn.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_contact_who_changes_places_while_an_organization_moves_is_a_user() {
     const ROUNDS: usize = 40;
@@ -474,7 +467,7 @@ async fn a_contact_who_changes_places_while_an_organization_moves_is_a_user() {
             if out.is_ok() {
                 tenant.move_organization(&below, &top).await.unwrap();
             }
-            let why = reason(if out.is_ok() { change } else { out }).1;
+            let why = refusal(if out.is_ok() { change } else { out });
             assert!(["CONTACT_SLOT_HELD", "CONFLICT"].contains(&&*why), "{what}");
             // Out of the way of the next round.
             tenant.update(only(&place.account), &["billing_contact_id"]).await.unwrap();
@@ -569,7 +562,7 @@ async fn roles_set_while_the_user_goes_are_not_left_behind() {
             taken.unwrap();
             for answer in [set, flagged] {
                 if answer.is_err() {
-                    assert_eq!(reason(answer).1, "ACCOUNT_USER_NOT_FOUND", "{what}");
+                    assert_eq!(refusal(answer), "ACCOUNT_USER_NOT_FOUND", "{what}");
                 }
             }
         }
@@ -605,7 +598,7 @@ async fn a_new_name_goes_along_with_memberships_made_at_the_same_time() {
             ..Default::default()
         };
         let add = async { tenant.memberships().add_account_user(add).await.map(drop) };
-        // And one who is a user through an organization, for whom something is set.
+        // And a person who is a user through an organization and has settings of their own.
         let through = format!("member-{round}");
         tenant.person(&through).await;
         tenant.add_member("vendor", &through).await.unwrap();
@@ -686,7 +679,8 @@ async fn who_sets_a_purchasing_account_waits_for_the_account_before_taking_the_p
     let call =
         tokio::spawn(async move { tenant.memberships().set_purchasing_account(request).await });
     waiting_for_locks(&scene.sql, 1).await;
-    // Who has the account goes on to the person, as every call does: nobody is in the way.
+    // The waiting call has not locked the person: calls lock the account first. So this lock on the
+    // person is free.
     scene
         .sql
         .batch_execute("SELECT FROM people WHERE person_id = 'ann' FOR UPDATE NOWAIT; COMMIT")

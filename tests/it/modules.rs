@@ -15,9 +15,9 @@ use serde_json::json;
 use tonic::{Code, Status};
 
 use crate::support::{
-    Tenant, account,
+    Refused, Tenant, account,
     calls::{fields, only},
-    real_server, reason, refused, shared, sql,
+    has_real_server, refusal, refused, shared, sql,
 };
 
 const MODULE: &str = "customer_accounts";
@@ -25,14 +25,10 @@ pub const ALL: [&str; 4] = ["commerce", "contracts", "customer_accounts", "portf
 
 /// Module, level and organization of a denial.
 #[track_caller]
-pub fn denial<T: std::fmt::Debug>(answer: Result<T, Status>) -> (String, String, Option<String>) {
-    let (status, details) = refused(answer);
-    let info = details.error_info().expect("an ErrorInfo");
-    assert_eq!(
-        (status.code(), &*info.reason),
-        (Code::PermissionDenied, "MODULE_NOT_ACTIVATED"),
-        "{status:?}"
-    );
+pub fn denial(answer: impl Refused) -> (String, String, Option<String>) {
+    assert_eq!(refusal(&answer), "MODULE_NOT_ACTIVATED");
+    let (_, details) = refused(answer);
+    let info = details.error_info().unwrap();
     (
         info.metadata["module"].clone(),
         info.metadata["level"].clone(),
@@ -313,7 +309,7 @@ async fn a_denied_call_leaves_nothing_and_a_repeat_is_denied_too() {
             assert_eq!(denial(create(request("first", "")).await), by_tenant(MODULE));
         }
         tenant.set_module(MODULE, organization_id, On).await.unwrap();
-        assert_eq!(reason(tenant.get("second").await).0, Code::NotFound);
+        assert_eq!(refusal(tenant.get("second").await), "ACCOUNT_NOT_FOUND");
         assert_eq!(create(request("first", "r1")).await.unwrap(), first);
     }
     create(request("second", "r2")).await.unwrap();
@@ -437,11 +433,11 @@ async fn only_modules_that_can_be_switched_are() {
         SetModuleActivationRequest { module: "contracts".into(), setting: 9, ..Default::default() };
     assert_eq!(fields(tenant.tenants().set_module_activation(unknown).await), ["setting"]);
     assert_eq!(
-        reason(tenant.set_module("contracts", "nobody", Off).await).1,
+        refusal(tenant.set_module("contracts", "nobody", Off).await),
         "ORGANIZATION_NOT_FOUND"
     );
     let editor = tenant.with_roles("editor");
-    assert_eq!(reason(editor.set_module("contracts", "o", Off).await).1, "PERMISSION_DENIED");
+    assert_eq!(refusal(editor.set_module("contracts", "o", Off).await), "PERMISSION_DENIED");
     let list =
         ListModuleActivationsRequest { module: "administration".into(), ..Default::default() };
     assert_eq!(fields(tenant.tenants().list_module_activations(list).await), ["module"]);
@@ -463,7 +459,8 @@ async fn only_modules_that_can_be_switched_are() {
     assert_eq!(tenant.state("o").await, (true, String::new()));
 }
 
-/// The modules that the tenant's row says are off for some organization, and those that are.
+/// The modules that are off for some organization, first as the tenant row has them, then as the
+/// activations have them.
 async fn off_below(tenant: &Tenant) -> (Vec<String>, Vec<String>) {
     let sql = sql(shared().url.as_ref().unwrap()).await;
     let query = "SELECT modules_off_below, ARRAY(SELECT DISTINCT module COLLATE \"C\" FROM module_activations AS m \
@@ -472,7 +469,7 @@ async fn off_below(tenant: &Tenant) -> (Vec<String>, Vec<String>) {
     (row.get(0), row.get(1))
 }
 
-/// Calls until there is room for the call: other tests share the pool.
+/// Repeats a call while it fails with RESOURCE_EXHAUSTED: other tests share the pool.
 async fn in_room<T>(call: impl AsyncFn() -> Result<T, Status>) -> Result<(), Status> {
     loop {
         match call().await {
@@ -484,8 +481,7 @@ async fn in_room<T>(call: impl AsyncFn() -> Result<T, Status>) -> Result<(), Sta
 
 #[tokio::test]
 async fn the_tenants_row_knows_which_modules_are_off_below() {
-    if real_server().is_none() {
-        eprintln!("skipped without TEST_DATABASE_URL: races need more than one connection");
+    if !has_real_server("races need more than one connection") {
         return;
     }
     let tenant = Tenant::new().await;
@@ -526,10 +522,7 @@ async fn the_tenants_row_knows_which_modules_are_off_below() {
 
 #[tokio::test]
 async fn a_deleted_organization_takes_its_settings_along() {
-    if real_server().is_none() {
-        eprintln!(
-            "skipped without TEST_DATABASE_URL: the embedded server lets nobody look behind the API"
-        );
+    if !has_real_server("the embedded server lets nobody look behind the API") {
         return;
     }
     let tenant = Tenant::new().await;

@@ -70,9 +70,9 @@ INSERT INTO account_words (tenant_id, account_id, word)
     SELECT DISTINCT tenant, id, unnest(ARRAY['acct', id, substr(id, 6), first, second]) FROM filled;
 ";
 
-/// A tree of 2,000 organizations, each with up to 8 below it, and 500 by themselves; accounts and
-/// people in all of them; and one organization of 18,000 people. Two thirds of the accounts are in
-/// the tree.
+/// A tree of 2,000 organizations, each with up to 8 children, 500 organizations without parent or
+/// children, accounts and people in all of them, and one organization of 18,000 people. Two thirds
+/// of the accounts are in the tree.
 const FOREST: &str = "
 SET session_replication_role = replica; -- foreign keys hold by construction
 CREATE TEMP TABLE tenant_names AS VALUES ('$tenant'), ('other-0'), ('other-1');
@@ -172,7 +172,7 @@ impl Measured {
         Self::start_with(FILL, why).await
     }
 
-    /// The same with other contents.
+    /// Starts the service on a database filled by these statements.
     pub async fn start_with(fill: &str, why: &str) -> Option<Self> {
         let filled = Filled::new(fill, why).await?;
         Some(Self::on(&filled).await)
@@ -258,7 +258,7 @@ impl Measured {
     }
 }
 
-/// A list of the forest's tenant.
+/// A list request in the tenant that [`FOREST`] fills.
 #[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "there are a few of them, in a test")]
 enum List {
@@ -677,8 +677,8 @@ fn with_entries(metadata: &[(&str, &str)]) -> ListAccountsRequest {
     ListAccountsRequest { metadata: entries(metadata), ..Default::default() }
 }
 
-/// A list of 30,000 accounts is counted up to 1000 of them: the count costs what a large page does,
-/// and those who do not ask pay nothing.
+/// The count of a list stops at 1000 rows. So on 30,000 accounts it costs as much as a large page,
+/// and a request without a count costs nothing more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_count_looks_at_no_more_rows_than_a_large_page() {
     let Some(on) = Measured::start("the embedded server has no auto_explain").await else { return };
@@ -1016,7 +1016,8 @@ async fn lists_without_what_is_off_keep_their_index() {
     }
 }
 
-/// The gate goes along with what a call asks first, and costs no flight of its own.
+/// The check whether the module is on is sent together with the first query of a call, so it costs
+/// no round trip of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_takes_one_flight() {
     let Some(on) = Measured::start("the embedded server is not reached by a tap").await else {

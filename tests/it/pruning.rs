@@ -2,15 +2,12 @@
 //! know.
 
 use customer_accounts::proto::{ListActivitiesRequest, TenantSettings};
-use tonic::Code;
 
-use crate::{
-    support::{
-        self, Tenant, account,
-        process::{Service, run},
-        reason, violations,
-    },
-    watches::{Watch, quiet, raw_activity},
+use crate::support::{
+    self, Tenant, account,
+    process::{Service, run},
+    refusal, violations,
+    watch::{Watch, quiet, raw_activity},
 };
 
 /// What `prune` prints, which it must.
@@ -83,14 +80,14 @@ async fn what_is_older_than_a_tenant_keeps_goes_and_nothing_else() {
     assert_eq!(left(&forever).await, before, "for ever");
 
     open.batch_execute("COMMIT").await.unwrap();
-    let gone = (Code::OutOfRange, "CURSOR_EXPIRED".to_owned());
+    let gone = "CURSOR_EXPIRED";
     assert_eq!(
-        reason(Watch::open(&keeps, &start.cursor, "").await.map(drop)),
+        refusal(Watch::open(&keeps, &start.cursor, "").await.map(drop)),
         gone,
         "from before what is gone"
     );
     assert_eq!(
-        reason(Watch::open(&keeps, &after_old.cursor, "").await.map(drop)),
+        refusal(Watch::open(&keeps, &after_old.cursor, "").await.map(drop)),
         gone,
         "the 2500 are behind it"
     );

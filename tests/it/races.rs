@@ -1,4 +1,5 @@
-//! Calls that race for the same thing: one wins, nothing is half true, and who loses learns why.
+//! Concurrent calls that exclude each other: one succeeds, no change is made by half, and the
+//! others are told the reason.
 
 use std::{
     future::Future,
@@ -8,7 +9,7 @@ use std::{
 
 use customer_accounts::{
     accounts::store,
-    db::{Db, Manager, Meta, migrate},
+    db::Meta,
     error::Error,
     proto::{
         Account, AccountType, CreateAccountTypeRequest, DeactivateAccountTypeRequest,
@@ -28,11 +29,9 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::support::{
-    Tenant, account, calls::only, process::Service, real_database, reason, shared, sql,
-    waiting_for_locks,
+    ALONE, Tenant, account, apart, calls::only, has_real_server, process::Service, real_database,
+    refusal, sql, waiting_for_locks,
 };
-
-const ALONE: &str = "races need more than one connection";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_clients_racing_for_the_primary_account_leave_exactly_one() {
@@ -142,8 +141,7 @@ async fn two_primary_accounts_change_places() {
         for organization in ["x", "y"] {
             assert!(primaries(&tenant, organization).await.len() <= 1);
         }
-        // Whoever moved last has displaced the other there, or moved after it had left: set the
-        // scene again.
+        // The account that moved last may have displaced the other: make both primary again.
         for (id, organization) in [("a", to_a), ("b", to_b)] {
             make_primary(&tenant, id, mask, organization).await.unwrap();
         }
@@ -223,7 +221,7 @@ async fn of_fifty_updates_with_one_etag_exactly_one_wins() {
         join_all(updates).await.into_iter().partition(Result::is_ok);
     assert_eq!(won.len(), 1);
     for answer in lost {
-        assert_eq!(reason(answer), (Code::Aborted, "ETAG_MISMATCH".into()));
+        assert_eq!(refusal(answer), "ETAG_MISMATCH");
     }
     let now = &list(&tenant, "o").await[0];
     assert_eq!(*now, won.into_iter().next().unwrap().unwrap());
@@ -239,7 +237,7 @@ async fn of_twenty_creations_with_one_id_exactly_one_wins() {
         let (won, lost): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
         assert_eq!(won.len(), 1);
         for answer in lost {
-            assert_eq!(reason(answer), (Code::AlreadyExists, "ACCOUNT_ALREADY_EXISTS".into()));
+            assert_eq!(refusal(answer), "ACCOUNT_ALREADY_EXISTS");
         }
     }
     assert_eq!(list(&tenant, "o").await.len(), 5);
@@ -335,10 +333,7 @@ async fn no_account_gets_a_type_after_its_deactivation() {
                     began < deactivated,
                     "round {round}: created {began:?}, deactivated {deactivated:?}"
                 ),
-                Err(_) => assert_eq!(
-                    reason(answer),
-                    (Code::FailedPrecondition, "ACCOUNT_TYPE_INACTIVE".into())
-                ),
+                Err(_) => assert_eq!(refusal(answer), "ACCOUNT_TYPE_INACTIVE"),
             }
         }
     }
@@ -372,7 +367,7 @@ async fn creating_an_account_and_deactivating_its_type_wait_for_each_other() {
     creation.await.unwrap().unwrap();
     deactivation.await.unwrap().unwrap();
     let late = tenant.try_account(of_type("late")).await;
-    assert_eq!(reason(late), (Code::FailedPrecondition, "ACCOUNT_TYPE_INACTIVE".into()));
+    assert_eq!(refusal(late), "ACCOUNT_TYPE_INACTIVE");
 
     // The type is being deactivated: the account has to wait, and then does not get it.
     create_type(
@@ -394,10 +389,7 @@ async fn creating_an_account_and_deactivating_its_type_wait_for_each_other() {
     let by_default = background(tenant.clone(), account("by-default", "o"));
     waiting_for_locks(held.client(), 2).await;
     held.commit().await.unwrap();
-    assert_eq!(
-        reason(by_id.await.unwrap()),
-        (Code::FailedPrecondition, "ACCOUNT_TYPE_INACTIVE".into())
-    );
+    assert_eq!(refusal(by_id.await.unwrap()), "ACCOUNT_TYPE_INACTIVE");
     assert_eq!(by_default.await.unwrap().unwrap().account_type_id, "");
 }
 
@@ -431,38 +423,7 @@ async fn an_account_created_while_the_default_type_changes_gets_the_old_or_the_n
 
 /// A tenant of the shared service, if that has a real server.
 async fn tenant() -> Option<Tenant> {
-    if shared().url.is_none() {
-        eprintln!("skipped without TEST_DATABASE_URL: {ALONE}");
-        return None;
-    }
-    Some(Tenant::new().await)
-}
-
-/// A tenant in a database of its own, a connection to that database, and the service's way to it.
-/// The way of the shared service is not for tests: a connection that it makes for one ends with
-/// that test's runtime.
-pub async fn apart() -> Option<(Tenant, tokio_postgres::Client, Db)> {
-    let url = real_database(ALONE).await?;
-    let login: tokio_postgres::Config = url.parse().unwrap();
-    migrate::run(&Manager::new(login.clone(), None), migrate::Direction::Up).await.unwrap();
-    let db = Db::new(
-        Manager::new(login, Some("customer_accounts_app".into())),
-        8,
-        Duration::from_secs(1),
-        None,
-    );
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (address, served) = (listener.local_addr().unwrap(), db.clone());
-    tokio::spawn(async move {
-        customer_accounts::server::serve(
-            listener,
-            served,
-            &crate::support::config(&[]),
-            std::future::pending(),
-        )
-        .await
-    });
-    Some((Tenant::on(crate::support::connect(address).await), sql(&url).await, db))
+    if has_real_server(ALONE) { Some(Tenant::new().await) } else { None }
 }
 
 fn background(
@@ -529,11 +490,7 @@ async fn primaries(tenant: &Tenant, organization_id: &str) -> Vec<String> {
 #[track_caller]
 fn all_succeed_or_lose<T: std::fmt::Debug>(answers: &[Result<T, Status>]) {
     for status in answers.iter().filter_map(|answer| answer.as_ref().err()) {
-        assert_eq!(
-            reason(Err::<(), _>(status.clone())),
-            (Code::Aborted, "CONFLICT".into()),
-            "{status:?}"
-        );
+        assert_eq!(refusal(status), "CONFLICT", "{status:?}");
     }
     assert!(answers.iter().any(Result::is_ok), "nobody won");
 }

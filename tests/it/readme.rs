@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::support::{
     fresh_database,
     process::{Service, run},
-    real_server,
+    real_server, skip,
 };
 
 const README: &str = include_str!("../../README.md");
@@ -50,7 +50,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_customer-accounts");
 async fn the_calls_of_the_readme_give_what_it_prints() {
     if !Command::new("grpcurl").arg("-version").output().is_ok_and(|output| output.status.success())
     {
-        eprintln!("skipped: grpcurl is not installed");
+        skip("grpcurl is not installed");
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Renewals: rows whose words and sort keys were made by a version before are found as those that
-//! this version makes.
+//! Renewals: rows whose words and sort keys an earlier version wrote are found like those that this
+//! version writes.
 
 use std::time::Duration;
 
@@ -331,7 +331,8 @@ async fn an_interrupted_renewal_goes_on_and_a_service_waits_for_its_end() {
     );
 }
 
-/// Several at once, and callers who rename at the same time: all is right in the end.
+/// Several renewals run at once while callers rename the same rows. At the end all words and sort
+/// keys are current.
 #[tokio::test(flavor = "multi_thread")]
 async fn renewals_and_calls_do_not_spoil_each_other() {
     let Some(url) = real_database("renewals need a second connection").await else { return };

@@ -1,10 +1,7 @@
 //! The schema: generated code that matches the migrations, rules that every table keeps, and
 //! migrations up and down.
 
-use std::{
-    fmt::Write as _,
-    path::{Path, PathBuf},
-};
+use std::{fmt::Write as _, path::Path};
 
 use customer_accounts::{
     caller::Caller,
@@ -21,7 +18,9 @@ use diesel_async::{RunQueryDsl as _, SimpleAsyncConnection as _};
 use futures_util::future::join_all;
 use tokio::time::Duration;
 
-use crate::support::{self, Tenant, account, process::command, real_database, shared, unique};
+use crate::support::{
+    self, Tenant, account, process::command, real_database, shared, sources, unique,
+};
 
 /// Diesel's own record of the migrations, which belongs to no tenant.
 const MIGRATIONS: &str = "__diesel_schema_migrations";
@@ -40,7 +39,7 @@ pub async fn lines(tenant: &Tenant, sql: &str) -> Vec<String> {
     read(tenant, "", sql).await.unwrap()
 }
 
-/// The same after a first statement in the transaction.
+/// The column `line` of a query, after a first statement in the same transaction.
 async fn read(tenant: &Tenant, first: &str, sql: &str) -> Result<Vec<String>> {
     // Whatever modules are off.
     let caller = Caller { module: "administration", ..tenant.caller() };
@@ -107,7 +106,7 @@ async fn schema_rs_is_generated_from_the_migrations() {
     code.push_str(");\n");
     if wants_update() {
         std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/schema.rs"), code).unwrap();
-        return;
+        return; // what was just written needs no comparison
     }
     let present = include_str!("../../src/schema.rs");
     assert!(
@@ -154,7 +153,8 @@ const RULES: &[(&str, &str)] = &[
         "SELECT relname FROM t WHERE NOT relforcerowsecurity",
     ),
     (
-        // And one more where the owner, who prunes and renews, finds out which tenants there are.
+        // Some tables have a second policy, by which the owner finds the tenants to prune and
+        // renew.
         "has one policy, for everything and everyone, on the tenant",
         "SELECT relname FROM t WHERE (SELECT array_agg(concat_ws(' ', polpermissive, polcmd, polroles, \
            pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))) FROM pg_policy WHERE polrelid = t.oid \
@@ -282,16 +282,6 @@ fn rows_are_inserted_by_one_statement_whatever_they_lack() {
     assert!(insertable >= 4, "{insertable}");
 }
 
-/// All Rust files below a folder.
-pub fn sources(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
-    let files = files
-        .into_iter()
-        .filter(|file| file.extension().is_some_and(|extension| extension == "rs"));
-    files.chain(folders.iter().flat_map(|folder| sources(folder))).collect()
-}
-
 /// Runs one statement as the service in a transaction of this tenant that is to be committed, and
 /// tells what came of it.
 pub async fn execute(tenant: &Tenant, sql: &str) -> Result<(), String> {
@@ -416,7 +406,7 @@ async fn rows_are_written_for_their_own_tenant_only() {
             refused.contains("violates row-level security policy"),
             "{table} without a tenant: {refused}"
         );
-        // The same statement in its own tenant gets as far as the primary key.
+        // In its own tenant the statement fails only at the primary key.
         let refused = execute(&ours, &copy(&mine)).await.unwrap_err();
         assert!(
             refused.contains("duplicate key value violates unique constraint"),

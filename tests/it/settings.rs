@@ -27,7 +27,7 @@ fn fatal(code: &str, words: &str) -> Vec<u8> {
     message(b'E', format!("SFATAL\0VFATAL\0C{code}\0M{words}\0\0").as_bytes())
 }
 
-/// A server that says this to everyone who connects.
+/// A server that sends these bytes on every connection.
 async fn server_that_says(answer: Vec<u8>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

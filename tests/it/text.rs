@@ -11,7 +11,7 @@ use customer_accounts::proto::{
 };
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, ReflectMessage as _, Value};
-use tonic::{Code, Status};
+use tonic::Status;
 
 use crate::{
     lists::execute,
@@ -19,7 +19,7 @@ use crate::{
         Tenant, account,
         calls::{account_type, only, only_person, person},
         raw::call,
-        reason, violations,
+        refusal, violations,
     },
 };
 
@@ -503,9 +503,9 @@ async fn names_of_types_and_roles_that_look_alike_are_one() {
         let named =
             |id: &str, name: &str| AccountType { display_name: name.into(), ..account_type(id) };
         tenant.try_account_type(named(id, name)).await.unwrap();
-        let taken = (Code::AlreadyExists, "ACCOUNT_TYPE_ALREADY_EXISTS".to_owned());
+        let taken = "ACCOUNT_TYPE_ALREADY_EXISTS";
         assert_eq!(
-            reason(tenant.try_account_type(named("other", other)).await),
+            refusal(tenant.try_account_type(named("other", other)).await),
             taken,
             "{name} {other}"
         );

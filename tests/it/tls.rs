@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tonic::{
-    Code, Status,
+    Status,
     transport::{Channel, Endpoint},
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -23,7 +23,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use crate::support::{
     Tenant,
     certs::{Authority, Days, LONG, Mounted, Pair, Trust},
-    config, connect, eventually, raw, reason, shared,
+    config, connect, eventually, raw, refusal, shared,
 };
 
 /// Room for a machine that is busy with other tests.
@@ -178,8 +178,8 @@ async fn only_allowed_workloads_call() {
         assert_eq!(told, workload, "{names:?}");
         // A header that nobody has switched on names nobody.
         let forged = [("x-forwarded-client-cert", &*format!("URI={PORTAL}"))];
-        let refused = reason(with_headers(&channel, &forged).await);
-        assert_eq!(refused, (Code::PermissionDenied, "WORKLOAD_NOT_ALLOWED".into()), "{names:?}");
+        let refused = refusal(with_headers(&channel, &forged).await);
+        assert_eq!(refused, "WORKLOAD_NOT_ALLOWED", "{names:?}");
     }
 }
 
@@ -198,14 +198,14 @@ async fn the_workload_is_no_user() {
         .with_roles("viewer")
         .try_account_type(crate::support::calls::account_type("b"))
         .await;
-    assert_eq!(reason(answer), (Code::PermissionDenied, "PERMISSION_DENIED".into()));
+    assert_eq!(refusal(answer), "PERMISSION_DENIED");
 }
 
 #[tokio::test]
 async fn the_header_of_a_mesh_counts_only_when_switched_on_and_only_its_last_element() {
     const XFCC: &str = "x-forwarded-client-cert";
-    let unauthenticated = (Code::Unauthenticated, "UNAUTHENTICATED".to_owned());
-    let denied = (Code::PermissionDenied, "WORKLOAD_NOT_ALLOWED".to_owned());
+    let unauthenticated = "UNAUTHENTICATED";
+    let denied = "WORKLOAD_NOT_ALLOWED";
     let service = Here::serve(&[]).await;
     let off = connect(service.address).await;
     for value in ["URI=spiffe://example.org/x", "\"malformed"] {
@@ -215,7 +215,7 @@ async fn the_header_of_a_mesh_counts_only_when_switched_on_and_only_its_last_ele
         Here::serve(&[&options(&["--mesh-header", XFCC, "--allowed-workloads", PORTAL])]).await;
     let on = connect(service.address).await;
     health(on.clone()).await.unwrap();
-    assert_eq!(reason(with_headers(&on, &[]).await), unauthenticated);
+    assert_eq!(refusal(with_headers(&on, &[]).await), unauthenticated);
     let (good, evil) = (format!("URI={PORTAL}"), "URI=spiffe://example.org/evil".to_owned());
     for values in [
         vec![good.clone()],
@@ -240,7 +240,7 @@ async fn the_header_of_a_mesh_counts_only_when_switched_on_and_only_its_last_ele
         (vec![format!("{good};{good}")], &unauthenticated),
     ] {
         let headers: Vec<_> = values.iter().map(|value| (XFCC, &**value)).collect();
-        assert_eq!(reason(with_headers(&on, &headers).await), *refused, "{values:?}");
+        assert_eq!(refusal(with_headers(&on, &headers).await), *refused, "{values:?}");
     }
 }
 
@@ -260,14 +260,14 @@ async fn behind_mutual_tls_only_the_proxy_names_the_workload() {
     let (proxy, portal) = (clients.client(&[PROXY]), clients.client(&["portal.shop"]));
     let (proxy, _) = Trust::of(&authority).showing(&proxy).connect(here.address).await.unwrap();
     with_headers(&proxy, &[("l5d-client-id", "portal.shop")]).await.unwrap();
-    assert_eq!(reason(with_headers(&proxy, &[]).await).0, Code::Unauthenticated);
+    assert_eq!(refusal(with_headers(&proxy, &[]).await), "UNAUTHENTICATED");
     assert_eq!(
-        reason(with_headers(&proxy, &[("l5d-client-id", "other.shop")]).await).0,
-        Code::PermissionDenied
+        refusal(with_headers(&proxy, &[("l5d-client-id", "other.shop")]).await),
+        "WORKLOAD_NOT_ALLOWED"
     );
     let (direct, _) = Trust::of(&authority).showing(&portal).connect(here.address).await.unwrap();
-    let refused = reason(with_headers(&direct, &[("l5d-client-id", "portal.shop")]).await);
-    assert_eq!(refused, (Code::PermissionDenied, "WORKLOAD_NOT_ALLOWED".into()));
+    let refused = refusal(with_headers(&direct, &[("l5d-client-id", "portal.shop")]).await);
+    assert_eq!(refused, "WORKLOAD_NOT_ALLOWED");
 }
 
 #[tokio::test]
@@ -307,7 +307,7 @@ async fn silent_peers_hold_up_nobody_and_are_sent_away() {
     );
     let mut rest = Vec::new();
     let _ = timeout(PATIENCE, mute.read_to_end(&mut rest)).await.expect("sent away");
-    // Who has spoken may be silent for as long as they like.
+    // A peer that has made a call may be silent without limit.
     ask(channel).await.unwrap();
     ask(other).await.unwrap();
 }

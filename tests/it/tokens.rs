@@ -1,4 +1,4 @@
-//! Identity by token: who is let in, as whom, and who is not.
+//! Identity by token: which tokens are accepted, for which caller, and which are refused.
 
 mod command;
 mod hostile;
@@ -20,33 +20,23 @@ use customer_accounts::{
 use http::HeaderMap;
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use tonic::{Code, Request, Status};
+use tonic::{Request, Status};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
     server_reflection_request::MessageRequest,
 };
 
-use crate::{
-    contract,
-    support::{
-        Tenant, config,
-        raw::call,
-        reason,
-        tokens::{AUDIENCE, Guarded, Issuer, Key, but, claims, key_set, now},
-        unique,
-    },
+use crate::support::{
+    Tenant, assert_same_words, config,
+    raw::call,
+    refusal,
+    tokens::{AUDIENCE, Guarded, Issuer, Key, but, claims, key_set, now},
+    unique,
 };
 
-type Answer = (Code, String);
-
-fn unauthenticated() -> Answer {
-    (Code::Unauthenticated, "UNAUTHENTICATED".into())
-}
-
-fn denied() -> Answer {
-    (Code::PermissionDenied, "PERMISSION_DENIED".into())
-}
+const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
+const DENIED: &str = "PERMISSION_DENIED";
 
 #[tokio::test]
 async fn every_kind_of_key_signs_in() {
@@ -117,13 +107,13 @@ async fn roles_come_from_the_token() {
     let token = |roles: Value| key.sign(&but(issuer.claims(&tenant), json!({"roles": roles})));
     for reader in [json!("viewer"), json!(["viewer"])] {
         service.read(&token(reader.clone())).await.unwrap();
-        assert_eq!(reason(create(&service, &token(reader), &[]).await), denied());
+        assert_eq!(refusal(create(&service, &token(reader), &[]).await), DENIED);
     }
     create(&service, &token(json!("viewer admin")), &[]).await.unwrap();
     for none in
         [json!([]), json!(""), json!("Admin"), json!(["root"]), json!("viewer,admin"), Value::Null]
     {
-        assert_eq!(reason(service.read(&token(none.clone())).await), denied(), "{none}");
+        assert_eq!(refusal(service.read(&token(none.clone())).await), DENIED, "{none}");
     }
 }
 
@@ -135,16 +125,16 @@ async fn the_headers_of_development_mean_nothing_where_tokens_do() {
     let [mine, other] = [unique(), unique()];
     let pretended: &[(&'static str, &str)] =
         &[("x-tenant-id", &other), ("x-roles", "admin"), ("x-actor", "someone")];
-    assert_eq!(reason(create(&service, "", pretended).await), unauthenticated());
+    assert_eq!(refusal(create(&service, "", pretended).await), UNAUTHENTICATED);
     let viewer = key.sign(&but(issuer.claims(&mine), json!({"roles": ["viewer"]})));
-    assert_eq!(reason(create(&service, &viewer, pretended).await), denied());
+    assert_eq!(refusal(create(&service, &viewer, pretended).await), DENIED);
     // What is made is made in the token's tenant.
     let [admin, elsewhere] = [&mine, &other].map(|tenant| key.sign(&issuer.claims(tenant)));
     create(&service, &admin, pretended).await.unwrap();
     assert_eq!((types(&service, &admin).await, types(&service, &elsewhere).await), (1, 0));
 }
 
-/// The same `sub` of two issuers is two people: in the trail, and in what is in reach.
+/// A `sub` that two issuers use names two people, in the trail and for reach.
 #[tokio::test]
 async fn the_subjects_of_several_issuers_are_told_apart() {
     let [staff_key, partner_key] = [Key::es256("s"), Key::es256("p")];
@@ -163,19 +153,19 @@ async fn the_subjects_of_several_issuers_are_told_apart() {
         }
     }
     assert_eq!(actors(&service, &of_staff(json!({}))).await, ["jane", "partner:jane"]);
-    // Nobody can choose a subject that makes them somebody of the other issuer.
+    // A token whose subject begins with the prefix of the other issuer is refused.
     for _ in 0..2 {
         assert_eq!(
-            reason(service.read(&of_staff(json!({"sub": "partner:jane"}))).await),
-            unauthenticated()
+            refusal(service.read(&of_staff(json!({"sub": "partner:jane"}))).await),
+            UNAUTHENTICATED
         );
     }
     service.read(&of_partner(json!({"sub": "partner:jane"}))).await.unwrap();
     // The prefix counts as a part of the actor, which has 200 characters.
     service.read(&of_partner(json!({"sub": "x".repeat(192)}))).await.unwrap();
     assert_eq!(
-        reason(service.read(&of_partner(json!({"sub": "x".repeat(193)}))).await),
-        unauthenticated()
+        refusal(service.read(&of_partner(json!({"sub": "x".repeat(193)}))).await),
+        UNAUTHENTICATED
     );
     // Reach is that of the person with the whole actor as subject.
     let bearer = format!("Bearer {}", of_staff(json!({})));
@@ -199,7 +189,7 @@ async fn the_subjects_of_several_issuers_are_told_apart() {
     people.create_person(person("partner:jane")).await.unwrap();
 }
 
-/// Who has left traces in the tenant, each once.
+/// The actors of the tenant's trail, each once.
 async fn actors(service: &Guarded, token: &str) -> Vec<String> {
     let bearer = format!("Bearer {token}");
     let mut client = ActivityServiceClient::with_interceptor(
@@ -223,8 +213,8 @@ async fn every_other_call_needs_a_token() {
         let method = policy.method.trim_start_matches("accounts.v1.");
         for headers in [&[][..], &[("x-tenant-id", &b"t"[..]), ("x-roles", b"admin")]] {
             assert_eq!(
-                reason(call(&service.channel, method, headers, b"").await),
-                unauthenticated(),
+                refusal(call(&service.channel, method, headers, b"").await),
+                UNAUTHENTICATED,
                 "{method}"
             );
         }
@@ -235,7 +225,7 @@ async fn every_other_call_needs_a_token() {
 async fn health_and_reflection_need_no_token() {
     let key = Key::es256("k");
     let service = Guarded::by(&Issuer::with(&[&key]).await, &[]).await;
-    assert_eq!(reason(service.read_with(&[]).await), unauthenticated());
+    assert_eq!(refusal(service.read_with(&[]).await), UNAUTHENTICATED);
     HealthClient::new(service.channel.clone()).check(HealthCheckRequest::default()).await.unwrap();
     let list = Some(MessageRequest::ListServices(String::new()));
     let ask =
@@ -259,7 +249,7 @@ async fn a_remembered_token_is_forgotten_when_it_expires() {
     let token = key.sign(&but(issuer.claims("t"), json!({"exp": expires})));
     service.read(&token).await.unwrap();
     service.until("the end of the token", || token.clone(), Result::is_err).await;
-    assert_eq!(reason(service.read(&token).await), unauthenticated());
+    assert_eq!(refusal(service.read(&token).await), UNAUTHENTICATED);
     assert!(now() >= expires);
 }
 
@@ -299,7 +289,7 @@ async fn the_caller_is_what_the_claims_say() {
         assert_eq!(caller("viewer", json!(true)).await.unwrap().reach, Reach::Tenant);
         assert_eq!(caller("admin", json!(false)).await.unwrap().reach, Reach::Tenant);
         for wrong in [json!("true"), json!(1), json!([true])] {
-            assert_eq!(reason(caller("admin", wrong).await), unauthenticated());
+            assert_eq!(refusal(caller("admin", wrong).await), UNAUTHENTICATED);
         }
     }
 }
@@ -346,11 +336,7 @@ async fn the_token_of_a_regional_manager_shows_the_region_and_below() {
     get("oslo-account").await.unwrap();
     let (elsewhere, nowhere) =
         (get("rome-account").await.unwrap_err(), get("none-account").await.unwrap_err());
-    contract::assert_same_words(
-        "GetAccount",
-        (&elsewhere, "rome-account"),
-        (&nowhere, "none-account"),
-    );
+    assert_same_words("GetAccount", (&elsewhere, "rome-account"), (&nowhere, "none-account"));
 
     let everywhere =
         key.sign(&claims(json!({"sub": "someone", "roles": ["viewer"], "tenant_wide": true})));
@@ -383,7 +369,7 @@ async fn a_watch_ends_with_the_token_it_was_opened_with() {
             break end;
         }
     };
-    assert_eq!(reason::<()>(Err(end)), (Code::Unavailable, "WATCH_ENDED".into()));
+    assert_eq!(refusal(end), "WATCH_ENDED");
     assert!((expires..expires + 10).contains(&now()));
 }
 

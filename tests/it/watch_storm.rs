@@ -1,6 +1,6 @@
-//! Watches in a storm: writers on two instances and past them, commits out of order, rollbacks,
-//! sessions that are cut off, an instance that is killed, watchers that come and go; and every
-//! change that was acknowledged arrives once, in order.
+//! Watches under load and failures: writers on two instances and directly on the database, commits
+//! out of order, rollbacks, terminated sessions, a killed instance, and watchers that reconnect.
+//! Every change that was acknowledged must arrive once and in order.
 
 use std::{
     collections::BTreeSet,
@@ -20,9 +20,14 @@ use tokio::{
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::{
-    support::{self, Dice, Tenant, account, calls::only, eventually, process::Service, unique},
-    watches::{Watch, quiet},
+use crate::support::{
+    self, Tenant, account,
+    calls::only,
+    dice::{Dice, seed},
+    eventually,
+    process::Service,
+    unique,
+    watch::{Watch, quiet},
 };
 
 const TENANTS: usize = 3;
@@ -53,7 +58,7 @@ struct Storm {
 impl Storm {
     /// A tenant as one of the instances serves it, if that instance can be reached.
     async fn reach(&self, tenant: usize, dice: &mut Dice) -> Option<Tenant> {
-        let address = self.addresses.lock().unwrap()[usize::try_from(dice.roll(2)).unwrap()];
+        let address = self.addresses.lock().unwrap()[dice.index(2)];
         let endpoint =
             tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
         let channel = timeout(Duration::from_secs(5), endpoint.connect()).await.ok()?.ok()?;
@@ -61,14 +66,10 @@ impl Storm {
     }
 
     /// Makes changes through the service, and some by transactions of its own that last.
-    async fn write(self, writer: usize) {
-        let mut dice = Dice::new();
+    async fn write(self, writer: usize, mut dice: Dice) {
         let raw = self.spared().await;
         for change in 0..CHANGES {
-            let (tenant, mark) = (
-                usize::try_from(dice.roll(TENANTS as u64)).unwrap(),
-                format!("{writer}-{change}-{}", unique()),
-            );
+            let (tenant, mark) = (dice.index(TENANTS), format!("{writer}-{change}-{}", unique()));
             let committed = if dice.roll(3) == 0 {
                 self.commit_late(&raw, tenant, &mark, &mut dice).await
             } else {
@@ -136,8 +137,9 @@ impl Storm {
         tenant: usize,
         account_id: &str,
         mut cursor: String,
+        mut dice: Dice,
     ) -> (Vec<String>, usize) {
-        let (mut dice, mut seen, mut opened) = (Dice::new(), Vec::new(), 0);
+        let (mut seen, mut opened) = (Vec::new(), 0);
         let mut last_of_all = None;
         while last_of_all.is_none() {
             let Some(there) = self.reach(tenant, &mut dice).await else { continue };
@@ -176,9 +178,8 @@ impl Storm {
     }
 
     /// Cuts off sessions of the service, as a network or an administrator does.
-    async fn cut_sessions(self, cut: Arc<AtomicUsize>) {
+    async fn cut_sessions(self, cut: Arc<AtomicUsize>, mut dice: Dice) {
         let sql = self.spared().await;
-        let mut dice = Dice::new();
         let victims = format!(
             "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity \
              WHERE backend_type = 'client backend' AND application_name <> '{SPARED}' ORDER BY random() LIMIT 3) AS victims"
@@ -253,14 +254,14 @@ async fn every_acknowledged_change_arrives_once_and_in_order() {
         over: Arc::default(),
         starting: Arc::default(),
     };
-    let mut watchers = Vec::new();
+    let (mut dice, mut watchers) = (Dice::seeded(seed()), Vec::new());
     for (tenant, account_id) in (0..TENANTS).map(|tenant| (tenant, "")).chain([(0, "a")]) {
         let mut first = Watch::open(&storm.tenants[tenant], "", account_id).await.unwrap();
         assert_eq!(first.next().await.unwrap(), []);
         watchers.push((
             tenant,
             account_id,
-            tokio::spawn(storm.clone().follow(tenant, account_id, first.cursor)),
+            tokio::spawn(storm.clone().follow(tenant, account_id, first.cursor, dice.split())),
         ));
     }
     let began: String = support::sql(&url)
@@ -271,9 +272,10 @@ async fn every_acknowledged_change_arrives_once_and_in_order() {
         .get(0);
     let (cut, kills) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let mut disasters = JoinSet::new();
-    disasters.spawn(storm.clone().cut_sessions(Arc::clone(&cut)));
+    disasters.spawn(storm.clone().cut_sessions(Arc::clone(&cut), dice.split()));
     disasters.spawn(storm.clone().kill(killed, Arc::clone(&kills)));
-    let mut writers: JoinSet<_> = (0..WRITERS).map(|writer| storm.clone().write(writer)).collect();
+    let mut writers: JoinSet<_> =
+        (0..WRITERS).map(|writer| storm.clone().write(writer, dice.split())).collect();
     let written = async {
         while let Some(writer) = writers.join_next().await {
             writer.unwrap();

@@ -4,79 +4,27 @@
 use std::time::Duration;
 
 use customer_accounts::{
-    caller::Caller,
     db::Meta,
-    page::Binding,
     proto::{
         Account, Activity, CreateAccountTypeRequest, ListActivitiesRequest, WatchActivitiesRequest,
-        WatchActivitiesResponse,
     },
     validate::Violations,
 };
 use diesel_async::SimpleAsyncConnection as _;
-use tokio::time::{Instant, timeout};
-use tonic::{Code, Request, Status, Streaming};
+use tokio::time::Instant;
+use tonic::Request;
 
 use crate::support::{
-    self, Tenant, account, calls::only, cluster::Cluster, eventually, process::Service,
-    real_database, real_server, reason, refused, shared,
+    self, Tenant, account,
+    calls::only,
+    eventually,
+    process::Service,
+    real_database, refusal, refused, shared,
+    watch::{PATIENCE, Watch, quiet, raw_activity, sealed},
 };
 
-/// Longest wait for what must come: other tests may hold transactions open, which hold every watch
-/// back.
-const PATIENCE: Duration = Duration::from_mins(1);
 /// Room for a machine that is busy with other tests.
 const MARGIN: Duration = Duration::from_secs(5);
-
-/// A watch, and the cursor of its last message.
-pub struct Watch {
-    stream: Streaming<WatchActivitiesResponse>,
-    pub cursor: String,
-}
-
-impl Watch {
-    pub async fn open(tenant: &Tenant, cursor: &str, account_id: &str) -> Result<Self, Status> {
-        let request =
-            WatchActivitiesRequest { cursor: cursor.into(), account_id: account_id.into() };
-        let stream = tenant.activities().watch_activities(request).await?.into_inner();
-        Ok(Self { stream, cursor: cursor.into() })
-    }
-
-    /// From now on, after the first message.
-    async fn now(tenant: &Tenant) -> Self {
-        let mut watch = Self::open(tenant, "", "").await.unwrap();
-        let first = watch.next().await.unwrap();
-        assert_eq!(first, [], "nothing has happened in this tenant");
-        watch
-    }
-
-    pub async fn next(&mut self) -> Result<Vec<Activity>, Status> {
-        let message = timeout(PATIENCE, self.stream.message()).await.expect("a message in time")?;
-        let message = message.expect("a watch ends with an error");
-        assert!(!message.cursor.is_empty());
-        self.cursor = message.cursor;
-        Ok(message.activities)
-    }
-
-    /// The next so many activities, in however many messages.
-    async fn take(&mut self, count: usize) -> Vec<Activity> {
-        let mut taken = Vec::new();
-        while taken.len() < count {
-            taken.extend(self.next().await.unwrap());
-        }
-        assert_eq!(taken.len(), count, "{taken:?}");
-        taken
-    }
-
-    /// How it ends.
-    async fn ends(mut self) -> Status {
-        loop {
-            if let Err(status) = self.next().await {
-                return status;
-            }
-        }
-    }
-}
 
 /// The ids of the whole trail so far, in the order of the feed.
 async fn feed(tenant: &Tenant) -> Vec<String> {
@@ -218,23 +166,12 @@ async fn a_cursor_of_another_tenant_or_account_or_of_none_is_refused() {
         (&tenant, &*sealed(&tenant, "", "1", "9999999999"), ""),
     ] {
         let answer = Watch::open(who, cursor, account_id).await.map(drop);
-        let (status, details) = refused(answer);
-        assert_eq!(
-            (status.code(), &*details.error_info().unwrap().reason),
-            (Code::InvalidArgument, "INVALID_CURSOR")
-        );
+        assert_eq!(refusal(&answer), "INVALID_CURSOR");
+        let (_, details) = refused(answer);
         assert_eq!(details.bad_request().unwrap().field_violations[0].field, "cursor");
     }
     assert!(Watch::open(&tenant, &cursor, "").await.is_ok());
     assert!(Watch::open(&tenant, &sealed(&tenant, "a", "1", "0"), "a").await.is_ok());
-}
-
-/// A cursor as the service would give it for this position.
-pub fn sealed(tenant: &Tenant, account_id: &str, transaction_id: &str, ordinal: &str) -> String {
-    let caller =
-        Caller { method: "accounts.v1.ActivityService/WatchActivities", ..tenant.caller() };
-    let request = WatchActivitiesRequest { account_id: account_id.into(), ..Default::default() };
-    Binding::of(&caller, &request).seal(transaction_id, ordinal)
 }
 
 /// Runs statements as the service in this tenant.
@@ -257,10 +194,10 @@ async fn a_cursor_that_is_too_old_or_from_elsewhere_says_so() {
             Err(status) => Err(status),
         }
     };
-    let gone = || (Code::OutOfRange, "CURSOR_EXPIRED".to_owned());
+    let gone = "CURSOR_EXPIRED";
     // A tenant without a floor has everything, but no database has come as far as this.
     expired(0, 0).await.unwrap();
-    assert_eq!(reason(expired(i64::MAX - 1, 0).await), gone());
+    assert_eq!(refusal(expired(i64::MAX - 1, 0).await), gone);
     execute(
         &tenant,
         "INSERT INTO tenants (activity_floor) VALUES (100) ON CONFLICT (tenant_id) DO UPDATE SET activity_floor = 100",
@@ -268,8 +205,8 @@ async fn a_cursor_that_is_too_old_or_from_elsewhere_says_so() {
     .await;
     for (transaction_id, ordinal) in [(0, 0), (98, i32::MAX), (99, 0), (99, i32::MAX - 1)] {
         assert_eq!(
-            reason(expired(transaction_id, ordinal).await),
-            gone(),
+            refusal(expired(transaction_id, ordinal).await),
+            gone,
             "{transaction_id} {ordinal}"
         );
     }
@@ -285,10 +222,10 @@ async fn a_cursor_that_is_too_old_or_from_elsewhere_says_so() {
         "UPDATE tenants SET activity_floor = (pg_current_xact_id()::text)::bigint + 1000000",
     )
     .await;
-    assert_eq!(reason(Err::<(), _>(watch.ends().await)), gone());
+    assert_eq!(refusal(watch.ends().await), gone);
     assert_eq!(
-        reason(Watch::open(&tenant, &sealed(&tenant, "", "5000", "0"), "").await.map(drop)),
-        gone()
+        refusal(Watch::open(&tenant, &sealed(&tenant, "", "5000", "0"), "").await.map(drop)),
+        gone
     );
 }
 
@@ -308,11 +245,9 @@ async fn a_shutdown_ends_watches_and_does_not_wait_for_them() {
     }
     let signalled = Instant::now();
     service.terminate();
-    let (status, details) = refused(Err::<(), _>(watch.ends().await));
-    assert_eq!(
-        (status.code(), &*details.error_info().unwrap().reason),
-        (Code::Unavailable, "WATCH_ENDED")
-    );
+    let end = watch.ends().await;
+    assert_eq!(refusal(&end), "WATCH_ENDED");
+    let (_, details) = refused(end);
     assert!(details.retry_info().is_some());
     assert_eq!(service.ended().await.code(), Some(0));
     assert!(signalled.elapsed() < Duration::from_secs(15), "{:?}", signalled.elapsed());
@@ -323,12 +258,9 @@ async fn there_is_room_for_so_many_watches() {
     let service = Service::fresh(&["--max-watches", "2", "--tenant-share", "100"], &[]).await;
     let tenant = Tenant::on(service.channel().await);
     let (first, second) = (Watch::now(&tenant).await, Watch::now(&tenant).await);
-    let (status, details) =
-        refused(Watch::open(&Tenant::on(service.channel().await), "", "").await.map(drop));
-    assert_eq!(
-        (status.code(), &*details.error_info().unwrap().reason),
-        (Code::ResourceExhausted, "OVERLOADED")
-    );
+    let third = Watch::open(&Tenant::on(service.channel().await), "", "").await.map(drop);
+    assert_eq!(refusal(&third), "OVERLOADED");
+    let (_, details) = refused(third);
     assert!(details.retry_info().is_some());
     tenant.organization("o", "").await;
     drop(first);
@@ -357,7 +289,7 @@ async fn a_watch_outlives_the_deadlines_of_calls_but_not_its_own() {
         watch.next().await.unwrap();
     }
     let status = watch.ends().await;
-    assert_eq!(reason(Err::<(), _>(status)), (Code::Unavailable, "WATCH_ENDED".into()));
+    assert_eq!(refusal(status), "WATCH_ENDED");
     assert!(opened.elapsed() >= Duration::from_millis(1900), "{:?}", opened.elapsed());
 
     // As a bare header: the client has no timer of its own for it.
@@ -366,7 +298,7 @@ async fn a_watch_outlives_the_deadlines_of_calls_but_not_its_own() {
     let opened = Instant::now();
     let stream = tenant.activities().watch_activities(request).await.unwrap().into_inner();
     let status = Watch { stream, cursor: String::new() }.ends().await;
-    assert_eq!(reason(Err::<(), _>(status)), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED".into()));
+    assert_eq!(refusal(status), "DEADLINE_EXCEEDED");
     assert!(
         opened.elapsed() >= Duration::from_millis(650) && opened.elapsed() < MARGIN,
         "{:?}",
@@ -411,26 +343,6 @@ async fn nothing_is_told_before_what_began_to_write_earlier_has_ended() {
     }
 }
 
-/// A server on which nobody else holds transactions.
-pub fn quiet() -> Option<Cluster> {
-    if real_server().is_none() {
-        eprintln!(
-            "skipped without TEST_DATABASE_URL: the embedded server has no second connection"
-        );
-        return None;
-    }
-    Cluster::start()
-}
-
-/// Adds an activity of a resource to a tenant's trail, in a transaction of the login's own.
-pub fn raw_activity(tenant: &str, resource_id: &str) -> String {
-    format!(
-        "INSERT INTO activities (tenant_id, activity_id, ordinal, actor, method, action, resource_type, resource_id, changes) \
-         VALUES ('{tenant}', '{}', 0, 'raw', 'raw', 'raw.created', 'raw', '{resource_id}', '[]')",
-        support::unique()
-    )
-}
-
 #[tokio::test]
 async fn a_change_is_heard_at_once_and_that_of_another_replica_by_the_next_look() {
     let Some(cluster) = quiet() else { return };
@@ -468,7 +380,7 @@ async fn a_watch_survives_a_database_that_is_away_for_a_moment() {
     // meanwhile.
     for _ in 0..3 {
         let answer = tenant.activities().list_activities(ListActivitiesRequest::default()).await;
-        assert_eq!(reason(answer), (Code::Unavailable, "DATABASE_UNAVAILABLE".into()));
+        assert_eq!(refusal(answer), "DATABASE_UNAVAILABLE");
     }
     cluster.resume();
     eventually(PATIENCE, "the service is back", async || {
@@ -480,10 +392,7 @@ async fn a_watch_survives_a_database_that_is_away_for_a_moment() {
     // Away for longer than a watch waits, it ends and says why; nothing is lost.
     cluster.crash();
     let (cursor, away) = (watch.cursor.clone(), Instant::now());
-    assert_eq!(
-        reason(Err::<(), _>(watch.ends().await)),
-        (Code::Unavailable, "DATABASE_UNAVAILABLE".into())
-    );
+    assert_eq!(refusal(watch.ends().await), "DATABASE_UNAVAILABLE");
     assert!(away.elapsed() > Duration::from_secs(9), "{:?}", away.elapsed());
     cluster.resume();
     let mut watch =

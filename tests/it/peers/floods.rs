@@ -1,6 +1,6 @@
-//! What peers can make the service hold, in a process of its own: its memory stays small, and
-//! another tenant is answered all the while. Most are sixteen; of those who need an identity, some
-//! have sixty-four connections.
+//! Floods by misbehaving peers of a service in a process of its own. The memory of the service must
+//! stay small, and another tenant must be answered all the while. Most floods come from sixteen
+//! connections; some of those that need an identity come from sixty-four.
 
 use std::{
     future::poll_fn,
@@ -32,12 +32,13 @@ use customer_accounts::proto::{Account, GetAccountRequest, ListAccountsRequest};
 
 /// Most memory of the service in KiB, with sixteen peers.
 const MEMORY: u64 = 100 * 1024;
-/// The same when they have 64 connections with large requests or answers, of which each holds 16
-/// KiB that are not counted.
+/// Most memory of the service in KiB, with 64 connections that have large requests or answers: each
+/// connection holds 16 KiB that no limit counts.
 const MEMORY_OF_CALLERS: u64 = 136 * 1024;
 /// Longest that another tenant waits for an answer.
 const ANSWER: Duration = Duration::from_secs(1);
-/// The same beside 64 connections, for which this process has to send some 700 MB.
+/// Longest that another tenant waits for an answer beside 64 connections, over which this process
+/// sends some 700 MB.
 const ANSWER_BESIDE_CALLERS: Duration = Duration::from_secs(3);
 const PEERS: usize = 16;
 /// Connections of each peer that needs an identity.

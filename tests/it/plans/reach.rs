@@ -1,5 +1,6 @@
-//! The queries of callers who see a part of the tenant, on the database of `memberships`: who
-//! manages everything, a region of 585 organizations, a district of 73, and one office.
+//! Query plans for callers with a limited reach, on the database of `memberships`. The callers are
+//! managers of the whole tree, of a region of 585 organizations, of a district of 73, and of one
+//! office.
 
 use customer_accounts::proto::{
     CheckMembershipRequest, ListAccountsRequest, ListActivitiesRequest, ListPeopleRequest,

@@ -20,9 +20,9 @@ use prost_types::{FieldMask, ListValue, Struct, Timestamp, value::Kind};
 use serde_json::Value;
 use tonic::Status;
 
-use super::{Tenant, shared, violations};
+use super::{Refused, Tenant, shared, violations};
 
-/// One change, as the trail has it.
+/// One activity of the trail.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable)]
 #[diesel(table_name = activities, check_for_backend(diesel::pg::Pg))]
 pub struct Activity {
@@ -71,7 +71,7 @@ impl Tenant {
             .map(|response| response.into_inner().account.unwrap())
     }
 
-    /// Deletes if the etag is the present one; an empty etag is not checked.
+    /// Deletes if the etag is current; an empty etag is not checked.
     pub async fn delete(&self, id: &str, etag: &str) -> Result<(), Status> {
         let request =
             DeleteAccountRequest { account_id: id.into(), etag: etag.into(), ..Default::default() };
@@ -158,7 +158,7 @@ impl Tenant {
             .map(|response| response.into_inner().person.unwrap())
     }
 
-    /// Deletes if the etag is the present one; an empty etag is not checked.
+    /// Deletes if the etag is current; an empty etag is not checked.
     pub async fn delete_person(&self, id: &str, etag: &str) -> Result<(), Status> {
         let request =
             DeletePersonRequest { person_id: id.into(), etag: etag.into(), ..Default::default() };
@@ -184,7 +184,7 @@ impl Tenant {
             .map(|response| response.into_inner().organization.unwrap())
     }
 
-    /// Deletes if the etag is the present one; an empty etag is not checked.
+    /// Deletes if the etag is current; an empty etag is not checked.
     pub async fn delete_organization(&self, id: &str, etag: &str) -> Result<(), Status> {
         let request = DeleteOrganizationRequest {
             organization_id: id.into(),
@@ -237,8 +237,8 @@ impl Tenant {
         Ok(response.people.into_iter().map(|person| person.person_id).collect())
     }
 
-    /// Sets a module for an organization, or without one for the tenant: the state it then has
-    /// there.
+    /// Sets a module for an organization, or for the tenant if the id is empty. Returns its new
+    /// state.
     pub async fn set_module(
         &self,
         module: &str,
@@ -278,9 +278,9 @@ impl Tenant {
         shared().clock.stop(self.caller().tenant, time.into());
     }
 
-    /// What happened in the tenant so far, in order.
+    /// The tenant's activities, in order.
     pub async fn trail(&self) -> Vec<Activity> {
-        // Whatever modules are off.
+        // The module `administration` cannot be switched off.
         let caller = Caller { module: "administration", ..self.caller() };
         let trail = async move |tx: &Tx| {
             let own = activities::table.filter(tx.owns(activities::tenant_id));
@@ -295,7 +295,7 @@ impl Tenant {
             .await
     }
 
-    /// What happened to one resource so far, in order.
+    /// The activities of one resource, in order.
     pub async fn trail_of(&self, resource_id: &str) -> Vec<Activity> {
         self.trail()
             .await
@@ -360,23 +360,23 @@ fn wire(value: Value) -> prost_types::Value {
     prost_types::Value { kind: Some(kind) }
 }
 
-/// The fields that a request breaks rules of.
+/// The fields in the violations of an error.
 #[track_caller]
-pub fn fields<T: std::fmt::Debug>(answer: Result<T, Status>) -> Vec<String> {
+pub fn fields(answer: impl Refused) -> Vec<String> {
     violations(answer).into_iter().map(|(field, _)| field).collect()
 }
 
-/// What a program reads from an error besides its reason.
+/// A value in the metadata of an error.
 #[track_caller]
-pub fn metadata<T: std::fmt::Debug>(answer: Result<T, Status>, key: &str) -> String {
+pub fn metadata(answer: impl Refused, key: &str) -> String {
     let (status, details) = super::refused(answer);
     let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
     info.metadata.get(key).unwrap_or_else(|| panic!("no {key}: {status:?}")).clone()
 }
 
-/// The rules that an error says are broken, as type and subject.
+/// The violated preconditions of an error, as type and subject.
 #[track_caller]
-pub fn preconditions<T: std::fmt::Debug>(answer: Result<T, Status>) -> Vec<(String, String)> {
+pub fn preconditions(answer: impl Refused) -> Vec<(String, String)> {
     let (status, details) = super::refused(answer);
     let failure = details
         .precondition_failure()

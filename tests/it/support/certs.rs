@@ -44,7 +44,7 @@ impl Pair {
         (chain, PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap())
     }
 
-    /// What a server speaks TLS with that shows this certificate.
+    /// The TLS configuration of a server with this certificate.
     pub fn acceptor(&self) -> TlsAcceptor {
         let (chain, key) = self.parsed();
         let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
@@ -53,13 +53,13 @@ impl Pair {
     }
 }
 
-/// Who signs certificates.
+/// An authority that signs certificates.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pub pem: String,
 }
 
-/// How long a certificate is good for, in days from today.
+/// The validity of a certificate, in days from today.
 #[derive(Clone, Copy)]
 pub struct Days(pub i64);
 
@@ -89,7 +89,7 @@ impl Authority {
     }
 
     pub fn client_for(&self, names: &[&str], days: Days) -> Pair {
-        // A common name that must never count.
+        // A common name, which must be ignored.
         self.sign(names, days, "admin", &[ExtendedKeyUsagePurpose::ClientAuth])
     }
 
@@ -147,7 +147,7 @@ impl Mounted {
         mounted
     }
 
-    /// Puts other contents in place of all of them at once.
+    /// Replaces all files at once.
     pub fn swap(&self, pair: &Pair, client_ca: Option<&str>) {
         let folder = self.folder.path();
         let version = format!("v{}", self.versions.fetch_add(1, Ordering::Relaxed));
@@ -194,7 +194,7 @@ impl<'a> Trust<'a> {
         Self { shows: Some(pair), ..self }
     }
 
-    /// A TLS connection, as soon as the client is content with it.
+    /// A TLS connection whose handshake the client has completed.
     pub async fn handshake(&self, address: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.ca.as_bytes()).unwrap()).unwrap();

@@ -10,6 +10,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use super::skip;
+
 /// Where Debian keeps the server's programs, which are on no PATH.
 const DEBIAN: &str = "/usr/lib/postgresql/15/bin";
 
@@ -23,18 +25,19 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a server, or tells the reader why there is none. It has the version of the programs
-    /// in `POSTGRES_BIN`, as `.ci/postgres` sets it, or else of those on the PATH or of Debian.
+    /// Starts a server, or skips the test where its programs are missing. It has the version of the
+    /// programs in `POSTGRES_BIN`, as `.ci/postgres` sets it, or else of those on the PATH or of
+    /// Debian.
     pub fn start() -> Option<Self> {
         Self::start_with("", None, &[])
     }
 
-    /// Starts a server whose version comes with these programs as well: npm's has none of them.
+    /// Starts a server of a version that also has these programs, which the server from npm lacks.
     pub fn having(programs: &[&str]) -> Option<Self> {
         Self::start_with("", None, programs)
     }
 
-    /// Starts a server whose messages are in German, or tells the reader why there is none.
+    /// Starts a server whose messages are in German, or skips the test.
     pub fn german() -> Option<Self> {
         let locales = tempfile::Builder::new().prefix("ca-locale").tempdir().unwrap();
         open_to_all(locales.path());
@@ -42,12 +45,12 @@ impl Cluster {
         let made =
             Command::new("localedef").args(["-i", "de_DE", "-f", "UTF-8"]).arg(&locale).output();
         if !made.is_ok_and(|made| made.status.success()) {
-            eprintln!(
-                "skipped: localedef cannot make the locale de_DE (Debian has its sources in the package locales)"
+            skip(
+                "localedef cannot make the locale de_DE (Debian has its sources in the package locales)",
             );
             return None;
         }
-        // Where there is a psql there are the messages in other languages.
+        // Packages that have psql also have the messages in other languages.
         Self::start_with("lc_messages = 'de_DE.UTF-8'\n", Some(locales), &["psql"])
     }
 
@@ -62,9 +65,9 @@ impl Cluster {
             ["initdb"].iter().chain(needed).all(|program| folder.join(program).exists())
         };
         let Some(programs) = folders.find(has_all) else {
-            eprintln!(
-                "skipped: initdb {needed:?} are neither in POSTGRES_BIN, nor on the PATH, nor in {DEBIAN}"
-            );
+            skip(&format!(
+                "initdb {needed:?} are neither in POSTGRES_BIN, nor on the PATH, nor in {DEBIAN}"
+            ));
             return None;
         };
         // In /tmp itself: a socket's path must be short.
@@ -79,17 +82,14 @@ impl Cluster {
                 .unwrap()
             };
             let (Ok(user), Ok(group)) = (id("-u").trim().parse(), id("-g").trim().parse()) else {
-                eprintln!(
-                    "skipped: PostgreSQL refuses to run as root, and there is no user postgres"
-                );
+                skip("PostgreSQL refuses to run as root, and there is no user postgres");
                 return None;
             };
             std::os::unix::fs::chown(cluster.folder.path(), Some(user), Some(group)).unwrap();
         }
         let data = cluster.data();
         cluster.run("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "--no-sync"]);
-        // The machine does not fail in this test, only the server: what it wrote is there without
-        // waiting for the disk.
+        // Only the server crashes in a test, not the machine, so no write needs to reach the disk.
         let settings = format!(
             "\nport = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nfsync = off\n{settings}"
         );
@@ -134,12 +134,12 @@ impl Cluster {
         standby
     }
 
-    /// Makes a standby a server that takes writes.
+    /// Promotes a standby to a server that takes writes.
     pub fn promote(&self) {
         self.run("pg_ctl", &["-D", &self.data(), "-w", "promote"]);
     }
 
-    /// Ends the server as a crash does: without a checkpoint, and without a word to its clients.
+    /// Ends the server as a crash does, without a checkpoint and without closing its connections.
     pub fn crash(&self) {
         self.run("pg_ctl", &["-D", &self.data(), "-m", "immediate", "-w", "stop"]);
     }
@@ -155,7 +155,7 @@ impl Cluster {
     }
 
     fn run(&self, program: &str, arguments: &[&str]) {
-        // A PATH may have some of the programs only.
+        // The folder on the PATH may have only some of the programs.
         let path = [&*self.programs, Path::new(DEBIAN)].map(|folder| folder.join(program));
         let mut command = command(path.iter().find(|path| path.exists()).expect(program));
         if let Some(locales) = &self.locales {
@@ -183,7 +183,7 @@ pub fn open_to_all(folder: &Path) {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// A program as somebody who is not root.
+/// A command that runs a program as a user other than root.
 fn command(program: &Path) -> Command {
     let mut command = if is_root() { Command::new("setpriv") } else { Command::new(program) };
     if is_root() {

@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-/// What a client says first.
+/// The client preface.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub const DATA: u8 = 0;
@@ -24,7 +24,7 @@ pub const END_STREAM: u8 = 1;
 pub const ACK: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
-/// The setting of how much of each answer the peer has room for.
+/// The setting of the initial window of each stream.
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
 /// Longest wait for what must come.
@@ -52,7 +52,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A greeting that gives each answer so much room.
+/// A client preface with this initial window of each stream.
 pub fn greeting(window: u32) -> Vec<u8> {
     let setting = [&INITIAL_WINDOW_SIZE.to_be_bytes()[..], &window.to_be_bytes()].concat();
     [PREFACE, &frame(SETTINGS, 0, 0, &setting)].concat()
@@ -90,20 +90,20 @@ pub fn message(bytes: &[u8]) -> Vec<u8> {
 }
 
 impl RawPeer {
-    /// A connection on which nothing has been said.
+    /// A connection on which nothing was sent.
     pub async fn silent(address: SocketAddr) -> Self {
         Self { stream: TcpStream::connect(address).await.unwrap(), next: 1, caller: Vec::new() }
     }
 
-    /// A connection that gives each answer so much room.
+    /// A connection that has sent its preface, with this initial window of each stream.
     pub async fn greeted(address: SocketAddr, window: u32) -> Self {
         let mut peer = Self::silent(address).await;
         peer.send(&greeting(window)).await;
         peer
     }
 
-    /// Accepts the service's settings, before which a peer may send 64 KiB only. They are what it
-    /// says first.
+    /// Acknowledges the service's settings, which it sends first. Before that a peer may send 64
+    /// KiB only.
     pub async fn settle(&mut self) {
         let mut header = [0; 9];
         self.stream.read_exact(&mut header).await.unwrap();
@@ -116,14 +116,14 @@ impl RawPeer {
         self.send(&frame(SETTINGS, ACK, 0, b"")).await;
     }
 
-    /// What all later calls say about their caller.
+    /// Sets the headers of all later calls.
     pub fn calling_as(mut self, caller: &[(&str, &str)]) -> Self {
         self.caller =
             caller.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         self
     }
 
-    /// Sends bytes, of which a service that has closed the connection takes none.
+    /// Sends bytes. Ignores an error: the service may have closed the connection.
     pub async fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
     }
@@ -148,7 +148,7 @@ impl RawPeer {
         self.next - 2
     }
 
-    /// Begins a call, and sends this much of its request, which goes on.
+    /// Begins a call and sends this part of its request, without ending it.
     pub async fn begin(&mut self, path: &str, body: &[u8]) -> u32 {
         let (stream, headers) = (self.next_stream(), self.headers(path));
         self.send(&frame(HEADERS, END_HEADERS, stream, &headers)).await;
@@ -165,7 +165,7 @@ impl RawPeer {
         stream
     }
 
-    /// Gives an answer more room.
+    /// Opens the window of a stream; of the connection for 0.
     pub async fn give_room(&mut self, stream: u32, bytes: u32) {
         self.send(&frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())).await;
     }
@@ -206,7 +206,7 @@ impl RawPeer {
         }
     }
 
-    /// Reads until an answer ends, and returns its data; fails if it is given up.
+    /// Reads until an answer ends and returns its data. Fails if the service resets the stream.
     pub async fn answer(&mut self, stream: u32) -> Vec<u8> {
         let mut data = Vec::new();
         loop {
@@ -224,12 +224,12 @@ impl RawPeer {
         }
     }
 
-    /// Reads whatever comes until the connection ends.
+    /// Reads frames until the connection ends.
     pub async fn ended(&mut self) {
         while self.read().await.is_some() {}
     }
 
-    /// Reads whatever comes, acknowledging nothing, until the connection ends.
+    /// Reads bytes until the connection ends, and acknowledges nothing.
     pub async fn cut_off(&mut self) {
         let mut bytes = vec![0; 64 * 1024];
         while timeout(PATIENCE, self.stream.read(&mut bytes))

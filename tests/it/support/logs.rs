@@ -5,8 +5,7 @@ use std::io;
 
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
-/// What tests say about people in their calls: names, emails, phone numbers, the actors of the
-/// calls, search terms.
+/// Personal data in the calls of tests: names, emails, phone numbers, actors, search terms.
 const PERSONAL: [&str; 9] =
     ["@acme.", "@mail.", "@other.", "jane", "döe", "+1 (555)", "tester", "subject-of", "auth0|"];
 

@@ -1,8 +1,11 @@
-//! The harness: one service for all tests, tenants, clients, and what tests assert about errors.
+//! The harness: one service for all tests, tenants and clients.
 
 pub mod calls;
 pub mod certs;
 pub mod cluster;
+pub mod dice;
+mod errors;
+pub mod every_call;
 pub mod frames;
 pub mod logs;
 pub mod pooler;
@@ -12,10 +15,13 @@ pub mod raw;
 pub mod tap;
 pub mod tenancy;
 pub mod tokens;
+pub mod trail;
+pub mod watch;
 
 use std::{
     future::{Future, pending, poll_fn},
     net::SocketAddr,
+    path::{Path, PathBuf},
     pin::pin,
     sync::{
         OnceLock,
@@ -24,6 +30,9 @@ use std::{
     time::Duration,
 };
 
+pub use self::errors::{
+    Refused, assert_same_words, comment, refusal, refused, screaming, violations,
+};
 use clap::Parser as _;
 use customer_accounts::{
     caller::TenantId,
@@ -43,27 +52,45 @@ use customer_accounts::{
 };
 use tokio::{net::TcpListener, runtime::Handle, time::Instant};
 use tonic::{
-    Code, Request, Status,
+    Request, Status,
     metadata::MetadataValue,
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
-use tonic_types::{ErrorDetails, StatusExt as _};
 
 /// The real server to test on, if there is one.
 pub fn real_server() -> Option<String> {
     std::env::var("TEST_DATABASE_URL").ok().filter(|url| !url.is_empty())
 }
 
-/// The URL of a fresh database on the real server, or `None` with a word to the reader: the test
-/// needs what the embedded server does not have.
-pub async fn real_database(why: &str) -> Option<String> {
-    let Some(server) = real_server() else {
-        eprintln!("skipped without TEST_DATABASE_URL: {why}");
-        return None;
-    };
-    Some(fresh_database(&server).await)
+/// Says that a test ends early, because the machine lacks something. Panics instead where
+/// `REQUIRE_ALL` is set, as `.ci/run` does: nothing may be missing there.
+#[track_caller]
+pub fn skip(lacks: &str) {
+    assert!(std::env::var_os("REQUIRE_ALL").is_none(), "REQUIRE_ALL is set, but {lacks}");
+    eprintln!("skipped: {lacks}");
 }
+
+/// Whether there is a real server; if not, skips the test, which needs what the embedded server
+/// does not have.
+pub fn has_real_server(why: &str) -> bool {
+    let real = real_server().is_some();
+    if !real {
+        skip(&format!("TEST_DATABASE_URL is not set: {why}"));
+    }
+    real
+}
+
+/// The URL of a fresh database on the real server. Without that server skips the test.
+pub async fn real_database(why: &str) -> Option<String> {
+    if !has_real_server(why) {
+        return None;
+    }
+    Some(fresh_database(&real_server()?).await)
+}
+
+/// Why a test of races needs a real server.
+pub const ALONE: &str = "races need more than one connection";
 
 /// Creates a database and tells its URL.
 pub async fn fresh_database(server: &str) -> String {
@@ -82,7 +109,7 @@ pub async fn sql(url: &str) -> tokio_postgres::Client {
     client
 }
 
-/// Asks again and again until `wanted` finds something, at most so long.
+/// Calls `wanted` until it returns something. Fails after the limit.
 #[track_caller]
 pub fn eventually<T>(
     limit: Duration,
@@ -102,46 +129,31 @@ pub fn eventually<T>(
     }
 }
 
-/// Waits until so many statements of the connection's database wait for locks.
+/// Waits until exactly this number of statements in the connection's database wait for locks.
 #[track_caller]
 pub fn waiting_for_locks(sql: &tokio_postgres::Client, count: i64) -> impl Future<Output = ()> {
     let query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     eventually(Duration::from_secs(10), "statements that wait for locks", async move || {
-        // Inside a transaction PostgreSQL goes on showing what it showed first.
+        // Inside a transaction PostgreSQL repeats its first answer otherwise.
         sql.batch_execute("SELECT pg_stat_clear_snapshot()").await.unwrap();
         (sql.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == count).then_some(())
     })
 }
 
-/// A die for tests that try many ways: xorshift.
-pub struct Dice(u64);
-
-impl Dice {
-    /// Other rolls in every run.
-    pub fn new() -> Self {
-        let (_, random) = uuid::Uuid::now_v7().as_u64_pair();
-        Self(random | 1)
-    }
-
-    /// The same rolls for the same seed.
-    pub fn seeded(seed: u64) -> Self {
-        // Spread over all bits, so that small seeds do not begin alike, and never 0.
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    /// From 0 to `sides` - 1.
-    pub fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-}
-
-/// A name that no other test has, also in another run.
+/// A name that no other test has, in this run or another.
 pub fn unique() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("{}_{}", uuid::Uuid::now_v7().simple(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// All Rust files below a folder.
+pub fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let files = files
+        .into_iter()
+        .filter(|file| file.extension().is_some_and(|extension| extension == "rs"));
+    files.chain(folders.iter().flat_map(|folder| sources(folder))).collect()
 }
 
 /// Options as the command line would give them.
@@ -157,13 +169,13 @@ pub struct Shared {
     pub clock: Clock,
     /// URL of the database; `None` on the embedded server.
     pub url: Option<String>,
-    /// Where work on `db` belongs: a connection made on a test's own runtime would end with that
-    /// test, for all.
+    /// The runtime for work on `db`: a connection made on a test's own runtime would end with that
+    /// test, for all tests.
     pub runtime: Handle,
 }
 
 impl Shared {
-    /// Does on the service's runtime what a test does with `db` itself.
+    /// Runs a test's own work on `db` on the service's runtime.
     pub async fn on_its_runtime<F: Future>(&self, work: F) -> F::Output {
         let mut work = pin!(work);
         poll_fn(|cx| {
@@ -223,11 +235,30 @@ async fn serve(started: std::sync::mpsc::Sender<Shared>) {
     server::serve(listener, db, &config, pending()).await.unwrap();
 }
 
+/// A tenant in a database of its own, a connection to that database, and the service's pool for it.
+/// Tests must not use the pool of the shared service: a connection that it makes for a test ends
+/// with that test's runtime.
+pub async fn apart() -> Option<(Tenant, tokio_postgres::Client, Db)> {
+    let url = real_database(ALONE).await?;
+    let login: tokio_postgres::Config = url.parse().unwrap();
+    migrate::run(&Manager::new(login.clone(), None), migrate::Direction::Up).await.unwrap();
+    let db = Db::new(
+        Manager::new(login, Some("customer_accounts_app".into())),
+        8,
+        Duration::from_secs(1),
+        None,
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, served) = (listener.local_addr().unwrap(), db.clone());
+    tokio::spawn(async move { server::serve(listener, served, &config(&[]), pending()).await });
+    Some((Tenant::on(connect(address).await), sql(&url).await, db))
+}
+
 pub async fn connect(address: SocketAddr) -> Channel {
     Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
 }
 
-/// A caller of the development identity: what every request of its clients says about itself.
+/// A caller of the development identity: the headers of every request of its clients.
 #[derive(Clone)]
 pub struct As {
     pub tenant: String,
@@ -253,7 +284,7 @@ impl Interceptor for As {
 
 pub type Client = InterceptedService<Channel, As>;
 
-/// A tenant of its own for each test, seen by an administrator unless told else.
+/// A tenant of a test's own, as an administrator sees it.
 #[derive(Clone)]
 pub struct Tenant {
     pub caller: As,
@@ -275,7 +306,7 @@ impl Tenant {
         }
     }
 
-    /// The same tenant, seen by a caller with these roles.
+    /// This tenant, as a caller with these roles.
     pub fn with_roles(&self, roles: &str) -> Self {
         Self {
             caller: As { roles: roles.into(), ..self.caller.clone() },
@@ -283,7 +314,7 @@ impl Tenant {
         }
     }
 
-    /// The same tenant, seen by another actor.
+    /// This tenant, as another actor.
     pub fn with_actor(&self, actor: &str) -> Self {
         Self {
             caller: As { actor: actor.into(), ..self.caller.clone() },
@@ -291,8 +322,8 @@ impl Tenant {
         }
     }
 
-    /// The same tenant, seen by an actor with these roles whose reach is that of the person with
-    /// this subject.
+    /// This tenant, as an actor with these roles whose reach is that of the person with this
+    /// subject.
     pub fn reaching(&self, subject: &str, roles: &str) -> Self {
         let caller = As {
             actor: subject.into(),
@@ -331,7 +362,7 @@ impl Tenant {
         TenantServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
     }
 
-    /// The caller as the service's own code sees it, to look behind the API:
+    /// The caller as the service's own code has it, for reads behind the API:
     /// `shared().on_its_runtime(shared().db.read(&tenant.caller(), …))`.
     pub fn caller(&self) -> Caller {
         Caller {
@@ -371,7 +402,7 @@ impl Tenant {
         self.try_account(account).await.unwrap()
     }
 
-    /// The same, when it may be refused.
+    /// Creates an account as it is given, or returns the error.
     pub async fn try_account(&self, account: Account) -> Result<Account, Status> {
         let request = CreateAccountRequest { account: Some(account), ..Default::default() };
         self.accounts()
@@ -396,28 +427,4 @@ pub fn account(id: &str, organization_id: &str) -> Account {
 #[expect(clippy::unnecessary_wraps, reason = "as the field of the message has it")]
 pub fn anybody() -> Option<Contact> {
     Some(Contact { email: "qq@qq.example".into(), ..Default::default() })
-}
-
-/// Code and reason of an error, which every error has.
-#[track_caller]
-pub fn reason<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, String) {
-    let (status, details) = refused(answer);
-    (status.code(), details.error_info().map(|info| info.reason.clone()).unwrap_or_default())
-}
-
-/// The error and its details.
-#[track_caller]
-pub fn refused<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Status, ErrorDetails) {
-    let status = answer.expect_err("an error");
-    let details = status.get_error_details();
-    (status, details)
-}
-
-/// The fields and rules that a request breaks.
-#[track_caller]
-pub fn violations<T: std::fmt::Debug>(answer: Result<T, Status>) -> Vec<(String, String)> {
-    let (status, details) = refused(answer);
-    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
-    let violations = details.bad_request().expect("field violations").field_violations.clone();
-    violations.into_iter().map(|violation| (violation.field, violation.description)).collect()
 }

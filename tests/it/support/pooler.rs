@@ -12,7 +12,7 @@ use std::{
 use tempfile::TempDir;
 use tokio_postgres::{Config, config::Host};
 
-use super::{cluster, eventually};
+use super::{cluster, eventually, skip};
 
 /// Where Debian installs it.
 const PROGRAM: &str = "/usr/sbin/pgbouncer";
@@ -26,10 +26,10 @@ pub struct Pooler {
 }
 
 impl Pooler {
-    /// Starts one in front of a database, or tells the reader why there is none.
+    /// Starts one in front of a database, or skips the test where there is no such program.
     pub async fn start(url: &str, pool_mode: &str) -> Option<Self> {
         if !Path::new(PROGRAM).exists() {
-            eprintln!("skipped: there is no {PROGRAM}");
+            skip(&format!("there is no {PROGRAM}"));
             return None;
         }
         let config = url.parse::<Config>().unwrap();

@@ -23,7 +23,7 @@ pub struct Service {
     child: Child,
     pub address: SocketAddr,
     log: Log,
-    /// The data of an embedded server that nobody needs after this service.
+    /// The data of an embedded server, deleted with this service.
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -144,7 +144,7 @@ pub fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     plain_command(&[&["--listen", "127.0.0.1:0"], arguments].concat(), environment)
 }
 
-/// The same with nothing but these arguments.
+/// The binary with exactly these arguments, and no configuration from the test's own environment.
 pub fn plain_command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_customer-accounts"));
     for (name, _) in std::env::vars() {
@@ -157,7 +157,7 @@ pub fn plain_command(arguments: &[&str], environment: &[(&str, &str)]) -> Comman
     }
     // The tests' login is a superuser.
     command.env("CUSTOMER_ACCOUNTS_ALLOW_PRIVILEGED_LOGIN", "true");
-    // Shared, where a test does not say otherwise: unpacking the engine takes a second and 99 MB.
+    // Shared by all tests: unpacking the embedded engine takes a second and 99 MB.
     command.env("XDG_CACHE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"));
     command.args(arguments).envs(environment.iter().copied()).kill_on_drop(true);
     command

@@ -19,8 +19,8 @@ pub enum Fault {
     BeforeCommit,
     /// The server commits, and the connection is closed before the answer.
     AfterCommit,
-    /// It does not reach the server, and nobody hears of it: the connection stays open and silent,
-    /// as when a machine vanishes.
+    /// It does not reach the server, and the connection stays open and silent, as when a machine
+    /// vanishes.
     Silence,
 }
 
@@ -62,13 +62,13 @@ impl Proxy {
         proxy
     }
 
-    /// Has the next COMMIT fail so.
+    /// Makes the next COMMIT fail in this way.
     pub fn fail(&self, fault: Fault) {
         *self.plan.fault.lock().unwrap() = Some(fault);
     }
 
-    /// Has the next COMMIT fail so, all other connections end with it, and none be made from then
-    /// on.
+    /// Makes the next COMMIT fail in this way, closes all other connections then, and refuses new
+    /// ones.
     pub fn fail_for_good(&self, fault: Fault) {
         self.plan.for_good.store(true, Ordering::Relaxed);
         self.fail(fault);

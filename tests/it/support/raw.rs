@@ -26,7 +26,7 @@ pub async fn call(
     call_path(channel, &format!("/accounts.v1.{method}"), headers, message).await
 }
 
-/// The same by HTTP path.
+/// Calls a method by its HTTP path, with one encoded message, and returns the encoded answers.
 pub async fn call_path(
     channel: &Channel,
     path: &str,

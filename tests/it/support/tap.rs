@@ -1,5 +1,5 @@
-//! A tap between a service and its database: what PostgreSQL says about the queries it is really
-//! sent.
+//! A proxy between a service and its database, which collects the plans of the queries that the
+//! service really sends.
 
 use std::{
     net::SocketAddr,
@@ -15,31 +15,31 @@ use tokio::{
 };
 use tokio_postgres::{Config, config::Host};
 
-/// How far away the database is when flights are counted: so long that whatever can be sent without
-/// an answer has been.
+/// The delay of each answer while round trips are counted. It is so long that the service meanwhile
+/// sends everything that needs no answer.
 const DISTANCE: Duration = Duration::from_millis(100);
 
-/// A proxy that keeps the plans which `auto_explain` sends along as notices, and counts flights.
+/// A proxy that keeps the plans which `auto_explain` sends as notices, and counts round trips.
 pub struct Tap {
     address: SocketAddr,
     plans: Arc<Mutex<Vec<Value>>>,
     flights: Arc<Mutex<Flights>>,
 }
 
-/// What has gone to the database and back.
+/// The round trips to the database.
 #[derive(Default)]
 struct Flights {
-    /// Whether they are counted, which takes time.
+    /// Whether round trips are counted, which delays every answer.
     counts: bool,
     count: usize,
-    /// When the last one set off, and whether something has come back since.
+    /// When the last round trip began, and whether an answer has come since.
     began: Option<Instant>,
     answered: bool,
 }
 
 impl Tap {
-    /// How often something is sent to the database, and answered, before a call is answered. The
-    /// end of a transaction that nobody waits for does not count.
+    /// The number of round trips to the database before a call is answered. The end of a
+    /// transaction that the call does not wait for does not count.
     pub async fn flights(&self, call: impl Future<Output = ()>) -> usize {
         *self.flights.lock().unwrap() =
             Flights { counts: true, answered: true, ..Flights::default() };
@@ -47,7 +47,8 @@ impl Tap {
         std::mem::take(&mut *self.flights.lock().unwrap()).count
     }
 
-    /// Taps a database, all whose later sessions will explain what they execute. Needs a superuser.
+    /// Starts a proxy to a database, and makes all its later sessions explain what they execute.
+    /// Needs a superuser.
     pub async fn on(url: &str) -> Self {
         let sql = super::sql(url).await;
         let database = sql

@@ -31,7 +31,7 @@ use tonic::{Status, transport::Channel};
 
 use super::{certs, config, connect, raw, shared};
 
-/// What the tokens of these tests are for.
+/// The audience of the tokens.
 pub const AUDIENCE: &str = "customer-accounts";
 
 /// A key that signs tokens.
@@ -68,12 +68,12 @@ impl Key {
         Self { kid: kid.into(), alg: "RS256", pair: Pair::Rsa(pair, &RSA_PKCS1_SHA256) }
     }
 
-    /// A key whose secret is shared, which no service should believe in.
+    /// A symmetric key, which no service must accept.
     pub fn secret(kid: &str, secret: &[u8]) -> Self {
         Self { kid: kid.into(), alg: "HS256", pair: Pair::Secret(secret.into()) }
     }
 
-    /// The same RSA key, as if it were for RSASSA-PSS.
+    /// This RSA key with an algorithm of RSASSA-PSS.
     pub fn into_ps256(self) -> Self {
         let Pair::Rsa(pair, _) = self.pair else { panic!("no RSA key") };
         Self { kid: self.kid, alg: "PS256", pair: Pair::Rsa(pair, &RSA_PSS_SHA256) }
@@ -153,16 +153,16 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// How a server of key sets answers.
+/// What a server of key sets does with a request.
 #[derive(Clone)]
 pub enum Answer {
-    /// With this body.
+    /// Answers with this body.
     Body(String),
-    /// With this status.
+    /// Answers with this status.
     Status(u16),
-    /// It takes the connection and closes it.
+    /// Accepts the connection and closes it.
     Gone,
-    /// Not before the answer is another.
+    /// Waits until another answer is set.
     Nothing,
 }
 
@@ -178,7 +178,7 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// Starts one that answers so.
+    /// Starts an issuer that answers so.
     pub async fn start(answer: Answer) -> Self {
         Self::serve(answer, None).await
     }
@@ -219,7 +219,7 @@ impl Issuer {
         Self::start(Answer::Body(key_set(keys))).await
     }
 
-    /// From now on it answers so.
+    /// Sets what it answers from now on.
     pub fn answer(&self, answer: Answer) {
         self.answer.send_replace(answer);
     }
@@ -332,12 +332,13 @@ impl Guarded {
             .map(drop)
     }
 
-    /// The same with a token.
+    /// Makes a call that reads, with this token.
     pub async fn read(&self, token: &str) -> Result<(), Status> {
         self.read_with(&[("authorization", format!("Bearer {token}").as_bytes())]).await
     }
 
-    /// Asks with new tokens for the same until the answer is as wanted; returns the last token.
+    /// Repeats a call that reads, with a new token each time, until the answer is as wanted.
+    /// Returns the last token.
     #[track_caller]
     pub fn until(
         &self,

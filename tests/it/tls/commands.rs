@@ -13,6 +13,7 @@ use crate::support::{
     certs::{Authority, LONG, Mounted, Trust},
     eventually,
     process::{Service, run},
+    skip,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -262,7 +263,7 @@ async fn grpcurl_calls_a_service_with_mutual_tls() {
         timeout(Duration::from_mins(1), output).await.expect("ends in time")
     };
     if !grpcurl(&["--version"]).await.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: grpcurl is not there");
+        skip("grpcurl is not there");
         return;
     }
     let (authority, clients) = (Authority::new(), Authority::new());

@@ -5,14 +5,13 @@ use std::fs;
 
 use serde_json::json;
 
-use super::unauthenticated;
 use crate::support::{
     fresh_database,
     process::{Finished, Service, run},
-    raw, real_server, reason,
+    raw, real_server, refusal,
     tokens::{Answer, Issuer, Key, but},
 };
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Status, transport::Channel};
 
 /// The options that the command tells a service to be started with.
 fn options(made: &Finished) -> Vec<String> {
@@ -65,9 +64,9 @@ async fn a_token_of_the_command_is_good_for_a_service_with_the_options_it_prints
             raw::call(&channel, "AccountTypeService/CreateAccountType", headers, b"").await
         }
     };
-    // Who may not make types is told so before the type is looked at.
-    assert_eq!(reason(write(&again.stdout).await).0, Code::PermissionDenied);
-    assert_eq!(reason(write(&made.stdout).await).0, Code::InvalidArgument);
+    // A caller who may not create types is refused before the type is validated.
+    assert_eq!(refusal(write(&again.stdout).await), "PERMISSION_DENIED");
+    assert_eq!(refusal(write(&made.stdout).await), "INVALID_FIELD");
 
     let address = service.address.to_string();
     let without = run(&["seed", "--listen", &address], &[]).await;
@@ -170,7 +169,7 @@ async fn the_log_says_why_a_token_was_refused_and_nothing_about_whom() {
     let strange = key.sign(&but(issuer.claims("t"), json!({"iss": stranger, "sub": person})));
     for token in [&expired, &strange] {
         for _ in 0..20 {
-            assert_eq!(reason(read(&channel, token).await), unauthenticated());
+            assert_eq!(refusal(read(&channel, token).await), "UNAUTHENTICATED");
         }
     }
     let log = service.log();
