@@ -78,6 +78,30 @@ pub trait Resource: Serialize {
     fn version(&self) -> (DateTime<Utc>, i64);
 }
 
+/// Implements [`Resource`] for a row of a kind whose id is this field, and that has `create_time`
+/// and `revision`. The closure says what the row belongs to.
+macro_rules! resource {
+    ($row:ty: $kind:expr, $id:ident, |$this:ident| $belongs_to:expr) => {
+        impl $crate::change::Resource for $row {
+            const KIND: $crate::resource::Kind = $kind;
+
+            fn id(&self) -> &str {
+                &self.$id
+            }
+
+            fn belongs_to(&self) -> $crate::db::BelongsTo<'_> {
+                let $this = self;
+                $belongs_to
+            }
+
+            fn version(&self) -> (chrono::DateTime<chrono::Utc>, i64) {
+                (self.create_time, self.revision)
+            }
+        }
+    };
+}
+pub(crate) use resource;
+
 impl<R: Resource> Recorded for R {
     const NOUN: &'static str = R::KIND.noun;
 

@@ -438,8 +438,8 @@ pub struct TokenOptions {
           value_name = "ISSUER=JWKS", value_delimiter = ',', value_parser = token_issuer)]
     pub issuers: Vec<TokenIssuer>,
 
-    /// The `aud` of tokens for this service; required with --token-issuer. A token needs one of
-    /// several.
+    /// The `aud` of tokens for this service; required with --token-issuer. If there are several, a
+    /// token needs one of them.
     #[arg(long = "token-audience", global = true, env = "CUSTOMER_ACCOUNTS_TOKEN_AUDIENCE",
           value_name = "AUDIENCE", value_delimiter = ',', value_parser = not_empty)]
     pub audiences: Vec<String>,

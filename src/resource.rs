@@ -1,7 +1,9 @@
 //! Kinds of resources, and the errors that every kind has.
 
+use diesel::{OptionalExtension as _, QueryResult};
+
 use crate::{
-    error::{Error, Refusal},
+    error::{Error, Refusal, Result},
     proto::ErrorReason,
 };
 
@@ -26,6 +28,11 @@ impl Kind {
             .with(&self.id_field(), id)
             .resource(self.noun, id)
             .into()
+    }
+
+    /// Returns the row that a query by id found. Fails if it found none.
+    pub fn found<T>(&self, id: &str, row: QueryResult<T>) -> Result<T> {
+        row.optional()?.ok_or_else(|| self.not_found(id))
     }
 
     /// Whether `error` is the [`Kind::not_found`] error of this kind.

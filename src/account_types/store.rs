@@ -1,24 +1,22 @@
 //! Account types in the database.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, Utc};
-use diesel::prelude::*;
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel::{
+    dsl::{Eq, Filter as Filtered},
+    prelude::*,
+};
+use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
 use super::refusals::{self, ACCOUNT_TYPE};
 use crate::{
     batch::Ids,
     budget::{self, Weighed},
-    change::Resource,
+    change::resource,
     db::{BelongsTo, Tx, WriteTx, taken},
     error::{Error, Result},
     page::{Listed, Listing, Page, keyset, total},
-    resource::Kind,
     schema::account_types,
-    search::Batch,
-    text,
 };
 
 /// Bytes that an account type adds to a response besides its texts.
@@ -65,21 +63,7 @@ pub struct Fields {
     pub active: bool,
 }
 
-impl Resource for AccountType {
-    const KIND: Kind = ACCOUNT_TYPE;
-
-    fn id(&self) -> &str {
-        &self.account_type_id
-    }
-
-    fn belongs_to(&self) -> BelongsTo<'_> {
-        BelongsTo::Tenant
-    }
-
-    fn version(&self) -> (DateTime<Utc>, i64) {
-        (self.create_time, self.revision)
-    }
-}
+resource!(AccountType: ACCOUNT_TYPE, account_type_id, |_row| BelongsTo::Tenant);
 
 impl Weighed for AccountType {
     fn weight(&self) -> usize {
@@ -136,17 +120,23 @@ impl NewAccountType {
     }
 }
 
+/// Selects the row with an id.
+type Named<'a> = Filtered<
+    Filtered<account_types::table, Eq<account_types::tenant_id, String>>,
+    Eq<account_types::account_type_id, &'a str>,
+>;
+
+fn named<'a>(tx: &Tx, account_type_id: &'a str) -> Named<'a> {
+    account_types::table
+        .filter(tx.owns(account_types::tenant_id))
+        .filter(account_types::account_type_id.eq(account_type_id))
+}
+
 impl AccountType {
     /// Returns the account type with this id.
     pub async fn find(tx: &Tx, account_type_id: &str) -> Result<Self> {
-        account_types::table
-            .filter(tx.owns(account_types::tenant_id))
-            .filter(account_types::account_type_id.eq(account_type_id))
-            .select(Self::as_select())
-            .first(&mut tx.conn())
-            .await
-            .optional()?
-            .ok_or_else(|| ACCOUNT_TYPE.not_found(account_type_id))
+        let query = named(tx, account_type_id).select(Self::as_select());
+        ACCOUNT_TYPE.found(account_type_id, query.first(&mut tx.conn()).await)
     }
 
     /// Returns the account types with these ids.
@@ -160,32 +150,18 @@ impl AccountType {
 
     /// Returns the account type with this id. Locks its row FOR NO KEY UPDATE.
     pub async fn find_for_update(tx: &WriteTx, account_type_id: &str) -> Result<Self> {
-        account_types::table
-            .filter(tx.owns(account_types::tenant_id))
-            .filter(account_types::account_type_id.eq(account_type_id))
-            .select(Self::as_select())
-            .for_no_key_update()
-            .first(&mut tx.conn())
-            .await
-            .optional()?
-            .ok_or_else(|| ACCOUNT_TYPE.not_found(account_type_id))
+        let query = named(tx, account_type_id).select(Self::as_select()).for_no_key_update();
+        ACCOUNT_TYPE.found(account_type_id, query.first(&mut tx.conn()).await)
     }
 
     /// Fails unless the account type exists and is active. Locks its row FOR SHARE, so this holds
     /// until commit.
     pub async fn require_active(tx: &WriteTx, account_type_id: &str) -> Result<()> {
-        let active = account_types::table
-            .filter(tx.owns(account_types::tenant_id))
-            .filter(account_types::account_type_id.eq(account_type_id))
-            .select(account_types::active)
-            .for_share()
-            .first(&mut tx.conn())
-            .await
-            .optional()?;
-        match active {
-            None => Err(ACCOUNT_TYPE.not_found(account_type_id)),
-            Some(false) => Err(refusals::account_type_inactive(account_type_id)),
-            Some(true) => Ok(()),
+        let query = named(tx, account_type_id).select(account_types::active).for_share();
+        if ACCOUNT_TYPE.found(account_type_id, query.first(&mut tx.conn()).await)? {
+            Ok(())
+        } else {
+            Err(refusals::account_type_inactive(account_type_id))
         }
     }
 
@@ -237,18 +213,16 @@ impl AccountType {
         if fields.is_default && !self.fields.is_default {
             Self::clear_default(tx, &self.account_type_id).await?;
         }
-        let updated =
-            diesel::update(account_types::table.filter(tx.owns(account_types::tenant_id)))
-                .filter(account_types::account_type_id.eq(&self.account_type_id))
-                .set((
-                    fields,
-                    account_types::revision.eq(account_types::revision + 1),
-                    account_types::update_time.eq(diesel::dsl::now),
-                ))
-                .returning(Self::as_returning())
-                .get_result::<Self>(&mut tx.conn())
-                .await
-                .map_err(|error| translate(error, &self.account_type_id, fields))?;
+        let updated = diesel::update(named(tx, &self.account_type_id))
+            .set((
+                fields,
+                account_types::revision.eq(account_types::revision + 1),
+                account_types::update_time.eq(diesel::dsl::now),
+            ))
+            .returning(Self::as_returning())
+            .get_result::<Self>(&mut tx.conn())
+            .await
+            .map_err(|error| translate(error, &self.account_type_id, fields))?;
         tx.updated(&self, &updated)?;
         Ok(updated)
     }
@@ -279,49 +253,6 @@ impl AccountType {
             tx.updated(&before, &now)?;
         }
         Ok(())
-    }
-
-    /// Renews the keys of a tenant's names, all at once: types are few. Of two types whose names
-    /// are now the same one keeps the key it has, and both their names. The connection is the
-    /// owner's.
-    pub async fn renew(
-        conn: &mut AsyncPgConnection,
-        tenant: &str,
-        after: &str,
-    ) -> QueryResult<Batch> {
-        if !after.is_empty() {
-            return Ok(None);
-        }
-        let own = || account_types::table.filter(account_types::tenant_id.eq(tenant));
-        let all = own().order(account_types::account_type_id).for_no_key_update();
-        let all: Vec<Self> = all.select(Self::as_select()).load(conn).await?;
-        let holder = |row: &Self| (row.fields.name_key.clone(), row.fields.display_name.clone());
-        let mut holders: BTreeMap<_, _> = all.iter().map(holder).collect();
-        let mut renewed = None;
-        for Self { account_type_id, fields: Fields { display_name: name, name_key, .. }, .. } in all
-        {
-            let key = text::caseless(&name);
-            if key == name_key {
-                continue;
-            }
-            if let Some(other) = holders.get(&key) {
-                tracing::warn!(
-                    tenant,
-                    name,
-                    other,
-                    "two account types have names that are the same without regard to case; rename one of them"
-                );
-                continue;
-            }
-            diesel::update(own().filter(account_types::account_type_id.eq(&account_type_id)))
-                .set(account_types::name_key.eq(&key))
-                .execute(conn)
-                .await?;
-            holders.remove(&name_key);
-            holders.insert(key, name);
-            renewed = Some((renewed.map_or(0, |(count, _)| count) + 1, account_type_id));
-        }
-        Ok(renewed)
     }
 }
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use diesel::{
+    dsl::{And, Eq, Filter as Filtered},
     prelude::*,
     result::{DatabaseErrorKind, Error as DieselError},
-    sql_types::Text,
+    sql_types::{Bool, Text},
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
@@ -21,8 +22,8 @@ use crate::{
     account_types::store::AccountType,
     batch::Ids,
     budget::{self, Weighed},
-    change::Resource,
-    db::{AccountRef, BelongsTo, Tx, WriteTx, taken},
+    change::resource,
+    db::{AccountRef, BelongsTo, Condition, Tx, WriteTx, taken},
     error::{Error, Result},
     id,
     memberships::{
@@ -37,7 +38,6 @@ use crate::{
     organizations::store::Organization,
     page::{self, By, Listed},
     people::store::Person,
-    resource::Kind,
     schema::{account_words, accounts, people},
     search::{self, Batch, unnest},
 };
@@ -179,21 +179,7 @@ impl References {
     }
 }
 
-impl Resource for Account {
-    const KIND: Kind = ACCOUNT;
-
-    fn id(&self) -> &str {
-        &self.account_id
-    }
-
-    fn belongs_to(&self) -> BelongsTo<'_> {
-        BelongsTo::Account(self.reference())
-    }
-
-    fn version(&self) -> (DateTime<Utc>, i64) {
-        (self.create_time, self.revision)
-    }
-}
+resource!(Account: ACCOUNT, account_id, |row| BelongsTo::Account(row.reference()));
 
 impl Weighed for Account {
     fn weight(&self) -> usize {
@@ -312,32 +298,31 @@ impl NewAccount {
     }
 }
 
+/// The query for the row with this id, if it is in the caller's reach.
+type InReach<'a> = Filtered<
+    Filtered<accounts::table, Eq<accounts::tenant_id, String>>,
+    And<Eq<accounts::account_id, &'a str>, Condition<accounts::table>, Bool>,
+>;
+
+fn in_reach<'a>(tx: &Tx, account_id: &'a str) -> InReach<'a> {
+    accounts::table
+        .filter(tx.owns(accounts::tenant_id))
+        .filter(accounts::account_id.eq(account_id).and(tx.accounts_in_reach()))
+}
+
 impl Account {
     /// Returns the account with this id.
     pub async fn find(tx: &Tx, account_id: &str) -> Result<Self> {
-        let account: Self = accounts::table
-            .filter(tx.owns(accounts::tenant_id))
-            .filter(accounts::account_id.eq(account_id).and(tx.accounts_in_reach()))
-            .select(Self::as_select())
-            .first(&mut tx.conn())
-            .await
-            .optional()?
-            .ok_or_else(|| ACCOUNT.not_found(account_id))?;
+        let query = in_reach(tx, account_id).select(Self::as_select());
+        let account: Self = ACCOUNT.found(account_id, query.first(&mut tx.conn()).await)?;
         modules::require(tx, &account.fields.organization_id).await?;
         Ok(account)
     }
 
     /// Returns the account with this id. Locks its row FOR UPDATE.
     pub async fn find_for_update(tx: &WriteTx, account_id: &str) -> Result<Self> {
-        let account: Self = accounts::table
-            .filter(tx.owns(accounts::tenant_id))
-            .filter(accounts::account_id.eq(account_id).and(tx.accounts_in_reach()))
-            .select(Self::as_select())
-            .for_update()
-            .first(&mut tx.conn())
-            .await
-            .optional()?
-            .ok_or_else(|| ACCOUNT.not_found(account_id))?;
+        let query = in_reach(tx, account_id).select(Self::as_select()).for_update();
+        let account: Self = ACCOUNT.found(account_id, query.first(&mut tx.conn()).await)?;
         modules::require(tx, &account.fields.organization_id).await?;
         Ok(account)
     }
@@ -487,15 +472,8 @@ impl Account {
     /// Returns the account with this id. Locks its row FOR SHARE, so that no other transaction
     /// deletes the account or changes its status until commit.
     pub async fn find_and_keep(tx: &WriteTx, account_id: &str) -> Result<Self> {
-        let account: Self = accounts::table
-            .filter(tx.owns(accounts::tenant_id))
-            .filter(accounts::account_id.eq(account_id).and(tx.accounts_in_reach()))
-            .select(Self::as_select())
-            .for_share()
-            .first(&mut tx.conn())
-            .await
-            .optional()?
-            .ok_or_else(|| ACCOUNT.not_found(account_id))?;
+        let query = in_reach(tx, account_id).select(Self::as_select()).for_share();
+        let account: Self = ACCOUNT.found(account_id, query.first(&mut tx.conn()).await)?;
         modules::require(tx, &account.fields.organization_id).await?;
         Ok(account)
     }

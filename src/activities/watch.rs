@@ -63,7 +63,7 @@ struct Feed {
     /// Whether the feed may continue beyond the position.
     more: bool,
     /// When the feed was last read.
-    looked: Option<Instant>,
+    last_read: Option<Instant>,
     /// When the next message must be sent at the latest.
     due: Instant,
 }
@@ -93,7 +93,7 @@ impl Watch {
             binding,
             position,
             more: true,
-            looked: None,
+            last_read: None,
             due: Instant::now(),
         };
         Ok(Self { place: room, feed })
@@ -127,7 +127,7 @@ impl Feed {
     async fn next(&mut self) -> Result<WatchActivitiesResponse> {
         loop {
             self.wait().await;
-            let step = self.look().await?;
+            let step = self.read().await?;
             (self.position, self.more) = (step.position, step.more);
             let activities: Vec<_> =
                 step.activities.into_iter().map(proto::Activity::from).collect();
@@ -144,20 +144,20 @@ impl Feed {
 
     /// Waits until there may be new activities.
     async fn wait(&mut self) {
-        let Some(looked) = self.looked.filter(|_| !self.more) else { return };
-        sleep_until(looked + MIN_PAUSE).await;
+        let Some(last_read) = self.last_read.filter(|_| !self.more) else { return };
+        sleep_until(last_read + MIN_PAUSE).await;
         tokio::select! {
             () = self.bell.changed() => {}
-            () = sleep_until((looked + self.pace.poll).min(self.due)) => {}
+            () = sleep_until((last_read + self.pace.poll).min(self.due)) => {}
         }
     }
 
     /// Reads the feed. Retries for a while if the database does not answer.
-    async fn look(&mut self) -> Result<Step> {
+    async fn read(&mut self) -> Result<Step> {
         let patience = Instant::now() + MAX_OUTAGE;
         loop {
             let now = Instant::now();
-            self.looked = Some(now);
+            self.last_read = Some(now);
             let caller = Caller { deadline: now + READ_TIMEOUT, ..self.caller.clone() };
             match self
                 .db

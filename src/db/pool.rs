@@ -123,7 +123,7 @@ impl Conn {
         if self.cancels
             && let Err(error) = self.link.cancel(&self.pg.cancel_token()).await
         {
-            tracing::warn!(%error, "cannot cancel a statement that nobody waits for");
+            tracing::warn!(%error, "cannot cancel a statement whose call has ended");
         }
     }
 }

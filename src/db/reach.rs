@@ -221,7 +221,7 @@ impl Tx {
             person_id: person_ids.into_iter().next(),
             organization_ids: organization_ids.into_iter().flatten().collect(),
         };
-        roots.set(found).map_err(|_| Error::internal("a transaction looks around twice"))
+        roots.set(found).map_err(|_| Error::internal("the roots of a reach are loaded twice"))
     }
 
     /// Whether the caller sees less than the whole tenant.

@@ -1,7 +1,11 @@
 //! Organizations in the database: the rows, and the words that searches find them by.
 
 use chrono::{DateTime, Utc};
-use diesel::{prelude::*, sql_types::Text};
+use diesel::{
+    dsl::{And, Eq, Filter as Filtered},
+    prelude::*,
+    sql_types::{Bool, Text},
+};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
@@ -13,14 +17,13 @@ use super::{
 use crate::{
     batch::Ids,
     budget::{self, Weighed},
-    change::Resource,
-    db::{BelongsTo, Tx, WriteTx, taken},
+    change::resource,
+    db::{BelongsTo, Condition, Tx, WriteTx, taken},
     error::Result,
     memberships::slots::{self, Scope},
     metadata::Metadata,
     modules,
     page::{Listed, Listing, Page, keyset, total},
-    resource::Kind,
     schema::{
         account_organizations, accounts, organization_members, organization_words, organizations,
     },
@@ -75,21 +78,9 @@ pub struct Fields {
     pub metadata: Metadata,
 }
 
-impl Resource for Organization {
-    const KIND: Kind = ORGANIZATION;
-
-    fn id(&self) -> &str {
-        &self.organization_id
-    }
-
-    fn belongs_to(&self) -> BelongsTo<'_> {
-        BelongsTo::Organization { incarnation: &self.incarnation }
-    }
-
-    fn version(&self) -> (DateTime<Utc>, i64) {
-        (self.create_time, self.revision)
-    }
-}
+resource!(Organization: ORGANIZATION, organization_id, |row| {
+    BelongsTo::Organization { incarnation: &row.incarnation }
+});
 
 impl Weighed for Organization {
     fn weight(&self) -> usize {
@@ -164,21 +155,25 @@ impl NewOrganization {
     }
 }
 
+/// The query for the row with this id, if it is in the caller's reach.
+type InReach<'a> = Filtered<
+    Filtered<organizations::table, Eq<organizations::tenant_id, String>>,
+    And<Eq<organizations::organization_id, &'a str>, Condition<organizations::table>, Bool>,
+>;
+
+fn in_reach<'a>(tx: &Tx, organization_id: &'a str) -> InReach<'a> {
+    organizations::table
+        .filter(tx.owns(organizations::tenant_id))
+        .filter(organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()))
+}
+
 impl Organization {
     /// Returns the organization with this id.
     pub async fn find(tx: &Tx, organization_id: &str) -> Result<Self> {
-        let organization: Self = organizations::table
-            .filter(tx.owns(organizations::tenant_id))
-            .filter(
-                organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()),
-            )
-            .select(Self::as_select())
-            .first(&mut tx.conn())
-            .await
-            .optional()?
-            .ok_or_else(|| ORGANIZATION.not_found(organization_id))?;
+        let query = in_reach(tx, organization_id).select(Self::as_select());
+        let found = ORGANIZATION.found(organization_id, query.first(&mut tx.conn()).await)?;
         modules::require(tx, organization_id).await?;
-        Ok(organization)
+        Ok(found)
     }
 
     /// Returns the organizations with these ids.
@@ -200,37 +195,19 @@ impl Organization {
 
     /// Returns the organization with this id. Locks its row FOR UPDATE.
     pub async fn find_for_update(tx: &WriteTx, organization_id: &str) -> Result<Self> {
-        let organization: Self = organizations::table
-            .filter(tx.owns(organizations::tenant_id))
-            .filter(
-                organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()),
-            )
-            .select(Self::as_select())
-            .for_update()
-            .first(&mut tx.conn())
-            .await
-            .optional()?
-            .ok_or_else(|| ORGANIZATION.not_found(organization_id))?;
+        let query = in_reach(tx, organization_id).select(Self::as_select()).for_update();
+        let found = ORGANIZATION.found(organization_id, query.first(&mut tx.conn()).await)?;
         modules::require(tx, organization_id).await?;
-        Ok(organization)
+        Ok(found)
     }
 
     /// Returns the organization with this id. Locks its row FOR KEY SHARE, so that it is not
     /// deleted until commit.
     pub async fn find_and_keep(tx: &WriteTx, organization_id: &str) -> Result<Self> {
-        let organization: Self = organizations::table
-            .filter(tx.owns(organizations::tenant_id))
-            .filter(
-                organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()),
-            )
-            .select(Self::as_select())
-            .for_key_share()
-            .first(&mut tx.conn())
-            .await
-            .optional()?
-            .ok_or_else(|| ORGANIZATION.not_found(organization_id))?;
+        let query = in_reach(tx, organization_id).select(Self::as_select()).for_key_share();
+        let found = ORGANIZATION.found(organization_id, query.first(&mut tx.conn()).await)?;
         modules::require(tx, organization_id).await?;
-        Ok(organization)
+        Ok(found)
     }
 
     /// Checks that a row may reference this organization: it must be visible to the caller and have
@@ -264,12 +241,7 @@ impl Organization {
         if !tx.is_limited() {
             return Ok(true);
         }
-        let found = organizations::table
-            .filter(tx.owns(organizations::tenant_id))
-            .filter(
-                organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()),
-            )
-            .select(organizations::organization_id);
+        let found = in_reach(tx, organization_id).select(organizations::organization_id);
         Ok(found.first::<String>(&mut tx.conn()).await.optional()?.is_some())
     }
 

@@ -106,7 +106,8 @@ impl Organization {
     }
 
     /// Moves the organization, with everything below it, below `parent_id` or to the top. A move to
-    /// the present parent changes nothing. The caller must hold the row FOR UPDATE and the tree.
+    /// the present parent changes nothing. The caller must hold the row FOR UPDATE and the tree
+    /// lock.
     pub async fn move_below(self, tx: &WriteTx, parent_id: Option<&str>) -> Result<Self> {
         if self.parent_id.as_deref() == parent_id {
             return Ok(self);

@@ -1,7 +1,12 @@
 //! People in the database: the rows, and the words that searches find them by.
 
 use chrono::{DateTime, Utc};
-use diesel::{pg::Pg, prelude::*, sql_types::Text};
+use diesel::{
+    dsl::{And, Eq, Filter as Filtered},
+    pg::Pg,
+    prelude::*,
+    sql_types::{Bool, Text},
+};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
@@ -10,7 +15,7 @@ use crate::{
     accounts::store::Account,
     batch::Ids,
     budget::{self, Weighed},
-    change::Resource,
+    change::resource,
     db::{BelongsTo, Condition, Tx, WriteTx, taken},
     enums::text_enum,
     error::{Error, Result},
@@ -23,7 +28,6 @@ use crate::{
     modules,
     organizations::{refusals::ORGANIZATION, store::Organization},
     page::{Listed, Listing, Page, keyset, total},
-    resource::Kind,
     schema::{accounts, organization_members, people, person_words},
     search::{self, Batch, unnest},
 };
@@ -112,21 +116,7 @@ impl Fields {
     }
 }
 
-impl Resource for Person {
-    const KIND: Kind = PERSON;
-
-    fn id(&self) -> &str {
-        &self.person_id
-    }
-
-    fn belongs_to(&self) -> BelongsTo<'_> {
-        BelongsTo::Tenant
-    }
-
-    fn version(&self) -> (DateTime<Utc>, i64) {
-        (self.create_time, self.revision)
-    }
-}
+resource!(Person: PERSON, person_id, |_row| BelongsTo::Tenant);
 
 impl Weighed for Person {
     fn weight(&self) -> usize {
@@ -203,17 +193,23 @@ impl NewPerson {
     }
 }
 
+/// The query for the row with this id, if it is in the caller's reach.
+type InReach<'a> = Filtered<
+    Filtered<people::table, Eq<people::tenant_id, String>>,
+    And<Eq<people::person_id, &'a str>, Condition<people::table>, Bool>,
+>;
+
+fn in_reach<'a>(tx: &Tx, person_id: &'a str) -> InReach<'a> {
+    people::table
+        .filter(tx.owns(people::tenant_id))
+        .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
+}
+
 impl Person {
     /// Returns the person with this id.
     pub async fn find(tx: &Tx, person_id: &str) -> Result<Self> {
-        people::table
-            .filter(tx.owns(people::tenant_id))
-            .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
-            .select(Self::as_select())
-            .first(&mut tx.conn())
-            .await
-            .optional()?
-            .ok_or_else(|| PERSON.not_found(person_id))
+        let query = in_reach(tx, person_id).select(Self::as_select());
+        PERSON.found(person_id, query.first(&mut tx.conn()).await)
     }
 
     /// Returns the people with these ids.
@@ -236,34 +232,18 @@ impl Person {
     /// Returns the person with this id, for a change of something that refers to them. Locks the
     /// row FOR UPDATE, as [`Person::find_for_update`] does.
     pub async fn find_and_hold(tx: &WriteTx, person_id: &str) -> Result<Self> {
-        people::table
-            .filter(tx.owns(people::tenant_id))
-            .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
-            .select(Self::as_select())
-            .for_update()
-            .first(&mut tx.conn())
-            .await
-            .optional()?
-            .ok_or_else(|| PERSON.not_found(person_id))
+        let query = in_reach(tx, person_id).select(Self::as_select()).for_update();
+        PERSON.found(person_id, query.first(&mut tx.conn()).await)
     }
 
     /// Fails unless the person is an active STAFF member. Locks the row FOR SHARE, so this holds
     /// until commit.
     pub async fn require_manager(tx: &WriteTx, person_id: &str) -> Result<()> {
-        let found = people::table
-            .filter(tx.owns(people::tenant_id))
-            .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
-            .select((people::kind, people::active))
-            .for_share()
-            .first::<(PersonKind, bool)>(&mut tx.conn())
-            .await
-            .optional()?;
-        let person_id = person_id.to_owned();
-        match found {
-            None => Err(PERSON.not_found(&person_id)),
-            Some((PersonKind::Customer, _)) => Err(refusals::person_not_staff(&person_id)),
-            Some((PersonKind::Staff, false)) => Err(refusals::person_inactive(&person_id)),
-            Some((PersonKind::Staff, true)) => Ok(()),
+        let query = in_reach(tx, person_id).select((people::kind, people::active)).for_share();
+        match PERSON.found(person_id, query.first(&mut tx.conn()).await)? {
+            (PersonKind::Customer, _) => Err(refusals::person_not_staff(person_id)),
+            (PersonKind::Staff, false) => Err(refusals::person_inactive(person_id)),
+            (PersonKind::Staff, true) => Ok(()),
         }
     }
 

@@ -43,7 +43,7 @@ impl Tenant {
 }
 
 impl Versioned for Tenant {
-    /// The etag is the revision alone: not only a change of settings creates the row.
+    /// The etag has no creation time, because the row may exist before settings are first changed.
     fn etag(&self) -> String {
         format!("{:x}", self.revision)
     }

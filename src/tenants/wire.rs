@@ -72,7 +72,7 @@ fn roles(v: &mut Violations, roles: Vec<String>) -> Vec<String> {
     for (i, role) in roles.into_iter().enumerate() {
         let role = v.label(format_args!("{field}[{i}]"), role, MAX_ROLE);
         if !keys.insert(text::caseless(&role)) {
-            v.add(format_args!("{field}[{i}]"), "must not be there twice, whatever the case");
+            v.add(format_args!("{field}[{i}]"), "must not appear twice, regardless of case");
         }
         sorted.push(role);
     }
