@@ -1,8 +1,9 @@
-//! Compiles the contract in `proto/` with a pure-Rust compiler: no protoc on the machine.
+//! Compiles the contract in `proto/` with a compiler written in Rust, so that the machine needs no
+//! protoc.
 //!
-//! Four things come out: the server side of the services, the descriptor set (for reflection,
-//! policies and field masks), the traits that messages of one shape share (see `shapes`), and the
-//! limits of each request (`codec::Bounded`). The messages themselves are those of the crate
+//! It generates the server side of the services, the descriptor set (for reflection, policies and
+//! field masks), implementations of the traits that messages of one shape share (see `shapes`), and
+//! the limits of each request (`codec::Bounded`). The messages themselves come from the crate
 //! `customer-accounts-client`.
 
 use std::{collections::BTreeSet, env, error::Error, fmt::Write as _, fs, path::PathBuf};
@@ -13,7 +14,7 @@ use prost_types::{
     field_descriptor_proto::{Label, Type},
 };
 
-/// Most limits of one request: `codec::MAX_LIMITS`.
+/// Most limits of one request; equal to `codec::MAX_LIMITS`.
 const MAX_LIMITS: usize = 16;
 
 #[expect(clippy::disallowed_methods, reason = "OUT_DIR is how cargo speaks to build scripts")]
@@ -30,8 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.include_source_info(true).include_imports(true).open_files(files)?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    // encode_file_descriptor_set keeps the custom method options, which file_descriptor_set() would
-    // lose.
+    // `encode_file_descriptor_set` keeps the custom method options, which `file_descriptor_set`
+    // would drop.
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
 
     let descriptors = compiler.file_descriptor_set();
@@ -55,7 +56,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// | an id as its first field | `change::Named` |
 /// | an id as its first field, `etag` and `request_id` | `change::Etagged` |
 /// | a list of ids as its first field | `batch::Batch` |
-/// | a resource as its first field, `update_mask` and `request_id` | `change::Updating`, and the resource is `change::Content` |
+/// | a resource as its first field, `update_mask` and `request_id` | `change::Updating` |
+/// | a resource that such a message updates | `change::Content` |
 fn shapes(descriptors: &FileDescriptorSet) -> Result<String, Box<dyn Error>> {
     let mut code = String::new();
     let files = descriptors.file.iter().filter(|file| file.package() == "accounts.v1");
@@ -69,7 +71,8 @@ fn shapes(descriptors: &FileDescriptorSet) -> Result<String, Box<dyn Error>> {
                 "impl crate::db::Change for {name} {{\n    \
                  fn request_id(&self) -> &str {{ &self.request_id }}\n    \
                  fn validate_only(&self) -> bool {{ self.validate_only }}\n    \
-                 fn for_real(&self) -> Self {{ Self {{ validate_only: false, ..self.clone() }} }}\n}}"
+                 fn for_real(&self) -> Self {{\n        \
+                 Self {{ validate_only: false, ..self.clone() }}\n    }}\n}}"
             )?;
         }
         if has("page_size") && has("page_token") {
@@ -77,8 +80,10 @@ fn shapes(descriptors: &FileDescriptorSet) -> Result<String, Box<dyn Error>> {
                 code,
                 "impl crate::page::Paged for {name} {{\n    \
                  fn take_page(&mut self) -> (i32, String) {{\n        \
-                 (std::mem::take(&mut self.page_size), std::mem::take(&mut self.page_token))\n    }}\n    \
-                 fn take_total(&mut self) -> bool {{ std::mem::take(&mut self.include_total_size) }}\n    \
+                 (std::mem::take(&mut self.page_size), \
+                 std::mem::take(&mut self.page_token))\n    }}\n    \
+                 fn take_total(&mut self) -> bool {{\n        \
+                 std::mem::take(&mut self.include_total_size)\n    }}\n    \
                  fn order(&self) -> std::result::Result<crate::page::Order, i32> {{\n        \
                  match self.order_by {{ {} number => Err(number) }}\n    }}\n}}",
                 orders(descriptors, message)?
@@ -119,7 +124,8 @@ fn shapes(descriptors: &FileDescriptorSet) -> Result<String, Box<dyn Error>> {
                 code,
                 "impl crate::change::Updating for {name} {{\n    \
                  type Resource = {resource};\n    \
-                 fn parts(self) -> (Option<{resource}>, Option<prost_types::FieldMask>) {{\n        \
+                 fn parts(self) -> \
+                 (Option<{resource}>, Option<prost_types::FieldMask>) {{\n        \
                  (self.{field}, self.update_mask)\n    }}\n}}"
             )?;
             code += &self::content(content, field)?;
@@ -128,8 +134,8 @@ fn shapes(descriptors: &FileDescriptorSet) -> Result<String, Box<dyn Error>> {
     Ok(code)
 }
 
-/// Implements `change::Content` for a resource that an update calls `field`. Its ids are the texts
-/// at its beginning whose names end with `_id`.
+/// Implements `change::Content` for a resource that is the field `field` of an update request. Its
+/// ids are its first fields, as far as their names end with `_id`.
 fn content(resource: &DescriptorProto, field: &str) -> Result<String, std::fmt::Error> {
     let mut code = String::new();
     let ids: Vec<_> = resource
@@ -152,9 +158,9 @@ fn content(resource: &DescriptorProto, field: &str) -> Result<String, std::fmt::
     Ok(code)
 }
 
-/// The orders of a list, as arms of a match over the numbers of its `order_by` enum. A value is
-/// named after what it orders by, `…_CREATE_TIME_DESC` after `page::By::CreateTime`; a request that
-/// asks for no order gets that of value 1.
+/// Makes the orders of a list: the arms of a match over the numbers of its `order_by` enum. The
+/// name of a value leads to the variant: `…_CREATE_TIME_DESC` to `page::By::CreateTime`. A request
+/// without an order gets that of value 1.
 fn orders(
     descriptors: &FileDescriptorSet,
     request: &DescriptorProto,
@@ -178,13 +184,14 @@ fn orders(
             if value.number() == 1 { "0 | 1".to_owned() } else { value.number().to_string() };
         write!(
             arms,
-            "{number} => Ok(crate::page::Order {{ by: crate::page::By::{by}, descending: {descending} }}), "
+            "{number} => Ok(crate::page::Order {{ by: crate::page::By::{by}, \
+             descending: {descending} }}), "
         )?;
     }
     Ok(arms)
 }
 
-/// Implements `codec::Bounded` for every message that a call takes.
+/// Implements `codec::Bounded` for the request message of every call.
 fn limits(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
     let methods = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
     let requests: BTreeSet<_> =
@@ -205,7 +212,8 @@ fn limits(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
         writeln!(
             code,
             "impl crate::codec::Bounded for {name} {{\n    \
-             const BOUNDS: crate::codec::Bounds = crate::codec::Bounds {{ shape: {shape}, limits: &[{limits}] }};\n}}"
+             const BOUNDS: crate::codec::Bounds = \
+             crate::codec::Bounds {{ shape: {shape}, limits: &[{limits}] }};\n}}"
         )?;
     }
     Ok(code)
@@ -215,13 +223,13 @@ fn limits(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
 struct Bounds<'a> {
     pool: &'a DescriptorPool,
     limits: Vec<String>,
-    /// The messages around the one that is looked at.
+    /// The messages that contain the present one.
     around: Vec<String>,
 }
 
 impl Bounds<'_> {
-    /// The fields of a message that lead to a limit. A field that needs a limit and has none is an
-    /// error.
+    /// Makes the fields of a message that lead to a limit. Fails if a field needs a limit and
+    /// declares none.
     fn shape(&mut self, message: &MessageDescriptor, path: &str) -> Result<String, Box<dyn Error>> {
         if self.around.iter().any(|around| around == message.full_name()) {
             return Err(format!(
@@ -245,7 +253,7 @@ impl Bounds<'_> {
         Ok(format!("&[{fields}]"))
     }
 
-    /// The rule of a field, if it is limited or contains what is.
+    /// Makes the rule of a field, if it has a limit or contains a field that has one.
     fn rule(
         &mut self,
         field: &FieldDescriptor,
@@ -296,7 +304,7 @@ impl Bounds<'_> {
         }
     }
 
-    /// Adds the limit that a field declares, and returns its position.
+    /// Adds the limit that a field declares, and returns its index.
     fn limit(&mut self, field: &FieldDescriptor, path: &str) -> Result<usize, Box<dyn Error>> {
         let extension = self
             .pool

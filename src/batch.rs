@@ -1,4 +1,5 @@
-//! Batches of resources by id (AIP-231): in the order asked for, all of them or none.
+//! Batches of resources by id (AIP-231). A response has all of them, in the order of the request;
+//! if one is missing, the call fails.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use crate::{
     budget::Budget, db::Tx, error::Result, page::Listed, resource::Kind, validate::Violations,
 };
 
-/// A batch get request; implemented by build.rs for every message whose first field is a list of
+/// A batch get request. `build.rs` implements this for every request whose first field is a list of
 /// ids.
 pub trait Batch {
     /// The name of that field.
@@ -23,8 +24,8 @@ pub trait Batch {
 pub struct Ids(Vec<String>);
 
 impl Ids {
-    /// The ids of a batch get request, of which there must be one at least. The contract's limit
-    /// bounds how many there are.
+    /// Parses a batch get request. It must have at least one id; a limit in the contract bounds how
+    /// many it has.
     pub fn parse<M: Batch>(v: &mut Violations, request: M) -> Self {
         let (field, ids) = (M::IDS, request.ids());
         if ids.is_empty() {
@@ -33,7 +34,7 @@ impl Ids {
         Self((0..).zip(ids).map(|(i, id)| v.id(format_args!("{field}[{i}]"), id)).collect())
     }
 
-    /// Each id once, for the query.
+    /// Each id once, for a query.
     pub fn unique(&self) -> Vec<&str> {
         self.counted().into_keys().collect()
     }
@@ -47,7 +48,8 @@ impl Ids {
     }
 
     /// Puts the rows of a query for the [`Ids::unique`] ids in the order of the request. Fails if
-    /// one is missing. A row that is asked for twice counts twice in what the answer weighs.
+    /// one is missing, or if the response would be too large; a row that is requested twice counts
+    /// twice.
     pub async fn collect<T: Listed + Clone>(
         &self,
         tx: &Tx,
@@ -70,7 +72,7 @@ impl Ids {
         if let Some(missing) = self.0.iter().find(|id| !found.contains_key(*id)) {
             return Err(kind.not_found(missing));
         }
-        // Each is copied only as often as it is asked for again.
+        // A row is cloned only if its id is requested again.
         let row = |id: &String| {
             let left = asked.get_mut(&**id)?;
             *left -= 1;

@@ -1,8 +1,8 @@
-//! The shell of a call: what it is given, and what it gives back.
+//! The frame of a call: how it reads its request and answers.
 //!
-//! A call takes its request apart by one of the methods of [`Call`], with a parser that collects
-//! what the request violates. All of it is answered at once, the request id's violations included:
-//! whoever wants the [`Meta`] of a change gets them with it.
+//! A call reads its request by one of the methods of [`Call`], with a parser that collects
+//! violations. The method fails with all of them at once, including those of the request id: a call
+//! that needs the [`Meta`] of a change gets them only with this check.
 
 use tonic::{Request, Response, Status};
 
@@ -19,30 +19,28 @@ use crate::{
 /// What a call returns.
 pub type Reply<T> = Result<Response<T>, Status>;
 
-/// The answer of a call.
+/// Returns the answer of a call.
 pub fn reply<T>(answer: Result<T>) -> Reply<T> {
     Ok(Response::new(answer?))
 }
 
-/// A request that the guard has let through, to be taken apart. Each method fails with everything
-/// that the request violates.
+/// A request that has passed the guard. Each method fails with every violation of the request.
 pub trait Call<M>: Sized {
-    /// The caller, and what a reading request asks for.
+    /// Returns the caller and the parsed request.
     fn read<T>(self, parse: impl FnOnce(&mut Violations, M) -> T) -> Result<(Caller, T)>;
 
-    /// The caller, what a list request asks for, and which page of it.
+    /// Returns the caller, the parsed request and the requested page.
     fn list<T>(self, parse: impl FnOnce(&mut Violations, M) -> T) -> Result<(Caller, T, Page)>
     where
         M: Paged;
 
-    /// The caller, the request's meta for [`crate::db::Db::write`], and what a changing request
-    /// asks for.
+    /// Returns the caller, the meta that [`crate::db::Db::write`] needs, and the parsed request.
     fn change<T>(self, parse: impl FnOnce(&mut Violations, M) -> T) -> Result<(Caller, Meta, T)>
     where
         M: Change;
 
-    /// The caller, the request's meta for [`crate::db::Db::write`], and the update that the request
-    /// asks for. `elsewhere` names the fields that another call changes.
+    /// Returns the caller, the meta that [`crate::db::Db::write`] needs, and the update.
+    /// `elsewhere` names the fields that other calls change.
     fn update(self, elsewhere: &Elsewhere) -> Result<(Caller, Meta, Update<M::Resource>)>
     where
         M: Updating;

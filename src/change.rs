@@ -1,6 +1,6 @@
-//! Changes of a resource that exists: what an update, a deletion or a deactivation names, and the
-//! etag that the resource must still have. `build.rs` implements the traits of requests and
-//! resources here for every message that has their fields.
+//! Changes of an existing resource: the id that an update, a deletion or a deactivation names, and
+//! the etag that the resource must still have. `build.rs` implements the traits of requests and
+//! resources for every message that has their fields.
 
 use std::{borrow::Cow, future::Future};
 
@@ -26,7 +26,7 @@ pub trait Named {
     fn take_id(&mut self) -> String;
 }
 
-/// A changing request whose first field is the id of a resource, and that may have its etag.
+/// A changing request whose first field is the id of a resource, and that has a field for its etag.
 pub trait Etagged: Named + Change {
     /// Takes the etag out.
     fn take_etag(&mut self) -> String;
@@ -36,25 +36,25 @@ pub trait Etagged: Named + Change {
 pub trait Updating: Change {
     /// The resource.
     type Resource: Content;
-    /// The wanted content of the resource, and the update mask.
+    /// The resource with the wanted content, and the update mask.
     fn parts(self) -> (Option<Self::Resource>, Option<FieldMask>);
 }
 
-/// A resource as requests and answers have it.
+/// A resource as requests and responses contain it.
 pub trait Content: Message + Name + Default + Clone {
-    /// The field of an update request that has the resource.
+    /// The field of the update request that contains the resource.
     const FIELD: &'static str;
-    /// The fields by which the resource is found.
+    /// The names of the id fields.
     const IDS: &'static [&'static str];
-    /// What those fields have.
+    /// The values of the id fields.
     fn ids(&self) -> Vec<&str>;
     /// The etag.
     fn etag(&self) -> &str;
 }
 
-/// A row, or rows together, that have an etag.
+/// A row, or several rows together, with an etag.
 pub trait Versioned {
-    /// The etag, which is another one after every change.
+    /// The etag; every change makes a new one.
     fn etag(&self) -> String;
 
     /// The error for a caller who has read another etag.
@@ -66,17 +66,41 @@ pub trait Versioned {
     }
 }
 
-/// A row that is a resource of the contract: what the trail and the etag need to know of it.
+/// A row of a resource of the contract, with what the trail and the etag need.
 pub trait Resource: Serialize {
-    /// What kind of resource.
+    /// The kind of resource.
     const KIND: Kind;
     /// Its id.
     fn id(&self) -> &str;
-    /// What it belongs to, which decides who reads its changes in the trail.
+    /// What the row belongs to, which decides who sees its changes in the trail.
     fn belongs_to(&self) -> BelongsTo<'_>;
-    /// Its creation and its revision, which each change increases.
+    /// Its creation time, and its revision, which each change increases.
     fn version(&self) -> (DateTime<Utc>, i64);
 }
+
+/// Implements [`Resource`] for a row of a kind whose id is this field, and that has `create_time`
+/// and `revision`. The closure says what the row belongs to.
+macro_rules! resource {
+    ($row:ty: $kind:expr, $id:ident, |$this:ident| $belongs_to:expr) => {
+        impl $crate::change::Resource for $row {
+            const KIND: $crate::resource::Kind = $kind;
+
+            fn id(&self) -> &str {
+                &self.$id
+            }
+
+            fn belongs_to(&self) -> $crate::db::BelongsTo<'_> {
+                let $this = self;
+                $belongs_to
+            }
+
+            fn version(&self) -> (chrono::DateTime<chrono::Utc>, i64) {
+                (self.create_time, self.revision)
+            }
+        }
+    };
+}
+pub(crate) use resource;
 
 impl<R: Resource> Recorded for R {
     const NOUN: &'static str = R::KIND.noun;
@@ -101,14 +125,14 @@ impl<R: Resource> Versioned for R {
     }
 }
 
-/// The id of a request that names one resource.
+/// Parses a request that names one resource, and returns the id.
 pub fn id<M: Named>(v: &mut Violations, mut request: M) -> String {
     let id = request.take_id();
     v.id(M::ID, id)
 }
 
-/// A resource that a request changes, by its id. The row is reached through [`ById::find`] only,
-/// which checks the etag.
+/// The id of a resource that a request changes. [`ById::find`] is the only way to the row, so that
+/// no change misses the check of the etag.
 #[derive(Debug)]
 pub struct ById<I = String> {
     id: I,
@@ -116,7 +140,7 @@ pub struct ById<I = String> {
 }
 
 impl ById {
-    /// The id and the etag of a request.
+    /// Parses the id and the etag of a request.
     pub fn parse<M: Etagged>(v: &mut Violations, mut request: M) -> Self {
         let etag = request.take_etag();
         Self { id: id(v, request), etag }
@@ -124,13 +148,13 @@ impl ById {
 }
 
 impl<I> ById<I> {
-    /// A resource whose id has more than one part.
+    /// For a resource whose id has several parts.
     pub const fn new(id: I, etag: String) -> Self {
         Self { id, etag }
     }
 
-    /// The row that `find` finds by the id, which should lock it. Fails if the caller sent an etag
-    /// that is not the row's.
+    /// Returns the row that `find` finds by the id. `find` must lock the row. Fails if the caller
+    /// sent an etag that is not the row's.
     pub async fn find<'a, R, F>(&'a self, find: impl FnOnce(&'a I) -> F) -> Result<R>
     where
         R: Versioned,
@@ -142,18 +166,18 @@ impl<I> ById<I> {
     }
 }
 
-/// An update as it was asked for. What it comes to depends on the present resource.
+/// An update as the request has it. Its result depends on the present resource.
 #[derive(Debug)]
 pub struct Update<M> {
-    /// The resource with the wanted content of the fields that the mask names.
+    /// The resource, with the wanted content in the fields that the mask names.
     pub wanted: M,
     mask: Mask,
 }
 
 impl<M: Content> Update<M> {
-    /// The update in a request, with every violation reported that shows without the present
-    /// resource. `elsewhere` names what another call changes. Fails if the mask cannot be applied
-    /// to the message at all.
+    /// Parses an update request, and reports every violation that needs no comparison with the
+    /// present resource. `elsewhere` names the fields that other calls change. Fails at once if the
+    /// mask cannot be applied to the message.
     pub fn parse(
         v: &mut Violations,
         request: impl Updating<Resource = M>,
@@ -168,22 +192,22 @@ impl<M: Content> Update<M> {
         Ok(Self { wanted, mask })
     }
 
-    /// The id of the resource, or the first of its ids.
+    /// The id of the resource, or the first part of its id.
     pub fn id(&self) -> &str {
         self.wanted.ids().first().copied().unwrap_or_default()
     }
 
-    /// Whether the update changes the field `name` of the resource, or something inside it.
+    /// Whether the update changes the field `name` of the resource, or a field inside it.
     pub fn has(&self, name: &str) -> bool {
         self.mask.has(name)
     }
 
-    /// The fields inside the message `name` that the mask names one by one.
+    /// The fields inside the message `name` that the mask names individually.
     pub fn inside(&self, name: &str) -> impl Iterator<Item = &str> {
         self.mask.inside(name)
     }
 
-    /// What the update makes of a row. Fails if the caller sent an etag that is not the row's.
+    /// Applies the update to a row. Fails if the caller sent an etag that is not the row's.
     pub fn apply<R: Versioned + Clone>(&self, current: &R) -> Result<Draft<M>>
     where
         M: From<R>,
@@ -196,29 +220,29 @@ impl<M: Content> Update<M> {
     }
 }
 
-/// What an update makes of a resource, as long as it has not been parsed.
+/// The result of an update, before it is parsed.
 #[derive(Debug)]
 pub struct Draft<M> {
-    /// The resource with the fields that the update changes.
+    /// The present resource with the updated fields.
     pub merged: M,
-    /// What the update violates.
+    /// The violations of the update.
     pub violations: Violations,
     present: M,
 }
 
 impl<M: Content> Draft<M> {
-    /// Notes that the field `name` of the resource, or a field inside it, breaks `rule`.
+    /// Adds the violation of `rule` by the field `name` of the resource, or by a field inside it.
     pub fn refuse(&mut self, name: &str, rule: impl Into<String>) {
         self.violations.add(format_args!("{}.{name}", M::FIELD), rule);
     }
 
-    /// The fields of the row that come out. A rule that the resource broke before is not held
-    /// against fields that stay as they are ([`Violations::update`]).
+    /// Parses the fields of the row. A rule that the present resource breaks does not stop an
+    /// update of other fields ([`Violations::update`]).
     pub fn parse<T>(&mut self, parse: impl Fn(&mut Violations, M) -> T) -> Result<T> {
         self.violations.update(M::FIELD, &self.present, &self.merged, parse)
     }
 
-    /// The fields of the row, or every violation.
+    /// Returns the fields of the row, or an error with every violation.
     pub fn finish<T>(self, fields: T) -> Result<T> {
         self.violations.finish(fields)
     }

@@ -1,6 +1,6 @@
-//! Enums that are texts in the database and in the activity trail, and numbers in the contract.
+//! Enums that are texts in the database and the trail, and numbers in the contract.
 
-/// Declares an enum whose values are kept as texts.
+/// Declares an enum that is stored as text.
 macro_rules! text_enum {
     (
         $(#[$doc:meta])*
@@ -23,7 +23,7 @@ macro_rules! text_enum {
         }
 
         impl $name {
-            /// The name in the contract, without prefix, and in the database.
+            /// The name in the contract without the prefix, which is also the text in the database.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$value => $text,)+
@@ -53,11 +53,11 @@ macro_rules! text_enum {
 }
 pub(crate) use text_enum;
 
-/// Translates an enum to an enum of the contract with the same values and UNSPECIFIED, and back.
+/// Converts an enum from and to an enum of the contract that has the same values and UNSPECIFIED.
 macro_rules! contract_enum {
     ($name:ident = $contract:ident { $($value:ident),+ }) => {
         impl $name {
-            /// The value of a field; `None` if it is unspecified or a violation.
+            /// Parses the value of a field; `None` if it is unspecified or a violation.
             fn parse(
                 v: &mut $crate::validate::Violations,
                 field: impl std::fmt::Display,

@@ -1,8 +1,9 @@
 //! Customer Accounts: a multi-tenant gRPC service for the accounts of B2B customers and the people
 //! on them.
 //!
-//! The map, in the direction of dependencies: `main` and `server` use the slices, slices use what
-//! stands above them here. `docs/ARCHITECTURE.md` walks one request through it.
+//! The modules stand in the direction of dependencies: `main` and `server` use the slices, and the
+//! slices use the modules above them in this file. `docs/ARCHITECTURE.md` follows one request
+//! through the code.
 
 pub mod proto;
 #[expect(missing_docs, reason = "the migrations comment every table and column")]

@@ -1,11 +1,12 @@
 //! Modules: parts of the service that are switched on or off for a tenant and for its
 //! organizations.
 //!
-//! The tenant's level is the gate of every transaction (`crate::db`). This is the level below: an
-//! organization is as its own setting says, else as the nearest one above it, else on. Whoever
-//! finds an account or an organization for a call asks [`require`]; lists do without what is
-//! [`off`]. What only keeps rows consistent (contact slots, the primary flag, the tree) does not
-//! ask.
+//! The setting of the tenant is checked by the gate of every transaction (`crate::db`). This file
+//! has the settings of organizations: a module is on or off for an organization as its own setting
+//! says, else as that of the nearest organization above it, else on. Code that finds an account or
+//! an organization for a call calls [`require`]; lists leave out the organizations that [`off`]
+//! returns. Code that only keeps rows consistent (contact slots, the primary flag, the tree) checks
+//! neither.
 
 use std::borrow::Cow;
 
@@ -21,10 +22,11 @@ use crate::{
     schema::{module_activations, organization_ancestors, tenants},
 };
 
-/// The modules that can be switched, as calls name them in their policies, in alphabetical order.
+/// The modules that can be switched, as the policies of calls name them, in alphabetical order.
 pub const ALL: [&str; 4] = ["commerce", "contracts", "customer_accounts", "portfolios"];
 
-/// For each organization that has a setting, or lies below one that has, the setting that decides.
+/// Selects, for each organization that has a setting of the module or lies below one that has, the
+/// setting that decides.
 macro_rules! nearest {
     ($tx:expr, $module:expr) => {
         organization_ancestors::table
@@ -48,21 +50,21 @@ macro_rules! nearest {
 /// The setting that decides for an organization.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable)]
 pub struct Nearest {
-    /// The organization asked about.
+    /// The organization that the setting decides for.
     pub organization_id: String,
-    /// The organization whose setting it is: itself, or one above it.
+    /// The organization that has the setting: the same one, or one above it.
     pub decides: String,
     /// Whether the module is on.
     pub active: bool,
 }
 
-/// Refuses a call whose module is off for this organization. One that does not exist has no
-/// setting.
+/// Fails if the module of the call is off for this organization. An organization that does not
+/// exist has no setting.
 pub async fn require(tx: &Tx, organization_id: &str) -> Result<()> {
     require_all(tx, [organization_id]).await
 }
 
-/// The same for several.
+/// Fails if the module of the call is off for one of these organizations.
 pub async fn require_all(tx: &Tx, organization_ids: impl IntoIterator<Item = &str>) -> Result<()> {
     if !tx.tenant().await?.is_off_below(tx.module()) {
         return Ok(());
@@ -77,9 +79,8 @@ pub async fn require_all(tx: &Tx, organization_ids: impl IntoIterator<Item = &st
     }
 }
 
-/// Refuses a list of what belongs to an organization for which the module is off. For someone with
-/// a limited reach the list is only without it, as if there were no such organization: it may be
-/// out of their reach.
+/// Rejects a list filtered by an organization whose module is off. Limited callers get an empty
+/// list instead, so the error cannot reveal an organization outside their reach.
 pub async fn require_named(tx: &Tx, organization_id: Option<&str>) -> Result<()> {
     match organization_id {
         Some(organization_id) if !tx.is_limited() && tx.module_off_somewhere() => {
@@ -89,11 +90,11 @@ pub async fn require_named(tx: &Tx, organization_id: Option<&str>) -> Result<()>
     }
 }
 
-/// The organizations for which the module of the call is off, if there are any; lists leave them
-/// out.
+/// Returns the organizations for which the module of the call is off, if there are any, so that a
+/// list can leave them out.
 ///
-/// Asked before the list: with the ids in hand PostgreSQL knows how much they leave, while a
-/// condition on the settings takes it longer to plan than most lists take in all.
+/// A list calls this first. With the ids in the statement PostgreSQL can estimate how many rows
+/// remain; a condition on the settings takes longer to plan than most lists take in all.
 pub async fn off(tx: &Tx) -> Result<Option<Vec<String>>> {
     if !tx.module_off_somewhere() {
         return Ok(None);
@@ -108,15 +109,15 @@ pub async fn off(tx: &Tx) -> Result<Option<Vec<String>>> {
     ))
 }
 
-/// The setting of a module that decides for an organization, if there is one.
+/// Returns the setting of a module that decides for an organization, if there is one.
 pub async fn deciding(tx: &Tx, module: &str, organization_id: &str) -> Result<Option<Nearest>> {
     let nearest =
         nearest!(tx, module).filter(organization_ancestors::organization_id.eq(organization_id));
     Ok(nearest.first(&mut tx.conn()).await.optional()?)
 }
 
-/// Deletes the settings of an organization, which the transaction holds FOR UPDATE together with
-/// the tenant's row.
+/// Deletes all settings of an organization. The caller must hold the row of the organization FOR
+/// UPDATE, and the lock of the tenant row.
 pub async fn inherit_all(tx: &WriteTx, organization_id: &str) -> Result<()> {
     let mut settings: Vec<(String, bool)> =
         diesel::delete(module_activations::table.filter(tx.owns(module_activations::tenant_id)))
@@ -132,12 +133,12 @@ pub async fn inherit_all(tx: &WriteTx, organization_id: &str) -> Result<()> {
     if settings.is_empty() { Ok(()) } else { renew(tx).await }
 }
 
-/// What is set for a module, as the trail tells of it.
+/// The setting of a module, as the trail records it.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Setting<'a> {
     /// The module.
     pub module: &'a str,
-    /// The organization it is set for; `None` for the tenant.
+    /// The organization that has the setting; `None` for the tenant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub organization_id: Option<&'a str>,
     /// Whether the module is on.
@@ -159,8 +160,8 @@ impl Recorded for Setting<'_> {
     }
 }
 
-/// Notes on the tenant's row, which the transaction holds, which modules are off for some
-/// organization.
+/// Writes to the tenant row which modules are off for at least one organization. The caller must
+/// hold the lock of the tenant row.
 pub async fn renew(tx: &WriteTx) -> Result<()> {
     let off: Vec<String> = module_activations::table
         .filter(tx.owns(module_activations::tenant_id))

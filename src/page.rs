@@ -1,12 +1,12 @@
-//! Pages of lists (AIP-158): a bounded size and a token that continues behind the last row seen.
+//! Pages of lists (AIP-158): a bounded size, and a token that continues after the last row.
 //!
-//! Lists are read by keyset: a page starts behind a (key, id) pair of an index, so that the
-//! ten-thousandth page costs what the first does, and rows that come or go do not shift the others.
-//! A page has at most as many rows as were asked for, and ends earlier where they would take more
-//! bytes than an answer may (`crate::budget`).
+//! Lists are read by keyset: a page starts after a (key, id) pair of an index. Thus the
+//! ten-thousandth page costs as much as the first, and rows that are inserted or deleted do not
+//! shift the others. A page has at most as many rows as the request asks for, and fewer if these
+//! would exceed the bytes of a response (`crate::budget`).
 //!
-//! A request can also ask how many rows the whole list has. They are counted up to [`MAX_TOTAL`],
-//! so that the count reads no more rows than a large page does.
+//! A request can also ask how many rows the whole list has. The count stops at [`MAX_TOTAL`], so
+//! that it reads no more rows than a large page does.
 
 use std::fmt;
 
@@ -34,31 +34,31 @@ use crate::{
 
 const DEFAULT_SIZE: i32 = 50;
 const MAX_SIZE: i32 = 1000;
-/// Up to how many rows of a list are counted.
+/// Most rows of a list that are counted.
 pub const MAX_TOTAL: i32 = 1000;
-/// Stands between status and name in the position of a list ordered by both. Neither contains it.
+/// Separates status and name in the position of a list ordered by both. Neither contains it.
 const BETWEEN: char = '\u{1}';
-/// Bytes of the hash in a token that bind it to tenant, call and filters, and show whether it is
-/// damaged.
+/// Bytes of a token's hash. The hash binds the token to tenant, call and filters, and shows whether
+/// the token is damaged.
 const CHECK: usize = 12;
 
-/// A list request; implemented by build.rs for every message with `page_size` and `page_token`.
+/// A list request. `build.rs` implements this for every message with `page_size` and `page_token`.
 pub trait Paged: Message {
-    /// Takes `page_size` and `page_token` out. A token is bound to what stays.
+    /// Takes `page_size` and `page_token` out. A token is bound to the fields that remain.
     fn take_page(&mut self) -> (i32, String);
-    /// Takes `include_total_size` out, to which no token is bound.
+    /// Takes `include_total_size` out, so that tokens are not bound to it.
     fn take_total(&mut self) -> bool;
-    /// The order asked for, or that of the enum's first value if the request asks for none; the
-    /// number sent if it is no value of the enum.
+    /// The requested order, or the order of the enum's first value if the request has none. Fails
+    /// with the number in the request if the enum has no such value.
     fn order(&self) -> Result<Order, i32>;
 }
 
 /// A row of a list.
 pub trait Listed: Weighed {
-    /// Name, creation and id: what lists are ordered by.
+    /// Name, creation time and id, by which lists are ordered.
     fn key(&self) -> (&str, DateTime<Utc>, &str);
 
-    /// The value by which the row is ordered, as a page token has it.
+    /// The value that orders the row, as a page token contains it.
     fn value(&self, by: By) -> String {
         let (name, created, _) = self.key();
         match by {
@@ -68,28 +68,28 @@ pub trait Listed: Weighed {
     }
 }
 
-/// A time as a page token has it: to the microsecond that PostgreSQL keeps.
+/// A time as a page token contains it: in microseconds, the precision that PostgreSQL stores.
 pub fn micros(time: DateTime<Utc>) -> String {
     time.timestamp_micros().to_string()
 }
 
-/// A status and a name as a page token has them.
+/// A status and a name as a page token contains them.
 pub fn status_and_name(status: &str, name: &str) -> String {
     format!("{status}{BETWEEN}{name}")
 }
 
-/// What a list is ordered by. Rows with equal values are ordered by id. Each is named after values
-/// of the contract's `order_by` enums: `CREATE_TIME` and `CREATE_TIME_DESC` are `CreateTime`. Which
-/// of them a list has, and the one it has unasked, stands in its enum.
+/// What a list is ordered by. Rows with equal values are ordered by id. Each variant is named after
+/// values of the contract's `order_by` enums: `CREATE_TIME` and `CREATE_TIME_DESC` are
+/// `CreateTime`. The enum of a list says which of these orders it has; its value 1 is the default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
-    /// The name without case (and, where the slice says so, accents).
+    /// The name without case (and, in some slices, without accents).
     DisplayName,
     /// The time of creation.
     CreateTime,
     /// The time of the last change.
     UpdateTime,
-    /// The status, and the name within a status.
+    /// The status, then the name.
     Status,
 }
 
@@ -98,12 +98,12 @@ pub enum By {
 pub struct Order {
     /// What the list is ordered by.
     pub by: By,
-    /// Whether the last come first.
+    /// Whether the order is descending.
     pub descending: bool,
 }
 
-/// Starts a boxed query behind a position, `(key, id) > (…, …)`, which is a range of the index over
-/// tenant, key and id; and orders it by the same columns.
+/// Starts a boxed query after a position, `(key, id) > (…, …)`, and orders it by these columns.
+/// This is a range of the index over tenant, key and id.
 macro_rules! behind {
     ($query:expr, $page:expr, $after:expr, ($($column:expr),+): $types:ty) => {{
         use diesel::{IntoSql as _, sql_types::Record};
@@ -115,13 +115,16 @@ macro_rules! behind {
             (None, _) => query,
         };
         let query = query.limit(page.limit());
-        if page.order().descending { query.order(($($column.desc()),+)) } else { query.order(($($column),+)) }
+        if page.order().descending {
+            query.order(($($column.desc()),+))
+        } else {
+            query.order(($($column),+))
+        }
     }};
 }
 pub(crate) use behind;
 
-/// Orders a boxed query by name or creation, or as accounts are, and starts it behind the page's
-/// last row.
+/// Orders a boxed query as the page asks, and starts it after the last row of the page before.
 macro_rules! keyset {
     ($query:expr, $page:expr, $table:ident ($name:ident, $id:ident)) => {
         $crate::page::keyset!($query, $page, $table($name, create_time, $id))
@@ -133,7 +136,9 @@ macro_rules! keyset {
         use diesel::sql_types::{Text, Timestamptz};
         use $crate::page::{By, behind};
         match $page.order().by {
-            By::DisplayName => behind!($query, $page, $page.after_name(), ($name, $id): (Text, Text)),
+            By::DisplayName => {
+                behind!($query, $page, $page.after_name(), ($name, $id): (Text, Text))
+            }
             _ => behind!($query, $page, $page.after_time()?, ($created, $id): (Timestamptz, Text)),
         }
     }};
@@ -143,11 +148,14 @@ macro_rules! keyset {
         match $page.order().by {
             By::UpdateTime => {
                 let updated = $page.after_time()?;
-                behind!($query, $page, updated, (accounts::update_time, accounts::account_id): (Timestamptz, Text))
+                behind!($query, $page, updated,
+                    (accounts::update_time, accounts::account_id): (Timestamptz, Text))
             }
             By::Status => {
                 let status = $page.after_status()?;
-                behind!($query, $page, status, (accounts::status, accounts::sort_key, accounts::account_id): (Text, Text, Text))
+                behind!($query, $page, status,
+                    (accounts::status, accounts::sort_key, accounts::account_id):
+                    (Text, Text, Text))
             }
             _ => keyset!($query, $page, accounts(sort_key, account_id)),
         }
@@ -155,7 +163,7 @@ macro_rules! keyset {
 }
 pub(crate) use keyset;
 
-/// How many rows a boxed query finds without its page, if the request asks.
+/// Counts the rows of a boxed query without its page, if the request asks for the count.
 macro_rules! total {
     ($tx:expr, $page:expr, $query:expr) => {{
         use diesel::{IntoSql as _, sql_types::Integer};
@@ -169,39 +177,40 @@ macro_rules! total {
 }
 pub(crate) use total;
 
-/// How many rows a count looks for: one more than it tells, which tells that there are more.
+/// Most rows that a count reads: one more than [`MAX_TOTAL`], which shows whether the list has
+/// more.
 pub const COUNTED: i64 = MAX_TOTAL as i64 + 1;
 
-/// How many rows a list has; nothing if the request does not ask.
+/// How many rows a list has; zero if the request does not ask.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Total {
-    /// How many, [`MAX_TOTAL`] at most.
+    /// The number of rows, at most [`MAX_TOTAL`].
     pub size: i32,
-    /// Whether there are more.
+    /// Whether the list has more rows.
     pub capped: bool,
 }
 
 impl Total {
-    /// Counts the rows of a query, which reads [`COUNTED`] at most.
+    /// Counts the rows of a query that reads at most [`COUNTED`] rows.
     pub async fn count(tx: &Tx, rows: impl QueryFragment<Pg> + Send) -> Result<Self> {
         Ok(Self::of(Counted(rows).get_result(&mut tx.conn()).await?))
     }
 
-    /// The same with so many rows more.
+    /// Adds `more` rows.
     #[must_use]
     pub fn plus(self, more: usize) -> Self {
         let more = i64::try_from(more).unwrap_or(i64::MAX);
         if self.capped { self } else { Self::of(i64::from(self.size).saturating_add(more)) }
     }
 
-    /// So many rows, if no more than [`COUNTED`] were looked for.
+    /// The total of a count that reads at most [`COUNTED`] rows.
     fn of(count: i64) -> Self {
         let size = i32::try_from(count).unwrap_or(i32::MAX);
         Self { size: size.min(MAX_TOTAL), capped: size > MAX_TOTAL }
     }
 }
 
-/// The number of rows of a query.
+/// `SELECT count(*)` over the rows of a query.
 struct Counted<Q>(Q);
 
 impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for Counted<Q> {
@@ -217,13 +226,13 @@ impl<Q> Query for Counted<Q> {
     type SqlType = BigInt;
 }
 
-/// Cached by its text, which differs with filters.
+/// The statement cache uses the text of the statement, which varies with the filters.
 impl<Q> QueryId for Counted<Q> {
     type QueryId = ();
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-/// The response of a list: the rows in the named field, and what every list says beside them.
+/// Makes the response of a list: the rows in the named field, and the fields that every list has.
 macro_rules! response {
     ($response:ident { $rows:ident $(, $field:ident: $value:expr)* }, $listing:expr) => {{
         let $crate::page::Listing { rows, next_page_token, total } = $listing;
@@ -243,7 +252,7 @@ pub(crate) use response;
 pub struct Listing<T> {
     /// The rows.
     pub rows: Vec<T>,
-    /// The token of the next page: empty on the last.
+    /// The token of the next page; empty on the last page.
     pub next_page_token: String,
     /// How many rows the whole list has.
     pub total: Total,
@@ -256,20 +265,20 @@ impl<T> Default for Listing<T> {
 }
 
 impl<T> Listing<T> {
-    /// The same page with its rows made into something else.
+    /// Converts the rows.
     pub fn map<U>(self, make: impl FnMut(T) -> U) -> Listing<U> {
         let Self { rows, next_page_token, total } = self;
         Listing { rows: rows.into_iter().map(make).collect(), next_page_token, total }
     }
 }
 
-/// The page token is not one that this list gave for these filters in this tenant.
+/// The page token does not belong to this list with these filters in this tenant.
 fn invalid_page_token() -> Error {
     let message = "page_token does not belong to this list and these filters";
     Refusal::new(ErrorReason::InvalidPageToken, message).field("page_token").into()
 }
 
-/// The page asked for.
+/// The requested page.
 #[derive(Debug)]
 pub struct Page {
     size: i64,
@@ -280,8 +289,8 @@ pub struct Page {
 }
 
 impl Page {
-    /// Takes the page out of a list request. A token that was made for another tenant, call, filter
-    /// or order is refused.
+    /// Takes the page out of a list request. Rejects a token that belongs to another tenant, call,
+    /// filter or order.
     pub fn take<R: Paged>(
         violations: &mut Violations,
         caller: &Caller,
@@ -311,23 +320,23 @@ impl Page {
         self.order
     }
 
-    /// How many rows to read: one more than the page holds, which tells whether there is a next
+    /// How many rows to read: one more than the page holds, to find out whether there is a next
     /// page.
     pub const fn limit(&self) -> i64 {
         self.size + 1
     }
 
-    /// Whether the request asks how many rows there are.
+    /// Whether the request asks for the number of rows.
     pub const fn counts(&self) -> bool {
         self.counts
     }
 
-    /// The name and id behind which a list ordered by name starts.
+    /// The name and id after which a page of a list ordered by name starts.
     pub fn after_name(&self) -> Option<(String, String)> {
         self.after.clone()
     }
 
-    /// The time and id behind which a list ordered by a time starts.
+    /// The time and id after which a page of a list ordered by a time starts.
     pub fn after_time(&self) -> Result<Option<(DateTime<Utc>, String)>> {
         let Some((key, id)) = &self.after else { return Ok(None) };
         let time = key
@@ -338,16 +347,16 @@ impl Page {
         Ok(Some((time, id.clone())))
     }
 
-    /// The status, name and id behind which a list ordered by status starts.
+    /// The status, name and id after which a page of a list ordered by status starts.
     pub fn after_status(&self) -> Result<Option<(String, String, String)>> {
         let Some((key, id)) = &self.after else { return Ok(None) };
         let (status, name) = key.split_once(BETWEEN).ok_or_else(invalid_page_token)?;
         Ok(Some((status.to_owned(), name.to_owned(), id.clone())))
     }
 
-    /// The period that rows of this page must lie in. Behind a position in the order of the same
-    /// time, the page needs no bound on that side: with one, PostgreSQL 18 begins at the bound and
-    /// walks to the position.
+    /// The part of the period that this page can contain. If the list is ordered by the same time,
+    /// the position of the page replaces the bound on that side: given both, PostgreSQL 18 starts
+    /// at the bound and reads every row up to the position.
     pub fn rest_of(&self, period: Period, by: By) -> Period {
         let Period { start, end } = period;
         match self.after {
@@ -357,7 +366,7 @@ impl Page {
         }
     }
 
-    /// Sorts rows by name or creation, as the list is ordered.
+    /// Sorts rows by name or creation time, as the list is ordered.
     pub fn sort<T: Listed>(&self, rows: &mut [T]) {
         rows.sort_by(|a, b| {
             let ((name_a, created_a, id_a), (name_b, created_b, id_b)) = (a.key(), b.key());
@@ -369,7 +378,7 @@ impl Page {
         });
     }
 
-    /// Reads the page from the rows of a query with `limit`, and makes the token of the next one.
+    /// Reads the page from the rows of a query with `limit`, and makes the token of the next page.
     pub async fn read<T: Listed>(
         &self,
         tx: &Tx,
@@ -381,8 +390,9 @@ impl Page {
         Ok(Listing { rows, next_page_token, total })
     }
 
-    /// Cuts rows that begin the list down to the page, and makes the token of the next one. It is
-    /// empty if these rows are all that were asked for (`complete`) and fit into the page.
+    /// Cuts rows from the beginning of the list to the size of the page, and makes the token of the
+    /// next page. The token is empty if the rows are all that were requested (`complete`) and fit
+    /// into the page.
     pub fn cut<T: Listed>(&self, mut rows: Vec<T>, complete: bool) -> (Vec<T>, String) {
         let size = usize::try_from(self.size).unwrap_or(usize::MAX);
         if complete && rows.len() <= size {
@@ -397,8 +407,8 @@ impl Page {
     }
 }
 
-/// What tokens are bound to: a position that was sealed for one tenant, call and filter opens for
-/// no other.
+/// What a token is bound to: tenant, call and filters. A token that was sealed for others does not
+/// open.
 #[derive(Clone)]
 pub struct Binding(digest::Context);
 
@@ -409,7 +419,7 @@ impl fmt::Debug for Binding {
 }
 
 impl Binding {
-    /// Binds to the caller's tenant, the call and these filters.
+    /// The binding to the caller's tenant, the call and these filters.
     pub fn of(caller: &Caller, filters: &impl Message) -> Self {
         let mut hash = digest::Context::new(&SHA256);
         for part in [caller.tenant.as_str(), caller.method] {
@@ -422,21 +432,21 @@ impl Binding {
         Self(hash)
     }
 
-    /// The position, `key` and `id` with a NUL between them, behind a hash over it and what it is
-    /// bound to.
+    /// Makes a token: a hash over the binding and the position, then the position, which is `key`
+    /// and `id` with a NUL between them.
     pub fn seal(&self, key: &str, id: &str) -> String {
         let position = [key.as_bytes(), &[0], id.as_bytes()].concat();
         URL_SAFE_NO_PAD.encode([&self.check(&position), &*position].concat())
     }
 
-    /// The position in a token, if it is whole and bound to the same.
+    /// Returns the position in a token, if the token is undamaged and has this binding.
     pub fn open(&self, token: &str) -> Option<(String, String)> {
         let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
         let (sent, position) = bytes.split_first_chunk()?;
         if *sent != self.check(position) {
             return None;
         }
-        // Neither a name nor an id contains a NUL, which PostgreSQL would not take either.
+        // Neither a name nor an id contains a NUL, which PostgreSQL rejects.
         let (key, id) = std::str::from_utf8(position)
             .ok()?
             .split_once('\0')

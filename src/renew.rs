@@ -7,14 +7,14 @@
 //! batches, each in its own transaction. After an interruption the rows' stamps show what is left.
 //! If nothing is left, it only reads.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use diesel::{prelude::*, result::Error as DieselError, upsert::excluded};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use tokio::time::sleep;
 
 use crate::{
-    account_types::store::AccountType,
+    account_types::store::{AccountType, Fields},
     accounts::store::Account,
     caller::TenantId,
     db::{Manager, Owner, is_passing, migrate::MigrateError},
@@ -22,6 +22,7 @@ use crate::{
     people::store::Person,
     schema::{account_types, organizations, people, renewals},
     search::{self, Batch},
+    text,
 };
 
 /// Attempts of a batch that conflicts with calls, and the pause between them.
@@ -81,7 +82,7 @@ async fn renew_tenant(
     renewed: &mut Renewed,
 ) -> Result<(), MigrateError> {
     let before = renewed.rows();
-    renewed.account_types += in_batches(owner, tenant, AccountType::renew).await?;
+    renewed.account_types += in_batches(owner, tenant, account_type_keys).await?;
     renewed.organizations += in_batches(owner, tenant, Organization::renew).await?;
     renewed.people += in_batches(owner, tenant, Person::renew).await?;
     renewed.accounts += in_batches(owner, tenant, Account::renew).await?;
@@ -89,6 +90,52 @@ async fn renew_tenant(
         tracing::info!(%tenant, rows = renewed.rows() - before, "words and sort keys renewed");
     }
     Ok(())
+}
+
+/// Renews the unique keys of the names of a tenant's account types, all in one batch because a
+/// tenant has few. If two names now have the same key, one account type keeps its old key, and both
+/// keep their names. The connection must be the owner's.
+async fn account_type_keys(
+    conn: &mut AsyncPgConnection,
+    tenant: &str,
+    after: &str,
+) -> QueryResult<Batch> {
+    if !after.is_empty() {
+        return Ok(None);
+    }
+    let own = || account_types::table.filter(account_types::tenant_id.eq(tenant));
+    let all = own().order(account_types::account_type_id).for_no_key_update();
+    let all: Vec<AccountType> = all.select(AccountType::as_select()).load(conn).await?;
+    let mut holders: BTreeMap<_, _> = all
+        .iter()
+        .map(|row| (row.fields.name_key.clone(), row.fields.display_name.clone()))
+        .collect();
+    let mut renewed = None;
+    for AccountType { account_type_id, fields, .. } in all {
+        let Fields { display_name: name, name_key, .. } = fields;
+        let key = text::caseless(&name);
+        if key == name_key {
+            continue;
+        }
+        if let Some(other) = holders.get(&key) {
+            tracing::warn!(
+                tenant,
+                name,
+                other,
+                "two account types have names that are the same without regard to case; rename \
+                 one of them"
+            );
+            continue;
+        }
+        diesel::update(own().filter(account_types::account_type_id.eq(&account_type_id)))
+            .set(account_types::name_key.eq(&key))
+            .execute(conn)
+            .await?;
+        holders.remove(&name_key);
+        holders.insert(key, name);
+        renewed = Some((renewed.map_or(0, |(count, _)| count) + 1, account_type_id));
+    }
+    Ok(renewed)
 }
 
 /// The next tenant after this one in the order of ids. A tenant without organizations, people and

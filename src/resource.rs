@@ -1,24 +1,28 @@
-//! Kinds of resources, and the errors that are the same for every kind.
+//! Kinds of resources, and the errors that every kind has.
+
+use diesel::{OptionalExtension as _, QueryResult};
 
 use crate::{
-    error::{Error, Refusal},
+    error::{Error, Refusal, Result},
     proto::ErrorReason,
 };
 
-/// A kind of resource. Each slice has a constant of its own in its `refusals.rs`.
+/// A kind of resource. Each slice defines its own in its `refusals.rs`.
 #[derive(Debug, Clone, Copy)]
 pub struct Kind {
-    /// The noun in `snake_case`: the resource type of the trail, and with `_id` the name of the id
-    /// field.
+    /// The noun in `snake_case`: the resource type in the trail. With `_id` it is the name of the
+    /// id field.
     pub noun: &'static str,
-    /// The reason if there is none with the id.
+    /// The reason of the error for an id that no resource has.
     pub not_found: ErrorReason,
-    /// The reason if the id, or a value that must be unique, is taken.
+    /// The reason of the error for an id, or a value that must be unique, that another resource
+    /// has.
     pub already_exists: ErrorReason,
 }
 
 impl Kind {
-    /// There is no such resource, or the caller may not see it: the two are the same answer.
+    /// No resource of this kind has the id, or the caller may not see it. The error does not tell
+    /// which.
     pub fn not_found(&self, id: &str) -> Error {
         Refusal::new(self.not_found, format!("no {} {id:?}", self.words()))
             .with(&self.id_field(), id)
@@ -26,18 +30,23 @@ impl Kind {
             .into()
     }
 
-    /// Whether this is the error for a resource of this kind that is not there.
+    /// Returns the row that a query by id found. Fails if it found none.
+    pub fn found<T>(&self, id: &str, row: QueryResult<T>) -> Result<T> {
+        row.optional()?.ok_or_else(|| self.not_found(id))
+    }
+
+    /// Whether `error` is the [`Kind::not_found`] error of this kind.
     pub fn is_not_found(&self, error: &Error) -> bool {
         error.reason() == self.not_found
     }
 
-    /// The id is taken. For kinds of which nothing else can be taken.
+    /// Another resource has the id. For kinds whose id is their only unique value.
     pub fn id_taken(&self, id: &str) -> Error {
         let field = self.id_field();
         self.taken(&field, id).with(&field, id).into()
     }
 
-    /// The value of this field is taken. For kinds of which more than the id can be taken.
+    /// Another resource has the value of this field. For kinds with more unique values than the id.
     pub fn value_taken(&self, field: &str, value: &str) -> Error {
         self.taken(field, value).with("field", field).into()
     }

@@ -1,5 +1,5 @@
-//! Checks of request fields. A parser collects every violation of a request and answers them all at
-//! once.
+//! Checks of request fields. A parser collects every violation of a request, so that one error
+//! reports them all.
 
 use std::fmt::Display;
 
@@ -20,29 +20,29 @@ use crate::{
 const MAX_REQUEST_ID: usize = 100;
 /// Longest search query in characters.
 const MAX_QUERY: usize = 200;
-/// Longest email address in characters (RFC 5321, 4.5.3.1.3, less the angle brackets).
+/// Longest email address in characters (RFC 5321, 4.5.3.1.3, without the angle brackets).
 const MAX_EMAIL: usize = 254;
-/// The times that a `google.protobuf.Timestamp` can be, in seconds: the years 1 to 9999.
+/// The seconds that a `google.protobuf.Timestamp` can have: the years 1 to 9999.
 const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
 /// Longest label of a domain in characters (RFC 1035, 2.3.4).
 const MAX_LABEL: usize = 63;
-/// What labels of domains have besides letters, digits, marks and hyphens (RFC 5892, appendix A):
-/// joiners, and marks between letters in Catalan, Greek, Hebrew and Japanese.
+/// Characters that a label of a domain can contain besides letters, digits, marks and hyphens (RFC
+/// 5892, appendix A): joiners, and marks between letters in Catalan, Greek, Hebrew and Japanese.
 const INSIDE_LABELS: &str = "\u{200c}\u{200d}\u{b7}\u{375}\u{5f3}\u{5f4}\u{30fb}";
 
-/// Longest field path or rule in an answer, in characters.
+/// Longest field path or rule in an error, in characters.
 const MAX_QUOTED: usize = 150;
 
-/// Most violations that are kept; an answer has room for fewer. Further ones are only counted.
+/// Most violations that are kept. Further ones are only counted; an error has room for fewer still.
 const MAX_KEPT: usize = 100;
 
-/// From one moment on and before another; without them, from the beginning and without end.
+/// A half-open period: from `start`, before `end`. Without a bound it is open on that side.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Period {
-    /// From this time on.
+    /// The first moment.
     pub start: Option<DateTime<Utc>>,
-    /// Before this time.
+    /// The first moment after the period.
     pub end: Option<DateTime<Utc>>,
 }
 
@@ -54,7 +54,7 @@ pub struct Violations {
 }
 
 impl Violations {
-    /// Notes that `field` breaks `rule`.
+    /// Adds the violation of `rule` by `field`.
     pub fn add(&mut self, field: impl Display, rule: impl Into<String>) {
         self.count += 1;
         if self.kept.len() < MAX_KEPT {
@@ -63,7 +63,7 @@ impl Violations {
         }
     }
 
-    /// The parsed value, if nothing was violated.
+    /// Returns the parsed value, or an error with every violation.
     pub fn finish<T>(self, parsed: T) -> Result<T> {
         if self.count == 0 {
             Ok(parsed)
@@ -72,8 +72,8 @@ impl Violations {
         }
     }
 
-    /// A message that must be there; an empty one stands in for it so that its fields are reported
-    /// too.
+    /// Returns a message that must be set. For an unset one returns an empty message, so that the
+    /// violations of its fields are reported too.
     pub fn message<M: Default>(&mut self, field: impl Display, message: Option<M>) -> M {
         message.unwrap_or_else(|| {
             self.add(field, "is required");
@@ -81,13 +81,14 @@ impl Violations {
         })
     }
 
-    /// An optional text of at most `max` characters, in normalization form C: no NUL, and no other
-    /// control characters but line breaks and tabs.
+    /// Parses an optional text of at most `max` characters. Converts it to normalization form C.
+    /// Rejects control characters except line breaks and tabs.
     pub fn text(&mut self, field: impl Display, value: String, max: usize) -> String {
         self.exact(field, text::normalize(value), max)
     }
 
-    /// A text to compare with kept ones, as it is: what was kept before may not be normalized.
+    /// Parses a text that a query compares with stored ones. Does not normalize it, because older
+    /// stored texts may not be normalized.
     pub fn exact(&mut self, field: impl Display, value: String, max: usize) -> String {
         let chars = value.chars().count();
         if chars > max {
@@ -99,7 +100,7 @@ impl Violations {
         value
     }
 
-    /// A search query: a text of at most as many words as a search can look for at once.
+    /// Parses a search query. Rejects one with more words than a search supports.
     pub fn query(&mut self, field: impl Display, value: String) -> String {
         let value = self.text(&field, value, MAX_QUERY);
         let terms = search::ranges(&value).len();
@@ -112,17 +113,18 @@ impl Violations {
         value
     }
 
-    /// A text of one line, without blanks at its ends, of which something shows: a name.
+    /// Parses a text of one line, such as a name. Rejects blanks at its ends, and a text of which
+    /// nothing is visible.
     pub fn line(&mut self, field: impl Display, value: String, max: usize) -> String {
         self.line_for(Use::Line, &field, value, max)
     }
 
-    /// A `line` that must not be empty.
+    /// Parses a line that must not be empty.
     pub fn required_line(&mut self, field: impl Display, value: String, max: usize) -> String {
         self.required(Use::Line, &field, value, max)
     }
 
-    /// The name of an account type or a role: a required line without characters that do not show.
+    /// Parses the name of an account type or a role: a required line without invisible characters.
     pub fn label(&mut self, field: impl Display, value: String, max: usize) -> String {
         self.required(Use::Label, &field, value, max)
     }
@@ -157,8 +159,7 @@ impl Violations {
         }
     }
 
-    /// A time, as the first microsecond that is not before it: PostgreSQL keeps times to the
-    /// microsecond.
+    /// Parses a time. Rounds it up to the next microsecond, the precision that PostgreSQL stores.
     pub fn time(&mut self, field: impl Display, time: Option<Timestamp>) -> Option<DateTime<Utc>> {
         let Timestamp { seconds, nanos } = time?;
         let nanos = u32::try_from(nanos)
@@ -175,7 +176,7 @@ impl Violations {
         Some(if Some(whole) < time { whole + TimeDelta::microseconds(1) } else { whole })
     }
 
-    /// A full date, or none; the zero date is none.
+    /// Parses an optional full date; the zero date is `None`.
     pub fn date(&mut self, field: impl Display, date: Option<Date>) -> Option<NaiveDate> {
         let date = date.filter(|date| *date != Date::default())?;
         let parsed = || {
@@ -190,7 +191,8 @@ impl Violations {
         parsed
     }
 
-    /// The fields `…start_time` and `…end_time` of a filter, of which the second must be the later.
+    /// Parses the fields `…start_time` and `…end_time` of a filter. The end must be after the
+    /// start.
     pub fn period(
         &mut self,
         prefix: &str,
@@ -208,8 +210,8 @@ impl Violations {
         Period { start, end }
     }
 
-    /// The id of a resource that must be named. It is compared as it is, and an id from before may
-    /// be none that could be chosen today.
+    /// Parses the id of a resource that must be named. Accepts an id that could not be chosen
+    /// today, because a stored one may be older than the rule.
     pub fn id(&mut self, field: impl Display, value: String) -> String {
         if value.is_empty() {
             self.add(field, "is required");
@@ -219,17 +221,17 @@ impl Violations {
         self.exact(field, value, id::MAX_CHARS)
     }
 
-    /// The id of a resource that may be named.
+    /// Parses the id of a resource that may be named.
     pub fn optional_id(&mut self, field: impl Display, value: String) -> Option<String> {
         (!value.is_empty()).then(|| self.id(field, value))
     }
 
-    /// The id chosen for a new resource, or a generated one.
+    /// Parses the id chosen for a new resource, or generates one.
     pub fn new_id(&mut self, field: impl Display, value: String, prefix: &str) -> String {
         self.chosen_id(field, value).unwrap_or_else(|| id::generate(prefix))
     }
 
-    /// The id chosen for a new resource, if any.
+    /// Parses the id chosen for a new resource, if there is one.
     pub fn chosen_id(&mut self, field: impl Display, value: String) -> Option<String> {
         if value.is_empty() {
             return None;
@@ -237,14 +239,18 @@ impl Violations {
         if text::is_normal(&value) {
             return Some(self.line_for(Use::Id, &field, value, id::MAX_CHARS));
         }
-        // Normalized, it would be another id than the one that the caller goes on to name.
-        self.add(&field, "must be in Unicode normalization form C, since ids are compared character by character");
+        // A normalized id would differ from the id that the caller uses afterwards.
+        self.add(
+            &field,
+            "must be in Unicode normalization form C, since ids are compared character by \
+             character",
+        );
         Some(self.id(field, value))
     }
 
-    /// Parses what an update makes of a resource. What it violates counts, unless the present
-    /// resource violates it just the same in a field that the update leaves as it is: rules have
-    /// become stricter, and what was kept before stays until it is changed.
+    /// Parses the result of an update. Ignores a violation that the present resource has too, in a
+    /// field that the update does not change: a rule that became stricter must not stop updates of
+    /// other fields.
     pub fn update<M: Name + Clone, T>(
         &mut self,
         resource: &str,
@@ -276,7 +282,7 @@ impl Violations {
         Ok(parsed)
     }
 
-    /// The id that the client chose for a changing request ([`crate::db::Meta::of`]).
+    /// Checks the id that the client chose for a changing request ([`crate::db::Meta::of`]).
     pub fn request_id(&mut self, value: &str) {
         if value.chars().count() > MAX_REQUEST_ID {
             self.add("request_id", format!("must have at most {MAX_REQUEST_ID} characters"));
@@ -288,8 +294,8 @@ impl Violations {
         }
     }
 
-    /// An email address: one `@` between a local part and a domain, as HTML's `input type=email`
-    /// checks it.
+    /// Parses an email address: one `@` between a local part and a domain, as HTML's `input
+    /// type=email` checks it.
     pub fn email(&mut self, field: impl Display, value: String) -> String {
         let value = self.line(&field, value, MAX_EMAIL);
         if !value.is_empty() && !is_email(&value) {
@@ -298,7 +304,7 @@ impl Violations {
         value
     }
 
-    /// An enum value of the contract, or `None` for unspecified; an unknown number is a violation.
+    /// Parses an enum value of the contract; `None` for unspecified. Rejects an unknown number.
     pub fn known<T: TryFrom<i32> + Default + PartialEq>(
         &mut self,
         field: impl Display,
@@ -312,8 +318,8 @@ impl Violations {
     }
 }
 
-/// Cuts a text that quotes what the caller sent: all of it would not fit into the headers that an
-/// error travels in.
+/// Cuts a text that quotes the request, because an error travels in headers, which have little
+/// space.
 fn shorten(mut text: String) -> String {
     if let Some((end, _)) = text.char_indices().nth(MAX_QUOTED) {
         text.truncate(end);
@@ -326,9 +332,10 @@ fn does_not_show(refused: char) -> String {
     format!("must not contain the character U+{:04X}, which does not show", u32::from(refused))
 }
 
-/// <https://html.spec.whatwg.org/multipage/input.html#valid-e-mail-address>, and beyond ASCII
-/// whatever shows in the local part (RFC 6531), and letters with their marks in the domain, as
-/// people write it (RFC 5890, U-labels) or as `xn--…`.
+/// Whether a text is an email address by
+/// <https://html.spec.whatwg.org/multipage/input.html#valid-e-mail-address>. Beyond ASCII it
+/// accepts every visible character in the local part (RFC 6531). In the domain it accepts letters
+/// with their marks, as people write them (RFC 5890, U-labels), or `xn--…`.
 fn is_email(value: &str) -> bool {
     let Some((local, domain)) = value.split_once('@') else { return false };
     let in_local = |c: char| {
@@ -360,7 +367,7 @@ fn is_email(value: &str) -> bool {
         })
 }
 
-/// Whether a character beyond ASCII belongs to writing: it shows, or joins letters.
+/// Whether a character beyond ASCII is visible or joins letters.
 fn is_written(c: char) -> bool {
     text::is_joiner(c) || Use::Id.refused(c.encode_utf8(&mut [0; 4])).is_none()
 }
@@ -442,7 +449,7 @@ mod tests {
             (" x", 1, 1),
             ("x\u{0}", 1, 1),
             ("x\ny", 1, 1),
-            // Could be chosen once, so they can still be named.
+            // An older version accepted this id, so requests can still name it.
             ("x\u{200b}", 0, 1),
             ("\u{202e}x", 0, 1),
             ("Zu\u{308}rich", 0, 1),

@@ -25,7 +25,7 @@ use crate::{
 /// The calls of `accounts.v1.AccountTypeService`.
 #[derive(Debug)]
 pub struct Service {
-    /// Where the account types are.
+    /// The database.
     pub db: Db,
 }
 

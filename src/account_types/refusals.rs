@@ -13,7 +13,7 @@ pub const ACCOUNT_TYPE: Kind = Kind {
     already_exists: ErrorReason::AccountTypeAlreadyExists,
 };
 
-/// An account cannot get or keep a deactivated account type.
+/// The account type is deactivated, so an account can neither get nor keep it.
 pub fn account_type_inactive(id: &str) -> Error {
     let message = format!("account type {id:?} is deactivated: choose an active one, or none");
     Refusal::new(ErrorReason::AccountTypeInactive, message)
@@ -22,7 +22,7 @@ pub fn account_type_inactive(id: &str) -> Error {
         .into()
 }
 
-/// A deactivated account type cannot be the default.
+/// The account type is deactivated, so it cannot be the default.
 pub fn default_account_type_inactive(id: &str) -> Error {
     let message = format!("account type {id:?} is deactivated: a default must be active");
     Refusal::new(ErrorReason::DefaultAccountTypeInactive, message)

@@ -1,30 +1,28 @@
 //! Account types in the database.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, Utc};
-use diesel::prelude::*;
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel::{
+    dsl::{Eq, Filter as Filtered},
+    prelude::*,
+};
+use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
 use super::refusals::{self, ACCOUNT_TYPE};
 use crate::{
     batch::Ids,
     budget::{self, Weighed},
-    change::Resource,
+    change::resource,
     db::{BelongsTo, Tx, WriteTx, taken},
     error::{Error, Result},
     page::{Listed, Listing, Page, keyset, total},
-    resource::Kind,
     schema::account_types,
-    search::Batch,
-    text,
 };
 
-/// What an account type takes in an answer beside its texts.
+/// Bytes that an account type adds to a response besides its texts.
 const ROW: usize = 128;
 
-/// An account type as it is kept.
+/// A row of `account_types`.
 #[derive(Debug, Clone, Queryable, Selectable, Serialize)]
 #[diesel(table_name = account_types, check_for_backend(diesel::pg::Pg))]
 pub struct AccountType {
@@ -34,7 +32,7 @@ pub struct AccountType {
     #[diesel(embed)]
     #[serde(flatten)]
     pub fields: Fields,
-    /// Counts the changes; part of the etag.
+    /// Each change increases it; part of the etag.
     #[serde(skip)]
     pub revision: i64,
     /// When it was created.
@@ -49,11 +47,12 @@ pub struct AccountType {
 #[derive(
     Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize,
 )]
-#[diesel(table_name = account_types, check_for_backend(diesel::pg::Pg), treat_none_as_default_value = false)]
+#[diesel(table_name = account_types, check_for_backend(diesel::pg::Pg))]
+#[diesel(treat_none_as_default_value = false)]
 pub struct Fields {
-    /// Name for people, unique in the tenant without regard to case.
+    /// Name that people read, unique in the tenant without regard to case.
     pub display_name: String,
-    /// The name without regard to case (`text::caseless`): what is unique, and the order of lists.
+    /// `text::caseless` of the name: must be unique, and lists are ordered by it.
     #[serde(skip)]
     pub name_key: String,
     /// What the type means.
@@ -64,21 +63,7 @@ pub struct Fields {
     pub active: bool,
 }
 
-impl Resource for AccountType {
-    const KIND: Kind = ACCOUNT_TYPE;
-
-    fn id(&self) -> &str {
-        &self.account_type_id
-    }
-
-    fn belongs_to(&self) -> BelongsTo<'_> {
-        BelongsTo::Tenant
-    }
-
-    fn version(&self) -> (DateTime<Utc>, i64) {
-        (self.create_time, self.revision)
-    }
-}
+resource!(AccountType: ACCOUNT_TYPE, account_type_id, |_row| BelongsTo::Tenant);
 
 impl Weighed for AccountType {
     fn weight(&self) -> usize {
@@ -93,26 +78,26 @@ impl Listed for AccountType {
     }
 }
 
-/// A valid account type that is not there yet.
+/// A valid account type that has not been inserted yet.
 #[derive(Debug)]
 pub struct NewAccountType {
     /// Its id.
     pub account_type_id: String,
-    /// The rest.
+    /// Its other fields.
     pub fields: Fields,
 }
 
-/// Which account types a list shows.
+/// Which account types a list contains.
 #[derive(Debug)]
 pub struct Filter {
-    /// Deactivated ones too.
+    /// Whether deactivated account types are included.
     pub show_inactive: bool,
-    /// Only the one with this name, in lower case.
+    /// Only the account type with this key.
     pub name_key: Option<String>,
 }
 
 impl NewAccountType {
-    /// Inserts it; as the default, it takes the place of the present one.
+    /// Inserts the account type. As the default, it replaces the present default.
     pub async fn insert(&self, tx: &WriteTx) -> Result<AccountType> {
         if self.fields.is_default {
             if !self.fields.active {
@@ -135,20 +120,26 @@ impl NewAccountType {
     }
 }
 
+/// Selects the row with an id.
+type Named<'a> = Filtered<
+    Filtered<account_types::table, Eq<account_types::tenant_id, String>>,
+    Eq<account_types::account_type_id, &'a str>,
+>;
+
+fn named<'a>(tx: &Tx, account_type_id: &'a str) -> Named<'a> {
+    account_types::table
+        .filter(tx.owns(account_types::tenant_id))
+        .filter(account_types::account_type_id.eq(account_type_id))
+}
+
 impl AccountType {
-    /// The account type with this id.
+    /// Returns the account type with this id.
     pub async fn find(tx: &Tx, account_type_id: &str) -> Result<Self> {
-        account_types::table
-            .filter(tx.owns(account_types::tenant_id))
-            .filter(account_types::account_type_id.eq(account_type_id))
-            .select(Self::as_select())
-            .first(&mut tx.conn())
-            .await
-            .optional()?
-            .ok_or_else(|| ACCOUNT_TYPE.not_found(account_type_id))
+        let query = named(tx, account_type_id).select(Self::as_select());
+        ACCOUNT_TYPE.found(account_type_id, query.first(&mut tx.conn()).await)
     }
 
-    /// The account types with these ids.
+    /// Returns the account types with these ids.
     pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
         let query = account_types::table
             .filter(tx.owns(account_types::tenant_id))
@@ -157,38 +148,25 @@ impl AccountType {
         ids.collect(tx, &ACCOUNT_TYPE, query.load_stream::<Self>(&mut tx.conn()).await?).await
     }
 
-    /// The same, held against others who would change it until the transaction ends.
+    /// Returns the account type with this id. Locks its row FOR NO KEY UPDATE.
     pub async fn find_for_update(tx: &WriteTx, account_type_id: &str) -> Result<Self> {
-        account_types::table
-            .filter(tx.owns(account_types::tenant_id))
-            .filter(account_types::account_type_id.eq(account_type_id))
-            .select(Self::as_select())
-            .for_no_key_update()
-            .first(&mut tx.conn())
-            .await
-            .optional()?
-            .ok_or_else(|| ACCOUNT_TYPE.not_found(account_type_id))
+        let query = named(tx, account_type_id).select(Self::as_select()).for_no_key_update();
+        ACCOUNT_TYPE.found(account_type_id, query.first(&mut tx.conn()).await)
     }
 
-    /// Refuses a type that does not exist or is deactivated; an active one stays so until the
-    /// transaction ends.
+    /// Fails unless the account type exists and is active. Locks its row FOR SHARE, so this holds
+    /// until commit.
     pub async fn require_active(tx: &WriteTx, account_type_id: &str) -> Result<()> {
-        let active = account_types::table
-            .filter(tx.owns(account_types::tenant_id))
-            .filter(account_types::account_type_id.eq(account_type_id))
-            .select(account_types::active)
-            .for_share()
-            .first(&mut tx.conn())
-            .await
-            .optional()?;
-        match active {
-            None => Err(ACCOUNT_TYPE.not_found(account_type_id)),
-            Some(false) => Err(refusals::account_type_inactive(account_type_id)),
-            Some(true) => Ok(()),
+        let query = named(tx, account_type_id).select(account_types::active).for_share();
+        if ACCOUNT_TYPE.found(account_type_id, query.first(&mut tx.conn()).await)? {
+            Ok(())
+        } else {
+            Err(refusals::account_type_inactive(account_type_id))
         }
     }
 
-    /// The id of the default, if there is one; it stays active until the transaction ends.
+    /// Returns the id of the default, if there is one. Locks its row FOR SHARE, so it stays active
+    /// until commit.
     pub async fn default_id(tx: &WriteTx) -> Result<Option<String>> {
         let find = || {
             account_types::table
@@ -201,12 +179,12 @@ impl AccountType {
         if found.is_some() {
             return Ok(found);
         }
-        // Who waited for the old default while it lost the flag has found none: only a second look
-        // sees the new one.
+        // If this query waited for a transaction that moved the flag, it finds no row. A second
+        // query sees the row that has the flag now.
         Ok(find().first(&mut tx.conn()).await.optional()?)
     }
 
-    /// One page of account types, and the token of the next.
+    /// Returns one page of account types.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
         let filtered = || {
             let mut query = account_types::table
@@ -226,8 +204,8 @@ impl AccountType {
         page.read(tx, total, query.load_stream::<Self>(&mut tx.conn()).await?).await
     }
 
-    /// Gives the type, which the transaction holds, new fields. Nothing happens if they are the
-    /// present ones.
+    /// Sets the fields of the account type; equal fields change nothing. The caller must hold the
+    /// lock of the row.
     pub async fn update(self, tx: &WriteTx, fields: &Fields) -> Result<Self> {
         if self.fields == *fields {
             return Ok(self);
@@ -235,29 +213,28 @@ impl AccountType {
         if fields.is_default && !self.fields.is_default {
             Self::clear_default(tx, &self.account_type_id).await?;
         }
-        let updated =
-            diesel::update(account_types::table.filter(tx.owns(account_types::tenant_id)))
-                .filter(account_types::account_type_id.eq(&self.account_type_id))
-                .set((
-                    fields,
-                    account_types::revision.eq(account_types::revision + 1),
-                    account_types::update_time.eq(diesel::dsl::now),
-                ))
-                .returning(Self::as_returning())
-                .get_result::<Self>(&mut tx.conn())
-                .await
-                .map_err(|error| translate(error, &self.account_type_id, fields))?;
+        let updated = diesel::update(named(tx, &self.account_type_id))
+            .set((
+                fields,
+                account_types::revision.eq(account_types::revision + 1),
+                account_types::update_time.eq(diesel::dsl::now),
+            ))
+            .returning(Self::as_returning())
+            .get_result::<Self>(&mut tx.conn())
+            .await
+            .map_err(|error| translate(error, &self.account_type_id, fields))?;
         tx.updated(&self, &updated)?;
         Ok(updated)
     }
 
-    /// Deactivates the type, which the transaction holds; it is no default then.
+    /// Deactivates the account type, which also clears its default flag. The caller must hold the
+    /// lock of the row.
     pub async fn deactivate(self, tx: &WriteTx) -> Result<Self> {
         let fields = Fields { active: false, is_default: false, ..self.fields.clone() };
         self.update(tx, &fields).await
     }
 
-    /// Takes the default flag from whatever type has it, unless it is `except`.
+    /// Clears the default flag of every account type but `except`.
     async fn clear_default(tx: &WriteTx, except: &str) -> Result<()> {
         let cleared =
             diesel::update(account_types::table.filter(tx.owns(account_types::tenant_id)))
@@ -276,49 +253,6 @@ impl AccountType {
             tx.updated(&before, &now)?;
         }
         Ok(())
-    }
-
-    /// Renews the keys of a tenant's names, all at once: types are few. Of two types whose names
-    /// are now the same one keeps the key it has, and both their names. The connection is the
-    /// owner's.
-    pub async fn renew(
-        conn: &mut AsyncPgConnection,
-        tenant: &str,
-        after: &str,
-    ) -> QueryResult<Batch> {
-        if !after.is_empty() {
-            return Ok(None);
-        }
-        let own = || account_types::table.filter(account_types::tenant_id.eq(tenant));
-        let all = own().order(account_types::account_type_id).for_no_key_update();
-        let all: Vec<Self> = all.select(Self::as_select()).load(conn).await?;
-        let holder = |row: &Self| (row.fields.name_key.clone(), row.fields.display_name.clone());
-        let mut holders: BTreeMap<_, _> = all.iter().map(holder).collect();
-        let mut renewed = None;
-        for Self { account_type_id, fields: Fields { display_name: name, name_key, .. }, .. } in all
-        {
-            let key = text::caseless(&name);
-            if key == name_key {
-                continue;
-            }
-            if let Some(other) = holders.get(&key) {
-                tracing::warn!(
-                    tenant,
-                    name,
-                    other,
-                    "two account types have names that are the same without regard to case; rename one of them"
-                );
-                continue;
-            }
-            diesel::update(own().filter(account_types::account_type_id.eq(&account_type_id)))
-                .set(account_types::name_key.eq(&key))
-                .execute(conn)
-                .await?;
-            holders.remove(&name_key);
-            holders.insert(key, name);
-            renewed = Some((renewed.map_or(0, |(count, _)| count) + 1, account_type_id));
-        }
-        Ok(renewed)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Account types between the contract and the rows.
+//! Converts account types between messages of the contract and rows.
 
 use super::{
     refusals,
@@ -30,7 +30,7 @@ impl Fields {
 }
 
 impl NewAccountType {
-    /// The new account type of a request, active unless told otherwise.
+    /// Parses a create request. The account type is active unless the request says otherwise.
     pub fn parse(v: &mut Violations, request: proto::CreateAccountTypeRequest) -> Self {
         let mut wanted = v.message("account_type", request.account_type);
         let id = std::mem::take(&mut wanted.account_type_id);
@@ -41,7 +41,7 @@ impl NewAccountType {
 }
 
 impl Filter {
-    /// Which account types a list request asks for.
+    /// Parses the filter of a list request.
     pub fn parse(v: &mut Violations, request: proto::ListAccountTypesRequest) -> Self {
         let name = v.line("display_name", request.display_name, MAX_NAME);
         let name_key = (!name.is_empty()).then(|| text::caseless(&name));
@@ -50,13 +50,13 @@ impl Filter {
 }
 
 impl Update<proto::AccountType> {
-    /// The fields that the account type gets. Deactivating the default makes it no default; asking
-    /// for an inactive default is refused.
+    /// Returns the fields that the update leads to. Deactivating the default clears its flag. Fails
+    /// if the update makes an inactive account type the default.
     pub fn fields(&self, current: &AccountType) -> Result<Fields> {
         let mut draft = self.apply(current)?;
         let mut fields = draft.parse(Fields::parse)?;
         if fields.display_name == current.fields.display_name {
-            // The key may be of a version that told this name from others.
+            // An older version may have derived this key, under which the name was unique.
             fields.name_key.clone_from(&current.fields.name_key);
         }
         if fields.is_default && !fields.active {

@@ -1,6 +1,5 @@
-//! Country codes: ISO 3166-1 alpha-2, the 249 officially assigned ones; and XK for Kosovo, which
-//! ISO leaves to its users and which banks (ISO 9362, ISO 13616), the European Union and Unicode's
-//! CLDR use.
+//! Country codes: the 249 that ISO 3166-1 alpha-2 assigns, and XK for Kosovo. ISO reserves XK for
+//! its users; banks (ISO 9362, ISO 13616), the European Union and Unicode's CLDR use it.
 
 const CODES: &str = "\
     AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ \
@@ -14,7 +13,7 @@ const CODES: &str = "\
     SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR \
     TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS XK YE YT ZA ZM ZW";
 
-/// Whether this is one of the codes, in upper case.
+/// Whether the code is one of these, in upper case.
 pub fn is_known(code: &str) -> bool {
     CODES.split(' ').any(|known| known == code)
 }

@@ -25,45 +25,45 @@ use crate::{
     validate::Period,
 };
 
-/// Most primary contacts whom a search of accounts names. Of more, their accounts are so many that
-/// the list is found sooner by walking the accounts.
+/// Most primary contacts whose ids a search of accounts names. More contacts have so many accounts
+/// that PostgreSQL finds the page sooner by testing each account.
 const NAMED: i64 = 1000;
 
-/// Which accounts a list shows.
+/// Which accounts a list contains.
 #[derive(Debug)]
 pub struct Filter {
     /// Search terms; empty for all.
     pub query: String,
-    /// Only those with one of these; empty for all.
+    /// Only accounts with one of these statuses; empty for all.
     pub statuses: Vec<Status>,
-    /// Only those of this organization.
+    /// Only accounts of this organization.
     pub organization_id: Option<String>,
-    /// And of those below it.
+    /// Whether accounts of the organizations below it are included.
     pub include_descendants: bool,
-    /// Only those that this person is a user of.
+    /// Only accounts that this person is a user of.
     pub person_id: Option<String>,
-    /// Only those with this manager.
+    /// Only accounts with this manager.
     pub account_manager_id: Option<String>,
-    /// Only those of this type.
+    /// Only accounts of this type.
     pub account_type_id: Option<String>,
-    /// Only those without a type.
+    /// Only accounts without a type.
     pub without_account_type: bool,
-    /// Only those that are primary accounts, or only those that are not.
+    /// Only primary accounts (`true`), or only others (`false`).
     pub is_primary: Option<bool>,
-    /// Only those created in this period.
+    /// Only accounts created in this period.
     pub created: Period,
-    /// Only those last changed in this period.
+    /// Only accounts last changed in this period.
     pub updated: Period,
-    /// Only those of other organizations that this one is linked to.
+    /// Only accounts of other organizations that are linked to this one.
     pub linked_organization_id: Option<String>,
-    /// Only those with this person as a contact.
+    /// Only accounts with this person as a contact.
     pub contact_id: Option<String>,
-    /// Only those with all these entries.
+    /// Only accounts with all these entries.
     pub metadata: Metadata,
 }
 
-/// A term of a search of accounts: the range of its words, and the primary contacts who have one,
-/// if they are few.
+/// A term of a search of accounts: the range of words that begin with it, and the primary contacts
+/// who have such a word, if they are few enough.
 #[derive(Debug)]
 struct Term {
     from: String,
@@ -72,8 +72,8 @@ struct Term {
 }
 
 impl Term {
-    /// That a word of the account begins with the term, or a word of the person who is its primary
-    /// contact.
+    /// The condition that a word of the account, or of the person who is its primary contact,
+    /// begins with the term.
     fn condition(&self, tx: &Tx) -> Condition<accounts::table> {
         let Self { from, to, contacts } = self;
         let word = account_words::word.ge(from.clone()).and(account_words::word.lt(to.clone()));
@@ -102,8 +102,8 @@ impl Term {
 }
 
 impl Filter {
-    /// The conditions that need no index of their own order: each finds few accounts, or is looked
-    /// up with each account.
+    /// The conditions that need not match an index over the list's order: each either finds few
+    /// accounts or is cheap to test for each account.
     fn conditions(&self, tx: &Tx, today: Option<NaiveDate>) -> Vec<Condition<accounts::table>> {
         let mut conditions: Vec<Condition<accounts::table>> = Vec::new();
         if let (Some(person_id), Some(today)) = (&self.person_id, today) {
@@ -156,7 +156,7 @@ impl Filter {
 }
 
 impl Account {
-    /// One page of accounts, and the token of the next.
+    /// Returns one page of accounts.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
         if let Some(id) = filter.organization_id.as_deref().filter(|_| filter.include_descendants)
             && !Organization::is_in_reach(tx, id).await?
@@ -165,8 +165,8 @@ impl Account {
         }
         let terms = Self::look_up(tx, &filter.query).await?;
         let below = match &filter.organization_id {
-            // Of two subqueries PostgreSQL may take every row of one with every row of the other,
-            // so one is asked first.
+            // Given two subqueries, PostgreSQL may join every row of one with every row of the
+            // other, so one of them runs first.
             Some(id) if filter.include_descendants && !terms.is_empty() => {
                 Some(Organization::below(tx, id).await?)
             }
@@ -193,7 +193,7 @@ impl Account {
             }
             query = match &*filter.statuses {
                 [] => query,
-                // An equality keeps the order of the index over status and name.
+                // An equality lets PostgreSQL use the order of the index over status and name.
                 [status] => query.filter(accounts::status.eq(*status)),
                 statuses => query.filter(accounts::status.eq_any(statuses)),
             };
@@ -237,11 +237,11 @@ impl Account {
         page.read(tx, total, rows).await
     }
 
-    /// The terms of a search, each with the primary contacts who have the word.
+    /// Returns the terms of a search, each with the primary contacts who have the word.
     ///
-    /// Contacts are asked for first. With their ids in hand both are one condition on one table,
-    /// and PostgreSQL can begin with the words or with the list, whichever is less; of two
-    /// subqueries it would look through all accounts.
+    /// This finds the contacts first. With their ids each term is one condition on one table, and
+    /// PostgreSQL can begin with the words or with the list, whichever is cheaper. With two
+    /// subqueries PostgreSQL would scan all accounts.
     async fn look_up(tx: &Tx, query: &str) -> Result<Vec<Term>> {
         let term = async |(from, to): (String, String)| {
             let contacts = Self::contacts_with_word(tx, &(from.clone(), to.clone())).await?;
@@ -254,8 +254,8 @@ impl Account {
         try_join_all(search::ranges(query).into_iter().map(term)).await
     }
 
-    /// The people who are primary contacts and have a word in a range, if they are few enough to be
-    /// named.
+    /// Returns the primary contacts who have a word in this range; `None` if they are more than
+    /// [`NAMED`].
     async fn contacts_with_word(
         tx: &Tx,
         (from, to): &(String, String),

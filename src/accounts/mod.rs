@@ -31,7 +31,7 @@ use crate::{
 /// The calls of `accounts.v1.AccountService`.
 #[derive(Debug)]
 pub struct Service {
-    /// Where the accounts are.
+    /// The database.
     pub db: Db,
 }
 

@@ -1,5 +1,5 @@
-//! The primary account of an organization: at most one, and setting the flag takes it from the
-//! present one.
+//! The primary account of an organization. An organization has at most one: setting the flag on an
+//! account clears it on the present one.
 
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
@@ -13,7 +13,7 @@ use crate::{
     search,
 };
 
-/// The primary account of an organization, if it is not `except`.
+/// Selects the primary account of an organization, unless it is `except`.
 macro_rules! primary_of {
     ($tx:expr, $organization_id:expr, $except:expr) => {
         accounts::table
@@ -24,19 +24,19 @@ macro_rules! primary_of {
     };
 }
 
-/// What an update says of an account's place as a primary account.
+/// What an update says about the account's organization and primary flag.
 #[derive(Debug)]
 pub struct Target {
-    /// The organization that it names; `None` if that stays.
+    /// The new organization; `None` if the update does not name it.
     pub organization_id: Option<String>,
-    /// The primary flag that it names; `None` if that stays.
+    /// The new primary flag; `None` if the update does not name it.
     pub is_primary: Option<bool>,
 }
 
 impl Account {
-    /// The account with this id, locked as by `find_for_update`, for an update that may make it the
-    /// primary account of the organization it then belongs to: the present primary account is
-    /// locked with it.
+    /// Returns the account with this id and locks it as [`Account::find_for_update`] does. If the
+    /// update may make it the primary account of its organization, locks the present primary
+    /// account first, in the order of ids.
     pub async fn find_for_update_to(
         tx: &WriteTx,
         account_id: &str,
@@ -60,9 +60,9 @@ impl Account {
         Self::find_for_update(tx, account_id).await
     }
 
-    /// Locks an account and the primary account of an organization in the order of their ids: two
-    /// accounts that take each other's place would otherwise each wait for the other. Accounts are
-    /// locked before organizations.
+    /// Locks an account and the primary account of an organization in the order of their ids.
+    /// Otherwise two transactions that exchange the flag between two accounts could wait for each
+    /// other. Accounts are locked before organizations.
     pub(super) async fn lock_with_primary(
         tx: &WriteTx,
         account_id: &str,
@@ -82,12 +82,13 @@ impl Account {
         Ok(())
     }
 
-    /// Takes the primary flag from whatever account of the organization has it, unless it is
-    /// `except`. Others who want the flag wait for the organization.
+    /// Clears the primary flag of the organization's account that has it, unless that is `except`.
+    /// Locks the organization, so that other transactions that set the flag wait.
     ///
-    /// The transaction has locked that account before (`lock_with_primary`). Another one that has
-    /// become primary since is not waited for: whoever holds it may wait for the organization. The
-    /// work is then tried again.
+    /// The caller must have locked the present primary account (`lock_with_primary`). If another
+    /// account has become primary since, this does not wait for its lock, because the transaction
+    /// that holds it may wait for the organization: it returns [`Error::Retry`], and the work runs
+    /// again.
     pub(super) async fn clear_primary(
         tx: &WriteTx,
         organization_id: &str,

@@ -14,7 +14,7 @@ pub const ACCOUNT: Kind = Kind {
     already_exists: ErrorReason::AccountAlreadyExists,
 };
 
-/// The status `to` cannot follow the present one, `from`.
+/// The status `to` cannot follow the present status `from`.
 pub fn account_status_transition(id: &str, from: Status, to: Status) -> Error {
     let (from, to) = (from.name(), to.name());
     let message = format!("an account cannot go from {from} to {to}");

@@ -1,12 +1,13 @@
-//! Accounts in the database: rows and the words they are found by.
+//! Accounts in the database: the rows, and the words that searches find them by.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use diesel::{
+    dsl::{And, Eq, Filter as Filtered},
     prelude::*,
     result::{DatabaseErrorKind, Error as DieselError},
-    sql_types::Text,
+    sql_types::{Bool, Text},
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
@@ -21,8 +22,8 @@ use crate::{
     account_types::store::AccountType,
     batch::Ids,
     budget::{self, Weighed},
-    change::Resource,
-    db::{AccountRef, BelongsTo, Tx, WriteTx, taken},
+    change::resource,
+    db::{AccountRef, BelongsTo, Condition, Tx, WriteTx, taken},
     error::{Error, Result},
     id,
     memberships::{
@@ -37,15 +38,14 @@ use crate::{
     organizations::store::Organization,
     page::{self, By, Listed},
     people::store::Person,
-    resource::Kind,
     schema::{account_words, accounts, people},
     search::{self, Batch, unnest},
 };
 
-/// What an account takes in an answer beside its texts.
+/// Bytes that an account adds to a response besides its texts.
 const ROW: usize = 256;
 
-/// An account as it is kept.
+/// A row of `accounts`.
 #[derive(Debug, Clone, Queryable, Selectable, Serialize)]
 #[diesel(table_name = accounts, check_for_backend(diesel::pg::Pg))]
 pub struct Account {
@@ -55,7 +55,7 @@ pub struct Account {
     #[diesel(embed)]
     #[serde(flatten)]
     pub fields: Fields,
-    /// Counts the changes; part of the etag.
+    /// Each change increases it; part of the etag.
     #[serde(skip)]
     pub revision: i64,
     /// When it was created.
@@ -64,35 +64,35 @@ pub struct Account {
     /// When it was last changed.
     #[serde(skip)]
     pub update_time: DateTime<Utc>,
-    /// Generated, and never used again, unlike the id.
+    /// Generated. Unlike the id, no later account gets it.
     #[serde(skip)]
     pub incarnation: String,
-    /// The revision and the folding of `sort_key` and words: [`search::stamp`] if they are those of
-    /// this version.
+    /// Equal to [`search::stamp`] of the revision if this version derived `sort_key` and the words.
     #[serde(skip)]
     pub folded: i64,
 }
 
 /// The fields of an account that a caller can change.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable, Insertable, AsChangeset, Serialize)]
-#[diesel(table_name = accounts, check_for_backend(diesel::pg::Pg), treat_none_as_null = true, treat_none_as_default_value = false)]
+#[diesel(table_name = accounts, check_for_backend(diesel::pg::Pg))]
+#[diesel(treat_none_as_null = true, treat_none_as_default_value = false)]
 pub struct Fields {
-    /// Name for people.
+    /// Name that people read.
     pub display_name: String,
-    /// The name without case and accents: the order of lists.
+    /// The name without case and accents: lists are ordered by it.
     #[serde(skip)]
     pub sort_key: String,
     /// What the account is about.
     pub description: String,
-    /// The organization it belongs to.
+    /// The organization that the account belongs to.
     pub organization_id: String,
-    /// Its type; `None` is Unassigned.
+    /// Its type; `None` is unassigned.
     pub account_type_id: Option<String>,
     /// Its status.
     pub status: Status,
     /// Why it has that status.
     pub status_reason: String,
-    /// The customer's first person to talk to.
+    /// The primary contact, given inline.
     pub primary_contact: Option<Json<Contact>>,
     /// Where invoices go.
     pub billing_address: Option<Json<Address>>,
@@ -108,29 +108,29 @@ pub struct Fields {
     pub preferences: Option<Value>,
     /// Whether it is its organization's primary account.
     pub is_primary: bool,
-    /// Internal remark.
+    /// Internal comment.
     pub comment: String,
-    /// For callers' own use.
+    /// Entries for callers' own use.
     pub metadata: Metadata,
-    /// Number under which tax authorities know it; empty for none.
+    /// Tax number; empty for none.
     pub tax_id: String,
-    /// The person of the tenant's staff who looks after it.
+    /// The member of the tenant's staff who manages the account.
     pub account_manager_id: Option<String>,
-    /// The user who is the primary contact, instead of one named inline.
+    /// The user who is the primary contact, instead of an inline one.
     pub primary_contact_id: Option<String>,
-    /// The user who gets the invoices.
+    /// The user who receives invoices.
     pub billing_contact_id: Option<String>,
-    /// The user who gets copies of the invoices.
+    /// The user who receives copies of invoices.
     pub cc_billing_contact_id: Option<String>,
 }
 
 impl Fields {
-    /// Whether there is somebody to turn to, inline or by person.
+    /// Whether the account has a primary contact, inline or by person.
     pub const fn has_primary_contact(&self) -> bool {
         self.primary_contact.is_some() || self.primary_contact_id.is_some()
     }
 
-    /// Whether they differ from others in the status or its reason, and in nothing else.
+    /// Whether these fields differ from `others` in the status or its reason, and in nothing else.
     fn differ_in_status_only(&self, others: &Self) -> bool {
         self != others
             && Self {
@@ -140,14 +140,14 @@ impl Fields {
             } == *others
     }
 
-    /// The people in its contact slots.
+    /// The people in the account's contact slots.
     fn contacts(&self) -> impl Iterator<Item = &String> {
         [&self.primary_contact_id, &self.billing_contact_id, &self.cc_billing_contact_id]
             .into_iter()
             .flatten()
     }
 
-    /// The same, by slot.
+    /// The person in each contact slot.
     pub fn slots(&self) -> Contacts {
         [
             self.primary_contact_id.clone(),
@@ -157,16 +157,17 @@ impl Fields {
     }
 }
 
-/// An account with the person who is its primary contact, if there is one.
+/// An account, and the person who is its primary contact, if there is one.
 pub struct WithContact(pub Account, pub Option<Person>);
 
-/// Accounts as the trail refers to them: ids and incarnations.
+/// The incarnations of accounts by id, for the trail.
 #[derive(Debug)]
 pub struct References(BTreeMap<String, String>);
 
 impl References {
-    /// The account with this id, which was among those asked for. Fails if there is none: without
-    /// its incarnation an event would be shown to nobody with a limited reach.
+    /// Returns the reference to an account that [`Account::references`] was called with. Fails if
+    /// that account does not exist: without an incarnation, no caller with a limited reach would
+    /// see the event.
     pub fn get<'a>(&'a self, account_id: &'a str) -> Result<AccountRef<'a>> {
         let found =
             self.0.get(account_id).map(|incarnation| AccountRef { account_id, incarnation });
@@ -178,21 +179,7 @@ impl References {
     }
 }
 
-impl Resource for Account {
-    const KIND: Kind = ACCOUNT;
-
-    fn id(&self) -> &str {
-        &self.account_id
-    }
-
-    fn belongs_to(&self) -> BelongsTo<'_> {
-        BelongsTo::Account(self.reference())
-    }
-
-    fn version(&self) -> (DateTime<Utc>, i64) {
-        (self.create_time, self.revision)
-    }
-}
+resource!(Account: ACCOUNT, account_id, |row| BelongsTo::Account(row.reference()));
 
 impl Weighed for Account {
     fn weight(&self) -> usize {
@@ -244,20 +231,20 @@ impl Listed for Account {
     }
 }
 
-/// A valid account that is not there yet.
+/// A valid account that has not been inserted yet.
 #[derive(Debug)]
 pub struct NewAccount {
     /// Its id; `None` to generate one.
     pub account_id: Option<String>,
-    /// The rest; without a type it gets the default one.
+    /// Its other fields; without a type it gets the default one.
     pub fields: Fields,
-    /// Unassigned on purpose: no type, not even the default.
+    /// Whether the account gets no type, not even the default.
     pub without_account_type: bool,
 }
 
 impl NewAccount {
-    /// Inserts it. Its type is checked or found, and as a primary account it takes the place of the
-    /// organization's present one.
+    /// Inserts the account. Checks its type or finds the default. As a primary account, it replaces
+    /// the present one of the organization.
     pub async fn insert(&self, tx: &WriteTx) -> Result<WithContact> {
         let mut fields = self.fields.clone();
         match &fields.account_type_id {
@@ -278,7 +265,8 @@ impl NewAccount {
         if !contacts.is_empty() {
             tx.lock_tree_shared().await?;
         }
-        // Not earlier: the first query has been answered, so the tenant is here.
+        // Reads the tenant row: the queries above have been answered, so it has loaded and this
+        // does not wait.
         Organization::require(tx, &fields.organization_id).await?;
         let account_id = match &self.account_id {
             Some(id) => id.clone(),
@@ -310,37 +298,36 @@ impl NewAccount {
     }
 }
 
+/// The query for the row with this id, if it is in the caller's reach.
+type InReach<'a> = Filtered<
+    Filtered<accounts::table, Eq<accounts::tenant_id, String>>,
+    And<Eq<accounts::account_id, &'a str>, Condition<accounts::table>, Bool>,
+>;
+
+fn in_reach<'a>(tx: &Tx, account_id: &'a str) -> InReach<'a> {
+    accounts::table
+        .filter(tx.owns(accounts::tenant_id))
+        .filter(accounts::account_id.eq(account_id).and(tx.accounts_in_reach()))
+}
+
 impl Account {
-    /// The account with this id.
+    /// Returns the account with this id.
     pub async fn find(tx: &Tx, account_id: &str) -> Result<Self> {
-        let account: Self = accounts::table
-            .filter(tx.owns(accounts::tenant_id))
-            .filter(accounts::account_id.eq(account_id).and(tx.accounts_in_reach()))
-            .select(Self::as_select())
-            .first(&mut tx.conn())
-            .await
-            .optional()?
-            .ok_or_else(|| ACCOUNT.not_found(account_id))?;
+        let query = in_reach(tx, account_id).select(Self::as_select());
+        let account: Self = ACCOUNT.found(account_id, query.first(&mut tx.conn()).await)?;
         modules::require(tx, &account.fields.organization_id).await?;
         Ok(account)
     }
 
-    /// The same, held against others who would change it until the transaction ends.
+    /// Returns the account with this id. Locks its row FOR UPDATE.
     pub async fn find_for_update(tx: &WriteTx, account_id: &str) -> Result<Self> {
-        let account: Self = accounts::table
-            .filter(tx.owns(accounts::tenant_id))
-            .filter(accounts::account_id.eq(account_id).and(tx.accounts_in_reach()))
-            .select(Self::as_select())
-            .for_update()
-            .first(&mut tx.conn())
-            .await
-            .optional()?
-            .ok_or_else(|| ACCOUNT.not_found(account_id))?;
+        let query = in_reach(tx, account_id).select(Self::as_select()).for_update();
+        let account: Self = ACCOUNT.found(account_id, query.first(&mut tx.conn()).await)?;
         modules::require(tx, &account.fields.organization_id).await?;
         Ok(account)
     }
 
-    /// The accounts with these ids.
+    /// Returns the accounts with these ids.
     pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
         let query = accounts::table
             .filter(tx.owns(accounts::tenant_id))
@@ -355,8 +342,8 @@ impl Account {
         Ok(found)
     }
 
-    /// Gives the account, which the transaction holds, new fields. Nothing happens if they are the
-    /// present ones.
+    /// Sets the fields of the account; equal fields change nothing. The caller must hold the row
+    /// FOR UPDATE.
     pub async fn update(self, tx: &WriteTx, fields: &Fields) -> Result<WithContact> {
         self.require_may_become(tx, fields).await?;
         if self.fields == *fields {
@@ -381,7 +368,7 @@ impl Account {
             .get_result::<Self>(&mut tx.conn())
             .await
             .map_err(|error| translate(error, &self.account_id, fields))?;
-        // Behind the update, so that the promise is kept to the new holders of slots.
+        // Runs after the update, so that the check covers the people who are contacts now.
         if moved {
             let guard = slots::guard(tx, Scope::Account(&self.account_id)).await?;
             Link::replace_own(tx, updated.reference(), &fields.organization_id).await?;
@@ -395,10 +382,10 @@ impl Account {
         Self::with_contact(tx, updated).await
     }
 
-    /// Fails if the status cannot follow the present one, or if the type is deactivated. That holds
-    /// for a type that stays, too: an account whose type was deactivated must leave it with its
-    /// next update. A change of the status alone is allowed: whoever suspends an account need not
-    /// know a better type.
+    /// Fails if the status cannot follow the present one, or if the type is deactivated. An
+    /// unchanged type is checked too: an account whose type was deactivated must leave it with its
+    /// next update. A change of the status alone is allowed, so that a caller who suspends an
+    /// account need not choose a type.
     async fn require_may_become(&self, tx: &WriteTx, fields: &Fields) -> Result<()> {
         self.fields.status.require_next(fields.status, &self.account_id)?;
         match &fields.account_type_id {
@@ -410,8 +397,7 @@ impl Account {
     }
 
     /// Locks what the new fields refer to, in the order of locks: the tree, the organization, the
-    /// present primary account's flag, people. Fails if something is not there or may not be
-    /// referred to.
+    /// present primary account, people. Fails if a reference does not exist or is not allowed.
     async fn lock_references(
         &self,
         tx: &WriteTx,
@@ -437,8 +423,8 @@ impl Account {
         }
     }
 
-    /// Replaces the words of the account if an update changed them, or if they are not those of
-    /// this version.
+    /// Replaces the words of the account if the update changed them or another version derived
+    /// them.
     async fn renew_words(&self, tx: &WriteTx, updated: &Self) -> Result<()> {
         if updated.words() == self.words() && self.folded == search::stamp(self.revision) {
             return Ok(());
@@ -453,10 +439,12 @@ impl Account {
         updated.insert_words(tx).await
     }
 
-    /// Deletes the account, which the transaction holds FOR UPDATE, for good, with what belongs to
-    /// it. Nobody adds to that meanwhile: a new row of it takes the account's.
+    /// Deletes the account and everything that belongs to it. The caller must hold the row FOR
+    /// UPDATE: each insert of something that belongs to the account locks that row, so none happens
+    /// meanwhile.
     pub async fn delete(self, tx: &WriteTx) -> Result<()> {
-        // People first, whom others lock before they change what is set for them.
+        // Locks people first, because other transactions lock a person before that person's
+        // settings.
         checks::clear_purchasing_account(tx, self.reference()).await?;
         UserSettings::remove_all_of_account(tx, &self.account_id).await?;
         Link::remove_all(tx, self.reference()).await?;
@@ -470,7 +458,8 @@ impl Account {
         tx.deleted(&self)
     }
 
-    /// Refuses people, whom the transaction has locked, who may not be contacts of the account.
+    /// Fails if one of these people may not be a contact of the account. The caller must hold the
+    /// locks of their rows.
     async fn require_contacts(tx: &WriteTx, account_id: &str, contacts: &[String]) -> Result<()> {
         for person_id in contacts {
             if let Some(error) = slots::ineligible(tx, account_id, person_id).await? {
@@ -480,28 +469,21 @@ impl Account {
         Ok(())
     }
 
-    /// The account with this id, not deleted and not changed in its status until the transaction
-    /// ends.
+    /// Returns the account with this id. Locks its row FOR SHARE, so that no other transaction
+    /// deletes the account or changes its status until commit.
     pub async fn find_and_keep(tx: &WriteTx, account_id: &str) -> Result<Self> {
-        let account: Self = accounts::table
-            .filter(tx.owns(accounts::tenant_id))
-            .filter(accounts::account_id.eq(account_id).and(tx.accounts_in_reach()))
-            .select(Self::as_select())
-            .for_share()
-            .first(&mut tx.conn())
-            .await
-            .optional()?
-            .ok_or_else(|| ACCOUNT.not_found(account_id))?;
+        let query = in_reach(tx, account_id).select(Self::as_select()).for_share();
+        let account: Self = ACCOUNT.found(account_id, query.first(&mut tx.conn()).await)?;
         modules::require(tx, &account.fields.organization_id).await?;
         Ok(account)
     }
 
-    /// The account as the trail refers to it.
+    /// The id and incarnation of the account, for the trail.
     pub fn reference(&self) -> AccountRef<'_> {
         AccountRef { account_id: &self.account_id, incarnation: &self.incarnation }
     }
 
-    /// Accounts, in reach or not, as the trail refers to them.
+    /// Returns references to these accounts for the trail, whether the caller reaches them or not.
     pub async fn references(
         tx: &Tx,
         account_ids: impl IntoIterator<Item = &str> + Send,
@@ -517,7 +499,7 @@ impl Account {
         Ok(References(found.into_iter().collect()))
     }
 
-    /// Returns the accounts with the people who are their primary contacts.
+    /// Returns the accounts, each with the person who is its primary contact.
     pub async fn all_with_contacts(tx: &Tx, rows: Vec<Self>) -> Result<Vec<WithContact>> {
         let ids: Vec<_> =
             rows.iter().filter_map(|row| row.fields.primary_contact_id.clone()).collect();
@@ -545,8 +527,8 @@ impl Account {
         rows.pop().ok_or_else(|| Error::internal("no row for one account"))
     }
 
-    /// Renews sort keys and words of the next rows of a tenant behind this id. The connection is
-    /// the owner's.
+    /// Renews the sort keys and words of the tenant's next rows, in the order of ids after `after`.
+    /// The connection must be the owner's.
     pub async fn renew(
         conn: &mut AsyncPgConnection,
         tenant: &str,
@@ -555,8 +537,8 @@ impl Account {
         search::renew!(conn, tenant, after, accounts, account_words, account_id, |row| row.fields)
     }
 
-    /// The words of the account, those of its metadata, and a reference to the person who is its
-    /// primary contact. It has none of the person's words: those are the person's to change.
+    /// The words of the account and its metadata, and a reference to the person who is its primary
+    /// contact. That person's words are not copied here, because updating the person changes them.
     fn words(&self) -> Vec<String> {
         let inline = self
             .fields
@@ -588,7 +570,7 @@ impl Account {
     }
 }
 
-/// How the words of an account refer to a person. No word begins with this character.
+/// The word by which an account refers to a person. No other word begins with `@`.
 pub(super) fn reference_to(person_id: &str) -> String {
     format!("@{person_id}")
 }

@@ -1,4 +1,4 @@
-//! The values inside an account: status, contact, addresses, and how they are kept.
+//! The values inside an account: status, contact and addresses, and how the database stores them.
 
 use diesel::{
     deserialize::{self, FromSql, FromSqlRow},
@@ -15,18 +15,17 @@ use crate::{enums::text_enum, error::Result};
 text_enum! {
     /// The status of an account.
     pub enum Status {
-        /// In use.
+        /// The account is in use.
         Active = "ACTIVE",
-        /// Held for a while.
+        /// The account is suspended for a while.
         Suspended = "SUSPENDED",
-        /// Out of use.
+        /// The account is no longer used.
         Inactive = "INACTIVE",
     }
 }
 
 impl Status {
-    /// Refuses a status that cannot follow this one: from INACTIVE an account can only become
-    /// ACTIVE (design, section 2).
+    /// Fails if `next` cannot follow this status: an INACTIVE account can only become ACTIVE.
     pub fn require_next(self, next: Self, account_id: &str) -> Result<()> {
         if matches!((self, next), (Self::Inactive, Self::Suspended)) {
             return Err(refusals::account_status_transition(account_id, self, next));
@@ -35,7 +34,7 @@ impl Status {
     }
 }
 
-/// A person to talk to, as named inline.
+/// A contact given inline.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Contact {
     /// Name of the person.
@@ -86,7 +85,7 @@ impl Address {
     }
 }
 
-/// A value kept as jsonb.
+/// A value that is stored as jsonb.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, FromSqlRow, AsExpression)]
 #[serde(transparent)]
 #[diesel(sql_type = Jsonb)]

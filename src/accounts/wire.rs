@@ -1,4 +1,4 @@
-//! Accounts between the contract and the rows.
+//! Converts accounts between messages of the contract and rows.
 
 use prost_types::{Struct, value::Kind as JsonKind};
 use serde_json::{Map, Value};
@@ -27,13 +27,13 @@ const MAX_PHONE: usize = 50;
 const MAX_ADDRESS_LINE: usize = 200;
 const MAX_POSTAL_CODE: usize = 20;
 const MAX_BILLING_DETAILS: usize = 10_000;
-/// The one field of a primary contact that is required (user's guide: "Primary Contact Email:
-/// required; Name: not; Phone: not").
+/// The only required field of a primary contact (user's guide: "Primary Contact Email: required;
+/// Name: not; Phone: not").
 const EMAIL: &str = "account.primary_contact.email";
 const PREFERENCES: &str = "account.preferences";
-/// Bytes of JSON text.
+/// Most bytes of the preferences as JSON text.
 const MAX_PREFERENCES: usize = 64 * 1024;
-/// Objects and lists inside each other.
+/// Most objects and lists nested in each other.
 const MAX_PREFERENCES_DEPTH: usize = 32;
 const MAX_COMMENT: usize = 5000;
 const MAX_TAX_ID: usize = 50;
@@ -82,7 +82,7 @@ impl Fields {
 }
 
 impl NewAccount {
-    /// The new account of a request.
+    /// Parses a create request.
     pub fn parse(v: &mut Violations, request: proto::CreateAccountRequest) -> Self {
         let mut account = v.message("account", request.account);
         if request.without_account_type && !account.account_type_id.is_empty() {
@@ -99,7 +99,7 @@ impl NewAccount {
 }
 
 impl Filter {
-    /// Which accounts a list request asks for.
+    /// Parses the filter of a list request.
     pub fn parse(v: &mut Violations, request: proto::ListAccountsRequest) -> Self {
         let statuses = (0..).zip(request.statuses).filter_map(|(i, number)| {
             let field = format!("statuses[{i}]");
@@ -134,7 +134,7 @@ impl Filter {
 }
 
 impl Update<proto::Account> {
-    /// What the update says of the account's place as a primary account.
+    /// What the update says about the account's organization and primary flag.
     pub fn target(&self) -> Target {
         let organization_id = || self.wanted.organization_id.clone();
         Target {
@@ -143,8 +143,8 @@ impl Update<proto::Account> {
         }
     }
 
-    /// The fields that the account gets. A reason belongs to the status it was given for, so a new
-    /// status without one clears the old reason.
+    /// Returns the fields that the update leads to. A status reason explains one status, so a new
+    /// status without a reason clears the old one.
     pub fn fields(&self, current: &Account) -> Result<Fields> {
         let mut draft = self.apply(current)?;
         let contact = &draft.merged.primary_contact;
@@ -163,9 +163,13 @@ impl Update<proto::Account> {
         if fields.status != current.fields.status && !self.has("status_reason") {
             fields.status_reason.clear();
         }
-        // Accounts that have none from before the rule can be changed otherwise.
+        // An account that has had no primary contact since before the rule can still be updated.
         if current.fields.has_primary_contact() && !fields.has_primary_contact() {
-            draft.violations.add(EMAIL, "must stay, unless account.primary_contact.person_id names a person: an account has a primary contact");
+            draft.violations.add(
+                EMAIL,
+                "must stay, unless account.primary_contact.person_id names a person: an account \
+                 has a primary contact",
+            );
         }
         draft.finish(fields)
     }
@@ -217,8 +221,7 @@ impl From<Account> for proto::Account {
     }
 }
 
-/// An account with the person who is its primary contact, whose name, email and phone are theirs at
-/// this moment.
+/// The primary contact gets the present name, email and phone of the person.
 impl From<WithContact> for proto::Account {
     fn from(WithContact(row, person): WithContact) -> Self {
         let mut account = Self::from(row);
@@ -238,7 +241,7 @@ impl From<Json<Address>> for proto::Address {
     }
 }
 
-/// A contact given inline; one without any content is none.
+/// Parses an inline contact; returns `None` for one without content.
 fn contact(v: &mut Violations, contact: proto::Contact) -> Option<Contact> {
     if contact == proto::Contact::default() || !contact.person_id.is_empty() {
         return None;
@@ -254,7 +257,7 @@ fn contact(v: &mut Violations, contact: proto::Contact) -> Option<Contact> {
     })
 }
 
-/// An address; one without any content is none.
+/// Parses an address; returns `None` for one without content.
 fn address(
     v: &mut Violations,
     field: &str,
@@ -282,8 +285,8 @@ fn address(
     }))
 }
 
-/// The preferences as JSON; an empty object is none. PostgreSQL's jsonb holds no NUL character, and
-/// JSON no number that is not finite.
+/// Converts preferences to JSON; returns `None` for an empty object. Rejects NUL characters, which
+/// jsonb cannot store, and numbers that are not finite, which JSON does not have.
 fn object(v: &mut Violations, preferences: Struct) -> Option<Value> {
     if preferences.fields.is_empty() {
         return None;
@@ -293,14 +296,16 @@ fn object(v: &mut Violations, preferences: Struct) -> Option<Value> {
     if bytes > MAX_PREFERENCES {
         v.add(
             PREFERENCES,
-            format!("must have at most {MAX_PREFERENCES} bytes as JSON with its numbers written out, has {bytes}"),
+            format!(
+                "must have at most {MAX_PREFERENCES} bytes as JSON with its numbers written out, \
+                 has {bytes}"
+            ),
         );
     }
     Some(value)
 }
 
-/// How many bytes more the numbers take where they are written out, as jsonb does: `5e-324` has 324
-/// places.
+/// Bytes that jsonb adds by writing numbers without exponents: `5e-324` has 324 decimal places.
 fn written_out(value: &Value) -> usize {
     match value {
         Value::Number(number) => {
@@ -331,8 +336,9 @@ fn from_wire(v: &mut Violations, value: prost_types::Value, depth: usize) -> Val
         None | Some(JsonKind::NullValue(_)) => Value::Null,
         Some(JsonKind::BoolValue(value)) => Value::Bool(value),
         Some(JsonKind::StringValue(value)) => Value::String(string(v, value)),
-        // By way of its digits, which is how jsonb gives it back (1e16 as a whole number, -0 as 0),
-        // so that it stays equal to itself.
+        // Normalizes through the decimal form, as jsonb does (1e16 becomes an integer, -0 becomes
+        // 0). Otherwise the value read back differs from the one sent, and every update looks like
+        // a change.
         Some(JsonKind::NumberValue(number)) => (number + 0.0).to_string().parse().map_or_else(
             |_| {
                 v.add(PREFERENCES, "must not contain numbers that are not finite");

@@ -1,6 +1,6 @@
-//! Activities: who changed what, looked back on as a list and followed as a feed.
+//! Activities: who changed what, as a list and as a feed.
 //!
-//! They are written by `crate::db`, in the transaction of the change.
+//! `crate::db` writes them in the transaction of the change.
 
 mod refusals;
 pub mod store;
@@ -35,11 +35,11 @@ pub use self::watch::Pace;
 /// The calls of `accounts.v1.ActivityService`.
 #[derive(Debug)]
 pub struct Service {
-    /// Where the activities are.
+    /// The database.
     pub db: Db,
-    /// Room for watches.
+    /// The permits for watches.
     pub streams: Streams,
-    /// How often a watch does what.
+    /// How often a watch polls and sends checkpoints.
     pub pace: Pace,
 }
 

@@ -1,17 +1,17 @@
-//! The reasons for which a watch is refused.
+//! The reasons for which a call on activities is refused.
 
 use crate::{
     error::{Error, Refusal},
     proto::ErrorReason,
 };
 
-/// The cursor is not one that this watch gave in this tenant.
+/// The cursor does not belong to this watch in this tenant.
 pub fn invalid_cursor() -> Error {
     let message = "cursor was not given out for this watch with this account_id";
     Refusal::new(ErrorReason::InvalidCursor, message).field("cursor").into()
 }
 
-/// Activities behind the cursor are gone, or the database has never been where the cursor is.
+/// Activities after the cursor have been deleted, or the database has never reached the cursor.
 pub fn cursor_expired() -> Error {
     let message = "the cursor is older than the activities that are kept, or comes from another \
                    database: list again and watch from now on";

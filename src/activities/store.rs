@@ -1,4 +1,4 @@
-//! Activities in the database: a list by time, and a feed in the order of their transactions.
+//! Activities in the database: a list by time, and a feed in the order of transactions.
 
 use chrono::{DateTime, Utc};
 use diesel::{
@@ -22,39 +22,38 @@ use crate::{
     validate::Period,
 };
 
-/// Most activities that one step along the feed brings.
+/// Most activities that one step of the feed returns.
 const BATCH: i64 = 100;
-/// Most activities that one step looks at, so that it takes a bounded time however few of them are
-/// wanted.
-const LOOKED_AT: i64 = 1000;
+/// Most activities that one step reads, so that its time is bounded however few of them match.
+const MAX_READ: i64 = 1000;
 
-/// What an activity takes in an answer beside its texts and changes.
+/// Bytes that an activity adds to a response besides its texts and changes.
 const ROW: usize = 128;
 
-/// An activity as it is kept.
+/// A row of `activities`.
 #[derive(Debug, Clone, Queryable, Selectable)]
 #[diesel(table_name = activities, check_for_backend(Pg))]
 pub struct Activity {
     /// Generated.
     pub activity_id: String,
-    /// Where it stands in the feed.
+    /// Its position in the feed.
     #[diesel(embed)]
     pub position: Position,
     /// When its transaction began.
     pub create_time: DateTime<Utc>,
     /// Who made the change.
     pub actor: String,
-    /// The call.
+    /// The method of the call.
     pub method: String,
     /// The request id of the call, if it had one.
     pub request_id: Option<String>,
     /// What happened: `account.created`.
     pub action: String,
-    /// The kind of resource.
+    /// The type of the resource.
     pub resource_type: String,
-    /// Which one.
+    /// The id of the resource.
     pub resource_id: String,
-    /// The account it belongs to, if it belongs to one.
+    /// The account that the resource belongs to, if any.
     pub account_id: Option<String>,
     /// Array of `{field, before, after}`.
     pub changes: Value,
@@ -71,35 +70,35 @@ impl Weighed for Activity {
 
 impl Listed for Activity {
     fn key(&self) -> (&str, DateTime<Utc>, &str) {
-        // There is no order by name.
+        // Activities have no name.
         ("", self.create_time, &self.activity_id)
     }
 }
 
-/// Which activities a list shows. Every part that is there must apply.
+/// Which activities a list contains: those that match every part that is set.
 #[derive(Debug, Default)]
 pub struct Filter {
-    /// Of this account.
+    /// Only activities of this account.
     pub account_id: Option<String>,
-    /// Of resources of this type.
+    /// Only activities of resources of this type.
     pub resource_type: Option<String>,
-    /// Of the resource with this id.
+    /// Only activities of the resource with this id.
     pub resource_id: Option<String>,
-    /// By this actor.
+    /// Only activities by this actor.
     pub actor: Option<String>,
-    /// Made in this period.
+    /// Only activities in this period.
     pub period: Period,
 }
 
-/// Which activities a watch is sent.
+/// Which activities a watch receives.
 #[derive(Debug, Default)]
 pub struct Watched {
-    /// Of this account.
+    /// Only activities of this account.
     pub account_id: Option<String>,
 }
 
-/// A place in the feed: behind everything of the transactions before this one, and behind its
-/// activities up to an ordinal.
+/// A position in the feed: after all activities of the transactions before this one, and after this
+/// one's activities up to the ordinal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Queryable, Selectable)]
 #[diesel(table_name = activities, check_for_backend(Pg))]
 pub struct Position {
@@ -110,28 +109,28 @@ pub struct Position {
 }
 
 impl Position {
-    /// Before the first activity of a transaction.
+    /// The position before the first activity of a transaction.
     pub const fn before(transaction_id: i64) -> Self {
         Self { transaction_id: transaction_id - 1, ordinal: i32::MAX }
     }
 }
 
-/// What came of one step along the feed.
+/// The result of one step of the feed.
 #[derive(Debug)]
 pub struct Step {
-    /// What was found, in order.
+    /// The activities that match, in order.
     pub activities: Vec<Activity>,
-    /// Behind all that was looked at.
+    /// The position after everything that the step read.
     pub position: Position,
-    /// Whether there is more to look at.
+    /// Whether the feed may continue beyond this position.
     pub more: bool,
 }
 
 impl Activity {
-    /// One page of activities, and the token of the next.
+    /// Returns one page of activities.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
         let few = match filter {
-            // Those of one are few enough to look at each.
+            // One account or resource has few enough activities to test each one.
             Filter { account_id: Some(_), .. } | Filter { resource_id: Some(_), .. } => None,
             _ => tx.few_in_reach().await?,
         };
@@ -163,17 +162,17 @@ impl Activity {
             query
         };
         let total = total!(tx, page, filtered(filter.period));
-        // There is no order by name. The ids of one transaction's activities rise, like its
+        // There is no order by name. The ids of one transaction's activities rise like its
         // ordinals.
         let rest = page.rest_of(filter.period, By::CreateTime);
         let query = keyset!(filtered(rest), page, activities(activity_id, activity_id));
         page.read(tx, total, query.load_stream::<Self>(&mut tx.conn()).await?).await
     }
 
-    /// One step along the feed, from a position that the feed still has and has reached.
+    /// Reads one step of the feed, starting at a position that the feed has reached and still has.
     ///
-    /// Only what is below the oldest running transaction is looked at: nothing can be committed
-    /// there any more, so nothing is ever added before a position that was reached.
+    /// It reads only transactions below the oldest running one. No transaction commits there any
+    /// more, so no activity is ever added before a position that was reached.
     pub async fn follow(tx: &Tx, watched: &Watched, from: Position) -> Result<Step> {
         let place = || {
             (activities::transaction_id, activities::ordinal)
@@ -188,7 +187,7 @@ impl Activity {
         let last = async {
             let last = ahead()
                 .select(Position::as_select())
-                .offset(LOOKED_AT - 1)
+                .offset(MAX_READ - 1)
                 .first::<Position>(&mut tx.conn());
             Ok(last.await.optional()?)
         };
@@ -206,25 +205,26 @@ impl Activity {
         let (activities, complete) =
             budget::read(tx, query.load_stream::<Self>(&mut tx.conn()).await?).await?;
         let full = !complete || i64::try_from(activities.len()).is_ok_and(|count| count == BATCH);
-        // Further batches may be as far as that, and beyond it lies what nobody has looked at.
+        // A full batch ends at its last activity, because activities that match may follow it
+        // before `until`.
         let position = activities.last().filter(|_| full).map_or(until, |last| last.position);
         Ok(Step { activities, position, more: full || until < end })
     }
 }
 
-/// The feed in one snapshot of the database.
+/// The bounds of the feed in one snapshot of the database.
 #[derive(Debug)]
 pub struct Moment {
-    /// The oldest transaction that was running, or the next one: everything below has ended.
+    /// The oldest running transaction, or the next one: all transactions below it have ended.
     horizon: i64,
-    /// The next transaction.
+    /// The id that the next transaction gets.
     next: i64,
-    /// Below this transaction activities may be gone.
+    /// Activities of transactions below this one may have been deleted.
     floor: i64,
 }
 
 impl Moment {
-    /// The moment that the transaction sees.
+    /// Returns the bounds in the transaction's snapshot.
     pub async fn now(tx: &Tx) -> Result<Self> {
         let snapshot = || functions::pg_current_snapshot();
         let now = diesel::select((
@@ -240,13 +240,14 @@ impl Moment {
         Ok(Self { horizon, next, floor: floor.unwrap_or_default() })
     }
 
-    /// Where the feed ends.
+    /// The position at the end of the feed.
     pub const fn end(&self) -> Position {
         Position::before(self.horizon)
     }
 
-    /// Refuses a position behind which activities are gone, and one that this database has not come
-    /// to: a position is always below what was running when it was reached.
+    /// Fails if activities after the position may have been deleted, or if this database has not
+    /// reached the position: a position is always below the transactions that were running when it
+    /// was reached.
     pub fn require(&self, position: Position) -> Result<()> {
         let kept = position >= Position::before(self.floor);
         if kept && position.transaction_id < self.next {
@@ -257,7 +258,7 @@ impl Moment {
     }
 }
 
-/// `pg_snapshot`, which is only passed on.
+/// `pg_snapshot`, which only SQL functions read.
 #[derive(Debug, Clone, Copy, SqlType, diesel::query_builder::QueryId)]
 #[diesel(postgres_type(oid = 5038, array_oid = 5039))]
 pub struct Snapshot;
@@ -269,7 +270,7 @@ pub struct Xid8;
 
 impl FromSql<Xid8, Pg> for i64 {
     fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
-        // Sent as a bigint is; none reaches its sign for thousands of years.
+        // PostgreSQL sends it like a bigint. No id reaches the sign bit for thousands of years.
         <Self as FromSql<BigInt, Pg>>::from_sql(value)
     }
 }
@@ -279,9 +280,9 @@ mod functions {
 
     #[diesel::declare_sql_function]
     extern "SQL" {
-        /// What the transaction sees.
+        /// The transaction's snapshot.
         fn pg_current_snapshot() -> Snapshot;
-        /// The oldest transaction that was running.
+        /// The oldest running transaction.
         fn pg_snapshot_xmin(snapshot: Snapshot) -> Xid8;
         /// The first transaction that had not begun.
         fn pg_snapshot_xmax(snapshot: Snapshot) -> Xid8;

@@ -1,8 +1,8 @@
-//! One watch: it reads the feed on when there may be news, and says where it stands when there are
-//! none for a while.
+//! One watch: it reads the feed when there may be new activities, and sends a checkpoint when there
+//! have been none for a while.
 //!
-//! It holds no connection while it waits, and reads the next batch only when the client has taken
-//! the one before.
+//! It holds no connection while it waits, and reads the next batch only after the client has
+//! received the one before.
 
 use std::time::Duration;
 
@@ -24,32 +24,33 @@ use crate::{
     telemetry,
 };
 
-/// Least time between two looks at a feed that was read to its end: under a stream of changes, a
-/// watch takes those of so long at once.
-const BREATH: Duration = Duration::from_millis(50);
-/// Time that one look may take.
-const LOOK: Duration = Duration::from_secs(5);
-/// How long a watch waits for a database that is away or busy, and how often it tries.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Least time between two reads of a feed that was read to its end: while changes arrive steadily,
+/// a watch sends those of this time together.
+const MIN_PAUSE: Duration = Duration::from_millis(50);
+/// Time that one read may take.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a watch retries while the database is unavailable or busy, and the pause between two
+/// tries.
+const MAX_OUTAGE: Duration = Duration::from_secs(10);
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
-/// How often a watch does what.
+/// How often a watch polls and sends checkpoints.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// Looks for what other processes have changed.
+    /// Time between two polls for changes of other processes.
     pub poll: Duration,
-    /// Says where it stands.
+    /// Time after which a watch without new activities sends a checkpoint.
     pub checkpoint: Duration,
 }
 
-/// A watch under way.
+/// An open watch.
 #[derive(Debug)]
 pub struct Watch {
     place: StreamPermit,
     feed: Feed,
 }
 
-/// The feed as far as the watch has read it.
+/// The feed, read up to a position.
 #[derive(Debug)]
 struct Feed {
     db: Db,
@@ -59,16 +60,16 @@ struct Feed {
     watched: Watched,
     binding: Binding,
     position: Position,
-    /// Whether more is known to lie ahead.
+    /// Whether the feed may continue beyond the position.
     more: bool,
-    /// When it was last looked at.
-    looked: Option<Instant>,
-    /// When the client is to hear at the latest.
+    /// When the feed was last read.
+    last_read: Option<Instant>,
+    /// When the next message must be sent at the latest.
     due: Instant,
 }
 
 impl Watch {
-    /// Begins at the cursor, or at the end of the feed. A cursor that has expired is refused here.
+    /// Opens a watch at the cursor, or at the end of the feed. Fails if the cursor has expired.
     pub async fn open(
         db: Db,
         caller: Caller,
@@ -76,7 +77,8 @@ impl Watch {
         pace: Pace,
         room: StreamPermit,
     ) -> Result<Self> {
-        // Before the end of the feed is looked for, so that nothing behind it goes unheard.
+        // Subscribes before reading the end of the feed, so that no change after that end is
+        // missed.
         let bell = db.listen(&caller);
         let moment = db.read(&caller, async |tx| Moment::now(tx).await).await?;
         let position = start.position.unwrap_or_else(|| moment.end());
@@ -91,13 +93,13 @@ impl Watch {
             binding,
             position,
             more: true,
-            looked: None,
+            last_read: None,
             due: Instant::now(),
         };
         Ok(Self { place: room, feed })
     }
 
-    /// Its messages, and the error that it ends with.
+    /// The messages of the watch, and the error that ends it.
     pub fn stream(self) -> impl Stream<Item = Result<WatchActivitiesResponse, Status>> + Send {
         stream::unfold(Some(self), async |watch| {
             let mut watch = watch?;
@@ -121,11 +123,11 @@ impl Watch {
 }
 
 impl Feed {
-    /// The next message: activities, or a checkpoint when it is due.
+    /// Returns the next message: activities, or a checkpoint when it is due.
     async fn next(&mut self) -> Result<WatchActivitiesResponse> {
         loop {
             self.wait().await;
-            let step = self.look().await?;
+            let step = self.read().await?;
             (self.position, self.more) = (step.position, step.more);
             let activities: Vec<_> =
                 step.activities.into_iter().map(proto::Activity::from).collect();
@@ -140,23 +142,23 @@ impl Feed {
         }
     }
 
-    /// Waits until there may be news.
+    /// Waits until there may be new activities.
     async fn wait(&mut self) {
-        let Some(looked) = self.looked.filter(|_| !self.more) else { return };
-        sleep_until(looked + BREATH).await;
+        let Some(last_read) = self.last_read.filter(|_| !self.more) else { return };
+        sleep_until(last_read + MIN_PAUSE).await;
         tokio::select! {
             () = self.bell.changed() => {}
-            () = sleep_until((looked + self.pace.poll).min(self.due)) => {}
+            () = sleep_until((last_read + self.pace.poll).min(self.due)) => {}
         }
     }
 
-    /// Looks at the feed, and for a while again if the database does not answer.
-    async fn look(&mut self) -> Result<Step> {
-        let patience = Instant::now() + PATIENCE;
+    /// Reads the feed. Retries for a while if the database does not answer.
+    async fn read(&mut self) -> Result<Step> {
+        let patience = Instant::now() + MAX_OUTAGE;
         loop {
             let now = Instant::now();
-            self.looked = Some(now);
-            let caller = Caller { deadline: now + LOOK, ..self.caller.clone() };
+            self.last_read = Some(now);
+            let caller = Caller { deadline: now + READ_TIMEOUT, ..self.caller.clone() };
             match self
                 .db
                 .list(&caller, async |tx| Activity::follow(tx, &self.watched, self.position).await)

@@ -1,4 +1,4 @@
-//! Activities between the contract and the rows.
+//! Converts activities between messages of the contract and rows.
 
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ use crate::{
 const MAX_TYPE: usize = 50;
 
 impl Filter {
-    /// Which activities a list request asks for.
+    /// Parses the filter of a list request.
     pub fn parse(v: &mut Violations, request: proto::ListActivitiesRequest) -> Self {
         let mut given =
             |field, value: String, max| (!value.is_empty()).then(|| v.exact(field, value, max));
@@ -36,19 +36,19 @@ impl Filter {
     }
 }
 
-/// Where a watch begins, and what it is sent.
+/// Where a watch begins, and what it receives.
 #[derive(Debug)]
 pub struct Start {
-    /// Behind this position; `None` for from now.
+    /// It begins after this position; `None` for the present end of the feed.
     pub position: Option<Position>,
-    /// Which activities.
+    /// Which activities it receives.
     pub watched: Watched,
-    /// What its cursors are bound to.
+    /// What its cursors belong to.
     pub binding: Binding,
 }
 
 impl Start {
-    /// What a watch request asks for.
+    /// Parses a watch request.
     pub fn parse(caller: &Caller, mut request: proto::WatchActivitiesRequest) -> Result<Self> {
         let mut v = Violations::default();
         let cursor = std::mem::take(&mut request.cursor);
@@ -68,7 +68,7 @@ impl Start {
     }
 }
 
-/// The cursor that [`Start::parse`] finds the position in again.
+/// Returns the cursor from which [`Start::parse`] reads this position.
 pub fn cursor(binding: &Binding, position: Position) -> String {
     binding.seal(&position.transaction_id.to_string(), &position.ordinal.to_string())
 }

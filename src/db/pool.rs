@@ -1,4 +1,5 @@
-//! Connections: how one is made, when it is still good, and how a used one comes back clean.
+//! Connections: how the pool makes one, when it replaces one, and how it cleans up one whose call
+//! was cancelled.
 
 use std::{
     error::Error,
@@ -28,38 +29,37 @@ use super::{
     sqlstate,
 };
 
-/// How long the statement of a call that was given up may run on before the server is asked to
-/// cancel it.
+/// How long a statement of a cancelled call may still run before the server is asked to cancel it.
 const GRACE: Duration = Duration::from_millis(100);
-/// How long its connection may then take to come back clean before it is closed instead.
+/// How long its connection may then take to roll back before it is closed.
 const RECOVERY: Duration = Duration::from_secs(10);
 
-/// Where a connection is.
+/// The state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Session {
-    /// Outside any transaction: a COMMIT or ROLLBACK was acknowledged.
+    /// Outside any transaction: the server has acknowledged COMMIT or ROLLBACK.
     Idle,
-    /// Perhaps in a transaction, with a statement perhaps running: from the moment a BEGIN may have
-    /// been sent.
+    /// A BEGIN may have been sent, so the connection may be in a transaction with a running
+    /// statement.
     Running,
     /// In a transaction whose statements have all been answered.
     Settled,
-    /// Of no further use: to be closed.
+    /// Unusable; the pool closes it.
     Lost,
 }
 
-/// Statements that a connection prepares before it is replaced. Diesel keeps each for as long as
-/// the connection lives, and PostgreSQL keeps a plan with it, some tens of kB: filters of lists
-/// combine to more statements than a server has memory for.
+/// Statements that a connection prepares before the pool replaces it. Diesel keeps each one as long
+/// as the connection lives, and PostgreSQL keeps a plan with it of some tens of kB. Combinations of
+/// filters make more statements than a server has memory for.
 const MAX_STATEMENTS: usize = 250;
 
-/// A connection, and where it is.
+/// A connection and its state.
 pub struct Conn {
     pg: AsyncPgConnection,
-    /// The statements it has prepared.
+    /// How many statements it has prepared.
     statements: Arc<AtomicUsize>,
     link: Link,
-    /// Whether the server takes cancel requests.
+    /// Whether the server accepts cancel requests.
     cancels: bool,
     session: Session,
     opening: Arc<Opening>,
@@ -69,22 +69,22 @@ pub struct Conn {
 }
 
 impl Conn {
-    /// The connection of Diesel; through a shared reference, queries can be sent before earlier
-    /// ones are answered.
+    /// The connection of Diesel. Several queries can be sent through the shared reference before
+    /// the first is answered.
     pub const fn pg(&self) -> &AsyncPgConnection {
         &self.pg
     }
 
-    /// The statements that give a transaction its role and its bounds, to be sent behind BEGIN in
-    /// the same message.
+    /// The statements that set the role and the bounds of a transaction. They are sent in the same
+    /// message as BEGIN, after it.
     pub fn opening(&self) -> &Opening {
         &self.opening
     }
 
-    /// Lets the pool close all connections that it has now, each when nobody uses it any more:
-    /// their server takes no writes, and another one does or will.
+    /// Makes the pool close all its present connections, each when it is idle: their server no
+    /// longer accepts writes, and another one does or soon will.
     pub fn retire_all(&self) {
-        // Of several that find this out at once one is enough.
+        // If several connections notice this at once, one exchange is enough.
         let _ = self.eras.compare_exchange(
             self.era,
             self.era + 1,
@@ -93,8 +93,8 @@ impl Conn {
         );
     }
 
-    /// Rolls back behind whatever is still running. What runs long is cancelled: nobody waits for
-    /// it any more.
+    /// Rolls back after the running statement. Cancels a statement that runs long, because no call
+    /// waits for it.
     async fn recover(&mut self) {
         let mut pg = &self.pg;
         let rollback = pg.batch_execute("ROLLBACK");
@@ -104,9 +104,9 @@ impl Conn {
         if rolled_back.is_err() && self.session == Session::Running {
             let cancel = timeout(RECOVERY, self.cancel());
             let (heard, late) = join(cancel, timeout(RECOVERY, rollback)).await;
-            // A request still on its way could hit the statement of the next borrower: then there
-            // is no next borrower. Once the server has heard it, it cancels what runs now, or
-            // nothing.
+            // If the server has not confirmed the cancel request, it could still cancel a statement
+            // of the next borrower. Then the connection is not reused. A confirmed request cancels
+            // this statement or none.
             rolled_back = heard.and(late);
         }
         if matches!(rolled_back, Ok(Ok(()))) {
@@ -114,7 +114,7 @@ impl Conn {
         }
     }
 
-    /// Whether it holds so many prepared statements that a new connection costs less.
+    /// Whether the connection has so many prepared statements that a new connection costs less.
     fn is_full(&self) -> bool {
         self.statements.load(Ordering::Relaxed) >= MAX_STATEMENTS
     }
@@ -123,60 +123,62 @@ impl Conn {
         if self.cancels
             && let Err(error) = self.link.cancel(&self.pg.cancel_token()).await
         {
-            tracing::warn!(%error, "cannot cancel a statement that nobody waits for");
+            tracing::warn!(%error, "cannot cancel a statement whose call has ended");
         }
     }
 }
 
-/// Why a connection could not be made. The text is for the log and for the operator, not for
-/// clients.
+/// Why a connection could not be made. The text is for logs and operators, not for clients.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The server cannot be reached or refuses the login.
+    /// The server cannot be reached or rejects the login.
     #[error("cannot connect to the database: {0}")]
     Connect(String),
     /// The server is older than the service supports.
     #[error("the database is PostgreSQL {0}; the service needs version 15 or later")]
     TooOld(String),
-    /// The server is a standby, or was made read only.
+    /// The server is a standby or read only.
     #[error(
-        "cannot connect to the database: the server takes no writes (it is a standby, or read only); name the primary, or all \
-         servers separated by commas. With target_session_attrs=any in its URL such a server would be used all the same"
+        "cannot connect to the database: the server takes no writes (it is a standby, or read \
+         only); name the primary, or all servers separated by commas. With \
+         target_session_attrs=any in its URL the service would use such a server"
     )]
     ReadOnly,
-    /// The URL asks for a server that takes no writes.
+    /// The URL asks for a server that does not accept writes.
     #[error(
-        "cannot connect to the database: the server takes writes, and target_session_attrs=read-only asks for one that does not"
+        "cannot connect to the database: the server takes writes, and \
+         target_session_attrs=read-only asks for one that does not"
     )]
     TakesWrites,
-    /// A pooler is in between that forgets prepared statements.
+    /// A connection pooler in between loses prepared statements.
     #[error(
-        "between the service and its database is a connection pooler that loses prepared statements: it gives each transaction any of \
-         its server connections. Use PgBouncer 1.21 or later with max_prepared_statements above 0, or pool_mode = session, or no pooler"
+        "between the service and its database is a connection pooler that loses prepared \
+         statements: it gives each transaction any of its server connections. Use PgBouncer 1.21 \
+         or later with max_prepared_statements above 0, or pool_mode = session, or no pooler"
     )]
     Pooler,
 }
 
 impl ConnectError {
-    /// An error of the system or of the driver, with its cause.
+    /// The error for one of the operating system or the driver, with its cause.
     pub fn of(error: &dyn Error) -> Self {
         Self::Connect(Self::words(error))
     }
 
-    /// What an error of the system or of the driver says, with its cause.
+    /// The text of an error of the operating system or the driver, with its cause.
     pub fn words(error: &dyn Error) -> String {
         let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
         format!("{error}{cause}")
     }
 }
 
-/// How long a transaction may be in the way of others.
+/// How long a transaction may wait for others, or make others wait.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// Longest wait for a lock (`lock_timeout`).
     pub lock_timeout: Duration,
-    /// Longest time between two statements (`idle_in_transaction_session_timeout`), as when the
-    /// service has vanished.
+    /// Longest time between two statements (`idle_in_transaction_session_timeout`), such as after a
+    /// crash of the service.
     pub idle_timeout: Duration,
 }
 
@@ -190,42 +192,42 @@ impl Default for Bounds {
 #[derive(Clone)]
 pub struct Manager {
     config: Config,
-    /// Role of each transaction; `None` keeps the login's own.
+    /// The role of each transaction; `None` keeps the role of the login.
     role: Option<String>,
     opening: Arc<Opening>,
     /// Whether the server is the embedded one.
     embedded: bool,
-    /// Whether the login may be one that could get around row-level security.
+    /// Whether the login may be able to bypass row-level security.
     privileged: bool,
-    /// How often all connections were given up so far.
+    /// How often [`Conn::retire_all`] has replaced all connections.
     eras: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for Manager {
-    /// Without the configuration, which holds the password.
+    /// Leaves out the configuration, because it contains the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Manager").field("role", &self.role).finish_non_exhaustive()
     }
 }
 
 impl Manager {
-    /// A manager that logs in with `config`, and whose transactions run in `role`, or in the
-    /// login's own role without one.
+    /// Returns a manager that logs in with `config`. Its transactions run in `role`, or in the role
+    /// of the login if that is `None`.
     pub fn new(config: Config, role: Option<String>) -> Self {
         let opening = Opening::of(role.as_deref(), Bounds::default()).into();
         Self { config, role, opening, embedded: false, privileged: false, eras: Arc::default() }
     }
 
-    /// The same with other bounds of its transactions.
+    /// Sets the bounds of transactions.
     #[must_use]
     pub fn with_bounds(mut self, bounds: Bounds) -> Self {
         self.opening = Opening::of(self.role.as_deref(), bounds).into();
         self
     }
 
-    /// The same for the embedded server. It takes no cancel requests, because it has no second
-    /// connection for them; its only login is a superuser; and nothing stands between it and the
-    /// service.
+    /// Sets up the manager for the embedded server. That server accepts no cancel requests, because
+    /// it has no second connection for them; its only login is a superuser; and no pooler is in
+    /// between.
     #[must_use]
     pub const fn embedded(mut self) -> Self {
         self.embedded = true;
@@ -233,8 +235,7 @@ impl Manager {
         self
     }
 
-    /// Permits a login that could get around row-level security, such as a superuser, for
-    /// development.
+    /// Allows a login that can bypass row-level security, such as a superuser, for development.
     #[must_use]
     pub const fn allow_privileged_login(mut self, allowed: bool) -> Self {
         self.privileged |= allowed;
@@ -253,12 +254,12 @@ impl Manager {
         self.role.as_deref()
     }
 
-    /// Refuses a pooler that loses prepared statements.
+    /// Fails if a connection pooler loses prepared statements.
     pub(super) async fn verify_pooler(&self) -> Result<(), ConnectError> {
         if self.embedded { Ok(()) } else { connect::keeps_prepared_statements(&self.config).await }
     }
 
-    /// A connection outside the pool, and what keeps it alive.
+    /// Opens a connection outside the pool. The connection lives as long as the returned link.
     pub async fn login(&self) -> Result<(AsyncPgConnection, Link), ConnectError> {
         let (client, link) = connect::open(&self.config).await?;
         let pg = AsyncPgConnection::try_from(client).await.map_err(|error| match &error {
@@ -286,7 +287,8 @@ impl ManageConnection for Manager {
         let (opening, eras) = (Arc::clone(&self.opening), Arc::clone(&self.eras));
         let statements = Arc::<AtomicUsize>::default();
         let counted = Arc::clone(&statements);
-        // Whoever watches all connections of the process, as the tests do, watches this one too.
+        // A process-wide instrumentation, such as that of the tests, also receives the events of
+        // this connection.
         let mut watcher = get_default_instrumentation();
         pg.set_instrumentation(move |event: InstrumentationEvent<'_>| {
             if matches!(event, InstrumentationEvent::CacheQuery { .. }) {
@@ -308,8 +310,8 @@ impl ManageConnection for Manager {
         })
     }
 
-    /// Costs no round trip: a connection that died is noticed by its socket, and one that dies
-    /// later by its call.
+    /// Needs no round trip: the socket shows whether the connection is closed, and if it closes
+    /// later, the call fails.
     async fn is_valid(&self, conn: &mut Conn) -> Result<(), ConnectError> {
         if self.has_broken(conn) {
             Err(ConnectError::Connect("connection is closed".into()))
@@ -326,21 +328,22 @@ impl ManageConnection for Manager {
     }
 }
 
-/// What transactions begin with: whatever their safety depends on. Nothing of this is left to the
-/// session, because a pooler may hand out another one, and other programs may have changed it.
+/// The statements that begin each transaction: everything that its safety depends on. They set
+/// nothing for the session, because a pooler may hand out another session, and other programs may
+/// have changed it.
 ///
-/// - The role: row-level security holds for it.
-/// - `search_path`: the names in queries mean the service's own tables.
-/// - The bounds. A transaction that only reads waits for no lock but that of a migration, and so
-///   needs none for locks; each statement costs the server 3 to 5 microseconds.
-/// - `random_page_cost`: the default is that of spinning disks. A search with a few hundred matches
-///   would then read the accounts of all tenants from end to end rather than fetch its matches by
-///   index.
+/// - The role, for which row-level security holds.
+/// - `search_path`, so that the names in queries mean the service's own tables.
+/// - The bounds. A transaction that only reads waits for no lock except that of a migration, so it
+///   gets no `lock_timeout`: each statement costs the server 3 to 5 microseconds.
+/// - `random_page_cost`, whose default is for spinning disks. With it, a search with a few hundred
+///   matches would read the accounts of all tenants from end to end instead of fetching its matches
+///   by index.
 #[derive(Debug)]
 pub struct Opening {
     /// For a transaction that only reads.
     pub read: String,
-    /// For a transaction that changes something.
+    /// For a transaction that changes rows.
     pub write: String,
 }
 
@@ -351,7 +354,8 @@ impl Opening {
             .unwrap_or_default();
         let (lock, idle) = (bounds.lock_timeout.as_millis(), bounds.idle_timeout.as_millis());
         let read = format!(
-            "{role}SET LOCAL search_path=public,pg_temp;SET LOCAL idle_in_transaction_session_timeout={idle};\
+            "{role}SET LOCAL search_path=public,pg_temp;\
+             SET LOCAL idle_in_transaction_session_timeout={idle};\
              SET LOCAL random_page_cost=1.1"
         );
         let write = format!("{read};SET LOCAL lock_timeout={lock}");
@@ -359,19 +363,20 @@ impl Opening {
     }
 }
 
-/// A connection taken from the pool for one transaction.
+/// A connection that one transaction has taken from the pool.
 ///
-/// It can be dropped at any moment, as a cancelled call does: a transaction left open is then
-/// rolled back behind whatever is still running, and only after that does the next borrower get the
-/// connection. Nothing of a tenant survives that.
+/// It can be dropped at any moment, for example by a cancelled call. An open transaction is then
+/// rolled back after its running statement, and only then does the next borrower get the
+/// connection. Thus no data of one tenant reaches another.
 pub struct Lease {
     conn: Option<PooledConnection<'static, Manager>>,
-    /// The connection as part of what its tenant may hold; given back with it.
+    /// The permit that counts the connection against its tenant's share; released with the
+    /// connection.
     share: Option<OwnedSemaphorePermit>,
 }
 
 impl Lease {
-    /// Marks `conn` as in use, and holds `share` for as long as it is.
+    /// Marks `conn` as in use, and keeps `share` as long as it is.
     pub fn new(
         mut conn: PooledConnection<'static, Manager>,
         share: Option<OwnedSemaphorePermit>,
@@ -380,22 +385,22 @@ impl Lease {
         Self { conn: Some(conn), share }
     }
 
-    /// The connection; `None` never happens before the lease is dropped.
+    /// The connection; `None` only while the lease is being dropped.
     pub fn conn(&self) -> Option<&Conn> {
         self.conn.as_deref()
     }
 
-    /// Notes that every statement sent so far has been answered.
+    /// Records that the server has answered every statement so far.
     pub fn settled(&mut self) {
         self.set(Session::Settled);
     }
 
-    /// Notes that the server has acknowledged the end of the transaction.
+    /// Records that the server has acknowledged the end of the transaction.
     pub fn ended(&mut self) {
         self.set(Session::Idle);
     }
 
-    /// Has the connection closed instead of used again.
+    /// Makes the pool close the connection instead of reusing it.
     pub fn close(&mut self) {
         self.set(Session::Lost);
     }
@@ -414,7 +419,7 @@ impl Drop for Lease {
         if matches!(conn.session, Session::Idle | Session::Lost) {
             return; // the pool closes one that is not idle
         }
-        // Without a runtime the process is ending; the connection is then closed, not reused.
+        // Without a runtime the process is ending, and the connection is closed, not reused.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
                 conn.recover().await;

@@ -1,8 +1,8 @@
-//! Pruning: activities that are older than their tenant keeps them are deleted, by the owner of the
-//! tables and not by the service, whose role cannot.
+//! Pruning deletes activities that are older than their tenant keeps them. It runs as the owner of
+//! the tables, because the role of the service may not delete activities.
 //!
-//! What is deleted leaves a floor behind in the tenant's row, in the same transaction: a watch that
-//! would have had to read something below it is told so.
+//! Each deletion raises the floor in the tenant row in the same transaction, so that a watch whose
+//! position is below the floor fails instead of missing activities.
 
 use chrono::{TimeDelta, Utc};
 use diesel::prelude::*;
@@ -15,33 +15,34 @@ use crate::{
     schema::{activities, tenants},
 };
 
-/// Most activities that one transaction deletes: it holds the tenant's row for as long.
+/// Most activities that one transaction deletes, because it locks the tenant row until it commits.
 const BATCH: i64 = 1000;
-/// How each transaction begins: as the owner of the tables, who does not wait long for a tenant's
-/// row.
-const BEGIN: &str = "BEGIN; SET LOCAL ROLE customer_accounts_owner; SET LOCAL search_path = public, pg_temp; \
-    SET LOCAL lock_timeout = '5s'; SET LOCAL client_min_messages = warning";
+/// The beginning of each transaction: it runs as the owner of the tables, and does not wait long
+/// for the lock of a tenant row.
+const BEGIN: &str = "BEGIN; SET LOCAL ROLE customer_accounts_owner; \
+    SET LOCAL search_path = public, pg_temp; SET LOCAL lock_timeout = '5s'; \
+    SET LOCAL client_min_messages = warning";
 
-/// Why nothing, or not everything, was pruned. What was is gone, and the rest is found the next
-/// time.
+/// Why pruning stopped. Committed deletions stay, and the next run deletes the rest.
 #[derive(Debug, thiserror::Error)]
 pub enum PruneError {
-    /// No connection.
+    /// The connection failed.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The database refused something.
+    /// A statement failed.
     #[error("pruning the activity trail: {0}")]
     Database(#[from] diesel::result::Error),
-    /// The login is not the one that may prune.
+    /// The login may not prune.
     #[error(
-        "pruning the activity trail: {0}. The login (--migration-database-url, or else DATABASE_URL) must be a member of \
-         customer_accounts_owner; the service's login must not be one"
+        "pruning the activity trail: {0}. The login (--migration-database-url, or else \
+         DATABASE_URL) must be a member of customer_accounts_owner; the service's \
+         login must not be one"
     )]
     NotAllowed(diesel::result::Error),
 }
 
-/// Deletes what tenants keep no longer, but nothing that is younger than `min_days`, whatever a
-/// tenant's row says. Returns from how many tenants something was deleted, and how much in all.
+/// Deletes activities that tenants no longer keep, but none younger than `min_days`, whatever the
+/// tenant row says. Returns from how many tenants activities were deleted, and how many in all.
 pub async fn run(manager: &Manager, min_days: i32) -> Result<(usize, usize), PruneError> {
     let (mut conn, _link) = manager.login().await?;
     conn.batch_execute(BEGIN).await.map_err(|error| match sqlstate::of(&error) {
@@ -66,18 +67,17 @@ pub async fn run(manager: &Manager, min_days: i32) -> Result<(usize, usize), Pru
     Ok((pruned, activities))
 }
 
-/// Deletes a batch of a tenant's old activities and raises the floor above it. Returns how many
-/// there were.
+/// Deletes one batch of a tenant's old activities and raises the floor above it. Returns how many
+/// it deleted.
 async fn prune(
     conn: &mut AsyncPgConnection,
     tenant: &TenantId,
     min_days: i32,
 ) -> Result<usize, PruneError> {
-    // A tenant id has no character that could end the literal. A failure ends the connection with
-    // the transaction.
+    // A tenant id contains no character that could end the literal. If a statement fails, the
+    // connection closes, and the transaction with it.
     conn.batch_execute(&format!("{BEGIN}; SET LOCAL app.tenant_id = '{tenant}'")).await?;
-    // Asked with the row locked: since the batch before, the tenant may have decided to keep its
-    // activities longer.
+    // Reads this with the row locked, because the tenant may have raised it since the batch before.
     let days = tenants::table
         .filter(tenants::tenant_id.eq(tenant.as_str()))
         .select(tenants::activity_retention_days);
@@ -86,7 +86,8 @@ async fn prune(
         return Ok(0);
     };
     let before = Utc::now() - TimeDelta::days(days.max(min_days).into());
-    // Nothing that a watch cannot have seen yet, because an older transaction is still running.
+    // Spares activities that a watch may not have read yet, because an older transaction is still
+    // running.
     let ended = "transaction_id < pg_snapshot_xmin(pg_current_snapshot())::text::bigint";
     let batch = activities::table
         .filter(activities::tenant_id.eq(tenant.as_str()))

@@ -1,12 +1,12 @@
-//! Reach: how much of its tenant a transaction shows, and what of that its caller is in charge of.
-//! A caller whose reach is limited sees what is bound to the organizations their person belongs to,
-//! and to those below; everything else is to them as if it did not exist. They change an
-//! organization or account that they see. A person whom they see may also belong elsewhere, so
-//! there is a narrower condition for changing people.
+//! Reach: which rows of the tenant the caller of a transaction sees, and which people they are in
+//! charge of. A caller with a limited reach sees what is bound to the organizations that their
+//! person is a member of, and to those below; other rows do not exist for them. They may change
+//! each organization and account that they see. A person whom they see may also belong to
+//! organizations out of reach, so changing people has a narrower condition.
 //!
-//! The one place that says so. Whoever finds or lists accounts, organizations or people for a
-//! caller filters by what is here; what keeps the tenant's data consistent does not, for it has to
-//! see all of it.
+//! This is the only file with these conditions. Code that finds or lists accounts, organizations or
+//! people for a caller filters by them; code that keeps the tenant's data consistent does not,
+//! because it must see all rows.
 
 use std::sync::OnceLock;
 
@@ -31,38 +31,39 @@ use crate::{
     },
 };
 
-/// Most organizations and most accounts of a reach that counts as little.
+/// Most organizations, and most accounts, of a small reach.
 const FEW: i64 = 1000;
 
 /// Why a limited caller may not change a person whom they see.
-const NOT_IN_CHARGE: &str = "the person is in no organization, or is bound to an organization or account, that you do not reach";
-/// Why a limited caller may not make a person whom they see a member.
+const NOT_IN_CHARGE: &str = "the person is in no organization, or is bound to an organization or \
+    account, that you do not reach";
+/// Why a limited caller may not add a person whom they see as a member.
 const NO_MEMBER: &str = "the person is a member of no organization that you reach";
 
 /// A condition on the rows of a table.
 pub type Condition<T> = Box<dyn BoxableExpression<T, Pg, SqlType = Bool>>;
 
-/// How far a transaction sees.
+/// What a transaction's caller sees.
 #[derive(Debug)]
 pub(super) enum Sight {
     /// The whole tenant.
     Tenant,
-    /// What is bound to these organizations and everything below them; nothing until it is known
-    /// which they are.
+    /// What is bound to the roots and to everything below them. Nothing until `load_reach_roots`
+    /// has loaded the roots.
     Below(OnceLock<Roots>),
 }
 
-/// Where the reach of a person begins.
+/// The organizations at which a limited reach begins, and the caller's person.
 #[derive(Debug, Default)]
 pub(super) struct Roots {
     /// The caller's person.
     person_id: Option<String>,
-    /// The organizations they belong to.
+    /// The organizations that the person is a member of.
     organization_ids: Vec<String>,
 }
 
-/// The organizations and accounts of a limited reach, by id and incarnation, where they are few
-/// enough to be listed in a query.
+/// The organizations and accounts of a small reach, as ids and incarnations, for a query that lists
+/// them.
 #[derive(Debug)]
 pub struct Few {
     organizations: (Vec<String>, Vec<String>),
@@ -70,7 +71,7 @@ pub struct Few {
 }
 
 impl Sight {
-    /// What a caller may see, to be looked up in the transaction.
+    /// The sight of a caller; a limited one gets its roots from `load_reach_roots`.
     pub(super) const fn of(caller: &Caller) -> Self {
         match caller.reach {
             Reach::Tenant => Self::Tenant,
@@ -83,14 +84,14 @@ impl Sight {
         AsExprOf<bool, Bool>: SelectableExpression<T>,
     {
         match self {
-            // A bind and no literal, with which Diesel would prepare the query anew each time.
+            // A bind, because Diesel does not cache a query with a literal.
             Self::Tenant => Box::new(true.into_sql::<Bool>()),
             Self::Below(roots) => condition(roots.get().unwrap_or(&Roots::default())),
         }
     }
 }
 
-/// The organizations at and below the roots, and the roots above each.
+/// The ancestor rows of all organizations at or below the roots.
 macro_rules! reached {
     ($tx:expr, $roots:expr) => {
         organization_ancestors::table
@@ -109,22 +110,22 @@ macro_rules! is_reached {
     };
 }
 
-/// Whether there is such a row, to be looked for with each row anew: a subquery with an OFFSET is
-/// never made into a set.
+/// EXISTS evaluated once per outer row. `OFFSET 0` keeps PostgreSQL from flattening it into a
+/// semi-join.
 macro_rules! by_row {
     ($rows:expr) => {
         exists($rows.offset(0))
     };
 }
 
-/// The same, where PostgreSQL may find all such rows once.
+/// EXISTS that PostgreSQL may evaluate once, as a semi-join.
 macro_rules! by_set {
     ($rows:expr) => {
         exists($rows)
     };
 }
 
-/// The condition of [`Tx::people_in_reach`], with each of its subqueries asked so.
+/// The condition of [`Tx::people_in_reach`]; `$is_there` (`by_row` or `by_set`) makes each EXISTS.
 macro_rules! people_in_reach {
     ($tx:expr, $roots:ident, $is_there:ident) => {{
         let member = reached!($tx, $roots)
@@ -182,13 +183,13 @@ macro_rules! people_in_reach {
                             .eq(above.field(organization_ancestors::organization_id)),
                     )),
             )
-            // The account's own organization is in reach with all its members.
+            // Members through the account's own organization are in reach already, as `member`.
             .filter(
                 not(account_organizations::own)
                     .and(organization_members::person_id.eq(people::person_id)),
             );
         let manages = shown().filter(accounts::account_manager_id.eq(people::person_id.nullable()));
-        // No id is empty.
+        // No person has an empty id.
         let themselves = people::person_id.eq($roots.person_id.clone().unwrap_or_default());
         Box::new(
             themselves
@@ -201,8 +202,7 @@ macro_rules! people_in_reach {
 }
 
 impl Tx {
-    /// Looks up where a limited reach begins. For a caller who sees the whole tenant there is
-    /// nothing to ask.
+    /// Loads the roots of a limited reach. Does nothing for a caller who sees the whole tenant.
     pub(super) async fn load_reach_roots(&self, caller: &Caller) -> Result<()> {
         let Sight::Below(roots) = self.sight() else { return Ok(()) };
         let rows = people::table
@@ -221,21 +221,22 @@ impl Tx {
             person_id: person_ids.into_iter().next(),
             organization_ids: organization_ids.into_iter().flatten().collect(),
         };
-        roots.set(found).map_err(|_| Error::internal("a transaction looks around twice"))
+        roots.set(found).map_err(|_| Error::internal("the roots of a reach are loaded twice"))
     }
 
-    /// Whether the caller does not see the whole tenant.
+    /// Whether the caller sees less than the whole tenant.
     pub fn is_limited(&self) -> bool {
         matches!(self.sight(), Sight::Below(_))
     }
 
-    /// Refuses what would be out of the reach of its own caller, or change it.
+    /// Fails for a limited caller. For changes whose result would be out of their own reach, or
+    /// would change it.
     pub fn require_whole_tenant(&self, why: &'static str) -> Result<()> {
         require(!self.is_limited(), why)
     }
 
-    /// Refuses a change of something that belongs to an organization out of the caller's reach. The
-    /// caller knows its id.
+    /// Fails if the caller is limited and the organization is out of their reach. For changes of
+    /// something whose organization the caller already knows by id.
     pub async fn require_organization_in_reach(
         &self,
         organization_id: &str,
@@ -255,15 +256,16 @@ impl Tx {
         require(found.first::<String>(&mut self.conn()).await.optional()?.is_some(), why)
     }
 
-    /// Refuses to change a person, whom the caller sees and the transaction has locked, unless the
-    /// caller is in charge of them. With the row locked nobody binds the person to anything else.
+    /// Fails unless the caller is in charge of the person. The caller must see the person, and the
+    /// transaction must hold the lock of the row, so that no other transaction binds the person to
+    /// something out of reach.
     pub async fn require_charge_of(&self, person_id: &str) -> Result<()> {
         self.require_person(person_id, self.people_in_charge(), NOT_IN_CHARGE).await
     }
 
-    /// Refuses to make a person, whom the caller sees, a member of an organization unless they are
-    /// a member of one in reach. The caller would otherwise take charge of people whom those above
-    /// have put nowhere, such as users of an account.
+    /// Fails unless the person is a member of an organization in reach. For adding a person whom
+    /// the caller sees as a member. Without this check the caller would get charge of people who
+    /// are in no organization, such as users of an account.
     pub async fn require_member_in_reach(&self, person_id: &str) -> Result<()> {
         self.require_person(person_id, self.members_in_reach(), NO_MEMBER).await
     }
@@ -290,7 +292,7 @@ impl Tx {
             .below(|roots| Box::new(is_reached!(self, roots, organizations::organization_id)))
     }
 
-    /// The organizations in reach below none that is in reach: for a caller who sees the whole
+    /// The organizations in reach whose parent is not in reach. For a caller who sees the whole
     /// tenant, those without a parent.
     pub fn topmost_in_reach(&self) -> Condition<organizations::table> {
         match self.sight() {
@@ -308,12 +310,12 @@ impl Tx {
         }
     }
 
-    /// The accounts in reach: those of organizations in reach.
+    /// The accounts of organizations in reach.
     pub fn accounts_in_reach(&self) -> Condition<accounts::table> {
         self.sight().below(|roots| Box::new(is_reached!(self, roots, accounts::organization_id)))
     }
 
-    /// What organizations in reach have set for modules.
+    /// The module settings of organizations in reach.
     pub fn module_activations_in_reach(&self) -> Condition<module_activations::table> {
         self.sight()
             .below(|roots| Box::new(is_reached!(self, roots, module_activations::organization_id)))
@@ -326,9 +328,9 @@ impl Tx {
         })
     }
 
-    /// The trail in reach: what happened to accounts in reach, to what belongs to them, and to
-    /// organizations in reach. What happened to an account that is gone belongs to no organization
-    /// any more, nor to an account that took its id: ids find the row, incarnations decide.
+    /// The events in reach: those of accounts in reach and of what belongs to them, and those of
+    /// organizations in reach. Events of a deleted account are in nobody's limited reach, even if a
+    /// later account has its id: the id finds the account, but the incarnation must be equal too.
     pub fn activities_in_reach(&self) -> Condition<activities::table> {
         self.sight().below(|roots| {
             let account =
@@ -354,8 +356,9 @@ impl Tx {
         })
     }
 
-    /// [`Tx::activities_in_reach`] for a list. Little that is in reach is named, and the list
-    /// begins with it; elsewhere the next activity in reach is never far.
+    /// [`Tx::activities_in_reach`] for list queries. With a small reach the query names the
+    /// reachable ids, and PostgreSQL should begin with them; with a large one most rows match, so
+    /// each row is tested.
     pub fn list_activities_in_reach(&self, few: Option<&Few>) -> Condition<activities::table> {
         let Some(Few { organizations, accounts }) = few else { return self.activities_in_reach() };
         let incarnation = activities::incarnation.assume_not_null();
@@ -369,15 +372,15 @@ impl Tx {
         Box::new(account.or(organization))
     }
 
-    /// The people in reach: the caller's own person, members of organizations in reach, and whoever
-    /// is shown with an account in reach: its individual users, its users through an organization
-    /// linked to it, its manager.
+    /// The people in reach: the caller's own person, members of organizations in reach, and people
+    /// who are shown with an account in reach. These are its individual users, its users through a
+    /// linked organization, and its manager.
     pub fn people_in_reach(&self) -> Condition<people::table> {
         self.sight().below(|roots| people_in_reach!(self, roots, by_row))
     }
 
-    /// The members of organizations in reach: of the people in reach, those who are not only shown
-    /// with an account.
+    /// The members of organizations in reach, without the people who are in reach only because they
+    /// are shown with an account.
     fn members_in_reach(&self) -> Condition<people::table> {
         self.sight().below(|roots| {
             let member = organization_members::table
@@ -388,10 +391,9 @@ impl Tx {
         })
     }
 
-    /// The people of whom the caller is in charge: members of organizations in reach whom nothing
-    /// binds to anything out of reach. All organizations they belong to are in reach, and so are
-    /// all accounts on which something is set for them, whose contact or manager they are, or on
-    /// which they buy.
+    /// The people whom the caller is in charge of: members of organizations in reach with no tie to
+    /// anything out of reach. All their organizations are in reach, and so are all accounts on
+    /// which they have settings, on which they are a contact or the manager, or on which they buy.
     fn people_in_charge(&self) -> Condition<people::table> {
         self.sight().below(|roots| {
             let member = || {
@@ -438,8 +440,8 @@ impl Tx {
         })
     }
 
-    /// [`Tx::people_in_reach`] for a list. Where little is in reach the people in reach are found
-    /// first; elsewhere the next one is never far.
+    /// [`Tx::people_in_reach`] for list queries. With a small reach PostgreSQL should collect the
+    /// reachable people first; with a large one most rows match, so each row is tested.
     pub fn list_people_in_reach(&self, few: Option<&Few>) -> Condition<people::table> {
         match few {
             Some(_) => self.sight().below(|roots| people_in_reach!(self, roots, by_set)),
@@ -447,8 +449,8 @@ impl Tx {
         }
     }
 
-    /// The organizations and accounts in reach, for the conditions of a list; `None` if the reach
-    /// is not limited, or has too many.
+    /// Returns the organizations and accounts in reach, for the conditions of a list; `None` if the
+    /// reach is not limited, or not small.
     pub async fn few_in_reach(&self) -> Result<Option<Few>> {
         let Sight::Below(roots) = self.sight() else { return Ok(None) };
         let none = Roots::default();

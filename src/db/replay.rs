@@ -1,4 +1,4 @@
-//! Request ids (AIP-155): a repeated request gets the first answer again and changes nothing.
+//! Request ids (AIP-155): a repeated request changes nothing and returns the first answer.
 
 use std::sync::Arc;
 
@@ -10,26 +10,26 @@ use diesel_async::RunQueryDsl;
 use super::{Change, refusals, tx::WriteTx};
 use crate::{caller::Caller, error::Result, schema::requests, validate::Violations};
 
-/// How long an answer is kept, in hours.
+/// Hours for which an answer is stored.
 const KEPT_HOURS: i64 = 24;
-/// How many forgotten answers each remembered one clears away.
+/// Expired answers deleted per stored answer.
 const CLEARED: i64 = 2;
 
-/// What a changing request says about itself.
+/// The fields that every changing request has.
 #[derive(Debug)]
 pub struct Meta {
-    /// The id the client chose, or empty.
+    /// The id that the client chose; empty for none.
     pub request_id: String,
-    /// Whether to keep nothing.
+    /// Whether the changes are rolled back.
     pub validate_only: bool,
-    /// Who chose the id: each actor has a name space of their own.
+    /// The actor, within whose requests the id must be unique.
     actor: Arc<str>,
-    /// Tells this request from every other; only made when there is an id.
+    /// A hash of method, actor and request; empty without a request id.
     fingerprint: Vec<u8>,
 }
 
 impl Meta {
-    /// Reads the meta of a request, and notes what its request id violates.
+    /// Reads the meta of a request, and adds the violations of its request id.
     pub fn of(v: &mut Violations, caller: &Caller, request: &impl Change) -> Self {
         let request_id = request.request_id().to_owned();
         v.request_id(&request_id);
@@ -41,7 +41,8 @@ impl Meta {
                 hash.update(part.as_bytes());
                 hash.update(&[0]);
             }
-            // With `validate_only` the answer is the one that the call without it would get.
+            // A `validate_only` call returns the answer that the call without it would, so both
+            // have one fingerprint.
             let real = if request.validate_only() {
                 request.for_real().encode_to_vec()
             } else {
@@ -58,8 +59,8 @@ impl Meta {
         }
     }
 
-    /// The encoded answer that this request already got, or `None` if it is the first: then the id
-    /// is taken, and a repeat that comes in before the commit waits for it.
+    /// Returns the encoded answer that this request already got. For the first request, inserts its
+    /// id and returns `None`; a repeat then waits for the commit.
     pub(super) async fn first_answer(&self, tx: &WriteTx) -> Result<Option<Vec<u8>>> {
         if self.request_id.is_empty() {
             return Ok(None);
@@ -98,7 +99,7 @@ impl Meta {
         }
     }
 
-    /// Keeps the answer.
+    /// Stores the answer.
     pub(super) async fn remember(&self, tx: &WriteTx, response: Vec<u8>) -> Result<()> {
         if self.request_id.is_empty() {
             return Ok(());
@@ -112,7 +113,7 @@ impl Meta {
     }
 }
 
-/// Deletes a few answers that are too old, so that the table stays as large as a day.
+/// Deletes a few expired answers, so that the table holds about one day.
 async fn clear(tx: &WriteTx, forgotten: DateTime<Utc>) -> Result<()> {
     let ids = requests::table
         .filter(tx.owns(requests::tenant_id))

@@ -1,4 +1,4 @@
-//! The activity trail: what a transaction changed, written with it.
+//! The activity trail: the changes of a transaction, written in the same transaction.
 
 use std::borrow::Cow;
 
@@ -19,23 +19,23 @@ use crate::{
     search::unnest,
 };
 
-/// Most activities that one statement writes. The deletion of an account with thousands of users
-/// records each of them.
+/// Most activities that one statement inserts. The deletion of an account with thousands of users
+/// records each user.
 const BATCH: usize = 500;
 
-/// Something that the trail tells of: a row, whose fields are read in the trail as it is serialized.
+/// A row whose changes the trail records. The trail contains its fields as they are serialized.
 pub trait Recorded: Serialize {
-    /// What kind of resource, as a noun in `snake_case`.
+    /// The type of the resource, a noun in `snake_case`.
     const NOUN: &'static str;
-    /// Which one. What is between two resources has both ids (`id::pair`).
+    /// The id. A row that belongs to two resources has both ids (`id::pair`).
     fn id(&self) -> Cow<'_, str>;
-    /// What it belongs to.
+    /// What the row belongs to.
     fn belongs_to(&self) -> BelongsTo<'_>;
 }
 
-/// What a resource belongs to, which decides to whom an event is shown (`super::reach`). An id can
-/// be taken again once its resource is deleted. An incarnation is never used again, so who takes
-/// the id sees nothing of the former resource.
+/// What a row belongs to, which decides who sees its events (`super::reach`). A later resource can
+/// get the id of a deleted one, but never its incarnation, so whoever sees the later resource does
+/// not see events of the deleted one.
 #[derive(Debug, Clone, Copy)]
 pub enum BelongsTo<'a> {
     /// An account.
@@ -45,11 +45,11 @@ pub enum BelongsTo<'a> {
         /// Its incarnation.
         incarnation: &'a str,
     },
-    /// The tenant alone: only callers who see all of it see the event.
+    /// The tenant: only callers who see the whole tenant see the event.
     Tenant,
 }
 
-/// An account as the trail refers to it.
+/// A reference to an account.
 #[derive(Debug, Clone, Copy)]
 pub struct AccountRef<'a> {
     /// The account's id.
@@ -58,7 +58,7 @@ pub struct AccountRef<'a> {
     pub incarnation: &'a str,
 }
 
-/// A change as it goes to the trail.
+/// A change that the trail will contain.
 pub struct Change {
     action: String,
     resource: &'static str,
@@ -69,8 +69,8 @@ pub struct Change {
 }
 
 impl Change {
-    /// The change of a resource, or nothing if no field differs. `before` is `None` when the
-    /// resource was created, `after` when it was deleted.
+    /// Compares a row before and after a change; returns `None` if no field differs. `before` is
+    /// `None` for a created row, `after` for a deleted one.
     pub(super) fn between<R: Recorded>(
         before: Option<&R>,
         after: Option<&R>,
@@ -109,8 +109,8 @@ fn fields(row: Option<&impl Serialize>) -> Result<Map<String, Value>> {
     }
 }
 
-/// `{field, before, after}` for every field that differs; null stands for "not set", as do an empty
-/// text and an empty object.
+/// Returns `{field, before, after}` for every field that differs. Null stands for an unset field,
+/// an empty text or an empty object.
 fn differences(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<Value> {
     fn set<'v>(fields: &'v Map<String, Value>, field: &str) -> Option<&'v Value> {
         let empty =
@@ -127,12 +127,12 @@ fn differences(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<V
         .collect()
 }
 
-/// Writes what `tx` has recorded, in the order in which it was recorded.
+/// Inserts the changes that `tx` has recorded, in their order.
 pub(super) async fn write(tx: &WriteTx, caller: &Caller, request_id: &str) -> Result<()> {
     let trail: Vec<_> = (0_i32..).zip(tx.take_trail()).collect();
     for batch in trail.chunks(BATCH) {
-        // As arrays: an INSERT with a row for each change would be prepared anew for each number of
-        // changes.
+        // Sends arrays, because an INSERT with one row for each change would be prepared again for
+        // each number of changes.
         let rows = diesel::select((
             tx.tenant_id().into_sql::<Text>(),
             unnest(batch.iter().map(|_| id::generate("actv")).collect::<Vec<_>>()),

@@ -26,7 +26,7 @@ use crate::{
     db::{Tx, WriteTx},
     error::{Error, Result},
     people::refusals::{PERSON, person_inactive},
-    people::store::Side,
+    people::store::PersonKind,
     schema::{account_users, accounts, organization_ancestors, organization_members, people},
 };
 
@@ -284,18 +284,18 @@ pub async fn ineligible(tx: &WriteTx, account_id: &str, person_id: &str) -> Resu
         .filter(tx.owns(people::tenant_id))
         .filter(people::person_id.eq(person_id))
         .select((people::kind, people::active))
-        .first::<(Side, bool)>(&mut tx.conn())
+        .first::<(PersonKind, bool)>(&mut tx.conn())
         .await
         .optional()?;
     match person {
         None => return Ok(Some(PERSON.not_found(person_id))),
-        Some((Side::Staff, _)) => {
+        Some((PersonKind::Staff, _)) => {
             return Ok(Some(refusals::person_not_customer(person_id)));
         }
-        Some((Side::Customer, false)) => {
+        Some((PersonKind::Customer, false)) => {
             return Ok(Some(person_inactive(person_id)));
         }
-        Some((Side::Customer, true)) => {}
+        Some((PersonKind::Customer, true)) => {}
     }
     let through = covered!(tx)
         .filter(crate::schema::account_organizations::account_id.eq(account_id))

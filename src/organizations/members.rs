@@ -1,4 +1,4 @@
-//! Who is a member of an organization.
+//! The members of an organization.
 
 use std::borrow::Cow;
 
@@ -17,7 +17,7 @@ use crate::{
     schema::{organization_members, people},
 };
 
-/// A member of an organization, as the trail tells of them.
+/// A member of an organization, as the trail records it.
 #[derive(Debug, Serialize)]
 pub(super) struct Member<'a> {
     /// The organization.
@@ -39,10 +39,11 @@ impl Recorded for Member<'_> {
 }
 
 impl Organization {
-    /// Makes a person a member. Nothing happens if they are one. The transaction must hold the
-    /// tree.
+    /// Adds a person as a member; a present member changes nothing. Locks the person FOR KEY SHARE.
+    /// The caller must hold the tree lock, at least shared.
     pub async fn add_member(&self, tx: &WriteTx, person_id: &str) -> Result<Person> {
-        // Held, so that neither is deleted meanwhile, nor the person's place in lists changed.
+        // The lock keeps the person from being deleted, and from getting another sort key, until
+        // commit.
         let person = people::table
             .filter(tx.owns(people::tenant_id))
             .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
@@ -57,7 +58,8 @@ impl Organization {
         Ok(person)
     }
 
-    /// The same with a person whom the transaction holds.
+    /// Adds a person as a member; a present member changes nothing. The caller must hold the tree
+    /// lock, at least shared, and the lock of the person's row.
     pub async fn insert_member(&self, tx: &WriteTx, person: &Person) -> Result<()> {
         let added = diesel::insert_into(organization_members::table)
             .values((
@@ -77,7 +79,7 @@ impl Organization {
         Ok(())
     }
 
-    /// Takes a member out.
+    /// Removes a member. Fails if the person is not one.
     pub async fn remove_member(&self, tx: &WriteTx, person_id: &str) -> Result<()> {
         let guard = slots::guard(tx, Scope::Person(person_id)).await?;
         let removed = diesel::delete(
@@ -95,8 +97,8 @@ impl Organization {
         tx.deleted(&Member { organization_id: &self.organization_id, person_id })
     }
 
-    /// Takes a person, whom the transaction holds FOR UPDATE, out of every organization. Nobody
-    /// adds them to one meanwhile.
+    /// Removes a person from every organization. The caller must hold the person FOR UPDATE, so
+    /// that no other transaction adds the person to one.
     pub async fn remove_from_all(tx: &WriteTx, person_id: &str) -> Result<()> {
         let mut left: Vec<String> = diesel::delete(
             organization_members::table.filter(tx.owns(organization_members::tenant_id)),

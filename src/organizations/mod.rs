@@ -34,7 +34,7 @@ use crate::{
 /// The calls of `accounts.v1.OrganizationService`.
 #[derive(Debug)]
 pub struct Service {
-    /// Where the organizations are.
+    /// The database.
     pub db: Db,
 }
 

@@ -14,7 +14,7 @@ pub const ORGANIZATION: Kind = Kind {
     already_exists: ErrorReason::OrganizationAlreadyExists,
 };
 
-/// An organization below this parent, or one below that, would be deeper than `max` levels.
+/// With another level below `parent_id` the tree would have more than `max` levels.
 pub fn organization_too_deep(parent_id: &str, max: i64) -> Error {
     let message = format!(
         "organization {parent_id:?} is at level {max}, the deepest there is: it cannot have \
@@ -26,7 +26,7 @@ pub fn organization_too_deep(parent_id: &str, max: i64) -> Error {
         .into()
 }
 
-/// An organization cannot be moved below itself or below one that lies below it.
+/// The organization cannot move below itself or below one of its descendants.
 pub fn organization_cycle(organization_id: &str, parent_id: &str) -> Error {
     let message = format!(
         "organization {organization_id:?} cannot be moved below {parent_id:?}, which is itself or \
@@ -39,7 +39,7 @@ pub fn organization_cycle(organization_id: &str, parent_id: &str) -> Error {
         .into()
 }
 
-/// An organization cannot be deleted while it has `children` directly below it, `accounts`, or
+/// The organization cannot be deleted while it has `children` directly below it, `accounts`, or
 /// `links` to accounts of other organizations.
 pub fn organization_not_empty(
     organization_id: &str,
@@ -67,7 +67,7 @@ pub fn organization_not_empty(
         .into()
 }
 
-/// The person is not a member of the organization itself.
+/// The person is not a direct member of the organization.
 pub fn organization_member_not_found(organization_id: &str, person_id: &str) -> Error {
     let message =
         format!("person {person_id:?} is not a member of organization {organization_id:?}");

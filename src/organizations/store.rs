@@ -1,7 +1,11 @@
-//! Organizations in the database: rows and the words they are found by.
+//! Organizations in the database: the rows, and the words that searches find them by.
 
 use chrono::{DateTime, Utc};
-use diesel::{prelude::*, sql_types::Text};
+use diesel::{
+    dsl::{And, Eq, Filter as Filtered},
+    prelude::*,
+    sql_types::{Bool, Text},
+};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
@@ -13,24 +17,23 @@ use super::{
 use crate::{
     batch::Ids,
     budget::{self, Weighed},
-    change::Resource,
-    db::{BelongsTo, Tx, WriteTx, taken},
+    change::resource,
+    db::{BelongsTo, Condition, Tx, WriteTx, taken},
     error::Result,
     memberships::slots::{self, Scope},
     metadata::Metadata,
     modules,
     page::{Listed, Listing, Page, keyset, total},
-    resource::Kind,
     schema::{
         account_organizations, accounts, organization_members, organization_words, organizations,
     },
     search::{self, Batch, unnest},
 };
 
-/// What an organization takes in an answer beside its texts.
+/// Bytes that an organization adds to a response besides its texts.
 const ROW: usize = 128;
 
-/// An organization as it is kept.
+/// A row of `organizations`.
 #[derive(Debug, Clone, Queryable, Selectable, Serialize)]
 #[diesel(table_name = organizations, check_for_backend(diesel::pg::Pg))]
 pub struct Organization {
@@ -40,9 +43,9 @@ pub struct Organization {
     #[diesel(embed)]
     #[serde(flatten)]
     pub fields: Fields,
-    /// The organization above, if any.
+    /// The parent organization, if any.
     pub parent_id: Option<String>,
-    /// Counts the changes; part of the etag.
+    /// Each change increases it; part of the etag.
     #[serde(skip)]
     pub revision: i64,
     /// When it was created.
@@ -51,46 +54,33 @@ pub struct Organization {
     /// When it was last changed.
     #[serde(skip)]
     pub update_time: DateTime<Utc>,
-    /// Generated, and never used again, unlike the id.
+    /// Generated. Unlike the id, no later organization gets it.
     #[serde(skip)]
     pub incarnation: String,
-    /// The revision and the folding of `sort_key` and words: [`search::stamp`] if they are those of
-    /// this version.
+    /// Equal to [`search::stamp`] of the revision if this version derived `sort_key` and the words.
     #[serde(skip)]
     pub folded: i64,
 }
 
-/// The fields of an organization that a caller can change; its place in the tree is changed by a
-/// move.
+/// The fields of an organization that an update can change. Only a move changes the parent.
 #[derive(
     Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize,
 )]
-#[diesel(table_name = organizations, check_for_backend(diesel::pg::Pg), treat_none_as_default_value = false)]
+#[diesel(table_name = organizations, check_for_backend(diesel::pg::Pg))]
+#[diesel(treat_none_as_default_value = false)]
 pub struct Fields {
-    /// Name for people.
+    /// Name that people read.
     pub display_name: String,
-    /// The name without case and accents: the order of lists.
+    /// The name without case and accents: lists are ordered by it.
     #[serde(skip)]
     pub sort_key: String,
-    /// For callers' own use.
+    /// Entries for callers' own use.
     pub metadata: Metadata,
 }
 
-impl Resource for Organization {
-    const KIND: Kind = ORGANIZATION;
-
-    fn id(&self) -> &str {
-        &self.organization_id
-    }
-
-    fn belongs_to(&self) -> BelongsTo<'_> {
-        BelongsTo::Organization { incarnation: &self.incarnation }
-    }
-
-    fn version(&self) -> (DateTime<Utc>, i64) {
-        (self.create_time, self.revision)
-    }
-}
+resource!(Organization: ORGANIZATION, organization_id, |row| {
+    BelongsTo::Organization { incarnation: &row.incarnation }
+});
 
 impl Weighed for Organization {
     fn weight(&self) -> usize {
@@ -106,34 +96,34 @@ impl Listed for Organization {
     }
 }
 
-/// A valid organization that is not there yet.
+/// A valid organization that has not been inserted yet.
 #[derive(Debug)]
 pub struct NewOrganization {
     /// Its id.
     pub organization_id: String,
-    /// What a caller can change.
+    /// The fields that a caller can change.
     pub fields: Fields,
-    /// The organization above, if any.
+    /// The parent organization, if any.
     pub parent_id: Option<String>,
 }
 
-/// Which organizations a list shows.
+/// Which organizations a list contains.
 #[derive(Debug)]
 pub struct Filter {
     /// Search terms; empty for all.
     pub query: String,
-    /// Only those directly below this one.
+    /// Only the children of this organization.
     pub parent_id: Option<String>,
-    /// Only those below none that the caller sees.
+    /// Only organizations whose parent the caller does not see, or that have none.
     pub roots_only: bool,
-    /// Only those that this person is a member of.
+    /// Only organizations that this person is a member of.
     pub person_id: Option<String>,
-    /// Only those with all these entries.
+    /// Only organizations with all these entries.
     pub metadata: Metadata,
 }
 
 impl NewOrganization {
-    /// Inserts it below its parent, with its ancestors and words.
+    /// Inserts the organization below its parent, with its ancestors and words.
     pub async fn insert(&self, tx: &WriteTx) -> Result<Organization> {
         let above = if let Some(parent_id) = &self.parent_id {
             tx.lock_tree_shared().await?;
@@ -165,24 +155,28 @@ impl NewOrganization {
     }
 }
 
+/// The query for the row with this id, if it is in the caller's reach.
+type InReach<'a> = Filtered<
+    Filtered<organizations::table, Eq<organizations::tenant_id, String>>,
+    And<Eq<organizations::organization_id, &'a str>, Condition<organizations::table>, Bool>,
+>;
+
+fn in_reach<'a>(tx: &Tx, organization_id: &'a str) -> InReach<'a> {
+    organizations::table
+        .filter(tx.owns(organizations::tenant_id))
+        .filter(organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()))
+}
+
 impl Organization {
-    /// The organization with this id.
+    /// Returns the organization with this id.
     pub async fn find(tx: &Tx, organization_id: &str) -> Result<Self> {
-        let organization: Self = organizations::table
-            .filter(tx.owns(organizations::tenant_id))
-            .filter(
-                organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()),
-            )
-            .select(Self::as_select())
-            .first(&mut tx.conn())
-            .await
-            .optional()?
-            .ok_or_else(|| ORGANIZATION.not_found(organization_id))?;
+        let query = in_reach(tx, organization_id).select(Self::as_select());
+        let found = ORGANIZATION.found(organization_id, query.first(&mut tx.conn()).await)?;
         modules::require(tx, organization_id).await?;
-        Ok(organization)
+        Ok(found)
     }
 
-    /// The organizations with these ids.
+    /// Returns the organizations with these ids.
     pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
         let query = organizations::table
             .filter(tx.owns(organizations::tenant_id))
@@ -199,43 +193,25 @@ impl Organization {
         Ok(found)
     }
 
-    /// The same, held against others who would change or delete it until the transaction ends.
+    /// Returns the organization with this id. Locks its row FOR UPDATE.
     pub async fn find_for_update(tx: &WriteTx, organization_id: &str) -> Result<Self> {
-        let organization: Self = organizations::table
-            .filter(tx.owns(organizations::tenant_id))
-            .filter(
-                organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()),
-            )
-            .select(Self::as_select())
-            .for_update()
-            .first(&mut tx.conn())
-            .await
-            .optional()?
-            .ok_or_else(|| ORGANIZATION.not_found(organization_id))?;
+        let query = in_reach(tx, organization_id).select(Self::as_select()).for_update();
+        let found = ORGANIZATION.found(organization_id, query.first(&mut tx.conn()).await)?;
         modules::require(tx, organization_id).await?;
-        Ok(organization)
+        Ok(found)
     }
 
-    /// The same, which is not deleted until the transaction ends.
+    /// Returns the organization with this id. Locks its row FOR KEY SHARE, so that it is not
+    /// deleted until commit.
     pub async fn find_and_keep(tx: &WriteTx, organization_id: &str) -> Result<Self> {
-        let organization: Self = organizations::table
-            .filter(tx.owns(organizations::tenant_id))
-            .filter(
-                organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()),
-            )
-            .select(Self::as_select())
-            .for_key_share()
-            .first(&mut tx.conn())
-            .await
-            .optional()?
-            .ok_or_else(|| ORGANIZATION.not_found(organization_id))?;
+        let query = in_reach(tx, organization_id).select(Self::as_select()).for_key_share();
+        let found = ORGANIZATION.found(organization_id, query.first(&mut tx.conn()).await)?;
         modules::require(tx, organization_id).await?;
-        Ok(organization)
+        Ok(found)
     }
 
-    /// Refuses an organization for something to be bound to: one that the caller does not see, or
-    /// for which the module of the call is off. For who sees the whole tenant, that it exists is
-    /// for a foreign key to say.
+    /// Checks that a row may reference this organization: it must be visible to the caller and have
+    /// the call's module enabled. For tenant-wide callers existence is left to the foreign key.
     pub async fn require(tx: &WriteTx, organization_id: &str) -> Result<()> {
         if tx.is_limited() {
             Self::find_and_keep(tx, organization_id).await?;
@@ -244,8 +220,8 @@ impl Organization {
         modules::require(tx, organization_id).await
     }
 
-    /// Holds the organization against others who lock it, until the transaction ends; whoever
-    /// changes what only one of its accounts can be does this first.
+    /// Locks the organization FOR NO KEY UPDATE. A transaction that changes something that only one
+    /// account of an organization can have, such as the primary flag, does this first.
     pub async fn lock(tx: &WriteTx, organization_id: &str) -> Result<()> {
         organizations::table
             .filter(tx.owns(organizations::tenant_id))
@@ -259,22 +235,17 @@ impl Organization {
             .ok_or_else(|| ORGANIZATION.not_found(organization_id))
     }
 
-    /// Whether the organization is in the caller's reach. A list of what is below one that is not
-    /// is empty, as if there were no such organization.
+    /// Whether the organization is in the caller's reach. A list of what lies below an organization
+    /// out of reach is empty, as if that organization did not exist.
     pub async fn is_in_reach(tx: &Tx, organization_id: &str) -> Result<bool> {
         if !tx.is_limited() {
             return Ok(true);
         }
-        let found = organizations::table
-            .filter(tx.owns(organizations::tenant_id))
-            .filter(
-                organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()),
-            )
-            .select(organizations::organization_id);
+        let found = in_reach(tx, organization_id).select(organizations::organization_id);
         Ok(found.first::<String>(&mut tx.conn()).await.optional()?.is_some())
     }
 
-    /// One page of organizations, and the token of the next.
+    /// Returns one page of organizations.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
         modules::require_named(tx, filter.parent_id.as_deref()).await?;
         let off = modules::off(tx).await?;
@@ -321,8 +292,8 @@ impl Organization {
         page.read(tx, total, query.load_stream::<Self>(&mut tx.conn()).await?).await
     }
 
-    /// Gives the organization, which the transaction holds, new fields. Nothing happens if they are
-    /// the present ones.
+    /// Sets the fields of the organization; equal fields change nothing. The caller must hold the
+    /// lock of the row.
     pub async fn update(self, tx: &WriteTx, fields: &Fields) -> Result<Self> {
         if self.fields == *fields {
             return Ok(self);
@@ -351,8 +322,8 @@ impl Organization {
         Ok(updated)
     }
 
-    /// Deletes the organization. The caller must hold the row and the tree FOR UPDATE. Fails if it
-    /// has children, accounts or links.
+    /// Deletes the organization. The caller must hold the row FOR UPDATE and the tree lock. Fails if
+    /// the organization has children, accounts or links.
     pub async fn delete(self, tx: &WriteTx) -> Result<()> {
         let children: i64 = organizations::table
             .filter(tx.owns(organizations::tenant_id))
@@ -366,7 +337,7 @@ impl Organization {
             .count()
             .get_result(&mut tx.conn())
             .await?;
-        // Those of accounts that belong to it are counted with them.
+        // Links of its own accounts are not counted: `accounts` counts those accounts.
         let links: i64 = account_organizations::table
             .filter(tx.owns(account_organizations::tenant_id))
             .filter(account_organizations::organization_id.eq(&self.organization_id))
@@ -379,7 +350,7 @@ impl Organization {
             return Err(refusals::organization_not_empty(id, children, accounts, links));
         }
         let guard = slots::guard(tx, Scope::Organization(&self.organization_id)).await?;
-        // Nobody adds to them any more: that takes the organization's row.
+        // No member is added meanwhile, because that locks the organization's row.
         let mut members: Vec<String> = diesel::delete(
             organization_members::table.filter(tx.owns(organization_members::tenant_id)),
         )
@@ -403,8 +374,8 @@ impl Organization {
         tx.deleted(&self)
     }
 
-    /// Renews sort keys and words of the next rows of a tenant behind this id. The connection is
-    /// the owner's.
+    /// Renews the sort keys and words of the tenant's next rows, in the order of ids after `after`.
+    /// The connection must be the owner's.
     pub async fn renew(
         conn: &mut AsyncPgConnection,
         tenant: &str,

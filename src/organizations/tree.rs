@@ -1,8 +1,9 @@
 //! The tree of organizations: the table of ancestors, and moves.
 //!
-//! `organization_ancestors` has a row for each organization and each one at or above it, with the
-//! distance. Whoever changes the tree holds it ([`WriteTx::lock_tree`]); whoever adds an
-//! organization below another holds it shared.
+//! `organization_ancestors` has one row for each pair of an organization and an organization at or
+//! above it, with the distance. A transaction that moves or deletes an organization locks the tree
+//! ([`WriteTx::lock_tree`]). One that adds an organization below another locks it shared
+//! ([`WriteTx::lock_tree_shared`]).
 
 use diesel::{dsl, prelude::*, sql_types::Text};
 use diesel_async::RunQueryDsl;
@@ -19,17 +20,17 @@ use crate::{
     search::{self, unnest},
 };
 
-/// Levels a tree may have, the top one counted.
+/// Most levels of a tree, including the top one.
 const MAX_DEPTH: i64 = 16;
 /// Why a limited caller may not move an organization.
 const LEAVES: &str = "the organization would leave a parent, or the top, that you do not reach";
-/// Why a limited caller may not have an organization at the top.
+/// Why a limited caller may not create an organization without a parent, or move one there.
 pub(super) const NEW_TREE: &str = "an organization without a parent begins a new tree";
 
-/// An organization at or above another one, and the distance from it.
+/// An organization at or above another one, and its distance.
 pub(super) type Above = (String, i32);
 
-/// Rows of the table of ancestors.
+/// Rows of `organization_ancestors`.
 #[derive(Debug, Default)]
 struct Rows<'a> {
     organization_ids: Vec<&'a str>,
@@ -44,7 +45,8 @@ impl<'a> Rows<'a> {
         self.distances.push(distance);
     }
 
-    /// Inserts them, sent as arrays: a statement for each number of rows would never be cached.
+    /// Inserts the rows from arrays, because one statement for each number of rows would never be
+    /// cached.
     async fn insert(self, tx: &WriteTx) -> Result<()> {
         diesel::insert_into(ancestors::table)
             .values(diesel::select((
@@ -65,7 +67,8 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Inserts the ancestors of a new organization: itself, and those at or above its parent.
+/// Inserts the ancestors of a new organization: itself, and the organizations at or above its
+/// parent.
 pub(super) async fn insert(tx: &WriteTx, organization_id: &str, above: &[Above]) -> Result<()> {
     let mut rows = Rows::default();
     rows.push(organization_id, organization_id, 0);
@@ -75,8 +78,8 @@ pub(super) async fn insert(tx: &WriteTx, organization_id: &str, above: &[Above])
     rows.insert(tx).await
 }
 
-/// Returns the organizations at or above a parent that is to get so many levels below it. Fails if
-/// there is no such parent, or if the tree would be too deep.
+/// Returns the organizations at or above a parent below which a subtree of `levels` levels is
+/// added. Fails if the parent does not exist, or if the tree would become too deep.
 pub(super) async fn above(tx: &Tx, parent_id: &str, levels: i64) -> Result<Vec<Above>> {
     let above: Vec<Above> = ancestors::table
         .filter(tx.owns(ancestors::tenant_id))
@@ -94,7 +97,7 @@ pub(super) async fn above(tx: &Tx, parent_id: &str, levels: i64) -> Result<Vec<A
 }
 
 impl Organization {
-    /// The ids of the organization and of all below it; none if it does not exist.
+    /// Returns the ids of the organization and of all below it; empty if it does not exist.
     pub async fn below(tx: &Tx, organization_id: &str) -> Result<Vec<String>> {
         let below = ancestors::table
             .filter(tx.owns(ancestors::tenant_id))
@@ -102,8 +105,9 @@ impl Organization {
         Ok(below.select(ancestors::organization_id).load(&mut tx.conn()).await?)
     }
 
-    /// Moves the organization, with everything below it, below `parent_id` or to the top. Nothing
-    /// happens if it is there already. The caller must hold the row and the tree.
+    /// Moves the organization, with everything below it, below `parent_id` or to the top. A move to
+    /// the present parent changes nothing. The caller must hold the row FOR UPDATE and the tree
+    /// lock.
     pub async fn move_below(self, tx: &WriteTx, parent_id: Option<&str>) -> Result<Self> {
         if self.parent_id.as_deref() == parent_id {
             return Ok(self);
@@ -112,8 +116,8 @@ impl Organization {
             Some(parent_id) => Self::require(tx, parent_id).await?,
             None => tx.require_whole_tenant(NEW_TREE)?,
         }
-        // A limited caller must reach the old parent too: it loses the organization, which loses
-        // the modules that are set there. No id is empty.
+        // A limited caller must also reach the old parent, which loses the organization, while the
+        // organization loses the modules set there. No organization has an empty id.
         tx.require_organization_in_reach(self.parent_id.as_deref().unwrap_or_default(), LEAVES)
             .await?;
         let moving = self.at_or_below(tx).await?;
@@ -139,7 +143,7 @@ impl Organization {
         Ok(moved)
     }
 
-    /// The organization and all below it, each with its distance.
+    /// Returns the organization and all below it, each with its distance.
     async fn at_or_below(&self, tx: &Tx) -> Result<Vec<(String, i32)>> {
         let below = ancestors::table
             .filter(tx.owns(ancestors::tenant_id))
@@ -150,8 +154,8 @@ impl Organization {
             .await?)
     }
 
-    /// Returns the organizations at or above the new parent. Fails if it is itself moving, or if
-    /// the tree would be too deep.
+    /// Returns the organizations at or above the new parent. Fails if the parent is one of those
+    /// that move, or if the tree would become too deep.
     async fn new_ancestors(
         &self,
         tx: &Tx,
@@ -166,8 +170,8 @@ impl Organization {
     }
 }
 
-/// Gives organizations that move together the ancestors `above` in place of those that do not move
-/// with them.
+/// Gives the organizations of a moved subtree the ancestors `above`, in place of their ancestors
+/// outside the subtree.
 async fn replace_ancestors(tx: &WriteTx, moving: &[(String, i32)], above: &[Above]) -> Result<()> {
     let moving_ids: Vec<_> = moving.iter().map(|(organization_id, _)| organization_id).collect();
     diesel::delete(ancestors::table.filter(tx.owns(ancestors::tenant_id)))
@@ -175,8 +179,8 @@ async fn replace_ancestors(tx: &WriteTx, moving: &[(String, i32)], above: &[Abov
         .filter(ancestors::ancestor_id.ne_all(&moving_ids))
         .execute(&mut tx.conn())
         .await?;
-    // One statement for each ancestor: there may be many organizations below, and the arrays of a
-    // statement are in memory.
+    // Runs one statement for each ancestor: a subtree can be large, and the arrays of one statement
+    // are in memory.
     for (ancestor_id, above) in above {
         let mut rows = Rows::default();
         for (organization_id, below) in moving {

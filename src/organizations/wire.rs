@@ -1,4 +1,4 @@
-//! Organizations between the contract and the rows.
+//! Converts organizations between messages of the contract and rows.
 
 use super::store::{Fields, Filter, NewOrganization, Organization};
 use crate::{
@@ -26,7 +26,7 @@ impl Fields {
 }
 
 impl NewOrganization {
-    /// The new organization of a request.
+    /// Parses a create request.
     pub fn parse(v: &mut Violations, request: proto::CreateOrganizationRequest) -> Self {
         let mut organization = v.message("organization", request.organization);
         let id = std::mem::take(&mut organization.organization_id);
@@ -40,7 +40,7 @@ impl NewOrganization {
 }
 
 impl Filter {
-    /// Which organizations a list request asks for.
+    /// Parses the filter of a list request.
     pub fn parse(v: &mut Violations, request: proto::ListOrganizationsRequest) -> Self {
         if request.roots_only && !request.parent_id.is_empty() {
             v.add("roots_only", "must not be set together with parent_id");
@@ -56,7 +56,7 @@ impl Filter {
 }
 
 impl Update<proto::Organization> {
-    /// The fields that the organization gets; its place in the tree is not changed here.
+    /// Returns the fields that the update leads to.
     pub fn fields(&self, current: &Organization) -> Result<Fields> {
         let mut draft = self.apply(current)?;
         if draft.merged.parent_id != current.parent_id.as_deref().unwrap_or_default() {
@@ -69,14 +69,14 @@ impl Update<proto::Organization> {
 
 /// A move of an organization.
 pub struct Move {
-    /// The organization.
+    /// The organization that moves, and its etag.
     pub named: ById,
-    /// Below which other one; `None` is the top.
+    /// The new parent; `None` for the top.
     pub parent_id: Option<String>,
 }
 
 impl Move {
-    /// The move of a request.
+    /// Parses a move request.
     pub fn parse(v: &mut Violations, mut request: proto::MoveOrganizationRequest) -> Self {
         let parent_id = std::mem::take(&mut request.parent_id);
         let named = ById::parse(v, request);
@@ -84,7 +84,7 @@ impl Move {
     }
 }
 
-/// Who is to become, or to stop being, a member of what.
+/// A member to add to an organization or to remove from it.
 pub struct Member {
     /// The organization.
     pub organization_id: String,
@@ -93,12 +93,12 @@ pub struct Member {
 }
 
 impl Member {
-    /// The member that a request adds.
+    /// Parses a request to add a member.
     pub fn to_add(v: &mut Violations, request: proto::AddOrganizationMemberRequest) -> Self {
         Self::parse(v, request.organization_id, request.person_id)
     }
 
-    /// The member that a request removes.
+    /// Parses a request to remove a member.
     pub fn to_remove(v: &mut Violations, request: proto::RemoveOrganizationMemberRequest) -> Self {
         Self::parse(v, request.organization_id, request.person_id)
     }
@@ -109,7 +109,7 @@ impl Member {
     }
 }
 
-/// The organization whose members a list request asks for, and which of them.
+/// Parses a request for the members of an organization: its id, and which people to list.
 pub fn members(
     v: &mut Violations,
     request: proto::ListOrganizationMembersRequest,

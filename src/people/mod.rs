@@ -1,4 +1,4 @@
-//! People: those of the customers, and the tenant's own staff.
+//! People: the customers' people and the tenant's own staff.
 
 pub(crate) mod refusals;
 pub mod store;
@@ -24,7 +24,7 @@ use crate::{
 /// The calls of `accounts.v1.PersonService`.
 #[derive(Debug)]
 pub struct Service {
-    /// Where the people are.
+    /// The database.
     pub db: Db,
 }
 

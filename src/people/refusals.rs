@@ -13,8 +13,8 @@ pub const PERSON: Kind = Kind {
     already_exists: ErrorReason::PersonAlreadyExists,
 };
 
-/// An inactive person can neither be added to an account nor be named by one, nor be given a
-/// purchasing account.
+/// The person is inactive: they can neither be added to an account, nor become its contact or
+/// manager, nor get a purchasing account.
 pub fn person_inactive(person_id: &str) -> Error {
     Refusal::new(ErrorReason::PersonInactive, format!("person {person_id:?} is inactive"))
         .broken_by(PERSON.noun, person_id)
@@ -22,7 +22,7 @@ pub fn person_inactive(person_id: &str) -> Error {
         .into()
 }
 
-/// An account manager must be one of the tenant's staff.
+/// The person is not a member of the tenant's staff, which an account manager must be.
 pub fn person_not_staff(person_id: &str) -> Error {
     let message =
         format!("person {person_id:?} is not of the kind STAFF, as an account manager must be");
@@ -32,8 +32,8 @@ pub fn person_not_staff(person_id: &str) -> Error {
         .into()
 }
 
-/// The manager of accounts cannot be deleted, be deactivated or become CUSTOMER. `count` says how
-/// many accounts they manage, and `first` names the first of these.
+/// The person manages accounts, so they cannot be deleted, deactivated or become CUSTOMER. `count`
+/// is how many accounts they manage, and `first` names the first of these.
 pub fn person_in_use(person_id: &str, count: i64, first: &[String]) -> Error {
     let message = format!("person {person_id:?} is the manager of {count} accounts");
     let refusal = Refusal::new(ErrorReason::PersonInUse, message)

@@ -1,7 +1,12 @@
-//! People in the database: rows and the words they are found by.
+//! People in the database: the rows, and the words that searches find them by.
 
 use chrono::{DateTime, Utc};
-use diesel::{pg::Pg, prelude::*, sql_types::Text};
+use diesel::{
+    dsl::{And, Eq, Filter as Filtered},
+    pg::Pg,
+    prelude::*,
+    sql_types::{Bool, Text},
+};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
@@ -10,7 +15,7 @@ use crate::{
     accounts::store::Account,
     batch::Ids,
     budget::{self, Weighed},
-    change::Resource,
+    change::resource,
     db::{BelongsTo, Condition, Tx, WriteTx, taken},
     enums::text_enum,
     error::{Error, Result},
@@ -23,38 +28,38 @@ use crate::{
     modules,
     organizations::{refusals::ORGANIZATION, store::Organization},
     page::{Listed, Listing, Page, keyset, total},
-    resource::Kind,
     schema::{accounts, organization_members, people, person_words},
     search::{self, Batch, unnest},
 };
 
-/// Most accounts that a refusal names: an error travels in headers, which more would not fit into.
+/// Most accounts that a refusal names: an error travels in headers, where more would not fit.
 const NAMED: i64 = 20;
-/// Most organizations whose members a list merges. Each costs an index look-up a page; of more, the
-/// members are so many of the tenant's people that the list is found sooner by walking these.
+/// Most organizations whose members a list merges. Each costs one index look-up per page. The
+/// members of more organizations are so many of the tenant's people that PostgreSQL finds the page
+/// sooner by testing each person.
 const MERGED: usize = 200;
 
-/// What a person takes in an answer beside their texts.
+/// Bytes that a person adds to a response besides their texts.
 const ROW: usize = 128;
 
-/// Why a limited caller may not say which identity is a person: they could take over someone else's
-/// reach.
+/// Why a limited caller may not change the subject of a person: the caller could assign another
+/// person's reach.
 const SUBJECT: &str = "the subject of a person decides who reaches what";
-/// Why a limited caller may not deactivate or reactivate a person: it ends or restores that
+/// Why a limited caller may not deactivate or reactivate a person: this ends or restores the
 /// person's reach.
 const ACTIVE: &str = "deactivating or reactivating a person decides who reaches what";
 
 text_enum! {
-    /// Whose person someone is.
-    pub enum Side {
-        /// A customer's.
+    /// Whether a person belongs to a customer or to the tenant's staff.
+    pub enum PersonKind {
+        /// A person of a customer.
         Customer = "CUSTOMER",
-        /// The tenant's own.
+        /// A member of the tenant's staff.
         Staff = "STAFF",
     }
 }
 
-/// A person as they are kept.
+/// A row of `people`.
 #[derive(Debug, Clone, Queryable, Selectable, Serialize)]
 #[diesel(table_name = people, check_for_backend(Pg))]
 pub struct Person {
@@ -64,10 +69,10 @@ pub struct Person {
     #[diesel(embed)]
     #[serde(flatten)]
     pub fields: Fields,
-    /// The account they buy on; no part of the version.
+    /// The account they buy on; not covered by the revision.
     #[serde(skip)]
     pub purchasing_account_id: Option<String>,
-    /// Counts the changes; part of the etag.
+    /// Each change increases it; part of the etag.
     #[serde(skip)]
     pub revision: i64,
     /// When they were created.
@@ -76,8 +81,7 @@ pub struct Person {
     /// When they were last changed.
     #[serde(skip)]
     pub update_time: DateTime<Utc>,
-    /// The revision and the folding of `sort_key` and words: [`search::stamp`] if they are those of
-    /// this version.
+    /// Equal to [`search::stamp`] of the revision if this version derived `sort_key` and the words.
     #[serde(skip)]
     pub folded: i64,
 }
@@ -86,46 +90,33 @@ pub struct Person {
 #[derive(
     Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize,
 )]
-#[diesel(table_name = people, check_for_backend(Pg), treat_none_as_null = true, treat_none_as_default_value = false)]
+#[diesel(table_name = people, check_for_backend(Pg))]
+#[diesel(treat_none_as_null = true, treat_none_as_default_value = false)]
 pub struct Fields {
-    /// Name for people.
+    /// Name that people read.
     pub display_name: String,
-    /// The name without case and accents: the order of lists.
+    /// The name without case and accents: lists are ordered by it.
     #[serde(skip)]
     pub sort_key: String,
     /// Email address; empty for none.
     pub email: String,
     /// Phone number as people write it; empty for none.
     pub phone: String,
-    /// Whose person it is.
-    pub kind: Side,
-    /// The caller identity that is this person.
+    /// Whether the person is a customer's or staff.
+    pub kind: PersonKind,
+    /// The actor of calls that this person makes.
     pub subject: Option<String>,
-    /// Whether the person takes part.
+    /// Whether the person is active.
     pub active: bool,
 }
 
 impl Fields {
-    fn is_active(&self, side: Side) -> bool {
-        self.active && self.kind == side
+    fn is_active(&self, kind: PersonKind) -> bool {
+        self.active && self.kind == kind
     }
 }
 
-impl Resource for Person {
-    const KIND: Kind = PERSON;
-
-    fn id(&self) -> &str {
-        &self.person_id
-    }
-
-    fn belongs_to(&self) -> BelongsTo<'_> {
-        BelongsTo::Tenant
-    }
-
-    fn version(&self) -> (DateTime<Utc>, i64) {
-        (self.create_time, self.revision)
-    }
-}
+resource!(Person: PERSON, person_id, |_row| BelongsTo::Tenant);
 
 impl Weighed for Person {
     fn weight(&self) -> usize {
@@ -143,34 +134,34 @@ impl Listed for Person {
     }
 }
 
-/// A valid person who is not there yet.
+/// A valid person who has not been inserted yet.
 #[derive(Debug)]
 pub struct NewPerson {
     /// Their id.
     pub person_id: String,
-    /// The rest.
+    /// Their other fields.
     pub fields: Fields,
-    /// The organization they belong to from the beginning, if any.
+    /// The organization that they become a member of, if any.
     pub organization_id: Option<String>,
 }
 
-/// Which people a list shows.
+/// Which people a list contains.
 #[derive(Debug)]
 pub struct Filter {
     /// Search terms; empty for all.
     pub query: String,
     /// Only members of this organization.
     pub organization_id: Option<String>,
-    /// And of those below it.
+    /// Whether members of the organizations below it are included.
     pub include_descendants: bool,
-    /// Only these.
-    pub kind: Option<Side>,
-    /// Only the one who is this caller identity.
+    /// Only people of this kind.
+    pub kind: Option<PersonKind>,
+    /// Only the person with this subject.
     pub subject: Option<String>,
 }
 
 impl NewPerson {
-    /// Inserts them with their words.
+    /// Inserts the person with their words and their first membership.
     pub async fn insert(&self, tx: &WriteTx) -> Result<Person> {
         if self.fields.subject.is_some() {
             tx.require_whole_tenant(SUBJECT)?;
@@ -202,20 +193,26 @@ impl NewPerson {
     }
 }
 
+/// The query for the row with this id, if it is in the caller's reach.
+type InReach<'a> = Filtered<
+    Filtered<people::table, Eq<people::tenant_id, String>>,
+    And<Eq<people::person_id, &'a str>, Condition<people::table>, Bool>,
+>;
+
+fn in_reach<'a>(tx: &Tx, person_id: &'a str) -> InReach<'a> {
+    people::table
+        .filter(tx.owns(people::tenant_id))
+        .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
+}
+
 impl Person {
-    /// The person with this id.
+    /// Returns the person with this id.
     pub async fn find(tx: &Tx, person_id: &str) -> Result<Self> {
-        people::table
-            .filter(tx.owns(people::tenant_id))
-            .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
-            .select(Self::as_select())
-            .first(&mut tx.conn())
-            .await
-            .optional()?
-            .ok_or_else(|| PERSON.not_found(person_id))
+        let query = in_reach(tx, person_id).select(Self::as_select());
+        PERSON.found(person_id, query.first(&mut tx.conn()).await)
     }
 
-    /// The people with these ids.
+    /// Returns the people with these ids.
     pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
         let query = people::table
             .filter(tx.owns(people::tenant_id))
@@ -224,50 +221,33 @@ impl Person {
         ids.collect(tx, &PERSON, rows).await
     }
 
-    /// The person with this id, to be changed. Locks the row, so that nobody else changes the
-    /// person, or what they may do, until the transaction ends. Fails if the caller sees the person
-    /// and is not in charge of them.
+    /// Returns the person with this id, for a change of that person. Locks the row FOR UPDATE.
+    /// Fails if the person is visible to the caller, but the caller is not in charge of them.
     pub async fn find_for_update(tx: &WriteTx, person_id: &str) -> Result<Self> {
         let person = Self::find_and_hold(tx, person_id).await?;
         tx.require_charge_of(person_id).await?;
         Ok(person)
     }
 
-    /// The person with this id, locked like one to be changed, for a change of something else that
-    /// they take part in.
+    /// Returns the person with this id, for a change of something that refers to them. Locks the
+    /// row FOR UPDATE, as [`Person::find_for_update`] does.
     pub async fn find_and_hold(tx: &WriteTx, person_id: &str) -> Result<Self> {
-        people::table
-            .filter(tx.owns(people::tenant_id))
-            .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
-            .select(Self::as_select())
-            .for_update()
-            .first(&mut tx.conn())
-            .await
-            .optional()?
-            .ok_or_else(|| PERSON.not_found(person_id))
+        let query = in_reach(tx, person_id).select(Self::as_select()).for_update();
+        PERSON.found(person_id, query.first(&mut tx.conn()).await)
     }
 
-    /// Refuses as an account manager who does not exist, is not STAFF or not active; who is stays
-    /// so until the transaction ends.
+    /// Fails unless the person is an active STAFF member. Locks the row FOR SHARE, so this holds
+    /// until commit.
     pub async fn require_manager(tx: &WriteTx, person_id: &str) -> Result<()> {
-        let found = people::table
-            .filter(tx.owns(people::tenant_id))
-            .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
-            .select((people::kind, people::active))
-            .for_share()
-            .first::<(Side, bool)>(&mut tx.conn())
-            .await
-            .optional()?;
-        let person_id = person_id.to_owned();
-        match found {
-            None => Err(PERSON.not_found(&person_id)),
-            Some((Side::Customer, _)) => Err(refusals::person_not_staff(&person_id)),
-            Some((Side::Staff, false)) => Err(refusals::person_inactive(&person_id)),
-            Some((Side::Staff, true)) => Ok(()),
+        let query = in_reach(tx, person_id).select((people::kind, people::active)).for_share();
+        match PERSON.found(person_id, query.first(&mut tx.conn()).await)? {
+            (PersonKind::Customer, _) => Err(refusals::person_not_staff(person_id)),
+            (PersonKind::Staff, false) => Err(refusals::person_inactive(person_id)),
+            (PersonKind::Staff, true) => Ok(()),
         }
     }
 
-    /// The conditions that a search puts on people: one for each of its terms.
+    /// Returns the conditions of a search of people: one for each of its terms.
     pub fn found_by(tx: &Tx, query: &str) -> Vec<Condition<people::table>> {
         let term = |(from, to): (String, String)| {
             let found = person_words::table
@@ -279,11 +259,11 @@ impl Person {
         search::ranges(query).into_iter().map(term).collect()
     }
 
-    /// One page of people, and the token of the next.
+    /// Returns one page of people.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
         if let Some(id) = filter.organization_id.as_deref().filter(|_| tx.is_limited()) {
-            // Who is in an organization out of reach is not to be seen, even of people who are in
-            // reach otherwise.
+            // A limited caller must not learn who the members of an organization out of reach are,
+            // even of people who are in reach for another reason.
             match Organization::find(tx, id).await {
                 Err(error) if ORGANIZATION.is_not_found(&error) => return Ok(Listing::default()),
                 found => found?,
@@ -341,8 +321,8 @@ impl Person {
         }
     }
 
-    /// Gives the person, whom the transaction holds, new fields. Nothing happens if they are the
-    /// present ones.
+    /// Sets the fields of the person; equal fields change nothing. The caller must hold the row FOR
+    /// UPDATE.
     pub async fn update(self, tx: &WriteTx, fields: &Fields) -> Result<Self> {
         if self.fields == *fields {
             return Ok(self);
@@ -353,11 +333,11 @@ impl Person {
         if self.fields.active != fields.active {
             tx.require_whole_tenant(ACTIVE)?;
         }
-        let stops_as = |side| self.fields.is_active(side) && !fields.is_active(side);
-        if stops_as(Side::Staff) {
+        let stops_as = |kind| self.fields.is_active(kind) && !fields.is_active(kind);
+        if stops_as(PersonKind::Staff) {
             self.refuse_a_manager(tx).await?;
         }
-        let guard = if stops_as(Side::Customer) {
+        let guard = if stops_as(PersonKind::Customer) {
             Some(slots::guard(tx, Scope::Person(&self.person_id)).await?)
         } else {
             None
@@ -391,7 +371,8 @@ impl Person {
         Ok(updated)
     }
 
-    /// Deletes the person, whom the transaction holds, with their memberships.
+    /// Deletes the person with their memberships. The caller must hold the row FOR UPDATE. Fails if
+    /// they manage an account or are in a contact slot.
     pub async fn delete(self, tx: &WriteTx) -> Result<()> {
         self.refuse_a_manager(tx).await?;
         let slots = slots::held_by(tx, std::slice::from_ref(&self.person_id)).await?;
@@ -414,8 +395,8 @@ impl Person {
         tx.deleted(&self)
     }
 
-    /// Refuses what would take the manager away from an account. Whoever makes the person, whom the
-    /// transaction holds, a manager meanwhile waits.
+    /// Fails if the person manages accounts. The caller must hold the person FOR UPDATE, so that
+    /// other transactions that make the person a manager wait.
     async fn refuse_a_manager(&self, tx: &WriteTx) -> Result<()> {
         let managed = || {
             accounts::table
@@ -436,8 +417,8 @@ impl Person {
         Err(refusals::person_in_use(&self.person_id, count, &first))
     }
 
-    /// Renews sort keys and words of the next rows of a tenant behind this id. The connection is
-    /// the owner's.
+    /// Renews the sort keys and words of the tenant's next rows, in the order of ids after `after`.
+    /// The connection must be the owner's.
     pub async fn renew(
         conn: &mut AsyncPgConnection,
         tenant: &str,

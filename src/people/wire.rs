@@ -1,13 +1,13 @@
-//! People between the contract and the rows.
+//! Converts people between messages of the contract and rows.
 
-use super::store::{Fields, Filter, NewPerson, Person, Side};
+use super::store::{Fields, Filter, NewPerson, Person, PersonKind};
 use crate::{
     caller::{MAX_ACTOR, is_actor},
     change::{Update, Versioned as _},
     enums::contract_enum,
     error::Result,
     mask::Elsewhere,
-    proto::{self, PersonKind},
+    proto::{self, PersonKind as ContractKind},
     search,
     validate::Violations,
     wire::timestamp,
@@ -16,7 +16,7 @@ use crate::{
 const MAX_NAME: usize = 200;
 const MAX_PHONE: usize = 50;
 
-/// What of a person other calls change than `UpdatePerson`.
+/// The fields of a person that other calls than `UpdatePerson` change.
 pub const ELSEWHERE: &Elsewhere =
     &[("purchasing_account_id", "is changed by SetPurchasingAccount only")];
 
@@ -30,25 +30,28 @@ impl Fields {
             display_name,
             email: v.email("person.email", person.email),
             phone: v.line("person.phone", person.phone, MAX_PHONE),
-            kind: Side::parse(v, "person.kind", person.kind).unwrap_or(Side::Customer),
+            kind: PersonKind::parse(v, "person.kind", person.kind).unwrap_or(PersonKind::Customer),
             subject: (!subject.is_empty()).then_some(subject),
             active: person.active.unwrap_or_default(),
         }
     }
 }
 
-/// A subject is what the actor of a call can be, and nothing else, for it is compared with that.
+/// Checks that the subject can be the actor of a call, because the two are compared.
 fn require_subject(v: &mut Violations, subject: &str) {
     if !subject.is_empty() && !is_actor(subject) {
         v.add(
             "person.subject",
-            format!("must be what an actor can be: at most {MAX_ACTOR} characters, none a control character"),
+            format!(
+                "must be what an actor can be: at most {MAX_ACTOR} characters, none a control \
+                 character"
+            ),
         );
     }
 }
 
 impl NewPerson {
-    /// The new person of a request, active unless told otherwise.
+    /// Parses a create request. The person is active unless the request says otherwise.
     pub fn parse(v: &mut Violations, request: proto::CreatePersonRequest) -> Self {
         let mut person = v.message("person", request.person);
         let id = std::mem::take(&mut person.person_id);
@@ -61,24 +64,24 @@ impl NewPerson {
 }
 
 impl Filter {
-    /// Which people a list request asks for.
+    /// Parses the filter of a list request.
     pub fn parse(v: &mut Violations, request: proto::ListPeopleRequest) -> Self {
         let subject = request.subject;
         Self {
             query: v.query("query", request.query),
             organization_id: v.optional_id("organization_id", request.organization_id),
             include_descendants: request.include_descendants,
-            kind: Side::parse(v, "kind", request.kind),
+            kind: PersonKind::parse(v, "kind", request.kind),
             subject: (!subject.is_empty()).then(|| v.text("subject", subject, MAX_ACTOR)),
         }
     }
 }
 
 impl Update<proto::Person> {
-    /// The fields that the person gets.
+    /// Returns the fields that the update leads to.
     pub fn fields(&self, current: &Person) -> Result<Fields> {
         let mut draft = self.apply(current)?;
-        if draft.merged.kind == PersonKind::Unspecified as i32 {
+        if draft.merged.kind == ContractKind::Unspecified as i32 {
             draft.refuse("kind", "must be specified when the update mask names it");
         }
         let fields = draft.parse(Fields::parse)?;
@@ -106,4 +109,4 @@ impl From<Person> for proto::Person {
     }
 }
 
-contract_enum!(Side = PersonKind { Customer, Staff });
+contract_enum!(PersonKind = ContractKind { Customer, Staff });

@@ -1,4 +1,4 @@
-//! The tenant itself: its settings, and which modules are switched on where.
+//! The tenant itself: its settings, and for which organizations each module is on or off.
 
 mod refusals;
 pub mod store;
@@ -25,7 +25,7 @@ use crate::{
 /// The calls of `accounts.v1.TenantService`.
 #[derive(Debug)]
 pub struct Service {
-    /// Where the tenants are.
+    /// The database.
     pub db: Db,
     /// Least number of days that a tenant can choose to keep activities.
     pub min_retention: i32,

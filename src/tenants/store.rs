@@ -1,4 +1,4 @@
-//! Tenants in the database: settings, and what organizations have set for modules.
+//! Tenants in the database: their settings, and the module settings of organizations.
 
 use std::borrow::Cow;
 
@@ -21,8 +21,8 @@ use crate::{
 };
 
 impl Tenant {
-    /// Gives the tenant, which the transaction holds, new settings. Nothing happens if they are the
-    /// present ones.
+    /// Sets the settings of the tenant; equal settings change nothing. The caller must hold the
+    /// lock of the tenant row.
     pub async fn update(self, tx: &WriteTx, settings: &Settings) -> Result<Self> {
         if self.settings == *settings {
             return Ok(self);
@@ -43,7 +43,7 @@ impl Tenant {
 }
 
 impl Versioned for Tenant {
-    /// The revision alone: the row may be created for another reason than a change of settings.
+    /// The etag has no creation time, because the row may exist before settings are first changed.
     fn etag(&self) -> String {
         format!("{:x}", self.revision)
     }
@@ -53,7 +53,7 @@ impl Versioned for Tenant {
     }
 }
 
-/// The settings of a tenant, as the trail tells of them.
+/// The settings of a tenant, as the trail records them.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
 struct RecordedSettings<'a> {
@@ -74,10 +74,10 @@ impl Recorded for RecordedSettings<'_> {
     }
 }
 
-/// What a setting takes in an answer beside its texts.
+/// Bytes that a module setting adds to a response besides its texts.
 const ROW: usize = 128;
 
-/// What an organization has set for a module.
+/// A row of `module_activations`: whether a module is on for an organization.
 #[derive(Debug, Clone, Queryable, Selectable)]
 #[diesel(table_name = module_activations, check_for_backend(diesel::pg::Pg))]
 pub struct Activation {
@@ -85,13 +85,13 @@ pub struct Activation {
     pub organization_id: String,
     /// The module.
     pub module: String,
-    /// Both as a pair of ids.
+    /// The pair of organization and module, as an id.
     pub activation_id: String,
     /// Whether the module is on.
     pub active: bool,
-    /// When this was first set.
+    /// When the setting was first made.
     pub create_time: DateTime<Utc>,
-    /// When this was last changed.
+    /// When the setting last changed.
     pub update_time: DateTime<Utc>,
 }
 
@@ -107,17 +107,17 @@ impl Listed for Activation {
     }
 }
 
-/// Which settings a list shows.
+/// Which module settings a list contains.
 #[derive(Debug)]
 pub struct Filter {
-    /// Only those of this organization.
+    /// Only settings of this organization.
     pub organization_id: Option<String>,
-    /// Only those for this module.
+    /// Only settings of this module.
     pub module: Option<&'static str>,
 }
 
 impl Activation {
-    /// One page of what organizations have set, and the token of the next.
+    /// Returns one page of module settings.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
         let filtered = || {
             let query = module_activations::table
@@ -139,18 +139,18 @@ impl Activation {
     }
 }
 
-/// Whether a module is on, and what decides that.
+/// Whether a module is on, and which setting decides that.
 #[derive(Debug, Clone)]
 pub struct State {
     /// The module.
     pub module: &'static str,
-    /// Whether it is on.
+    /// Whether the module is on.
     pub active: bool,
     /// The organization whose setting decides; `None` for the tenant.
     pub decides: Option<String>,
 }
 
-/// The state of these modules for an organization, or for the tenant.
+/// Returns the states of these modules for an organization, or for the tenant.
 pub async fn states(
     tx: &Tx,
     modules: &[&'static str],
@@ -182,19 +182,19 @@ async fn state(
     Ok(states)
 }
 
-/// A valid switch of a module.
+/// A valid change of a module's setting.
 #[derive(Debug)]
 pub struct Switch {
     /// The module.
     pub module: &'static str,
-    /// For whom; `None` for the tenant.
+    /// The organization; `None` for the tenant.
     pub organization_id: Option<String>,
     /// On or off; `None` to inherit.
     pub active: Option<bool>,
 }
 
 impl Switch {
-    /// Sets it: the state that the module then has for whom it was set.
+    /// Changes the setting and returns the state that the module then has.
     pub async fn set(&self, tx: &WriteTx) -> Result<State> {
         let mut tenant = tx.lock_tenant().await?;
         match &self.organization_id {

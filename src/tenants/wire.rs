@@ -1,4 +1,4 @@
-//! Tenants between the contract and the rows.
+//! Converts tenants and module settings between messages of the contract and rows.
 
 use std::collections::BTreeSet;
 
@@ -61,7 +61,7 @@ impl Settings {
     }
 }
 
-/// The tenant's roles, in alphabetical order.
+/// Parses the tenant's roles and sorts them.
 fn roles(v: &mut Violations, roles: Vec<String>) -> Vec<String> {
     let field = "tenant_settings.membership_roles";
     if roles.is_empty() {
@@ -72,7 +72,7 @@ fn roles(v: &mut Violations, roles: Vec<String>) -> Vec<String> {
     for (i, role) in roles.into_iter().enumerate() {
         let role = v.label(format_args!("{field}[{i}]"), role, MAX_ROLE);
         if !keys.insert(text::caseless(&role)) {
-            v.add(format_args!("{field}[{i}]"), "must not be there twice, whatever the case");
+            v.add(format_args!("{field}[{i}]"), "must not appear twice, regardless of case");
         }
         sorted.push(role);
     }
@@ -81,8 +81,9 @@ fn roles(v: &mut Violations, roles: Vec<String>) -> Vec<String> {
 }
 
 impl Update<proto::TenantSettings> {
-    /// The settings that the tenant gets. Fewer than `min_retention` days cannot be chosen; a
-    /// tenant that has them from before can change its other settings.
+    /// Returns the settings that the update leads to. A tenant cannot choose fewer than
+    /// `min_retention` days. If it has fewer from before that minimum, it can still change its
+    /// other settings.
     pub fn settings(&self, current: &Tenant, min_retention: i32) -> Result<Settings> {
         let mut draft = self.apply(current)?;
         let settings = draft.parse(Settings::parse)?;
@@ -90,13 +91,16 @@ impl Update<proto::TenantSettings> {
         if days != current.settings.activity_retention_days
             && days.is_some_and(|days| (1..min_retention).contains(&days))
         {
-            draft.violations.add(RETENTION, format!("must be at least {min_retention} days, the minimum of this service, or 0 for ever"));
+            let rule = format!(
+                "must be at least {min_retention} days, the minimum of this service, or 0 for ever"
+            );
+            draft.violations.add(RETENTION, rule);
         }
         draft.finish(settings)
     }
 }
 
-/// The module of this name, if it can be switched.
+/// Returns the module with this name. A name that no module has is a violation.
 fn module(v: &mut Violations, name: &str) -> &'static str {
     if let Some(known) = modules::ALL.into_iter().find(|known| *known == name) {
         return known;
@@ -113,7 +117,7 @@ fn module(v: &mut Violations, name: &str) -> &'static str {
 }
 
 impl Switch {
-    /// The switch of a module that a request asks for.
+    /// Parses a request to change a module's setting.
     pub fn parse(v: &mut Violations, request: proto::SetModuleActivationRequest) -> Self {
         let module = module(v, &request.module);
         let organization_id = v.optional_id("organization_id", request.organization_id);
@@ -130,16 +134,16 @@ impl Switch {
     }
 }
 
-/// What a list of settings is asked for.
+/// What a request for module settings asks for.
 pub struct Asked {
-    /// Which settings.
+    /// Which settings the list contains.
     pub filter: Filter,
-    /// Of which modules the state is told.
+    /// The modules whose state the response contains.
     pub modules: Vec<&'static str>,
 }
 
 impl Asked {
-    /// What a list request asks for.
+    /// Parses a list request.
     pub fn parse(v: &mut Violations, request: proto::ListModuleActivationsRequest) -> Self {
         let organization_id = v.optional_id("organization_id", request.organization_id);
         let module = (!request.module.is_empty()).then(|| module(v, &request.module));
