@@ -10,12 +10,8 @@ use std::{
 
 use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::Tz;
-use diesel::{
-    Expression, ExpressionMethods, IntoSql as _,
-    dsl::{self, Eq},
-    sql_types::{Text, Timestamptz},
-};
-use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection as _};
+use diesel::{Expression, ExpressionMethods, dsl::Eq, sql_types::Text};
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _};
 use tokio::{sync::OnceCell, time::Instant};
 use tokio_postgres::error::SqlState;
 
@@ -24,7 +20,7 @@ use super::{
     pool::{Conn, ConnectError, Lease},
     reach::Sight,
     refusals, sqlstate,
-    tenant::Tenant,
+    tenant::{self, Tenant},
     trail::{Change, Recorded},
 };
 use crate::{
@@ -106,9 +102,7 @@ impl Tx {
         if let Some(time) = time {
             return Ok(*time);
         }
-        let now = diesel::select(dsl::now.into_sql::<Timestamptz>());
-        let time = async || RunQueryDsl::get_result(now, &mut self.conn()).await;
-        Ok(*self.time.get_or_try_init(time).await?)
+        Ok(*self.time.get_or_try_init(|| tenant::time(self)).await?)
     }
 
     /// The day on which the transaction began, in the tenant's time zone: one day for all that the
