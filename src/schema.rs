@@ -221,6 +221,7 @@ diesel::table! {
         revision -> Int8,
         update_time -> Nullable<Timestamptz>,
         activity_floor -> Int8,
+        time_zone -> Text,
     }
 }
 

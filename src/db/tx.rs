@@ -15,7 +15,7 @@ use diesel::{
     dsl::{self, Eq},
     sql_types::{Text, Timestamptz},
 };
-use diesel_async::{AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _};
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection as _};
 use tokio::{sync::OnceCell, time::Instant};
 use tokio_postgres::error::SqlState;
 
@@ -107,8 +107,8 @@ impl Tx {
             return Ok(*time);
         }
         let now = diesel::select(dsl::now.into_sql::<Timestamptz>());
-        let time = self.time.get_or_try_init(|| async { now.get_result(&mut self.conn()).await });
-        Ok(*time.await?)
+        let time = async || RunQueryDsl::get_result(now, &mut self.conn()).await;
+        Ok(*self.time.get_or_try_init(time).await?)
     }
 
     /// The day on which the transaction began, in the tenant's time zone: one day for all that the
