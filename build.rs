@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, env, error::Error, fmt::Write as _, fs, path::P
 
 use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor, Value};
 use prost_types::{
-    DescriptorProto, FileDescriptorSet,
+    DescriptorProto, FieldDescriptorProto, FileDescriptorSet,
     field_descriptor_proto::{Label, Type},
 };
 
@@ -141,7 +141,7 @@ fn content(resource: &DescriptorProto, field: &str) -> Result<String, std::fmt::
     let ids: Vec<_> = resource
         .field
         .iter()
-        .map(|field| field.name())
+        .map(FieldDescriptorProto::name)
         .take_while(|name| name.ends_with("_id"))
         .collect();
     let values: Vec<_> = ids.iter().map(|id| format!("&self.{id}")).collect();

@@ -322,8 +322,8 @@ impl Organization {
         Ok(updated)
     }
 
-    /// Deletes the organization. The caller must hold the row FOR UPDATE and the tree lock. Fails if
-    /// the organization has children, accounts or links.
+    /// Deletes the organization. The caller must hold the row FOR UPDATE and the tree lock. Fails
+    /// if the organization has children, accounts or links.
     pub async fn delete(self, tx: &WriteTx) -> Result<()> {
         let children: i64 = organizations::table
             .filter(tx.owns(organizations::tenant_id))
