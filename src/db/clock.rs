@@ -9,10 +9,12 @@ use chrono::{DateTime, Utc};
 
 use crate::caller::TenantId;
 
+type Times = HashMap<TenantId, DateTime<Utc>>;
+
 /// The times of tenants whose clock a test has set. The service itself sets none: then a
 /// transaction's time is the database's.
 #[derive(Debug, Clone, Default)]
-pub struct Clock(Option<Arc<Mutex<HashMap<TenantId, DateTime<Utc>>>>>);
+pub struct Clock(Option<Arc<Mutex<Times>>>);
 
 impl Clock {
     /// A clock that can be set.
