@@ -56,7 +56,7 @@ async fn a_configuration_that_cannot_work_is_told_by_option_file_and_fault() {
         (vec![("--tls-cert", &torn), ("--tls-key", &key)], vec!["--tls-cert", &torn, "is not PEM"]),
         (
             vec![("--tls-cert", &wrapped), ("--tls-key", &key)],
-            vec!["--tls-cert", &wrapped, "that is none"],
+            vec!["--tls-cert", &wrapped, "cannot be parsed"],
         ),
         (
             vec![("--tls-cert", &key), ("--tls-key", &key)],
