@@ -32,9 +32,9 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let development =
-            time(&Identity::configured(&config(&[])).unwrap(), &[headers()], CALLS).await;
+            time(&Identity::configured(&config(&[]).tokens).unwrap(), &[headers()], CALLS).await;
         report("development identity", development, development);
-        let identity = Identity::configured(&configured).unwrap();
+        let identity = Identity::configured(&configured.tokens).unwrap();
         report(
             "token, first call of each caller (verified)",
             time(&identity, &tokens, CALLERS).await,
@@ -83,7 +83,8 @@ fn token(folder: &str, caller: usize) -> HeaderMap {
     let cli =
         Cli::parse_from(["customer-accounts", "token", "--key-dir", folder, "--subject", &subject]);
     let Some(Command::Token(options)) = cli.command else { unreachable!("the command is `token`") };
-    let token = development_key::make(&options, &cli.config).unwrap().token;
+    let token =
+        development_key::make(&options, &cli.config.tokens, &cli.config.data_dir).unwrap().token;
     let mut headers = headers();
     headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
     headers

@@ -15,6 +15,7 @@ pub mod encoded;
 mod enums;
 pub mod error;
 pub mod id;
+pub mod option_values;
 pub mod resource;
 pub mod search;
 pub mod text;

@@ -110,7 +110,7 @@ async fn run(command: Command, config: &Config) -> Outcome {
             Ok(())
         }
         Command::Token(options) => {
-            let made = development_key::make(&options, config)?;
+            let made = development_key::make(&options, &config.tokens, &config.data_dir)?;
             let (issuer, key_set) = (development_key::ISSUER, made.key_set.display());
             eprintln!(
                 "serve with: --token-issuer {issuer}={key_set} --token-audience {}",

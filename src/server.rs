@@ -215,7 +215,7 @@ pub fn identity(config: &Config, address: SocketAddr) -> Result<Identity, ServeE
 /// Identity as configured, for a service that will listen on one of these addresses. Fails for
 /// development identity on addresses that are not loopback ones.
 pub fn identity_on(config: &Config, addresses: &[SocketAddr]) -> Result<Identity, ServeError> {
-    let identity = Identity::configured(config)?;
+    let identity = Identity::configured(&config.tokens)?;
     match addresses.iter().find(|address| !address.ip().is_loopback()) {
         Some(address) if identity.believes_everybody() => Err(ServeError::NotLoopback(*address)),
         _ => Ok(identity),

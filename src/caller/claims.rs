@@ -2,8 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Identified, Roles, TenantId, is_actor, rejection::cause};
-use crate::config::TokenOptions;
+use super::{Identified, Roles, TenantId, is_actor, options::TokenOptions, rejection::cause};
 
 /// The names of the claims with tenant, roles and reach.
 #[derive(Debug)]

@@ -17,8 +17,10 @@ use base64::{
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
 use serde_json::{Map, Value, json};
 
-use super::{MAX_ACTOR, TenantId, is_actor};
-use crate::config::{Config, DevelopmentToken};
+use super::{
+    MAX_ACTOR, TenantId, is_actor,
+    options::{DevelopmentToken, TokenOptions},
+};
 
 /// The `iss` of these tokens.
 pub const ISSUER: &str = "customer-accounts-development";
@@ -66,27 +68,31 @@ pub enum TokenError {
 }
 
 /// Makes a token. On first use it creates the key.
-pub fn make(options: &DevelopmentToken, config: &Config) -> Result<Made, TokenError> {
+pub fn make(
+    options: &DevelopmentToken,
+    tokens: &TokenOptions,
+    data_dir: &Path,
+) -> Result<Made, TokenError> {
     let tenant = TenantId::parse(&options.tenant).ok_or(TokenError::Tenant)?;
     if !is_actor(&options.subject) {
         return Err(TokenError::Subject);
     }
-    let folder = options.key_dir.as_ref().unwrap_or(&config.data_dir);
-    let unusable = |source| TokenError::Key { folder: folder.clone(), source };
+    let folder = options.key_dir.as_deref().unwrap_or(data_dir);
+    let unusable = |source| TokenError::Key { folder: folder.to_owned(), source };
     let key = private_key(folder).map_err(unusable)?;
     let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key);
     let pair = pair.map_err(|rejected| unusable(io::Error::other(rejected)))?;
     let (kid, key_set) = publish(folder, &pair).map_err(unusable)?;
 
-    let audience = config.tokens.audiences.first().map_or(AUDIENCE, String::as_str).to_owned();
+    let audience = tokens.audiences.first().map_or(AUDIENCE, String::as_str).to_owned();
     let now = get_current_timestamp();
     let mut claims = json!({
         "iss": ISSUER, "aud": audience, "sub": options.subject,
         "iat": now, "exp": now + options.expires_in.as_secs(),
     });
-    put(&mut claims, &config.tokens.tenant_claim, json!(tenant.as_str()));
-    put(&mut claims, &config.tokens.roles_claim, json!(options.roles));
-    put(&mut claims, &config.tokens.tenant_wide_claim, json!(options.tenant_wide));
+    put(&mut claims, &tokens.tenant_claim, json!(tenant.as_str()));
+    put(&mut claims, &tokens.roles_claim, json!(options.roles));
+    put(&mut claims, &tokens.tenant_wide_claim, json!(options.tenant_wide));
     let header = Header { kid: Some(kid), ..Header::new(Algorithm::ES256) };
     let token = encode(&header, &claims, &EncodingKey::from_ec_der(&key))?;
     Ok(Made { token, audience, key_set })

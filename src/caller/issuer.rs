@@ -21,12 +21,10 @@ use tokio::{
 
 use super::{
     jwks::{Key, KeySet, NoKey},
+    options::{KeySource, TokenIssuer, TokenOptions},
     source::{Source, read},
 };
-use crate::{
-    config::{KeySource, TokenIssuer, TokenOptions},
-    telemetry::Seldom,
-};
+use crate::telemetry::Seldom;
 
 /// After a failure the next try comes after the refresh time divided by this.
 const RETRY_DIVISOR: u32 = 20;

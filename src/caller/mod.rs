@@ -9,6 +9,7 @@ pub mod development_key;
 mod issuer;
 mod jwks;
 pub mod mesh;
+pub mod options;
 mod prefixes;
 mod refusals;
 mod rejection;
@@ -22,10 +23,10 @@ use http::{HeaderMap, header::AUTHORIZATION, uri::Authority};
 use tokio::time::Instant;
 use tonic::Request;
 
+use self::options::TokenOptions;
 pub use self::token::Tokens;
 pub use crate::roles::Roles;
 use crate::{
-    config::Config,
     error::{Error, Result},
     policy::Policy,
     text,
@@ -179,12 +180,12 @@ pub enum IdentityError {
 
 impl Identity {
     /// Identity as configured: by token if there is an issuer, otherwise development identity.
-    pub fn configured(config: &Config) -> Result<Self, IdentityError> {
-        match (config.tokens.issuers.is_empty(), config.tokens.audiences.is_empty()) {
+    pub fn configured(options: &TokenOptions) -> Result<Self, IdentityError> {
+        match (options.issuers.is_empty(), options.audiences.is_empty()) {
             (true, true) => Ok(Self::Development),
             (true, false) => Err(IdentityError::NoIssuer),
             (false, true) => Err(IdentityError::NoAudience),
-            (false, false) => Ok(Self::Tokens(Arc::new(Tokens::new(&config.tokens)?))),
+            (false, false) => Ok(Self::Tokens(Arc::new(Tokens::new(options)?))),
         }
     }
 

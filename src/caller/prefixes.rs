@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::IdentityError;
-use crate::config::TokenOptions;
+use super::{IdentityError, options::TokenOptions};
 
 /// The prefixes of all issuers. No two issuers have the same one, unless the operator says that
 /// they name the same people.
@@ -57,7 +56,10 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::config::{ActorPrefix, Cli, KeySource, TokenIssuer};
+    use crate::{
+        caller::options::{ActorPrefix, KeySource, TokenIssuer},
+        config::Cli,
+    };
 
     fn prefixes(issuers: &[&str], given: &[(&str, &str)]) -> Result<Prefixes, IdentityError> {
         let mut options = <Cli as clap::Parser>::parse_from(["x"]).config.tokens;

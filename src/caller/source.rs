@@ -18,8 +18,10 @@ use prost::bytes::Bytes;
 use rustls::crypto::aws_lc_rs;
 use tokio::{task::spawn_blocking, time::timeout};
 
-use super::jwks::{KeySet, MAX_BYTES};
-use crate::config::KeySource;
+use super::{
+    jwks::{KeySet, MAX_BYTES},
+    options::KeySource,
+};
 
 /// How long an issuer may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);

@@ -26,14 +26,12 @@ use super::{
     claims::ClaimNames,
     issuer::{Issuer, Missing},
     jwks::{Key, NoKey},
+    options::TokenOptions,
     prefixes::Prefixes,
     refusals,
     rejection::{Rejection, Rejections, cause},
 };
-use crate::{
-    config::TokenOptions,
-    error::{Error, Result},
-};
+use crate::error::{Error, Result};
 
 /// How long a verified token is cached at most.
 const REMEMBERED: Duration = Duration::from_mins(5);

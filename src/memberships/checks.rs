@@ -322,7 +322,7 @@ pub async fn clear_purchasing_account(tx: &WriteTx, account: AccountRef<'_>) -> 
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Purchasing<'a> {
     #[serde(skip)]
-    person_id: &'a str,
+    person: &'a str,
     #[serde(skip)]
     account: AccountRef<'a>,
     purchasing_account_id: Option<&'a str>,
@@ -332,7 +332,7 @@ impl Recorded for Purchasing<'_> {
     const NOUN: &'static str = PERSON.noun;
 
     fn id(&self) -> Cow<'_, str> {
-        self.person_id.into()
+        self.person.into()
     }
 
     fn belongs_to(&self) -> BelongsTo<'_> {
@@ -347,7 +347,7 @@ pub fn record_purchasing(
     account: AccountRef<'_>,
     buys: bool,
 ) -> Result<()> {
-    let elsewhere = Purchasing { person_id, account, purchasing_account_id: None };
+    let elsewhere = Purchasing { person: person_id, account, purchasing_account_id: None };
     let here = Purchasing { purchasing_account_id: Some(account.account_id), ..elsewhere };
     if buys { tx.updated(&elsewhere, &here) } else { tx.updated(&here, &elsewhere) }
 }

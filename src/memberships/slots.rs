@@ -4,9 +4,9 @@
 //! A change that can end a membership calls [`guard`], which locks the rows of the people it can
 //! affect, then makes the change, then calls [`Guard::verify`], which fails if a holder is no
 //! longer a user. A change that fills a slot locks the person as well, so the two run one after the
-//! other. Callers of [`guard`]: UpdateAccountUser, RemoveAccountUser, UnlinkOrganization,
-//! LinkOrganization (when it covers less), RemoveOrganizationMember, MoveOrganization,
-//! DeleteOrganization, UpdatePerson and UpdateAccount.
+//! other. Callers of [`guard`]: `UpdateAccountUser`, `RemoveAccountUser`, `UnlinkOrganization`,
+//! `LinkOrganization` (when it covers less), `RemoveOrganizationMember`, `MoveOrganization`,
+//! `DeleteOrganization`, `UpdatePerson` and `UpdateAccount`.
 //!
 //! A change that adds a source of membership or fills a slot holds the tree
 //! (`WriteTx::lock_tree_shared`). A move of an organization locks the tree, then finds and locks

@@ -161,7 +161,7 @@ impl User {
         self.person.fields.active && (individually || !self.organization_ids.is_empty())
     }
 
-    /// Whether RemoveAccountUser can end the individual membership.
+    /// Whether `RemoveAccountUser` can end the individual membership.
     pub fn is_removable(&self) -> bool {
         self.is_individual() && (self.slots.is_empty() || !self.organization_ids.is_empty())
     }

@@ -21,7 +21,7 @@ use crate::{
     wire::{timestamp, to_date},
 };
 
-/// The fields of a user that other calls than UpdateAccountUser change.
+/// The fields of a user that other calls than `UpdateAccountUser` change.
 pub const ELSEWHERE: &Elsewhere = &[
     ("display_name", "is changed by UpdatePerson only"),
     ("email", "is changed by UpdatePerson only"),

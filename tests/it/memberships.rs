@@ -1565,7 +1565,7 @@ async fn today_is_the_day_in_the_tenants_time_zone() {
         let told: Vec<_> = all.iter().map(|user| (&*user.person_id, user.in_force)).collect();
         assert_eq!(told, [("from", is_tomorrow), ("until", !is_tomorrow)], "{time_zone}");
         let recipients = tenant.recipients("a").await;
-        assert_eq!(recipients, [(in_force.to_owned(), BillingRecipientKind::To)], "{time_zone}");
+        assert_eq!(recipients, [(in_force.to_owned(), To)], "{time_zone}");
         assert_eq!(tenant.accounts_of(in_force).await.len(), 1, "{time_zone}");
         assert_eq!(tenant.accounts_of(other).await.len(), 0, "{time_zone}");
         for (person_id, expected) in [(in_force, 1), (other, 0)] {

@@ -386,7 +386,7 @@ async fn identify(config: &Config, token: &str) -> Result<Caller, Status> {
     headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
     let policies = Policies::read().unwrap();
     let policy = policies.get("/accounts.v1.AccountService/GetAccount").unwrap();
-    let identity = Identity::configured(config).unwrap();
+    let identity = Identity::configured(&config.tokens).unwrap();
     Ok(identity.caller(&headers, policy, Instant::now()).await?)
 }
 

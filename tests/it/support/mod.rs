@@ -35,7 +35,6 @@ pub use self::errors::{
 };
 use clap::Parser as _;
 use customer_accounts::{
-    caller::TenantId,
     caller::{Caller, Reach, Roles, TenantId},
     config::{Cli, Config},
     db::{Clock, Db, Manager, migrate},
