@@ -1,5 +1,4 @@
-// Generated from the migrations: `UPDATE_SCHEMA=1 cargo test schema` writes it anew, the same test
-// fails when it differs.
+// Generated from the migrations: `UPDATE_SCHEMA=1 cargo test schema` writes it anew, the same test fails when it differs.
 
 diesel::table! {
     account_organizations (tenant_id, account_id, organization_id) {

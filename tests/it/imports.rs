@@ -12,6 +12,10 @@ use std::{
 /// For each node the nodes that it imports, each with a file that does.
 type Imports = BTreeMap<String, BTreeMap<String, String>>;
 
+/// Slices that still import each other: their rows hold one promise together, that the contacts of
+/// an account stay its users. `docs/ARCHITECTURE.md` says how the circle is to be cut.
+const ENTANGLED: [&str; 4] = ["accounts", "memberships", "organizations", "people"];
+
 /// Adds the imports of a file, or of the files below a folder. `place` is its path below `src/`.
 fn collect(imports: &mut Imports, place: &str) {
     let place = place.trim_start_matches('/');
@@ -83,7 +87,8 @@ fn no_circle_crosses_folders() {
     let mut circles = Vec::new();
     for (node, imported) in &imports {
         for (other, file) in imported {
-            if reaches(&imports, other, node) {
+            let known = [node, other].iter().all(|it| ENTANGLED.contains(&it.as_str()));
+            if !known && reaches(&imports, other, node) {
                 circles.push(format!("{node} imports {other} in src/{file}"));
             }
         }
@@ -93,6 +98,53 @@ fn no_circle_crosses_folders() {
         "these imports are parts of circles; move what is shared to a file that imports neither:\n{}",
         circles.join("\n")
     );
+}
+
+/// The lines of the table in ARCHITECTURE, from the top.
+fn lines() -> Vec<Vec<&'static str>> {
+    let page = include_str!("../../docs/ARCHITECTURE.md");
+    let table = page.split("```\n").nth(1).unwrap();
+    let names = |line: &'static str| {
+        let (_, names) = line.split_once(": ").unwrap_or(("", line));
+        names.split(", ").collect()
+    };
+    table.lines().map(names).collect()
+}
+
+#[test]
+fn the_documents_say_what_imports_what() {
+    let mut imports = Imports::new();
+    collect(&mut imports, "");
+    imports.remove("lib");
+    let lines = lines();
+    let line = |node: &str| {
+        let found = lines.iter().position(|line| line.contains(&node));
+        found.unwrap_or_else(|| panic!("ARCHITECTURE does not say where {node} stands"))
+    };
+    for (node, imported) in &imports {
+        for (other, file) in imported {
+            let (here, there) = (line(node), line(other));
+            let is_slice = lines[here].contains(&"accounts");
+            assert!(
+                there > here || (is_slice && there == here),
+                "{node} imports {other} in src/{file}, which stands beside or above it in ARCHITECTURE"
+            );
+        }
+    }
+}
+
+#[test]
+fn slices_that_no_longer_import_each_other_are_not_excepted() {
+    let mut imports = Imports::new();
+    collect(&mut imports, "");
+    for slice in ENTANGLED {
+        assert!(reaches_through_another(&imports, slice), "{slice} is in no circle any more");
+    }
+}
+
+/// Whether a node is in a circle.
+fn reaches_through_another(imports: &Imports, node: &str) -> bool {
+    imports[node].keys().any(|other| reaches(imports, other, node))
 }
 
 #[test]
