@@ -190,7 +190,8 @@ async fn subjects() -> (Tenant, Vec<Subject>) {
             "TenantService/UpdateTenantSettings",
             &[],
             json!({
-                "accountIdPrefix": "other", "defaultCurrency": "CHF", "membershipRoles": ["other"], "activityRetentionDays": 400,
+                "accountIdPrefix": "other", "defaultCurrency": "CHF", "membershipRoles": ["other"],
+                "activityRetentionDays": 400, "timeZone": "Asia/Tokyo",
             }),
         ),
     ];
