@@ -63,9 +63,9 @@ async fn starts_that_are_refused() {
     }
     insta::assert_snapshot!(all, @r"
     $ serve --listen 0.0.0.0:0
-    error: --listen 0.0.0.0:0: without credentials configured the service believes whatever a request says about its caller, so it serves on loopback addresses only, such as 127.0.0.1:50051; configure --token-issuer and --token-audience
+    error: --listen 0.0.0.0:0: without credentials configured a request names its own caller, so the service serves on loopback addresses only, such as 127.0.0.1:50051; configure --token-issuer and --token-audience
     $ serve --tls-cert tls.crt
-    error: --tls-cert is set, but not --tls-key, which it needs
+    error: --tls-cert is set, but not --tls-key, which it requires
     $ check --tls-cert /missing/tls.crt --tls-key /missing/tls.key
     error: --tls-cert /missing/tls.crt: cannot be read: No such file or directory (os error 2)
     $ check --database-url postgres://service:secret@127.0.0.1:1/accounts
