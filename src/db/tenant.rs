@@ -80,11 +80,6 @@ impl Tenant {
     }
 }
 
-/// The time of the transaction, for a tenant without a row.
-pub(super) async fn time(tx: &Tx) -> Result<DateTime<Utc>> {
-    Ok(diesel::select(dsl::now.into_sql::<Timestamptz>()).get_result(&mut tx.conn()).await?)
-}
-
 /// Locks of the tenant row. Order of locks: accounts, the tenant row, organizations, people.
 impl WriteTx {
     /// Locks the tenant row FOR SHARE: until commit nobody moves or deletes an organization. The

@@ -20,7 +20,7 @@ use super::{
     pool::{Conn, ConnectError, Lease},
     reach::Sight,
     refusals, sqlstate,
-    tenant::{self, Tenant},
+    tenant::Tenant,
     trail::{Change, Recorded},
 };
 use crate::{
@@ -39,8 +39,8 @@ pub struct Tx {
     module: &'static str,
     /// The tenant, and the transaction's time if it came along.
     tenant: OnceCell<(Tenant, Option<DateTime<Utc>>)>,
-    /// The transaction's time.
-    time: OnceCell<DateTime<Utc>>,
+    /// When it began, by the clock of the service.
+    began: DateTime<Utc>,
     /// What a test says the time is.
     clock: Option<DateTime<Utc>>,
     /// Whether `module_off_somewhere` was asked before the tenant row was here.
@@ -57,7 +57,7 @@ impl Tx {
             sight: Sight::of(caller),
             module: caller.module,
             tenant: OnceCell::const_new(),
-            time: OnceCell::const_new(),
+            began: Utc::now(),
             clock,
             guessed: AtomicBool::new(false),
             unread: AtomicBool::new(false),
@@ -93,20 +93,18 @@ impl Tx {
         Ok(&self.tenant.get_or_try_init(|| Tenant::find(self)).await?.0)
     }
 
-    /// When the transaction began, as the database says it.
+    /// When the transaction began: by the database's clock, whose time comes with the tenant row,
+    /// or by the clock of the service for a tenant without a row.
     pub async fn now(&self) -> Result<DateTime<Utc>> {
         if let Some(time) = self.clock {
             return Ok(time);
         }
         let (_, time) = self.tenant.get_or_try_init(|| Tenant::find(self)).await?;
-        if let Some(time) = time {
-            return Ok(*time);
-        }
-        Ok(*self.time.get_or_try_init(|| tenant::time(self)).await?)
+        Ok(time.unwrap_or(self.began))
     }
 
     /// The day on which the transaction began, in the tenant's time zone: one day for all that the
-    /// transaction asks. Waits for nothing once the tenant is here, but for a tenant without a row.
+    /// transaction asks. Does not wait once the tenant row is here.
     pub async fn today(&self) -> Result<NaiveDate> {
         let name = &self.tenant().await?.settings.time_zone;
         let zone: Tz = name

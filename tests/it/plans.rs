@@ -221,7 +221,7 @@ impl Measured {
         // Neither that of `settle`, nor the gate's, nor that which looks where a limited reach
         // begins.
         let others = [
-            "\"account_types\".\"account_type_id\" = $1",
+            "\"account_types\".\"account_type_id\" = $2",
             "FROM \"tenants\"",
             "\"person_id\", \"organization_members\".\"organization_id\" FROM",
         ];
@@ -611,7 +611,7 @@ async fn every_list_search_and_get_uses_its_index() {
             .get_account(GetAccountRequest { account_id: "acct-0000042".into() })
             .await
             .unwrap();
-        let plan = on.plan("\"accounts\".\"account_id\" = $1").await;
+        let plan = on.plan("\"accounts\".\"account_id\" = $2").await;
         plan.check("GetAccount", &Uses("accounts_pkey", "account_id = "), 4);
         let account_ids = (1..=100).map(|n| format!("acct-{:07}", n * 7)).collect();
         accounts.batch_get_accounts(BatchGetAccountsRequest { account_ids }).await.unwrap();
