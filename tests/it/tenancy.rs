@@ -30,7 +30,7 @@ fn a_statement_that_does_not_bind_its_tenant_is_found() {
         (r#"INSERT INTO "requests" ("actor") VALUES ($1)"#, "requests"),
         (r#"DELETE  FROM "people" WHERE ("people"."person_id" = $1)"#, "people"),
         (
-            r#"SELECT "a"."x" FROM accounts AS a JOIN accounts AS b ON b.tenant_id = a.tenant_id AND a.tenant_id = b.tenant_id"#,
+            r#"SELECT "a"."x" FROM "accounts" AS a JOIN "accounts" AS b ON b.tenant_id = a.tenant_id AND a.tenant_id = b.tenant_id"#,
             "a",
         ),
         (
