@@ -320,7 +320,7 @@ pub async fn clear_purchasing_account(tx: &WriteTx, account: AccountRef<'_>) -> 
 
 /// The purchasing account of a person, as the trail records it.
 #[derive(Debug, Clone, Copy, Serialize)]
-struct Purchasing<'a> {
+struct BuysOn<'a> {
     #[serde(skip)]
     person: &'a str,
     #[serde(skip)]
@@ -328,7 +328,7 @@ struct Purchasing<'a> {
     purchasing_account_id: Option<&'a str>,
 }
 
-impl Recorded for Purchasing<'_> {
+impl Recorded for BuysOn<'_> {
     const NOUN: &'static str = PERSON.noun;
 
     fn id(&self) -> Cow<'_, str> {
@@ -347,7 +347,7 @@ pub fn record_purchasing(
     account: AccountRef<'_>,
     buys: bool,
 ) -> Result<()> {
-    let elsewhere = Purchasing { person: person_id, account, purchasing_account_id: None };
-    let here = Purchasing { purchasing_account_id: Some(account.account_id), ..elsewhere };
+    let elsewhere = BuysOn { person: person_id, account, purchasing_account_id: None };
+    let here = BuysOn { purchasing_account_id: Some(account.account_id), ..elsewhere };
     if buys { tx.updated(&elsewhere, &here) } else { tx.updated(&here, &elsewhere) }
 }
