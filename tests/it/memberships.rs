@@ -1529,8 +1529,8 @@ impl Tenant {
     }
 }
 
-fn date(year: i32, month: i32, day: i32) -> Option<Date> {
-    Some(Date { year, month, day })
+const fn march(day: i32) -> Date {
+    Date { year: 2026, month: 3, day }
 }
 
 /// At noon in UTC on 10 March it is 11 March in Auckland, and 10 March in Los Angeles.
@@ -1548,7 +1548,7 @@ async fn today_is_the_day_in_the_tenants_time_zone() {
             ..add("a", person_id)
         };
         for (id, start_date, end_date) in
-            [("until", None, date(2026, 3, 10)), ("from", date(2026, 3, 11), None)]
+            [("until", None, Some(march(10))), ("from", Some(march(11)), None)]
         {
             tenant.person(id).await;
             tenant.try_add_user(dated(id, start_date, end_date)).await.unwrap();
@@ -1586,7 +1586,7 @@ async fn another_time_zone_counts_at_once() {
     tenant.organization("vendor", "").await;
     tenant.account(account("a", "vendor")).await;
     tenant.person("ann").await;
-    let until = AddAccountUserRequest { end_date: date(2026, 3, 10), ..add("a", "ann") };
+    let until = AddAccountUserRequest { end_date: Some(march(10)), ..add("a", "ann") };
     tenant.try_add_user(until).await.unwrap();
     assert!(!tenant.check("a", "ann").await.unwrap().is_user);
     let settings = TenantSettings { time_zone: "UTC".into(), ..Default::default() };
