@@ -186,7 +186,7 @@ impl Check {
     }
 
     /// Checks several pairs of account and person, in their order. Queries are sent without waiting
-    /// for earlier answers, at most [`AHEAD`]: a thousand at once would keep a worker thread busy
+    /// for earlier answers, at most `AHEAD`: a thousand at once would keep a worker thread busy
     /// for too long.
     pub async fn find_all(tx: &Tx, pairs: &[(String, String)]) -> Result<Vec<Self>> {
         let (mut sent, mut unsent) = (FuturesOrdered::new(), pairs.iter());
