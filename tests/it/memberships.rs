@@ -1573,7 +1573,7 @@ async fn today_is_the_day_in_the_tenants_time_zone() {
             let request = ListAccountsRequest { person_id, ..Default::default() };
             assert_eq!(tenant.list(request).await.len(), expected, "{time_zone}");
         }
-        // Who is to be a contact must be a user today, and without an end.
+        // A new contact must be a user today, without an end date.
         let contact = |id: &str| Account { billing_contact_id: id.into(), ..only("a") };
         let from = tenant.update(contact("from"), &["billing_contact_id"]).await;
         assert_eq!(from.is_ok(), is_tomorrow, "{time_zone}: {from:?}");

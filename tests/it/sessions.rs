@@ -1,42 +1,24 @@
 //! What a transaction depends on belongs to the transaction: whatever state its session is in, or
 //! which session a pooler gives it.
 
-use std::{future::pending, time::Duration};
+use std::time::Duration;
 
 use customer_accounts::{
-    db::{Db, Manager, Meta, migrate},
+    db::{Db, Meta},
     proto::{
         CreateAccountRequest, DeleteAccountRequest, DeleteAccountResponse, GetAccountRequest,
         ListAccountsRequest,
     },
-    server,
     validate::Violations,
 };
 use diesel_async::SimpleAsyncConnection as _;
-use tokio::net::TcpListener;
 
 use crate::support::{
-    Tenant, account, config, connect,
+    Tenant, account,
     pooler::Pooler,
     process::{Service, command, run},
-    real_database, refusal, sql,
+    real_database, refusal, sql, with_pool,
 };
-
-/// A service with one connection, logged in as a superuser.
-async fn one_connection(url: &str) -> (Db, Tenant) {
-    let login: tokio_postgres::Config = url.parse().unwrap();
-    migrate::run(&Manager::new(login.clone(), None), migrate::Direction::Up).await.unwrap();
-    let db = Db::new(
-        Manager::new(login, Some("customer_accounts_app".into())),
-        1,
-        Duration::from_secs(1),
-        None,
-    );
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (address, served) = (listener.local_addr().unwrap(), db.clone());
-    tokio::spawn(async move { server::serve(listener, served, &config(&[]), pending()).await });
-    (db, Tenant::on(connect(address).await))
-}
 
 /// Leaves the session of the only connection in some state.
 async fn leave_session(db: &Db, tenant: &Tenant, state: &str) {
@@ -53,7 +35,7 @@ async fn leave_session(db: &Db, tenant: &Tenant, state: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tenants_stay_apart_whatever_state_their_session_is_in() {
     let Some(url) = real_database("the sessions of a superuser's login").await else { return };
-    let (db, ours) = one_connection(&url).await;
+    let (ours, db) = with_pool(&url, 1).await;
     let theirs = Tenant::on(ours.channel.clone());
     ours.organization("o", "").await;
     ours.account(account("secret", "o")).await;
@@ -135,7 +117,7 @@ async fn a_pooler_in_session_mode_works() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_prepared_statement_that_is_lost_later_is_reported_and_costs_one_call() {
     let Some(url) = real_database("the sessions of a superuser's login").await else { return };
-    let (db, tenant) = one_connection(&url).await;
+    let (tenant, db) = with_pool(&url, 1).await;
     tenant.organization("o", "").await;
     tenant.account(account("a", "o")).await;
     let get =
@@ -149,7 +131,7 @@ async fn a_prepared_statement_that_is_lost_later_is_reported_and_costs_one_call(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bounds_are_those_of_the_options() {
     let Some(url) = real_database("timeouts").await else { return };
-    let (db, tenant) = one_connection(&url).await;
+    let (tenant, db) = with_pool(&url, 1).await;
     let meta =
         Meta::of(&mut Violations::default(), &tenant.caller(), &CreateAccountRequest::default());
     let caller = tenant.caller();

@@ -239,18 +239,24 @@ async fn serve(started: std::sync::mpsc::Sender<Shared>) {
 /// with that test's runtime.
 pub async fn apart() -> Option<(Tenant, tokio_postgres::Client, Db)> {
     let url = real_database(ALONE).await?;
+    let (tenant, db) = with_pool(&url, 8).await;
+    Some((tenant, sql(&url).await, db))
+}
+
+/// Migrates a database and serves it with a pool of so many connections.
+pub async fn with_pool(url: &str, size: u32) -> (Tenant, Db) {
     let login: tokio_postgres::Config = url.parse().unwrap();
     migrate::run(&Manager::new(login.clone(), None), migrate::Direction::Up).await.unwrap();
     let db = Db::new(
         Manager::new(login, Some("customer_accounts_app".into())),
-        8,
+        size,
         Duration::from_secs(1),
         None,
     );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, served) = (listener.local_addr().unwrap(), db.clone());
     tokio::spawn(async move { server::serve(listener, served, &config(&[]), pending()).await });
-    Some((Tenant::on(connect(address).await), sql(&url).await, db))
+    (Tenant::on(connect(address).await), db)
 }
 
 pub async fn connect(address: SocketAddr) -> Channel {
