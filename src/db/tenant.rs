@@ -68,15 +68,16 @@ impl Tenant {
         self.modules_off_below.iter().any(|off| off == module)
     }
 
-    /// The tenant of the transaction, and the transaction's time if the tenant has a row.
-    pub(super) async fn find(tx: &Tx) -> Result<(Self, Option<DateTime<Utc>>)> {
+    /// Returns the tenant of the transaction, and when the transaction began: by the database's
+    /// clock, or by the clock of the service for a tenant without a row, which needs no query more.
+    pub(super) async fn find(tx: &Tx) -> Result<(Self, DateTime<Utc>)> {
         let found = tenants::table
             .filter(tx.owns(tenants::tenant_id))
             .select((Self::as_select(), dsl::now.into_sql::<Timestamptz>()))
             .first::<(Self, DateTime<Utc>)>(&mut tx.conn())
             .await
             .optional()?;
-        Ok(found.map_or_else(Default::default, |(tenant, time)| (tenant, Some(time))))
+        Ok(found.unwrap_or_else(|| (Self::default(), Utc::now())))
     }
 }
 

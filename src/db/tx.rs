@@ -37,11 +37,9 @@ pub struct Tx {
     sight: Sight,
     /// The module of the call.
     module: &'static str,
-    /// The tenant, and the transaction's time if it came along.
-    tenant: OnceCell<(Tenant, Option<DateTime<Utc>>)>,
-    /// When it began, by the clock of the service.
-    began: DateTime<Utc>,
-    /// What a test says the time is.
+    /// The tenant, and when the transaction began.
+    beginning: OnceCell<(Tenant, DateTime<Utc>)>,
+    /// The time at which a test has stopped the tenant's clock.
     clock: Option<DateTime<Utc>>,
     /// Whether `module_off_somewhere` was asked before the tenant row was here.
     guessed: AtomicBool,
@@ -56,8 +54,7 @@ impl Tx {
             tenant_id: caller.tenant.clone(),
             sight: Sight::of(caller),
             module: caller.module,
-            tenant: OnceCell::const_new(),
-            began: Utc::now(),
+            beginning: OnceCell::const_new(),
             clock,
             guessed: AtomicBool::new(false),
             unread: AtomicBool::new(false),
@@ -90,34 +87,29 @@ impl Tx {
     /// The tenant row, or the defaults if there is none. The gate asks for it in the first flight,
     /// so this does not wait once the database has answered anything.
     pub async fn tenant(&self) -> Result<&Tenant> {
-        Ok(&self.tenant.get_or_try_init(|| Tenant::find(self)).await?.0)
+        Ok(&self.beginning().await?.0)
     }
 
-    /// When the transaction began: by the database's clock, whose time comes with the tenant row,
-    /// or by the clock of the service for a tenant without a row.
-    pub async fn now(&self) -> Result<DateTime<Utc>> {
-        if let Some(time) = self.clock {
-            return Ok(time);
-        }
-        let (_, time) = self.tenant.get_or_try_init(|| Tenant::find(self)).await?;
-        Ok(time.unwrap_or(self.began))
+    async fn beginning(&self) -> Result<&(Tenant, DateTime<Utc>)> {
+        self.beginning.get_or_try_init(|| Tenant::find(self)).await
     }
 
     /// The day on which the transaction began, in the tenant's time zone: one day for all that the
     /// transaction asks. Does not wait once the tenant row is here.
     pub async fn today(&self) -> Result<NaiveDate> {
-        let name = &self.tenant().await?.settings.time_zone;
+        let (tenant, began) = self.beginning().await?;
+        let name = &tenant.settings.time_zone;
         let zone: Tz = name
             .parse()
             .map_err(|_| Error::internal(format!("the tenant's time zone {name:?} is unknown")))?;
-        Ok(self.now().await?.with_timezone(&zone).date_naive())
+        Ok(self.clock.unwrap_or(*began).with_timezone(&zone).date_naive())
     }
 
     /// Whether the module of the call is off for some organization. Never waits: until the tenant
     /// row is here it optimistically returns false, and `Db::read` runs the work again if that was
     /// wrong.
     pub fn module_off_somewhere(&self) -> bool {
-        if let Some((tenant, _)) = self.tenant.get() {
+        if let Some((tenant, _)) = self.beginning.get() {
             return tenant.is_off_below(self.module);
         }
         self.guessed.store(true, Ordering::Relaxed);
@@ -127,7 +119,7 @@ impl Tx {
     /// Whether `module_off_somewhere` has returned false where it should have returned true.
     pub(super) fn assumed_on_wrongly(&self) -> bool {
         self.guessed.load(Ordering::Relaxed)
-            && self.tenant.get().is_some_and(|(tenant, _)| tenant.is_off_below(self.module))
+            && self.beginning.get().is_some_and(|(tenant, _)| tenant.is_off_below(self.module))
     }
 
     /// Fails if the module of the call is off for the tenant.
