@@ -192,8 +192,7 @@ impl Check {
         let (mut sent, mut unsent) = (FuturesOrdered::new(), pairs.iter());
         let (mut found, mut budget) = (Vec::with_capacity(pairs.len()), Budget::default());
         loop {
-            let room = AHEAD - sent.len();
-            for (account_id, person_id) in unsent.by_ref().take(room) {
+            for (account_id, person_id) in unsent.by_ref().take(AHEAD - sent.len()) {
                 sent.push_back(Self::find(tx, account_id, person_id));
             }
             let Some(check) = sent.next().await else { return Ok(found) };

@@ -15,6 +15,7 @@
 //! Locks are taken in this order: accounts, the tenant row (the tree), organizations, people. A
 //! change that holds the tree FOR UPDATE must not lock an account.
 
+use chrono::NaiveDate;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
@@ -27,7 +28,10 @@ use crate::{
     error::{Error, Result},
     people::refusals::{PERSON, person_inactive},
     people::store::PersonKind,
-    schema::{account_users, accounts, organization_ancestors, organization_members, people},
+    schema::{
+        account_organizations, account_users, accounts, organization_ancestors,
+        organization_members, people,
+    },
 };
 
 /// A contact slot of an account.
@@ -233,7 +237,7 @@ impl Guard<'_> {
             .filter(diesel::dsl::not(account_users::individual))
             .filter(diesel::dsl::not(diesel::dsl::exists(
                 covered!(tx).filter(
-                    crate::schema::account_organizations::account_id
+                    account_organizations::account_id
                         .eq(account_users::account_id)
                         .and(organization_members::person_id.eq(account_users::person_id)),
                 ),
@@ -298,7 +302,7 @@ pub async fn ineligible(tx: &WriteTx, account_id: &str, person_id: &str) -> Resu
         Some((PersonKind::Customer, true)) => {}
     }
     let through = covered!(tx)
-        .filter(crate::schema::account_organizations::account_id.eq(account_id))
+        .filter(account_organizations::account_id.eq(account_id))
         .filter(organization_members::person_id.eq(person_id));
     if diesel::select(diesel::dsl::exists(through)).get_result::<bool>(&mut tx.conn()).await? {
         return Ok(None);
@@ -309,7 +313,7 @@ pub async fn ineligible(tx: &WriteTx, account_id: &str, person_id: &str) -> Resu
             account_users::account_id.eq(account_id).and(account_users::person_id.eq(person_id)),
         )
         .select((account_users::individual, account_users::start_date, account_users::end_date))
-        .first::<(bool, Option<chrono::NaiveDate>, Option<chrono::NaiveDate>)>(&mut tx.conn())
+        .first::<(bool, Option<NaiveDate>, Option<NaiveDate>)>(&mut tx.conn())
         .await
         .optional()?;
     let today = tx.today().await?;

@@ -139,8 +139,10 @@ impl<'a> Merged<'a> {
             }
             Sources::Account { account_id, .. } => {
                 out.push_sql(
-                    "SELECT DISTINCT below.organization_id FROM account_organizations AS link JOIN organization_ancestors AS below \
-                     ON below.tenant_id = link.tenant_id AND below.ancestor_id = link.organization_id AND (below.distance = 0 OR link.include_descendants) \
+                    "SELECT DISTINCT below.organization_id FROM account_organizations AS link \
+                     JOIN organization_ancestors AS below ON below.tenant_id = link.tenant_id \
+                     AND below.ancestor_id = link.organization_id \
+                     AND (below.distance = 0 OR link.include_descendants) \
                      WHERE link.tenant_id = ",
                 );
                 out.push_bind_param::<Text, _>(self.tenant_id)?;
@@ -164,7 +166,10 @@ impl<'a> Merged<'a> {
             "SELECT source.{key} AS key, source.person_id FROM {table} AS source"
         ));
         if !self.conditions.is_empty() {
-            out.push_sql(" JOIN people ON people.tenant_id = source.tenant_id AND people.person_id = source.person_id");
+            out.push_sql(
+                " JOIN people ON people.tenant_id = source.tenant_id \
+                 AND people.person_id = source.person_id",
+            );
         }
         out.push_sql(" WHERE source.tenant_id = ");
         out.push_bind_param::<Text, _>(self.tenant_id)?;
@@ -230,7 +235,9 @@ impl<'a> Merged<'a> {
 impl QueryFragment<Pg> for Merged<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(
-            "SELECT key, person_id, array_remove(array_agg(organization_id ORDER BY organization_id), NULL) AS organization_ids \
+            "SELECT key, person_id, \
+             array_remove(array_agg(organization_id ORDER BY organization_id), NULL) \
+             AS organization_ids \
              FROM (SELECT member.key, member.person_id, covered.organization_id FROM (",
         );
         self.covered(&mut out)?;
@@ -244,7 +251,10 @@ impl QueryFragment<Pg> for Merged<'_> {
             self.added(&mut out, account_id, on.as_ref())?;
         }
         let direction = self.direction();
-        out.push_sql(&format!(") AS candidate GROUP BY key, person_id ORDER BY key{direction}, person_id{direction} LIMIT "));
+        out.push_sql(&format!(
+            ") AS candidate GROUP BY key, person_id \
+             ORDER BY key{direction}, person_id{direction} LIMIT "
+        ));
         out.push_bind_param::<BigInt, _>(&self.limit)
     }
 }
@@ -280,7 +290,8 @@ impl QueryFragment<Pg> for Members<'_> {
         out.push_sql(") AS page JOIN people ON people.tenant_id = ");
         out.push_bind_param::<Text, _>(self.merged.tenant_id)?;
         out.push_sql(&format!(
-            " AND people.person_id = page.person_id ORDER BY page.key{direction}, page.person_id{direction}"
+            " AND people.person_id = page.person_id \
+             ORDER BY page.key{direction}, page.person_id{direction}"
         ));
         Ok(())
     }

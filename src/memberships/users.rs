@@ -213,14 +213,14 @@ impl User {
             }
             conditions
         };
-        let today = tx.today().await?;
-        let on = (!filter.show_not_in_force).then_some(today);
+        let on = if filter.show_not_in_force { None } else { Some(tx.today().await?) };
         let sources = Sources::Account { account_id, on };
         let total = Merged::count(tx, sources, conditions, page).await?;
         let merged = Merged::new(tx, sources, conditions(), page)?;
         let rows = Users { account_id, columns: columns(), merged }
             .load_stream::<Row>(&mut tx.conn())
             .await?;
+        let today = tx.today().await?;
         let user = |(person, record, primary, billing, cc, organization_ids): Row| {
             let slots = slots::held(&[primary, billing, cc], &person.person_id);
             let account_id = account_id.to_owned();
@@ -280,7 +280,8 @@ impl QueryFragment<Pg> for Users<'_> {
         // LATERAL with a LIMIT: a plain join may be planned as a scan of all users of the account
         // for each row of the page.
         out.push_sql(
-            " LEFT JOIN LATERAL (SELECT * FROM account_users AS own WHERE own.tenant_id = accounts.tenant_id AND own.account_id = accounts.account_id \
+            " LEFT JOIN LATERAL (SELECT * FROM account_users AS own \
+             WHERE own.tenant_id = accounts.tenant_id AND own.account_id = accounts.account_id \
              AND own.person_id = page.person_id LIMIT 1) AS account_users ON true",
         );
         let direction = self.merged.direction();
