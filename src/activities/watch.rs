@@ -46,7 +46,7 @@ pub struct Pace {
 /// An open watch.
 #[derive(Debug)]
 pub struct Watch {
-    place: StreamPermit,
+    permit: StreamPermit,
     feed: Feed,
 }
 
@@ -56,7 +56,7 @@ struct Feed {
     db: Db,
     caller: Caller,
     pace: Pace,
-    bell: Listener,
+    changes: Listener,
     watched: Watched,
     binding: Binding,
     position: Position,
@@ -75,11 +75,11 @@ impl Watch {
         caller: Caller,
         start: Start,
         pace: Pace,
-        room: StreamPermit,
+        permit: StreamPermit,
     ) -> Result<Self> {
         // Subscribes before reading the end of the feed, so that no change after that end is
         // missed.
-        let bell = db.listen(&caller);
+        let changes = db.listen(&caller);
         let moment = db.read(&caller, async |tx| Moment::now(tx).await).await?;
         let position = start.position.unwrap_or_else(|| moment.end());
         moment.require(position)?;
@@ -88,7 +88,7 @@ impl Watch {
             db,
             caller,
             pace,
-            bell,
+            changes,
             watched,
             binding,
             position,
@@ -96,7 +96,7 @@ impl Watch {
             last_read: None,
             due: Instant::now(),
         };
-        Ok(Self { place: room, feed })
+        Ok(Self { permit, feed })
     }
 
     /// The messages of the watch, and the error that ends it.
@@ -113,7 +113,7 @@ impl Watch {
     async fn next(&mut self) -> Result<WatchActivitiesResponse> {
         tokio::select! {
             biased;
-            why = self.place.over() => {
+            why = self.permit.over() => {
                 telemetry::set_planned_end();
                 Err(why)
             }
@@ -147,7 +147,7 @@ impl Feed {
         let Some(last_read) = self.last_read.filter(|_| !self.more) else { return };
         sleep_until(last_read + MIN_PAUSE).await;
         tokio::select! {
-            () = self.bell.changed() => {}
+            () = self.changes.changed() => {}
             () = sleep_until((last_read + self.pace.poll).min(self.due)) => {}
         }
     }

@@ -7,12 +7,12 @@
 //! nothing and keeps nothing. [`Db::write`] does once for all calls what each call could forget:
 //! the replay of request ids, `validate_only`, the activity trail, and the retry of lost races.
 
-mod bell;
 mod clock;
 mod connect;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 pub mod migrate;
+mod notifier;
 mod owner;
 mod pool;
 pub mod prune;
@@ -32,12 +32,11 @@ use diesel_async::RunQueryDsl as _;
 use prost::Message;
 use tokio::time::{Instant, sleep, timeout};
 
-use self::{bell::ChangeNotifier, pool::Lease};
 pub use self::{
-    bell::Listener,
     clock::Clock,
     connect::{UrlError, login},
     migrate::is_passing,
+    notifier::Listener,
     owner::Owner,
     pool::{Bounds, ConnectError, Manager},
     reach::Condition,
@@ -46,6 +45,7 @@ pub use self::{
     trail::{AccountRef, BelongsTo, Recorded},
     tx::{Tx, WriteTx, taken},
 };
+use self::{notifier::ChangeNotifier, pool::Lease};
 use crate::{
     caller::Caller,
     error::{Error, Result},

@@ -48,8 +48,8 @@ pub type Condition<T> = Box<dyn BoxableExpression<T, Pg, SqlType = Bool>>;
 pub(super) enum Sight {
     /// The whole tenant.
     Tenant,
-    /// What is bound to the roots and to everything below them. Nothing until `load_reach_roots`
-    /// has loaded the roots.
+    /// The rows that are bound to the roots or to organizations below them; no rows until
+    /// `load_reach_roots` has loaded the roots.
     Below(OnceLock<Roots>),
 }
 

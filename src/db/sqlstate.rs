@@ -228,8 +228,8 @@ mod tests {
         message(ERROR, &body)
     }
 
-    /// What is read from a stream, with `written` bytes sent at a time and a buffer of `read`
-    /// bytes.
+    /// Sends `bytes` through the stream in pieces of `written` bytes, and returns the bytes that a
+    /// reader with a buffer of `read` bytes gets.
     async fn through(bytes: &[u8], written: usize, read: usize) -> Vec<u8> {
         let (mut server, client) = duplex(written);
         let sending = async move {
