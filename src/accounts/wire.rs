@@ -27,8 +27,7 @@ const MAX_PHONE: usize = 50;
 const MAX_ADDRESS_LINE: usize = 200;
 const MAX_POSTAL_CODE: usize = 20;
 const MAX_BILLING_DETAILS: usize = 10_000;
-/// The only required field of a primary contact (user's guide: "Primary Contact Email: required;
-/// Name: not; Phone: not").
+/// The only required field of an inline primary contact; name and phone are optional.
 const EMAIL: &str = "account.primary_contact.email";
 const PREFERENCES: &str = "account.preferences";
 /// Most bytes of the preferences as JSON text.

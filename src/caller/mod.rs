@@ -70,7 +70,7 @@ pub enum Reach {
 pub struct Caller {
     /// The tenant whose data the call sees.
     pub tenant: TenantId,
-    /// Who acts, as the activity trail records it: the subject of the credentials, with the
+    /// The actor, as the activity trail records it: the subject of the credentials, with the
     /// issuer's prefix.
     pub actor: Arc<str>,
     /// The roles of the actor.

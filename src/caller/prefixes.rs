@@ -83,7 +83,7 @@ mod tests {
             (&["a", "b"], &[("b", "b:")]),
             (&["a", "b"], &[("a", "a:"), ("b", "b:")]),
             (&["a", "b", "c"], &[("b", "b:"), ("c", "b:c:")]),
-            // The same prefix, given for both.
+            // Two issuers may have one prefix if the options give it to both.
             (&["a", "b"], &[("a", ""), ("b", "")]),
             (&["a", "b", "c"], &[("a", "x"), ("b", "x"), ("c", "x")]),
         ] {

@@ -47,7 +47,7 @@ pub struct Field {
     pub rule: Rule,
 }
 
-/// What is measured of a field.
+/// How a field is measured.
 #[derive(Debug)]
 pub enum Rule {
     /// A message that contains limited fields.

@@ -145,7 +145,8 @@ mod tests {
         [&length[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
     }
 
-    /// What is incomplete after each of these pieces, also when they arrive byte by byte.
+    /// `Frames` tells after each piece whether a greeting or a block of headers is incomplete, also
+    /// if the pieces arrive byte by byte.
     #[test]
     fn greetings_and_blocks_of_headers_are_seen_to_their_end() {
         let (settings, data, ping) =
@@ -183,7 +184,7 @@ mod tests {
         }
         // One block ends and another begins in the same read: the second has a time of its own.
         assert!(whole.read(&[frame(1, 4, b"x"), open].concat()) && whole.incomplete());
-        // The same holds for two frame headers that are cut at the ends of reads, unless they are
+        // A frame header that is cut at the end of a read, too, has a time of its own, unless it is
         // inside a block.
         let mut cut = Frames::new();
         cut.read(&[PREFACE, &settings, &ping[..4]].concat());

@@ -133,7 +133,7 @@ pub(super) struct Meters {
     pub(super) in_flight: AtomicI64,
 }
 
-/// What is known of a call.
+/// The method, times and log fields of a call in progress.
 #[derive(Debug)]
 pub(super) struct Call {
     method: Arc<Method>,
