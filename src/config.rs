@@ -172,6 +172,13 @@ pub struct Config {
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub pool_size: u32,
 
+    /// Most database connections beside the pool, for GetAccount and CheckMembership: calls that
+    /// arrive while they are under way are sent together. 0 sends each through the pool. The
+    /// embedded PostgreSQL has none.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_READ_LANES", default_value_t = 2,
+          value_parser = clap::value_parser!(u32).range(0..=16))]
+    pub read_lanes: u32,
+
     /// How long a call waits for a database connection, at most 1s.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_POOL_WAIT", default_value = "800ms",
           value_parser = at_most_a_second)]

@@ -294,7 +294,8 @@ impl Database {
                 config.pool_wait,
                 Some(config.pool_max_lifetime),
             )
-            .with_tenant_share(config.tenant_share),
+            .with_tenant_share(config.tenant_share)
+            .with_lanes(config.read_lanes as usize, Some(config.pool_max_lifetime)),
             migrator: Manager::new(migrator, None),
             embedded: None,
         })

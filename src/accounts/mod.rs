@@ -50,11 +50,8 @@ impl AccountService for Service {
 
     async fn get_account(&self, request: Request<GetAccountRequest>) -> Reply<GetAccountResponse> {
         let (caller, id) = request.read(change::id)?;
-        let work = self.db.read(&caller, async |tx| {
-            let account = Account::find(tx, &id).await?;
-            Account::with_contact(tx, account).await
-        });
-        reply(Ok(GetAccountResponse { account: Some(work.await?.into()) }))
+        let account = Account::get(&self.db, &caller, &id).await?;
+        reply(Ok(GetAccountResponse { account: Some(account.into()) }))
     }
 
     async fn batch_get_accounts(

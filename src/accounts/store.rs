@@ -22,8 +22,9 @@ use crate::{
     account_types::store::AccountType,
     batch::Ids,
     budget::{self, Weighed},
+    caller::Caller,
     change::resource,
-    db::{AccountRef, BelongsTo, Condition, Tx, WriteTx, taken},
+    db::{AccountRef, BelongsTo, Condition, Db, Question, Tx, WriteTx, taken},
     error::{Error, Result},
     id,
     memberships::{
@@ -298,6 +299,27 @@ impl NewAccount {
     }
 }
 
+/// Accounts by id for hot reads, each with the person who is its primary contact.
+static BY_ID: Question<(String, String, Account, Option<Person>)> =
+    Question::new(32, |question, tenant, keys| {
+        let contact = people::tenant_id
+            .eq(accounts::tenant_id)
+            .and(people::person_id.nullable().eq(accounts::primary_contact_id));
+        let ids: Vec<_> = keys.iter().flatten().map(String::as_str).collect();
+        question.statement(
+            &accounts::table
+                .left_join(people::table.on(contact))
+                .filter(accounts::tenant_id.eq(tenant))
+                .filter(accounts::account_id.eq_any(ids))
+                .select((
+                    accounts::tenant_id,
+                    accounts::account_id,
+                    Account::as_select(),
+                    Option::<Person>::as_select(),
+                )),
+        )
+    });
+
 /// The query for the row with this id, if it is in the caller's reach.
 type InReach<'a> = Filtered<
     Filtered<accounts::table, Eq<accounts::tenant_id, String>>,
@@ -311,6 +333,20 @@ fn in_reach<'a>(tx: &Tx, account_id: &'a str) -> InReach<'a> {
 }
 
 impl Account {
+    /// Returns the account with this id and its contact, as a hot read where that is possible.
+    pub async fn get(db: &Db, caller: &Caller, account_id: &str) -> Result<WithContact> {
+        if let Some(found) = db.find(caller, &BY_ID, &[account_id]).await?
+            && let Some((_, _, account, contact)) = found.rows.into_iter().next()
+        {
+            return Ok(WithContact(account, contact));
+        }
+        db.read(caller, async |tx| {
+            let account = Self::find(tx, account_id).await?;
+            Self::with_contact(tx, account).await
+        })
+        .await
+    }
+
     /// Returns the account with this id.
     pub async fn find(tx: &Tx, account_id: &str) -> Result<Self> {
         let query = in_reach(tx, account_id).select(Self::as_select());

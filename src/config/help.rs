@@ -37,6 +37,7 @@ const GROUPS: &[Group] = &[
             "allow_privileged_login",
             "migrate",
             "pool_size",
+            "read_lanes",
             "pool_wait",
             "pool_max_lifetime",
             "lock_timeout",

@@ -6,7 +6,13 @@
 
 mod url;
 
-use std::{fmt, future::poll_fn, io, net::SocketAddr, time::Duration};
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    time::Duration,
+};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
@@ -30,14 +36,16 @@ const DEFAULT_PORT: u16 = 5432;
 const TURNS: u32 = 3;
 const TURN: Duration = Duration::from_secs(1);
 
+/// A socket to the server.
 #[cfg(unix)]
-type Socket = tokio_util::either::Either<TcpStream, tokio::net::UnixStream>;
+pub type Socket = tokio_util::either::Either<TcpStream, tokio::net::UnixStream>;
+/// A socket to the server.
 #[cfg(not(unix))]
-type Socket = TcpStream;
+pub type Socket = TcpStream;
 
 /// The address of a server.
 #[derive(Debug, Clone)]
-enum Address {
+pub enum Address {
     Tcp(SocketAddr),
     #[cfg(unix)]
     Unix(std::path::PathBuf),
@@ -56,21 +64,52 @@ impl fmt::Display for Address {
     }
 }
 
+/// The server of a connection, which can cancel the connection's statement.
+#[derive(Debug)]
+pub struct Server {
+    config: Config,
+    address: Address,
+}
+
 /// Runs a connection of the driver as long as it exists, and can cancel its statement.
 #[derive(Debug)]
 pub struct Link {
-    config: Config,
-    address: Address,
+    server: Server,
     /// The task that runs the connection; it ends when this value is dropped.
     _driver: AbortOnDropHandle<()>,
 }
 
 /// Connects to the first server of the configuration that has the wanted `target_session_attrs`.
 pub async fn open(config: &Config) -> Result<(Client, Link), ConnectError> {
+    first(config, |address| open_one(config, address)).await
+}
+
+/// Connects to a server, and returns the socket after the handshake instead of a driver. [`Coded`]
+/// does not see what the server sends on it.
+pub async fn open_raw(
+    config: &Config,
+    address: Address,
+) -> Result<(Socket, CancelToken, Server), ConnectError> {
+    let mut socket = connect_to(config, &address).await?;
+    let (client, connection) =
+        config.connect_raw(&mut socket, NoTls).await.map_err(|error| ConnectError::of(&error))?;
+    require_version(connection.parameter("server_version"))?;
+    let cancel = client.cancel_token();
+    // Neither sends anything when it is dropped without having been polled.
+    drop((client, connection));
+    Ok((socket, cancel, Server { config: config.clone(), address }))
+}
+
+/// Returns what `open` returns for the first address of the configuration for which it succeeds.
+pub async fn first<T, F, Fut>(config: &Config, open: F) -> Result<T, ConnectError>
+where
+    F: Fn(Address) -> Fut,
+    Fut: Future<Output = Result<T, ConnectError>>,
+{
     let mut refusal = ConnectError::Connect("the URL names no host".into());
     for address in addresses(config).await? {
         let place = address.to_string();
-        let attempt = open_one(config, address);
+        let attempt = open(address);
         let opened = match config.get_connect_timeout() {
             Some(limit) => timeout(*limit, attempt).await,
             None => Ok(attempt.await),
@@ -85,17 +124,12 @@ pub async fn open(config: &Config) -> Result<(Client, Link), ConnectError> {
 }
 
 async fn open_one(config: &Config, address: Address) -> Result<(Client, Link), ConnectError> {
-    let socket = dial(config, &address)
-        .await
-        .map_err(|error| ConnectError::Connect(format!("{address}: {error}")))?;
+    let socket = connect_to(config, &address).await?;
     let (client, mut connection) = config
         .connect_raw(Coded::new(socket), NoTls)
         .await
         .map_err(|error| ConnectError::of(&error))?;
-    let version = connection.parameter("server_version").unwrap_or_default();
-    if is_too_old(version) {
-        return Err(ConnectError::TooOld(version.to_owned()));
-    }
+    require_version(connection.parameter("server_version"))?;
     #[expect(
         clippy::disallowed_methods,
         reason = "lives as long as the connection, which holds its handle"
@@ -111,14 +145,33 @@ async fn open_one(config: &Config, address: Address) -> Result<(Client, Link), C
             }
         }
     });
-    let wanted = config.get_target_session_attrs();
-    if wanted != TargetSessionAttrs::Any {
+    if config.get_target_session_attrs() != TargetSessionAttrs::Any {
         let writes = takes_writes(&client).await.map_err(|error| ConnectError::of(&error))?;
-        if writes != (wanted == TargetSessionAttrs::ReadWrite) {
-            return Err(if writes { ConnectError::TakesWrites } else { ConnectError::ReadOnly });
-        }
+        require_attributes(config, writes)?;
     }
-    Ok((client, Link { config: config.clone(), address, _driver: AbortOnDropHandle::new(driver) }))
+    let server = Server { config: config.clone(), address };
+    Ok((client, Link { server, _driver: AbortOnDropHandle::new(driver) }))
+}
+
+async fn connect_to(config: &Config, address: &Address) -> Result<Socket, ConnectError> {
+    let socket = dial(config, address).await;
+    socket.map_err(|error| ConnectError::Connect(format!("{address}: {error}")))
+}
+
+fn require_version(version: Option<&str>) -> Result<(), ConnectError> {
+    match version {
+        Some(version) if is_too_old(version) => Err(ConnectError::TooOld(version.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+/// Fails unless a server that accepts writes, or does not, has the wanted `target_session_attrs`.
+pub fn require_attributes(config: &Config, writes: bool) -> Result<(), ConnectError> {
+    match config.get_target_session_attrs() {
+        TargetSessionAttrs::ReadWrite if !writes => Err(ConnectError::ReadOnly),
+        TargetSessionAttrs::ReadOnly if writes => Err(ConnectError::TakesWrites),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a server's version is too old. A version in an unknown form is accepted: such a server
@@ -197,7 +250,14 @@ async fn dial(config: &Config, address: &Address) -> io::Result<Socket> {
 }
 
 impl Link {
-    /// Asks the server to cancel the statement of this connection, and waits until the server
+    /// [`Server::cancel`] for this connection.
+    pub async fn cancel(&self, token: &CancelToken) -> Result<(), ConnectError> {
+        self.server.cancel(token).await
+    }
+}
+
+impl Server {
+    /// Asks the server to cancel the statement of a connection, and waits until the server
     /// closes the socket: then the request has been delivered.
     pub async fn cancel(&self, token: &CancelToken) -> Result<(), ConnectError> {
         let mut socket =

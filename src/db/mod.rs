@@ -11,6 +11,8 @@ mod clock;
 mod connect;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+mod hot;
+mod lane;
 pub mod migrate;
 mod notifier;
 mod owner;
@@ -35,6 +37,7 @@ use tokio::time::{Instant, sleep, timeout};
 pub use self::{
     clock::Clock,
     connect::{UrlError, login},
+    hot::{Found, Key, Question},
     migrate::is_passing,
     notifier::Listener,
     owner::Owner,
@@ -45,9 +48,9 @@ pub use self::{
     trail::{AccountRef, BelongsTo, Recorded},
     tx::{Tx, WriteTx, taken},
 };
-use self::{notifier::ChangeNotifier, pool::Lease};
+use self::{hot::Lanes, notifier::ChangeNotifier, pool::Lease};
 use crate::{
-    caller::Caller,
+    caller::{Caller, Reach},
     error::{Error, Result},
     share::{Percent, Shares},
     telemetry::PoolState,
@@ -117,6 +120,8 @@ pub struct Db {
     shares: Shares,
     /// Set by tests only.
     clock: Clock,
+    /// The connections of hot reads; `None` makes them reads like others.
+    lanes: Option<Lanes>,
 }
 
 impl Db {
@@ -144,6 +149,7 @@ impl Db {
             changes: ChangeNotifier::default(),
             shares,
             clock: Clock::default(),
+            lanes: None,
         }
     }
 
@@ -152,6 +158,14 @@ impl Db {
     #[must_use]
     pub fn with_tenant_share(self, percent: Percent) -> Self {
         Self { shares: Shares::new(self.size as usize, percent), ..self }
+    }
+
+    /// Makes hot reads through connections of their own, at most `lanes`; with 0 they are reads like
+    /// others. The connections are as old as those of the pool at most.
+    #[must_use]
+    pub fn with_lanes(self, lanes: usize, max_lifetime: Option<Duration>) -> Self {
+        let lanes = (lanes > 0).then(|| Lanes::new(self.manager.clone(), lanes, max_lifetime));
+        Self { lanes, ..self }
     }
 
     /// Lets a test set the time of transactions.
@@ -169,6 +183,23 @@ impl Db {
         for<'t> F: AsyncFn(&'t Tx) -> Result<R> + Work<&'t Tx, Result<R>, Future: Send>,
     {
         self.read_in(READ, caller, work).await
+    }
+
+    /// Asks a hot question, together with others that arrive meanwhile ([`hot`]). Returns `None` if
+    /// the caller has to ask by [`Db::read`]: if there is no row, the caller's reach is limited, the
+    /// module is off for some organization, or no connection could answer.
+    pub async fn find<R>(
+        &self,
+        caller: &Caller,
+        question: &'static Question<R>,
+        key: &[&str],
+    ) -> Result<Option<Found<R>>> {
+        match &self.lanes {
+            Some(lanes) if caller.reach == Reach::Tenant => {
+                lanes.find(caller, self.clock.of(&caller.tenant), question, key).await
+            }
+            _ => Ok(None),
+        }
     }
 
     /// [`Db::read`] for a list with filters: PostgreSQL plans each query for its own values. The

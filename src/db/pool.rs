@@ -250,6 +250,11 @@ impl Manager {
         &self.config
     }
 
+    /// Increases with each [`Conn::retire_all`]; connections of an earlier era are replaced.
+    pub(super) fn era(&self) -> u64 {
+        self.eras.load(Ordering::Relaxed)
+    }
+
     pub(super) fn role(&self) -> Option<&str> {
         self.role.as_deref()
     }
@@ -282,7 +287,7 @@ impl ManageConnection for Manager {
     type Error = ConnectError;
 
     async fn connect(&self) -> Result<Conn, ConnectError> {
-        let era = self.eras.load(Ordering::Relaxed);
+        let era = self.era();
         let (mut pg, link) = self.login().await?;
         let (opening, eras) = (Arc::clone(&self.opening), Arc::clone(&self.eras));
         let statements = Arc::<AtomicUsize>::default();
@@ -324,7 +329,7 @@ impl ManageConnection for Manager {
         conn.session != Session::Idle
             || conn.pg.is_broken()
             || conn.is_full()
-            || conn.era != self.eras.load(Ordering::Relaxed)
+            || conn.era != self.era()
     }
 }
 

@@ -1,13 +1,17 @@
 //! The tenant's row: its settings and modules, which every transaction asks for before it answers
 //! anything.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
+use chrono_tz::Tz;
 use diesel::{dsl, prelude::*, sql_types::Timestamptz};
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
-use super::{Tx, WriteTx};
-use crate::{error::Result, schema::tenants};
+use super::{Tx, WriteTx, hot::Question, refusals};
+use crate::{
+    error::{Error, Result},
+    schema::tenants,
+};
 
 /// A tenant as it is kept, or as it is by default as long as it has no row.
 #[derive(Debug, Clone, Queryable, Selectable)]
@@ -42,6 +46,16 @@ pub struct Settings {
     pub time_zone: String,
 }
 
+/// The tenant row for hot reads, and when the transaction began.
+pub(super) static TENANT: Question<(String, Tenant, DateTime<Utc>)> =
+    Question::new(1, |question, tenant, _| {
+        question.statement(&tenants::table.filter(tenants::tenant_id.eq(tenant)).select((
+            tenants::tenant_id,
+            Tenant::as_select(),
+            dsl::now.into_sql::<Timestamptz>(),
+        )))
+    });
+
 impl Default for Tenant {
     /// What the columns have by default.
     fn default() -> Self {
@@ -63,6 +77,21 @@ impl Default for Tenant {
 }
 
 impl Tenant {
+    /// Fails if a module is off for the tenant.
+    pub(super) fn require_module(&self, module: &'static str) -> Result<()> {
+        let off = self.modules_off.iter().any(|off| off == module);
+        if off { Err(refusals::module_off_for_tenant(module)) } else { Ok(()) }
+    }
+
+    /// The day at a time, in the tenant's time zone.
+    pub(super) fn day_at(&self, time: DateTime<Utc>) -> Result<NaiveDate> {
+        let name = &self.settings.time_zone;
+        let zone: Tz = name
+            .parse()
+            .map_err(|_| Error::internal(format!("the tenant's time zone {name:?} is unknown")))?;
+        Ok(time.with_timezone(&zone).date_naive())
+    }
+
     /// Whether a module is off for some organization.
     pub fn is_off_below(&self, module: &str) -> bool {
         self.modules_off_below.iter().any(|off| off == module)

@@ -9,7 +9,6 @@ use std::{
 };
 
 use chrono::{DateTime, NaiveDate, Utc};
-use chrono_tz::Tz;
 use diesel::{Expression, ExpressionMethods, dsl::Eq, sql_types::Text};
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _};
 use tokio::{sync::OnceCell, time::Instant};
@@ -19,7 +18,7 @@ use super::{
     WRITE,
     pool::{Conn, ConnectError, Lease},
     reach::Sight,
-    refusals, sqlstate,
+    sqlstate,
     tenant::Tenant,
     trail::{Change, Recorded},
 };
@@ -98,11 +97,7 @@ impl Tx {
     /// transaction asks. Does not wait once the tenant row is here.
     pub async fn today(&self) -> Result<NaiveDate> {
         let (tenant, began) = self.beginning().await?;
-        let name = &tenant.settings.time_zone;
-        let zone: Tz = name
-            .parse()
-            .map_err(|_| Error::internal(format!("the tenant's time zone {name:?} is unknown")))?;
-        Ok(self.clock.unwrap_or(*began).with_timezone(&zone).date_naive())
+        tenant.day_at(self.clock.unwrap_or(*began))
     }
 
     /// Whether the module of the call is off for some organization. Never waits: until the tenant
@@ -124,8 +119,7 @@ impl Tx {
 
     /// Fails if the module of the call is off for the tenant.
     pub(super) async fn gate(&self) -> Result<()> {
-        let off = self.tenant().await?.modules_off.iter().any(|off| off == self.module);
-        if off { Err(refusals::module_off_for_tenant(self.module)) } else { Ok(()) }
+        self.tenant().await?.require_module(self.module)
     }
 
     /// The connection, for Diesel: `query.load(&mut tx.conn())`. Several queries may be sent at

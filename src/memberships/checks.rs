@@ -12,7 +12,8 @@ use super::{refusals, store::Fields};
 use crate::{
     accounts::store::{Account, Status},
     budget::{self, Budget, Weighed},
-    db::{AccountRef, BelongsTo, Recorded, Tx, WriteTx},
+    caller::Caller,
+    db::{AccountRef, BelongsTo, Db, Question, Recorded, Tx, WriteTx},
     error::Result,
     modules,
     people::refusals::{PERSON, person_inactive},
@@ -100,73 +101,102 @@ impl Weighed for Check {
     }
 }
 
+/// The query of a check. It returns a row for each organization of the person and each one above
+/// it; those count that a link of the account covers.
+#[diesel::dsl::auto_type(no_type_alias)]
+fn rows(tenant: String, account_id: String, person_id: String) -> _ {
+    accounts::table
+        .inner_join(
+            people::table
+                .on(people::tenant_id.eq(accounts::tenant_id).and(people::person_id.eq(person_id))),
+        )
+        .left_join(
+            account_users::table.on(account_users::tenant_id.eq(accounts::tenant_id).and(
+                account_users::account_id
+                    .eq(accounts::account_id)
+                    .and(account_users::person_id.eq(people::person_id)),
+            )),
+        )
+        .left_join(
+            organization_members::table.on(organization_members::tenant_id
+                .eq(people::tenant_id)
+                .and(organization_members::person_id.eq(people::person_id))),
+        )
+        .left_join(organization_ancestors::table.on(
+            organization_ancestors::tenant_id.eq(organization_members::tenant_id).and(
+                organization_ancestors::organization_id.eq(organization_members::organization_id),
+            ),
+        ))
+        .left_join(
+            account_organizations::table.on(account_organizations::tenant_id
+                .eq(accounts::tenant_id)
+                .and(
+                    account_organizations::account_id
+                        .eq(accounts::account_id)
+                        .and(
+                            account_organizations::organization_id
+                                .eq(organization_ancestors::ancestor_id),
+                        )
+                        .and(
+                            organization_ancestors::distance
+                                .eq(0_i32)
+                                .or(account_organizations::include_descendants),
+                        ),
+                )),
+        )
+        .filter(accounts::tenant_id.eq(tenant))
+        .filter(accounts::account_id.eq(account_id))
+}
+
+/// Checks for hot reads. A statement for several pairs would not cost less.
+static CHECK: Question<(String, String, String, Row)> =
+    Question::new(1, |question, tenant, keys| {
+        let key = |place| keys.first().and_then(|key| key.get(place).cloned()).unwrap_or_default();
+        question.statement(&rows(tenant.to_owned(), key(0), key(1)).select((
+            accounts::tenant_id,
+            accounts::account_id,
+            people::person_id,
+            Row::as_select(),
+        )))
+    });
+
 impl Check {
-    /// Checks one person on one account in one query. The query returns a row for each organization
-    /// of the person and each one above it; those count that a link of the account covers.
+    /// Checks one person on one account, as a hot read where that is possible.
+    pub async fn get(db: &Db, caller: &Caller, account_id: &str, person_id: &str) -> Result<Self> {
+        if let Some(found) = db.find(caller, &CHECK, &[account_id, person_id]).await? {
+            let today = found.today()?;
+            let rows: Vec<_> = found.rows.into_iter().map(|(_, _, _, row)| row).collect();
+            if let Some(first) = rows.as_slice().first() {
+                return Ok(Self::of(account_id, first, &rows, today));
+            }
+        }
+        db.read(caller, async |tx| Self::find(tx, account_id, person_id).await).await
+    }
+
+    /// Checks one person on one account in one query.
     pub async fn find(tx: &Tx, account_id: &str, person_id: &str) -> Result<Self> {
         if tx.is_limited() {
             Account::find(tx, account_id).await?;
             Person::find(tx, person_id).await?;
         }
-        let rows = accounts::table
-            .filter(tx.owns(accounts::tenant_id))
-            .inner_join(
-                people::table.on(people::tenant_id
-                    .eq(accounts::tenant_id)
-                    .and(people::person_id.eq(person_id.to_owned()))),
-            )
-            .left_join(
-                account_users::table.on(account_users::tenant_id.eq(accounts::tenant_id).and(
-                    account_users::account_id
-                        .eq(accounts::account_id)
-                        .and(account_users::person_id.eq(people::person_id)),
-                )),
-            )
-            .left_join(
-                organization_members::table.on(organization_members::tenant_id
-                    .eq(people::tenant_id)
-                    .and(organization_members::person_id.eq(people::person_id))),
-            )
-            .left_join(
-                organization_ancestors::table.on(organization_ancestors::tenant_id
-                    .eq(organization_members::tenant_id)
-                    .and(
-                        organization_ancestors::organization_id
-                            .eq(organization_members::organization_id),
-                    )),
-            )
-            .left_join(
-                account_organizations::table.on(account_organizations::tenant_id
-                    .eq(accounts::tenant_id)
-                    .and(
-                        account_organizations::account_id
-                            .eq(accounts::account_id)
-                            .and(
-                                account_organizations::organization_id
-                                    .eq(organization_ancestors::ancestor_id),
-                            )
-                            .and(
-                                organization_ancestors::distance
-                                    .eq(0)
-                                    .or(account_organizations::include_descendants),
-                            ),
-                    )),
-            )
-            .filter(accounts::account_id.eq(account_id))
-            .select(Row::as_select())
-            .load::<Row>(&mut tx.conn())
-            .await?;
+        let rows = rows(tx.tenant_id().into(), account_id.into(), person_id.into());
+        let rows = rows.select(Row::as_select()).load::<Row>(&mut tx.conn()).await?;
         let Some(first) = rows.as_slice().first() else {
             // One of them is not there, which these say.
             Account::find(tx, account_id).await?;
             return Err(PERSON.not_found(person_id));
         };
         modules::require(tx, &first.organization_id).await?;
+        Ok(Self::of(account_id, first, &rows, tx.today().await?))
+    }
+
+    /// The check that the rows of its query make; `first` is one of them.
+    fn of(account_id: &str, first: &Row, rows: &[Row], today: NaiveDate) -> Self {
         let mut organization_ids: Vec<_> =
             rows.iter().filter_map(|row| row.link.as_ref().and(row.member_of.clone())).collect();
         organization_ids.sort();
         organization_ids.dedup();
-        Ok(Self {
+        Self {
             account_active: first.status == Status::Active,
             person_active: first.person_active,
             purchasing_account: first.purchasing_account_id.as_deref() == Some(account_id),
@@ -181,8 +211,8 @@ impl Check {
                 }
             }),
             organization_ids,
-            today: tx.today().await?,
-        })
+            today,
+        }
     }
 
     /// Checks several pairs of account and person, in their order. Queries are sent without waiting

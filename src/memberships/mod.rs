@@ -162,8 +162,7 @@ impl MembershipService for Service {
         request: Request<CheckMembershipRequest>,
     ) -> Reply<CheckMembershipResponse> {
         let (caller, (account_id, person_id)) = request.read(wire::check)?;
-        let work = self.db.read(&caller, async |tx| Check::find(tx, &account_id, &person_id).await);
-        let check = work.await?;
+        let check = Check::get(&self.db, &caller, &account_id, &person_id).await?;
         Budget::default().spend(check.weight())?;
         reply(Ok(check.into()))
     }

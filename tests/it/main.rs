@@ -32,6 +32,7 @@ mod embedded;
 mod failover;
 mod forest;
 mod forest_races;
+mod hot;
 mod imports;
 mod incarnations;
 mod isolation;

@@ -220,7 +220,9 @@ async fn serve(started: std::sync::mpsc::Sender<Shared>) {
     let manager =
         if url.is_some() { manager.allow_privileged_login(true) } else { manager.embedded() };
     let clock = Clock::settable();
-    let db = Db::new(manager, size, wait, None).with_clock(clock.clone());
+    // The embedded server has one connection.
+    let lanes = if url.is_some() { 2 } else { 0 };
+    let db = Db::new(manager, size, wait, None).with_lanes(lanes, None).with_clock(clock.clone());
     db.verify().await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let shared = Shared {
@@ -245,6 +247,11 @@ pub async fn apart() -> Option<(Tenant, tokio_postgres::Client, Db)> {
 
 /// Migrates a database and serves it with a pool of so many connections.
 pub async fn with_pool(url: &str, size: u32) -> (Tenant, Db) {
+    with_lanes(url, size, 0).await
+}
+
+/// [`with_pool`] with so many connections for hot reads besides.
+pub async fn with_lanes(url: &str, size: u32, lanes: usize) -> (Tenant, Db) {
     let login: tokio_postgres::Config = url.parse().unwrap();
     migrate::run(&Manager::new(login.clone(), None), migrate::Direction::Up).await.unwrap();
     let db = Db::new(
@@ -252,7 +259,8 @@ pub async fn with_pool(url: &str, size: u32) -> (Tenant, Db) {
         size,
         Duration::from_secs(1),
         None,
-    );
+    )
+    .with_lanes(lanes, None);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, served) = (listener.local_addr().unwrap(), db.clone());
     tokio::spawn(async move { server::serve(listener, served, &config(&[]), pending()).await });

@@ -1,0 +1,620 @@
+//! Hot reads: questions by id that are asked so often that a transaction for each costs more than
+//! its rows. While a connection is under way, the questions that arrive gather, and go as one
+//! flight ([`super::lane`]) when it is back. If a connection is idle, a question goes alone and at
+//! once: nothing waits for a time.
+//!
+//! A flight has role and bounds first, then for each of its tenants the tenant, the tenant row, and
+//! what is asked. Row-level security holds as in every transaction. In addition each row's
+//! `tenant_id`, its first column, is compared with the tenant that asked.
+//!
+//! A hot read never fails where `Db::read` would not: whatever cannot be answered here (no
+//! connection yet, a flight that fails, no row) is asked there. Tenant row and rows are read by two
+//! statements of one transaction at READ COMMITTED: a module that is switched off between them
+//! counts from the next call on.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    time::Duration,
+};
+
+use chrono::{DateTime, NaiveDate, Utc};
+use diesel::{
+    QueryResult,
+    deserialize::FromSqlRow,
+    pg::Pg,
+    query_builder::{Query, QueryFragment},
+    result::Error as DieselError,
+};
+use tokio::{
+    runtime::Handle,
+    sync::oneshot,
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::{
+    lane::{self, Lane, Lost, RawRow, Statement},
+    pool::Manager,
+    tenant::{TENANT, Tenant},
+};
+use crate::{
+    caller::{Caller, TenantId},
+    error::{Error, Result},
+};
+
+/// Most questions of a flight.
+const FLIGHT: usize = 64;
+/// Most questions of one tenant in a flight: a tenant with many delays another's by one flight.
+const OF_A_TENANT: usize = 32;
+/// How long a flight whose call has ended may still take before it is cancelled.
+const GRACE: Duration = Duration::from_millis(100);
+/// How long a connection may take to open, and the pause after one that could not be opened.
+const OPENING: Duration = Duration::from_secs(1);
+
+/// What the values of a key are, in the order of the columns behind `tenant_id`.
+pub type Key = Vec<String>;
+
+/// A question by id. Each row of its statement begins with `tenant_id` and the columns of the key.
+pub struct Question<R: 'static> {
+    /// Most keys of a statement.
+    keys: usize,
+    /// Makes the statement for keys of one tenant, by [`Question::statement`].
+    ask: fn(&Self, &str, &[Key]) -> QueryResult<Statement>,
+    known: OnceLock<Known<R>>,
+}
+
+/// What is the same for every statement of a question.
+struct Known<R> {
+    sql: Arc<str>,
+    read: fn(&RawRow) -> QueryResult<R>,
+}
+
+impl<R> Question<R> {
+    /// A question whose statements have at most so many keys.
+    pub const fn new(keys: usize, ask: fn(&Self, &str, &[Key]) -> QueryResult<Statement>) -> Self {
+        Self { keys, ask, known: OnceLock::new() }
+    }
+
+    /// The statement of a Diesel query. The query may differ in its values only.
+    pub fn statement<Q>(&self, query: &Q) -> QueryResult<Statement>
+    where
+        Q: Query + QueryFragment<Pg>,
+        R: FromSqlRow<Q::SqlType, Pg>,
+    {
+        let known = match self.known.get() {
+            Some(known) => known,
+            None => {
+                let sql = lane::sql(query)?;
+                let read = |row: &RawRow| {
+                    R::build_from_row(row).map_err(DieselError::DeserializationError)
+                };
+                self.known.get_or_init(|| Known { sql, read })
+            }
+        };
+        Statement::of_query(&known.sql, query)
+    }
+
+    /// Reads a row of the question's statement.
+    fn read(&self, row: &RawRow) -> Result<R> {
+        let known = self.known.get().ok_or_else(|| Error::internal("a row without a question"))?;
+        Ok((known.read)(row)?)
+    }
+}
+
+impl<R> fmt::Debug for Question<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Question").field("keys", &self.keys).finish_non_exhaustive()
+    }
+}
+
+/// A question whatever its rows are.
+trait Ask: Sync {
+    fn keys(&self) -> usize;
+    fn ask(&self, tenant: &str, keys: &[Key]) -> QueryResult<Statement>;
+}
+
+impl<R> Ask for Question<R> {
+    fn keys(&self) -> usize {
+        self.keys
+    }
+
+    fn ask(&self, tenant: &str, keys: &[Key]) -> QueryResult<Statement> {
+        (self.ask)(self, tenant, keys)
+    }
+}
+
+/// What one call asks.
+struct Asked {
+    tenant: TenantId,
+    question: &'static dyn Ask,
+    key: Key,
+    deadline: Instant,
+}
+
+/// The rows for one call: of its tenant, if it has a row, and of its question.
+struct Answer {
+    tenant: Option<RawRow>,
+    rows: Vec<RawRow>,
+}
+
+/// What a hot read has found: at least one row.
+#[derive(Debug)]
+pub struct Found<R> {
+    /// The rows.
+    pub rows: Vec<R>,
+    tenant: Tenant,
+    time: DateTime<Utc>,
+}
+
+impl<R> Found<R> {
+    /// The day in the tenant's time zone, as [`super::Tx::today`].
+    pub fn today(&self) -> Result<NaiveDate> {
+        self.tenant.day_at(self.time)
+    }
+}
+
+/// Where the answer of a call is among the answers of a flight: the tenant row's and its own.
+#[derive(Clone, Copy)]
+struct Seat {
+    tenant: usize,
+    question: usize,
+}
+
+/// The statements of a flight.
+struct Flight {
+    statements: Vec<Statement>,
+    seats: Vec<Seat>,
+}
+
+/// A call that waits for a connection.
+struct Waiting {
+    asked: Asked,
+    back: oneshot::Sender<Answer>,
+}
+
+/// The calls that wait, in the order in which their tenants have their turn.
+#[derive(Default)]
+struct Queue {
+    turns: VecDeque<TenantId>,
+    waiting: HashMap<TenantId, VecDeque<Waiting>>,
+}
+
+impl Queue {
+    fn push(&mut self, call: Waiting) {
+        let tenant = &call.asked.tenant;
+        if let Some(waiting) = self.waiting.get_mut(tenant) {
+            waiting.push_back(call);
+        } else {
+            self.turns.push_back(tenant.clone());
+            self.waiting.insert(tenant.clone(), [call].into());
+        }
+    }
+
+    /// Takes the calls of the next flight, those of a tenant together.
+    fn take(&mut self) -> Vec<Waiting> {
+        let mut taken = Vec::new();
+        for _ in 0..self.turns.len() {
+            let Some(tenant) = self.turns.pop_front() else { break };
+            let Some(waiting) = self.waiting.get_mut(&tenant) else { continue };
+            let most = waiting.len().min(OF_A_TENANT).min(FLIGHT - taken.len());
+            taken.extend(waiting.drain(..most));
+            if waiting.is_empty() {
+                self.waiting.remove(&tenant);
+            } else {
+                self.turns.push_back(tenant);
+            }
+            if taken.len() == FLIGHT {
+                break;
+            }
+        }
+        taken
+    }
+}
+
+/// The connections of hot reads. Clones share them.
+#[derive(Clone)]
+pub struct Lanes(Arc<Inner>);
+
+impl fmt::Debug for Lanes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lanes").field("size", &self.0.size).finish_non_exhaustive()
+    }
+}
+
+struct Inner {
+    manager: Manager,
+    /// Most connections.
+    size: usize,
+    max_lifetime: Option<Duration>,
+    /// Sets what holds for the whole flight.
+    bounds: Arc<str>,
+    /// Sets the tenant of the statements behind it.
+    tenant: Arc<str>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Open>,
+    /// How many connections there are, idle or under way.
+    open: usize,
+    /// Whether one is being opened.
+    opening: bool,
+    /// When a connection could not be opened: when to try again.
+    pause: Option<Instant>,
+    queue: Queue,
+}
+
+impl Inner {
+    /// The state. No [`Open`] may be dropped while it is locked.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection that is counted.
+struct Open {
+    lane: Lane,
+    /// The era of the pool when it was opened.
+    era: u64,
+    _counted: Counted,
+}
+
+/// Counts a connection as long as it exists.
+struct Counted(Weak<Inner>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let Some(inner) = self.0.upgrade() else { return };
+        let mut state = inner.state();
+        state.open -= 1;
+        // Without a connection nobody would answer them. They go another way.
+        let abandoned = (state.open == 0).then(|| std::mem::take(&mut state.queue));
+        drop(state);
+        drop(abandoned);
+    }
+}
+
+/// How a call goes on.
+enum Turn {
+    /// A connection was idle.
+    Alone(Asked, Open),
+    /// All are under way.
+    Wait(oneshot::Receiver<Answer>),
+    /// There is none.
+    Elsewhere,
+}
+
+impl Lanes {
+    /// At most `size` connections, none of which is made yet.
+    pub fn new(manager: Manager, size: usize, max_lifetime: Option<Duration>) -> Self {
+        let role = match manager.role() {
+            Some(role) => format!("pg_catalog.set_config('role','{}',true),", quoted(role)),
+            None => String::new(),
+        };
+        let bounds = format!(
+            "SELECT {role}pg_catalog.set_config('search_path','public,pg_temp',true),\
+             pg_catalog.set_config('random_page_cost','1.1',true),\
+             pg_catalog.set_config('plan_cache_mode','force_generic_plan',true),\
+             pg_catalog.set_config('statement_timeout',$1,true)"
+        );
+        let tenant = "SELECT pg_catalog.set_config('app.tenant_id',$1,true)".into();
+        let (bounds, state) = (bounds.into(), Mutex::default());
+        Self(Arc::new(Inner { manager, size, max_lifetime, bounds, tenant, state }))
+    }
+
+    /// Answers a question, or returns `None` if it is to be asked in a transaction of its own.
+    pub async fn find<R>(
+        &self,
+        caller: &Caller,
+        stopped: Option<DateTime<Utc>>,
+        question: &'static Question<R>,
+        key: &[&str],
+    ) -> Result<Option<Found<R>>> {
+        let asked = Asked {
+            tenant: caller.tenant.clone(),
+            question,
+            key: key.iter().map(ToString::to_string).collect(),
+            deadline: caller.deadline,
+        };
+        let Some(answer) = self.answer(asked).await? else { return Ok(None) };
+        let (tenant, began) = match answer.tenant.map(|row| TENANT.read(&row)).transpose()? {
+            Some((_, tenant, began)) => (tenant, began),
+            None => (Tenant::default(), Utc::now()),
+        };
+        tenant.require_module(caller.module)?;
+        if answer.rows.is_empty() || tenant.is_off_below(caller.module) {
+            return Ok(None);
+        }
+        let rows = answer.rows.iter().map(|row| question.read(row)).collect::<Result<_>>()?;
+        Ok(Some(Found { rows, tenant, time: stopped.unwrap_or(began) }))
+    }
+
+    async fn answer(&self, asked: Asked) -> Result<Option<Answer>> {
+        let deadline = asked.deadline;
+        let answer = match self.turn(asked) {
+            Turn::Elsewhere => return Ok(None),
+            Turn::Wait(answer) => timeout_at(deadline, answer).await.map(Result::ok),
+            Turn::Alone(asked, open) => {
+                let mut flying = Flying { open: Some(open), lanes: self.clone() };
+                let flown = timeout_at(deadline, flying.fly(&[&asked])).await;
+                flown.map(|flown| {
+                    let (open, answers) = flown?;
+                    self.give_back(open);
+                    answers.into_iter().next()
+                })
+            }
+        };
+        answer.map_err(|_| Error::DeadlineExceeded)
+    }
+
+    fn turn(&self, asked: Asked) -> Turn {
+        let mut stale = Vec::new();
+        let mut state = self.0.state();
+        let turn = loop {
+            match state.idle.pop() {
+                Some(open) if self.is_stale(&open) => stale.push(open),
+                Some(open) => break Turn::Alone(asked, open),
+                None if state.open > stale.len() => {
+                    let (back, answer) = oneshot::channel();
+                    state.queue.push(Waiting { asked, back });
+                    break Turn::Wait(answer);
+                }
+                None => break Turn::Elsewhere,
+            }
+        };
+        let opens = !matches!(turn, Turn::Alone(..))
+            && !state.opening
+            && state.open - stale.len() < self.0.size
+            && state.pause.is_none_or(|until| until <= Instant::now());
+        state.opening |= opens;
+        drop(state);
+        drop(stale);
+        if opens {
+            self.open();
+        }
+        turn
+    }
+
+    /// Opens one more connection in the background.
+    fn open(&self) {
+        let lanes = self.clone();
+        #[expect(clippy::disallowed_methods, reason = "the connection outlives the call")]
+        tokio::spawn(async move {
+            let era = lanes.0.manager.era();
+            let opened = timeout(OPENING, Lane::connect(lanes.0.manager.config())).await;
+            let mut state = lanes.0.state();
+            state.opening = false;
+            if let Ok(Ok(lane)) = opened {
+                state.open += 1;
+                drop(state);
+                let counted = Counted(Arc::downgrade(&lanes.0));
+                lanes.give_back(Open { lane, era, _counted: counted });
+            } else {
+                state.pause = Some(Instant::now() + OPENING);
+                drop(state);
+                if let Ok(Err(error)) = opened {
+                    tracing::warn!(%error, "database connection of hot reads");
+                }
+            }
+        });
+    }
+
+    /// Whether a connection is to be replaced: for its age, or because the pool replaces all.
+    fn is_stale(&self, open: &Open) -> bool {
+        open.era != self.0.manager.era()
+            || self.0.max_lifetime.is_some_and(|most| open.lane.born().elapsed() >= most)
+    }
+
+    /// Takes back a connection whose flight has ended: for those who wait, or until the next asks.
+    fn give_back(&self, open: Open) {
+        if let Some((open, calls)) = self.next(open) {
+            #[expect(clippy::disallowed_methods, reason = "works for several calls")]
+            tokio::spawn(self.clone().run(open, calls));
+        }
+    }
+
+    /// The connection with the calls of its next flight; without any it is idle from now on.
+    fn next(&self, open: Open) -> Option<(Open, Vec<Waiting>)> {
+        if self.is_stale(&open) {
+            return None;
+        }
+        let mut state = self.0.state();
+        let calls = state.queue.take();
+        if calls.is_empty() {
+            state.idle.push(open);
+            return None;
+        }
+        Some((open, calls))
+    }
+
+    /// Answers calls until none waits.
+    async fn run(self, open: Open, calls: Vec<Waiting>) {
+        let mut turn = Some((open, calls));
+        while let Some((open, mut calls)) = turn {
+            calls.retain(|call| !call.back.is_closed());
+            let Some(until) = calls.iter().map(|call| call.asked.deadline).max() else {
+                turn = self.next(open);
+                continue;
+            };
+            let asked: Vec<_> = calls.iter().map(|call| &call.asked).collect();
+            let mut flying = Flying { open: Some(open), lanes: self.clone() };
+            let flown = timeout_at(until + GRACE, flying.fly(&asked)).await;
+            // If it failed, the calls go another way, because nobody will send to them.
+            let Ok(Some((open, answers))) = flown else { return };
+            for (call, answer) in calls.into_iter().zip(answers) {
+                let _ = call.back.send(answer); // it may have ended meanwhile
+            }
+            turn = self.next(open);
+        }
+    }
+}
+
+/// A connection under way. If it is dropped, the flight goes on to its end in the background, or is
+/// cancelled, before another call gets the connection.
+struct Flying {
+    open: Option<Open>,
+    lanes: Lanes,
+}
+
+impl Flying {
+    /// Returns the connection and an answer for each call; `None` if the flight failed. The
+    /// connection is closed then.
+    async fn fly(&mut self, asked: &[&Asked]) -> Option<(Open, Vec<Answer>)> {
+        let flight = match Flight::of(&self.lanes.0, asked) {
+            Ok(flight) => flight,
+            Err(error) => {
+                self.open = None;
+                tracing::error!(%error, "a hot read cannot be asked");
+                return None;
+            }
+        };
+        let flown = self.open.as_mut()?.lane.fly(&flight.statements).await;
+        let open = self.open.take()?;
+        match flown.and_then(|rows| flight.answers(asked, rows)) {
+            Ok(answers) => return Some((open, answers)),
+            Err(lost @ Lost::Foreign) => tracing::error!(%lost, "a flight of hot reads failed"),
+            Err(lost) => tracing::warn!(%lost, "a flight of hot reads failed"),
+        }
+        None
+    }
+}
+
+impl Drop for Flying {
+    fn drop(&mut self) {
+        let Some(mut open) = self.open.take() else { return };
+        let lanes = self.lanes.clone();
+        // Without a runtime the process is ending.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                match timeout(GRACE, open.lane.finish()).await {
+                    Ok(Ok(_)) => lanes.give_back(open),
+                    Ok(Err(_)) => {}
+                    Err(_) => open.lane.cancel().await,
+                }
+            });
+        }
+    }
+}
+
+impl Flight {
+    /// The statements for these calls, those of a tenant one behind the other. This is the only
+    /// place that writes a flight: it asks nothing before the tenant is set.
+    fn of(inner: &Inner, asked: &[&Asked]) -> QueryResult<Self> {
+        let left = asked.iter().map(|call| call.deadline).max();
+        let left = left.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
+        let left = left.as_millis().max(1).to_string();
+        let mut statements = vec![Statement::of_texts(&inner.bounds, [&*left])];
+        let mut seats = Vec::with_capacity(asked.len());
+        for calls in asked.chunk_by(|one, other| one.tenant == other.tenant) {
+            let tenant = calls.first().map_or("", |call| call.tenant.as_str());
+            statements.push(Statement::of_texts(&inner.tenant, [tenant]));
+            statements.push(TENANT.ask(tenant, &[])?);
+            let (row, first) = (statements.len() - 1, statements.len());
+            let mut asks: Vec<(&dyn Ask, Vec<Key>)> = Vec::new();
+            for call in calls {
+                let same = |(question, _): &(&dyn Ask, Vec<Key>)| {
+                    std::ptr::addr_eq(*question, call.question)
+                };
+                let known = asks.iter().position(|it| same(it) && it.1.contains(&call.key));
+                let room = asks.iter().position(|it| same(it) && it.1.len() < it.0.keys());
+                let place = known.or(room).unwrap_or_else(|| {
+                    asks.push((call.question, Vec::new()));
+                    asks.len() - 1
+                });
+                if known.is_none() {
+                    asks[place].1.push(call.key.clone());
+                }
+                seats.push(Seat { tenant: row, question: first + place });
+            }
+            for (question, keys) in asks {
+                statements.push(question.ask(tenant, &keys)?);
+            }
+        }
+        Ok(Self { statements, seats })
+    }
+
+    /// The answer for each call. Fails if a row is another tenant's.
+    fn answers(&self, asked: &[&Asked], rows: Vec<Vec<RawRow>>) -> Result<Vec<Answer>, Lost> {
+        let answer = |(call, seat): (&&Asked, &Seat)| {
+            let tenant = call.tenant.as_str();
+            let (row, rows) = (&rows[seat.tenant], &rows[seat.question]);
+            if row.iter().chain(rows).any(|row| !row.begins_with([tenant])) {
+                return Err(Lost::Foreign);
+            }
+            let key = || [tenant].into_iter().chain(call.key.iter().map(String::as_str));
+            let rows = rows.iter().filter(|row| row.begins_with(key())).cloned().collect();
+            Ok(Answer { tenant: row.first().cloned(), rows })
+        };
+        asked.iter().zip(&self.seats).map(answer).collect()
+    }
+}
+
+/// A name in a literal.
+fn quoted(name: &str) -> String {
+    name.replace('\'', "''")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(tenant: &str, key: &str) -> Asked {
+        Asked {
+            tenant: TenantId::parse(tenant).unwrap(),
+            question: &TENANT,
+            key: vec![key.to_owned()],
+            deadline: Instant::now(),
+        }
+    }
+
+    #[test]
+    fn tenants_take_turns_however_many_calls_one_has() {
+        let mut queue = Queue::default();
+        let mut push = |tenant: &str, calls: usize| {
+            for call in 0..calls {
+                let (back, _) = oneshot::channel();
+                queue.push(Waiting { asked: asked(tenant, &call.to_string()), back });
+            }
+        };
+        push("many", 10_000);
+        push("few", 2);
+        push("last", 40);
+        let sizes = |taken: &[Waiting]| -> Vec<(String, usize)> {
+            let tenants = taken.chunk_by(|one, other| one.asked.tenant == other.asked.tenant);
+            tenants.map(|calls| (calls[0].asked.tenant.to_string(), calls.len())).collect()
+        };
+        let of = |tenant: &str, calls| (tenant.to_owned(), calls);
+        let first = queue.take();
+        assert_eq!(sizes(&first), [of("many", 32), of("few", 2), of("last", 30)]);
+        assert_eq!(first[31].asked.key, ["31"], "in the order of arrival");
+        assert_eq!(sizes(&queue.take()), [of("many", 32), of("last", 10)]);
+        assert_eq!(sizes(&queue.take()), [of("many", 32)]);
+        let mut rest = 0;
+        while let taken @ 1.. = queue.take().len() {
+            rest += taken;
+        }
+        assert_eq!(rest, 10_000 - 3 * 32);
+    }
+
+    #[test]
+    fn a_row_of_another_tenant_answers_nobody() {
+        let (one, other) = (asked("t1", "a"), asked("t1", "b"));
+        let seats = vec![Seat { tenant: 0, question: 1 }; 2];
+        let flight = Flight { statements: Vec::new(), seats };
+        let row = |texts: &[&str]| RawRow::of_texts(texts);
+        let answers = |rows: &[&[&str]], tenant: &[&[&str]]| {
+            let of = |rows: &[&[&str]]| rows.iter().map(|texts| row(texts)).collect();
+            let answers = flight.answers(&[&one, &other], vec![of(tenant), of(rows)]);
+            answers.map(|answers| answers.iter().map(|it| it.rows.len()).collect::<Vec<_>>())
+        };
+        let (a, b) = (&["t1", "a", "x"][..], &["t1", "b", "y"][..]);
+        assert_eq!(answers(&[a, b, b], &[&["t1"]]).unwrap(), [1, 2]);
+        assert_eq!(answers(&[b], &[]).unwrap(), [0, 1]);
+        assert!(matches!(answers(&[a, &["t2", "b", "y"]], &[]), Err(Lost::Foreign)));
+        assert!(matches!(answers(&[a, &["t1x", "b"]], &[]), Err(Lost::Foreign)));
+        assert!(matches!(answers(&[a], &[&["t2"]]), Err(Lost::Foreign)));
+        assert!(matches!(answers(&[a, &[]], &[]), Err(Lost::Foreign)));
+    }
+}
