@@ -131,12 +131,15 @@ impl Measured {
 
 /// Everything that runs during a measurement.
 struct Bench {
-    postgres: Postgres,
     service: Measured,
     compared: Option<Measured>,
     echo: Measured,
     plain: Measured,
     data: Data,
+    /// Whether 1 and 64 in flight are enough.
+    smoke: bool,
+    /// Last, because fields are dropped in order: the servers use it.
+    postgres: Postgres,
 }
 
 async fn measure(arguments: &Arguments) -> Result<(), String> {
@@ -229,7 +232,7 @@ impl Bench {
         let echo = measured_as(echo, &tokens, data, &next, false).await?;
         let plain = measured_as(plain, &tokens, data, &next, false).await?;
         eprintln!("loaded: measuring");
-        Ok(Self { postgres, service, compared, echo, plain, data })
+        Ok(Self { service, compared, echo, plain, data, smoke: arguments.smoke, postgres })
     }
 
     /// Measures a case with what is beside it, which takes turns with it.
@@ -250,7 +253,9 @@ impl Bench {
             Some(self.script(&call).await.map_err(failed)?)
         };
         let mut rows = Vec::new();
-        for &in_flight in case.levels {
+        let smoke = self.smoke;
+        let levels = case.levels.iter().copied().filter(|n| !smoke || *n == 1 || *n == 64);
+        for in_flight in levels {
             let mut of = vec![Vec::new(); 4];
             let mut statements = Vec::new();
             for _ in 0..rounds {

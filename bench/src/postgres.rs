@@ -14,15 +14,15 @@ use tokio_postgres::{Client, NoTls};
 const SETTINGS: &str = "
 listen_addresses = '127.0.0.1'
 max_connections = 200
-shared_buffers = 1GB
-max_wal_size = 8GB
+shared_buffers = '1GB'
+max_wal_size = '8GB'
 fsync = on
 synchronous_commit = on
 random_page_cost = 1.1
 logging_collector = on
-log_destination = jsonlog
-log_directory = log
-log_filename = bench.log
+log_destination = 'jsonlog'
+log_directory = 'log'
+log_filename = 'bench.log'
 log_file_mode = 0644
 ";
 
@@ -65,7 +65,6 @@ impl Postgres {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let process = as_user(&programs.join("postgres"), &folder)
             .args(["-D", "data", "-p", &port.to_string()])
-            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
@@ -82,7 +81,7 @@ impl Postgres {
     /// A connection of the superuser. Waits until the server is there.
     pub async fn sql(&self, database: &str) -> Client {
         let config = format!("host=127.0.0.1 port={} user=postgres dbname={database}", self.port);
-        for _ in 0..300 {
+        for _ in 0..100 {
             if let Ok((client, connection)) = tokio_postgres::connect(&config, NoTls).await {
                 tokio::spawn(connection);
                 return client;

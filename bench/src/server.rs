@@ -45,7 +45,8 @@ pub const POOL_SIZE: u32 = 8;
 
 /// The service without any setting of the environment.
 pub fn command(binary: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(binary);
+    // Not searched for in PATH.
+    let mut command = Command::new(std::path::absolute(binary).unwrap());
     command.env_clear().args(arguments);
     command
 }

@@ -10,13 +10,15 @@ use crate::{load::Sample, postgres::Postgres, server::POOL_SIZE};
 /// A script that does what one call does, and the settings of its transaction.
 pub struct Script {
     text: String,
+    /// `NAME=VALUE` of its variables: values that are parameters get the plans that the service gets.
+    variables: Vec<String>,
     settings: String,
 }
 
 /// Starts or ends the log of statements.
 pub async fn log(sql: &Client, on: bool) {
     let what = if on { "all" } else { "none" };
-    sql.batch_execute(&format!("ALTER SYSTEM SET log_statement = {what}")).await.unwrap();
+    sql.batch_execute(&format!("ALTER SYSTEM SET log_statement = '{what}'")).await.unwrap();
     sql.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
 }
@@ -48,7 +50,7 @@ impl Script {
         }
         let ids: BTreeSet<String> = logged.iter().flat_map(|(_, detail)| ids(detail)).collect();
         let id = if ids.len() == 1 { ids.into_iter().next() } else { None };
-        let mut text = String::new();
+        let (mut text, mut variables) = (String::new(), Vec::new());
         if let Some(id) = &id {
             let (from, to) = match id.len() {
                 7 => (1_000_001_u64, 1_000_000 + accounts),
@@ -59,11 +61,11 @@ impl Script {
         let writes = logged.iter().any(|(statement, _)| !statement.starts_with("SELECT"));
         text.push_str(if writes { "BEGIN;\n" } else { "" });
         for (statement, detail) in &logged {
-            text.push_str(&filled(sql, statement, detail, id.as_deref()).await);
+            text.push_str(&filled(sql, statement, detail, id.as_deref(), &mut variables).await);
             text.push_str(";\n");
         }
         text.push_str(if writes { "END;\n" } else { "" });
-        Self { text, settings }
+        Self { text, variables, settings }
     }
 
     /// Runs it by `pgbench` on as many connections as the service has.
@@ -77,6 +79,7 @@ impl Script {
             .args(["-n", "-U", "service", "-M", "prepared", "-j", "1", "-c", &clients])
             .args(["-T", &time.as_secs().max(1).to_string(), "-f"])
             .arg(file.path())
+            .args(self.variables.iter().flat_map(|variable| ["-D", variable]))
             .env("PGOPTIONS", &self.settings)
             .output()
             .unwrap();
@@ -131,7 +134,13 @@ fn ids(text: &str) -> Vec<String> {
 }
 
 /// The statement with its values in it. The id of the account becomes the variable `:id`.
-async fn filled(sql: &Client, statement: &str, detail: &str, id: Option<&str>) -> String {
+async fn filled(
+    sql: &Client,
+    statement: &str,
+    detail: &str,
+    id: Option<&str>,
+    variables: &mut Vec<String>,
+) -> String {
     let types = types(sql, statement).await;
     let values = detail.split_once(": ").map_or("", |(_, values)| values);
     let values = values_of(values);
@@ -152,25 +161,43 @@ async fn filled(sql: &Client, statement: &str, detail: &str, id: Option<&str>) -
             Some(id) if value.contains(id) => {
                 format!("concat({})", value.replace(id, "', :id::text, '"))
             }
+            _ if value.starts_with("'{actv_") => {
+                let new = "concat('actv_', gen_random_uuid()::text)";
+                format!("ARRAY[{}]", vec![new; value.matches("actv_").count()].join(", "))
+            }
             _ if value.starts_with("'actv_") => "concat('actv_', gen_random_uuid()::text)".into(),
-            _ => value.replace(':', "' || chr(58) || '"),
+            _ if !value.starts_with('\'') => value.clone(), // NULL
+            _ => {
+                let name = format!("v{}", variables.len());
+                let value = value[1..value.len() - 1].replace("''", "'");
+                variables.push(format!("{name}={value}"));
+                format!(":{name}")
+            }
         };
-        let value = if value.contains("chr(58)") { format!("({value})") } else { value };
         write!(filled, "{value}::{kind}").unwrap();
         rest = &after[digits..];
     }
     filled + rest
 }
 
-/// The types of the parameters. The elements of an `unnest` are texts.
+/// The types of the parameters. PostgreSQL cannot tell those of an `unnest`.
 async fn types(sql: &Client, statement: &str) -> Vec<Type> {
-    let mut types = vec![Type::UNKNOWN; 0];
-    if let Some((_, after)) = statement.split_once("unnest($") {
-        let number: usize = after.split(')').next().unwrap().parse().unwrap();
-        types = vec![Type::UNKNOWN; number - 1];
-        types.push(Type::TEXT_ARRAY);
+    let mut types = Vec::new();
+    // INSERT INTO "table" ("column", …) SELECT $1, unnest($2), …
+    let (into, values) = statement.split_once(") SELECT ").unwrap_or_default();
+    let columns = into.split_once('(').map_or("", |(_, columns)| columns).split(", ");
+    for (column, value) in columns.zip(values.split(", ")) {
+        let Some(number) = value.strip_prefix("unnest($") else { continue };
+        let number: usize = number.split(')').next().unwrap().parse().unwrap();
+        types.resize(types.len().max(number), Type::UNKNOWN);
+        types[number - 1] = match column {
+            "\"ordinal\"" => Type::INT4_ARRAY,
+            "\"changes\"" => Type::JSONB_ARRAY,
+            _ => Type::TEXT_ARRAY,
+        };
     }
-    sql.prepare_typed(statement, &types).await.unwrap().params().to_vec()
+    let prepared = sql.prepare_typed(statement, &types).await;
+    prepared.unwrap_or_else(|error| panic!("{statement}: {error:?}")).params().to_vec()
 }
 
 /// The literals of `$1 = 'x', $2 = NULL`.
