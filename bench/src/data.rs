@@ -148,7 +148,7 @@ INSERT INTO people (tenant_id, person_id, display_name, sort_key, email, kind, c
     SELECT tenant, id, initcap(key), key, 'p' || n || '@acme.example',
         CASE WHEN n % 500 = 0 THEN 'STAFF' ELSE 'CUSTOMER' END, at, 1002 FROM filled;
 INSERT INTO person_words (tenant_id, person_id, word)
-    SELECT DISTINCT tenant, id, unnest(ARRAY[id, 'person', split_part(key, ' ', 2), 'p' || n || '@acme.example', 'acme.example', 'example'])
+    SELECT DISTINCT tenant, id, unnest(ARRAY[id, 'person', split_part(key, ' ', 2), 'p' || n || '@acme.example', ' @acme.example', 'acme.example', 'example'])
     FROM filled;
 INSERT INTO organization_members (tenant_id, organization_id, person_id, sort_key, person_create_time)
     SELECT tenant, 'org-' || 1 + n % orgs, id, key, at FROM filled;
@@ -169,7 +169,7 @@ INSERT INTO accounts (tenant_id, account_id, display_name, sort_key, organizatio
         '2026-01-01Z'::timestamptz + n * interval '1 second', '2026-02-01Z'::timestamptz + n * interval '1 second', 1002
     FROM named;
 INSERT INTO account_words (tenant_id, account_id, word)
-    SELECT DISTINCT tenant, id, unnest(ARRAY[id, tenant, letters, n::text, 'purchasing', 'purchasing@acme.example', 'acme.example', 'example']
+    SELECT DISTINCT tenant, id, unnest(ARRAY[id, tenant, letters, n::text, 'purchasing', 'purchasing@acme.example', ' @acme.example', 'acme.example', 'example']
         || CASE WHEN late = '' THEN '{}' ELSE ARRAY['late'] END || CASE WHEN rare = '' THEN '{}' ELSE ARRAY['rare'] END)
     FROM named;
 INSERT INTO account_organizations (tenant_id, account_id, organization_id, own, include_descendants)
