@@ -145,7 +145,7 @@ struct Bench {
 async fn measure(arguments: &Arguments) -> Result<(), String> {
     let binary = arguments.service.clone().map_or_else(build, Ok)?;
     let rounds = arguments.rounds.unwrap_or(if arguments.smoke { 1 } else { 3 });
-    let seconds = arguments.seconds.unwrap_or(if arguments.smoke { 0.2 } else { 0.8 });
+    let seconds = arguments.seconds.unwrap_or(if arguments.smoke { 0.1 } else { 0.8 });
     let time = Duration::from_secs_f64(seconds);
     let bench = Bench::start(arguments, &binary).await?;
 
