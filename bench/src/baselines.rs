@@ -30,7 +30,7 @@ use tower_service::Service;
 
 use crate::{data::account_name, schema::accounts, server::POOL_SIZE};
 
-/// GetAccount and nothing else.
+/// `GetAccount` and nothing else.
 #[derive(Clone)]
 pub enum Baseline {
     /// Answers this account with the id that was asked for.

@@ -37,7 +37,7 @@ pub struct Target {
     /// By connection, then by tenant.
     clients: Vec<Vec<Client>>,
     data: Data,
-    /// Page tokens of the middle and the last page of ListAccounts.
+    /// Page tokens of the middle and the last page of `ListAccounts`.
     pages: [String; 2],
     /// Numbers of what is created, and of calls that take turns.
     next: Arc<AtomicU64>,
@@ -260,7 +260,7 @@ fn get_after_empty(on: Arc<Target>) -> Call {
     Arc::new(move |worker| {
         let on = on.clone();
         Box::pin(async move {
-            if on.next() % 2 == 0 {
+            if on.next().is_multiple_of(2) {
                 return get_one(&on, worker, 0).await;
             }
             let n = fastrand::u64(1..=on.data.main.accounts);

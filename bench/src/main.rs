@@ -124,7 +124,10 @@ impl Measured {
         let calls = (sample.rate * began.elapsed().as_secs_f64()).max(1.0);
         let after = cpu();
         let each = |time: Duration| time.as_secs_f64() * 1e6 / calls;
-        let (server_cpu, postgres_cpu) = (each(after.0 - before.0), each(after.1 - before.1));
+        let (server_cpu, postgres_cpu) = (
+            each(after.0.checked_sub(before.0).unwrap()),
+            each(after.1.checked_sub(before.1).unwrap()),
+        );
         Ok(Sample { server_cpu, postgres_cpu, ..sample })
     }
 }

@@ -85,7 +85,7 @@ impl Script {
             .env("PGOPTIONS", &self.settings)
             .output()
             .unwrap();
-        let cpu = postgres.cpu() - before;
+        let cpu = postgres.cpu().checked_sub(before).unwrap();
         let report = String::from_utf8_lossy(&output.stdout);
         let value = |name: &str| -> f64 {
             let found = report.lines().find_map(|line| line.strip_prefix(name));

@@ -1,4 +1,4 @@
-//! WatchActivities while accounts are created: how long after its answer a change is received.
+//! `WatchActivities` while accounts are created: how long after its answer a change is received.
 
 use std::{
     collections::HashMap,
