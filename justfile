@@ -30,6 +30,10 @@ lint: tools
     cargo-shear shear --locked --deny-warnings
     squawk migrations/*/up.sql
 
+# Measures the service beside gRPC and PostgreSQL alone, within ten minutes; `just bench --smoke`
+bench *arguments:
+    cargo run --locked --release -p customer-accounts-bench -- {{ arguments }}
+
 # Formats Rust and protos
 fmt: tools
     cargo fmt
