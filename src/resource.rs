@@ -7,7 +7,8 @@ use crate::{
     proto::ErrorReason,
 };
 
-/// A kind of resource. Each slice defines its own in its `refusals.rs`.
+/// A kind of resource. Kinds that several slices name are defined here, the others in the
+/// `refusals.rs` of their slice.
 #[derive(Debug, Clone, Copy)]
 pub struct Kind {
     /// The noun in `snake_case`: the resource type in the trail. With `_id` it is the name of the
@@ -19,6 +20,27 @@ pub struct Kind {
     /// has.
     pub already_exists: ErrorReason,
 }
+
+/// `accounts.v1.Account`
+pub const ACCOUNT: Kind = Kind {
+    noun: "account",
+    not_found: ErrorReason::AccountNotFound,
+    already_exists: ErrorReason::AccountAlreadyExists,
+};
+
+/// `accounts.v1.Organization`
+pub const ORGANIZATION: Kind = Kind {
+    noun: "organization",
+    not_found: ErrorReason::OrganizationNotFound,
+    already_exists: ErrorReason::OrganizationAlreadyExists,
+};
+
+/// `accounts.v1.Person`
+pub const PERSON: Kind = Kind {
+    noun: "person",
+    not_found: ErrorReason::PersonNotFound,
+    already_exists: ErrorReason::PersonAlreadyExists,
+};
 
 impl Kind {
     /// No resource of this kind has the id, or the caller may not see it. The error does not tell

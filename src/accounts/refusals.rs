@@ -4,14 +4,7 @@ use super::value::Status;
 use crate::{
     error::{Error, Refusal},
     proto::ErrorReason,
-    resource::Kind,
-};
-
-/// `accounts.v1.Account`
-pub const ACCOUNT: Kind = Kind {
-    noun: "account",
-    not_found: ErrorReason::AccountNotFound,
-    already_exists: ErrorReason::AccountAlreadyExists,
+    resource::ACCOUNT,
 };
 
 /// The status `to` cannot follow the present status `from`.

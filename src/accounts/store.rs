@@ -14,10 +14,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use super::value::Status;
-use super::{
-    refusals::ACCOUNT,
-    value::{Address, Contact, Json},
-};
+use super::value::{Address, Contact, Json};
 use crate::{
     account_types::store::AccountType,
     batch::Ids,
@@ -35,10 +32,10 @@ use crate::{
     },
     metadata::Metadata,
     modules,
-    organizations::refusals::ORGANIZATION,
     organizations::store::Organization,
     page::{self, By, Listed},
     people::store::Person,
+    resource::{ACCOUNT, ORGANIZATION},
     schema::{account_words, accounts, people},
     search::{self, Batch, unnest},
 };

@@ -16,8 +16,9 @@ use crate::{
     db::{AccountRef, BelongsTo, Db, Question, Recorded, Tx, WriteTx},
     error::Result,
     modules,
-    people::refusals::{PERSON, person_inactive},
+    people::refusals::person_inactive,
     people::store::Person,
+    resource::PERSON,
     schema::{
         account_organizations, account_users, accounts, organization_ancestors,
         organization_members, people,

@@ -6,7 +6,6 @@ pub mod links;
 pub mod recipients;
 mod refusals;
 pub mod slots;
-pub mod sources;
 pub mod store;
 pub mod users;
 mod wire;

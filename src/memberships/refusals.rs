@@ -2,11 +2,9 @@
 
 use super::slots::Holder;
 use crate::{
-    accounts::refusals::ACCOUNT,
     error::{Error, NAMED, Refusal},
-    organizations::refusals::ORGANIZATION,
-    people::refusals::PERSON,
     proto::ErrorReason,
+    resource::{ACCOUNT, ORGANIZATION, PERSON},
 };
 
 /// A contact, and someone who is to buy on an account, must be its user.

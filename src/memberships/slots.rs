@@ -26,8 +26,9 @@ use super::{
 use crate::{
     db::{Tx, WriteTx},
     error::{Error, Result},
-    people::refusals::{PERSON, person_inactive},
+    people::refusals::person_inactive,
     people::store::PersonKind,
+    resource::PERSON,
     schema::{
         account_organizations, account_users, accounts, organization_ancestors,
         organization_members, people,

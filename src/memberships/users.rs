@@ -14,7 +14,6 @@ use futures_util::{TryStreamExt as _, future::try_join4};
 use super::{
     refusals,
     slots::{self, Guard, Scope, Slot},
-    sources::{Merged, Sources},
     store::{Fields, UserSettings, through},
 };
 use crate::{
@@ -24,6 +23,7 @@ use crate::{
     db::{Condition, Tx, WriteTx},
     error::{Error, Result},
     page::{Listed, Listing, Page},
+    people::sources::{Merged, Sources},
     people::store::Person,
     schema::{accounts, people},
     wire::etag,

@@ -12,8 +12,8 @@ use crate::{
     error::Result,
     id,
     memberships::slots::{self, Scope},
-    people::refusals::PERSON,
     people::store::Person,
+    resource::PERSON,
     schema::{organization_members, people},
 };
 

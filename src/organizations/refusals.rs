@@ -2,16 +2,8 @@
 
 use crate::{
     error::{Error, Refusal},
-    people::refusals::PERSON,
     proto::ErrorReason,
-    resource::Kind,
-};
-
-/// `accounts.v1.Organization`
-pub const ORGANIZATION: Kind = Kind {
-    noun: "organization",
-    not_found: ErrorReason::OrganizationNotFound,
-    already_exists: ErrorReason::OrganizationAlreadyExists,
+    resource::{ORGANIZATION, PERSON},
 };
 
 /// With another level below `parent_id` the tree would have more than `max` levels.

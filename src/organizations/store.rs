@@ -9,11 +9,7 @@ use diesel::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
-use super::{
-    members::Member,
-    refusals::{self, ORGANIZATION},
-    tree,
-};
+use super::{members::Member, refusals, tree};
 use crate::{
     batch::Ids,
     budget::{self, Weighed},
@@ -24,6 +20,7 @@ use crate::{
     metadata::Metadata,
     modules,
     page::{Listed, Listing, Page, keyset, total},
+    resource::ORGANIZATION,
     schema::{
         account_organizations, accounts, organization_members, organization_words, organizations,
     },

@@ -8,14 +8,12 @@
 use diesel::{dsl, prelude::*, sql_types::Text};
 use diesel_async::RunQueryDsl;
 
-use super::{
-    refusals::{self, ORGANIZATION},
-    store::Organization,
-};
+use super::{refusals, store::Organization};
 use crate::{
     db::{Tx, WriteTx},
     error::Result,
     memberships::slots::{self, Scope},
+    resource::ORGANIZATION,
     schema::{organization_ancestors as ancestors, organizations},
     search::{self, unnest},
 };

@@ -1,6 +1,7 @@
 //! People: the customers' people and the tenant's own staff.
 
 pub(crate) mod refusals;
+pub mod sources;
 pub mod store;
 mod wire;
 

@@ -3,14 +3,7 @@
 use crate::{
     error::{Error, Refusal},
     proto::ErrorReason,
-    resource::Kind,
-};
-
-/// `accounts.v1.Person`
-pub const PERSON: Kind = Kind {
-    noun: "person",
-    not_found: ErrorReason::PersonNotFound,
-    already_exists: ErrorReason::PersonAlreadyExists,
+    resource::PERSON,
 };
 
 /// The person is inactive: they can neither be added to an account, nor become its contact or

@@ -10,7 +10,10 @@ use diesel::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
-use super::refusals::{self, PERSON};
+use super::{
+    refusals,
+    sources::{Members, Merged, Sources},
+};
 use crate::{
     accounts::store::Account,
     batch::Ids,
@@ -22,12 +25,12 @@ use crate::{
     memberships::{
         checks,
         slots::{self, Scope},
-        sources::{Members, Merged, Sources},
         store::UserSettings,
     },
     modules,
-    organizations::{refusals::ORGANIZATION, store::Organization},
+    organizations::store::Organization,
     page::{Listed, Listing, Page, keyset, total},
+    resource::{ORGANIZATION, PERSON},
     schema::{accounts, organization_members, people, person_words},
     search::{self, Batch, unnest},
 };

@@ -15,9 +15,8 @@
 )]
 #![expect(clippy::too_many_lines, reason = "tables of cases are long")]
 
-mod support;
-
 mod account_types;
+
 mod accounts;
 mod activities;
 mod activity_plans;
@@ -30,8 +29,6 @@ mod contract;
 mod durability;
 mod embedded;
 mod failover;
-mod forest;
-mod forest_races;
 mod hot;
 mod imports;
 mod incarnations;
@@ -66,6 +63,7 @@ mod sessions;
 mod settings;
 mod shares;
 mod skips;
+mod support;
 mod telemetry;
 mod tenancy;
 mod tenants;
@@ -73,5 +71,7 @@ mod text;
 mod tls;
 mod tokens;
 mod trail;
+mod tree;
+mod tree_races;
 mod watch_storm;
 mod watches;

@@ -73,7 +73,7 @@ INSERT INTO account_words (tenant_id, account_id, word)
 /// A tree of 2,000 organizations, each with up to 8 children, 500 organizations without parent or
 /// children, accounts and people in all of them, and one organization of 18,000 people. Two thirds
 /// of the accounts are in the tree.
-const FOREST: &str = "
+const TREE: &str = "
 SET session_replication_role = replica; -- foreign keys hold by construction
 CREATE TEMP TABLE tenant_names AS VALUES ('$tenant'), ('other-0'), ('other-1');
 CREATE TEMP TABLE units AS SELECT n, 'unit-' || n AS id, CASE WHEN n BETWEEN 2 AND 2000 THEN (n + 6) / 8 END AS parent
@@ -258,7 +258,7 @@ impl Measured {
     }
 }
 
-/// A list request in the tenant that [`FOREST`] fills.
+/// A list request in the tenant that [`TREE`] fills.
 #[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "there are a few of them, in a test")]
 enum List {
@@ -825,8 +825,8 @@ impl Measured {
 const ANY: Uses = Uses("", "tenant_id");
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lists_of_a_forest_cost_a_page_wherever_it_lies() {
-    let Some(on) = Measured::start_with(FOREST, "the embedded server has no auto_explain").await
+async fn lists_of_a_tree_cost_a_page_wherever_it_lies() {
+    let Some(on) = Measured::start_with(TREE, "the embedded server has no auto_explain").await
     else {
         return;
     };
@@ -905,7 +905,7 @@ SET session_replication_role = DEFAULT;
 /// contact.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_search_of_accounts_by_their_contacts_looks_through_neither_accounts_nor_people() {
-    let fill = format!("{FOREST}{CONTACTS}");
+    let fill = format!("{TREE}{CONTACTS}");
     let Some(on) = Measured::start_with(&fill, "the embedded server has no auto_explain").await
     else {
         return;
@@ -943,7 +943,7 @@ async fn a_search_of_accounts_by_their_contacts_looks_through_neither_accounts_n
 /// An organization of 18,000 people costs its page, not its people.
 #[tokio::test(flavor = "multi_thread")]
 async fn members_of_a_crowd_cost_a_page_wherever_it_lies() {
-    let Some(on) = Measured::start_with(FOREST, "the embedded server has no auto_explain").await
+    let Some(on) = Measured::start_with(TREE, "the embedded server has no auto_explain").await
     else {
         return;
     };
@@ -972,7 +972,7 @@ async fn members_of_a_crowd_cost_a_page_wherever_it_lies() {
 /// skipped.
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_without_what_is_off_keep_their_index() {
-    let Some(on) = Measured::start_with(FOREST, "the embedded server has no auto_explain").await
+    let Some(on) = Measured::start_with(TREE, "the embedded server has no auto_explain").await
     else {
         return;
     };

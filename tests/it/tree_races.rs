@@ -28,9 +28,9 @@ use crate::support::{
     refusal, trail, waiting_for_locks,
 };
 
-/// What the ancestor table lacks or has too much, measured by the parents, and how deep the forest
+/// What the ancestor table lacks or has too much, measured by the parents, and how deep the tree
 /// is.
-const FOREST: &str = "
+const TREE: &str = "
     WITH RECURSIVE closure (organization_id, ancestor_id, distance) AS (
         SELECT organization_id, organization_id, 0 FROM organizations WHERE tenant_id = $1
         UNION ALL
@@ -79,7 +79,7 @@ impl Scene {
     fn check(&self, what: impl std::fmt::Display) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();
         async move {
-            let row = self.sql.query_one(FOREST, &[&self.tenant.caller.tenant]).await.unwrap();
+            let row = self.sql.query_one(TREE, &[&self.tenant.caller.tenant]).await.unwrap();
             assert_eq!(
                 row.get::<_, String>(0),
                 "",
@@ -588,7 +588,7 @@ const JOINED: u64 = 6;
 const ACCOUNTS: u64 = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_forest_that_everybody_changes_stays_a_forest() {
+async fn a_tree_that_everybody_changes_stays_a_tree() {
     let Some(scene) = Scene::set().await else { return };
     let tally = Arc::new(Mutex::new(Tally::new()));
     // Five seconds, and longer on a machine that is so busy that something wanted has not come

@@ -18,11 +18,11 @@ use diesel::{
     sql_types::{Array, BigInt, Date, Text, Timestamptz},
 };
 
+use super::store::Person;
 use crate::{
     db::{Condition, Tx},
     error::Result,
     page::{By, COUNTED, Order, Page, Total},
-    people::store::Person,
     schema::people,
 };
 

@@ -310,7 +310,7 @@ async fn play(seed: u64) -> BTreeMap<String, usize> {
 }
 
 #[tokio::test]
-async fn the_forest_is_like_its_model_whatever_is_done_to_it() {
+async fn the_tree_is_like_its_model_whatever_is_done_to_it() {
     // Three histories are the same in every run, and one is new.
     let histories = join_all([1, 2, 3, seed()].map(play)).await;
     let mut answers = BTreeMap::<_, usize>::new();
