@@ -172,9 +172,9 @@ pub struct Config {
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub pool_size: u32,
 
-    /// Most database connections beside the pool, for GetAccount and CheckMembership: calls that
-    /// arrive while they are under way are sent together. 0 sends each through the pool. The
-    /// embedded PostgreSQL has none.
+    /// Most database connections beside the pool, for reads of one account and checks of
+    /// memberships: calls that arrive while these are under way are sent together. 0 sends each
+    /// through the pool. The embedded PostgreSQL has none.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_READ_LANES", default_value_t = 2,
           value_parser = clap::value_parser!(u32).range(0..=16))]
     pub read_lanes: u32,

@@ -82,15 +82,13 @@ impl<R> Question<R> {
         Q: Query + QueryFragment<Pg>,
         R: FromSqlRow<Q::SqlType, Pg>,
     {
-        let known = match self.known.get() {
-            Some(known) => known,
-            None => {
-                let sql = lane::sql(query)?;
-                let read = |row: &RawRow| {
-                    R::build_from_row(row).map_err(DieselError::DeserializationError)
-                };
-                self.known.get_or_init(|| Known { sql, read })
-            }
+        let known = if let Some(known) = self.known.get() {
+            known
+        } else {
+            let sql = lane::sql(query)?;
+            let read =
+                |row: &RawRow| R::build_from_row(row).map_err(DieselError::DeserializationError);
+            self.known.get_or_init(|| Known { sql, read })
         };
         Statement::of_query(&known.sql, query)
     }
@@ -277,6 +275,7 @@ impl Drop for Counted {
 }
 
 /// How a call goes on.
+#[expect(clippy::large_enum_variant, reason = "a box would cost each call an allocation")]
 enum Turn {
     /// A connection was idle.
     Alone(Asked, Open),
@@ -350,13 +349,13 @@ impl Lanes {
     }
 
     fn turn(&self, asked: Asked) -> Turn {
-        let mut stale = Vec::new();
+        let mut old = Vec::new();
         let mut state = self.0.state();
         let turn = loop {
             match state.idle.pop() {
-                Some(open) if self.is_stale(&open) => stale.push(open),
+                Some(open) if self.is_stale(&open) => old.push(open),
                 Some(open) => break Turn::Alone(asked, open),
-                None if state.open > stale.len() => {
+                None if state.open > old.len() => {
                     let (back, answer) = oneshot::channel();
                     state.queue.push(Waiting { asked, back });
                     break Turn::Wait(answer);
@@ -366,11 +365,11 @@ impl Lanes {
         };
         let opens = !matches!(turn, Turn::Alone(..))
             && !state.opening
-            && state.open - stale.len() < self.0.size
+            && state.open - old.len() < self.0.size
             && state.pause.is_none_or(|until| until <= Instant::now());
         state.opening |= opens;
         drop(state);
-        drop(stale);
+        drop(old);
         if opens {
             self.open();
         }
@@ -472,7 +471,7 @@ impl Flying {
         };
         let flown = self.open.as_mut()?.lane.fly(&flight.statements).await;
         let open = self.open.take()?;
-        match flown.and_then(|rows| flight.answers(asked, rows)) {
+        match flown.and_then(|rows| flight.answers(asked, &rows)) {
             Ok(answers) => return Some((open, answers)),
             Err(lost @ Lost::Foreign) => tracing::error!(%lost, "a flight of hot reads failed"),
             Err(lost) => tracing::warn!(%lost, "a flight of hot reads failed"),
@@ -536,7 +535,7 @@ impl Flight {
     }
 
     /// The answer for each call. Fails if a row is another tenant's.
-    fn answers(&self, asked: &[&Asked], rows: Vec<Vec<RawRow>>) -> Result<Vec<Answer>, Lost> {
+    fn answers(&self, asked: &[&Asked], rows: &[Vec<RawRow>]) -> Result<Vec<Answer>, Lost> {
         let answer = |(call, seat): (&&Asked, &Seat)| {
             let tenant = call.tenant.as_str();
             let (row, rows) = (&rows[seat.tenant], &rows[seat.question]);
@@ -606,7 +605,7 @@ mod tests {
         let row = |texts: &[&str]| RawRow::of_texts(texts);
         let answers = |rows: &[&[&str]], tenant: &[&[&str]]| {
             let of = |rows: &[&[&str]]| rows.iter().map(|texts| row(texts)).collect();
-            let answers = flight.answers(&[&one, &other], vec![of(tenant), of(rows)]);
+            let answers = flight.answers(&[&one, &other], &[of(tenant), of(rows)]);
             answers.map(|answers| answers.iter().map(|it| it.rows.len()).collect::<Vec<_>>())
         };
         let (a, b) = (&["t1", "a", "x"][..], &["t1", "b", "y"][..]);
