@@ -185,9 +185,9 @@ impl Db {
         self.read_in(READ, caller, work).await
     }
 
-    /// Asks a hot question, together with others that arrive meanwhile ([`hot`]). Returns `None` if
-    /// the caller has to ask by [`Db::read`]: if there is no row, the caller's reach is limited, the
-    /// module is off for some organization, or no connection could answer.
+    /// Asks a hot question, together with others that arrive meanwhile. Returns `None` if the caller
+    /// has to ask by [`Db::read`]: if there is no row, the caller's reach is limited, the module is
+    /// off for some organization, or no connection could answer.
     pub async fn find<R>(
         &self,
         caller: &Caller,
