@@ -43,7 +43,7 @@ pub struct Target {
     next: Arc<AtomicU64>,
 }
 
-/// What is compared with the case in each round.
+/// The baselines that take turns with a case in each round.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Beside {
     /// Echo and plain tonic with Diesel, at the same number in flight; and `pgbench`.

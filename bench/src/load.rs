@@ -16,7 +16,7 @@ pub type Answer = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 /// Makes the calls of a worker by its number.
 pub type Call = Arc<dyn Fn(usize) -> Answer + Send + Sync>;
 
-/// What was measured in one round.
+/// The rate, the latencies in microseconds and the CPU times of one round.
 #[derive(Clone, Copy, Default)]
 pub struct Sample {
     pub rate: f64,

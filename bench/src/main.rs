@@ -221,7 +221,7 @@ impl Bench {
             }
             None => None,
         };
-        // The same account for the echo.
+        // The echo answers with an account that the service has answered.
         let first = client(&service.server, &tokens[0]).await?;
         let request = GetAccountRequest { account_id: data::account_id(7) };
         let account = first.accounts().get_account(request).await.map_err(|e| e.to_string())?;

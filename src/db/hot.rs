@@ -22,6 +22,8 @@ use std::{
 use chrono::{DateTime, NaiveDate, Utc};
 use diesel::{
     QueryResult,
+    connection::{InstrumentationEvent, get_default_instrumentation},
+    debug_query,
     deserialize::FromSqlRow,
     pg::Pg,
     query_builder::{Query, QueryFragment},
@@ -35,7 +37,7 @@ use tokio::{
 
 use super::{
     lane::{self, Lane, Lost, RawRow, Statement},
-    pool::Manager,
+    pool::{GRACE, Manager, SETTINGS},
     tenant::{TENANT, Tenant},
 };
 use crate::{
@@ -47,8 +49,6 @@ use crate::{
 const FLIGHT: usize = 64;
 /// Most questions of one tenant in a flight: a tenant with many delays another's by one flight.
 const OF_A_TENANT: usize = 32;
-/// How long a flight whose call has ended may still take before it is cancelled.
-const GRACE: Duration = Duration::from_millis(100);
 /// How long a connection may take to open, and the pause after one that could not be opened.
 const OPENING: Duration = Duration::from_secs(1);
 
@@ -64,7 +64,7 @@ pub struct Question<R: 'static> {
     known: OnceLock<Known<R>>,
 }
 
-/// What is the same for every statement of a question.
+/// The SQL of a question and the function that reads its rows: one for all its statements.
 struct Known<R> {
     sql: Arc<str>,
     read: fn(&RawRow) -> QueryResult<R>,
@@ -85,6 +85,10 @@ impl<R> Question<R> {
         let known = if let Some(known) = self.known.get() {
             known
         } else {
+            // A process-wide instrumentation, such as that of the tests, gets each statement once.
+            if let Some(mut watcher) = get_default_instrumentation() {
+                watcher.on_connection_event(InstrumentationEvent::start_query(&debug_query(query)));
+            }
             let sql = lane::sql(query)?;
             let read =
                 |row: &RawRow| R::build_from_row(row).map_err(DieselError::DeserializationError);
@@ -292,10 +296,10 @@ impl Lanes {
             Some(role) => format!("pg_catalog.set_config('role','{}',true),", quoted(role)),
             None => String::new(),
         };
+        let set = |(name, value)| format!("pg_catalog.set_config('{name}','{value}',true),");
+        let same = SETTINGS.map(set).concat();
         let bounds = format!(
-            "SELECT {role}pg_catalog.set_config('search_path','public,pg_temp',true),\
-             pg_catalog.set_config('random_page_cost','1.1',true),\
-             pg_catalog.set_config('plan_cache_mode','force_generic_plan',true),\
+            "SELECT {role}{same}pg_catalog.set_config('plan_cache_mode','force_generic_plan',true),\
              pg_catalog.set_config('statement_timeout',$1,true)"
         );
         let tenant = "SELECT pg_catalog.set_config('app.tenant_id',$1,true)".into();

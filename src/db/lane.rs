@@ -7,7 +7,6 @@
 
 use std::{
     collections::HashMap, error::Error as StdError, io, num::NonZeroU32, ops::Range, sync::Arc,
-    time::Duration,
 };
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
@@ -33,15 +32,13 @@ use tokio_postgres::{CancelToken, Config};
 
 use super::{
     connect::{self, Address, Server, Socket},
-    pool::ConnectError,
+    pool::{ConnectError, RECOVERY},
 };
 
 /// Values and rows are in PostgreSQL's binary format, as Diesel writes and reads them.
 const BINARY: [i16; 1] = [1];
 /// OID of the type `text`.
 const TEXT: u32 = 25;
-/// How long the server may take to accept a request to cancel.
-const CANCEL: Duration = Duration::from_secs(10);
 
 /// Why a flight was not answered. Its connection cannot be used again.
 #[derive(Debug, thiserror::Error)]
@@ -208,7 +205,7 @@ pub struct Lane {
     cancel: CancelToken,
     server: Server,
     prepared: HashMap<Arc<str>, Prepared>,
-    /// What is still to be sent of the flight.
+    /// The bytes of the flight that are not sent yet.
     unsent: BytesMut,
     received: BytesMut,
     /// The flight under way: each statement with the rows so far.
@@ -288,7 +285,7 @@ impl Lane {
     /// Asks the server to cancel the running statement. The connection must then be closed: the
     /// request may arrive late.
     pub async fn cancel(self) {
-        match timeout(CANCEL, self.server.cancel(&self.cancel)).await {
+        match timeout(RECOVERY, self.server.cancel(&self.cancel)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!(%error, "cannot cancel a statement whose call has ended");

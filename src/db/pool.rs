@@ -30,9 +30,9 @@ use super::{
 };
 
 /// How long a statement of a cancelled call may still run before the server is asked to cancel it.
-const GRACE: Duration = Duration::from_millis(100);
+pub(super) const GRACE: Duration = Duration::from_millis(100);
 /// How long its connection may then take to roll back before it is closed.
-const RECOVERY: Duration = Duration::from_secs(10);
+pub(super) const RECOVERY: Duration = Duration::from_secs(10);
 
 /// The state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -333,6 +333,10 @@ impl ManageConnection for Manager {
     }
 }
 
+/// The settings of each transaction that are the same for all services.
+pub(super) const SETTINGS: [(&str, &str); 2] =
+    [("search_path", "public,pg_temp"), ("random_page_cost", "1.1")];
+
 /// The statements that begin each transaction: everything that its safety depends on. They set
 /// nothing for the session, because a pooler may hand out another session, and other programs may
 /// have changed it.
@@ -358,11 +362,8 @@ impl Opening {
             .map(|role| format!("SET LOCAL ROLE \"{}\";", role.replace('"', "\"\"")))
             .unwrap_or_default();
         let (lock, idle) = (bounds.lock_timeout.as_millis(), bounds.idle_timeout.as_millis());
-        let read = format!(
-            "{role}SET LOCAL search_path=public,pg_temp;\
-             SET LOCAL idle_in_transaction_session_timeout={idle};\
-             SET LOCAL random_page_cost=1.1"
-        );
+        let same = SETTINGS.map(|(name, value)| format!("SET LOCAL {name}={value};")).concat();
+        let read = format!("{role}{same}SET LOCAL idle_in_transaction_session_timeout={idle}");
         let write = format!("{read};SET LOCAL lock_timeout={lock}");
         Self { read, write }
     }
