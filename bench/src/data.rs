@@ -1,7 +1,7 @@
 //! The rows that everything is measured on, made by SQL as the service would have made them.
 //!
-//! Ids are numbers, so that `pgbench` can choose them. The name of an account begins with its tenant
-//! and ends with its number, so an answer shows whose row it is.
+//! Ids are numbers, so that `pgbench` can choose them. The name of an account begins with its
+//! tenant and ends with its number, so an answer shows whose row it is.
 
 use crate::postgres::Postgres;
 

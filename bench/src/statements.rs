@@ -10,7 +10,8 @@ use crate::{load::Sample, postgres::Postgres, server::POOL_SIZE};
 /// A script that does what one call does, and the settings of its transaction.
 pub struct Script {
     text: String,
-    /// `NAME=VALUE` of its variables: values that are parameters get the plans that the service gets.
+    /// `NAME=VALUE` of its variables: values that are parameters get the plans that the service
+    /// gets.
     variables: Vec<String>,
     settings: String,
 }

@@ -12,8 +12,10 @@
 //! statements of one transaction at READ COMMITTED: a module that is switched off between them
 //! counts from the next call on.
 
+mod flight;
+mod queue;
+
 use std::{
-    collections::{HashMap, VecDeque},
     fmt,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
@@ -35,20 +37,20 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
+use self::{
+    flight::{Answer, Ask, Asked, Flight, Opening},
+    queue::{Queue, Waiting},
+};
 use super::{
     lane::{self, Lane, Lost, RawRow, Statement},
-    pool::{GRACE, Manager, SETTINGS},
+    pool::{GRACE, Manager},
     tenant::{TENANT, Tenant},
 };
 use crate::{
-    caller::{Caller, TenantId},
+    caller::Caller,
     error::{Error, Result},
 };
 
-/// Most questions of a flight.
-const FLIGHT: usize = 64;
-/// Most questions of one tenant in a flight: a tenant with many delays another's by one flight.
-const OF_A_TENANT: usize = 32;
 /// How long a connection may take to open, and the pause after one that could not be opened.
 const OPENING: Duration = Duration::from_secs(1);
 
@@ -110,12 +112,6 @@ impl<R> fmt::Debug for Question<R> {
     }
 }
 
-/// A question whatever its rows are.
-trait Ask: Sync {
-    fn keys(&self) -> usize;
-    fn ask(&self, tenant: &str, keys: &[Key]) -> QueryResult<Statement>;
-}
-
 impl<R> Ask for Question<R> {
     fn keys(&self) -> usize {
         self.keys
@@ -124,20 +120,6 @@ impl<R> Ask for Question<R> {
     fn ask(&self, tenant: &str, keys: &[Key]) -> QueryResult<Statement> {
         (self.ask)(self, tenant, keys)
     }
-}
-
-/// What one call asks.
-struct Asked {
-    tenant: TenantId,
-    question: &'static dyn Ask,
-    key: Key,
-    deadline: Instant,
-}
-
-/// The rows for one call: of its tenant, if it has a row, and of its question.
-struct Answer {
-    tenant: Option<RawRow>,
-    rows: Vec<RawRow>,
 }
 
 /// What a hot read has found: at least one row.
@@ -156,64 +138,6 @@ impl<R> Found<R> {
     }
 }
 
-/// Where the answer of a call is among the answers of a flight: the tenant row's and its own.
-#[derive(Clone, Copy)]
-struct Seat {
-    tenant: usize,
-    question: usize,
-}
-
-/// The statements of a flight.
-struct Flight {
-    statements: Vec<Statement>,
-    seats: Vec<Seat>,
-}
-
-/// A call that waits for a connection.
-struct Waiting {
-    asked: Asked,
-    back: oneshot::Sender<Answer>,
-}
-
-/// The calls that wait, in the order in which their tenants have their turn.
-#[derive(Default)]
-struct Queue {
-    turns: VecDeque<TenantId>,
-    waiting: HashMap<TenantId, VecDeque<Waiting>>,
-}
-
-impl Queue {
-    fn push(&mut self, call: Waiting) {
-        let tenant = &call.asked.tenant;
-        if let Some(waiting) = self.waiting.get_mut(tenant) {
-            waiting.push_back(call);
-        } else {
-            self.turns.push_back(tenant.clone());
-            self.waiting.insert(tenant.clone(), [call].into());
-        }
-    }
-
-    /// Takes the calls of the next flight, those of a tenant together.
-    fn take(&mut self) -> Vec<Waiting> {
-        let mut taken = Vec::new();
-        for _ in 0..self.turns.len() {
-            let Some(tenant) = self.turns.pop_front() else { break };
-            let Some(waiting) = self.waiting.get_mut(&tenant) else { continue };
-            let most = waiting.len().min(OF_A_TENANT).min(FLIGHT - taken.len());
-            taken.extend(waiting.drain(..most));
-            if waiting.is_empty() {
-                self.waiting.remove(&tenant);
-            } else {
-                self.turns.push_back(tenant);
-            }
-            if taken.len() == FLIGHT {
-                break;
-            }
-        }
-        taken
-    }
-}
-
 /// The connections of hot reads. Clones share them.
 #[derive(Clone)]
 pub struct Lanes(Arc<Inner>);
@@ -229,10 +153,7 @@ struct Inner {
     /// Most connections.
     size: usize,
     max_lifetime: Option<Duration>,
-    /// Sets what holds for the whole flight.
-    bounds: Arc<str>,
-    /// Sets the tenant of the statements behind it.
-    tenant: Arc<str>,
+    opening: Opening,
     state: Mutex<State>,
 }
 
@@ -292,19 +213,8 @@ enum Turn {
 impl Lanes {
     /// At most `size` connections, none of which is made yet.
     pub fn new(manager: Manager, size: usize, max_lifetime: Option<Duration>) -> Self {
-        let role = match manager.role() {
-            Some(role) => format!("pg_catalog.set_config('role','{}',true),", quoted(role)),
-            None => String::new(),
-        };
-        let set = |(name, value)| format!("pg_catalog.set_config('{name}','{value}',true),");
-        let same = SETTINGS.map(set).concat();
-        let bounds = format!(
-            "SELECT {role}{same}pg_catalog.set_config('plan_cache_mode','force_generic_plan',true),\
-             pg_catalog.set_config('statement_timeout',$1,true)"
-        );
-        let tenant = "SELECT pg_catalog.set_config('app.tenant_id',$1,true)".into();
-        let (bounds, state) = (bounds.into(), Mutex::default());
-        Self(Arc::new(Inner { manager, size, max_lifetime, bounds, tenant, state }))
+        let (opening, state) = (Opening::of(manager.role()), Mutex::default());
+        Self(Arc::new(Inner { manager, size, max_lifetime, opening, state }))
     }
 
     /// Answers a question, or returns `None` if it is to be asked in a transaction of its own.
@@ -465,7 +375,7 @@ impl Flying {
     /// Returns the connection and an answer for each call; `None` if the flight failed. The
     /// connection is closed then.
     async fn fly(&mut self, asked: &[&Asked]) -> Option<(Open, Vec<Answer>)> {
-        let flight = match Flight::of(&self.lanes.0, asked) {
+        let flight = match Flight::of(&self.lanes.0.opening, asked) {
             Ok(flight) => flight,
             Err(error) => {
                 self.open = None;
@@ -498,126 +408,5 @@ impl Drop for Flying {
                 }
             });
         }
-    }
-}
-
-impl Flight {
-    /// The statements for these calls, those of a tenant one behind the other. This is the only
-    /// place that writes a flight: it asks nothing before the tenant is set.
-    fn of(inner: &Inner, asked: &[&Asked]) -> QueryResult<Self> {
-        let left = asked.iter().map(|call| call.deadline).max();
-        let left = left.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
-        let left = left.as_millis().max(1).to_string();
-        let mut statements = vec![Statement::of_texts(&inner.bounds, [&*left])];
-        let mut seats = Vec::with_capacity(asked.len());
-        for calls in asked.chunk_by(|one, other| one.tenant == other.tenant) {
-            let tenant = calls.first().map_or("", |call| call.tenant.as_str());
-            statements.push(Statement::of_texts(&inner.tenant, [tenant]));
-            statements.push(TENANT.ask(tenant, &[])?);
-            let (row, first) = (statements.len() - 1, statements.len());
-            let mut asks: Vec<(&dyn Ask, Vec<Key>)> = Vec::new();
-            for call in calls {
-                let same = |(question, _): &(&dyn Ask, Vec<Key>)| {
-                    std::ptr::addr_eq(*question, call.question)
-                };
-                let known = asks.iter().position(|it| same(it) && it.1.contains(&call.key));
-                let room = asks.iter().position(|it| same(it) && it.1.len() < it.0.keys());
-                let place = known.or(room).unwrap_or_else(|| {
-                    asks.push((call.question, Vec::new()));
-                    asks.len() - 1
-                });
-                if known.is_none() {
-                    asks[place].1.push(call.key.clone());
-                }
-                seats.push(Seat { tenant: row, question: first + place });
-            }
-            for (question, keys) in asks {
-                statements.push(question.ask(tenant, &keys)?);
-            }
-        }
-        Ok(Self { statements, seats })
-    }
-
-    /// The answer for each call. Fails if a row is another tenant's.
-    fn answers(&self, asked: &[&Asked], rows: &[Vec<RawRow>]) -> Result<Vec<Answer>, Lost> {
-        let answer = |(call, seat): (&&Asked, &Seat)| {
-            let tenant = call.tenant.as_str();
-            let (row, rows) = (&rows[seat.tenant], &rows[seat.question]);
-            if row.iter().chain(rows).any(|row| !row.begins_with([tenant])) {
-                return Err(Lost::Foreign);
-            }
-            let key = || [tenant].into_iter().chain(call.key.iter().map(String::as_str));
-            let rows = rows.iter().filter(|row| row.begins_with(key())).cloned().collect();
-            Ok(Answer { tenant: row.first().cloned(), rows })
-        };
-        asked.iter().zip(&self.seats).map(answer).collect()
-    }
-}
-
-/// A name in a literal.
-fn quoted(name: &str) -> String {
-    name.replace('\'', "''")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn asked(tenant: &str, key: &str) -> Asked {
-        Asked {
-            tenant: TenantId::parse(tenant).unwrap(),
-            question: &TENANT,
-            key: vec![key.to_owned()],
-            deadline: Instant::now(),
-        }
-    }
-
-    #[test]
-    fn tenants_take_turns_however_many_calls_one_has() {
-        let mut queue = Queue::default();
-        let mut push = |tenant: &str, calls: usize| {
-            for call in 0..calls {
-                let (back, _) = oneshot::channel();
-                queue.push(Waiting { asked: asked(tenant, &call.to_string()), back });
-            }
-        };
-        push("many", 10_000);
-        push("few", 2);
-        push("last", 40);
-        let sizes = |taken: &[Waiting]| -> Vec<(String, usize)> {
-            let tenants = taken.chunk_by(|one, other| one.asked.tenant == other.asked.tenant);
-            tenants.map(|calls| (calls[0].asked.tenant.to_string(), calls.len())).collect()
-        };
-        let of = |tenant: &str, calls| (tenant.to_owned(), calls);
-        let first = queue.take();
-        assert_eq!(sizes(&first), [of("many", 32), of("few", 2), of("last", 30)]);
-        assert_eq!(first[31].asked.key, ["31"], "in the order of arrival");
-        assert_eq!(sizes(&queue.take()), [of("many", 32), of("last", 10)]);
-        assert_eq!(sizes(&queue.take()), [of("many", 32)]);
-        let mut rest = 0;
-        while let taken @ 1.. = queue.take().len() {
-            rest += taken;
-        }
-        assert_eq!(rest, 10_000 - 3 * 32);
-    }
-
-    #[test]
-    fn a_row_of_another_tenant_answers_nobody() {
-        let (one, other) = (asked("t1", "a"), asked("t1", "b"));
-        let seats = vec![Seat { tenant: 0, question: 1 }; 2];
-        let flight = Flight { statements: Vec::new(), seats };
-        let row = |texts: &[&str]| RawRow::of_texts(texts);
-        let answers = |rows: &[&[&str]], tenant: &[&[&str]]| {
-            let of = |rows: &[&[&str]]| rows.iter().map(|texts| row(texts)).collect();
-            let answers = flight.answers(&[&one, &other], &[of(tenant), of(rows)]);
-            answers.map(|answers| answers.iter().map(|it| it.rows.len()).collect::<Vec<_>>())
-        };
-        let (a, b) = (&["t1", "a", "x"][..], &["t1", "b", "y"][..]);
-        assert_eq!(answers(&[a, b, b], &[&["t1"]]).unwrap(), [1, 2]);
-        assert_eq!(answers(&[b], &[]).unwrap(), [0, 1]);
-        assert!(matches!(answers(&[a, &["t2", "b", "y"]], &[]), Err(Lost::Foreign)));
-        assert!(matches!(answers(&[a, &["t1x", "b"]], &[]), Err(Lost::Foreign)));
-        assert!(matches!(answers(&[a], &[&["t2"]]), Err(Lost::Foreign)));
-        assert!(matches!(answers(&[a, &[]], &[]), Err(Lost::Foreign)));
     }
 }

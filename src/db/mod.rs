@@ -160,8 +160,8 @@ impl Db {
         Self { shares: Shares::new(self.size as usize, percent), ..self }
     }
 
-    /// Makes hot reads through connections of their own, at most `lanes`; with 0 they are reads like
-    /// others. The connections are as old as those of the pool at most.
+    /// Makes hot reads through connections of their own, at most `lanes`; with 0 they are reads
+    /// like others. A connection is replaced at the age of `max_lifetime`.
     #[must_use]
     pub fn with_lanes(self, lanes: usize, max_lifetime: Option<Duration>) -> Self {
         let lanes = (lanes > 0).then(|| Lanes::new(self.manager.clone(), lanes, max_lifetime));
@@ -185,9 +185,9 @@ impl Db {
         self.read_in(READ, caller, work).await
     }
 
-    /// Asks a hot question, together with others that arrive meanwhile. Returns `None` if the caller
-    /// has to ask by [`Db::read`]: if there is no row, the caller's reach is limited, the module is
-    /// off for some organization, or no connection could answer.
+    /// Asks a hot question, together with others that arrive meanwhile. Returns `None` if the
+    /// caller has to ask by [`Db::read`]: if there is no row, the caller's reach is limited, the
+    /// module is off for some organization, or no connection could answer.
     pub async fn find<R>(
         &self,
         caller: &Caller,

@@ -109,8 +109,8 @@ enum Call {
     Types(ListAccountTypesRequest),
 }
 
-/// One connection: the embedded server's, or the only one of a pool on a database of its own, and one
-/// for hot reads.
+/// One connection: the embedded server's, or the only one of a pool on a database of its own, and
+/// one for hot reads.
 async fn pool_of_one() -> Db {
     let Some(server) = real_server() else { return shared().db.clone() };
     let login: tokio_postgres::Config = fresh_database(&server).await.parse().unwrap();
