@@ -139,23 +139,27 @@ async fn a_watch_that_nobody_reads_ends_and_one_without_news_does_not() {
 #[tokio::test]
 async fn unfinished_requests_hold_no_more_bytes_than_they_may() {
     let here = Here::serve(&["--max-buffered-bytes", "1048576", "--tenant-share", "50"]);
-    let (mut peer, mut other, mut third) =
-        (here.peer(1000).await, here.peer(1000).await, here.peer(1000).await);
-    for peer in [&mut peer, &mut other, &mut third] {
+    let settled = async || {
+        let mut peer = here.peer(1000).await;
         peer.settle().await;
-    }
+        peer
+    };
+    let (mut peer, mut other) = (settled().await, settled().await);
     let unfinished = [&[0, 0, 15, 0, 0][..], &vec![0; 400_000]].concat();
-    peer.begin(LIST, &unfinished).await;
-    let second = peer.begin(LIST, &unfinished).await;
-    // The second is too much for the tenant, and is told so; another tenant still has its share.
-    assert_eq!(peer.until(HEADERS).await.stream, second);
+    let both = [peer.begin(LIST, &unfinished).await, peer.begin(LIST, &unfinished).await];
+    // One of them is too much for the tenant, and is told so; another tenant still has its share.
+    assert!(both.contains(&peer.until(HEADERS).await.stream));
     other.begin(LIST, &unfinished).await;
     ask(&here.tenant().await).await.unwrap();
     drop(peer);
     drop(other);
-    third.begin(LIST, &unfinished).await;
-    let refused = timeout(Duration::from_millis(500), third.until(HEADERS)).await;
-    assert!(refused.is_err(), "what was held is given back: {refused:?}");
+    // The service learns of the two ends in its own time, and gives back what they held.
+    eventually(PATIENCE, "room for a third", async || {
+        let mut third = settled().await;
+        third.begin(LIST, &unfinished).await;
+        timeout(Duration::from_millis(500), third.until(HEADERS)).await.err()
+    })
+    .await;
 }
 
 /// Unread answers count against the limit of buffered bytes. A call whose answer does not fit any

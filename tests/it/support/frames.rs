@@ -102,18 +102,11 @@ impl RawPeer {
         peer
     }
 
-    /// Acknowledges the service's settings, which it sends first. Before that a peer may send 64
-    /// KiB only.
+    /// Acknowledges the service's settings and waits for its window of the connection, which it
+    /// sends first. Before that a peer may send 64 KiB only.
     pub async fn settle(&mut self) {
-        let mut header = [0; 9];
-        self.stream.read_exact(&mut header).await.unwrap();
-        let [a, b, c, kind, ..] = header;
-        assert_eq!(kind, SETTINGS);
-        self.stream
-            .read_exact(&mut vec![0; usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap()])
-            .await
-            .unwrap();
-        self.send(&frame(SETTINGS, ACK, 0, b"")).await;
+        let update = self.until(WINDOW_UPDATE).await;
+        assert_eq!(update.stream, 0);
     }
 
     /// Sets the headers of all later calls.
