@@ -16,8 +16,8 @@ use crate::{
     error::Result,
     metadata::Metadata,
     modules,
-    organizations::store::Organization,
     page::{By, Listing, Page, keyset, total},
+    relations::{organization, sources::used_by},
     schema::{
         account_organizations, account_words, accounts, organization_ancestors, person_words,
     },
@@ -107,7 +107,7 @@ impl Filter {
     fn conditions(&self, tx: &Tx, today: Option<NaiveDate>) -> Vec<Condition<accounts::table>> {
         let mut conditions: Vec<Condition<accounts::table>> = Vec::new();
         if let (Some(person_id), Some(today)) = (&self.person_id, today) {
-            conditions.push(Account::used_by(tx, person_id, today));
+            conditions.push(used_by(tx, person_id, today));
         }
         if let Some(account_manager_id) = &self.account_manager_id {
             conditions.push(Box::new(
@@ -159,7 +159,7 @@ impl Account {
     /// Returns one page of accounts.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
         if let Some(id) = filter.organization_id.as_deref().filter(|_| filter.include_descendants)
-            && !Organization::is_in_reach(tx, id).await?
+            && !organization::is_in_reach(tx, id).await?
         {
             return Ok(Listing::default());
         }
@@ -168,7 +168,7 @@ impl Account {
             // Given two subqueries, PostgreSQL may join every row of one with every row of the
             // other, so one of them runs first.
             Some(id) if filter.include_descendants && !terms.is_empty() => {
-                Some(Organization::below(tx, id).await?)
+                Some(organization::below(tx, id).await?)
             }
             _ => None,
         };

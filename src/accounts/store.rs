@@ -24,17 +24,15 @@ use crate::{
     db::{AccountRef, BelongsTo, Condition, Db, Question, Tx, WriteTx, taken},
     error::{Error, Result},
     id,
-    memberships::{
-        checks,
-        links::Link,
-        slots::{self, Contacts, Scope},
-        store::UserSettings,
-    },
     metadata::Metadata,
     modules,
-    organizations::store::Organization,
     page::{self, By, Listed},
     people::store::Person,
+    relations::{
+        links, organization, purchasing,
+        settings::UserSettings,
+        slots::{self, Contacts, Scope},
+    },
     resource::{ACCOUNT, ORGANIZATION},
     schema::{account_words, accounts, people},
     search::{self, Batch, unnest},
@@ -158,25 +156,6 @@ impl Fields {
 /// An account, and the person who is its primary contact, if there is one.
 pub struct WithContact(pub Account, pub Option<Person>);
 
-/// The incarnations of accounts by id, for the trail.
-#[derive(Debug)]
-pub struct References(BTreeMap<String, String>);
-
-impl References {
-    /// Returns the reference to an account that [`Account::references`] was called with. Fails if
-    /// that account does not exist: without an incarnation, no caller with a limited reach would
-    /// see the event.
-    pub fn get<'a>(&'a self, account_id: &'a str) -> Result<AccountRef<'a>> {
-        let found =
-            self.0.get(account_id).map(|incarnation| AccountRef { account_id, incarnation });
-        found.ok_or_else(|| {
-            Error::internal(format!(
-                "an event belongs to account {account_id:?}, which does not exist"
-            ))
-        })
-    }
-}
-
 resource!(Account: ACCOUNT, account_id, |row| BelongsTo::Account(row.reference()));
 
 impl Weighed for Account {
@@ -265,7 +244,7 @@ impl NewAccount {
         }
         // Reads the tenant row: the queries above have been answered, so it has loaded and this
         // does not wait.
-        Organization::require(tx, &fields.organization_id).await?;
+        organization::require(tx, &fields.organization_id).await?;
         let account_id = match &self.account_id {
             Some(id) => id.clone(),
             None => id::generate(&tx.tenant().await?.settings.account_id_prefix),
@@ -288,7 +267,7 @@ impl NewAccount {
             .get_result::<Account>(&mut tx.conn())
             .await
             .map_err(|error| translate(error, &account_id, &fields))?;
-        Link::insert_own(tx, &account.account_id, &fields.organization_id).await?;
+        links::insert_own(tx, &account.account_id, &fields.organization_id).await?;
         Account::require_contacts(tx, &account.account_id, &contacts).await?;
         tx.created(&account)?;
         account.insert_words(tx).await?;
@@ -404,7 +383,7 @@ impl Account {
         // Runs after the update, so that the check covers the people who are contacts now.
         if moved {
             let guard = slots::guard(tx, Scope::Account(&self.account_id)).await?;
-            Link::replace_own(tx, updated.reference(), &fields.organization_id).await?;
+            links::replace_own(tx, updated.reference(), &fields.organization_id).await?;
             Self::require_contacts(tx, &self.account_id, &new_contacts).await?;
             guard.verify(tx).await?;
         } else {
@@ -442,7 +421,7 @@ impl Account {
             tx.lock_tree_shared().await?;
         }
         if moved {
-            Organization::require(tx, &fields.organization_id).await?;
+            organization::require(tx, &fields.organization_id).await?;
         }
         if fields.is_primary && (moved || !self.fields.is_primary) {
             Self::clear_primary(tx, &fields.organization_id, &self.account_id).await?;
@@ -478,9 +457,9 @@ impl Account {
     pub async fn delete(self, tx: &WriteTx) -> Result<()> {
         // Locks people first, because other transactions lock a person before that person's
         // settings.
-        checks::clear_purchasing_account(tx, self.reference()).await?;
+        purchasing::clear_purchasing_account(tx, self.reference()).await?;
         UserSettings::remove_all_of_account(tx, &self.account_id).await?;
-        Link::remove_all(tx, self.reference()).await?;
+        links::remove_all(tx, self.reference()).await?;
         diesel::delete(
             accounts::table
                 .filter(tx.owns(accounts::tenant_id))
@@ -514,22 +493,6 @@ impl Account {
     /// The id and incarnation of the account, for the trail.
     pub fn reference(&self) -> AccountRef<'_> {
         AccountRef { account_id: &self.account_id, incarnation: &self.incarnation }
-    }
-
-    /// Returns references to these accounts for the trail, whether the caller reaches them or not.
-    pub async fn references(
-        tx: &Tx,
-        account_ids: impl IntoIterator<Item = &str> + Send,
-    ) -> Result<References> {
-        let account_ids: Vec<_> = account_ids.into_iter().map(ToOwned::to_owned).collect();
-        let found = accounts::table
-            .filter(tx.owns(accounts::tenant_id))
-            .filter(accounts::account_id.eq_any(account_ids));
-        let found = found
-            .select((accounts::account_id, accounts::incarnation))
-            .load::<(String, String)>(&mut tx.conn())
-            .await?;
-        Ok(References(found.into_iter().collect()))
     }
 
     /// Returns the accounts, each with the person who is its primary contact.

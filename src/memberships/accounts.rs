@@ -2,23 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use chrono::NaiveDate;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use futures_util::future::try_join;
 
-use super::{
-    slots::{self, Slot},
-    store::{UserSettings, covered, through},
-};
 use crate::{
     accounts::store::Account,
-    db::{Condition, Tx},
+    db::Tx,
     error::Result,
     modules,
     page::{Listing, Page, keyset, total},
     people::store::Person,
-    schema::{account_organizations, account_users, accounts, organization_members, people},
+    relations::{
+        settings::UserSettings,
+        slots::{self, Slot},
+        sources::{through, used_by},
+    },
+    schema::{account_users, accounts},
 };
 
 /// An account that a person is a user of.
@@ -48,7 +48,7 @@ impl PersonAccount {
                 .select(Account::as_select())
                 .filter(tx.accounts_in_reach())
                 .into_boxed();
-            let query = query.filter(Account::used_by(tx, person_id, today));
+            let query = query.filter(used_by(tx, person_id, today));
             match &off {
                 Some(off) => query.filter(accounts::organization_id.ne_all(off)),
                 None => query,
@@ -90,28 +90,4 @@ async fn records(
         .load::<UserSettings>(&mut tx.conn())
         .await?;
     Ok(rows.into_iter().map(|row| (row.account_id.clone(), row)).collect())
-}
-
-impl Account {
-    /// The condition that an active person is a user of the account on a day.
-    pub fn used_by(tx: &Tx, person_id: &str, today: NaiveDate) -> Condition<accounts::table> {
-        let through = covered!(tx)
-            .filter(organization_members::person_id.eq(person_id.to_owned()))
-            .select(account_organizations::account_id);
-        let added = account_users::table
-            .filter(tx.owns(account_users::tenant_id))
-            .filter(account_users::person_id.eq(person_id.to_owned()))
-            .filter(account_users::individual)
-            .filter(account_users::start_date.is_null().or(account_users::start_date.le(today)))
-            .filter(account_users::end_date.is_null().or(account_users::end_date.ge(today)))
-            .select(account_users::account_id);
-        let active = people::table
-            .filter(tx.owns(people::tenant_id))
-            .filter(people::person_id.eq(person_id.to_owned()).and(people::active))
-            .select(people::person_id);
-        // One subquery, from which PostgreSQL can start. With two it would scan all accounts.
-        Box::new(
-            accounts::account_id.eq_any(through.union_all(added)).and(diesel::dsl::exists(active)),
-        )
-    }
 }

@@ -1,23 +1,24 @@
 //! Whether a person is a user of an account, and may buy there.
 
-use std::borrow::Cow;
-
 use chrono::NaiveDate;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
-use serde::Serialize;
 
-use super::{refusals, store::Fields};
+use super::refusals;
 use crate::{
     accounts::store::{Account, Status},
     budget::{self, Budget, Weighed},
     caller::Caller,
-    db::{AccountRef, BelongsTo, Db, Question, Recorded, Tx, WriteTx},
+    db::{Db, Question, Tx, WriteTx},
     error::Result,
     modules,
-    people::refusals::person_inactive,
     people::store::Person,
+    relations::{
+        References, purchasing,
+        refusals::{not_an_account_user, person_inactive},
+        settings::Fields,
+    },
     resource::PERSON,
     schema::{
         account_organizations, account_users, accounts, organization_ancestors,
@@ -298,7 +299,7 @@ pub async fn set_purchasing_account(
             return Err(refusals::account_not_active(account_id));
         }
         if !Check::find(tx, account_id, person_id).await?.is_user() {
-            return Err(refusals::not_an_account_user(account_id, person_id));
+            return Err(not_an_account_user(account_id, person_id));
         }
     }
     if person.purchasing_account_id.as_deref() == account_id {
@@ -314,70 +315,11 @@ pub async fn set_purchasing_account(
     let changed: Vec<_> =
         [(person.purchasing_account_id.as_deref(), false), (account_id, true)].into();
     let accounts =
-        Account::references(tx, changed.iter().filter_map(|(account_id, _)| *account_id)).await?;
+        References::find(tx, changed.iter().filter_map(|(account_id, _)| *account_id)).await?;
     for (account_id, buys) in changed {
         if let Some(account_id) = account_id {
-            record_purchasing(tx, person_id, accounts.get(account_id)?, buys)?;
+            purchasing::record_purchasing(tx, person_id, accounts.get(account_id)?, buys)?;
         }
     }
     Person::find(tx, person_id).await
-}
-
-/// Clears the purchasing account of everyone who buys on this account. The caller must hold the
-/// account FOR UPDATE, so that nobody chooses it meanwhile.
-pub async fn clear_purchasing_account(tx: &WriteTx, account: AccountRef<'_>) -> Result<()> {
-    let buyers = || {
-        people::table
-            .filter(tx.owns(people::tenant_id))
-            .filter(people::purchasing_account_id.eq(account.account_id))
-    };
-    let ids = buyers().order(people::person_id).select(people::person_id).for_no_key_update();
-    let ids: Vec<String> = ids.load(&mut tx.conn()).await?;
-    if ids.is_empty() {
-        return Ok(());
-    }
-    // People who chose another account while this waited for the locks no longer match; nobody new
-    // does.
-    diesel::update(buyers().filter(people::person_id.eq_any(&ids)))
-        .set(people::purchasing_account_id.eq(None::<String>))
-        .execute(&mut tx.conn())
-        .await?;
-    for person_id in ids {
-        record_purchasing(tx, &person_id, account, false)?;
-    }
-    Ok(())
-}
-
-/// The purchasing account of a person, as the trail records it.
-#[derive(Debug, Clone, Copy, Serialize)]
-struct BuysOn<'a> {
-    #[serde(skip)]
-    person: &'a str,
-    #[serde(skip)]
-    account: AccountRef<'a>,
-    purchasing_account_id: Option<&'a str>,
-}
-
-impl Recorded for BuysOn<'_> {
-    const NOUN: &'static str = PERSON.noun;
-
-    fn id(&self) -> Cow<'_, str> {
-        self.person.into()
-    }
-
-    fn belongs_to(&self) -> BelongsTo<'_> {
-        BelongsTo::Account(self.account)
-    }
-}
-
-/// Records in the trail that a person buys on an account, or no longer does.
-pub fn record_purchasing(
-    tx: &WriteTx,
-    person_id: &str,
-    account: AccountRef<'_>,
-    buys: bool,
-) -> Result<()> {
-    let elsewhere = BuysOn { person: person_id, account, purchasing_account_id: None };
-    let here = BuysOn { purchasing_account_id: Some(account.account_id), ..elsewhere };
-    if buys { tx.updated(&elsewhere, &here) } else { tx.updated(&here, &elsewhere) }
 }

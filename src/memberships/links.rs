@@ -1,26 +1,23 @@
 //! The organizations linked to an account.
 
-use std::borrow::Cow;
-
 use chrono::{DateTime, Utc};
 use diesel::{dsl::case_when, prelude::*, upsert::excluded};
 use diesel_async::RunQueryDsl;
 use futures_util::TryStreamExt as _;
-use serde::Serialize;
 
-use super::{
-    refusals,
-    slots::{self, Scope},
-    store::OfAccount,
-};
+use super::refusals;
 use crate::{
     accounts::store::Account,
     budget::{self, Weighed},
-    db::{AccountRef, BelongsTo, Recorded, Tx, WriteTx},
+    db::{Tx, WriteTx},
     error::{Error, Result},
-    id, modules,
-    organizations::store::Organization,
+    modules,
     page::{Listed, Listing, Page, keyset, total},
+    relations::{
+        links::{Terms, record},
+        organization,
+        slots::{self, Scope},
+    },
     schema::{account_organizations, organizations},
 };
 
@@ -161,7 +158,7 @@ impl Link {
     ) -> Result<Self> {
         let account = Account::find_for_update(tx, account_id).await?;
         tx.lock_tree_shared().await?;
-        Organization::find_and_keep(tx, organization_id).await?;
+        organization::keep(tx, organization_id).await?;
         let before = Self::find(tx, account_id, organization_id).await?;
         if before.as_ref().is_none_or(|before| before.include_descendants != include_descendants) {
             // Only a link that covers less can end a membership.
@@ -235,108 +232,8 @@ impl Link {
         record(tx, account.reference(), Some(&link.terms()), None)
     }
 
-    /// Links the organization of a new account to it. The trail has no activity of its own for
-    /// this: the account's says it.
-    pub async fn insert_own(tx: &WriteTx, account_id: &str, organization_id: &str) -> Result<()> {
-        diesel::insert_into(account_organizations::table)
-            .values((
-                tx.owns(account_organizations::tenant_id),
-                account_organizations::account_id.eq(account_id),
-                account_organizations::organization_id.eq(organization_id),
-                account_organizations::own.eq(true),
-            ))
-            .execute(&mut tx.conn())
-            .await?;
-        Ok(())
-    }
-
-    /// Makes `organization_id` the own organization of an account, and deletes the link to the own
-    /// organization before. An existing link to the new one keeps its extent. The caller must hold
-    /// the account FOR UPDATE.
-    pub async fn replace_own(
-        tx: &WriteTx,
-        account: AccountRef<'_>,
-        organization_id: &str,
-    ) -> Result<()> {
-        let account_id = account.account_id;
-        let links = || {
-            account_organizations::table
-                .filter(tx.owns(account_organizations::tenant_id))
-                .filter(account_organizations::account_id.eq(account_id))
-        };
-        let ended = diesel::delete(links().filter(account_organizations::own))
-            .returning(Terms::as_returning())
-            .get_result::<Terms>(&mut tx.conn())
-            .await
-            .optional()?;
-        record(tx, account, ended.as_ref(), None)?;
-        let linked = links()
-            .filter(account_organizations::organization_id.eq(organization_id))
-            .select(Terms::as_select());
-        let before = linked.first::<Terms>(&mut tx.conn()).await.optional()?;
-        if before.is_some() {
-            diesel::update(
-                links().filter(account_organizations::organization_id.eq(organization_id)),
-            )
-            .set(account_organizations::own.eq(true))
-            .execute(&mut tx.conn())
-            .await?;
-        } else {
-            Self::insert_own(tx, account_id, organization_id).await?;
-        }
-        let include_descendants = before.as_ref().is_some_and(|before| before.include_descendants);
-        let after =
-            Terms { organization_id: organization_id.to_owned(), include_descendants, own: true };
-        record(tx, account, before.as_ref(), Some(&after))
-    }
-
-    /// Deletes the links of an account. The caller must hold the account FOR UPDATE, so that nobody
-    /// adds a link meanwhile.
-    pub async fn remove_all(tx: &WriteTx, account: AccountRef<'_>) -> Result<()> {
-        let mut ended: Vec<Terms> = diesel::delete(
-            account_organizations::table.filter(tx.owns(account_organizations::tenant_id)),
-        )
-        .filter(account_organizations::account_id.eq(account.account_id))
-        .returning(Terms::as_returning())
-        .get_results(&mut tx.conn())
-        .await?;
-        ended.sort_by(|one, other| one.organization_id.cmp(&other.organization_id));
-        ended.iter().try_for_each(|link| record(tx, account, Some(link), None))
-    }
-
     fn terms(&self) -> Terms {
         let organization_id = self.organization_id.clone();
         Terms { organization_id, include_descendants: self.include_descendants, own: self.own }
     }
-}
-
-/// A link as the trail records it.
-#[derive(Debug, Queryable, Selectable, Serialize)]
-#[diesel(table_name = account_organizations, check_for_backend(diesel::pg::Pg))]
-struct Terms {
-    organization_id: String,
-    include_descendants: bool,
-    own: bool,
-}
-
-impl Recorded for OfAccount<'_, Terms> {
-    const NOUN: &'static str = "account_organization";
-
-    fn id(&self) -> Cow<'_, str> {
-        id::pair(self.account.account_id, &self.row.organization_id).into()
-    }
-
-    fn belongs_to(&self) -> BelongsTo<'_> {
-        BelongsTo::Account(self.account)
-    }
-}
-
-fn record(
-    tx: &WriteTx,
-    account: AccountRef<'_>,
-    before: Option<&Terms>,
-    after: Option<&Terms>,
-) -> Result<()> {
-    let of_account = |row| OfAccount { account, row };
-    tx.changed(before.map(of_account).as_ref(), after.map(of_account).as_ref())
 }

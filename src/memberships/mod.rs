@@ -5,7 +5,6 @@ pub mod checks;
 pub mod links;
 pub mod recipients;
 mod refusals;
-pub mod slots;
 pub mod store;
 pub mod users;
 mod wire;

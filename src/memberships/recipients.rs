@@ -2,11 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use diesel::prelude::*;
+use chrono::NaiveDate;
+use diesel::{
+    dsl::{AsSelect, exists},
+    pg::Pg,
+    prelude::*,
+};
 use diesel_async::RunQueryDsl;
 use futures_util::future::try_join;
 
-use super::store::covered;
 use crate::{
     accounts::store::Account,
     budget,
@@ -14,34 +18,32 @@ use crate::{
     error::Result,
     page::{Listing, Page, Total, keyset, total},
     people::store::Person,
+    relations::sources::covered,
     schema::{account_organizations, account_users, organization_members, people},
 };
 
 /// The query for the users of an account who are in force and have the billing flag.
-macro_rules! flagged_users {
-    ($tx:expr, $account_id:expr, $today:expr) => {{
-        let through = covered!($tx)
-            .filter(account_organizations::account_id.eq(account_users::account_id))
-            .filter(organization_members::person_id.eq(account_users::person_id));
-        let started = account_users::start_date.is_null().or(account_users::start_date.le($today));
-        let not_ended = account_users::end_date.is_null().or(account_users::end_date.ge($today));
-        account_users::table
-            .filter($tx.owns(account_users::tenant_id))
-            .inner_join(
-                people::table.on(people::tenant_id
-                    .eq(account_users::tenant_id)
-                    .and(people::person_id.eq(account_users::person_id))),
-            )
-            .filter(account_users::account_id.eq($account_id))
-            .filter(account_users::billing)
-            .filter(people::active)
-            .filter(
-                diesel::dsl::exists(through)
-                    .or(account_users::individual.and(started).and(not_ended)),
-            )
-            .select(Person::as_select())
-            .into_boxed()
-    }};
+#[diesel::dsl::auto_type(no_type_alias)]
+fn flagged_users(tenant: String, account_id: String, today: NaiveDate) -> _ {
+    let sources: covered = covered(tenant.clone());
+    let through = sources
+        .filter(account_organizations::account_id.eq(account_users::account_id))
+        .filter(organization_members::person_id.eq(account_users::person_id));
+    let started = account_users::start_date.is_null().or(account_users::start_date.le(today));
+    let not_ended = account_users::end_date.is_null().or(account_users::end_date.ge(today));
+    let columns: AsSelect<Person, Pg> = Person::as_select();
+    account_users::table
+        .inner_join(
+            people::table.on(people::tenant_id
+                .eq(account_users::tenant_id)
+                .and(people::person_id.eq(account_users::person_id))),
+        )
+        .filter(account_users::tenant_id.eq(tenant))
+        .filter(account_users::account_id.eq(account_id))
+        .filter(account_users::billing)
+        .filter(people::active)
+        .filter(exists(through).or(account_users::individual.and(started).and(not_ended)))
+        .select(columns)
 }
 
 /// Someone who gets the invoices of an account.
@@ -62,8 +64,11 @@ impl Recipient {
         let contacts: BTreeSet<_> = to.iter().chain(&cc).cloned().collect();
         let contacts: Vec<_> = contacts.into_iter().collect();
         let today = tx.today().await?;
-        let others =
-            || flagged_users!(tx, account_id, today).filter(people::person_id.ne_all(&contacts));
+        let others = || {
+            flagged_users(tx.tenant_id().into(), account_id.into(), today)
+                .filter(people::person_id.ne_all(&contacts))
+                .into_boxed()
+        };
         let total = if page.counts() {
             total!(tx, page, others()).plus(contacts.len())
         } else {
@@ -108,7 +113,7 @@ async fn contacts_behind(tx: &Tx, person_ids: Vec<String>, page: &Page) -> Resul
 async fn flagged(tx: &Tx, account_id: &str, page: &Page) -> Result<(Vec<Person>, bool)> {
     let today = tx.today().await?;
     let query = keyset!(
-        flagged_users!(tx, account_id, today),
+        flagged_users(tx.tenant_id().into(), account_id.into(), today).into_boxed(),
         page,
         account_users(sort_key, person_create_time, person_id)
     );

@@ -11,11 +11,7 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use futures_util::{TryStreamExt as _, future::try_join4};
 
-use super::{
-    refusals,
-    slots::{self, Guard, Scope, Slot},
-    store::{Fields, UserSettings, through},
-};
+use super::refusals;
 use crate::{
     accounts::store::Account,
     budget::{self, Weighed},
@@ -25,6 +21,11 @@ use crate::{
     page::{Listed, Listing, Page},
     people::sources::{Merged, Sources},
     people::store::Person,
+    relations::{
+        settings::{Fields, UserSettings},
+        slots::{self, Guard, Scope, Slot},
+        sources::through,
+    },
     schema::{accounts, people},
     wire::etag,
 };

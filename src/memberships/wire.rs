@@ -7,8 +7,7 @@ use super::{
     checks::{Check, Reason},
     links::Link,
     recipients::Recipient,
-    slots::Slot,
-    store::{Fields, NewUser},
+    store::NewUser,
     users::{User, UserFilter},
 };
 use crate::{
@@ -16,6 +15,7 @@ use crate::{
     error::Result,
     mask::Elsewhere,
     proto::{self, BillingRecipientKind, ContactSlot, MembershipReason},
+    relations::{settings::Fields, slots::Slot},
     text,
     validate::Violations,
     wire::{timestamp, to_date},

@@ -128,11 +128,7 @@ impl OrganizationService for Service {
     ) -> Reply<AddOrganizationMemberResponse> {
         let (caller, meta, member) = request.change(Member::to_add)?;
         let work = self.db.write(&caller, &meta, async |tx| {
-            // A move of the organization must not miss the new member.
-            tx.lock_tree_shared().await?;
-            let organization = Organization::find_and_keep(tx, &member.organization_id).await?;
-            let person = organization.add_member(tx, &member.person_id).await?;
-            Ok(AddOrganizationMemberResponse { person: Some(person.into()) })
+            Ok(AddOrganizationMemberResponse { person: Some(member.add(tx).await?.into()) })
         });
         reply(work.await)
     }
@@ -143,8 +139,7 @@ impl OrganizationService for Service {
     ) -> Reply<RemoveOrganizationMemberResponse> {
         let (caller, meta, member) = request.change(Member::to_remove)?;
         let work = self.db.write(&caller, &meta, async |tx| {
-            let organization = Organization::find_and_keep(tx, &member.organization_id).await?;
-            organization.remove_member(tx, &member.person_id).await?;
+            member.remove(tx).await?;
             Ok(RemoveOrganizationMemberResponse {})
         });
         reply(work.await)

@@ -9,17 +9,21 @@ use diesel::{
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
-use super::{members::Member, refusals, tree};
+use super::{refusals, tree};
 use crate::{
     batch::Ids,
     budget::{self, Weighed},
     change::resource,
     db::{BelongsTo, Condition, Tx, WriteTx, taken},
     error::Result,
-    memberships::slots::{self, Scope},
     metadata::Metadata,
     modules,
     page::{Listed, Listing, Page, keyset, total},
+    relations::{
+        members::Member,
+        organization,
+        slots::{self, Scope},
+    },
     resource::ORGANIZATION,
     schema::{
         account_organizations, accounts, organization_members, organization_words, organizations,
@@ -124,7 +128,7 @@ impl NewOrganization {
     pub async fn insert(&self, tx: &WriteTx) -> Result<Organization> {
         let above = if let Some(parent_id) = &self.parent_id {
             tx.lock_tree_shared().await?;
-            Organization::require(tx, parent_id).await?;
+            organization::require(tx, parent_id).await?;
             tree::above(tx, parent_id, 1).await?
         } else {
             tx.require_whole_tenant(tree::NEW_TREE)?;
@@ -198,25 +202,6 @@ impl Organization {
         Ok(found)
     }
 
-    /// Returns the organization with this id. Locks its row FOR KEY SHARE, so that it is not
-    /// deleted until commit.
-    pub async fn find_and_keep(tx: &WriteTx, organization_id: &str) -> Result<Self> {
-        let query = in_reach(tx, organization_id).select(Self::as_select()).for_key_share();
-        let found = ORGANIZATION.found(organization_id, query.first(&mut tx.conn()).await)?;
-        modules::require(tx, organization_id).await?;
-        Ok(found)
-    }
-
-    /// Checks that a row may reference this organization: it must be visible to the caller and have
-    /// the call's module enabled. For tenant-wide callers existence is left to the foreign key.
-    pub async fn require(tx: &WriteTx, organization_id: &str) -> Result<()> {
-        if tx.is_limited() {
-            Self::find_and_keep(tx, organization_id).await?;
-            return Ok(());
-        }
-        modules::require(tx, organization_id).await
-    }
-
     /// Locks the organization FOR NO KEY UPDATE. A transaction that changes something that only one
     /// account of an organization can have, such as the primary flag, does this first.
     pub async fn lock(tx: &WriteTx, organization_id: &str) -> Result<()> {
@@ -230,16 +215,6 @@ impl Organization {
             .optional()?
             .map(|_| ())
             .ok_or_else(|| ORGANIZATION.not_found(organization_id))
-    }
-
-    /// Whether the organization is in the caller's reach. A list of what lies below an organization
-    /// out of reach is empty, as if that organization did not exist.
-    pub async fn is_in_reach(tx: &Tx, organization_id: &str) -> Result<bool> {
-        if !tx.is_limited() {
-            return Ok(true);
-        }
-        let found = in_reach(tx, organization_id).select(organizations::organization_id);
-        Ok(found.first::<String>(&mut tx.conn()).await.optional()?.is_some())
     }
 
     /// Returns one page of organizations.

@@ -12,7 +12,10 @@ use super::{refusals, store::Organization};
 use crate::{
     db::{Tx, WriteTx},
     error::Result,
-    memberships::slots::{self, Scope},
+    relations::{
+        organization,
+        slots::{self, Scope},
+    },
     resource::ORGANIZATION,
     schema::{organization_ancestors as ancestors, organizations},
     search::{self, unnest},
@@ -95,14 +98,6 @@ pub(super) async fn above(tx: &Tx, parent_id: &str, levels: i64) -> Result<Vec<A
 }
 
 impl Organization {
-    /// Returns the ids of the organization and of all below it; empty if it does not exist.
-    pub async fn below(tx: &Tx, organization_id: &str) -> Result<Vec<String>> {
-        let below = ancestors::table
-            .filter(tx.owns(ancestors::tenant_id))
-            .filter(ancestors::ancestor_id.eq(organization_id));
-        Ok(below.select(ancestors::organization_id).load(&mut tx.conn()).await?)
-    }
-
     /// Moves the organization, with everything below it, below `parent_id` or to the top. A move to
     /// the present parent changes nothing. The caller must hold the row FOR UPDATE and the tree
     /// lock.
@@ -111,7 +106,7 @@ impl Organization {
             return Ok(self);
         }
         match parent_id {
-            Some(parent_id) => Self::require(tx, parent_id).await?,
+            Some(parent_id) => organization::require(tx, parent_id).await?,
             None => tx.require_whole_tenant(NEW_TREE)?,
         }
         // A limited caller must also reach the old parent, which loses the organization, while the

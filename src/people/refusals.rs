@@ -6,15 +6,6 @@ use crate::{
     resource::PERSON,
 };
 
-/// The person is inactive: they can neither be added to an account, nor become its contact or
-/// manager, nor get a purchasing account.
-pub fn person_inactive(person_id: &str) -> Error {
-    Refusal::new(ErrorReason::PersonInactive, format!("person {person_id:?} is inactive"))
-        .broken_by(PERSON.noun, person_id)
-        .with("person_id", person_id)
-        .into()
-}
-
 /// The person is not a member of the tenant's staff, which an account manager must be.
 pub fn person_not_staff(person_id: &str) -> Error {
     let message =

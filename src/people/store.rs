@@ -15,22 +15,22 @@ use super::{
     sources::{Members, Merged, Sources},
 };
 use crate::{
-    accounts::store::Account,
     batch::Ids,
     budget::{self, Weighed},
     change::resource,
     db::{BelongsTo, Condition, Tx, WriteTx, taken},
-    enums::text_enum,
     error::{Error, Result},
-    memberships::{
-        checks,
-        slots::{self, Scope},
-        store::UserSettings,
-    },
     modules,
-    organizations::store::Organization,
     page::{Listed, Listing, Page, keyset, total},
-    resource::{ORGANIZATION, PERSON},
+    relations::{
+        PersonKind, References,
+        members::{self, Member},
+        organization, purchasing,
+        refusals::person_inactive,
+        settings::UserSettings,
+        slots::{self, Scope},
+    },
+    resource::PERSON,
     schema::{accounts, organization_members, people, person_words},
     search::{self, Batch, unnest},
 };
@@ -51,16 +51,6 @@ const SUBJECT: &str = "the subject of a person decides who reaches what";
 /// Why a limited caller may not deactivate or reactivate a person: this ends or restores the
 /// person's reach.
 const ACTIVE: &str = "deactivating or reactivating a person decides who reaches what";
-
-text_enum! {
-    /// Whether a person belongs to a customer or to the tenant's staff.
-    pub enum PersonKind {
-        /// A person of a customer.
-        Customer = "CUSTOMER",
-        /// A member of the tenant's staff.
-        Staff = "STAFF",
-    }
-}
 
 /// A row of `people`.
 #[derive(Debug, Clone, Queryable, Selectable, Serialize)]
@@ -169,13 +159,12 @@ impl NewPerson {
         if self.fields.subject.is_some() {
             tx.require_whole_tenant(SUBJECT)?;
         }
-        let organization = if let Some(id) = &self.organization_id {
+        if let Some(id) = &self.organization_id {
             tx.lock_tree_shared().await?;
-            Some(Organization::find_and_keep(tx, id).await?)
+            organization::keep(tx, id).await?;
         } else {
             tx.require_whole_tenant("a person in no organization is in nobody's reach")?;
-            None
-        };
+        }
         let person = diesel::insert_into(people::table)
             .values((
                 tx.owns(people::tenant_id),
@@ -189,8 +178,9 @@ impl NewPerson {
             .map_err(|error| translate(error, &self.person_id, &self.fields))?;
         person.insert_words(tx).await?;
         tx.created(&person)?;
-        if let Some(organization) = organization {
-            organization.insert_member(tx, &person).await?;
+        if let Some(organization_id) = &self.organization_id {
+            let member = Member { organization_id, person_id: &person.person_id };
+            member.insert(tx, &person.fields.sort_key, person.create_time).await?;
         }
         Ok(person)
     }
@@ -245,7 +235,7 @@ impl Person {
         let query = in_reach(tx, person_id).select((people::kind, people::active)).for_share();
         match PERSON.found(person_id, query.first(&mut tx.conn()).await)? {
             (PersonKind::Customer, _) => Err(refusals::person_not_staff(person_id)),
-            (PersonKind::Staff, false) => Err(refusals::person_inactive(person_id)),
+            (PersonKind::Staff, false) => Err(person_inactive(person_id)),
             (PersonKind::Staff, true) => Ok(()),
         }
     }
@@ -267,10 +257,10 @@ impl Person {
         if let Some(id) = filter.organization_id.as_deref().filter(|_| tx.is_limited()) {
             // A limited caller must not learn who the members of an organization out of reach are,
             // even of people who are in reach for another reason.
-            match Organization::find(tx, id).await {
-                Err(error) if ORGANIZATION.is_not_found(&error) => return Ok(Listing::default()),
-                found => found?,
-            };
+            if !organization::is_in_reach(tx, id).await? {
+                return Ok(Listing::default());
+            }
+            modules::require(tx, id).await?;
         }
         modules::require_named(tx, filter.organization_id.as_deref()).await?;
         let few = tx.few_in_reach().await?;
@@ -288,7 +278,7 @@ impl Person {
             conditions
         };
         let organization_ids = match &filter.organization_id {
-            Some(id) if filter.include_descendants => Some(Organization::below(tx, id).await?),
+            Some(id) if filter.include_descendants => Some(organization::below(tx, id).await?),
             Some(id) => Some(vec![id.clone()]),
             None => None,
         };
@@ -383,11 +373,11 @@ impl Person {
             return Err(slots::refusal(tx, slots).await?);
         }
         if let Some(account_id) = &self.purchasing_account_id {
-            let accounts = Account::references(tx, [account_id.as_str()]).await?;
-            checks::record_purchasing(tx, &self.person_id, accounts.get(account_id)?, false)?;
+            let accounts = References::find(tx, [account_id.as_str()]).await?;
+            purchasing::record_purchasing(tx, &self.person_id, accounts.get(account_id)?, false)?;
         }
         UserSettings::remove_all_of_person(tx, &self.person_id).await?;
-        Organization::remove_from_all(tx, &self.person_id).await?;
+        members::remove_from_all(tx, &self.person_id).await?;
         diesel::delete(
             people::table
                 .filter(tx.owns(people::tenant_id))

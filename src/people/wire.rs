@@ -1,6 +1,6 @@
 //! Converts people between messages of the contract and rows.
 
-use super::store::{Fields, Filter, NewPerson, Person, PersonKind};
+use super::store::{Fields, Filter, NewPerson, Person};
 use crate::{
     caller::{MAX_ACTOR, is_actor},
     change::{Update, Versioned as _},
@@ -8,6 +8,7 @@ use crate::{
     error::Result,
     mask::Elsewhere,
     proto::{self, PersonKind as ContractKind},
+    relations::PersonKind,
     search,
     validate::Violations,
     wire::timestamp,

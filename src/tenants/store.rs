@@ -17,6 +17,7 @@ use crate::{
     modules::{self, Setting},
     organizations::store::Organization,
     page::{Listed, Listing, Page, keyset, total},
+    relations::organization,
     schema::{module_activations, tenants},
 };
 
@@ -225,7 +226,7 @@ impl Switch {
     }
 
     async fn set_organization(&self, tx: &WriteTx, organization_id: &str) -> Result<()> {
-        Organization::find_and_keep(tx, organization_id).await?;
+        organization::keep(tx, organization_id).await?;
         let activation_id = id::pair(self.module, organization_id);
         let own = || {
             module_activations::table

@@ -12,10 +12,6 @@ use std::{
 /// For each node the nodes that it imports, each with a file that does.
 type Imports = BTreeMap<String, BTreeMap<String, String>>;
 
-/// Slices that still import each other: their rows hold one promise together, that the contacts of
-/// an account stay its users. `docs/ARCHITECTURE.md` says how the circle is to be cut.
-const ENTANGLED: [&str; 4] = ["accounts", "memberships", "organizations", "people"];
-
 /// Adds the imports of a file, or of the files below a folder. `place` is its path below `src/`.
 fn collect(imports: &mut Imports, place: &str) {
     let place = place.trim_start_matches('/');
@@ -87,8 +83,7 @@ fn no_circle_crosses_folders() {
     let mut circles = Vec::new();
     for (node, imported) in &imports {
         for (other, file) in imported {
-            let known = [node, other].iter().all(|it| ENTANGLED.contains(&it.as_str()));
-            if !known && reaches(&imports, other, node) {
+            if reaches(&imports, other, node) {
                 circles.push(format!("{node} imports {other} in src/{file}"));
             }
         }
@@ -131,20 +126,6 @@ fn the_documents_say_what_imports_what() {
             );
         }
     }
-}
-
-#[test]
-fn slices_that_no_longer_import_each_other_are_not_excepted() {
-    let mut imports = Imports::new();
-    collect(&mut imports, "");
-    for slice in ENTANGLED {
-        assert!(reaches_through_another(&imports, slice), "{slice} is in no circle any more");
-    }
-}
-
-/// Whether a node is in a circle.
-fn reaches_through_another(imports: &Imports, node: &str) -> bool {
-    imports[node].keys().any(|other| reaches(imports, other, node))
 }
 
 #[test]

@@ -19,15 +19,10 @@ use chrono::NaiveDate;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{
-    refusals,
-    store::{UserSettings, covered},
-};
+use super::{PersonKind, refusals, settings::UserSettings, sources::covered};
 use crate::{
     db::{Tx, WriteTx},
     error::{Error, Result},
-    people::refusals::person_inactive,
-    people::store::PersonKind,
     resource::PERSON,
     schema::{
         account_organizations, account_users, accounts, organization_ancestors,
@@ -237,7 +232,7 @@ impl Guard<'_> {
         let gone = diesel::delete(account_users::table.filter(tx.owns(account_users::tenant_id)))
             .filter(diesel::dsl::not(account_users::individual))
             .filter(diesel::dsl::not(diesel::dsl::exists(
-                covered!(tx).filter(
+                covered(tx.tenant_id().into()).filter(
                     account_organizations::account_id
                         .eq(account_users::account_id)
                         .and(organization_members::person_id.eq(account_users::person_id)),
@@ -298,11 +293,11 @@ pub async fn ineligible(tx: &WriteTx, account_id: &str, person_id: &str) -> Resu
             return Ok(Some(refusals::person_not_customer(person_id)));
         }
         Some((PersonKind::Customer, false)) => {
-            return Ok(Some(person_inactive(person_id)));
+            return Ok(Some(refusals::person_inactive(person_id)));
         }
         Some((PersonKind::Customer, true)) => {}
     }
-    let through = covered!(tx)
+    let through = covered(tx.tenant_id().into())
         .filter(account_organizations::account_id.eq(account_id))
         .filter(organization_members::person_id.eq(person_id));
     if diesel::select(diesel::dsl::exists(through)).get_result::<bool>(&mut tx.conn()).await? {
