@@ -10,7 +10,10 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use futures_util::future::try_join_all;
 
-use super::store::{Account, Status, reference_to};
+use super::{
+    store::{Account, Status},
+    words::reference_to,
+};
 use crate::{
     db::{Condition, Tx},
     error::Result,

@@ -1,12 +1,15 @@
 //! Accounts: a customer's business entity, bound to an organization.
 
+mod contacts;
 mod country;
 mod list;
 mod primary;
 pub(crate) mod refusals;
 pub mod store;
+mod update;
 mod value;
 mod wire;
+mod words;
 
 use tonic::Request;
 

@@ -1,20 +1,21 @@
-//! Accounts in the database: the rows, and the words that searches find them by.
-
-use std::collections::BTreeMap;
+//! Accounts in the database.
 
 use chrono::{DateTime, Utc};
 use diesel::{
     dsl::{And, Eq, Filter as Filtered},
     prelude::*,
     result::{DatabaseErrorKind, Error as DieselError},
-    sql_types::{Bool, Text},
+    sql_types::Bool,
 };
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::RunQueryDsl;
 use serde::Serialize;
 use serde_json::Value;
 
 pub use super::value::Status;
-use super::value::{Address, Contact, Json};
+use super::{
+    contacts::WithContact,
+    value::{Address, Contact, Json},
+};
 use crate::{
     account_types::store::AccountType,
     batch::Ids,
@@ -31,11 +32,11 @@ use crate::{
     relations::{
         links, organization, purchasing,
         settings::UserSettings,
-        slots::{self, Contacts, Scope},
+        slots::{self, Contacts},
     },
     resource::{ACCOUNT, ORGANIZATION},
-    schema::{account_words, accounts, people},
-    search::{self, Batch, unnest},
+    schema::{accounts, people},
+    search,
 };
 
 /// Bytes that an account adds to a response besides its texts.
@@ -127,7 +128,7 @@ impl Fields {
     }
 
     /// Whether these fields differ from `others` in the status or its reason, and in nothing else.
-    fn differ_in_status_only(&self, others: &Self) -> bool {
+    pub(super) fn differ_in_status_only(&self, others: &Self) -> bool {
         self != others
             && Self {
                 status: others.status,
@@ -137,7 +138,7 @@ impl Fields {
     }
 
     /// The people in the account's contact slots.
-    fn contacts(&self) -> impl Iterator<Item = &String> {
+    pub(super) fn contacts(&self) -> impl Iterator<Item = &String> {
         [&self.primary_contact_id, &self.billing_contact_id, &self.cc_billing_contact_id]
             .into_iter()
             .flatten()
@@ -152,9 +153,6 @@ impl Fields {
         ]
     }
 }
-
-/// An account, and the person who is its primary contact, if there is one.
-pub struct WithContact(pub Account, pub Option<Person>);
 
 resource!(Account: ACCOUNT, account_id, |row| BelongsTo::Account(row.reference()));
 
@@ -354,103 +352,6 @@ impl Account {
         Ok(found)
     }
 
-    /// Sets the fields of the account; equal fields change nothing. The caller must hold the row
-    /// FOR UPDATE.
-    pub async fn update(self, tx: &WriteTx, fields: &Fields) -> Result<WithContact> {
-        self.require_may_become(tx, fields).await?;
-        if self.fields == *fields {
-            return Self::with_contact(tx, self).await;
-        }
-        let moved = self.fields.organization_id != fields.organization_id;
-        let new_contacts: Vec<_> = fields
-            .contacts()
-            .filter(|id| self.fields.contacts().all(|held| held != *id))
-            .cloned()
-            .collect();
-        self.lock_references(tx, fields, &new_contacts).await?;
-        let updated = diesel::update(accounts::table.filter(tx.owns(accounts::tenant_id)))
-            .filter(accounts::account_id.eq(&self.account_id))
-            .set((
-                fields,
-                accounts::folded.eq(search::stamp(self.revision + 1)),
-                accounts::revision.eq(self.revision + 1),
-                accounts::update_time.eq(diesel::dsl::now),
-            ))
-            .returning(Self::as_returning())
-            .get_result::<Self>(&mut tx.conn())
-            .await
-            .map_err(|error| translate(error, &self.account_id, fields))?;
-        // Runs after the update, so that the check covers the people who are contacts now.
-        if moved {
-            let guard = slots::guard(tx, Scope::Account(&self.account_id)).await?;
-            links::replace_own(tx, updated.reference(), &fields.organization_id).await?;
-            Self::require_contacts(tx, &self.account_id, &new_contacts).await?;
-            guard.verify(tx).await?;
-        } else {
-            Self::require_contacts(tx, &self.account_id, &new_contacts).await?;
-        }
-        tx.updated(&self, &updated)?;
-        self.renew_words(tx, &updated).await?;
-        Self::with_contact(tx, updated).await
-    }
-
-    /// Fails if the status cannot follow the present one, or if the type is deactivated. An
-    /// unchanged type is checked too: an account whose type was deactivated must leave it with its
-    /// next update. A change of the status alone is allowed, so that a caller who suspends an
-    /// account need not choose a type.
-    async fn require_may_become(&self, tx: &WriteTx, fields: &Fields) -> Result<()> {
-        self.fields.status.require_next(fields.status, &self.account_id)?;
-        match &fields.account_type_id {
-            Some(id) if !fields.differ_in_status_only(&self.fields) => {
-                AccountType::require_active(tx, id).await
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Locks what the new fields refer to, in the order of locks: the tree, the organization, the
-    /// present primary account, people. Fails if a reference does not exist or is not allowed.
-    async fn lock_references(
-        &self,
-        tx: &WriteTx,
-        fields: &Fields,
-        new_contacts: &[String],
-    ) -> Result<()> {
-        let moved = self.fields.organization_id != fields.organization_id;
-        if moved || !new_contacts.is_empty() {
-            tx.lock_tree_shared().await?;
-        }
-        if moved {
-            organization::require(tx, &fields.organization_id).await?;
-        }
-        if fields.is_primary && (moved || !self.fields.is_primary) {
-            Self::clear_primary(tx, &fields.organization_id, &self.account_id).await?;
-        }
-        slots::lock_new(tx, new_contacts).await?;
-        match &fields.account_manager_id {
-            Some(id) if self.fields.account_manager_id.as_ref() != Some(id) => {
-                Person::require_manager(tx, id).await
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Replaces the words of the account if the update changed them or another version derived
-    /// them.
-    async fn renew_words(&self, tx: &WriteTx, updated: &Self) -> Result<()> {
-        if updated.words() == self.words() && self.folded == search::stamp(self.revision) {
-            return Ok(());
-        }
-        diesel::delete(
-            account_words::table
-                .filter(tx.owns(account_words::tenant_id))
-                .filter(account_words::account_id.eq(&self.account_id)),
-        )
-        .execute(&mut tx.conn())
-        .await?;
-        updated.insert_words(tx).await
-    }
-
     /// Deletes the account and everything that belongs to it. The caller must hold the row FOR
     /// UPDATE: each insert of something that belongs to the account locks that row, so none happens
     /// meanwhile.
@@ -470,17 +371,6 @@ impl Account {
         tx.deleted(&self)
     }
 
-    /// Fails if one of these people may not be a contact of the account. The caller must hold the
-    /// locks of their rows.
-    async fn require_contacts(tx: &WriteTx, account_id: &str, contacts: &[String]) -> Result<()> {
-        for person_id in contacts {
-            if let Some(error) = slots::ineligible(tx, account_id, person_id).await? {
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
     /// Returns the account with this id. Locks its row FOR SHARE, so that no other transaction
     /// deletes the account or changes its status until commit.
     pub async fn find_and_keep(tx: &WriteTx, account_id: &str) -> Result<Self> {
@@ -494,84 +384,9 @@ impl Account {
     pub fn reference(&self) -> AccountRef<'_> {
         AccountRef { account_id: &self.account_id, incarnation: &self.incarnation }
     }
-
-    /// Returns the accounts, each with the person who is its primary contact.
-    pub async fn all_with_contacts(tx: &Tx, rows: Vec<Self>) -> Result<Vec<WithContact>> {
-        let ids: Vec<_> =
-            rows.iter().filter_map(|row| row.fields.primary_contact_id.clone()).collect();
-        let mut people = BTreeMap::new();
-        if !ids.is_empty() {
-            let found = people::table
-                .filter(tx.owns(people::tenant_id))
-                .filter(people::person_id.eq_any(ids))
-                .select(Person::as_select());
-            for person in found.load::<Person>(&mut tx.conn()).await? {
-                people.insert(person.person_id.clone(), person);
-            }
-        }
-        let with = |row: Self| {
-            let person =
-                row.fields.primary_contact_id.as_ref().and_then(|id| people.get(id).cloned());
-            WithContact(row, person)
-        };
-        Ok(rows.into_iter().map(with).collect())
-    }
-
-    /// Returns the account with the person who is its primary contact.
-    pub async fn with_contact(tx: &Tx, row: Self) -> Result<WithContact> {
-        let mut rows = Self::all_with_contacts(tx, vec![row]).await?;
-        rows.pop().ok_or_else(|| Error::internal("no row for one account"))
-    }
-
-    /// Renews the sort keys and words of the tenant's next rows, in the order of ids after `after`.
-    /// The connection must be the owner's.
-    pub async fn renew(
-        conn: &mut AsyncPgConnection,
-        tenant: &str,
-        after: &str,
-    ) -> QueryResult<Batch> {
-        search::renew!(conn, tenant, after, accounts, account_words, account_id, |row| row.fields)
-    }
-
-    /// The words of the account and its metadata, and a reference to the person who is its primary
-    /// contact. That person's words are not copied here, because updating the person changes them.
-    fn words(&self) -> Vec<String> {
-        let inline = self
-            .fields
-            .primary_contact
-            .iter()
-            .flat_map(|contact| [contact.0.name.as_str(), &contact.0.email]);
-        let own = [self.account_id.as_str(), &self.fields.display_name, &self.fields.tax_id];
-        let mut words = search::words(own.into_iter().chain(inline));
-        words.extend(self.fields.metadata.words());
-        words.extend(self.fields.primary_contact_id.as_deref().map(reference_to));
-        words
-    }
-
-    async fn insert_words(&self, tx: &WriteTx) -> Result<()> {
-        diesel::insert_into(account_words::table)
-            .values(diesel::select((
-                tx.tenant_id().into_sql::<Text>(),
-                self.account_id.as_str().into_sql::<Text>(),
-                unnest(self.words()),
-            )))
-            .into_columns((
-                account_words::tenant_id,
-                account_words::account_id,
-                account_words::word,
-            ))
-            .execute(&mut tx.conn())
-            .await?;
-        Ok(())
-    }
 }
 
-/// The word by which an account refers to a person. No other word begins with `@`.
-pub(super) fn reference_to(person_id: &str) -> String {
-    format!("@{person_id}")
-}
-
-fn translate(error: DieselError, id: &str, fields: &Fields) -> Error {
+pub(super) fn translate(error: DieselError, id: &str, fields: &Fields) -> Error {
     match &error {
         DieselError::DatabaseError(DatabaseErrorKind::ForeignKeyViolation, info)
             if info.constraint_name() == Some("accounts_organization_fkey") =>

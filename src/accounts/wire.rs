@@ -4,10 +4,11 @@ use prost_types::{Struct, value::Kind as JsonKind};
 use serde_json::{Map, Value};
 
 use super::{
+    contacts::WithContact,
     country,
     list::Filter,
     primary::Target,
-    store::{Account, Fields, NewAccount, WithContact},
+    store::{Account, Fields, NewAccount},
     value::{Address, Contact, Json, Status},
 };
 use crate::{

@@ -1,0 +1,77 @@
+//! The words that searches of accounts find them by.
+
+use diesel::{prelude::*, sql_types::Text};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+
+use super::store::Account;
+use crate::{
+    db::WriteTx,
+    error::Result,
+    schema::{account_words, accounts},
+    search::{self, Batch, unnest},
+};
+
+impl Account {
+    /// Renews the sort keys and words of the tenant's next rows, in the order of ids after `after`.
+    /// The connection must be the owner's.
+    pub async fn renew(
+        conn: &mut AsyncPgConnection,
+        tenant: &str,
+        after: &str,
+    ) -> QueryResult<Batch> {
+        search::renew!(conn, tenant, after, accounts, account_words, account_id, |row| row.fields)
+    }
+
+    /// Replaces the words of the account if the update changed them or another version derived
+    /// them.
+    pub(super) async fn renew_words(&self, tx: &WriteTx, updated: &Self) -> Result<()> {
+        if updated.words() == self.words() && self.folded == search::stamp(self.revision) {
+            return Ok(());
+        }
+        diesel::delete(
+            account_words::table
+                .filter(tx.owns(account_words::tenant_id))
+                .filter(account_words::account_id.eq(&self.account_id)),
+        )
+        .execute(&mut tx.conn())
+        .await?;
+        updated.insert_words(tx).await
+    }
+
+    /// The words of the account and its metadata, and a reference to the person who is its primary
+    /// contact. That person's words are not copied here, because updating the person changes them.
+    fn words(&self) -> Vec<String> {
+        let inline = self
+            .fields
+            .primary_contact
+            .iter()
+            .flat_map(|contact| [contact.0.name.as_str(), &contact.0.email]);
+        let own = [self.account_id.as_str(), &self.fields.display_name, &self.fields.tax_id];
+        let mut words = search::words(own.into_iter().chain(inline));
+        words.extend(self.fields.metadata.words());
+        words.extend(self.fields.primary_contact_id.as_deref().map(reference_to));
+        words
+    }
+
+    pub(super) async fn insert_words(&self, tx: &WriteTx) -> Result<()> {
+        diesel::insert_into(account_words::table)
+            .values(diesel::select((
+                tx.tenant_id().into_sql::<Text>(),
+                self.account_id.as_str().into_sql::<Text>(),
+                unnest(self.words()),
+            )))
+            .into_columns((
+                account_words::tenant_id,
+                account_words::account_id,
+                account_words::word,
+            ))
+            .execute(&mut tx.conn())
+            .await?;
+        Ok(())
+    }
+}
+
+/// The word by which an account refers to a person. No other word begins with `@`.
+pub(super) fn reference_to(person_id: &str) -> String {
+    format!("@{person_id}")
+}
