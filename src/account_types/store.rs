@@ -158,7 +158,7 @@ impl AccountType {
     /// until commit.
     pub async fn require_active(tx: &WriteTx, account_type_id: &str) -> Result<()> {
         let query = named(tx, account_type_id).select(account_types::active).for_share();
-        if ACCOUNT_TYPE.found(account_type_id, query.first(&mut tx.conn()).await)? {
+        if ACCOUNT_TYPE.found(account_type_id, tx.send_returning(query).await)? {
             Ok(())
         } else {
             Err(refusals::account_type_inactive(account_type_id))

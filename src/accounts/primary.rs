@@ -42,6 +42,9 @@ impl Account {
         account_id: &str,
         target: &Target,
     ) -> Result<Self> {
+        if target.organization_id.is_none() && target.is_primary.is_none() {
+            return Self::find_for_update(tx, account_id).await;
+        }
         let own = accounts::table
             .filter(tx.owns(accounts::tenant_id))
             .filter(accounts::account_id.eq(account_id));

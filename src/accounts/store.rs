@@ -15,6 +15,7 @@ pub use super::value::Status;
 use super::{
     contacts::WithContact,
     value::{Address, Contact, Json},
+    words,
 };
 use crate::{
     account_types::store::AccountType,
@@ -254,21 +255,24 @@ impl NewAccount {
         if let Some(id) = &fields.account_manager_id {
             Person::require_manager(tx, id).await?;
         }
-        let account = diesel::insert_into(accounts::table)
-            .values((
-                tx.owns(accounts::tenant_id),
-                accounts::account_id.eq(&account_id),
-                accounts::folded.eq(search::stamp(1)),
-                &fields,
-            ))
-            .returning(Account::as_returning())
-            .get_result::<Account>(&mut tx.conn())
-            .await
-            .map_err(|error| translate(error, &account_id, &fields))?;
-        links::insert_own(tx, &account.account_id, &fields.organization_id).await?;
-        Account::require_contacts(tx, &account.account_id, &contacts).await?;
+        let insert = async {
+            let row = diesel::insert_into(accounts::table)
+                .values((
+                    tx.owns(accounts::tenant_id),
+                    accounts::account_id.eq(&account_id),
+                    accounts::folded.eq(search::stamp(1)),
+                    &fields,
+                ))
+                .returning(Account::as_returning());
+            tx.send_returning::<_, Account>(row)
+                .await
+                .map_err(|error| translate(error, &account_id, &fields))
+        };
+        let link = links::insert_own(tx, &account_id, &fields.organization_id);
+        let words = words::insert(tx, &account_id, fields.words(&account_id));
+        let (account, _) = tx.together(insert, tx.together(link, words)).await?;
+        Account::require_contacts(tx, &account_id, &contacts).await?;
         tx.created(&account)?;
-        account.insert_words(tx).await?;
         Account::with_contact(tx, account).await
     }
 }

@@ -1,7 +1,6 @@
 //! Updates of accounts.
 
 use diesel::prelude::*;
-use diesel_async::RunQueryDsl;
 
 use super::{
     contacts::WithContact,
@@ -24,8 +23,9 @@ impl Account {
     /// Sets the fields of the account; equal fields change nothing. The caller must hold the row
     /// FOR UPDATE.
     pub async fn update(self, tx: &WriteTx, fields: &Fields) -> Result<WithContact> {
-        self.require_may_become(tx, fields).await?;
+        self.fields.status.require_next(fields.status, &self.account_id)?;
         if self.fields == *fields {
+            self.require_active_type(tx, fields).await?;
             return Self::with_contact(tx, self).await;
         }
         let moved = self.fields.organization_id != fields.organization_id;
@@ -35,18 +35,22 @@ impl Account {
             .cloned()
             .collect();
         self.lock_references(tx, fields, &new_contacts).await?;
-        let updated = diesel::update(accounts::table.filter(tx.owns(accounts::tenant_id)))
-            .filter(accounts::account_id.eq(&self.account_id))
-            .set((
-                fields,
-                accounts::folded.eq(search::stamp(self.revision + 1)),
-                accounts::revision.eq(self.revision + 1),
-                accounts::update_time.eq(diesel::dsl::now),
-            ))
-            .returning(Self::as_returning())
-            .get_result::<Self>(&mut tx.conn())
-            .await
-            .map_err(|error| translate(error, &self.account_id, fields))?;
+        let update = async {
+            let row = diesel::update(accounts::table.filter(tx.owns(accounts::tenant_id)))
+                .filter(accounts::account_id.eq(&self.account_id))
+                .set((
+                    fields,
+                    accounts::folded.eq(search::stamp(self.revision + 1)),
+                    accounts::revision.eq(self.revision + 1),
+                    accounts::update_time.eq(diesel::dsl::now),
+                ))
+                .returning(Self::as_returning());
+            tx.send_returning::<_, Self>(row)
+                .await
+                .map_err(|error| translate(error, &self.account_id, fields))
+        };
+        let rows = tx.together(update, self.renew_words(tx, fields));
+        let (_, (updated, ())) = tx.together(self.require_active_type(tx, fields), rows).await?;
         // Runs after the update, so that the check covers the people who are contacts now.
         if moved {
             let guard = slots::guard(tx, Scope::Account(&self.account_id)).await?;
@@ -57,16 +61,13 @@ impl Account {
             Self::require_contacts(tx, &self.account_id, &new_contacts).await?;
         }
         tx.updated(&self, &updated)?;
-        self.renew_words(tx, &updated).await?;
         Self::with_contact(tx, updated).await
     }
 
-    /// Fails if the status cannot follow the present one, or if the type is deactivated. An
-    /// unchanged type is checked too: an account whose type was deactivated must leave it with its
-    /// next update. A change of the status alone is allowed, so that a caller who suspends an
-    /// account need not choose a type.
-    async fn require_may_become(&self, tx: &WriteTx, fields: &Fields) -> Result<()> {
-        self.fields.status.require_next(fields.status, &self.account_id)?;
+    /// Fails if the type is deactivated. An unchanged type is checked too: an account whose type
+    /// was deactivated must leave it with its next update. A change of the status alone is allowed,
+    /// so that a caller who suspends an account need not choose a type.
+    async fn require_active_type(&self, tx: &WriteTx, fields: &Fields) -> Result<()> {
         match &fields.account_type_id {
             Some(id) if !fields.differ_in_status_only(&self.fields) => {
                 AccountType::require_active(tx, id).await

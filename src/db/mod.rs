@@ -15,6 +15,7 @@ mod hot;
 mod lane;
 pub mod migrate;
 mod notifier;
+mod order;
 mod owner;
 mod pool;
 pub mod prune;
@@ -294,29 +295,27 @@ impl Db {
         for<'t> F:
             AsyncFn(&'t WriteTx) -> Result<R> + Work<&'t WriteTx, Result<R>, Future: Send> + Sync,
     {
-        let tx = WriteTx::new(self.begin(caller).await?);
+        let mut tx = WriteTx::new(self.begin(caller).await?);
         let answer = async {
             tx.load_reach_roots(caller).await?;
             if let Some(first) = meta.first_answer(&tx).await? {
-                return R::decode(&*first)
-                    .map_err(|error| Error::internal(format!("kept answer: {error}")));
+                let first = R::decode(&*first);
+                let first = first.map_err(|error| Error::internal(format!("kept answer: {error}")));
+                return Ok(Answer::First(first?));
             }
-            let response = work(&tx).await?;
-            trail::write(&tx, caller, &meta.request_id).await?;
-            meta.remember(&tx, response.encode_to_vec()).await?;
-            Ok(response)
+            Ok(Answer::New(work(&tx).await?))
         };
         let (begun, open, answer) =
             tokio::join!(biased; tx.begin(WRITE, caller), tx.gate(), answer);
-        let mut tx = tx.settled();
+        tx.settled();
         match verdict(begun, open, answer) {
-            Ok(answer) if meta.validate_only => tx.roll_back().await.map(|()| answer),
-            Ok(answer) => {
-                let committed = tx.commit().await;
+            Ok(Answer::First(answer)) => Ok(answer),
+            Ok(Answer::New(answer)) => {
+                let finished = tx.finish(caller, meta, answer.encode_to_vec()).await;
                 // Also if it is unknown whether it committed: a listener that finds nothing new
                 // loses nothing.
                 self.changes.notify(&caller.tenant);
-                committed.map(|()| answer)
+                finished.map(|()| answer)
             }
             Err(error) => {
                 tx.close_after(&error);
@@ -379,6 +378,14 @@ impl Db {
             _ => Err(Error::DatabaseUnavailable),
         }
     }
+}
+
+/// The answer of a change.
+enum Answer<R> {
+    /// The first answer to a repeated request.
+    First(R),
+    /// That of a change that has just been made.
+    New(R),
 }
 
 /// The outcome of a transaction whose three parts were sent in one flight. `Retry` of the gate can

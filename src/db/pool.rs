@@ -56,7 +56,7 @@ const MAX_STATEMENTS: usize = 250;
 /// A connection and its state.
 pub struct Conn {
     pg: AsyncPgConnection,
-    /// How many statements it has prepared.
+    /// How many statements it has prepared, or begun to prepare.
     statements: Arc<AtomicUsize>,
     link: Link,
     /// Whether the server accepts cancel requests.
@@ -73,6 +73,11 @@ impl Conn {
     /// the first is answered.
     pub const fn pg(&self) -> &AsyncPgConnection {
         &self.pg
+    }
+
+    /// How many statements it has prepared, or begun to prepare.
+    pub fn prepared(&self) -> usize {
+        self.statements.load(Ordering::Relaxed)
     }
 
     /// The statements that set the role and the bounds of a transaction. They are sent in the same
@@ -116,7 +121,7 @@ impl Conn {
 
     /// Whether the connection has so many prepared statements that a new connection costs less.
     fn is_full(&self) -> bool {
-        self.statements.load(Ordering::Relaxed) >= MAX_STATEMENTS
+        self.prepared() >= MAX_STATEMENTS
     }
 
     async fn cancel(&self) {

@@ -6,7 +6,6 @@ use diesel::{
     prelude::*,
     sql_types::{Nullable, Text},
 };
-use diesel_async::RunQueryDsl;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -127,19 +126,46 @@ fn differences(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<V
         .collect()
 }
 
-/// Inserts the changes that `tx` has recorded, in their order.
-pub(super) async fn write(tx: &WriteTx, caller: &Caller, request_id: &str) -> Result<()> {
-    let trail: Vec<_> = (0_i32..).zip(tx.take_trail()).collect();
-    for batch in trail.chunks(BATCH) {
+/// The changes of a transaction, each with its place among them.
+pub(super) struct Trail<'a> {
+    changes: Vec<(i32, Change)>,
+    caller: &'a Caller,
+    request_id: &'a str,
+}
+
+impl<'a> Trail<'a> {
+    /// Takes the changes that `tx` has recorded so far.
+    pub fn of(tx: &WriteTx, caller: &'a Caller, request_id: &'a str) -> Self {
+        Self { changes: (0..).zip(tx.take_trail()).collect(), caller, request_id }
+    }
+
+    /// Inserts the changes but for the last ones, which one statement can insert.
+    pub async fn begin(&self, tx: &WriteTx) -> Result<()> {
+        let last = self.changes.len().saturating_sub(1) / BATCH;
+        for batch in self.changes.chunks(BATCH).take(last) {
+            self.insert(tx, batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Inserts the last changes, by one statement. Does nothing if there are none.
+    pub async fn end(&self, tx: &WriteTx) -> Result<()> {
+        match self.changes.chunks(BATCH).last() {
+            Some(batch) => self.insert(tx, batch).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn insert(&self, tx: &WriteTx, batch: &[(i32, Change)]) -> Result<()> {
         // Sends arrays, because an INSERT with one row for each change would be prepared again for
         // each number of changes.
         let rows = diesel::select((
             tx.tenant_id().into_sql::<Text>(),
             unnest(batch.iter().map(|_| id::generate("actv")).collect::<Vec<_>>()),
             unnest(batch.iter().map(|(ordinal, _)| *ordinal).collect::<Vec<_>>()),
-            (&*caller.actor).into_sql::<Text>(),
-            caller.method.into_sql::<Text>(),
-            Some(request_id).filter(|id| !id.is_empty()).into_sql::<Nullable<Text>>(),
+            (&*self.caller.actor).into_sql::<Text>(),
+            self.caller.method.into_sql::<Text>(),
+            Some(self.request_id).filter(|id| !id.is_empty()).into_sql::<Nullable<Text>>(),
             unnest(batch.iter().map(|(_, change)| &*change.action).collect::<Vec<_>>()),
             unnest(batch.iter().map(|(_, change)| change.resource).collect::<Vec<_>>()),
             unnest(batch.iter().map(|(_, change)| &*change.id).collect::<Vec<_>>()),
@@ -151,26 +177,23 @@ pub(super) async fn write(tx: &WriteTx, caller: &Caller, request_id: &str) -> Re
             ),
             unnest(batch.iter().map(|(_, change)| &change.changes).collect::<Vec<_>>()),
         ));
-        diesel::insert_into(activities::table)
-            .values(rows)
-            .into_columns((
-                activities::tenant_id,
-                activities::activity_id,
-                activities::ordinal,
-                activities::actor,
-                activities::method,
-                activities::request_id,
-                activities::action,
-                activities::resource_type,
-                activities::resource_id,
-                activities::account_id,
-                activities::incarnation,
-                activities::changes,
-            ))
-            .execute(&mut tx.conn())
-            .await?;
+        let insert = diesel::insert_into(activities::table).values(rows).into_columns((
+            activities::tenant_id,
+            activities::activity_id,
+            activities::ordinal,
+            activities::actor,
+            activities::method,
+            activities::request_id,
+            activities::action,
+            activities::resource_type,
+            activities::resource_id,
+            activities::account_id,
+            activities::incarnation,
+            activities::changes,
+        ));
+        tx.send(insert).await?;
+        Ok(())
     }
-    Ok(())
 }
 
 #[cfg(test)]

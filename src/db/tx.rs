@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -18,9 +18,10 @@ use super::{
     WRITE,
     pool::{Conn, ConnectError, Lease},
     reach::Sight,
+    replay::Meta,
     sqlstate,
     tenant::Tenant,
-    trail::{Change, Recorded},
+    trail::{Change, Recorded, Trail},
 };
 use crate::{
     caller::{Caller, TenantId},
@@ -44,6 +45,8 @@ pub struct Tx {
     guessed: AtomicBool,
     /// Whether a statement was sent whose answer will not be read to its end.
     unread: AtomicBool,
+    /// How many statements have been sent at their first poll.
+    sent: AtomicUsize,
 }
 
 impl Tx {
@@ -57,6 +60,7 @@ impl Tx {
             clock,
             guessed: AtomicBool::new(false),
             unread: AtomicBool::new(false),
+            sent: AtomicUsize::new(0),
         }
     }
 
@@ -132,6 +136,25 @@ impl Tx {
         self.lease.conn().expect("connection of a live lease").pg()
     }
 
+    /// Whether the tenant row is here.
+    pub(super) fn has_begun(&self) -> bool {
+        self.beginning.initialized()
+    }
+
+    /// How many statements [`Tx::sending`] has seen go.
+    pub(super) fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_sent(&self) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many statements the connection has prepared, or begun to prepare.
+    pub(super) fn prepared(&self) -> usize {
+        self.lease.conn().map_or(0, Conn::prepared)
+    }
+
     /// Opens the transaction with one message. Queries may be sent behind it in the same flight, if
     /// this future is polled first: if it fails, they fail too, or see no tenant and so no row.
     pub(super) async fn begin(&self, mode: &str, caller: &Caller) -> Result<()> {
@@ -176,34 +199,6 @@ impl Tx {
             self.lease.settled();
         }
     }
-
-    /// Commits the transaction and waits for the answer. Fails with `OutcomeUnknown` if the
-    /// connection is lost meanwhile.
-    pub(super) async fn commit(self) -> Result<()> {
-        match self.end("COMMIT").await {
-            Err(Error::DatabaseUnavailable) => Err(Error::OutcomeUnknown { repeatable: false }),
-            answer => answer,
-        }
-    }
-
-    /// Rolls the transaction back and waits for the answer.
-    pub(super) async fn roll_back(self) -> Result<()> {
-        self.end("ROLLBACK").await
-    }
-
-    async fn end(mut self, how: &str) -> Result<()> {
-        match (&mut self.conn()).batch_execute(how).await {
-            Ok(()) => {
-                self.lease.ended();
-                Ok(())
-            }
-            Err(error) => {
-                let error = Error::from(error);
-                self.close_after(&error);
-                Err(error)
-            }
-        }
-    }
 }
 
 /// A transaction of one tenant that changes something, and its activities so far.
@@ -245,10 +240,53 @@ impl WriteTx {
         std::mem::take(&mut *self.trail.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Notes that every statement has been answered, and drops the trail.
-    pub(super) fn settled(mut self) -> Tx {
+    /// [`Tx::settled`]
+    pub(super) fn settled(&mut self) {
         self.tx.settled();
-        self.tx
+    }
+
+    /// [`Tx::close_after`]
+    pub(super) fn close_after(&mut self, error: &Error) {
+        self.tx.close_after(error);
+    }
+
+    /// Writes the trail, keeps the answer for repeats, and commits, or rolls back if the request
+    /// only wants to be validated: all in one round trip. Fails with `OutcomeUnknown` if the
+    /// connection is lost once COMMIT may have been sent.
+    pub(super) async fn finish(
+        mut self,
+        caller: &Caller,
+        meta: &Meta,
+        answer: Vec<u8>,
+    ) -> Result<()> {
+        let trail = Trail::of(&self, caller, &meta.request_id);
+        let (sent, ended) = (AtomicBool::new(false), AtomicBool::new(false));
+        let end = async {
+            sent.store(!meta.validate_only, Ordering::Relaxed);
+            let how = if meta.validate_only { "ROLLBACK" } else { "COMMIT" };
+            (&mut self.conn()).batch_execute(how).await?;
+            // A COMMIT behind a statement that failed is answered, too: it rolls back.
+            ended.store(true, Ordering::Relaxed);
+            Ok(())
+        };
+        let finished = async {
+            trail.begin(&self).await?;
+            let remember = meta.remember(&self, answer);
+            self.together(trail.end(&self), self.together(remember, end)).await
+        };
+        let finished = match finished.await {
+            Err(Error::DatabaseUnavailable) if sent.load(Ordering::Relaxed) => {
+                Err(Error::OutcomeUnknown { repeatable: false })
+            }
+            finished => finished.map(drop),
+        };
+        if ended.load(Ordering::Relaxed) {
+            self.tx.lease.ended();
+        }
+        if let Err(error) = &finished {
+            self.close_after(error);
+        }
+        finished
     }
 }
 

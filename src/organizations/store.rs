@@ -79,6 +79,15 @@ pub struct Fields {
     pub metadata: Metadata,
 }
 
+impl Fields {
+    /// The words that searches find the organization by.
+    fn words(&self, organization_id: &str) -> Vec<String> {
+        let mut words = search::words([organization_id, &self.display_name]);
+        words.extend(self.metadata.words());
+        words
+    }
+}
+
 resource!(Organization: ORGANIZATION, organization_id, |row| {
     BelongsTo::Organization { incarnation: &row.incarnation }
 });
@@ -134,23 +143,24 @@ impl NewOrganization {
             tx.require_whole_tenant(tree::NEW_TREE)?;
             Vec::new()
         };
-        let organization = diesel::insert_into(organizations::table)
-            .values((
-                tx.owns(organizations::tenant_id),
-                organizations::organization_id.eq(&self.organization_id),
-                &self.fields,
-                organizations::folded.eq(search::stamp(1)),
-                organizations::parent_id.eq(&self.parent_id),
-            ))
-            .returning(Organization::as_returning())
-            .get_result(&mut tx.conn())
-            .await
-            .map_err(|error| {
-                let unique = [("organizations_pkey", "organization_id", &*self.organization_id)];
-                taken(error, &ORGANIZATION, &unique)
-            })?;
-        tree::insert(tx, &self.organization_id, &above).await?;
-        organization.insert_words(tx).await?;
+        let id = &*self.organization_id;
+        let insert = async {
+            let row = diesel::insert_into(organizations::table)
+                .values((
+                    tx.owns(organizations::tenant_id),
+                    organizations::organization_id.eq(id),
+                    &self.fields,
+                    organizations::folded.eq(search::stamp(1)),
+                    organizations::parent_id.eq(&self.parent_id),
+                ))
+                .returning(Organization::as_returning());
+            tx.send_returning::<_, Organization>(row).await.map_err(|error| {
+                taken(error, &ORGANIZATION, &[("organizations_pkey", "organization_id", id)])
+            })
+        };
+        let words = insert_words(tx, id, self.fields.words(id));
+        let rest = tx.together(tree::insert(tx, id, &above), words);
+        let (organization, _) = tx.together(insert, rest).await?;
         tx.created(&organization)?;
         Ok(organization)
     }
@@ -270,26 +280,31 @@ impl Organization {
         if self.fields == *fields {
             return Ok(self);
         }
-        let updated =
-            diesel::update(organizations::table.filter(tx.owns(organizations::tenant_id)))
-                .filter(organizations::organization_id.eq(&self.organization_id))
-                .set((
-                    fields,
-                    organizations::folded.eq(search::stamp(self.revision + 1)),
-                    organizations::revision.eq(self.revision + 1),
-                    organizations::update_time.eq(diesel::dsl::now),
-                ))
-                .returning(Self::as_returning())
-                .get_result::<Self>(&mut tx.conn())
-                .await?;
-        diesel::delete(
-            organization_words::table
-                .filter(tx.owns(organization_words::tenant_id))
-                .filter(organization_words::organization_id.eq(&self.organization_id)),
-        )
-        .execute(&mut tx.conn())
-        .await?;
-        updated.insert_words(tx).await?;
+        let id = &*self.organization_id;
+        let update = async {
+            let updated =
+                diesel::update(organizations::table.filter(tx.owns(organizations::tenant_id)))
+                    .filter(organizations::organization_id.eq(id))
+                    .set((
+                        fields,
+                        organizations::folded.eq(search::stamp(self.revision + 1)),
+                        organizations::revision.eq(self.revision + 1),
+                        organizations::update_time.eq(diesel::dsl::now),
+                    ))
+                    .returning(Self::as_returning());
+            Ok(tx.send_returning::<_, Self>(updated).await?)
+        };
+        let delete = async {
+            diesel::delete(
+                organization_words::table.filter(tx.owns(organization_words::tenant_id)),
+            )
+            .filter(organization_words::organization_id.eq(id))
+            .execute(&mut tx.conn())
+            .await?;
+            Ok(())
+        };
+        let words = tx.together(delete, insert_words(tx, id, fields.words(id)));
+        let (updated, _) = tx.together(update, words).await?;
         tx.updated(&self, &updated)?;
         Ok(updated)
     }
@@ -365,25 +380,22 @@ impl Organization {
     }
 
     fn words(&self) -> Vec<String> {
-        let mut words = search::words([self.organization_id.as_str(), &self.fields.display_name]);
-        words.extend(self.fields.metadata.words());
-        words
+        self.fields.words(&self.organization_id)
     }
+}
 
-    async fn insert_words(&self, tx: &WriteTx) -> Result<()> {
-        diesel::insert_into(organization_words::table)
-            .values(diesel::select((
-                tx.tenant_id().into_sql::<Text>(),
-                self.organization_id.as_str().into_sql::<Text>(),
-                unnest(self.words()),
-            )))
-            .into_columns((
-                organization_words::tenant_id,
-                organization_words::organization_id,
-                organization_words::word,
-            ))
-            .execute(&mut tx.conn())
-            .await?;
-        Ok(())
-    }
+async fn insert_words(tx: &WriteTx, organization_id: &str, words: Vec<String>) -> Result<()> {
+    let insert = diesel::insert_into(organization_words::table)
+        .values(diesel::select((
+            tx.tenant_id().into_sql::<Text>(),
+            organization_id.into_sql::<Text>(),
+            unnest(words),
+        )))
+        .into_columns((
+            organization_words::tenant_id,
+            organization_words::organization_id,
+            organization_words::word,
+        ));
+    tx.send(insert).await?;
+    Ok(())
 }

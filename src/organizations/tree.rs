@@ -49,7 +49,7 @@ impl<'a> Rows<'a> {
     /// Inserts the rows from arrays, because one statement for each number of rows would never be
     /// cached.
     async fn insert(self, tx: &WriteTx) -> Result<()> {
-        diesel::insert_into(ancestors::table)
+        let insert = diesel::insert_into(ancestors::table)
             .values(diesel::select((
                 tx.tenant_id().into_sql::<Text>(),
                 unnest(self.organization_ids),
@@ -61,9 +61,8 @@ impl<'a> Rows<'a> {
                 ancestors::organization_id,
                 ancestors::ancestor_id,
                 ancestors::distance,
-            ))
-            .execute(&mut tx.conn())
-            .await?;
+            ));
+        tx.send(insert).await?;
         Ok(())
     }
 }

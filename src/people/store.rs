@@ -104,6 +104,11 @@ pub struct Fields {
 }
 
 impl Fields {
+    /// The words that searches find the person by.
+    fn words(&self, person_id: &str) -> Vec<String> {
+        search::words([person_id, &self.display_name, &self.email])
+    }
+
     fn is_active(&self, kind: PersonKind) -> bool {
         self.active && self.kind == kind
     }
@@ -165,18 +170,21 @@ impl NewPerson {
         } else {
             tx.require_whole_tenant("a person in no organization is in nobody's reach")?;
         }
-        let person = diesel::insert_into(people::table)
-            .values((
-                tx.owns(people::tenant_id),
-                people::person_id.eq(&self.person_id),
-                people::folded.eq(search::stamp(1)),
-                &self.fields,
-            ))
-            .returning(Person::as_returning())
-            .get_result::<Person>(&mut tx.conn())
-            .await
-            .map_err(|error| translate(error, &self.person_id, &self.fields))?;
-        person.insert_words(tx).await?;
+        let insert = async {
+            let row = diesel::insert_into(people::table)
+                .values((
+                    tx.owns(people::tenant_id),
+                    people::person_id.eq(&self.person_id),
+                    people::folded.eq(search::stamp(1)),
+                    &self.fields,
+                ))
+                .returning(Person::as_returning());
+            tx.send_returning::<_, Person>(row)
+                .await
+                .map_err(|error| translate(error, &self.person_id, &self.fields))
+        };
+        let words = insert_words(tx, &self.person_id, self.fields.words(&self.person_id));
+        let (person, ()) = tx.together(insert, words).await?;
         tx.created(&person)?;
         if let Some(organization_id) = &self.organization_id {
             let member = Member { organization_id, person_id: &person.person_id };
@@ -335,28 +343,21 @@ impl Person {
         } else {
             None
         };
-        let updated = diesel::update(people::table.filter(tx.owns(people::tenant_id)))
-            .filter(people::person_id.eq(&self.person_id))
-            .set((
-                fields,
-                people::folded.eq(search::stamp(self.revision + 1)),
-                people::revision.eq(self.revision + 1),
-                people::update_time.eq(diesel::dsl::now),
-            ))
-            .returning(Self::as_returning())
-            .get_result::<Self>(&mut tx.conn())
-            .await
-            .map_err(|error| translate(error, &self.person_id, fields))?;
-        if updated.words() != self.words() || self.folded != search::stamp(self.revision) {
-            diesel::delete(
-                person_words::table
-                    .filter(tx.owns(person_words::tenant_id))
-                    .filter(person_words::person_id.eq(&self.person_id)),
-            )
-            .execute(&mut tx.conn())
-            .await?;
-            updated.insert_words(tx).await?;
-        }
+        let update = async {
+            let row = diesel::update(people::table.filter(tx.owns(people::tenant_id)))
+                .filter(people::person_id.eq(&self.person_id))
+                .set((
+                    fields,
+                    people::folded.eq(search::stamp(self.revision + 1)),
+                    people::revision.eq(self.revision + 1),
+                    people::update_time.eq(diesel::dsl::now),
+                ))
+                .returning(Self::as_returning());
+            tx.send_returning::<_, Self>(row)
+                .await
+                .map_err(|error| translate(error, &self.person_id, fields))
+        };
+        let (updated, ()) = tx.together(update, self.renew_words(tx, fields)).await?;
         if let Some(guard) = guard {
             guard.verify(tx).await?;
         }
@@ -421,21 +422,37 @@ impl Person {
     }
 
     fn words(&self) -> Vec<String> {
-        search::words([self.person_id.as_str(), &self.fields.display_name, &self.fields.email])
+        self.fields.words(&self.person_id)
     }
 
-    async fn insert_words(&self, tx: &WriteTx) -> Result<()> {
-        diesel::insert_into(person_words::table)
-            .values(diesel::select((
-                tx.tenant_id().into_sql::<Text>(),
-                self.person_id.as_str().into_sql::<Text>(),
-                unnest(self.words()),
-            )))
-            .into_columns((person_words::tenant_id, person_words::person_id, person_words::word))
-            .execute(&mut tx.conn())
-            .await?;
-        Ok(())
+    /// Replaces the words of the person if the new fields change them or another version derived
+    /// them.
+    async fn renew_words(&self, tx: &WriteTx, fields: &Fields) -> Result<()> {
+        let words = fields.words(&self.person_id);
+        if words == self.words() && self.folded == search::stamp(self.revision) {
+            return Ok(());
+        }
+        let delete = async {
+            let words =
+                diesel::delete(person_words::table.filter(tx.owns(person_words::tenant_id)))
+                    .filter(person_words::person_id.eq(&self.person_id));
+            tx.send(words).await?;
+            Ok(())
+        };
+        tx.together(delete, insert_words(tx, &self.person_id, words)).await.map(drop)
     }
+}
+
+async fn insert_words(tx: &WriteTx, person_id: &str, words: Vec<String>) -> Result<()> {
+    let insert = diesel::insert_into(person_words::table)
+        .values(diesel::select((
+            tx.tenant_id().into_sql::<Text>(),
+            person_id.into_sql::<Text>(),
+            unnest(words),
+        )))
+        .into_columns((person_words::tenant_id, person_words::person_id, person_words::word));
+    tx.send(insert).await?;
+    Ok(())
 }
 
 fn translate(error: diesel::result::Error, id: &str, fields: &Fields) -> Error {

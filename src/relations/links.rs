@@ -53,15 +53,13 @@ pub fn record(
 /// Links the organization of a new account to it. The trail has no activity of its own for
 /// this: the account's says it.
 pub async fn insert_own(tx: &WriteTx, account_id: &str, organization_id: &str) -> Result<()> {
-    diesel::insert_into(account_organizations::table)
-        .values((
-            tx.owns(account_organizations::tenant_id),
-            account_organizations::account_id.eq(account_id),
-            account_organizations::organization_id.eq(organization_id),
-            account_organizations::own.eq(true),
-        ))
-        .execute(&mut tx.conn())
-        .await?;
+    let link = diesel::insert_into(account_organizations::table).values((
+        tx.owns(account_organizations::tenant_id),
+        account_organizations::account_id.eq(account_id),
+        account_organizations::organization_id.eq(organization_id),
+        account_organizations::own.eq(true),
+    ));
+    tx.send(link).await?;
     Ok(())
 }
 

@@ -8,15 +8,16 @@ mod memberships;
 mod reach;
 mod tenants;
 
-use std::collections::BTreeMap;
+use std::{cell::Cell, collections::BTreeMap};
 
 use customer_accounts::{
     db::{Db, Manager, migrate},
     proto::{
-        BatchGetAccountsRequest, CheckMembershipRequest, GetAccountRequest, GetAccountTypeRequest,
-        GetOrganizationRequest, ListAccountTypesRequest, ListAccountUsersRequest,
-        ListAccountsRequest, ListBillingRecipientsRequest, ListOrganizationMembersRequest,
-        ListOrganizationsRequest, ListPeopleRequest, ListPersonAccountsRequest, ModuleSetting::Off,
+        Account, BatchGetAccountsRequest, CheckMembershipRequest, CreateAccountRequest,
+        GetAccountRequest, GetAccountTypeRequest, GetOrganizationRequest, ListAccountTypesRequest,
+        ListAccountUsersRequest, ListAccountsRequest, ListBillingRecipientsRequest,
+        ListOrganizationMembersRequest, ListOrganizationsRequest, ListPeopleRequest,
+        ListPersonAccountsRequest, ModuleSetting::Off, UpdateAccountRequest,
     },
     server,
 };
@@ -1013,6 +1014,60 @@ async fn lists_without_what_is_off_keep_their_index() {
         };
         on.tenant.organizations().list_organizations(request).await.unwrap();
         on.plan("!= ALL(").await.check("ListOrganizations", &Uses(index, "tenant_id"), 2 * FEW);
+    }
+}
+
+/// Statements that do not need each other's answers go together, and COMMIT with the last of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_takes_few_flights() {
+    let Some(on) = Measured::start("the embedded server is not reached by a tap").await else {
+        return;
+    };
+    on.tenant.default_type("Trial").await;
+    let (account, organization) = (Cell::new(0), "org-7".to_owned());
+    let next = |name: &str| {
+        account.set(account.get() + 1);
+        format!("{name}-{}", account.get())
+    };
+    let calls = async |which: usize| match which {
+        // The first and the last flight; and the account with its link and words.
+        0 | 1 => {
+            let new = Account {
+                account_id: next("new"),
+                display_name: "New".into(),
+                organization_id: organization.clone(),
+                ..Default::default()
+            };
+            let request_id = if which == 1 { next("request") } else { String::new() };
+            let request =
+                CreateAccountRequest { account: Some(new), request_id, ..Default::default() };
+            on.tenant.accounts().create_account(request).await.unwrap();
+        }
+        // The account is found in the first flight, and changed with its words in the second.
+        2 => {
+            let account = Account {
+                account_id: "acct-0000042".into(),
+                display_name: next("Name"),
+                ..Default::default()
+            };
+            let request = UpdateAccountRequest {
+                account: Some(account),
+                update_mask: support::calls::mask(&["display_name"]),
+                ..Default::default()
+            };
+            on.tenant.accounts().update_account(request).await.unwrap();
+        }
+        3 => drop(on.tenant.organization(&next("org"), "org-7").await),
+        _ => drop(on.tenant.person(&next("person")).await),
+    };
+    // A call with a request id takes that id before it does anything else.
+    for (which, expected) in [3, 4, 3, 4, 3].into_iter().enumerate() {
+        let mut least = usize::MAX;
+        for _ in 0..5 {
+            on.settle().await;
+            least = least.min(on.tap.flights(calls(which)).await);
+        }
+        assert_eq!(least, expected, "call {which}");
     }
 }
 

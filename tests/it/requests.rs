@@ -355,10 +355,16 @@ async fn an_answer_is_forgotten_after_twenty_four_hours() {
         second,
         "for another 24 hours"
     );
-    // Others clear away what is forgotten.
+    // Some of the others clear away what is forgotten.
     age(&tenant, TimeDelta::hours(25)).await;
-    create(&tenant, creation("r2", account("c", "acme"))).await.unwrap();
-    assert_eq!(rows(&tenant).await[0], 1);
+    for n in 1..=400 {
+        let new = account(&format!("c{n}"), "acme");
+        create(&tenant, creation(&format!("again-{n}"), new)).await.unwrap();
+        if rows(&tenant).await[0] == n {
+            break;
+        }
+        assert!(n < 400, "an expired answer is still there after {n} requests");
+    }
 }
 
 #[tokio::test]
