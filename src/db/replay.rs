@@ -86,9 +86,8 @@ impl Meta {
                 requests::fingerprint.eq(excluded(requests::fingerprint)),
                 requests::create_time.eq(excluded(requests::create_time)),
             ));
-        let taken = methods::FilterDsl::filter(take, requests::create_time.lt(forgotten))
-            .execute(&mut tx.conn())
-            .await?;
+        let take = methods::FilterDsl::filter(take, requests::create_time.lt(forgotten));
+        let taken = tx.send(take).await?;
         if taken == 1 {
             // The hash is as good as a random number.
             if matches!(*self.fingerprint, [byte, ..] if byte % CLEARS == 0) {

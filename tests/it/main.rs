@@ -46,6 +46,7 @@ mod messages;
 mod module_calls;
 mod module_model;
 mod modules;
+mod order;
 mod organizations;
 mod peers;
 mod people;

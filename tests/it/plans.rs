@@ -1024,20 +1024,16 @@ async fn a_change_takes_few_flights() {
         return;
     };
     on.tenant.default_type("Trial").await;
-    let (account, organization) = (Cell::new(0), "org-7".to_owned());
+    on.tenant.organization("top", "").await;
+    let made = Cell::new(0);
     let next = |name: &str| {
-        account.set(account.get() + 1);
-        format!("{name}-{}", account.get())
+        made.set(made.get() + 1);
+        format!("{name}-{}", made.get())
     };
     let calls = async |which: usize| match which {
         // The first and the last flight; and the account with its link and words.
         0 | 1 => {
-            let new = Account {
-                account_id: next("new"),
-                display_name: "New".into(),
-                organization_id: organization.clone(),
-                ..Default::default()
-            };
+            let new = support::account(&next("new"), "org-7");
             let request_id = if which == 1 { next("request") } else { String::new() };
             let request =
                 CreateAccountRequest { account: Some(new), request_id, ..Default::default() };
@@ -1057,7 +1053,7 @@ async fn a_change_takes_few_flights() {
             };
             on.tenant.accounts().update_account(request).await.unwrap();
         }
-        3 => drop(on.tenant.organization(&next("org"), "org-7").await),
+        3 => drop(on.tenant.organization(&next("unit"), "top").await),
         _ => drop(on.tenant.person(&next("person")).await),
     };
     // A call with a request id takes that id before it does anything else.
