@@ -63,7 +63,8 @@ async fn both(tx: &Tx, first: First) -> Result<(String, String)> {
 }
 
 async fn assert_in_order(db: &Db, caller: &Caller, first: First) {
-    let (new, seen) = db.read(caller, async |tx| both(tx, first).await).await.unwrap();
+    let work = db.read(caller, async |tx| both(tx, first).await);
+    let (new, seen) = shared().on_its_runtime(work).await.unwrap();
     assert_ne!(seen, new, "{first:?}: the second statement overtook the first");
 }
 
@@ -103,7 +104,7 @@ async fn the_error_of_the_first_is_the_error_of_both() {
         };
         tx.together(divided, name(tx, "prepared")).await
     };
-    let error = shared().db.read(&caller, failing).await.unwrap_err();
+    let error = shared().on_its_runtime(shared().db.read(&caller, failing)).await.unwrap_err();
     assert!(!matches!(error, Error::Retry), "says that the transaction has failed, not why");
     assert!(format!("{error:?}").contains("division by zero"), "{error:?}");
 }
