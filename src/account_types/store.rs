@@ -213,14 +213,15 @@ impl AccountType {
         if fields.is_default && !self.fields.is_default {
             Self::clear_default(tx, &self.account_type_id).await?;
         }
-        let updated = diesel::update(named(tx, &self.account_type_id))
+        let update = diesel::update(named(tx, &self.account_type_id))
             .set((
                 fields,
                 account_types::revision.eq(account_types::revision + 1),
                 account_types::update_time.eq(diesel::dsl::now),
             ))
-            .returning(Self::as_returning())
-            .get_result::<Self>(&mut tx.conn())
+            .returning(Self::as_returning());
+        let updated: Self = tx
+            .send_returning(update)
             .await
             .map_err(|error| translate(error, &self.account_type_id, fields))?;
         tx.updated(&self, &updated)?;

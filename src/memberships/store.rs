@@ -76,20 +76,18 @@ impl UserSettings {
             return Ok(());
         }
         let now = if let Some(current) = &current {
-            diesel::update(account_users::table.filter(tx.owns(account_users::tenant_id)))
-                .filter(
-                    account_users::account_id
-                        .eq(account_id)
-                        .and(account_users::person_id.eq(person_id)),
-                )
+            let row = account_users::table
+                .filter(tx.owns(account_users::tenant_id))
+                .filter(account_users::account_id.eq(account_id))
+                .filter(account_users::person_id.eq(person_id));
+            let update = diesel::update(row)
                 .set((
                     fields,
                     account_users::revision.eq(current.revision + 1),
                     account_users::update_time.eq(diesel::dsl::now),
                 ))
-                .returning(Self::as_returning())
-                .get_result::<Self>(&mut tx.conn())
-                .await?
+                .returning(Self::as_returning());
+            tx.send_returning::<_, Self>(update).await?
         } else {
             diesel::insert_into(account_users::table)
                 .values((

@@ -266,18 +266,20 @@ struct Users<'a> {
 
 impl QueryFragment<Pg> for Users<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql("SELECT ");
+        // The account is read once, not for each user.
+        out.push_sql(
+            "WITH accounts AS MATERIALIZED (SELECT * FROM accounts WHERE accounts.tenant_id = ",
+        );
+        out.push_bind_param::<Text, _>(self.merged.tenant_id())?;
+        out.push_sql(" AND accounts.account_id = ");
+        out.push_bind_param::<Text, _>(self.account_id)?;
+        out.push_sql(") SELECT ");
         self.columns.walk_ast(out.reborrow())?;
         out.push_sql(", page.organization_ids FROM (");
         self.merged.walk_ast(out.reborrow())?;
         out.push_sql(") AS page JOIN people ON people.tenant_id = ");
         out.push_bind_param::<Text, _>(self.merged.tenant_id())?;
-        out.push_sql(
-            " AND people.person_id = page.person_id JOIN accounts ON accounts.tenant_id = ",
-        );
-        out.push_bind_param::<Text, _>(self.merged.tenant_id())?;
-        out.push_sql(" AND accounts.account_id = ");
-        out.push_bind_param::<Text, _>(self.account_id)?;
+        out.push_sql(" AND people.person_id = page.person_id JOIN accounts ON accounts.tenant_id = people.tenant_id");
         // LATERAL with a LIMIT: a plain join may be planned as a scan of all users of the account
         // for each row of the page.
         out.push_sql(

@@ -2,7 +2,8 @@
 //!
 //! A source is an organization, or the individual users of an account. An index has the people of
 //! each source in order, so the query takes the next page of each source and sorts these together.
-//! A page therefore costs its size times the number of sources, wherever it lies. The sources of
+//! A page therefore costs its size times the number of sources, wherever it lies. Of an account with
+//! more than [`MERGED`] organizations it costs the members of them all. The sources of
 //! each person on the page are complete: a person among the first of all sources is among the first
 //! of every source that has them.
 //!
@@ -25,6 +26,20 @@ use crate::{
     page::{By, COUNTED, Order, Page, Total},
     schema::people,
 };
+
+/// Most organizations of which a list takes the next members of each, which costs one look-up in an
+/// index each. From more it takes all members and sorts them, which costs as many rows as there are
+/// members.
+pub const MERGED: usize = 200;
+
+/// Which people of a source a query takes.
+#[derive(Debug, Clone, Copy)]
+enum Take {
+    /// As many as the page reads, in its order.
+    Next,
+    /// All.
+    All,
+}
 
 /// The sources whose people are listed.
 #[derive(Debug, Clone, Copy)]
@@ -153,11 +168,12 @@ impl<'a> Merged<'a> {
         Ok(())
     }
 
-    /// Writes the query for the next people of a table of memberships, which `scope` restricts by
-    /// the name `source`.
-    fn next<'b>(
+    /// Writes the query for people of a table of memberships, which `scope` restricts by the name
+    /// `source`.
+    fn people_of<'b>(
         &'b self,
         out: &mut AstPass<'_, 'b, Pg>,
+        take: Take,
         table: &str,
         scope: impl FnOnce(&mut AstPass<'_, 'b, Pg>) -> QueryResult<()>,
     ) -> QueryResult<()> {
@@ -179,6 +195,9 @@ impl<'a> Merged<'a> {
         for condition in &self.conditions {
             out.push_sql(" AND ");
             condition.walk_ast(out.reborrow())?;
+        }
+        if matches!(take, Take::All) {
+            return Ok(());
         }
         out.push_sql(&format!(
             " ORDER BY source.{key}{direction}, source.person_id{direction} LIMIT "
@@ -206,6 +225,20 @@ impl<'a> Merged<'a> {
         Ok(())
     }
 
+    /// Writes the query for the members of the sources, each with the organization.
+    fn members<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>, take: Take) -> QueryResult<()> {
+        out.push_sql(
+            "SELECT member.key, member.person_id, covered.organization_id \
+             FROM covered CROSS JOIN LATERAL (",
+        );
+        self.people_of(out, take, "organization_members", |out| {
+            out.push_sql("source.organization_id = covered.organization_id");
+            Ok(())
+        })?;
+        out.push_sql(") AS member");
+        Ok(())
+    }
+
     fn added<'b>(
         &'b self,
         out: &mut AstPass<'_, 'b, Pg>,
@@ -213,7 +246,7 @@ impl<'a> Merged<'a> {
         on: Option<&'b NaiveDate>,
     ) -> QueryResult<()> {
         out.push_sql(" UNION ALL SELECT key, person_id, NULL FROM (");
-        self.next(out, "account_users", |out| {
+        self.people_of(out, Take::Next, "account_users", |out| {
             out.push_sql("source.individual AND source.account_id = ");
             out.push_bind_param::<Text, _>(account_id)?;
             for (missing, bound) in
@@ -234,20 +267,19 @@ impl<'a> Merged<'a> {
 
 impl QueryFragment<Pg> for Merged<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql(
-            "SELECT key, person_id, \
-             array_remove(array_agg(organization_id ORDER BY organization_id), NULL) \
-             AS organization_ids \
-             FROM (SELECT member.key, member.person_id, covered.organization_id FROM (",
-        );
+        out.push_sql("WITH covered AS MATERIALIZED (");
         self.covered(&mut out)?;
-        out.push_sql(") AS covered CROSS JOIN LATERAL (");
-        self.next(&mut out, "organization_members", |out| {
-            out.push_sql("source.organization_id = covered.organization_id");
-            Ok(())
-        })?;
-        out.push_sql(") AS member");
+        out.push_sql(
+            ") SELECT key, person_id, \
+             array_remove(array_agg(organization_id ORDER BY organization_id), NULL) \
+             AS organization_ids FROM (",
+        );
+        self.members(&mut out, Take::Next)?;
         if let Sources::Account { account_id, on } = &self.sources {
+            // PostgreSQL runs one of the two: it counts first.
+            out.push_sql(&format!(" WHERE (SELECT count(*) FROM covered) <= {MERGED} UNION ALL "));
+            self.members(&mut out, Take::All)?;
+            out.push_sql(&format!(" WHERE (SELECT count(*) FROM covered) > {MERGED}"));
             self.added(&mut out, account_id, on.as_ref())?;
         }
         let direction = self.direction();

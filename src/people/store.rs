@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{
     refusals,
-    sources::{Members, Merged, Sources},
+    sources::{MERGED, Members, Merged, Sources},
 };
 use crate::{
     batch::Ids,
@@ -37,11 +37,6 @@ use crate::{
 
 /// Most accounts that a refusal names: an error travels in headers, where more would not fit.
 const NAMED: i64 = 20;
-/// Most organizations whose members a list merges. Each costs one index look-up per page. The
-/// members of more organizations are so many of the tenant's people that PostgreSQL finds the page
-/// sooner by testing each person.
-const MERGED: usize = 200;
-
 /// Bytes that a person adds to a response besides their texts.
 const ROW: usize = 128;
 
@@ -297,6 +292,8 @@ impl Person {
                 let members = Members::new(tx, sources, conditions(), page)?;
                 page.read(tx, total, members.load_stream::<Self>(&mut tx.conn()).await?).await
             }
+            // The members of so many organizations are so many of the tenant's people that
+            // PostgreSQL finds the page sooner by testing each person.
             ids => {
                 let filtered = || {
                     let mut query = people::table
