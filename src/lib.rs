@@ -39,11 +39,13 @@ pub mod batch;
 pub mod call;
 pub mod change;
 pub mod metadata;
+pub mod money;
 pub mod relations;
 
 pub mod account_types;
 pub mod accounts;
 pub mod activities;
+pub mod contracts;
 pub mod memberships;
 pub mod organizations;
 pub mod people;

@@ -17,6 +17,7 @@ use crate::{
     account_types::store::{AccountType, Fields},
     accounts::store::Account,
     caller::TenantId,
+    contracts::store::Contract,
     db::{Manager, Owner, is_passing, migrate::MigrateError},
     organizations::store::Organization,
     people::store::Person,
@@ -40,12 +41,14 @@ pub struct Renewed {
     pub people: usize,
     /// Accounts.
     pub accounts: usize,
+    /// Contracts.
+    pub contracts: usize,
 }
 
 impl Renewed {
     /// The number of all renewed rows.
     pub const fn rows(&self) -> usize {
-        self.account_types + self.organizations + self.people + self.accounts
+        self.account_types + self.organizations + self.people + self.accounts + self.contracts
     }
 }
 
@@ -86,6 +89,7 @@ async fn renew_tenant(
     renewed.organizations += in_batches(owner, tenant, Organization::renew).await?;
     renewed.people += in_batches(owner, tenant, Person::renew).await?;
     renewed.accounts += in_batches(owner, tenant, Account::renew).await?;
+    renewed.contracts += in_batches(owner, tenant, Contract::renew).await?;
     if renewed.rows() > before {
         tracing::info!(%tenant, rows = renewed.rows() - before, "words and sort keys renewed");
     }

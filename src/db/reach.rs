@@ -26,8 +26,8 @@ use crate::{
     caller::{Caller, Reach},
     error::{Error, Result},
     schema::{
-        account_organizations, account_users, accounts, activities, module_activations,
-        organization_ancestors, organization_members, organizations, people,
+        account_organizations, account_users, accounts, activities, contracts, delivery_setups,
+        module_activations, organization_ancestors, organization_members, organizations, people,
     },
 };
 
@@ -107,6 +107,16 @@ macro_rules! is_reached {
             reached!($tx, $roots)
                 .filter(organization_ancestors::organization_id.eq($organization_id)),
         )
+    };
+}
+
+/// The ids of the accounts of organizations in reach.
+macro_rules! shown_accounts {
+    ($tx:expr, $roots:expr) => {
+        accounts::table
+            .filter($tx.owns(accounts::tenant_id))
+            .filter(is_reached!($tx, $roots, accounts::organization_id))
+            .select(accounts::account_id)
     };
 }
 
@@ -313,6 +323,19 @@ impl Tx {
     /// The accounts of organizations in reach.
     pub fn accounts_in_reach(&self) -> Condition<accounts::table> {
         self.sight().below(|roots| Box::new(is_reached!(self, roots, accounts::organization_id)))
+    }
+
+    /// The contracts of accounts in reach.
+    pub fn contracts_in_reach(&self) -> Condition<contracts::table> {
+        self.sight()
+            .below(|roots| Box::new(contracts::account_id.eq_any(shown_accounts!(self, roots))))
+    }
+
+    /// The delivery setups of accounts in reach.
+    pub fn delivery_setups_in_reach(&self) -> Condition<delivery_setups::table> {
+        self.sight().below(|roots| {
+            Box::new(delivery_setups::account_id.eq_any(shown_accounts!(self, roots)))
+        })
     }
 
     /// The module settings of organizations in reach.

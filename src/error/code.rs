@@ -24,12 +24,16 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::PersonNotFound
         | Reason::OrganizationMemberNotFound
         | Reason::OrganizationNotLinked
-        | Reason::AccountUserNotFound => Code::NotFound,
+        | Reason::AccountUserNotFound
+        | Reason::ContractNotFound
+        | Reason::DeliverySetupNotFound => Code::NotFound,
         Reason::AccountAlreadyExists
         | Reason::AccountTypeAlreadyExists
         | Reason::OrganizationAlreadyExists
         | Reason::PersonAlreadyExists
-        | Reason::AccountUserAlreadyExists => Code::AlreadyExists,
+        | Reason::AccountUserAlreadyExists
+        | Reason::ContractAlreadyExists
+        | Reason::DeliverySetupAlreadyExists => Code::AlreadyExists,
         Reason::AccountTypeInactive
         | Reason::DefaultAccountTypeInactive
         | Reason::AccountStatusTransition
@@ -45,7 +49,14 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::PersonNotStaff
         | Reason::PersonNotCustomer
         | Reason::PersonInUse
-        | Reason::AccountNotActive => Code::FailedPrecondition,
+        | Reason::AccountNotActive
+        | Reason::AccountInUse
+        | Reason::ContractStateTransition
+        | Reason::ContractTermsFixed
+        | Reason::ContractNotInForce
+        | Reason::DeliverySetupStateTransition
+        | Reason::DeliverySetupProjectFixed
+        | Reason::DeliverySetupActive => Code::FailedPrecondition,
         Reason::EtagMismatch | Reason::Conflict => Code::Aborted,
         Reason::RequestTooLarge | Reason::CursorExpired | Reason::ResponseTooLarge => {
             Code::OutOfRange
