@@ -6,11 +6,15 @@ use customer_accounts::{
     policy::Policies,
     proto::{
         Account, AccountUser, AddAccountUserRequest, AddOrganizationMemberRequest,
-        CreateAccountRequest, CreateOrganizationRequest, CreatePersonRequest,
-        LinkOrganizationRequest, ModuleSetting, MoveOrganizationRequest, Organization, Person,
-        RemoveAccountUserRequest, RemoveOrganizationMemberRequest, SetPurchasingAccountRequest,
-        UnlinkOrganizationRequest, UpdateAccountRequest, UpdateAccountUserRequest,
-        UpdateOrganizationRequest, UpdatePersonRequest,
+        ApproveContractRequest, CancelContractRequest, Contract, CreateAccountRequest,
+        CreateContractRequest, CreateDeliverySetupRequest, CreateOrganizationRequest,
+        CreatePersonRequest, LinkOrganizationRequest, ModuleSetting, MoveOrganizationRequest,
+        Organization, Person, RejectContractRequest, RemoveAccountUserRequest,
+        RemoveOrganizationMemberRequest, SetPurchasingAccountRequest, SubmitContractRequest,
+        TerminateContractRequest, UncancelContractRequest, UnlinkOrganizationRequest,
+        UpdateAccountRequest, UpdateAccountUserRequest, UpdateContractRequest,
+        UpdateDeliverySetupRequest, UpdateOrganizationRequest, UpdatePersonRequest,
+        VoidContractRequest,
     },
 };
 use prost::Message as _;
@@ -18,6 +22,7 @@ use prost::Message as _;
 use crate::support::{
     Tenant, account, anybody,
     calls::{only, only_person, person},
+    contracts::{contract, setup},
     raw::call,
     refusal,
 };
@@ -69,6 +74,9 @@ async fn scene() -> (Tenant, Tenant) {
     }
     tenant.buys_on("shown", "oslo-account").await.unwrap();
     tenant.link("oslo-account", "rome", false).await.unwrap();
+    for id in ["oslo", "rome"] {
+        tenant.contract(contract(id, &format!("{id}-account"))).await;
+    }
     let manager = tenant.reaching("subject-of-manager", "editor");
     (tenant, manager)
 }
@@ -94,6 +102,13 @@ fn asked() -> Vec<(&'static str, Vec<u8>, Answer)> {
             $request { $($fields)*, ..Default::default() }.encode_to_vec()
         };
     }
+    macro_rules! step {
+        ($call:literal, $request:ident, $id:literal, $answer:expr) => {
+            (concat!("ContractService/", $call), ask!($request { contract_id: id($id) }), $answer)
+        };
+    }
+    let retitled =
+        |id: &str| Contract { contract_id: id.into(), title: "T".into(), ..Default::default() };
     let update_person = |person_id| ask!(UpdatePersonRequest { person: email(person_id) });
     let buy = |on| ask!(SetPurchasingAccountRequest { person_id: shown(), account_id: on });
     let add =
@@ -185,6 +200,52 @@ fn asked() -> Vec<(&'static str, Vec<u8>, Answer)> {
             ask!(AddAccountUserRequest { account_id: id("north-account"), person_id: shown() }),
             Done,
         ),
+        // A contract belongs to its account, and a delivery setup to its contract.
+        (
+            "ContractService/CreateContract",
+            ask!(CreateContractRequest { contract: Some(contract("new", "rome-account")) }),
+            NotFound,
+        ),
+        (
+            "ContractService/CreateContract",
+            ask!(CreateContractRequest { contract: Some(contract("new", "oslo-account")) }),
+            Done,
+        ),
+        (
+            "ContractService/UpdateContract",
+            ask!(UpdateContractRequest { contract: Some(retitled("rome")) }),
+            NotFound,
+        ),
+        (
+            "ContractService/UpdateContract",
+            ask!(UpdateContractRequest { contract: Some(retitled("oslo")) }),
+            Done,
+        ),
+        step!("SubmitContract", SubmitContractRequest, "oslo", Done),
+        step!("RejectContract", RejectContractRequest, "oslo", Done),
+        step!("SubmitContract", SubmitContractRequest, "oslo", Done),
+        step!("ApproveContract", ApproveContractRequest, "oslo", Done),
+        step!("CancelContract", CancelContractRequest, "oslo", Done),
+        step!("UncancelContract", UncancelContractRequest, "oslo", Done),
+        (
+            "ContractService/CreateDeliverySetup",
+            ask!(CreateDeliverySetupRequest { delivery_setup: Some(setup("s", "rome", "p")) }),
+            NotFound,
+        ),
+        (
+            "ContractService/CreateDeliverySetup",
+            ask!(CreateDeliverySetupRequest { delivery_setup: Some(setup("s", "oslo", "p")) }),
+            Done,
+        ),
+        (
+            "ContractService/UpdateDeliverySetup",
+            ask!(UpdateDeliverySetupRequest { delivery_setup: Some(setup("s", "oslo", "q")) }),
+            Done,
+        ),
+        step!("TerminateContract", TerminateContractRequest, "oslo", Done),
+        step!("VoidContract", VoidContractRequest, "new", Done),
+        step!("SubmitContract", SubmitContractRequest, "rome", NotFound),
+        step!("VoidContract", VoidContractRequest, "rome", NotFound),
     ]
 }
 
@@ -216,7 +277,9 @@ async fn to_see_something_does_not_suffice_to_change_it() {
     let all: BTreeSet<_> = policies
         .iter()
         .filter(|policy| {
-            policy.permission.rsplit_once('.').is_some_and(|(_, verb)| verb == "write")
+            ["write", "approve"]
+                .iter()
+                .any(|verb| policy.permission.rsplit_once('.').is_some_and(|it| it.1 == *verb))
         })
         .map(|policy| policy.method.trim_start_matches("accounts.v1.").to_owned())
         .collect();

@@ -19,7 +19,10 @@ use futures_util::future::join_all;
 use tokio::time::Duration;
 
 use crate::support::{
-    self, Tenant, account, process::command, real_database, shared, sources, unique,
+    self, Tenant, account,
+    contracts::{contract, setup},
+    process::command,
+    real_database, shared, sources, unique,
 };
 
 /// Diesel's own record of the migrations, which belongs to no tenant.
@@ -453,6 +456,10 @@ async fn one_of_everything(tenant: &Tenant) {
         ..Default::default()
     };
     tenant.memberships().add_account_user(user).await.unwrap();
+    tenant.organization("apart", "").await;
+    tenant.account(account("apart", "apart")).await;
+    tenant.contract(contract("kept", "apart")).await;
+    tenant.setup(setup("kept", "kept", "project")).await;
     tenant.account(account("gone", "below")).await;
     tenant
         .accounts()
