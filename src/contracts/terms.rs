@@ -244,8 +244,8 @@ impl Terms {
         today: NaiveDate,
         now: DateTime<Utc>,
     ) -> Result<Self, Unfit> {
-        let state = self.state(today);
-        let stage = step.leads_to(state, self.is_cancelled()).ok_or(Unfit::State(state))?;
+        let now_in = self.state(today);
+        let stage = step.leads_to(now_in, self.is_cancelled()).ok_or(Unfit::State(now_in))?;
         let mut terms = Self { stage, ..self.clone() };
         match step {
             Step::Submit | Step::Reject | Step::Void => {}
@@ -264,7 +264,7 @@ impl Terms {
                 terms.cancel_time = None;
                 terms.last_date = self.agreed_end();
             }
-            Step::Terminate => terms.last_date = self.terminated_on(state, date, today)?,
+            Step::Terminate => terms.last_date = self.terminated_on(now_in, date, today)?,
         }
         Ok(terms)
     }

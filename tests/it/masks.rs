@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use customer_accounts::proto::{
     Account, AccountStatus, AccountType, Contact, Contract, DeliverySetup, FieldBehavior,
-    LinkOrganizationRequest, PACKAGE, POOL, Person, PersonKind, behaviors, google::r#type::Money,
+    LinkOrganizationRequest, PACKAGE, POOL, Person, PersonKind, TenantSettings, behaviors,
+    google::r#type::Money,
 };
 use prost::Message as _;
 use prost_reflect::{
@@ -108,6 +109,9 @@ fn resource(update: &MethodDescriptor) -> FieldDescriptor {
 /// A tenant with one resource of each kind, in which every field is set that an update could erase.
 async fn subjects() -> (Tenant, Vec<Subject>) {
     let tenant = Tenant::new().await;
+    // An amount without a currency is one of the default currency.
+    let settings = TenantSettings { default_currency: "EUR".into(), ..Default::default() };
+    tenant.update_settings(settings, &["default_currency"]).await.unwrap();
     for id in ["acme", "other", "third"] {
         tenant.organization(id, "").await;
     }
