@@ -126,20 +126,20 @@ impl Filter {
 
 /// The contracts that are in this state on this day.
 fn in_state(state: State, today: NaiveDate) -> Condition<contracts::table> {
-    let stage = |stage: Stage| contracts::stage.eq(stage);
+    let at = |stage: Stage| contracts::stage.eq(stage);
     let begun = contracts::start_date.assume_not_null().le(today);
     let ended =
         contracts::last_date.is_not_null().and(contracts::last_date.assume_not_null().lt(today));
     match state {
-        State::Draft => Box::new(stage(Stage::Draft)),
-        State::InApproval => Box::new(stage(Stage::InApproval)),
+        State::Draft => Box::new(at(Stage::Draft)),
+        State::InApproval => Box::new(at(Stage::InApproval)),
         State::Scheduled => {
-            Box::new(stage(Stage::Approved).and(contracts::start_date.assume_not_null().gt(today)))
+            Box::new(at(Stage::Approved).and(contracts::start_date.assume_not_null().gt(today)))
         }
-        State::Active => Box::new(stage(Stage::Approved).and(begun).and(not(ended))),
-        State::Expired => Box::new(stage(Stage::Approved).and(begun).and(ended)),
-        State::Terminated => Box::new(stage(Stage::Terminated)),
-        State::Void => Box::new(stage(Stage::Void)),
+        State::Active => Box::new(at(Stage::Approved).and(begun).and(not(ended))),
+        State::Expired => Box::new(at(Stage::Approved).and(begun).and(ended)),
+        State::Terminated => Box::new(at(Stage::Terminated)),
+        State::Void => Box::new(at(Stage::Void)),
     }
 }
 

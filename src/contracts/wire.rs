@@ -17,7 +17,10 @@ use crate::{
     mask::Elsewhere,
     metadata::Metadata,
     money::Purpose,
-    proto::{self, ContractState, google::r#type::Date},
+    proto::{
+        self, ContractState,
+        google::r#type::{Date, Money},
+    },
     search,
     validate::Violations,
     wire::{timestamp, to_date},
@@ -67,8 +70,7 @@ impl Fields {
 }
 
 impl Terms {
-    /// Parses the terms of a draft. `default_currency` is the tenant's; an amount without a
-    /// currency is completed only if it is given.
+    /// Parses the terms of a draft. [`Terms::complete`] checks the currency, inside the transaction.
     fn parse(v: &mut Violations, wanted: &proto::Contract) -> Self {
         let start_date = v.date("contract.start_date", wanted.start_date);
         let end_date = v.date("contract.end_date", wanted.end_date);
@@ -96,13 +98,15 @@ impl Terms {
         if !(0..=MAX_NOTICE_DAYS).contains(&wanted.notice_days) {
             v.add("contract.notice_days", format!("must be between 0 and {MAX_NOTICE_DAYS}"));
         }
+        // A message in which nothing is set is none, as a date is.
+        let value = wanted.value.clone().filter(|value| *value != Money::default());
         let mut terms = Self {
             stage: Stage::Draft,
             start_date,
             end_date,
             renewal_months: wanted.auto_renewal.then_some(renewal_months),
             notice_days: wanted.notice_days,
-            value: v.money(VALUE, wanted.value.clone(), Purpose::Agreed).into(),
+            value: v.money(VALUE, value, Purpose::Agreed).into(),
             cancel_time: None,
             last_date: None,
         };

@@ -33,7 +33,7 @@ use Missing::{Empty, Fails};
 
 /// Every call with its requests, of which some have several: what one names may exclude another.
 fn requests() -> Vec<(&'static str, Missing, Value)> {
-    let contact = json!({"email": "qq@qq.example"});
+    let email = json!({"email": "qq@qq.example"});
     let create = |account: Value| {
         let account = with(account, json!({"display_name": "n", "organization_id": OTHER}));
         json!({"account": account})
@@ -56,7 +56,7 @@ fn requests() -> Vec<(&'static str, Missing, Value)> {
             "AccountService/CreateAccount",
             Fails,
             create(json!({
-                "primary_contact": contact,
+                "primary_contact": email,
                 "organization_id": ID,
                 "account_type_id": ID,
                 "account_manager_id": ID,
@@ -66,7 +66,7 @@ fn requests() -> Vec<(&'static str, Missing, Value)> {
         (
             "AccountService/CreateAccount",
             Fails,
-            create(json!({"primary_contact": contact, "billing_contact_id": ID})),
+            create(json!({"primary_contact": email, "billing_contact_id": ID})),
         ),
         ("AccountService/GetAccount", Fails, account.clone()),
         ("AccountService/BatchGetAccounts", Fails, json!({"account_ids": [ID, ID]})),
