@@ -134,16 +134,18 @@ fn shapes(descriptors: &FileDescriptorSet) -> Result<String, Box<dyn Error>> {
     Ok(code)
 }
 
-/// Implements `change::Content` for a resource that is the field `field` of an update request. Its
-/// ids are its first fields, as far as their names end with `_id`.
+/// Implements `change::Content` for a resource that is the field `field` of an update request. An
+/// id that is named after the resource is its only id. Otherwise its ids are its first fields, as
+/// far as their names end with `_id`.
 fn content(resource: &DescriptorProto, field: &str) -> Result<String, std::fmt::Error> {
     let mut code = String::new();
-    let ids: Vec<_> = resource
-        .field
-        .iter()
-        .map(FieldDescriptorProto::name)
-        .take_while(|name| name.ends_with("_id"))
-        .collect();
+    let own = format!("{field}_id");
+    let names = resource.field.iter().map(FieldDescriptorProto::name);
+    let ids: Vec<_> = if names.clone().next() == Some(&own) {
+        vec![&*own]
+    } else {
+        names.take_while(|name| name.ends_with("_id")).collect()
+    };
     let values: Vec<_> = ids.iter().map(|id| format!("&self.{id}")).collect();
     writeln!(
         code,

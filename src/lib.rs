@@ -39,6 +39,7 @@ pub mod batch;
 pub mod call;
 pub mod change;
 pub mod metadata;
+pub mod money;
 pub mod relations;
 
 pub mod account_types;

@@ -18,19 +18,23 @@ use crate::{
     validate::Violations,
 };
 
-/// The fields that an update does not change, by their full names: identifiers, output-only fields,
-/// and etags, which are compared instead. Clients send them back as they read them.
+/// The fields that an update does not change, by their full names: identifiers, immutable and
+/// output-only fields, and etags, which are compared instead. Clients send them back as they read
+/// them.
 static NEVER_CHANGED: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
     let fields = POOL.all_messages().flat_map(|message| message.fields().collect::<Vec<_>>());
     let kept = fields.filter(|field| {
         let is = |behavior| proto::behaviors(field).contains(&behavior);
-        is(FieldBehavior::Identifier) || is(FieldBehavior::OutputOnly) || field.name() == "etag"
+        is(FieldBehavior::Identifier)
+            || is(FieldBehavior::Immutable)
+            || is(FieldBehavior::OutputOnly)
+            || field.name() == "etag"
     });
     kept.map(|field| field.full_name().to_owned()).collect()
 });
 
-/// Output-only fields that another call changes, and the violation for an update whose mask names
-/// one with another value: `("email", "is changed by UpdatePerson only")`.
+/// Output-only fields that another call changes, immutable fields, and the violation for an update
+/// whose mask names one with another value: `("email", "is changed by UpdatePerson only")`.
 pub type Elsewhere = [(&'static str, &'static str)];
 
 /// What an update changes.
