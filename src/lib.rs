@@ -40,14 +40,17 @@ pub mod call;
 pub mod change;
 pub mod metadata;
 pub mod money;
+pub mod put;
 pub mod relations;
 
 pub mod account_types;
 pub mod accounts;
 pub mod activities;
 pub mod memberships;
+pub mod opportunities;
 pub mod organizations;
 pub mod people;
+pub mod portfolios;
 pub mod tenants;
 
 pub mod answer;

@@ -19,7 +19,7 @@ use crate::{
     db::{BelongsTo, Recorded, Tx, WriteTx},
     error::Result,
     id,
-    schema::{module_activations, organization_ancestors, tenants},
+    schema::{accounts, module_activations, organization_ancestors, tenants},
 };
 
 /// The modules that can be switched, as the policies of calls name them, in alphabetical order.
@@ -76,6 +76,36 @@ pub async fn require_all(tx: &Tx, organization_ids: impl IntoIterator<Item = &st
     match nearest.into_iter().find(|nearest| !nearest.active) {
         Some(off) => Err(refusals::module_off_for_organization(tx.module(), &off.decides)),
         None => Ok(()),
+    }
+}
+
+/// Fails if the module of the call is off for the organization of one of these accounts. An account
+/// that does not exist has none.
+pub async fn require_for_accounts(
+    tx: &Tx,
+    account_ids: impl IntoIterator<Item = &str>,
+) -> Result<()> {
+    if !tx.tenant().await?.is_off_below(tx.module()) {
+        return Ok(());
+    }
+    let account_ids: Vec<_> = account_ids.into_iter().collect();
+    let organization_ids: Vec<String> = accounts::table
+        .filter(tx.owns(accounts::tenant_id))
+        .filter(accounts::account_id.eq_any(account_ids))
+        .select(accounts::organization_id)
+        .load(&mut tx.conn())
+        .await?;
+    require_all(tx, organization_ids.iter().map(String::as_str)).await
+}
+
+/// Rejects a list filtered by an account for whose organization the module is off. Limited callers
+/// get an empty list instead, as in [`require_named`].
+pub async fn require_named_account(tx: &Tx, account_id: Option<&str>) -> Result<()> {
+    match account_id {
+        Some(account_id) if !tx.is_limited() && tx.module_off_somewhere() => {
+            require_for_accounts(tx, [account_id]).await
+        }
+        _ => Ok(()),
     }
 }
 

@@ -18,8 +18,10 @@ use crate::{
     accounts::store::Account,
     caller::TenantId,
     db::{Manager, Owner, is_passing, migrate::MigrateError},
+    opportunities::store::Opportunity,
     organizations::store::Organization,
     people::store::Person,
+    portfolios::store::Portfolio,
     schema::{account_types, organizations, people, renewals},
     search::{self, Batch},
     text,
@@ -40,12 +42,21 @@ pub struct Renewed {
     pub people: usize,
     /// Accounts.
     pub accounts: usize,
+    /// Portfolios.
+    pub portfolios: usize,
+    /// Opportunities.
+    pub opportunities: usize,
 }
 
 impl Renewed {
     /// The number of all renewed rows.
     pub const fn rows(&self) -> usize {
-        self.account_types + self.organizations + self.people + self.accounts
+        self.account_types
+            + self.organizations
+            + self.people
+            + self.accounts
+            + self.portfolios
+            + self.opportunities
     }
 }
 
@@ -86,6 +97,8 @@ async fn renew_tenant(
     renewed.organizations += in_batches(owner, tenant, Organization::renew).await?;
     renewed.people += in_batches(owner, tenant, Person::renew).await?;
     renewed.accounts += in_batches(owner, tenant, Account::renew).await?;
+    renewed.portfolios += in_batches(owner, tenant, Portfolio::renew).await?;
+    renewed.opportunities += in_batches(owner, tenant, Opportunity::renew).await?;
     if renewed.rows() > before {
         tracing::info!(%tenant, rows = renewed.rows() - before, "words and sort keys renewed");
     }

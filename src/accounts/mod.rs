@@ -5,6 +5,7 @@ mod country;
 mod list;
 mod primary;
 pub(crate) mod refusals;
+pub mod scope;
 pub mod store;
 mod update;
 mod value;

@@ -45,7 +45,7 @@ pub use self::{
     reach::Condition,
     replay::Meta,
     tenant::{Settings, Tenant},
-    trail::{AccountRef, BelongsTo, Recorded},
+    trail::{AccountRef, BelongsTo, Recorded, instant},
     tx::{Tx, WriteTx, taken},
 };
 use self::{hot::Lanes, notifier::ChangeNotifier, pool::Lease};

@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use diesel::{
     prelude::*,
     sql_types::{Nullable, Text},
 };
 use diesel_async::RunQueryDsl;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::tx::WriteTx;
@@ -98,6 +99,19 @@ impl Change {
             incarnation: incarnation.map(ToOwned::to_owned),
             changes: Value::Array(changes),
         }))
+    }
+}
+
+/// Serializes a time for the trail: in UTC, always with microseconds, the precision that PostgreSQL
+/// stores.
+#[expect(clippy::ref_option, reason = "as serde calls it")]
+pub fn instant<S: Serializer>(
+    time: &Option<DateTime<Utc>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Micros, true)),
+        None => serializer.serialize_none(),
     }
 }
 

@@ -24,12 +24,16 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::PersonNotFound
         | Reason::OrganizationMemberNotFound
         | Reason::OrganizationNotLinked
-        | Reason::AccountUserNotFound => Code::NotFound,
+        | Reason::AccountUserNotFound
+        | Reason::PortfolioNotFound
+        | Reason::OpportunityNotFound => Code::NotFound,
         Reason::AccountAlreadyExists
         | Reason::AccountTypeAlreadyExists
         | Reason::OrganizationAlreadyExists
         | Reason::PersonAlreadyExists
-        | Reason::AccountUserAlreadyExists => Code::AlreadyExists,
+        | Reason::AccountUserAlreadyExists
+        | Reason::PortfolioAlreadyExists
+        | Reason::RecordOfAnotherAccount => Code::AlreadyExists,
         Reason::AccountTypeInactive
         | Reason::DefaultAccountTypeInactive
         | Reason::AccountStatusTransition
