@@ -62,7 +62,7 @@ pub trait Listed: Weighed {
     fn value(&self, by: By) -> String {
         let (name, created, _) = self.key();
         match by {
-            By::DisplayName => name.to_owned(),
+            By::DisplayName | By::Title => name.to_owned(),
             _ => micros(created),
         }
     }
@@ -91,6 +91,12 @@ pub enum By {
     UpdateTime,
     /// The status, then the name.
     Status,
+    /// The title without case and accents.
+    Title,
+    /// The last day of the term.
+    TermEndDate,
+    /// The last day for a notice.
+    NoticeDeadlineDate,
 }
 
 /// The order of a list.
@@ -136,7 +142,7 @@ macro_rules! keyset {
         use diesel::sql_types::{Text, Timestamptz};
         use $crate::page::{By, behind};
         match $page.order().by {
-            By::DisplayName => {
+            By::DisplayName | By::Title => {
                 behind!($query, $page, $page.after_name(), ($name, $id): (Text, Text))
             }
             _ => behind!($query, $page, $page.after_time()?, ($created, $id): (Timestamptz, Text)),
@@ -371,7 +377,7 @@ impl Page {
         rows.sort_by(|a, b| {
             let ((name_a, created_a, id_a), (name_b, created_b, id_b)) = (a.key(), b.key());
             let ascending = match self.order.by {
-                By::DisplayName => (name_a, id_a).cmp(&(name_b, id_b)),
+                By::DisplayName | By::Title => (name_a, id_a).cmp(&(name_b, id_b)),
                 _ => (created_a, id_a).cmp(&(created_b, id_b)),
             };
             if self.order.descending { ascending.reverse() } else { ascending }

@@ -17,6 +17,7 @@ use crate::{
     account_types::store::{AccountType, Fields},
     accounts::store::Account,
     caller::TenantId,
+    contracts::store::Contract,
     db::{Manager, Owner, is_passing, migrate::MigrateError},
     opportunities::store::Opportunity,
     organizations::store::Organization,
@@ -42,6 +43,8 @@ pub struct Renewed {
     pub people: usize,
     /// Accounts.
     pub accounts: usize,
+    /// Contracts.
+    pub contracts: usize,
     /// Portfolios.
     pub portfolios: usize,
     /// Opportunities.
@@ -55,6 +58,7 @@ impl Renewed {
             + self.organizations
             + self.people
             + self.accounts
+            + self.contracts
             + self.portfolios
             + self.opportunities
     }
@@ -97,6 +101,7 @@ async fn renew_tenant(
     renewed.organizations += in_batches(owner, tenant, Organization::renew).await?;
     renewed.people += in_batches(owner, tenant, Person::renew).await?;
     renewed.accounts += in_batches(owner, tenant, Account::renew).await?;
+    renewed.contracts += in_batches(owner, tenant, Contract::renew).await?;
     renewed.portfolios += in_batches(owner, tenant, Portfolio::renew).await?;
     renewed.opportunities += in_batches(owner, tenant, Opportunity::renew).await?;
     if renewed.rows() > before {

@@ -7,9 +7,9 @@ pub struct Roles(u8);
 impl Roles {
     /// Reads.
     pub const VIEWER: Self = Self(1);
-    /// Reads and writes.
+    /// Reads, writes and approves.
     pub const EDITOR: Self = Self(2);
-    /// Reads, writes, deletes and configures.
+    /// Reads, writes, approves, deletes and configures.
     pub const ADMIN: Self = Self(4);
 
     /// The role with this name; no role if the name is unknown.
@@ -22,12 +22,12 @@ impl Roles {
         }
     }
 
-    /// The roles that have a permission. Its verb decides: `accounts.read`, `.write`, `.delete` or
-    /// `.configure`.
+    /// The roles that have a permission. Its verb decides: `accounts.read`, `.write`, `.approve`,
+    /// `.delete` or `.configure`.
     pub fn having(permission: &str) -> Option<Self> {
         match permission.rsplit_once('.')?.1 {
             "read" => Some(Self::VIEWER.and(Self::EDITOR).and(Self::ADMIN)),
-            "write" => Some(Self::EDITOR.and(Self::ADMIN)),
+            "write" | "approve" => Some(Self::EDITOR.and(Self::ADMIN)),
             "delete" | "configure" => Some(Self::ADMIN),
             _ => None,
         }
@@ -56,6 +56,9 @@ mod tests {
         assert!(may(Roles::EDITOR, "accounts.write") && !may(Roles::EDITOR, "accounts.delete"));
         assert!(
             may(Roles::ADMIN, "accounts.delete") && may(Roles::ADMIN, "account_types.configure")
+        );
+        assert!(
+            may(Roles::EDITOR, "contracts.approve") && !may(Roles::VIEWER, "contracts.approve")
         );
         assert_eq!(Roles::having("accounts.frobnicate"), None);
         assert_eq!(Roles::named("root"), Roles::default());

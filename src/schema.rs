@@ -107,6 +107,67 @@ diesel::table! {
 }
 
 diesel::table! {
+    contract_words (tenant_id, contract_id, word) {
+        tenant_id -> Text,
+        contract_id -> Text,
+        word -> Text,
+    }
+}
+
+diesel::table! {
+    contracts (tenant_id, contract_id) {
+        tenant_id -> Text,
+        contract_id -> Text,
+        account_id -> Text,
+        incarnation -> Text,
+        title -> Text,
+        sort_key -> Text,
+        reference -> Text,
+        description -> Text,
+        document_uri -> Text,
+        metadata -> Jsonb,
+        stage -> Text,
+        start_date -> Nullable<Date>,
+        end_date -> Nullable<Date>,
+        renewal_months -> Nullable<Int4>,
+        notice_days -> Int4,
+        value_amount -> Nullable<Numeric>,
+        value_currency -> Nullable<Text>,
+        cancel_time -> Nullable<Timestamptz>,
+        last_date -> Nullable<Date>,
+        state_reason -> Text,
+        submit_time -> Nullable<Timestamptz>,
+        submitter -> Nullable<Text>,
+        approve_time -> Nullable<Timestamptz>,
+        approver -> Nullable<Text>,
+        revision -> Int8,
+        create_time -> Timestamptz,
+        update_time -> Timestamptz,
+        folded -> Int8,
+    }
+}
+
+diesel::table! {
+    delivery_setups (tenant_id, delivery_setup_id) {
+        tenant_id -> Text,
+        delivery_setup_id -> Text,
+        contract_id -> Text,
+        account_id -> Text,
+        incarnation -> Text,
+        project_id -> Text,
+        delivery_model -> Text,
+        description -> Text,
+        state -> Text,
+        state_reason -> Text,
+        start_date -> Nullable<Date>,
+        end_date -> Nullable<Date>,
+        revision -> Int8,
+        create_time -> Timestamptz,
+        update_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
     module_activations (tenant_id, organization_id, module) {
         tenant_id -> Text,
         organization_id -> Text,
@@ -134,6 +195,7 @@ diesel::table! {
         expected_close_date -> Nullable<Date>,
         close_date -> Nullable<Date>,
         uri -> Text,
+        contract_id -> Nullable<Text>,
         owner_id -> Nullable<Text>,
         source_time -> Nullable<Timestamptz>,
         metadata -> Jsonb,
@@ -303,6 +365,9 @@ diesel::allow_tables_to_appear_in_same_query!(
     account_words,
     accounts,
     activities,
+    contract_words,
+    contracts,
+    delivery_setups,
     module_activations,
     opportunities,
     opportunity_words,

@@ -54,6 +54,21 @@ macro_rules! renew {
     (
         $conn:ident, $tenant:ident, $after:ident, $table:ident, $words:ident, $id:ident,
         |$row:ident| $named:expr
+    ) => {
+        $crate::search::renew!(
+            $conn,
+            $tenant,
+            $after,
+            $table,
+            $words,
+            $id,
+            |$row| $named,
+            display_name
+        )
+    };
+    (
+        $conn:ident, $tenant:ident, $after:ident, $table:ident, $words:ident, $id:ident,
+        |$row:ident| $named:expr, $name:ident
     ) => {{
         use std::collections::{BTreeMap, BTreeSet};
         let stamp = || $table::revision * $crate::search::FOLDINGS + $crate::search::FOLDING;
@@ -83,7 +98,7 @@ macro_rules! renew {
                 new.1.extend(words);
             }
             let $row = row;
-            let sort_key = $crate::search::fold(&$named.display_name);
+            let sort_key = $crate::search::fold(&$named.$name);
             if sort_key != $named.sort_key {
                 diesel::update(
                     $table::table

@@ -18,9 +18,12 @@ use tonic_reflection::server::Builder as Reflection;
 use tower::ServiceBuilder;
 
 use crate::{
-    account_types, accounts, activities,
+    account_types,
+    accounts::{self, dependents::Dependents},
+    activities,
     caller::{Identity, IdentityError, workload::Admission},
     config::Config,
+    contracts,
     db::Db,
     guard::{GuardLayer, Limits, MAX_ANONYMOUS_MESSAGE},
     incoming::Incoming,
@@ -31,6 +34,7 @@ use crate::{
         DESCRIPTORS, account_service_server::AccountServiceServer,
         account_type_service_server::AccountTypeServiceServer,
         activity_service_server::ActivityServiceServer,
+        contract_service_server::ContractServiceServer,
         membership_service_server::MembershipServiceServer,
         opportunity_service_server::OpportunityServiceServer,
         organization_service_server::OrganizationServiceServer,
@@ -58,6 +62,10 @@ const PROBES_TO_CHANGE: u32 = 2;
 const STREAMS_END: Duration = Duration::from_secs(1);
 /// Time for the last answers to be sent once no call is under way.
 const FLUSH: Duration = Duration::from_millis(100);
+
+/// What a deletion of an account takes along, in the order in which it is deleted.
+const OF_ACCOUNTS: &[&dyn Dependents] =
+    &[&portfolios::OfAccount, &opportunities::OfAccount, &contracts::OfAccount];
 
 /// Why the service did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -143,8 +151,9 @@ pub async fn serve(
             routes = routes.add_service($server::new($service).max_decoding_message_size(size));
         };
     }
-    add!(AccountServiceServer, accounts::Service { db: db.clone() });
+    add!(AccountServiceServer, accounts::Service { db: db.clone(), dependents: OF_ACCOUNTS });
     add!(AccountTypeServiceServer, account_types::Service { db: db.clone() });
+    add!(ContractServiceServer, contracts::Service { db: db.clone() });
     add!(OrganizationServiceServer, organizations::Service { db: db.clone() });
     add!(MembershipServiceServer, memberships::Service { db: db.clone() });
     add!(PersonServiceServer, people::Service { db: db.clone() });

@@ -20,6 +20,8 @@ use crate::{
 const MAX_REQUEST_ID: usize = 100;
 /// Longest search query in characters.
 const MAX_QUERY: usize = 200;
+/// Longest address of a web page in characters.
+const MAX_URI: usize = 2000;
 /// Longest email address in characters (RFC 5321, 4.5.3.1.3, without the angle brackets).
 const MAX_EMAIL: usize = 254;
 /// The seconds that a `google.protobuf.Timestamp` can have: the years 1 to 9999.
@@ -321,8 +323,8 @@ impl Violations {
     }
 
     /// Parses an address with http or https.
-    pub fn uri(&mut self, field: impl Display, value: String, max: usize) -> String {
-        let value = self.line(&field, value, max);
+    pub fn uri(&mut self, field: impl Display, value: String) -> String {
+        let value = self.line(&field, value, MAX_URI);
         let lower = value.to_ascii_lowercase();
         let rest = lower.strip_prefix("https://").or_else(|| lower.strip_prefix("http://"));
         let is_uri = rest.is_some_and(|rest| {

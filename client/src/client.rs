@@ -13,7 +13,7 @@ use tonic_types::StatusExt as _;
 use crate::v1::{
     ErrorReason, account_service_client::AccountServiceClient,
     account_type_service_client::AccountTypeServiceClient,
-    activity_service_client::ActivityServiceClient,
+    activity_service_client::ActivityServiceClient, contract_service_client::ContractServiceClient,
     membership_service_client::MembershipServiceClient,
     opportunity_service_client::OpportunityServiceClient,
     organization_service_client::OrganizationServiceClient,
@@ -92,6 +92,11 @@ impl Client {
     /// The activity trail.
     pub fn activities(&self) -> ActivityServiceClient<InterceptedService<Channel, Caller>> {
         ActivityServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
+    }
+
+    /// Contracts and delivery setups.
+    pub fn contracts(&self) -> ContractServiceClient<InterceptedService<Channel, Caller>> {
+        ContractServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
     }
 
     /// Users, links and contacts of accounts.

@@ -15,6 +15,7 @@ CREATE TABLE opportunities (
     expected_close_date date,
     close_date          date CHECK (close_date IS NULL OR state <> 'OPEN'),
     uri                 text NOT NULL CHECK (char_length(uri) <= 2000),
+    contract_id         text COLLATE "C",
     owner_id            text COLLATE "C",
     source_time         timestamptz,
     metadata            jsonb NOT NULL,
@@ -24,6 +25,7 @@ CREATE TABLE opportunities (
     folded              bigint NOT NULL DEFAULT 0,
     CONSTRAINT opportunities_pkey PRIMARY KEY (tenant_id, opportunity_id),
     CONSTRAINT opportunities_account_fkey FOREIGN KEY (tenant_id, account_id) REFERENCES accounts,
+    CONSTRAINT opportunities_contract_fkey FOREIGN KEY (tenant_id, contract_id) REFERENCES contracts,
     CONSTRAINT opportunities_owner_fkey FOREIGN KEY (tenant_id, owner_id) REFERENCES people,
     CONSTRAINT opportunities_amount_check CHECK ((amount IS NULL) = (currency_code IS NULL))
 );
@@ -32,6 +34,7 @@ CREATE INDEX opportunities_create_time_idx ON opportunities (tenant_id, create_t
 CREATE INDEX opportunities_account_idx ON opportunities (tenant_id, account_id, sort_key, opportunity_id);
 CREATE INDEX opportunities_state_idx ON opportunities (tenant_id, state, sort_key, opportunity_id);
 CREATE INDEX opportunities_expected_close_idx ON opportunities (tenant_id, expected_close_date, opportunity_id);
+CREATE INDEX opportunities_contract_idx ON opportunities (tenant_id, contract_id, sort_key, opportunity_id);
 CREATE INDEX opportunities_owner_idx ON opportunities (tenant_id, owner_id);
 
 COMMENT ON TABLE opportunities IS 'What a CRM expects to sell to an account.';
@@ -49,6 +52,7 @@ COMMENT ON COLUMN opportunities.probability IS 'How likely it is to be won, in p
 COMMENT ON COLUMN opportunities.expected_close_date IS 'The day by which the decision is expected; null for none.';
 COMMENT ON COLUMN opportunities.close_date IS 'The day of the decision; null for none.';
 COMMENT ON COLUMN opportunities.uri IS 'Where people find it; empty for none.';
+COMMENT ON COLUMN opportunities.contract_id IS 'The contract that came of it, of the same account; null for none.';
 COMMENT ON COLUMN opportunities.owner_id IS 'The person who looks after it; null for none.';
 COMMENT ON COLUMN opportunities.source_time IS 'When the CRM last changed it: an older message changes nothing. Null for none.';
 COMMENT ON COLUMN opportunities.metadata IS 'String map for callers'' own use.';

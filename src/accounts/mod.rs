@@ -2,6 +2,7 @@
 
 mod contacts;
 mod country;
+pub mod dependents;
 mod list;
 mod primary;
 pub(crate) mod refusals;
@@ -15,6 +16,7 @@ mod words;
 use tonic::Request;
 
 use self::{
+    dependents::Dependents,
     list::Filter,
     store::{Account, NewAccount},
 };
@@ -37,6 +39,8 @@ use crate::{
 pub struct Service {
     /// The database.
     pub db: Db,
+    /// What belongs to accounts and has a slice of its own.
+    pub dependents: &'static [&'static dyn Dependents],
 }
 
 #[tonic::async_trait]
@@ -107,9 +111,14 @@ impl AccountService for Service {
         &self,
         request: Request<DeleteAccountRequest>,
     ) -> Reply<DeleteAccountResponse> {
+        let force = request.get_ref().force;
         let (caller, meta, named) = request.change(ById::parse)?;
         let work = self.db.write(&caller, &meta, async |tx| {
             let current = named.find(|id| Account::find_for_update(tx, id)).await?;
+            if !force {
+                current.require_unused(tx, self.dependents).await?;
+            }
+            current.delete_dependents(tx, self.dependents).await?;
             current.delete(tx).await?;
             Ok(DeleteAccountResponse {})
         });

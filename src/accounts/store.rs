@@ -198,10 +198,10 @@ impl Listed for Account {
 
     fn value(&self, by: By) -> String {
         match by {
-            By::DisplayName => self.fields.sort_key.clone(),
             By::CreateTime => page::micros(self.create_time),
             By::UpdateTime => page::micros(self.update_time),
             By::Status => page::status_and_name(self.fields.status.name(), &self.fields.sort_key),
+            _ => self.fields.sort_key.clone(),
         }
     }
 }

@@ -26,9 +26,9 @@ use crate::{
     caller::{Caller, Reach},
     error::{Error, Result},
     schema::{
-        account_organizations, account_users, accounts, activities, module_activations,
-        opportunities, organization_ancestors, organization_members, organizations, people,
-        portfolios,
+        account_organizations, account_users, accounts, activities, contracts, delivery_setups,
+        module_activations, opportunities, organization_ancestors, organization_members,
+        organizations, people, portfolios,
     },
 };
 
@@ -324,6 +324,19 @@ impl Tx {
     /// The accounts of organizations in reach.
     pub fn accounts_in_reach(&self) -> Condition<accounts::table> {
         self.sight().below(|roots| Box::new(is_reached!(self, roots, accounts::organization_id)))
+    }
+
+    /// The contracts of accounts in reach.
+    pub fn contracts_in_reach(&self) -> Condition<contracts::table> {
+        self.sight()
+            .below(|roots| Box::new(contracts::account_id.eq_any(shown_accounts!(self, roots))))
+    }
+
+    /// The delivery setups of accounts in reach.
+    pub fn delivery_setups_in_reach(&self) -> Condition<delivery_setups::table> {
+        self.sight().below(|roots| {
+            Box::new(delivery_setups::account_id.eq_any(shown_accounts!(self, roots)))
+        })
     }
 
     /// The opportunities of accounts in reach.

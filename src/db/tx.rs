@@ -9,7 +9,11 @@ use std::{
 };
 
 use chrono::{DateTime, NaiveDate, Utc};
-use diesel::{Expression, ExpressionMethods, dsl::Eq, sql_types::Text};
+use diesel::{
+    Expression, ExpressionMethods, IntoSql as _,
+    dsl::Eq,
+    sql_types::{Text, Timestamptz},
+};
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _};
 use tokio::{sync::OnceCell, time::Instant};
 use tokio_postgres::error::SqlState;
@@ -98,6 +102,17 @@ impl Tx {
     pub async fn today(&self) -> Result<NaiveDate> {
         let (tenant, began) = self.beginning().await?;
         tenant.day_at(self.clock.unwrap_or(*began))
+    }
+
+    /// The time at which the transaction began, by the database's clock.
+    pub async fn now(&self) -> Result<DateTime<Utc>> {
+        match self.clock {
+            Some(stopped) => Ok(stopped),
+            None => {
+                let now = diesel::select(diesel::dsl::now.into_sql::<Timestamptz>());
+                Ok(diesel_async::RunQueryDsl::get_result(now, &mut self.conn()).await?)
+            }
+        }
     }
 
     /// Whether the module of the call is off for some organization. Never waits: until the tenant

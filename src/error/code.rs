@@ -25,6 +25,8 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::OrganizationMemberNotFound
         | Reason::OrganizationNotLinked
         | Reason::AccountUserNotFound
+        | Reason::ContractNotFound
+        | Reason::DeliverySetupNotFound
         | Reason::PortfolioNotFound
         | Reason::OpportunityNotFound => Code::NotFound,
         Reason::AccountAlreadyExists
@@ -32,6 +34,8 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::OrganizationAlreadyExists
         | Reason::PersonAlreadyExists
         | Reason::AccountUserAlreadyExists
+        | Reason::ContractAlreadyExists
+        | Reason::DeliverySetupAlreadyExists
         | Reason::PortfolioAlreadyExists
         | Reason::RecordOfAnotherAccount => Code::AlreadyExists,
         Reason::AccountTypeInactive
@@ -49,7 +53,15 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::PersonNotStaff
         | Reason::PersonNotCustomer
         | Reason::PersonInUse
-        | Reason::AccountNotActive => Code::FailedPrecondition,
+        | Reason::AccountNotActive
+        | Reason::AccountInUse
+        | Reason::ContractStateTransition
+        | Reason::ContractTermsFixed
+        | Reason::ContractNotInForce
+        | Reason::DeliverySetupStateTransition
+        | Reason::DeliverySetupProjectFixed
+        | Reason::DeliverySetupActive
+        | Reason::ContractOfAnotherAccount => Code::FailedPrecondition,
         Reason::EtagMismatch | Reason::Conflict => Code::Aborted,
         Reason::RequestTooLarge | Reason::CursorExpired | Reason::ResponseTooLarge => {
             Code::OutOfRange

@@ -5,9 +5,11 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
 
-use super::refusals;
 use crate::{
-    accounts::store::{Account, Status},
+    accounts::{
+        refusals::account_not_active,
+        store::{Account, Status},
+    },
     budget::{self, Budget, Weighed},
     caller::Caller,
     db::{Db, Question, Tx, WriteTx},
@@ -296,7 +298,7 @@ pub async fn set_purchasing_account(
             return Err(person_inactive(person_id));
         }
         if account.fields.status != Status::Active {
-            return Err(refusals::account_not_active(account_id));
+            return Err(account_not_active(account_id, account.fields.status));
         }
         if !Check::find(tx, account_id, person_id).await?.is_user() {
             return Err(not_an_account_user(account_id, person_id));

@@ -3,7 +3,7 @@
 use crate::{
     error::{Error, NAMED, Refusal},
     proto::ErrorReason,
-    resource::{ACCOUNT, ORGANIZATION, PERSON},
+    resource::{ORGANIZATION, PERSON},
 };
 
 /// Nothing makes the person a user of the account.
@@ -95,14 +95,5 @@ pub fn own_organization_linked(account_id: &str, organization_id: &str) -> Error
         .broken_by(ORGANIZATION.noun, organization_id)
         .with("account_id", account_id)
         .with("organization_id", organization_id)
-        .into()
-}
-
-/// A purchasing account must be ACTIVE.
-pub fn account_not_active(account_id: &str) -> Error {
-    let message = format!("account {account_id:?} is not ACTIVE, as a purchasing account must be");
-    Refusal::new(ErrorReason::AccountNotActive, message)
-        .broken_by(ACCOUNT.noun, account_id)
-        .with("account_id", account_id)
         .into()
 }

@@ -23,6 +23,8 @@ pub struct Filter {
     pub query: String,
     /// Only opportunities in one of these states; empty for all.
     pub states: Vec<State>,
+    /// Only opportunities that this contract came of.
+    pub contract_id: Option<String>,
     /// Only opportunities expected to close on this day or later.
     pub expected_close_from: Option<NaiveDate>,
     /// Only opportunities expected to close on this day or earlier.
@@ -43,6 +45,9 @@ impl Opportunity {
             }
             if let Some(account_id) = &filter.scope.account_id {
                 query = query.filter(opportunities::account_id.eq(account_id));
+            }
+            if let Some(contract_id) = &filter.contract_id {
+                query = query.filter(opportunities::contract_id.assume_not_null().eq(contract_id));
             }
             for (from, to) in search::ranges(&filter.query) {
                 let found = opportunity_words::table

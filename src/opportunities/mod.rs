@@ -12,10 +12,12 @@ use self::{
     store::{Opportunity, Wanted},
 };
 use crate::{
+    accounts::{dependents::Dependents, store::Account},
     batch::Ids,
     call::{Call as _, Reply, reply},
     change::{self, ById},
-    db::Db,
+    db::{Db, WriteTx},
+    error::Result,
     page::response,
     proto::{
         BatchGetOpportunitiesRequest, BatchGetOpportunitiesResponse, DeleteOpportunityRequest,
@@ -87,5 +89,16 @@ impl OpportunityService for Service {
             Ok(DeleteOpportunityResponse {})
         });
         reply(work.await)
+    }
+}
+
+/// The opportunities of an account.
+#[derive(Debug)]
+pub struct OfAccount;
+
+#[tonic::async_trait]
+impl Dependents for OfAccount {
+    async fn remove_all(&self, tx: &WriteTx, account: &Account) -> Result<()> {
+        Opportunity::remove_all(tx, &account.account_id).await
     }
 }

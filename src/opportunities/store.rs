@@ -16,6 +16,7 @@ use crate::{
     batch::Ids,
     budget::{self, Weighed},
     change::resource,
+    contracts::store::Contract,
     db::{AccountRef, BelongsTo, Condition, Tx, WriteTx, instant},
     enums::text_enum,
     error::{Error, Result},
@@ -104,6 +105,8 @@ pub struct Fields {
     pub close_date: Option<NaiveDate>,
     /// Where people find it.
     pub uri: String,
+    /// The contract that came of it.
+    pub contract_id: Option<String>,
     /// The member of staff who looks after it.
     pub owner_id: Option<String>,
     /// When the CRM last changed it.
@@ -130,9 +133,10 @@ impl Stated for Opportunity {
 
 impl Weighed for Opportunity {
     fn weight(&self) -> usize {
-        let Fields { display_name, stage, uri, owner_id, metadata, .. } = &self.fields;
+        let Fields { display_name, stage, uri, contract_id, owner_id, metadata, .. } = &self.fields;
         let texts = [&self.opportunity_id, &self.account_id, display_name, stage, uri];
-        ROW + budget::texts(texts.into_iter().chain(owner_id)) + metadata.weight()
+        let optional = contract_id.iter().chain(owner_id);
+        ROW + budget::texts(texts.into_iter().chain(optional)) + metadata.weight()
     }
 }
 
@@ -180,6 +184,7 @@ impl Wanted {
         match self.statement.against(stored)? {
             Put::Create => {
                 owner?;
+                self.require_contract(tx, None).await?;
                 let opportunity = self.insert(tx, &account, &fields).await?;
                 Ok(Outcome { opportunity, created: true, stale })
             }
@@ -187,11 +192,22 @@ impl Wanted {
                 if current.fields.owner_id != fields.owner_id {
                     owner?;
                 }
+                self.require_contract(tx, current.fields.contract_id.as_deref()).await?;
                 let source_time = fields.source_time.or(current.fields.source_time);
                 let opportunity = current.replace(tx, &Fields { source_time, ..fields }).await?;
                 Ok(Outcome { opportunity, created, stale })
             }
             Put::Stale(opportunity) => Ok(Outcome { opportunity, created, stale: true }),
+        }
+    }
+
+    /// Fails unless the contract is of the account, or is the present one.
+    async fn require_contract(&self, tx: &WriteTx, present: Option<&str>) -> Result<()> {
+        match self.fields.contract_id.as_deref() {
+            Some(id) if present != Some(id) => {
+                Contract::require_of(tx, id, &self.statement.account_id).await
+            }
+            _ => Ok(()),
         }
     }
 

@@ -20,7 +20,6 @@ use crate::{
 
 const MAX_NAME: usize = 200;
 const MAX_STAGE: usize = 100;
-const MAX_URI: usize = 2000;
 const AMOUNT: &str = "opportunity.amount";
 
 impl Fields {
@@ -43,7 +42,8 @@ impl Fields {
             expected_close_date: v
                 .date("opportunity.expected_close_date", wanted.expected_close_date),
             close_date,
-            uri: v.uri("opportunity.uri", wanted.uri, MAX_URI),
+            uri: v.uri("opportunity.uri", wanted.uri),
+            contract_id: v.optional_id("opportunity.contract_id", wanted.contract_id),
             owner_id: v.optional_id("opportunity.owner_id", wanted.owner_id),
             source_time: v.instant("opportunity.source_time", wanted.source_time),
             metadata: Metadata::parse(v, "opportunity.metadata", wanted.metadata),
@@ -106,6 +106,7 @@ impl Filter {
         Self {
             states,
             query: v.query("query", request.query),
+            contract_id: v.optional_id("contract_id", request.contract_id),
             expected_close_from: from,
             expected_close_until: until,
             scope: Scope::parse(
@@ -136,6 +137,7 @@ impl From<Opportunity> for proto::Opportunity {
             expected_close_date: fields.expected_close_date.map(to_date),
             close_date: fields.close_date.map(to_date),
             uri: fields.uri,
+            contract_id: fields.contract_id.unwrap_or_default(),
             owner_id: fields.owner_id.unwrap_or_default(),
             source_time: fields.source_time.map(timestamp),
             metadata: fields.metadata.0,

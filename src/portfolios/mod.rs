@@ -14,10 +14,12 @@ use self::{
     store::{NewPortfolio, Portfolio, Row},
 };
 use crate::{
+    accounts::{dependents::Dependents, store::Account},
     batch::Ids,
     call::{Call as _, Reply, reply},
     change::{self, ById},
-    db::Db,
+    db::{Db, WriteTx},
+    error::Result,
     page::response,
     proto::{
         BatchGetPortfoliosRequest, BatchGetPortfoliosResponse, CreatePortfolioRequest,
@@ -102,5 +104,16 @@ impl PortfolioService for Service {
             Ok(DeletePortfolioResponse {})
         });
         reply(work.await)
+    }
+}
+
+/// The portfolios of an account.
+#[derive(Debug)]
+pub struct OfAccount;
+
+#[tonic::async_trait]
+impl Dependents for OfAccount {
+    async fn remove_all(&self, tx: &WriteTx, account: &Account) -> Result<()> {
+        Portfolio::remove_all(tx, &account.account_id).await
     }
 }

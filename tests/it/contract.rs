@@ -366,13 +366,16 @@ fn resource(request: &MessageDescriptor, method: &str) -> MessageDescriptor {
     field.kind().as_message().unwrap().clone()
 }
 
-/// Fails unless a list has exactly the orders that its queries know, each in both directions. The
-/// first one is the default.
+/// Fails unless a list has exactly the orders that its queries know, each in both directions but
+/// those by a date that lies ahead. The first one is the default.
 fn assert_ordered(order: &EnumDescriptor) {
     let known: &[&str] = match order.name() {
         // Activities have no name.
         "ActivityOrderBy" => &["CREATE_TIME"],
         "AccountOrderBy" => &["CREATE_TIME", "DISPLAY_NAME", "STATUS", "UPDATE_TIME"],
+        "ContractOrderBy" => &["CREATE_TIME", "NOTICE_DEADLINE_DATE", "TERM_END_DATE", "TITLE"],
+        // Delivery setups have no name.
+        "DeliverySetupOrderBy" => &["CREATE_TIME"],
         _ => &["CREATE_TIME", "DISPLAY_NAME"],
     };
     let zero = order.get_value(0).unwrap();
@@ -381,7 +384,8 @@ fn assert_ordered(order: &EnumDescriptor) {
     let names: BTreeSet<_> =
         values.map(|value| value.name().strip_prefix(prefix).unwrap().to_owned()).collect();
     let both = known.iter().flat_map(|name| [(*name).to_owned(), format!("{name}_DESC")]);
-    assert_eq!(names, both.collect(), "{}", order.full_name());
+    let expected = both.filter(|name| !name.ends_with("_DATE_DESC")).collect();
+    assert_eq!(names, expected, "{}", order.full_name());
     let first = order.get_value(1).unwrap();
     let first = first.name().strip_prefix(prefix).unwrap();
     let comment = comment(&order.parent_file(), zero.path());

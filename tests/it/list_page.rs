@@ -18,6 +18,7 @@ use crate::{
     support::{
         Tenant, account,
         calls::{account_type, fields, mask, metadata, only, only_person},
+        contracts::{contract, setup},
         every_call::{self, descriptor},
         raw::call,
         refusal,
@@ -99,6 +100,11 @@ async fn every_list_says_how_many_rows_it_has() {
     let (tenant, manager) = Tenant::regions().await;
     every_call::everything(&tenant, "one").await;
     every_call::everything(&tenant, "two").await;
+    for id in ["one", "two"] {
+        let other = format!("{id}-{id}");
+        tenant.contract(contract(&other, id)).await;
+        tenant.setup(setup(&other, id, &other)).await;
+    }
     for id in ["ann", "bob", "cyd"] {
         tenant.person(id).await;
         tenant.add_member(if id == "cyd" { "rome" } else { "oslo" }, id).await.unwrap();

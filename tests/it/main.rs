@@ -26,6 +26,7 @@ mod charge;
 mod clients;
 mod compression;
 mod contract;
+mod contracts;
 mod durability;
 mod embedded;
 mod failover;

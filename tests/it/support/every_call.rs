@@ -10,7 +10,10 @@ use prost::Message as _;
 use prost_reflect::{DynamicMessage, MethodDescriptor};
 use serde_json::{Value, json};
 
-use super::{Tenant, account};
+use super::{
+    Tenant, account,
+    contracts::{contract, setup},
+};
 
 /// Stands in a request for the id of a resource. [`everything`] makes one of each kind under an id.
 const ID: &str = "<id>";
@@ -44,6 +47,7 @@ fn requests() -> Vec<(&'static str, Missing, Value)> {
     let (organization, member) =
         (json!({"organization_id": ID}), json!({"organization_id": ID, "person_id": ID}));
     let person = json!({"person_id": ID});
+    let (contract, setup) = (json!({"contract_id": ID}), json!({"delivery_setup_id": ID}));
     let account_type = json!({"account_type_id": ID});
     let metadata = json!({"metadata": {"id": ID}});
     let below = json!({"organization_id": ID, "include_descendants": true});
@@ -114,6 +118,51 @@ fn requests() -> Vec<(&'static str, Missing, Value)> {
             Empty,
             json!({"resource_type": "person", "resource_id": ID}),
         ),
+        (
+            "ContractService/CreateContract",
+            Fails,
+            json!({"contract": {"account_id": ID, "title": "t"}}),
+        ),
+        ("ContractService/GetContract", Fails, contract.clone()),
+        ("ContractService/BatchGetContracts", Fails, json!({"contract_ids": [ID, ID]})),
+        ("ContractService/ListContracts", Empty, json!({"include_total_size": true})),
+        ("ContractService/ListContracts", Empty, json!({"states": [1, 2, 3, 4]})),
+        ("ContractService/ListContracts", Empty, json!({"query": ID})),
+        ("ContractService/ListContracts", Empty, account.clone()),
+        ("ContractService/ListContracts", Empty, organization.clone()),
+        ("ContractService/ListContracts", Empty, below.clone()),
+        (
+            "ContractService/UpdateContract",
+            Fails,
+            json!({"contract": with(contract.clone(), json!({"description": "d"}))}),
+        ),
+        ("ContractService/SubmitContract", Fails, contract.clone()),
+        ("ContractService/ApproveContract", Fails, contract.clone()),
+        ("ContractService/RejectContract", Fails, contract.clone()),
+        ("ContractService/VoidContract", Fails, contract.clone()),
+        ("ContractService/CancelContract", Fails, contract.clone()),
+        ("ContractService/UncancelContract", Fails, contract.clone()),
+        ("ContractService/TerminateContract", Fails, contract.clone()),
+        (
+            "ContractService/CreateDeliverySetup",
+            Fails,
+            json!({"delivery_setup":
+                {"contract_id": ID, "project_id": "new", "delivery_model": "m"}}),
+        ),
+        ("ContractService/GetDeliverySetup", Fails, setup.clone()),
+        ("ContractService/BatchGetDeliverySetups", Fails, json!({"delivery_setup_ids": [ID, ID]})),
+        ("ContractService/ListDeliverySetups", Empty, json!({"states": [1]})),
+        ("ContractService/ListDeliverySetups", Empty, json!({"project_id": ID})),
+        ("ContractService/ListDeliverySetups", Empty, contract),
+        ("ContractService/ListDeliverySetups", Empty, account.clone()),
+        ("ContractService/ListDeliverySetups", Empty, organization.clone()),
+        ("ContractService/ListDeliverySetups", Empty, below.clone()),
+        (
+            "ContractService/UpdateDeliverySetup",
+            Fails,
+            json!({"delivery_setup": with(setup.clone(), json!({"description": "d"}))}),
+        ),
+        ("ContractService/DeleteDeliverySetup", Fails, setup),
         // With this cursor the watch ends at once; tests/it/watches.rs has those that go on.
         ("ActivityService/WatchActivities", Fails, json!({"cursor": "none"})),
         ("MembershipService/AddAccountUser", Fails, user.clone()),
@@ -361,4 +410,6 @@ pub async fn everything(tenant: &Tenant, id: &str) {
             ..account(id, id)
         })
         .await;
+    tenant.contract(contract(id, id)).await;
+    tenant.setup(setup(id, id, id)).await;
 }

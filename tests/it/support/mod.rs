@@ -3,6 +3,7 @@
 pub mod calls;
 pub mod certs;
 pub mod cluster;
+pub mod contracts;
 pub mod dice;
 mod errors;
 pub mod every_call;
@@ -43,6 +44,7 @@ use customer_accounts::{
         account_service_client::AccountServiceClient,
         account_type_service_client::AccountTypeServiceClient,
         activity_service_client::ActivityServiceClient,
+        contract_service_client::ContractServiceClient,
         membership_service_client::MembershipServiceClient,
         organization_service_client::OrganizationServiceClient,
         person_service_client::PersonServiceClient, tenant_service_client::TenantServiceClient,
@@ -357,6 +359,10 @@ impl Tenant {
 
     pub fn activities(&self) -> ActivityServiceClient<Client> {
         ActivityServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
+    }
+
+    pub fn contracts(&self) -> ContractServiceClient<Client> {
+        ContractServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
     }
 
     pub fn memberships(&self) -> MembershipServiceClient<Client> {

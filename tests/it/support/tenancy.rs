@@ -4,13 +4,16 @@
 use diesel::connection::{Instrumentation, InstrumentationEvent, set_default_instrumentation};
 
 /// The tables that have a `tenant_id`; `tests/it/tenancy.rs` holds the list against the schema.
-pub const TABLES: [&str; 14] = [
+pub const TABLES: [&str; 17] = [
     "account_organizations",
     "account_types",
     "account_users",
     "account_words",
     "accounts",
     "activities",
+    "contract_words",
+    "contracts",
+    "delivery_setups",
     "module_activations",
     "organization_ancestors",
     "organization_members",

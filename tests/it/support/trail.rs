@@ -23,6 +23,13 @@ const ROWS: &str = "SELECT json_build_array(type, id, fields)::text AS line FROM
         FROM account_organizations AS t \
     UNION ALL SELECT 'organization_member', organization_id || '/' || person_id, \
         to_jsonb(t) - 'sort_key' - 'person_create_time', tenant_id FROM organization_members AS t \
+    UNION ALL SELECT 'contract', contract_id, to_jsonb(t) - 'sort_key' - 'stage' - 'last_date' - 'value_amount' - 'value_currency' \
+        || jsonb_build_object('state', stage, 'effective_end_date', last_date, \
+            'value', trim(to_char(value_amount, '9999999999990.00')) || ' ' || value_currency, \
+            'submit_time', to_char(submit_time AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
+            'approve_time', to_char(approve_time AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
+            'cancel_time', to_char(cancel_time AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')), tenant_id FROM contracts AS t \
+    UNION ALL SELECT 'delivery_setup', delivery_setup_id, to_jsonb(t), tenant_id FROM delivery_setups AS t \
     UNION ALL SELECT 'module_activation', module || '/' || organization_id, to_jsonb(t) - 'activation_id', tenant_id \
         FROM module_activations AS t \
     UNION ALL SELECT 'module_activation', module, jsonb_build_object('module', module, 'active', false), tenant_id \

@@ -1,0 +1,3 @@
+DROP TABLE delivery_setups;
+DROP TABLE contract_words;
+DROP TABLE contracts;

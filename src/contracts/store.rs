@@ -1,0 +1,438 @@
+//! Contracts in the database: the rows, and the words that searches find them by.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use diesel::{prelude::*, sql_types::Text};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use serde::Serialize;
+
+use super::{
+    refusals::{self, CONTRACT},
+    terms::{Derived, Stage, Terms},
+};
+use crate::{
+    accounts::{self, store::Account},
+    batch::Ids,
+    budget::{self, Weighed},
+    change::{Versioned, resource},
+    db::{AccountRef, BelongsTo, Tx, WriteTx, instant, taken},
+    error::{Error, Result},
+    metadata::Metadata,
+    modules,
+    page::{self, By, Listed},
+    resource::ACCOUNT,
+    schema::{contract_words, contracts},
+    search::{self, Batch, unnest},
+};
+
+/// Bytes that a contract adds to a response besides its texts.
+const ROW: usize = 256;
+
+/// A row of `contracts`.
+#[derive(Debug, Clone, Queryable, Selectable, Serialize)]
+#[diesel(table_name = contracts, check_for_backend(diesel::pg::Pg))]
+pub struct Contract {
+    /// Chosen by the caller or generated.
+    pub contract_id: String,
+    /// The account that the contract is with.
+    pub account_id: String,
+    /// The incarnation of the account.
+    #[serde(skip)]
+    pub incarnation: String,
+    /// What can be changed in every state.
+    #[diesel(embed)]
+    #[serde(flatten)]
+    pub fields: Fields,
+    /// What is agreed, and what has become of it.
+    #[diesel(embed)]
+    #[serde(flatten)]
+    pub terms: Terms,
+    /// Who has moved the contract, and why.
+    #[diesel(embed)]
+    #[serde(flatten)]
+    pub steps: Steps,
+    /// Each change increases it; part of the etag.
+    #[serde(skip)]
+    pub revision: i64,
+    /// When it was created.
+    #[serde(skip)]
+    pub create_time: DateTime<Utc>,
+    /// When it was last changed.
+    #[serde(skip)]
+    pub update_time: DateTime<Utc>,
+    /// Equal to [`search::stamp`] of the revision if this version derived `sort_key` and the words.
+    #[serde(skip)]
+    pub folded: i64,
+}
+
+/// The fields that a caller can change in every state.
+#[derive(
+    Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize,
+)]
+#[diesel(table_name = contracts, check_for_backend(diesel::pg::Pg))]
+pub struct Fields {
+    /// What it is called.
+    pub title: String,
+    /// The title without case and accents: lists are ordered by it.
+    #[serde(skip)]
+    pub sort_key: String,
+    /// The number on the paper.
+    pub reference: String,
+    /// What is agreed.
+    pub description: String,
+    /// Where the document lies.
+    pub document_uri: String,
+    /// Entries for callers' own use.
+    pub metadata: Metadata,
+}
+
+/// Who has moved the contract, and why.
+#[derive(
+    Debug, Clone, Default, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize,
+)]
+#[diesel(table_name = contracts, check_for_backend(diesel::pg::Pg))]
+#[diesel(treat_none_as_null = true, treat_none_as_default_value = false)]
+pub struct Steps {
+    /// Why it has its state.
+    pub state_reason: String,
+    /// When it was last submitted.
+    #[serde(serialize_with = "instant")]
+    pub submit_time: Option<DateTime<Utc>>,
+    /// Who last submitted it.
+    pub submitter: Option<String>,
+    /// When it was approved.
+    #[serde(serialize_with = "instant")]
+    pub approve_time: Option<DateTime<Utc>>,
+    /// Who approved it.
+    pub approver: Option<String>,
+}
+
+resource!(Contract: CONTRACT, contract_id, |row| BelongsTo::Account(AccountRef {
+    account_id: &row.account_id,
+    incarnation: &row.incarnation,
+}));
+
+/// A contract as it is on a day.
+#[derive(Debug, Clone)]
+pub struct OnDay(pub Contract, pub NaiveDate);
+
+impl OnDay {
+    /// The state and the dates of that day.
+    pub fn derived(&self) -> Derived {
+        self.0.terms.on(self.1)
+    }
+}
+
+impl Versioned for OnDay {
+    fn etag(&self) -> String {
+        self.0.etag()
+    }
+
+    fn mismatch(&self) -> Error {
+        self.0.mismatch()
+    }
+}
+
+impl Weighed for Contract {
+    fn weight(&self) -> usize {
+        let Fields { title, reference, description, document_uri, metadata, .. } = &self.fields;
+        let Steps { state_reason, submitter, approver, .. } = &self.steps;
+        let texts = [title, reference, description, document_uri, state_reason];
+        let texts = texts.into_iter().chain([&self.contract_id, &self.account_id]);
+        ROW + budget::texts(texts.chain(submitter).chain(approver)) + metadata.weight()
+    }
+}
+
+impl Listed for Contract {
+    fn key(&self) -> (&str, DateTime<Utc>, &str) {
+        (&self.fields.sort_key, self.create_time, &self.contract_id)
+    }
+}
+
+impl Weighed for OnDay {
+    fn weight(&self) -> usize {
+        self.0.weight()
+    }
+}
+
+impl Listed for OnDay {
+    fn key(&self) -> (&str, DateTime<Utc>, &str) {
+        self.0.key()
+    }
+
+    fn value(&self, by: By) -> String {
+        let Fields { sort_key, .. } = &self.0.fields;
+        position(by, sort_key, self.0.create_time, &self.derived()).unwrap_or_default()
+    }
+}
+
+/// The value that orders a contract in a list; `None` if it has no such date.
+pub(super) fn position(
+    by: By,
+    sort_key: &str,
+    create_time: DateTime<Utc>,
+    derived: &Derived,
+) -> Option<String> {
+    match by {
+        By::TermEndDate => derived.term_end.map(|date| date.to_string()),
+        By::NoticeDeadlineDate => derived.deadline.map(|date| date.to_string()),
+        By::CreateTime => Some(page::micros(create_time)),
+        _ => Some(sort_key.to_owned()),
+    }
+}
+
+/// A locked contract as it is today, and its locked account.
+#[derive(Debug)]
+pub struct Kept {
+    /// The account.
+    pub account: Account,
+    /// The contract.
+    pub on_day: OnDay,
+}
+
+impl Versioned for Kept {
+    fn etag(&self) -> String {
+        self.on_day.etag()
+    }
+
+    fn mismatch(&self) -> Error {
+        self.on_day.mismatch()
+    }
+}
+
+/// A valid contract that has not been inserted yet.
+#[derive(Debug)]
+pub struct NewContract {
+    /// Its id.
+    pub contract_id: String,
+    /// Its account.
+    pub account_id: String,
+    /// Its other fields.
+    pub fields: Fields,
+    /// Its terms: a draft's.
+    pub terms: Terms,
+}
+
+impl NewContract {
+    /// Inserts the contract. Fails if its account is INACTIVE.
+    pub async fn insert(&self, tx: &WriteTx) -> Result<OnDay> {
+        let account = Account::find_and_keep(tx, &self.account_id).await?;
+        require_not_inactive(&account)?;
+        let mut terms = self.terms.clone();
+        terms.complete(tx.tenant().await?.settings.default_currency.as_deref())?;
+        let created = diesel::insert_into(contracts::table)
+            .values((
+                tx.owns(contracts::tenant_id),
+                contracts::contract_id.eq(&self.contract_id),
+                contracts::account_id.eq(&account.account_id),
+                contracts::incarnation.eq(&account.incarnation),
+                contracts::folded.eq(search::stamp(1)),
+                &self.fields,
+                &terms,
+                &Steps::default(),
+            ))
+            .returning(Contract::as_returning())
+            .get_result::<Contract>(&mut tx.conn())
+            .await
+            .map_err(|error| {
+                taken(error, &CONTRACT, &[("contracts_pkey", "contract_id", &self.contract_id)])
+            })?;
+        tx.created(&created)?;
+        created.insert_words(tx).await?;
+        Ok(OnDay(created, tx.today().await?))
+    }
+}
+
+/// Fails if the account is INACTIVE.
+pub(super) fn require_not_inactive(account: &Account) -> Result<()> {
+    let status = account.fields.status;
+    if status == accounts::store::Status::Inactive {
+        return Err(accounts::refusals::account_not_active(&account.account_id, status));
+    }
+    Ok(())
+}
+
+/// The query for the row with an id, if it is in the caller's reach.
+macro_rules! in_reach {
+    ($tx:expr, $contract_id:expr) => {
+        contracts::table
+            .filter($tx.owns(contracts::tenant_id))
+            .filter(contracts::contract_id.eq($contract_id).and($tx.contracts_in_reach()))
+    };
+}
+
+impl Contract {
+    /// Returns the contract with this id, as it is today.
+    pub async fn find(tx: &Tx, contract_id: &str) -> Result<OnDay> {
+        let query = in_reach!(tx, contract_id).select(Self::as_select());
+        let contract: Self = CONTRACT.found(contract_id, query.first(&mut tx.conn()).await)?;
+        modules::require_for_accounts(tx, [&*contract.account_id]).await?;
+        Ok(OnDay(contract, tx.today().await?))
+    }
+
+    /// Fails unless the contract exists and is of this account. The caller must hold the account,
+    /// with which alone a contract is deleted.
+    pub async fn require_of(tx: &WriteTx, contract_id: &str, account_id: &str) -> Result<()> {
+        let query = in_reach!(tx, contract_id).select(contracts::account_id);
+        let found: String = CONTRACT.found(contract_id, query.first(&mut tx.conn()).await)?;
+        if found == account_id {
+            Ok(())
+        } else {
+            Err(refusals::contract_of_another_account(contract_id, account_id))
+        }
+    }
+
+    /// Returns the contracts with these ids, as they are today.
+    pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<OnDay>> {
+        let query = contracts::table
+            .filter(tx.owns(contracts::tenant_id))
+            .filter(contracts::contract_id.eq_any(ids.unique()).and(tx.contracts_in_reach()));
+        let rows = query.select(Self::as_select()).load_stream::<Self>(&mut tx.conn()).await?;
+        let found = ids.collect(tx, &CONTRACT, rows).await?;
+        modules::require_for_accounts(tx, found.iter().map(|row| &*row.account_id)).await?;
+        let today = tx.today().await?;
+        Ok(found.into_iter().map(|row| OnDay(row, today)).collect())
+    }
+
+    /// Returns the account of a contract. Locks its row FOR SHARE, so that it keeps its status and
+    /// is not deleted until commit. Accounts are locked before what belongs to them.
+    async fn keep_account(tx: &WriteTx, contract_id: &str) -> Result<Account> {
+        let query = in_reach!(tx, contract_id).select(contracts::account_id);
+        let account_id: String = CONTRACT.found(contract_id, query.first(&mut tx.conn()).await)?;
+        Account::find_and_keep(tx, &account_id).await.map_err(|error| {
+            if ACCOUNT.is_not_found(&error) { CONTRACT.not_found(contract_id) } else { error }
+        })
+    }
+
+    /// Returns the contract with this id, as it is today, and its account. Locks the account FOR
+    /// SHARE and the contract FOR NO KEY UPDATE.
+    pub async fn find_for_update(tx: &WriteTx, contract_id: &str) -> Result<Kept> {
+        let account = Self::keep_account(tx, contract_id).await?;
+        let query = in_reach!(tx, contract_id).select(Self::as_select()).for_no_key_update();
+        let contract = CONTRACT.found(contract_id, query.first(&mut tx.conn()).await)?;
+        Ok(Kept { account, on_day: OnDay(contract, tx.today().await?) })
+    }
+
+    /// Returns the contract with this id, as it is today, and its account. Locks both FOR SHARE, so
+    /// that no other transaction moves them until commit.
+    pub async fn find_and_keep(tx: &WriteTx, contract_id: &str) -> Result<Kept> {
+        let account = Self::keep_account(tx, contract_id).await?;
+        let query = in_reach!(tx, contract_id).select(Self::as_select()).for_share();
+        let contract = CONTRACT.found(contract_id, query.first(&mut tx.conn()).await)?;
+        Ok(Kept { account, on_day: OnDay(contract, tx.today().await?) })
+    }
+
+    /// Sets the contents of the contract; equal ones change nothing. The caller must hold the lock
+    /// of the row.
+    pub async fn update(
+        self,
+        tx: &WriteTx,
+        fields: &Fields,
+        terms: &Terms,
+        steps: &Steps,
+    ) -> Result<OnDay> {
+        let today = tx.today().await?;
+        if (&self.fields, &self.terms, &self.steps) == (fields, terms, steps) {
+            return Ok(OnDay(self, today));
+        }
+        let updated = diesel::update(contracts::table.filter(tx.owns(contracts::tenant_id)))
+            .filter(contracts::contract_id.eq(&self.contract_id))
+            .set((
+                fields,
+                terms,
+                steps,
+                contracts::folded.eq(search::stamp(self.revision + 1)),
+                contracts::revision.eq(self.revision + 1),
+                contracts::update_time.eq(diesel::dsl::now),
+            ))
+            .returning(Self::as_returning())
+            .get_result::<Self>(&mut tx.conn())
+            .await?;
+        tx.updated(&self, &updated)?;
+        if updated.words() != self.words() || self.folded != search::stamp(self.revision) {
+            diesel::delete(
+                contract_words::table
+                    .filter(tx.owns(contract_words::tenant_id))
+                    .filter(contract_words::contract_id.eq(&self.contract_id)),
+            )
+            .execute(&mut tx.conn())
+            .await?;
+            updated.insert_words(tx).await?;
+        }
+        Ok(OnDay(updated, today))
+    }
+
+    /// Deletes the contracts of an account and records each. The caller must hold the account FOR
+    /// UPDATE, and must have deleted their delivery setups.
+    pub async fn remove_all(tx: &WriteTx, account_id: &str) -> Result<()> {
+        let mut removed = diesel::delete(contracts::table.filter(tx.owns(contracts::tenant_id)))
+            .filter(contracts::account_id.eq(account_id))
+            .returning(Self::as_returning())
+            .get_results::<Self>(&mut tx.conn())
+            .await?;
+        removed.sort_by(|one, other| one.contract_id.cmp(&other.contract_id));
+        removed.iter().try_for_each(|contract| tx.deleted(contract))
+    }
+
+    /// Returns the first ids of the account's contracts that are SCHEDULED or ACTIVE on a day, at
+    /// most `limit`, and how many there are in all.
+    pub async fn in_force(
+        tx: &WriteTx,
+        account_id: &str,
+        today: NaiveDate,
+        limit: i64,
+    ) -> Result<(Vec<String>, i64)> {
+        let in_force = || {
+            let scheduled = contracts::start_date.assume_not_null().gt(today);
+            let last = contracts::last_date;
+            let lasts = last.is_null().or(last.assume_not_null().ge(today));
+            contracts::table
+                .filter(tx.owns(contracts::tenant_id))
+                .filter(contracts::account_id.eq(account_id))
+                .filter(contracts::stage.eq(Stage::Approved).and(scheduled.or(lasts)))
+        };
+        let count: i64 = in_force().count().get_result(&mut tx.conn()).await?;
+        let first = in_force().order(contracts::contract_id).select(contracts::contract_id);
+        Ok((first.limit(limit).load(&mut tx.conn()).await?, count))
+    }
+
+    /// Renews the sort keys and words of the tenant's next rows, in the order of ids after `after`.
+    /// The connection must be the owner's.
+    pub async fn renew(
+        conn: &mut AsyncPgConnection,
+        tenant: &str,
+        after: &str,
+    ) -> QueryResult<Batch> {
+        search::renew!(
+            conn,
+            tenant,
+            after,
+            contracts,
+            contract_words,
+            contract_id,
+            |row| row.fields,
+            title
+        )
+    }
+
+    fn words(&self) -> Vec<String> {
+        let Fields { title, reference, .. } = &self.fields;
+        search::words([self.contract_id.as_str(), title, reference])
+    }
+
+    async fn insert_words(&self, tx: &WriteTx) -> Result<()> {
+        diesel::insert_into(contract_words::table)
+            .values(diesel::select((
+                tx.tenant_id().into_sql::<Text>(),
+                self.contract_id.as_str().into_sql::<Text>(),
+                unnest(self.words()),
+            )))
+            .into_columns((
+                contract_words::tenant_id,
+                contract_words::contract_id,
+                contract_words::word,
+            ))
+            .execute(&mut tx.conn())
+            .await?;
+        Ok(())
+    }
+}
