@@ -168,7 +168,7 @@ fn get(tenant: &Tenant, id: &str, deadline: Instant) -> Request<GetAccountReques
 async fn the_answers_to_a_dropped_call_reach_no_other_call() {
     let Some(scene) = Scene::new(2).await else { return };
     let (_release, _holding) = scene.without_pool().await;
-    let service = accounts::Service { db: scene.db.clone() };
+    let service = accounts::Service { db: scene.db.clone(), dependents: &[] };
     // PostgreSQL can answer so fast that the first poll is the last.
     let mut count = 0;
     while count < 50 {
@@ -193,7 +193,7 @@ async fn a_call_that_ends_leaves_its_connection_to_the_others() {
     let deadline = Instant::now() + Duration::from_millis(300);
     let late = get(&scene.tenants[1], "b", deadline);
     let (mut client, service) =
-        (scene.tenants[0].accounts(), accounts::Service { db: scene.db.clone() });
+        (scene.tenants[0].accounts(), accounts::Service { db: scene.db.clone(), dependents: &[] });
     let began = Instant::now();
     let (given_up, late) = join(client.get_account(given_up), service.get_account(late)).await;
     // Client and service measure the same time: whichever is first ends the call.
