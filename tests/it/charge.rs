@@ -7,10 +7,11 @@ use customer_accounts::{
     proto::{
         Account, AccountUser, AddAccountUserRequest, AddOrganizationMemberRequest,
         CreateAccountRequest, CreateOrganizationRequest, CreatePersonRequest,
-        LinkOrganizationRequest, ModuleSetting, MoveOrganizationRequest, Organization, Person,
-        RemoveAccountUserRequest, RemoveOrganizationMemberRequest, SetPurchasingAccountRequest,
-        UnlinkOrganizationRequest, UpdateAccountRequest, UpdateAccountUserRequest,
-        UpdateOrganizationRequest, UpdatePersonRequest,
+        CreatePortfolioRequest, LinkOrganizationRequest, ModuleSetting, MoveOrganizationRequest,
+        Organization, Person, Portfolio, PutOpportunityRequest, RemoveAccountUserRequest,
+        RemoveOrganizationMemberRequest, SetPurchasingAccountRequest, UnlinkOrganizationRequest,
+        UpdateAccountRequest, UpdateAccountUserRequest, UpdateOrganizationRequest,
+        UpdatePersonRequest, UpdatePortfolioRequest,
     },
 };
 use prost::Message as _;
@@ -20,6 +21,7 @@ use crate::support::{
     calls::{only, only_person, person},
     raw::call,
     refusal,
+    sales::{opportunity, portfolio},
 };
 
 /// How a call is answered that asks to change something which the caller sees.
@@ -69,6 +71,7 @@ async fn scene() -> (Tenant, Tenant) {
     }
     tenant.buys_on("shown", "oslo-account").await.unwrap();
     tenant.link("oslo-account", "rome", false).await.unwrap();
+    tenant.portfolio(portfolio("p", "oslo-account")).await;
     let manager = tenant.reaching("subject-of-manager", "editor");
     (tenant, manager)
 }
@@ -89,6 +92,7 @@ fn asked() -> Vec<(&'static str, Vec<u8>, Answer)> {
         AccountUser { account_id: oslo(), person_id: shown(), billing: true, ..Default::default() };
     let email =
         |person_id: &str| Some(Person { email: id("new@acme.example"), ..only_person(person_id) });
+    let renamed = Portfolio { display_name: id("other"), ..portfolio("p", "") };
     macro_rules! ask {
         ($request:ident { $($fields:tt)* }) => {
             $request { $($fields)*, ..Default::default() }.encode_to_vec()
@@ -168,6 +172,21 @@ fn asked() -> Vec<(&'static str, Vec<u8>, Answer)> {
             ask!(UpdateAccountRequest {
                 account: Some(Account { organization_id: rome(), ..only("oslo-account") })
             }),
+            NotFound,
+        ),
+        (
+            "PortfolioService/CreatePortfolio",
+            ask!(CreatePortfolioRequest { portfolio: Some(portfolio("new", "rome-account")) }),
+            NotFound,
+        ),
+        (
+            "PortfolioService/UpdatePortfolio",
+            ask!(UpdatePortfolioRequest { portfolio: Some(renamed) }),
+            Done,
+        ),
+        (
+            "OpportunityService/PutOpportunity",
+            ask!(PutOpportunityRequest { opportunity: Some(opportunity("new", "rome-account")) }),
             NotFound,
         ),
         (

@@ -53,8 +53,10 @@ async fn calls_that_are_dropped_inside_the_service_leave_nothing_to_the_next_bor
     let db = pool_of_one().await;
     // The embedded server answers more slowly, and all tests share it.
     let to_give_up = if real_server().is_some() { 10_000 } else { 1_000 };
-    let (accounts, types) =
-        (accounts::Service { db: db.clone(), dependents: &[] }, account_types::Service { db: db.clone() });
+    let (accounts, types) = (
+        accounts::Service { db: db.clone(), dependents: &[] },
+        account_types::Service { db: db.clone() },
+    );
     let services = Arc::new((accounts, types));
     let tenants = tenants(connect(shared_or_own(&db).await).await).await;
     let make = move |tenant: &Tenant, call: Call| {

@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 
 use crate::{
     lists::execute,
-    support::{Tenant, account, raw::call, refusal, violations},
+    support::{Tenant, account, raw::call, refusal, sales::portfolio, violations},
 };
 
 /// A resource that can be updated.
@@ -131,6 +131,7 @@ async fn subjects() -> (Tenant, Vec<Subject>) {
     for id in ["ann", "bob", "ivy"] {
         tenant.add_user("a", id).await;
     }
+    tenant.portfolio(portfolio("p", "a")).await;
     let link = LinkOrganizationRequest {
         account_id: "a".into(),
         organization_id: "third".into(),
@@ -184,6 +185,14 @@ async fn subjects() -> (Tenant, Vec<Subject>) {
             json!({
                 "personId": "eve", "displayName": "Other", "email": "other@acme.example", "phone": "2",
                 "kind": "PERSON_KIND_STAFF", "subject": "other", "active": false, "purchasingAccountId": "b",
+            }),
+        ),
+        Subject::new(
+            "PortfolioService/UpdatePortfolio",
+            &["portfolio_id"],
+            json!({
+                "portfolioId": "p", "accountId": "b", "displayName": "Other", "description": "other",
+                "items": [{"code": "x", "displayName": "X", "state": "PORTFOLIO_ITEM_STATE_RETIRED"}], "itemCount": 7,
             }),
         ),
         Subject::new(
@@ -268,6 +277,7 @@ async fn a_field_that_a_mask_names_changes_or_is_refused_unless_no_call_sets_it(
         }
     }
     let expected = [
+        "account_id stays as created",
         "contact_slots is changed by UpdateAccount only",
         "display_name is changed by UpdatePerson only",
         "email is changed by UpdatePerson only",
@@ -277,7 +287,11 @@ async fn a_field_that_a_mask_names_changes_or_is_refused_unless_no_call_sets_it(
         "purchasing_account_id is changed by SetPurchasingAccount only",
     ];
     assert_eq!(refused.iter().map(String::as_str).collect::<Vec<_>>(), expected);
-    let expected = ["accounts.v1.AccountUser.in_force", "accounts.v1.AccountUser.removable"];
+    let expected = [
+        "accounts.v1.AccountUser.in_force",
+        "accounts.v1.AccountUser.removable",
+        "accounts.v1.Portfolio.item_count",
+    ];
     assert_eq!(ignored.iter().map(String::as_str).collect::<Vec<_>>(), expected);
 }
 

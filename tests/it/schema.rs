@@ -10,6 +10,7 @@ use customer_accounts::{
     proto::{
         Account, AccountType, AddAccountUserRequest, CreateAccountRequest,
         CreateAccountTypeRequest, CreateOrganizationRequest, DeleteAccountRequest, ModuleSetting,
+        Portfolio, PortfolioItemState,
     },
     validate::Violations,
 };
@@ -19,7 +20,11 @@ use futures_util::future::join_all;
 use tokio::time::Duration;
 
 use crate::support::{
-    self, Tenant, account, process::command, real_database, shared, sources, unique,
+    self, Tenant, account,
+    process::command,
+    real_database,
+    sales::{item, opportunity, portfolio},
+    shared, sources, unique,
 };
 
 /// Diesel's own record of the migrations, which belongs to no tenant.
@@ -453,6 +458,9 @@ async fn one_of_everything(tenant: &Tenant) {
         ..Default::default()
     };
     tenant.memberships().add_account_user(user).await.unwrap();
+    let items = vec![item("x", PortfolioItemState::Active)];
+    tenant.portfolio(Portfolio { items, ..portfolio("p", "kept") }).await;
+    tenant.opportunity(opportunity("o", "kept")).await;
     tenant.account(account("gone", "below")).await;
     tenant
         .accounts()
