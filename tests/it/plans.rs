@@ -6,6 +6,7 @@
 
 mod memberships;
 mod reach;
+mod sales;
 mod tenants;
 
 use std::collections::BTreeMap;
