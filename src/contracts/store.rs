@@ -69,6 +69,7 @@ pub struct Contract {
     Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize,
 )]
 #[diesel(table_name = contracts, check_for_backend(diesel::pg::Pg))]
+#[diesel(treat_none_as_default_value = false)]
 pub struct Fields {
     /// What it is called.
     pub title: String,

@@ -20,7 +20,8 @@ use crate::{
 };
 
 /// The immutable fields.
-pub const ELSEWHERE: &Elsewhere = &[("account_id", "stays as created")];
+pub const ELSEWHERE: &Elsewhere =
+    &[("account_id", "cannot be changed: a portfolio stays with its account")];
 
 const MAX_NAME: usize = 200;
 const MAX_DESCRIPTION: usize = 2000;

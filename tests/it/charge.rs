@@ -6,12 +6,16 @@ use customer_accounts::{
     policy::Policies,
     proto::{
         Account, AccountUser, AddAccountUserRequest, AddOrganizationMemberRequest,
-        CreateAccountRequest, CreateOrganizationRequest, CreatePersonRequest,
-        CreatePortfolioRequest, LinkOrganizationRequest, ModuleSetting, MoveOrganizationRequest,
-        Organization, Person, Portfolio, PutOpportunityRequest, RemoveAccountUserRequest,
-        RemoveOrganizationMemberRequest, SetPurchasingAccountRequest, UnlinkOrganizationRequest,
-        UpdateAccountRequest, UpdateAccountUserRequest, UpdateOrganizationRequest,
-        UpdatePersonRequest, UpdatePortfolioRequest,
+        ApproveContractRequest, CancelContractRequest, Contract, CreateAccountRequest,
+        CreateContractRequest, CreateDeliverySetupRequest, CreateOrganizationRequest,
+        CreatePersonRequest, CreatePortfolioRequest, LinkOrganizationRequest, ModuleSetting,
+        MoveOrganizationRequest, Organization, Person, Portfolio, PutOpportunityRequest,
+        RejectContractRequest, RemoveAccountUserRequest, RemoveOrganizationMemberRequest,
+        SetPurchasingAccountRequest, SubmitContractRequest, TerminateContractRequest,
+        UncancelContractRequest, UnlinkOrganizationRequest, UpdateAccountRequest,
+        UpdateAccountUserRequest, UpdateContractRequest, UpdateDeliverySetupRequest,
+        UpdateOrganizationRequest, UpdatePersonRequest, UpdatePortfolioRequest,
+        VoidContractRequest,
     },
 };
 use prost::Message as _;
@@ -19,6 +23,7 @@ use prost::Message as _;
 use crate::support::{
     Tenant, account, anybody,
     calls::{only, only_person, person},
+    contracts::{contract, setup},
     raw::call,
     refusal,
     sales::{opportunity, portfolio},
@@ -72,6 +77,9 @@ async fn scene() -> (Tenant, Tenant) {
     tenant.buys_on("shown", "oslo-account").await.unwrap();
     tenant.link("oslo-account", "rome", false).await.unwrap();
     tenant.portfolio(portfolio("p", "oslo-account")).await;
+    for id in ["oslo", "rome"] {
+        tenant.contract(contract(id, &format!("{id}-account"))).await;
+    }
     let manager = tenant.reaching("subject-of-manager", "editor");
     (tenant, manager)
 }
@@ -98,6 +106,13 @@ fn asked() -> Vec<(&'static str, Vec<u8>, Answer)> {
             $request { $($fields)*, ..Default::default() }.encode_to_vec()
         };
     }
+    macro_rules! step {
+        ($call:literal, $request:ident, $id:literal, $answer:expr) => {
+            (concat!("ContractService/", $call), ask!($request { contract_id: id($id) }), $answer)
+        };
+    }
+    let retitled =
+        |id: &str| Contract { contract_id: id.into(), title: "T".into(), ..Default::default() };
     let update_person = |person_id| ask!(UpdatePersonRequest { person: email(person_id) });
     let buy = |on| ask!(SetPurchasingAccountRequest { person_id: shown(), account_id: on });
     let add =
@@ -204,6 +219,52 @@ fn asked() -> Vec<(&'static str, Vec<u8>, Answer)> {
             ask!(AddAccountUserRequest { account_id: id("north-account"), person_id: shown() }),
             Done,
         ),
+        // A contract belongs to its account, and a delivery setup to its contract.
+        (
+            "ContractService/CreateContract",
+            ask!(CreateContractRequest { contract: Some(contract("new", "rome-account")) }),
+            NotFound,
+        ),
+        (
+            "ContractService/CreateContract",
+            ask!(CreateContractRequest { contract: Some(contract("new", "oslo-account")) }),
+            Done,
+        ),
+        (
+            "ContractService/UpdateContract",
+            ask!(UpdateContractRequest { contract: Some(retitled("rome")) }),
+            NotFound,
+        ),
+        (
+            "ContractService/UpdateContract",
+            ask!(UpdateContractRequest { contract: Some(retitled("oslo")) }),
+            Done,
+        ),
+        step!("SubmitContract", SubmitContractRequest, "oslo", Done),
+        step!("RejectContract", RejectContractRequest, "oslo", Done),
+        step!("SubmitContract", SubmitContractRequest, "oslo", Done),
+        step!("ApproveContract", ApproveContractRequest, "oslo", Done),
+        step!("CancelContract", CancelContractRequest, "oslo", Done),
+        step!("UncancelContract", UncancelContractRequest, "oslo", Done),
+        (
+            "ContractService/CreateDeliverySetup",
+            ask!(CreateDeliverySetupRequest { delivery_setup: Some(setup("s", "rome", "p")) }),
+            NotFound,
+        ),
+        (
+            "ContractService/CreateDeliverySetup",
+            ask!(CreateDeliverySetupRequest { delivery_setup: Some(setup("s", "oslo", "p")) }),
+            Done,
+        ),
+        (
+            "ContractService/UpdateDeliverySetup",
+            ask!(UpdateDeliverySetupRequest { delivery_setup: Some(setup("s", "oslo", "q")) }),
+            Done,
+        ),
+        step!("TerminateContract", TerminateContractRequest, "oslo", Done),
+        step!("VoidContract", VoidContractRequest, "new", Done),
+        step!("SubmitContract", SubmitContractRequest, "rome", NotFound),
+        step!("VoidContract", VoidContractRequest, "rome", NotFound),
     ]
 }
 
@@ -235,7 +296,9 @@ async fn to_see_something_does_not_suffice_to_change_it() {
     let all: BTreeSet<_> = policies
         .iter()
         .filter(|policy| {
-            policy.permission.rsplit_once('.').is_some_and(|(_, verb)| verb == "write")
+            ["write", "approve"]
+                .iter()
+                .any(|verb| policy.permission.rsplit_once('.').is_some_and(|it| it.1 == *verb))
         })
         .map(|policy| policy.method.trim_start_matches("accounts.v1.").to_owned())
         .collect();

@@ -45,7 +45,7 @@ fn name(method: &MethodDescriptor) -> String {
 fn roles(permission: &str) -> (&'static [&'static str], &'static str) {
     match permission.rsplit_once('.').expect("a noun and a verb").1 {
         "read" => (&["", "nobody"], "viewer"),
-        "write" => (&["", "nobody", "viewer"], "editor"),
+        "write" | "approve" => (&["", "nobody", "viewer"], "editor"),
         "delete" | "configure" => (&["", "nobody", "viewer", "editor", "viewer,editor"], "admin"),
         verb => panic!("{permission}: say here who has the verb {verb}"),
     }
@@ -78,7 +78,7 @@ fn every_call_has_a_policy() {
         assert_eq!(format!("/{}", policy.method), path);
         let (noun, verb) = policy.permission.split_once('.').unwrap();
         assert!(
-            !noun.is_empty() && ["read", "write", "delete", "configure"].contains(&verb),
+            !noun.is_empty() && ["read", "write", "approve", "delete", "configure"].contains(&verb),
             "{path}: {}",
             policy.permission
         );

@@ -653,12 +653,23 @@ const SHOWN_BY: &[(&str, &str, &str, &str)] = &[
         "AccountTypeService/ListAccountTypes",
         "display_name",
     ),
+    (
+        "DELIVERY_SETUP_ALREADY_EXISTS",
+        "project_id",
+        "ContractService/ListDeliverySetups",
+        "project_id",
+    ),
     ("PERSON_ALREADY_EXISTS", "subject", "PersonService/ListPeople", "subject"),
     ("MODULE_NOT_ACTIVATED", "module", "TenantService/ListModuleActivations", "module"),
 ];
 
 /// What the metadata of errors says that is no resource.
 const NO_RESOURCES: &[&str] = &[
+    "allowed",
+    "call",
+    "fields",
+    "state",
+    "status",
     "field",
     "permission",
     "from",

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use customer_accounts::proto::{
-    Account, AccountStatus, AccountType, Contact, FieldBehavior, LinkOrganizationRequest, PACKAGE,
-    POOL, Person, PersonKind, behaviors,
+    Account, AccountStatus, AccountType, Contact, Contract, DeliverySetup, FieldBehavior,
+    LinkOrganizationRequest, PACKAGE, POOL, Person, PersonKind, behaviors, google::r#type::Money,
 };
 use prost::Message as _;
 use prost_reflect::{
@@ -16,7 +16,14 @@ use tonic::{Code, Status};
 
 use crate::{
     lists::execute,
-    support::{Tenant, account, raw::call, refusal, sales::portfolio, violations},
+    support::{
+        Tenant, account,
+        contracts::{day, setup, term},
+        raw::call,
+        refusal,
+        sales::portfolio,
+        violations,
+    },
 };
 
 /// A resource that can be updated.
@@ -138,6 +145,21 @@ async fn subjects() -> (Tenant, Vec<Subject>) {
         ..Default::default()
     };
     tenant.memberships().link_organization(link).await.unwrap();
+    let days = ["2027-01-01", "2027-12-31"];
+    tenant
+        .contract(Contract {
+            value: Some(Money { currency_code: "EUR".into(), units: 1, nanos: 0 }),
+            document_uri: "http://acme.example/1".into(),
+            ..term("c", "a", days, 0, 10)
+        })
+        .await;
+    let planned = DeliverySetup {
+        start_date: day(days[0]),
+        end_date: day(days[1]),
+        state_reason: "r".into(),
+        ..setup("s", "c", "p")
+    };
+    tenant.setup(planned).await;
     let dates = json!({
         "accountId": "a", "personId": "ivy", "roles": ["member"],
         "startDate": {"year": 2020, "month": 1, "day": 1}, "endDate": {"year": 2999, "month": 1, "day": 1},
@@ -178,6 +200,30 @@ async fn subjects() -> (Tenant, Vec<Subject>) {
             "OrganizationService/UpdateOrganization",
             &["organization_id"],
             json!({"organizationId": "other", "displayName": "Another name", "parentId": "acme", "metadata": {"other": "1"}}),
+        ),
+        Subject::new(
+            "ContractService/UpdateContract",
+            &["contract_id"],
+            json!({
+                "contractId": "c", "accountId": "b", "title": "Other", "reference": "2", "description": "other",
+                "documentUri": "https://other.example/2", "startDate": {"year": 2027, "month": 2, "day": 1},
+                "endDate": {"year": 2028, "month": 1, "day": 31}, "value": {"currencyCode": "CHF", "units": "2"},
+                "autoRenewal": true, "renewalMonths": 6, "noticeDays": 30, "state": "CONTRACT_STATE_VOID",
+                "stateReason": "other", "termStartDate": {"year": 1}, "termEndDate": {"year": 1}, "renewalCount": 1,
+                "noticeDeadlineDate": {"year": 1}, "effectiveEndDate": {"year": 1}, "submitTime": "2001-01-01T00:00:00Z",
+                "submitter": "other", "approveTime": "2001-01-01T00:00:00Z", "approver": "other",
+                "cancelTime": "2001-01-01T00:00:00Z", "metadata": {"other": "1"},
+            }),
+        ),
+        Subject::new(
+            "ContractService/UpdateDeliverySetup",
+            &["delivery_setup_id"],
+            json!({
+                "deliverySetupId": "s", "contractId": "d", "accountId": "b", "projectId": "other", "deliveryModel": "other",
+                "description": "other", "state": "DELIVERY_SETUP_STATE_READY", "stateReason": "other",
+                "startDate": {"year": 2027, "month": 2, "day": 1}, "endDate": {"year": 2028, "month": 1, "day": 31},
+                "contractState": "CONTRACT_STATE_VOID",
+            }),
         ),
         Subject::new(
             "PersonService/UpdatePerson",
@@ -222,7 +268,12 @@ async fn an_empty_message_without_a_mask_changes_nothing() {
     let mut tried = 0;
     for subject in subjects {
         let present = subject.present(&tenant).await;
-        for field in subject.fields().filter(|field| !field.is_list() && !field.is_map()) {
+        let is_set = |field: &FieldDescriptor| {
+            !field.is_list()
+                && !field.is_map()
+                && !behaviors(field).contains(&FieldBehavior::OutputOnly)
+        };
+        for field in subject.fields().filter(is_set) {
             let Kind::Message(message) = field.kind() else { continue };
             assert!(present.has_field(&field), "{}: nothing could be erased", field.full_name());
             let updated = subject
@@ -277,19 +328,35 @@ async fn a_field_that_a_mask_names_changes_or_is_refused_unless_no_call_sets_it(
         }
     }
     let expected = [
-        "account_id stays as created",
+        "account_id cannot be changed: a contract stays with its account",
+        "account_id cannot be changed: a portfolio stays with its account",
         "contact_slots is changed by UpdateAccount only",
+        "contract_id cannot be changed: a delivery setup stays with its contract",
         "display_name is changed by UpdatePerson only",
         "email is changed by UpdatePerson only",
         "individual is changed by AddAccountUser and RemoveAccountUser only",
         "organization_ids is changed by LinkOrganization, AddOrganizationMember and their counterparts only",
         "parent_id is changed by MoveOrganization only",
         "purchasing_account_id is changed by SetPurchasingAccount only",
+        "state is changed by SubmitContract and the calls that follow it only",
+        "state_reason is changed by RejectContract, VoidContract, CancelContract and TerminateContract only",
     ];
     assert_eq!(refused.iter().map(String::as_str).collect::<Vec<_>>(), expected);
     let expected = [
         "accounts.v1.AccountUser.in_force",
         "accounts.v1.AccountUser.removable",
+        "accounts.v1.Contract.approve_time",
+        "accounts.v1.Contract.approver",
+        "accounts.v1.Contract.cancel_time",
+        "accounts.v1.Contract.effective_end_date",
+        "accounts.v1.Contract.notice_deadline_date",
+        "accounts.v1.Contract.renewal_count",
+        "accounts.v1.Contract.submit_time",
+        "accounts.v1.Contract.submitter",
+        "accounts.v1.Contract.term_end_date",
+        "accounts.v1.Contract.term_start_date",
+        "accounts.v1.DeliverySetup.account_id",
+        "accounts.v1.DeliverySetup.contract_state",
         "accounts.v1.Portfolio.item_count",
     ];
     assert_eq!(ignored.iter().map(String::as_str).collect::<Vec<_>>(), expected);

@@ -329,7 +329,10 @@ async fn a_portfolio_stays_with_its_account_whatever_its_status_and_goes_with_it
     tenant.portfolio(with_items(vec![item("x", State::Active)])).await;
     tenant.portfolio(portfolio("q", "a")).await;
     let moved = tenant.update_portfolio(portfolio("p", "b"), &["account_id"]).await;
-    let expected = ("portfolio.account_id".to_owned(), "stays as created".to_owned());
+    let expected = (
+        "portfolio.account_id".to_owned(),
+        "cannot be changed: a portfolio stays with its account".to_owned(),
+    );
     assert_eq!(violations(moved), [expected]);
     let same = tenant.update_portfolio(portfolio("p", "a"), &["account_id"]).await.unwrap();
     assert_eq!(same.account_id, "a");

@@ -21,6 +21,7 @@ use tokio::time::Duration;
 
 use crate::support::{
     self, Tenant, account,
+    contracts::{contract, setup},
     process::command,
     real_database,
     sales::{item, opportunity, portfolio},
@@ -461,6 +462,10 @@ async fn one_of_everything(tenant: &Tenant) {
     let items = vec![item("x", PortfolioItemState::Active)];
     tenant.portfolio(Portfolio { items, ..portfolio("p", "kept") }).await;
     tenant.opportunity(opportunity("o", "kept")).await;
+    tenant.organization("apart", "").await;
+    tenant.account(account("apart", "apart")).await;
+    tenant.contract(contract("kept", "apart")).await;
+    tenant.setup(setup("kept", "kept", "project")).await;
     tenant.account(account("gone", "below")).await;
     tenant
         .accounts()

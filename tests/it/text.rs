@@ -20,6 +20,7 @@ use crate::{
     support::{
         Tenant, account,
         calls::{account_type, only, only_person, person},
+        contracts::{contract, setup},
         raw::call,
         refusal,
         sales::portfolio,
@@ -88,6 +89,8 @@ async fn every_text_is_normalized_at_the_door() {
     tenant.account_type("id").await;
     tenant.organization("id", "").await;
     tenant.portfolio(portfolio("id", "id")).await;
+    tenant.contract(contract("id", "id")).await;
+    tenant.setup(setup("id", "id", "id")).await;
     let mut normalized = BTreeSet::new();
     let mut resources = 0;
     for service in POOL.services() {
@@ -155,6 +158,14 @@ async fn every_text_is_normalized_at_the_door() {
         "Account.metadata",
         "AccountType.display_name",
         "AccountType.description",
+        "Contract.title",
+        "Contract.reference",
+        "Contract.description",
+        "Contract.metadata",
+        "DeliverySetup.project_id",
+        "DeliverySetup.delivery_model",
+        "DeliverySetup.description",
+        "DeliverySetup.state_reason",
         "Organization.display_name",
         "Person.display_name",
         "Person.email",

@@ -16,7 +16,7 @@ use crate::{
     support::{
         Tenant, account,
         calls::{Activity, mask, only},
-        contracts::contract,
+        contracts::{contract, setup},
         refusal,
         sales::{item, opportunity, portfolio},
         trail::replay,
@@ -26,6 +26,7 @@ use crate::{
 /// The foreign keys that may change rows of their own accord, and why nobody needs to hear of that.
 const DERIVED: &[(&str, &str)] = &[
     ("account_words_account_fkey", "words of the account"),
+    ("contract_words_contract_fkey", "words of the contract"),
     ("opportunity_words_opportunity_fkey", "words of the opportunity"),
     ("organization_ancestors_ancestor_fkey", "follows from the parents of organizations"),
     ("organization_ancestors_organization_fkey", "follows from the parents of organizations"),
@@ -106,10 +107,11 @@ async fn scene() -> Tenant {
     };
     tenant.memberships().add_account_user(add).await.unwrap();
     tenant.purchase("bob", "a").await;
+    tenant.contract(contract("c", "a")).await;
+    tenant.setup(setup("s", "c", "project")).await;
     tenant.set_module("contracts", "partner", ModuleSetting::Off).await.unwrap();
     let items = vec![item("x", PortfolioItemState::Active), item("y", PortfolioItemState::Retired)];
     tenant.portfolio(Portfolio { items, ..portfolio("p", "a") }).await;
-    tenant.contract(contract("c", "a")).await;
     let contract_id = "c".into();
     tenant
         .opportunity(Opportunity { contract_id, owner_id: "tom".into(), ..opportunity("o", "a") })
@@ -165,6 +167,12 @@ async fn parent_goes(tenant: &Tenant, foreign_key: &str) -> (Result<(), Status>,
         | "accounts_billing_contact_fkey"
         | "accounts_cc_billing_contact_fkey" => {
             (tenant.delete_person("ann", "").await, Fate::Refuses("CONTACT_SLOT_HELD"))
+        }
+        "contracts_account_fkey" => {
+            (tenant.delete("a", "").await, Fate::Recorded("contract.deleted", "c", account))
+        }
+        "delivery_setups_contract_fkey" => {
+            (tenant.delete("a", "").await, Fate::Recorded("delivery_setup.deleted", "s", account))
         }
         "module_activations_organization_fkey" => (
             tenant.delete_partner().await,
