@@ -29,7 +29,6 @@ use crate::{
 const MAX_TITLE: usize = 200;
 const MAX_REFERENCE: usize = 100;
 const MAX_DESCRIPTION: usize = 2000;
-const MAX_URI: usize = 2000;
 const MAX_REASON: usize = 500;
 const MAX_RENEWAL_MONTHS: i32 = 120;
 const DEFAULT_RENEWAL_MONTHS: i32 = 12;
@@ -63,7 +62,7 @@ impl Fields {
                 take(&mut wanted.description),
                 MAX_DESCRIPTION,
             ),
-            document_uri: address(v, "contract.document_uri", take(&mut wanted.document_uri)),
+            document_uri: v.uri("contract.document_uri", take(&mut wanted.document_uri)),
             metadata: Metadata::parse(v, "contract.metadata", take(&mut wanted.metadata)),
         }
     }
@@ -283,20 +282,4 @@ impl From<OnDay> for proto::Contract {
             update_time: Some(timestamp(row.update_time)),
         }
     }
-}
-
-/// Parses the address of a document.
-fn address(v: &mut Violations, field: &str, value: String) -> String {
-    let value = v.line(field, value, MAX_URI);
-    let lower = value.to_ascii_lowercase();
-    let rest = lower.strip_prefix("https://").or_else(|| lower.strip_prefix("http://"));
-    let is_address = rest.is_some_and(|rest| {
-        !rest.is_empty()
-            && !rest.starts_with(['/', '?', '#'])
-            && !rest.contains(char::is_whitespace)
-    });
-    if !value.is_empty() && !is_address {
-        v.add(field, "must be an http or https address, such as https://example.com/contract.pdf");
-    }
-    value
 }
