@@ -40,6 +40,7 @@ pub mod call;
 pub mod change;
 pub mod metadata;
 pub mod money;
+pub mod put;
 pub mod relations;
 
 pub mod account_types;
@@ -47,8 +48,10 @@ pub mod accounts;
 pub mod activities;
 pub mod contracts;
 pub mod memberships;
+pub mod opportunities;
 pub mod organizations;
 pub mod people;
+pub mod portfolios;
 pub mod tenants;
 
 pub mod answer;

@@ -19,8 +19,10 @@ use crate::{
     caller::TenantId,
     contracts::store::Contract,
     db::{Manager, Owner, is_passing, migrate::MigrateError},
+    opportunities::store::Opportunity,
     organizations::store::Organization,
     people::store::Person,
+    portfolios::store::Portfolio,
     schema::{account_types, organizations, people, renewals},
     search::{self, Batch},
     text,
@@ -43,12 +45,22 @@ pub struct Renewed {
     pub accounts: usize,
     /// Contracts.
     pub contracts: usize,
+    /// Portfolios.
+    pub portfolios: usize,
+    /// Opportunities.
+    pub opportunities: usize,
 }
 
 impl Renewed {
     /// The number of all renewed rows.
     pub const fn rows(&self) -> usize {
-        self.account_types + self.organizations + self.people + self.accounts + self.contracts
+        self.account_types
+            + self.organizations
+            + self.people
+            + self.accounts
+            + self.contracts
+            + self.portfolios
+            + self.opportunities
     }
 }
 
@@ -90,6 +102,8 @@ async fn renew_tenant(
     renewed.people += in_batches(owner, tenant, Person::renew).await?;
     renewed.accounts += in_batches(owner, tenant, Account::renew).await?;
     renewed.contracts += in_batches(owner, tenant, Contract::renew).await?;
+    renewed.portfolios += in_batches(owner, tenant, Portfolio::renew).await?;
+    renewed.opportunities += in_batches(owner, tenant, Opportunity::renew).await?;
     if renewed.rows() > before {
         tracing::info!(%tenant, rows = renewed.rows() - before, "words and sort keys renewed");
     }

@@ -73,6 +73,17 @@ impl Kind {
         self.taken(field, value).with("field", field).into()
     }
 
+    /// A resource of another account has the id. The error does not name that account.
+    pub fn of_another_account(&self, id: &str, account_id: &str) -> Error {
+        let words = self.words();
+        let message = format!("the {words} {id:?} belongs to another account than {account_id:?}");
+        Refusal::new(ErrorReason::RecordOfAnotherAccount, message)
+            .with(&self.id_field(), id)
+            .with("account_id", account_id)
+            .resource(self.noun, id)
+            .into()
+    }
+
     /// The resource has changed since the caller read it.
     pub fn etag_mismatch(&self, id: &str) -> Error {
         let message = format!("{} {id:?} has changed since its etag was read", self.words());

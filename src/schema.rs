@@ -180,6 +180,41 @@ diesel::table! {
 }
 
 diesel::table! {
+    opportunities (tenant_id, opportunity_id) {
+        tenant_id -> Text,
+        opportunity_id -> Text,
+        account_id -> Text,
+        incarnation -> Text,
+        display_name -> Text,
+        sort_key -> Text,
+        stage -> Text,
+        state -> Text,
+        amount -> Nullable<Numeric>,
+        currency_code -> Nullable<Text>,
+        probability -> Nullable<Float8>,
+        expected_close_date -> Nullable<Date>,
+        close_date -> Nullable<Date>,
+        uri -> Text,
+        contract_id -> Nullable<Text>,
+        owner_id -> Nullable<Text>,
+        source_time -> Nullable<Timestamptz>,
+        metadata -> Jsonb,
+        revision -> Int8,
+        create_time -> Timestamptz,
+        update_time -> Timestamptz,
+        folded -> Int8,
+    }
+}
+
+diesel::table! {
+    opportunity_words (tenant_id, opportunity_id, word) {
+        tenant_id -> Text,
+        opportunity_id -> Text,
+        word -> Text,
+    }
+}
+
+diesel::table! {
     organization_ancestors (tenant_id, organization_id, ancestor_id) {
         tenant_id -> Text,
         organization_id -> Text,
@@ -251,6 +286,44 @@ diesel::table! {
 }
 
 diesel::table! {
+    portfolio_items (tenant_id, portfolio_id, code) {
+        tenant_id -> Text,
+        portfolio_id -> Text,
+        code -> Text,
+        code_key -> Text,
+        ordinal -> Int4,
+        display_name -> Text,
+        description -> Text,
+        state -> Text,
+    }
+}
+
+diesel::table! {
+    portfolio_words (tenant_id, portfolio_id, word) {
+        tenant_id -> Text,
+        portfolio_id -> Text,
+        word -> Text,
+    }
+}
+
+diesel::table! {
+    portfolios (tenant_id, portfolio_id) {
+        tenant_id -> Text,
+        portfolio_id -> Text,
+        account_id -> Text,
+        incarnation -> Text,
+        display_name -> Text,
+        sort_key -> Text,
+        description -> Text,
+        item_count -> Int4,
+        revision -> Int8,
+        create_time -> Timestamptz,
+        update_time -> Timestamptz,
+        folded -> Int8,
+    }
+}
+
+diesel::table! {
     renewals (folding) {
         folding -> Int8,
         complete_time -> Timestamptz,
@@ -296,12 +369,17 @@ diesel::allow_tables_to_appear_in_same_query!(
     contracts,
     delivery_setups,
     module_activations,
+    opportunities,
+    opportunity_words,
     organization_ancestors,
     organization_members,
     organization_words,
     organizations,
     people,
     person_words,
+    portfolio_items,
+    portfolio_words,
+    portfolios,
     renewals,
     requests,
     tenants,

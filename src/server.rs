@@ -27,16 +27,20 @@ use crate::{
     db::Db,
     guard::{GuardLayer, Limits, MAX_ANONYMOUS_MESSAGE},
     incoming::Incoming,
-    memberships, organizations, people,
+    memberships, opportunities, organizations, people,
     policy::{Policies, PolicyError},
+    portfolios,
     proto::{
         DESCRIPTORS, account_service_server::AccountServiceServer,
         account_type_service_server::AccountTypeServiceServer,
         activity_service_server::ActivityServiceServer,
         contract_service_server::ContractServiceServer,
         membership_service_server::MembershipServiceServer,
+        opportunity_service_server::OpportunityServiceServer,
         organization_service_server::OrganizationServiceServer,
-        person_service_server::PersonServiceServer, tenant_service_server::TenantServiceServer,
+        person_service_server::PersonServiceServer,
+        portfolio_service_server::PortfolioServiceServer,
+        tenant_service_server::TenantServiceServer,
     },
     streams::Streams,
     telemetry::RpcLayer,
@@ -60,7 +64,8 @@ const STREAMS_END: Duration = Duration::from_secs(1);
 const FLUSH: Duration = Duration::from_millis(100);
 
 /// What a deletion of an account takes along, in the order in which it is deleted.
-const OF_ACCOUNTS: &[&dyn Dependents] = &[&contracts::OfAccount];
+const OF_ACCOUNTS: &[&dyn Dependents] =
+    &[&portfolios::OfAccount, &opportunities::OfAccount, &contracts::OfAccount];
 
 /// Why the service did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +157,8 @@ pub async fn serve(
     add!(OrganizationServiceServer, organizations::Service { db: db.clone() });
     add!(MembershipServiceServer, memberships::Service { db: db.clone() });
     add!(PersonServiceServer, people::Service { db: db.clone() });
+    add!(PortfolioServiceServer, portfolios::Service { db: db.clone() });
+    add!(OpportunityServiceServer, opportunities::Service { db: db.clone() });
     add!(
         ActivityServiceServer,
         activities::Service { db: db.clone(), streams: streams.clone(), pace }

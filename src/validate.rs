@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 
-use chrono::{DateTime, DurationRound as _, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use prost::Name;
 use prost_types::Timestamp;
 
@@ -20,6 +20,8 @@ use crate::{
 const MAX_REQUEST_ID: usize = 100;
 /// Longest search query in characters.
 const MAX_QUERY: usize = 200;
+/// Longest address of a web page in characters.
+const MAX_URI: usize = 2000;
 /// Longest email address in characters (RFC 5321, 4.5.3.1.3, without the angle brackets).
 const MAX_EMAIL: usize = 254;
 /// The seconds that a `google.protobuf.Timestamp` can have: the years 1 to 9999.
@@ -159,8 +161,25 @@ impl Violations {
         }
     }
 
-    /// Parses a time. Rounds it up to the next microsecond, the precision that PostgreSQL stores.
+    /// Parses a time that a query compares with stored ones. Rounds it up to the next microsecond,
+    /// the precision that PostgreSQL stores.
     pub fn time(&mut self, field: impl Display, time: Option<Timestamp>) -> Option<DateTime<Utc>> {
+        let time = self.nanos(field, time);
+        let whole = cut(time?)?;
+        Some(if Some(whole) < time { whole + TimeDelta::microseconds(1) } else { whole })
+    }
+
+    /// Parses a time that is stored. Cuts what is smaller than a microsecond, as PostgreSQL would,
+    /// so that the stored time equals the parsed one.
+    pub fn instant(
+        &mut self,
+        field: impl Display,
+        time: Option<Timestamp>,
+    ) -> Option<DateTime<Utc>> {
+        cut(self.nanos(field, time)?)
+    }
+
+    fn nanos(&mut self, field: impl Display, time: Option<Timestamp>) -> Option<DateTime<Utc>> {
         let Timestamp { seconds, nanos } = time?;
         let nanos = u32::try_from(nanos)
             .ok()
@@ -172,8 +191,7 @@ impl Violations {
                 "must be a time in the years 1 to 9999, with 0 to 999999999 nanoseconds",
             );
         }
-        let whole = time?.duration_trunc(TimeDelta::microseconds(1)).ok().or(time)?;
-        Some(if Some(whole) < time { whole + TimeDelta::microseconds(1) } else { whole })
+        time
     }
 
     /// Parses an optional full date; the zero date is `None`.
@@ -304,6 +322,22 @@ impl Violations {
         value
     }
 
+    /// Parses an address with http or https.
+    pub fn uri(&mut self, field: impl Display, value: String) -> String {
+        let value = self.line(&field, value, MAX_URI);
+        let lower = value.to_ascii_lowercase();
+        let rest = lower.strip_prefix("https://").or_else(|| lower.strip_prefix("http://"));
+        let is_uri = rest.is_some_and(|rest| {
+            !rest.is_empty()
+                && !rest.starts_with(['/', '?', '#'])
+                && !rest.contains(char::is_whitespace)
+        });
+        if !value.is_empty() && !is_uri {
+            self.add(field, "must be an http or https address, such as https://crm.example/42");
+        }
+        value
+    }
+
     /// Parses an enum value of the contract; `None` for unspecified. Rejects an unknown number.
     pub fn known<T: TryFrom<i32> + Default + PartialEq>(
         &mut self,
@@ -316,6 +350,13 @@ impl Violations {
         };
         (known != T::default()).then_some(known)
     }
+}
+
+/// Cuts a time to whole microseconds. Nanoseconds since 1970 fit 64 bits only until 2262, so this
+/// cuts the nanoseconds of the second.
+fn cut(time: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let nanos = time.timestamp_subsec_nanos();
+    DateTime::from_timestamp(time.timestamp(), nanos - nanos % 1000)
 }
 
 /// Cuts a text that quotes the request, because an error travels in headers, which have little

@@ -15,8 +15,10 @@ use crate::v1::{
     account_type_service_client::AccountTypeServiceClient,
     activity_service_client::ActivityServiceClient, contract_service_client::ContractServiceClient,
     membership_service_client::MembershipServiceClient,
+    opportunity_service_client::OpportunityServiceClient,
     organization_service_client::OrganizationServiceClient,
-    person_service_client::PersonServiceClient, tenant_service_client::TenantServiceClient,
+    person_service_client::PersonServiceClient, portfolio_service_client::PortfolioServiceClient,
+    tenant_service_client::TenantServiceClient,
 };
 
 /// Makes the client stub of each service from one channel, with the same metadata on every call.
@@ -102,6 +104,11 @@ impl Client {
         MembershipServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
     }
 
+    /// Opportunities.
+    pub fn opportunities(&self) -> OpportunityServiceClient<InterceptedService<Channel, Caller>> {
+        OpportunityServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
+    }
+
     /// Organizations and their members.
     pub fn organizations(&self) -> OrganizationServiceClient<InterceptedService<Channel, Caller>> {
         OrganizationServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
@@ -110,6 +117,11 @@ impl Client {
     /// People.
     pub fn people(&self) -> PersonServiceClient<InterceptedService<Channel, Caller>> {
         PersonServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
+    }
+
+    /// Portfolios.
+    pub fn portfolios(&self) -> PortfolioServiceClient<InterceptedService<Channel, Caller>> {
+        PortfolioServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
     }
 
     /// Settings and modules of the tenant.

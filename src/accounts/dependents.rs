@@ -25,8 +25,11 @@ pub struct Use {
 #[tonic::async_trait]
 pub trait Dependents: std::fmt::Debug + Send + Sync {
     /// Returns what of the account is in force, at most `limit` ids. The caller must hold the
-    /// account FOR UPDATE, so nothing is added meanwhile.
-    async fn in_force(&self, tx: &WriteTx, account: &Account, limit: i64) -> Result<Vec<Use>>;
+    /// account FOR UPDATE, so nothing is added meanwhile. Nothing is in force of a kind that does
+    /// not implement this.
+    async fn in_force(&self, _tx: &WriteTx, _account: &Account, _limit: i64) -> Result<Vec<Use>> {
+        Ok(Vec::new())
+    }
 
     /// Deletes everything of the account and records each deletion. The caller must hold the
     /// account FOR UPDATE.

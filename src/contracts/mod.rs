@@ -2,7 +2,7 @@
 
 mod list;
 pub(crate) mod refusals;
-mod setups;
+pub mod setups;
 mod steps;
 pub mod store;
 pub mod terms;

@@ -127,3 +127,13 @@ pub fn project_has_open_setup(project_id: &str, other: Option<&str>) -> Error {
         None => refusal.into(),
     }
 }
+
+/// What refers to the contract belongs to another account.
+pub fn contract_of_another_account(id: &str, account_id: &str) -> Error {
+    let message = format!("contract {id:?} is of another account than {account_id:?}");
+    Refusal::new(ErrorReason::ContractOfAnotherAccount, message)
+        .broken_by(CONTRACT.noun, id)
+        .with("contract_id", id)
+        .with("account_id", account_id)
+        .into()
+}

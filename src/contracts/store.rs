@@ -6,7 +6,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
 use super::{
-    refusals::CONTRACT,
+    refusals::{self, CONTRACT},
     terms::{Derived, Stage, Terms},
 };
 use crate::{
@@ -268,6 +268,18 @@ impl Contract {
         let contract: Self = CONTRACT.found(contract_id, query.first(&mut tx.conn()).await)?;
         modules::require_for_accounts(tx, [&*contract.account_id]).await?;
         Ok(OnDay(contract, tx.today().await?))
+    }
+
+    /// Fails unless the contract exists and is of this account. The caller must hold the account,
+    /// with which alone a contract is deleted.
+    pub async fn require_of(tx: &WriteTx, contract_id: &str, account_id: &str) -> Result<()> {
+        let query = in_reach!(tx, contract_id).select(contracts::account_id);
+        let found: String = CONTRACT.found(contract_id, query.first(&mut tx.conn()).await)?;
+        if found == account_id {
+            Ok(())
+        } else {
+            Err(refusals::contract_of_another_account(contract_id, account_id))
+        }
     }
 
     /// Returns the contracts with these ids, as they are today.

@@ -244,9 +244,9 @@ impl Terms {
         today: NaiveDate,
         now: DateTime<Utc>,
     ) -> Result<Self, Unfit> {
-        let now_in = self.state(today);
-        let stage = step.leads_to(now_in, self.is_cancelled()).ok_or(Unfit::State(now_in))?;
-        let mut terms = Self { stage, ..self.clone() };
+        let state = self.state(today);
+        let next = step.leads_to(state, self.is_cancelled()).ok_or(Unfit::State(state))?;
+        let mut terms = Self { stage: next, ..self.clone() };
         match step {
             Step::Submit | Step::Reject | Step::Void => {}
             Step::Approve => {
@@ -349,7 +349,7 @@ impl Renewals {
         // The boundary of this number is in an earlier month, so this or one of the next two
         // numbers is the right one.
         let before = i32::try_from(passed - 1).unwrap_or_default().max(0);
-        (before..).find(|number| self.end(*number) >= day).unwrap_or(before)
+        (before..=before + 2).find(|number| self.end(*number) >= day).unwrap_or(before)
     }
 }
 

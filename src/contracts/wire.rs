@@ -17,7 +17,10 @@ use crate::{
     mask::Elsewhere,
     metadata::Metadata,
     money::Purpose,
-    proto::{self, ContractState, google::r#type::Date},
+    proto::{
+        self, ContractState,
+        google::r#type::{Date, Money},
+    },
     search,
     validate::Violations,
     wire::{timestamp, to_date},
@@ -26,7 +29,6 @@ use crate::{
 const MAX_TITLE: usize = 200;
 const MAX_REFERENCE: usize = 100;
 const MAX_DESCRIPTION: usize = 2000;
-const MAX_URI: usize = 2000;
 const MAX_REASON: usize = 500;
 const MAX_RENEWAL_MONTHS: i32 = 120;
 const DEFAULT_RENEWAL_MONTHS: i32 = 12;
@@ -60,15 +62,14 @@ impl Fields {
                 take(&mut wanted.description),
                 MAX_DESCRIPTION,
             ),
-            document_uri: address(v, "contract.document_uri", take(&mut wanted.document_uri)),
+            document_uri: v.uri("contract.document_uri", take(&mut wanted.document_uri)),
             metadata: Metadata::parse(v, "contract.metadata", take(&mut wanted.metadata)),
         }
     }
 }
 
 impl Terms {
-    /// Parses the terms of a draft. `default_currency` is the tenant's; an amount without a
-    /// currency is completed only if it is given.
+    /// Parses the terms of a draft. [`Terms::complete`] checks the currency, inside the transaction.
     fn parse(v: &mut Violations, wanted: &proto::Contract) -> Self {
         let start_date = v.date("contract.start_date", wanted.start_date);
         let end_date = v.date("contract.end_date", wanted.end_date);
@@ -96,13 +97,15 @@ impl Terms {
         if !(0..=MAX_NOTICE_DAYS).contains(&wanted.notice_days) {
             v.add("contract.notice_days", format!("must be between 0 and {MAX_NOTICE_DAYS}"));
         }
+        // A message in which nothing is set is none, as a date is.
+        let value = wanted.value.clone().filter(|value| *value != Money::default());
         let mut terms = Self {
             stage: Stage::Draft,
             start_date,
             end_date,
             renewal_months: wanted.auto_renewal.then_some(renewal_months),
             notice_days: wanted.notice_days,
-            value: v.money(VALUE, wanted.value.clone(), Purpose::Agreed).into(),
+            value: v.money(VALUE, value, Purpose::Agreed).into(),
             cancel_time: None,
             last_date: None,
         };
@@ -279,20 +282,4 @@ impl From<OnDay> for proto::Contract {
             update_time: Some(timestamp(row.update_time)),
         }
     }
-}
-
-/// Parses the address of a document.
-fn address(v: &mut Violations, field: &str, value: String) -> String {
-    let value = v.line(field, value, MAX_URI);
-    let lower = value.to_ascii_lowercase();
-    let rest = lower.strip_prefix("https://").or_else(|| lower.strip_prefix("http://"));
-    let is_address = rest.is_some_and(|rest| {
-        !rest.is_empty()
-            && !rest.starts_with(['/', '?', '#'])
-            && !rest.contains(char::is_whitespace)
-    });
-    if !value.is_empty() && !is_address {
-        v.add(field, "must be an http or https address, such as https://example.com/contract.pdf");
-    }
-    value
 }

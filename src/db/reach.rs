@@ -27,7 +27,8 @@ use crate::{
     error::{Error, Result},
     schema::{
         account_organizations, account_users, accounts, activities, contracts, delivery_setups,
-        module_activations, organization_ancestors, organization_members, organizations, people,
+        module_activations, opportunities, organization_ancestors, organization_members,
+        organizations, people, portfolios,
     },
 };
 
@@ -338,6 +339,18 @@ impl Tx {
         })
     }
 
+    /// The opportunities of accounts in reach.
+    pub fn opportunities_in_reach(&self) -> Condition<opportunities::table> {
+        self.sight()
+            .below(|roots| Box::new(opportunities::account_id.eq_any(shown_accounts!(self, roots))))
+    }
+
+    /// The portfolios of accounts in reach.
+    pub fn portfolios_in_reach(&self) -> Condition<portfolios::table> {
+        self.sight()
+            .below(|roots| Box::new(portfolios::account_id.eq_any(shown_accounts!(self, roots))))
+    }
+
     /// The module settings of organizations in reach.
     pub fn module_activations_in_reach(&self) -> Condition<module_activations::table> {
         self.sight()
@@ -416,7 +429,8 @@ impl Tx {
 
     /// The people whom the caller is in charge of: members of organizations in reach with no tie to
     /// anything out of reach. All their organizations are in reach, and so are all accounts on
-    /// which they have settings, on which they are a contact or the manager, or on which they buy.
+    /// which they have settings, on which they are a contact or the manager, or on which they buy,
+    /// and those of the opportunities that they own.
     fn people_in_charge(&self) -> Condition<people::table> {
         self.sight().below(|roots| {
             let member = || {
@@ -453,12 +467,20 @@ impl Tx {
             );
             let buys_elsewhere = elsewhere()
                 .filter(accounts::account_id.nullable().eq(people::purchasing_account_id));
+            let owns_elsewhere = elsewhere()
+                .inner_join(
+                    opportunities::table.on(opportunities::tenant_id
+                        .eq(accounts::tenant_id)
+                        .and(opportunities::account_id.eq(accounts::account_id))),
+                )
+                .filter(opportunities::owner_id.eq(person_id()));
             Box::new(
                 exists(member())
                     .and(not(exists(member_elsewhere)))
                     .and(not(exists(user_elsewhere)))
                     .and(not(exists(named_elsewhere)))
-                    .and(not(exists(buys_elsewhere))),
+                    .and(not(exists(buys_elsewhere)))
+                    .and(not(exists(owns_elsewhere))),
             )
         })
     }

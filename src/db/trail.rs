@@ -103,7 +103,6 @@ impl Change {
 
 /// Serializes a time for the trail: in UTC, always with microseconds, the precision that PostgreSQL
 /// stores.
-#[expect(clippy::ref_option, reason = "as serde calls it")]
 pub fn instant<S: Serializer>(
     time: &Option<DateTime<Utc>>,
     serializer: S,

@@ -110,13 +110,11 @@ impl Tx {
 
     /// The time at which the transaction began, by the database's clock.
     pub async fn now(&self) -> Result<DateTime<Utc>> {
-        match self.clock {
-            Some(stopped) => Ok(stopped),
-            None => {
-                let now = diesel::select(diesel::dsl::now.into_sql::<Timestamptz>());
-                Ok(diesel_async::RunQueryDsl::get_result(now, &mut self.conn()).await?)
-            }
+        if let Some(stopped) = self.clock {
+            return Ok(stopped);
         }
+        let now = diesel::select(diesel::dsl::now.into_sql::<Timestamptz>());
+        Ok(diesel_async::RunQueryDsl::get_result(now, &mut self.conn()).await?)
     }
 
     /// Whether the module of the call is off for some organization. Never waits: until the tenant

@@ -26,14 +26,18 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::OrganizationNotLinked
         | Reason::AccountUserNotFound
         | Reason::ContractNotFound
-        | Reason::DeliverySetupNotFound => Code::NotFound,
+        | Reason::DeliverySetupNotFound
+        | Reason::PortfolioNotFound
+        | Reason::OpportunityNotFound => Code::NotFound,
         Reason::AccountAlreadyExists
         | Reason::AccountTypeAlreadyExists
         | Reason::OrganizationAlreadyExists
         | Reason::PersonAlreadyExists
         | Reason::AccountUserAlreadyExists
         | Reason::ContractAlreadyExists
-        | Reason::DeliverySetupAlreadyExists => Code::AlreadyExists,
+        | Reason::DeliverySetupAlreadyExists
+        | Reason::PortfolioAlreadyExists
+        | Reason::RecordOfAnotherAccount => Code::AlreadyExists,
         Reason::AccountTypeInactive
         | Reason::DefaultAccountTypeInactive
         | Reason::AccountStatusTransition
@@ -56,7 +60,8 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::ContractNotInForce
         | Reason::DeliverySetupStateTransition
         | Reason::DeliverySetupProjectFixed
-        | Reason::DeliverySetupActive => Code::FailedPrecondition,
+        | Reason::DeliverySetupActive
+        | Reason::ContractOfAnotherAccount => Code::FailedPrecondition,
         Reason::EtagMismatch | Reason::Conflict => Code::Aborted,
         Reason::RequestTooLarge | Reason::CursorExpired | Reason::ResponseTooLarge => {
             Code::OutOfRange

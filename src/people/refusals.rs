@@ -6,10 +6,10 @@ use crate::{
     resource::PERSON,
 };
 
-/// The person is not a member of the tenant's staff, which an account manager must be.
+/// The person is not a member of the tenant's staff, which account managers and owners of
+/// opportunities must be.
 pub fn person_not_staff(person_id: &str) -> Error {
-    let message =
-        format!("person {person_id:?} is not of the kind STAFF, as an account manager must be");
+    let message = format!("person {person_id:?} is not of the kind STAFF: choose someone who is");
     Refusal::new(ErrorReason::PersonNotStaff, message)
         .broken_by(PERSON.noun, person_id)
         .with("person_id", person_id)

@@ -25,7 +25,7 @@ use crate::{
     relations::{
         PersonKind, References,
         members::{self, Member},
-        organization, purchasing,
+        organization, owners, purchasing,
         refusals::person_inactive,
         settings::UserSettings,
         slots::{self, Scope},
@@ -243,6 +243,16 @@ impl Person {
         }
     }
 
+    /// Fails unless the person is a STAFF member, active or not. Locks the row FOR SHARE, so this
+    /// holds until commit.
+    pub async fn require_staff(tx: &WriteTx, person_id: &str) -> Result<()> {
+        let query = in_reach(tx, person_id).select(people::kind).for_share();
+        match PERSON.found(person_id, query.first(&mut tx.conn()).await)? {
+            PersonKind::Customer => Err(refusals::person_not_staff(person_id)),
+            PersonKind::Staff => Ok(()),
+        }
+    }
+
     /// Returns the conditions of a search of people: one for each of its terms.
     pub fn found_by(tx: &Tx, query: &str) -> Vec<Condition<people::table>> {
         let term = |(from, to): (String, String)| {
@@ -362,8 +372,9 @@ impl Person {
         Ok(updated)
     }
 
-    /// Deletes the person with their memberships. The caller must hold the row FOR UPDATE. Fails if
-    /// they manage an account or are in a contact slot.
+    /// Deletes the person with their memberships; the opportunities that they own have no owner
+    /// then. The caller must hold the row FOR UPDATE. Fails if they manage an account or are in a
+    /// contact slot.
     pub async fn delete(self, tx: &WriteTx) -> Result<()> {
         self.refuse_a_manager(tx).await?;
         let slots = slots::held_by(tx, std::slice::from_ref(&self.person_id)).await?;
@@ -376,6 +387,7 @@ impl Person {
         }
         UserSettings::remove_all_of_person(tx, &self.person_id).await?;
         members::remove_from_all(tx, &self.person_id).await?;
+        owners::clear(tx, &self.person_id).await?;
         diesel::delete(
             people::table
                 .filter(tx.owns(people::tenant_id))

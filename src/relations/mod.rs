@@ -7,6 +7,7 @@
 pub mod links;
 pub mod members;
 pub mod organization;
+pub mod owners;
 pub mod purchasing;
 pub mod refusals;
 pub mod settings;

@@ -8,12 +8,13 @@ use customer_accounts::{
         Account, AccountUser, AddAccountUserRequest, AddOrganizationMemberRequest,
         ApproveContractRequest, CancelContractRequest, Contract, CreateAccountRequest,
         CreateContractRequest, CreateDeliverySetupRequest, CreateOrganizationRequest,
-        CreatePersonRequest, LinkOrganizationRequest, ModuleSetting, MoveOrganizationRequest,
-        Organization, Person, RejectContractRequest, RemoveAccountUserRequest,
-        RemoveOrganizationMemberRequest, SetPurchasingAccountRequest, SubmitContractRequest,
-        TerminateContractRequest, UncancelContractRequest, UnlinkOrganizationRequest,
-        UpdateAccountRequest, UpdateAccountUserRequest, UpdateContractRequest,
-        UpdateDeliverySetupRequest, UpdateOrganizationRequest, UpdatePersonRequest,
+        CreatePersonRequest, CreatePortfolioRequest, LinkOrganizationRequest, ModuleSetting,
+        MoveOrganizationRequest, Organization, Person, Portfolio, PutOpportunityRequest,
+        RejectContractRequest, RemoveAccountUserRequest, RemoveOrganizationMemberRequest,
+        SetPurchasingAccountRequest, SubmitContractRequest, TerminateContractRequest,
+        UncancelContractRequest, UnlinkOrganizationRequest, UpdateAccountRequest,
+        UpdateAccountUserRequest, UpdateContractRequest, UpdateDeliverySetupRequest,
+        UpdateOrganizationRequest, UpdatePersonRequest, UpdatePortfolioRequest,
         VoidContractRequest,
     },
 };
@@ -25,6 +26,7 @@ use crate::support::{
     contracts::{contract, setup},
     raw::call,
     refusal,
+    sales::{opportunity, portfolio},
 };
 
 /// How a call is answered that asks to change something which the caller sees.
@@ -74,6 +76,7 @@ async fn scene() -> (Tenant, Tenant) {
     }
     tenant.buys_on("shown", "oslo-account").await.unwrap();
     tenant.link("oslo-account", "rome", false).await.unwrap();
+    tenant.portfolio(portfolio("p", "oslo-account")).await;
     for id in ["oslo", "rome"] {
         tenant.contract(contract(id, &format!("{id}-account"))).await;
     }
@@ -97,6 +100,7 @@ fn asked() -> Vec<(&'static str, Vec<u8>, Answer)> {
         AccountUser { account_id: oslo(), person_id: shown(), billing: true, ..Default::default() };
     let email =
         |person_id: &str| Some(Person { email: id("new@acme.example"), ..only_person(person_id) });
+    let renamed = Portfolio { display_name: id("other"), ..portfolio("p", "") };
     macro_rules! ask {
         ($request:ident { $($fields:tt)* }) => {
             $request { $($fields)*, ..Default::default() }.encode_to_vec()
@@ -183,6 +187,21 @@ fn asked() -> Vec<(&'static str, Vec<u8>, Answer)> {
             ask!(UpdateAccountRequest {
                 account: Some(Account { organization_id: rome(), ..only("oslo-account") })
             }),
+            NotFound,
+        ),
+        (
+            "PortfolioService/CreatePortfolio",
+            ask!(CreatePortfolioRequest { portfolio: Some(portfolio("new", "rome-account")) }),
+            NotFound,
+        ),
+        (
+            "PortfolioService/UpdatePortfolio",
+            ask!(UpdatePortfolioRequest { portfolio: Some(renamed) }),
+            Done,
+        ),
+        (
+            "OpportunityService/PutOpportunity",
+            ask!(PutOpportunityRequest { opportunity: Some(opportunity("new", "rome-account")) }),
             NotFound,
         ),
         (

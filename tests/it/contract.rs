@@ -370,12 +370,10 @@ fn resource(request: &MessageDescriptor, method: &str) -> MessageDescriptor {
 /// those by a date that lies ahead. The first one is the default.
 fn assert_ordered(order: &EnumDescriptor) {
     let known: &[&str] = match order.name() {
-        // Activities have no name.
-        "ActivityOrderBy" => &["CREATE_TIME"],
+        // Activities and delivery setups have no name.
+        "ActivityOrderBy" | "DeliverySetupOrderBy" => &["CREATE_TIME"],
         "AccountOrderBy" => &["CREATE_TIME", "DISPLAY_NAME", "STATUS", "UPDATE_TIME"],
         "ContractOrderBy" => &["CREATE_TIME", "NOTICE_DEADLINE_DATE", "TERM_END_DATE", "TITLE"],
-        // Delivery setups have no name.
-        "DeliverySetupOrderBy" => &["CREATE_TIME"],
         _ => &["CREATE_TIME", "DISPLAY_NAME"],
     };
     let zero = order.get_value(0).unwrap();

@@ -6,8 +6,8 @@ mod setups;
 use std::collections::BTreeMap;
 
 use customer_accounts::proto::{
-    Account, AccountStatus, Contract, DeleteAccountRequest, DeliverySetupState, ModuleSetting,
-    TenantSettings, google::r#type::Money,
+    Account, AccountStatus, Contract, DeleteAccountRequest, DeliverySetupState,
+    ListContractsRequest, ModuleSetting, TenantSettings, google::r#type::Money,
 };
 use futures_util::future::join_all;
 use tonic::{Code, Status};
@@ -42,8 +42,10 @@ const STEPS: [Step; 7] = [
     Step::Terminate("no", ""),
 ];
 
-/// The states, each with the steps that lead there from a draft, the dates of the contract, and the
-/// states to which the steps lead (empty: refused).
+/// A state, the dates of a contract, the steps by which it comes from a draft to that state, and the
+/// states to which each of [`STEPS`] leads from there (empty: refused).
+type Row<'a> = (&'a str, [&'a str; 2], &'a [Step], [&'a str; 7]);
+
 #[tokio::test]
 async fn every_step_is_taken_or_refused_as_its_state_says() {
     let now = ["2027-01-01", "2027-12-31"];
@@ -52,7 +54,7 @@ async fn every_step_is_taken_or_refused_as_its_state_says() {
     let approve = [Step::Submit, Step::Approve];
     let cancel = [Step::Submit, Step::Approve, Step::Cancel("no", "")];
     let end = [Step::Submit, Step::Approve, Step::Terminate("no", "")];
-    let rows: [(&str, [&str; 2], &[Step], [&str; 7]); 9] = [
+    let rows: [Row; 9] = [
         ("DRAFT", now, &[], ["IN_APPROVAL", "", "", "VOID", "", "", ""]),
         ("IN_APPROVAL", now, &submit, ["", "ACTIVE", "DRAFT", "", "", "", ""]),
         ("SCHEDULED", later, &approve, ["", "", "", "", "SCHEDULED", "", "TERMINATED"]),
@@ -343,7 +345,7 @@ async fn a_contract_is_seen_exactly_when_its_account_is() {
         tenant.contract(contract(id, &format!("{id}-account"))).await;
         tenant.setup(setup(id, id, id)).await;
     }
-    assert_eq!(manager.list_contracts(Default::default()).await, ["oslo"]);
+    assert_eq!(manager.list_contracts(ListContractsRequest::default()).await, ["oslo"]);
     assert!(manager.get_contract("oslo").await.is_ok());
     assert_eq!(refusal(manager.get_contract("rome").await), "CONTRACT_NOT_FOUND");
     assert_eq!(refusal(manager.step("rome", Step::Submit).await), "CONTRACT_NOT_FOUND");
@@ -356,8 +358,8 @@ async fn a_contract_is_seen_exactly_when_its_account_is() {
     );
     tenant.set_module("contracts", "oslo", ModuleSetting::Off).await.unwrap();
     assert_eq!(refusal(tenant.get_contract("oslo").await), "MODULE_NOT_ACTIVATED");
-    assert_eq!(tenant.list_contracts(Default::default()).await, ["rome"]);
-    assert_eq!(manager.list_contracts(Default::default()).await, [""; 0]);
+    assert_eq!(tenant.list_contracts(ListContractsRequest::default()).await, ["rome"]);
+    assert_eq!(manager.list_contracts(ListContractsRequest::default()).await, [""; 0]);
 }
 
 /// "Create, submit, approve, cancel and terminate a contract; every step is on record; illegal steps

@@ -21,7 +21,9 @@ use crate::{
         Tenant, account,
         contracts::{day, setup, term},
         raw::call,
-        refusal, violations,
+        refusal,
+        sales::portfolio,
+        violations,
     },
 };
 
@@ -140,6 +142,7 @@ async fn subjects() -> (Tenant, Vec<Subject>) {
     for id in ["ann", "bob", "ivy"] {
         tenant.add_user("a", id).await;
     }
+    tenant.portfolio(portfolio("p", "a")).await;
     let link = LinkOrganizationRequest {
         account_id: "a".into(),
         organization_id: "third".into(),
@@ -235,6 +238,14 @@ async fn subjects() -> (Tenant, Vec<Subject>) {
             }),
         ),
         Subject::new(
+            "PortfolioService/UpdatePortfolio",
+            &["portfolio_id"],
+            json!({
+                "portfolioId": "p", "accountId": "b", "displayName": "Other", "description": "other",
+                "items": [{"code": "x", "displayName": "X", "state": "PORTFOLIO_ITEM_STATE_RETIRED"}], "itemCount": 7,
+            }),
+        ),
+        Subject::new(
             "TenantService/UpdateTenantSettings",
             &[],
             json!({
@@ -322,6 +333,7 @@ async fn a_field_that_a_mask_names_changes_or_is_refused_unless_no_call_sets_it(
     }
     let expected = [
         "account_id cannot be changed: a contract stays with its account",
+        "account_id cannot be changed: a portfolio stays with its account",
         "contact_slots is changed by UpdateAccount only",
         "contract_id cannot be changed: a delivery setup stays with its contract",
         "display_name is changed by UpdatePerson only",
@@ -349,6 +361,7 @@ async fn a_field_that_a_mask_names_changes_or_is_refused_unless_no_call_sets_it(
         "accounts.v1.Contract.term_start_date",
         "accounts.v1.DeliverySetup.account_id",
         "accounts.v1.DeliverySetup.contract_state",
+        "accounts.v1.Portfolio.item_count",
     ];
     assert_eq!(ignored.iter().map(String::as_str).collect::<Vec<_>>(), expected);
 }

@@ -23,9 +23,17 @@ fn asks(id: &str) -> Vec<Ask> {
 /// Whether a call asks about an account or an organization: modules are off for these.
 fn is_bound(ask: &Ask) -> bool {
     let field = ask.field();
-    ["account_id", "organization_id", "parent_id", "contract_id", "delivery_setup_id"]
-        .iter()
-        .any(|id| field.trim_end_matches('s').ends_with(id))
+    [
+        "account_id",
+        "organization_id",
+        "parent_id",
+        "contract_id",
+        "delivery_setup_id",
+        "portfolio_id",
+        "opportunity_id",
+    ]
+    .iter()
+    .any(|id| field.trim_end_matches('s').ends_with(id))
 }
 
 fn policies() -> Policies {

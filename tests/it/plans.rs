@@ -7,6 +7,7 @@
 mod contracts;
 mod memberships;
 mod reach;
+mod sales;
 mod tenants;
 
 use std::{cell::Cell, collections::BTreeMap};

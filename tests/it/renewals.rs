@@ -7,8 +7,10 @@ use customer_accounts::{
     db::{Manager, migrate},
     proto::{
         Account, AccountType, AddAccountUserRequest, Contact, GetAccountTypeRequest,
-        ListAccountUsersRequest, ListAccountsRequest, ListOrganizationsRequest, ListPeopleRequest,
-        Organization, Person, UpdateAccountTypeRequest, UpdateOrganizationRequest,
+        ListAccountUsersRequest, ListAccountsRequest, ListOpportunitiesRequest,
+        ListOrganizationsRequest, ListPeopleRequest, ListPortfoliosRequest, Opportunity,
+        Organization, Person, Portfolio, PortfolioItemState, UpdateAccountTypeRequest,
+        UpdateOrganizationRequest,
     },
     renew,
 };
@@ -19,6 +21,7 @@ use crate::support::{
     eventually,
     process::{Service, run},
     real_database,
+    sales::{item, opportunity, portfolio},
 };
 
 /// What a version before would have written: another folding, and no stamp.
@@ -371,4 +374,51 @@ async fn renewals_and_calls_do_not_spoil_each_other() {
         })
         .await;
     assert_eq!(found.len(), 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn portfolios_with_their_items_and_opportunities_are_renewed() {
+    let Some(url) = real_database("renewals need a second connection").await else { return };
+    let service = Service::on(&url, &[]).await;
+    let tenant = Tenant::on(service.channel().await);
+    tenant.try_organization("o", "O").await;
+    tenant.account(account("a", "o")).await;
+    let items = vec![item("net-1", PortfolioItemState::Active)];
+    let display_name = "株式会社トヨタ".to_owned();
+    let made = Portfolio { items, display_name, ..portfolio("p", "a") };
+    let made = tenant.portfolio(made).await;
+    tenant.opportunity(Opportunity { stage: "Straße".into(), ..opportunity("x", "a") }).await;
+    let found = async || {
+        let by_words =
+            |query: &str| ListPortfoliosRequest { query: query.into(), ..Default::default() };
+        let by_code = ListPortfoliosRequest { item_code: "NET-1".into(), ..Default::default() };
+        let by_stage = ListOpportunitiesRequest { query: "strasse".into(), ..Default::default() };
+        [
+            tenant.portfolios_of(by_words("トヨタ")).await,
+            tenant.portfolios_of(by_words("net-")).await,
+            tenant.portfolios_of(by_code).await,
+            tenant.opportunities_of(by_stage).await,
+        ]
+        .concat()
+    };
+    let all = ["p", "p", "p", "x"];
+    assert_eq!(found().await, all);
+    let sql = support::sql(&url).await;
+    let before = "UPDATE portfolios SET sort_key = 'before', folded = 0; UPDATE portfolio_items SET code_key = 'before'; \
+        UPDATE opportunities SET sort_key = 'before', folded = 0; \
+        DELETE FROM portfolio_words; DELETE FROM opportunity_words; DELETE FROM renewals";
+    sql.batch_execute(before).await.unwrap();
+    assert_eq!(found().await, [""; 0]);
+    assert_eq!(migrate(&url).await, "renewed: 2 rows");
+    assert_eq!(found().await, all);
+    let keys = "SELECT count(*) FROM portfolios, opportunities WHERE portfolios.sort_key = 'before' OR opportunities.sort_key = 'before'";
+    assert_eq!(sql.query_one(keys, &[]).await.unwrap().get::<_, i64>(0), 0);
+    assert_eq!(tenant.get_portfolio("p").await.unwrap(), made, "with etag and times");
+    // An update renews what it finds outdated.
+    sql.batch_execute(before).await.unwrap();
+    let update = Portfolio { description: "new".into(), ..portfolio("p", "a") };
+    tenant.update_portfolio(update, &["description"]).await.unwrap();
+    tenant.opportunity(Opportunity { stage: "Straße".into(), ..opportunity("x", "a") }).await;
+    tenant.opportunity(Opportunity { stage: "Straße 2".into(), ..opportunity("x", "a") }).await;
+    assert_eq!(found().await, ["p", "p", "x"], "the keys of items only with the items");
 }

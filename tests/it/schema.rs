@@ -10,6 +10,7 @@ use customer_accounts::{
     proto::{
         Account, AccountType, AddAccountUserRequest, CreateAccountRequest,
         CreateAccountTypeRequest, CreateOrganizationRequest, DeleteAccountRequest, ModuleSetting,
+        Portfolio, PortfolioItemState,
     },
     validate::Violations,
 };
@@ -22,7 +23,9 @@ use crate::support::{
     self, Tenant, account,
     contracts::{contract, setup},
     process::command,
-    real_database, shared, sources, unique,
+    real_database,
+    sales::{item, opportunity, portfolio},
+    shared, sources, unique,
 };
 
 /// Diesel's own record of the migrations, which belongs to no tenant.
@@ -456,6 +459,9 @@ async fn one_of_everything(tenant: &Tenant) {
         ..Default::default()
     };
     tenant.memberships().add_account_user(user).await.unwrap();
+    let items = vec![item("x", PortfolioItemState::Active)];
+    tenant.portfolio(Portfolio { items, ..portfolio("p", "kept") }).await;
+    tenant.opportunity(opportunity("o", "kept")).await;
     tenant.organization("apart", "").await;
     tenant.account(account("apart", "apart")).await;
     tenant.contract(contract("kept", "apart")).await;

@@ -4,13 +4,15 @@
 use std::collections::BTreeSet;
 
 use customer_accounts::proto::{
-    Account, AccountType, AddAccountUserRequest, Contact, CreateOrganizationRequest,
+    Account, AccountType, AddAccountUserRequest, Contact, CreateOrganizationRequest, FieldBehavior,
     ListAccountTypesRequest, ListAccountUsersRequest, ListAccountsRequest,
     ListOrganizationsRequest, ListPeopleRequest, Organization, POOL, Person, TenantSettings,
-    UpdateAccountTypeRequest, UpdateOrganizationRequest,
+    UpdateAccountTypeRequest, UpdateOrganizationRequest, behaviors,
 };
 use prost::Message as _;
-use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, ReflectMessage as _, Value};
+use prost_reflect::{
+    DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage as _, Value,
+};
 use tonic::Status;
 
 use crate::{
@@ -20,7 +22,9 @@ use crate::{
         calls::{account_type, only, only_person, person},
         contracts::{contract, setup},
         raw::call,
-        refusal, violations,
+        refusal,
+        sales::portfolio,
+        violations,
     },
 };
 
@@ -56,6 +60,16 @@ fn set(message: &mut DynamicMessage, path: &str, text: &str) {
             &field,
             Value::Map([(prost_reflect::MapKey::String("key".into()), text_value())].into()),
         );
+    } else if let (true, Kind::Message(below)) = (field.is_list(), field.kind()) {
+        // An element that has no more than it needs and this text.
+        let mut element = DynamicMessage::new(below.clone());
+        let required =
+            |field: &FieldDescriptor| behaviors(field).contains(&FieldBehavior::Required);
+        for field in below.fields().filter(required) {
+            set(&mut element, field.name(), "x");
+        }
+        set(&mut element, rest, text);
+        message.set_field(&field, Value::List(vec![Value::Message(element)]));
     } else if field.is_list() {
         message.set_field(&field, Value::List(vec![text_value()]));
     } else if rest.is_empty() {
@@ -74,6 +88,7 @@ async fn every_text_is_normalized_at_the_door() {
     tenant.person("id").await;
     tenant.account_type("id").await;
     tenant.organization("id", "").await;
+    tenant.portfolio(portfolio("id", "id")).await;
     tenant.contract(contract("id", "id")).await;
     tenant.setup(setup("id", "id", "id")).await;
     let mut normalized = BTreeSet::new();
@@ -155,6 +170,11 @@ async fn every_text_is_normalized_at_the_door() {
         "Person.display_name",
         "Person.email",
         "Person.phone",
+        "Portfolio.display_name",
+        "Portfolio.description",
+        "Portfolio.items.code",
+        "Portfolio.items.display_name",
+        "Portfolio.items.description",
         "TenantSettings.membership_roles",
     ] {
         assert!(normalized.contains(path), "{path} is not among {normalized:?}");

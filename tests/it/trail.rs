@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use customer_accounts::proto::{
     Account, AccountUser, AddAccountUserRequest, LinkOrganizationRequest, ModuleSetting,
-    SetPurchasingAccountRequest, UnlinkOrganizationRequest, UpdateAccountUserRequest,
+    Opportunity, Portfolio, PortfolioItemState, SetPurchasingAccountRequest,
+    UnlinkOrganizationRequest, UpdateAccountUserRequest,
 };
 use serde_json::json;
 use tonic::Status;
@@ -17,6 +18,7 @@ use crate::{
         calls::{Activity, mask, only},
         contracts::{contract, setup},
         refusal,
+        sales::{item, opportunity, portfolio},
         trail::replay,
     },
 };
@@ -25,10 +27,12 @@ use crate::{
 const DERIVED: &[(&str, &str)] = &[
     ("account_words_account_fkey", "words of the account"),
     ("contract_words_contract_fkey", "words of the contract"),
+    ("opportunity_words_opportunity_fkey", "words of the opportunity"),
     ("organization_ancestors_ancestor_fkey", "follows from the parents of organizations"),
     ("organization_ancestors_organization_fkey", "follows from the parents of organizations"),
     ("organization_words_organization_fkey", "words of the organization"),
     ("person_words_person_fkey", "words of the person"),
+    ("portfolio_words_portfolio_fkey", "words of the portfolio"),
     (
         "account_users_person_fkey",
         "ON UPDATE: the sort key is the person's, whose change of name is recorded",
@@ -77,6 +81,7 @@ async fn scene() -> Tenant {
     }
     tenant.account_type("type").await;
     tenant.staff("sam").await;
+    tenant.staff("tom").await;
     for id in ["ann", "bob"] {
         tenant.person(id).await;
         tenant.add_member("vendor", id).await.unwrap();
@@ -105,6 +110,12 @@ async fn scene() -> Tenant {
     tenant.contract(contract("c", "a")).await;
     tenant.setup(setup("s", "c", "project")).await;
     tenant.set_module("contracts", "partner", ModuleSetting::Off).await.unwrap();
+    let items = vec![item("x", PortfolioItemState::Active), item("y", PortfolioItemState::Retired)];
+    tenant.portfolio(Portfolio { items, ..portfolio("p", "a") }).await;
+    let contract_id = "c".into();
+    tenant
+        .opportunity(Opportunity { contract_id, owner_id: "tom".into(), ..opportunity("o", "a") })
+        .await;
     tenant
 }
 
@@ -167,6 +178,16 @@ async fn parent_goes(tenant: &Tenant, foreign_key: &str) -> (Result<(), Status>,
             tenant.delete_partner().await,
             Fate::Recorded("module_activation.deleted", "contracts/partner", None),
         ),
+        "opportunities_account_fkey" | "opportunities_contract_fkey" => {
+            (tenant.delete("a", "").await, Fate::Recorded("opportunity.deleted", "o", account))
+        }
+        "opportunities_owner_fkey" => (
+            tenant.delete_person("tom", "").await,
+            Fate::Recorded("opportunity.updated", "o", account),
+        ),
+        "portfolios_account_fkey" | "portfolio_items_portfolio_fkey" => {
+            (tenant.delete("a", "").await, Fate::Recorded("portfolio.deleted", "p", account))
+        }
         "organization_members_organization_fkey" => (
             tenant.delete_partner().await,
             Fate::Recorded("organization_member.deleted", "partner/bob", None),

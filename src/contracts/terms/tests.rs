@@ -391,6 +391,7 @@ impl Model {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "TEST_SEED is for developers")]
 fn random_contracts_agree_with_a_model_of_days_over_100_years() {
     let seed = std::env::var("TEST_SEED").ok().map(|seed| seed.parse().unwrap());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));

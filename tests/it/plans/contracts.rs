@@ -15,7 +15,7 @@ INSERT INTO contracts (tenant_id, contract_id, account_id, incarnation, title, s
     metadata, stage, start_date, end_date, renewal_months, notice_days, last_date, state_reason)
     SELECT tenant, 'c' || n, 'a' || n % 1000, accounts.incarnation, 'Lease ' || n, 'lease ' || hashint4(n), '', 'agreed', '', '{}',
         CASE WHEN n % 5 < 2 OR n % 50 = 3 THEN 'APPROVED' WHEN n % 2 = 0 THEN 'DRAFT' ELSE 'TERMINATED' END,
-        '2024-01-01'::date + n % 700, '2025-01-01'::date + n % 900, CASE WHEN n % 5 < 2 THEN 1 + n % 24 END, n % 100,
+        '2024-01-01'::date + n % 300, '2025-01-01'::date + n % 900, CASE WHEN n % 5 < 2 THEN 1 + n % 24 END, n % 100,
         CASE WHEN n % 5 >= 2 THEN '2025-01-01'::date + n % 900 END, ''
     FROM filled JOIN accounts ON accounts.tenant_id = tenant AND accounts.account_id = 'a' || n % 1000;
 INSERT INTO contract_words (tenant_id, contract_id, word)

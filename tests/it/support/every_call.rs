@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use customer_accounts::proto::{
-    Account, AccountType, CreateAccountTypeRequest, CreateOrganizationRequest, Organization,
-    PACKAGE, POOL,
+    Account, AccountType, CreateAccountTypeRequest, CreateOrganizationRequest, Opportunity,
+    Organization, PACKAGE, POOL, Portfolio, PortfolioItemState,
 };
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MethodDescriptor};
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::{
     Tenant, account,
     contracts::{contract, setup},
+    sales::{item, opportunity, portfolio},
 };
 
 /// Stands in a request for the id of a resource. [`everything`] makes one of each kind under an id.
@@ -33,7 +34,7 @@ use Missing::{Empty, Fails};
 
 /// Every call with its requests, of which some have several: what one names may exclude another.
 fn requests() -> Vec<(&'static str, Missing, Value)> {
-    let contact = json!({"email": "qq@qq.example"});
+    let email = json!({"email": "qq@qq.example"});
     let create = |account: Value| {
         let account = with(account, json!({"display_name": "n", "organization_id": OTHER}));
         json!({"account": account})
@@ -48,6 +49,7 @@ fn requests() -> Vec<(&'static str, Missing, Value)> {
         (json!({"organization_id": ID}), json!({"organization_id": ID, "person_id": ID}));
     let person = json!({"person_id": ID});
     let (contract, setup) = (json!({"contract_id": ID}), json!({"delivery_setup_id": ID}));
+    let (portfolio, opportunity) = (json!({"portfolio_id": ID}), json!({"opportunity_id": ID}));
     let account_type = json!({"account_type_id": ID});
     let metadata = json!({"metadata": {"id": ID}});
     let below = json!({"organization_id": ID, "include_descendants": true});
@@ -56,7 +58,7 @@ fn requests() -> Vec<(&'static str, Missing, Value)> {
             "AccountService/CreateAccount",
             Fails,
             create(json!({
-                "primary_contact": contact,
+                "primary_contact": email,
                 "organization_id": ID,
                 "account_type_id": ID,
                 "account_manager_id": ID,
@@ -66,7 +68,7 @@ fn requests() -> Vec<(&'static str, Missing, Value)> {
         (
             "AccountService/CreateAccount",
             Fails,
-            create(json!({"primary_contact": contact, "billing_contact_id": ID})),
+            create(json!({"primary_contact": email, "billing_contact_id": ID})),
         ),
         ("AccountService/GetAccount", Fails, account.clone()),
         ("AccountService/BatchGetAccounts", Fails, json!({"account_ids": [ID, ID]})),
@@ -153,7 +155,7 @@ fn requests() -> Vec<(&'static str, Missing, Value)> {
         ("ContractService/BatchGetDeliverySetups", Fails, json!({"delivery_setup_ids": [ID, ID]})),
         ("ContractService/ListDeliverySetups", Empty, json!({"states": [1]})),
         ("ContractService/ListDeliverySetups", Empty, json!({"project_id": ID})),
-        ("ContractService/ListDeliverySetups", Empty, contract),
+        ("ContractService/ListDeliverySetups", Empty, contract.clone()),
         ("ContractService/ListDeliverySetups", Empty, account.clone()),
         ("ContractService/ListDeliverySetups", Empty, organization.clone()),
         ("ContractService/ListDeliverySetups", Empty, below.clone()),
@@ -180,12 +182,33 @@ fn requests() -> Vec<(&'static str, Missing, Value)> {
         ("MembershipService/LinkOrganization", Fails, link.clone()),
         ("MembershipService/UnlinkOrganization", Fails, link),
         ("MembershipService/ListLinkedOrganizations", Fails, account.clone()),
-        ("MembershipService/ListBillingRecipients", Fails, account),
+        ("MembershipService/ListBillingRecipients", Fails, account.clone()),
         ("MembershipService/SetPurchasingAccount", Fails, user.clone()),
         ("MembershipService/SetPurchasingAccount", Fails, person.clone()),
         ("MembershipService/CheckMembership", Fails, user.clone()),
         ("MembershipService/BatchCheckMemberships", Fails, json!({"requests": [other, user]})),
         ("MembershipService/ListPersonAccounts", Fails, person.clone()),
+        (
+            "OpportunityService/PutOpportunity",
+            Fails,
+            json!({"opportunity": {
+                "opportunity_id": "new",
+                "account_id": ID,
+                "display_name": "n",
+                "contract_id": ID,
+                "owner_id": ID,
+            }}),
+        ),
+        ("OpportunityService/GetOpportunity", Fails, opportunity.clone()),
+        ("OpportunityService/BatchGetOpportunities", Fails, json!({"opportunity_ids": [ID, ID]})),
+        ("OpportunityService/ListOpportunities", Empty, json!({"include_total_size": true})),
+        ("OpportunityService/ListOpportunities", Empty, json!({"states": [1, 2]})),
+        ("OpportunityService/ListOpportunities", Empty, json!({"query": ID})),
+        ("OpportunityService/ListOpportunities", Empty, contract),
+        ("OpportunityService/ListOpportunities", Empty, account.clone()),
+        ("OpportunityService/ListOpportunities", Empty, organization.clone()),
+        ("OpportunityService/ListOpportunities", Empty, below.clone()),
+        ("OpportunityService/DeleteOpportunity", Fails, opportunity),
         (
             "OrganizationService/CreateOrganization",
             Fails,
@@ -218,6 +241,26 @@ fn requests() -> Vec<(&'static str, Missing, Value)> {
         ("OrganizationService/AddOrganizationMember", Fails, member.clone()),
         ("OrganizationService/RemoveOrganizationMember", Fails, member),
         ("OrganizationService/ListOrganizationMembers", Fails, below.clone()),
+        (
+            "PortfolioService/CreatePortfolio",
+            Fails,
+            json!({"portfolio": {"account_id": ID, "display_name": "n"}}),
+        ),
+        ("PortfolioService/GetPortfolio", Fails, portfolio.clone()),
+        ("PortfolioService/BatchGetPortfolios", Fails, json!({"portfolio_ids": [ID, ID]})),
+        ("PortfolioService/ListPortfolios", Empty, json!({"include_total_size": true})),
+        ("PortfolioService/ListPortfolios", Empty, json!({"item_states": [1, 2]})),
+        ("PortfolioService/ListPortfolios", Empty, json!({"item_code": ID})),
+        ("PortfolioService/ListPortfolios", Empty, json!({"query": ID})),
+        ("PortfolioService/ListPortfolios", Empty, account.clone()),
+        ("PortfolioService/ListPortfolios", Empty, organization.clone()),
+        ("PortfolioService/ListPortfolios", Empty, below.clone()),
+        (
+            "PortfolioService/UpdatePortfolio",
+            Fails,
+            json!({"portfolio": with(portfolio.clone(), json!({"description": "d"}))}),
+        ),
+        ("PortfolioService/DeletePortfolio", Fails, portfolio),
         (
             "PersonService/CreatePerson",
             Fails,
@@ -412,4 +455,8 @@ pub async fn everything(tenant: &Tenant, id: &str) {
         .await;
     tenant.contract(contract(id, id)).await;
     tenant.setup(setup(id, id, id)).await;
+    let items = vec![item(id, PortfolioItemState::Active)];
+    tenant.portfolio(Portfolio { items, ..portfolio(id, id) }).await;
+    let (contract_id, owner_id) = (id.into(), id.into());
+    tenant.opportunity(Opportunity { contract_id, owner_id, ..opportunity(id, id) }).await;
 }

@@ -13,6 +13,7 @@ pub mod pooler;
 pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod sales;
 pub mod tap;
 pub mod tenancy;
 pub mod tokens;
@@ -46,8 +47,11 @@ use customer_accounts::{
         activity_service_client::ActivityServiceClient,
         contract_service_client::ContractServiceClient,
         membership_service_client::MembershipServiceClient,
+        opportunity_service_client::OpportunityServiceClient,
         organization_service_client::OrganizationServiceClient,
-        person_service_client::PersonServiceClient, tenant_service_client::TenantServiceClient,
+        person_service_client::PersonServiceClient,
+        portfolio_service_client::PortfolioServiceClient,
+        tenant_service_client::TenantServiceClient,
     },
     server,
 };
@@ -375,6 +379,14 @@ impl Tenant {
 
     pub fn people(&self) -> PersonServiceClient<Client> {
         PersonServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
+    }
+
+    pub fn opportunities(&self) -> OpportunityServiceClient<Client> {
+        OpportunityServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
+    }
+
+    pub fn portfolios(&self) -> PortfolioServiceClient<Client> {
+        PortfolioServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
     }
 
     pub fn tenants(&self) -> TenantServiceClient<Client> {

@@ -4,7 +4,7 @@
 use diesel::connection::{Instrumentation, InstrumentationEvent, set_default_instrumentation};
 
 /// The tables that have a `tenant_id`; `tests/it/tenancy.rs` holds the list against the schema.
-pub const TABLES: [&str; 17] = [
+pub const TABLES: [&str; 22] = [
     "account_organizations",
     "account_types",
     "account_users",
@@ -15,12 +15,17 @@ pub const TABLES: [&str; 17] = [
     "contracts",
     "delivery_setups",
     "module_activations",
+    "opportunities",
+    "opportunity_words",
     "organization_ancestors",
     "organization_members",
     "organization_words",
     "organizations",
     "people",
     "person_words",
+    "portfolio_items",
+    "portfolio_words",
+    "portfolios",
     "requests",
 ];
 

@@ -30,6 +30,16 @@ const ROWS: &str = "SELECT json_build_array(type, id, fields)::text AS line FROM
             'approve_time', to_char(approve_time AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
             'cancel_time', to_char(cancel_time AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')), tenant_id FROM contracts AS t \
     UNION ALL SELECT 'delivery_setup', delivery_setup_id, to_jsonb(t), tenant_id FROM delivery_setups AS t \
+    UNION ALL SELECT 'opportunity', opportunity_id, to_jsonb(t) - 'sort_key' - 'currency_code' \
+        || jsonb_build_object('amount', regexp_replace(amount::text, '([.][0-9]{2}[0-9]*?)0+$', '\\1') || ' ' || currency_code, \
+            'source_time', to_char(source_time AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')), tenant_id FROM opportunities AS t \
+    UNION ALL SELECT 'portfolio', portfolio_id, to_jsonb(t) - 'sort_key' - 'item_count' || coalesce( \
+            (SELECT jsonb_build_object('items', jsonb_agg(code ORDER BY ordinal)) FROM portfolio_items AS i \
+                WHERE (i.tenant_id, i.portfolio_id) = (t.tenant_id, t.portfolio_id) HAVING count(*) > 0), '{}') || coalesce( \
+            (SELECT jsonb_object_agg('items[' || code || '].' || field, value) FROM portfolio_items AS i \
+                CROSS JOIN LATERAL jsonb_each(jsonb_build_object('display_name', i.display_name, 'description', i.description, 'state', i.state)) \
+                    AS x (field, value) WHERE (i.tenant_id, i.portfolio_id) = (t.tenant_id, t.portfolio_id)), '{}'), \
+        tenant_id FROM portfolios AS t \
     UNION ALL SELECT 'module_activation', module || '/' || organization_id, to_jsonb(t) - 'activation_id', tenant_id \
         FROM module_activations AS t \
     UNION ALL SELECT 'module_activation', module, jsonb_build_object('module', module, 'active', false), tenant_id \

@@ -1,0 +1,2 @@
+DROP TABLE opportunity_words;
+DROP TABLE opportunities;

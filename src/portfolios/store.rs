@@ -1,0 +1,264 @@
+//! Portfolios in the database.
+
+use chrono::{DateTime, Utc};
+use diesel::{
+    dsl::{And, Eq, Filter as Filtered},
+    prelude::*,
+    sql_types::Bool,
+};
+use diesel_async::RunQueryDsl;
+use serde::Serialize;
+
+use super::{items::Items, refusals::PORTFOLIO};
+use crate::{
+    accounts::store::Account,
+    batch::Ids,
+    budget::{self, Weighed},
+    change::resource,
+    db::{AccountRef, BelongsTo, Condition, Tx, WriteTx, taken},
+    error::Result,
+    modules,
+    page::Listed,
+    schema::portfolios,
+    search,
+};
+
+/// Bytes that a portfolio adds to a response besides its texts.
+const ROW: usize = 128;
+
+/// A row of `portfolios`: a portfolio without its items.
+#[derive(Debug, Clone, Queryable, Selectable, Serialize)]
+#[diesel(table_name = portfolios, check_for_backend(diesel::pg::Pg))]
+pub struct Row {
+    /// Chosen by the caller or generated.
+    pub portfolio_id: String,
+    /// The account that the portfolio belongs to.
+    pub account_id: String,
+    /// The incarnation of the account.
+    #[serde(skip)]
+    pub incarnation: String,
+    /// What a caller can change, besides the items.
+    #[diesel(embed)]
+    #[serde(flatten)]
+    pub fields: Fields,
+    /// How many items the portfolio has.
+    #[serde(skip)]
+    pub item_count: i32,
+    /// Each change increases it; part of the etag.
+    #[serde(skip)]
+    pub revision: i64,
+    /// When it was created.
+    #[serde(skip)]
+    pub create_time: DateTime<Utc>,
+    /// When it was last changed.
+    #[serde(skip)]
+    pub update_time: DateTime<Utc>,
+    /// Equal to [`search::stamp`] of the revision if this version derived `sort_key`, the words and
+    /// the keys of the items.
+    #[serde(skip)]
+    pub folded: i64,
+}
+
+/// The columns that a caller can change.
+#[derive(
+    Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize,
+)]
+#[diesel(table_name = portfolios, check_for_backend(diesel::pg::Pg))]
+pub struct Fields {
+    /// Name that people read.
+    pub display_name: String,
+    /// The name without case and accents: lists are ordered by it.
+    #[serde(skip)]
+    pub sort_key: String,
+    /// What the portfolio is for.
+    pub description: String,
+}
+
+/// A portfolio with its items.
+#[derive(Debug, Clone, Serialize)]
+pub struct Portfolio {
+    /// Its row.
+    #[serde(flatten)]
+    pub row: Row,
+    /// Its items.
+    #[serde(flatten)]
+    pub items: Items,
+}
+
+impl std::ops::Deref for Portfolio {
+    type Target = Row;
+
+    fn deref(&self) -> &Row {
+        &self.row
+    }
+}
+
+resource!(Portfolio: PORTFOLIO, portfolio_id, |portfolio| BelongsTo::Account(AccountRef {
+    account_id: &portfolio.account_id,
+    incarnation: &portfolio.incarnation,
+}));
+
+impl Weighed for Row {
+    fn weight(&self) -> usize {
+        let Fields { display_name, description, .. } = &self.fields;
+        ROW + budget::texts([&self.portfolio_id, &self.account_id, display_name, description])
+    }
+}
+
+impl Listed for Row {
+    fn key(&self) -> (&str, DateTime<Utc>, &str) {
+        (&self.fields.sort_key, self.create_time, &self.portfolio_id)
+    }
+}
+
+/// What a caller can change.
+#[derive(Debug)]
+pub struct Contents {
+    /// The columns of the row.
+    pub fields: Fields,
+    /// The items.
+    pub items: Items,
+}
+
+/// A valid portfolio that has not been inserted yet.
+#[derive(Debug)]
+pub struct NewPortfolio {
+    /// Its id.
+    pub portfolio_id: String,
+    /// Its account.
+    pub account_id: String,
+    /// The rest.
+    pub contents: Contents,
+}
+
+impl NewPortfolio {
+    /// Inserts the portfolio with its items and words.
+    pub async fn insert(&self, tx: &WriteTx) -> Result<Portfolio> {
+        let account = Account::find_and_keep(tx, &self.account_id).await?;
+        let (id, Contents { fields, items }) = (&*self.portfolio_id, &self.contents);
+        let row = diesel::insert_into(portfolios::table)
+            .values((
+                tx.owns(portfolios::tenant_id),
+                portfolios::portfolio_id.eq(id),
+                portfolios::account_id.eq(&account.account_id),
+                portfolios::incarnation.eq(&account.incarnation),
+                fields,
+                portfolios::item_count.eq(items.count()),
+                portfolios::folded.eq(search::stamp(1)),
+            ))
+            .returning(Row::as_returning())
+            .get_result(&mut tx.conn())
+            .await
+            .map_err(|error| {
+                taken(error, &PORTFOLIO, &[("portfolios_pkey", "portfolio_id", id)])
+            })?;
+        let created = Portfolio { row, items: items.clone() };
+        items.insert(tx, id).await?;
+        created.insert_words(tx).await?;
+        tx.created(&created)?;
+        Ok(created)
+    }
+}
+
+/// The query for the row with this id, if it is in the caller's reach.
+type InReach<'a> = Filtered<
+    Filtered<portfolios::table, Eq<portfolios::tenant_id, String>>,
+    And<Eq<portfolios::portfolio_id, &'a str>, Condition<portfolios::table>, Bool>,
+>;
+
+fn in_reach<'a>(tx: &Tx, portfolio_id: &'a str) -> InReach<'a> {
+    portfolios::table
+        .filter(tx.owns(portfolios::tenant_id))
+        .filter(portfolios::portfolio_id.eq(portfolio_id).and(tx.portfolios_in_reach()))
+}
+
+impl Row {
+    /// Returns the portfolios with these ids, without their items.
+    pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
+        let query = portfolios::table
+            .filter(tx.owns(portfolios::tenant_id))
+            .filter(portfolios::portfolio_id.eq_any(ids.unique()).and(tx.portfolios_in_reach()));
+        let rows = query.select(Self::as_select()).load_stream::<Self>(&mut tx.conn()).await?;
+        let found = ids.collect(tx, &PORTFOLIO, rows).await?;
+        modules::require_for_accounts(tx, found.iter().map(|row| &*row.account_id)).await?;
+        Ok(found)
+    }
+}
+
+impl Portfolio {
+    /// Returns the portfolio with this id.
+    pub async fn find(tx: &Tx, portfolio_id: &str) -> Result<Self> {
+        let query = in_reach(tx, portfolio_id).select(Row::as_select());
+        Self::of(tx, PORTFOLIO.found(portfolio_id, query.first(&mut tx.conn()).await)?).await
+    }
+
+    /// Returns the portfolio with this id. Locks its row FOR UPDATE; items change only under this
+    /// lock.
+    pub async fn find_for_update(tx: &WriteTx, portfolio_id: &str) -> Result<Self> {
+        let query = in_reach(tx, portfolio_id).select(Row::as_select()).for_update();
+        Self::of(tx, PORTFOLIO.found(portfolio_id, query.first(&mut tx.conn()).await)?).await
+    }
+
+    async fn of(tx: &Tx, row: Row) -> Result<Self> {
+        modules::require_for_accounts(tx, [&*row.account_id]).await?;
+        let items = Items::find(tx, &row.portfolio_id).await?;
+        Ok(Self { row, items })
+    }
+
+    /// Sets the contents of the portfolio; equal contents change nothing. The caller must hold the
+    /// row FOR UPDATE.
+    pub async fn update(self, tx: &WriteTx, contents: &Contents) -> Result<Self> {
+        let Contents { fields, items } = contents;
+        if self.fields == *fields && self.items == *items {
+            return Ok(self);
+        }
+        let row = diesel::update(portfolios::table.filter(tx.owns(portfolios::tenant_id)))
+            .filter(portfolios::portfolio_id.eq(&self.portfolio_id))
+            .set((
+                fields,
+                portfolios::item_count.eq(items.count()),
+                portfolios::folded.eq(search::stamp(self.revision + 1)),
+                portfolios::revision.eq(self.revision + 1),
+                portfolios::update_time.eq(diesel::dsl::now),
+            ))
+            .returning(Row::as_returning())
+            .get_result(&mut tx.conn())
+            .await?;
+        let updated = Self { row, items: items.clone() };
+        if self.items != *items {
+            Items::remove_all(tx, &self.portfolio_id).await?;
+            items.insert(tx, &self.portfolio_id).await?;
+        }
+        self.renew_words(tx, &updated).await?;
+        tx.updated(&self, &updated)?;
+        Ok(updated)
+    }
+
+    /// Deletes the portfolio with its items. The caller must hold the row FOR UPDATE.
+    pub async fn delete(self, tx: &WriteTx) -> Result<()> {
+        Items::remove_all(tx, &self.portfolio_id).await?;
+        diesel::delete(portfolios::table.filter(tx.owns(portfolios::tenant_id)))
+            .filter(portfolios::portfolio_id.eq(&self.portfolio_id))
+            .execute(&mut tx.conn())
+            .await?;
+        tx.deleted(&self)
+    }
+
+    /// Deletes the portfolios of an account and records each. The caller must hold the account FOR
+    /// UPDATE.
+    pub async fn remove_all(tx: &WriteTx, account_id: &str) -> Result<()> {
+        let rows: Vec<Row> = portfolios::table
+            .filter(tx.owns(portfolios::tenant_id))
+            .filter(portfolios::account_id.eq(account_id))
+            .order(portfolios::portfolio_id)
+            .select(Row::as_select())
+            .for_update()
+            .load(&mut tx.conn())
+            .await?;
+        for row in rows {
+            let items = Items::find(tx, &row.portfolio_id).await?;
+            Self { row, items }.delete(tx).await?;
+        }
+        Ok(())
+    }
+}
