@@ -106,15 +106,16 @@ macro_rules! money_columns {
 pub(crate) use money_columns;
 
 impl Violations {
-    /// Parses an amount. One without a currency is completed inside the transaction, by
-    /// [`Violations::currency`].
+    /// Parses an amount; a message without content is `None`, as for dates. An amount without a
+    /// currency is completed inside the transaction, by [`Violations::currency`].
     pub fn money(
         &mut self,
         field: impl Display,
         money: Option<proto::Money>,
         purpose: Purpose,
     ) -> Option<Money> {
-        let proto::Money { currency_code, units, nanos } = money?;
+        let proto::Money { currency_code, units, nanos } =
+            money.filter(|money| *money != proto::Money::default())?;
         if nanos.unsigned_abs() >= 1_000_000_000 {
             self.add(format_args!("{field}.nanos"), "must be between -999999999 and 999999999");
         } else if i64::from(nanos.signum()) * units.signum() < 0 {
@@ -291,7 +292,9 @@ mod tests {
             let parsed = parsed(money(7, 0, currency), Purpose::Agreed, None).unwrap().unwrap();
             assert_eq!(parsed.to_string(), text);
         }
-        assert_eq!(parsed(None, Purpose::Agreed, None).unwrap(), None);
+        for none in [None, money(0, 0, "")] {
+            assert_eq!(parsed(none, Purpose::Agreed, Some("EUR")).unwrap(), None);
+        }
     }
 
     #[test]

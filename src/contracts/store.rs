@@ -270,11 +270,24 @@ impl Contract {
         Ok(OnDay(contract, tx.today().await?))
     }
 
+    /// Rejects a list filtered by a contract for whose account the module is off. Limited callers
+    /// get an empty list instead, as in [`modules::require_named`].
+    pub async fn require_named(tx: &Tx, contract_id: Option<&str>) -> Result<()> {
+        let Some(contract_id) = contract_id else { return Ok(()) };
+        let account = contracts::table
+            .filter(tx.owns(contracts::tenant_id))
+            .filter(contracts::contract_id.eq(contract_id))
+            .select(contracts::account_id);
+        let account = account.first::<String>(&mut tx.conn()).await.optional()?;
+        modules::require_named_account(tx, account.as_deref()).await
+    }
+
     /// Fails unless the contract exists and is of this account. The caller must hold the account,
     /// with which alone a contract is deleted.
     pub async fn require_of(tx: &WriteTx, contract_id: &str, account_id: &str) -> Result<()> {
         let query = in_reach!(tx, contract_id).select(contracts::account_id);
         let found: String = CONTRACT.found(contract_id, query.first(&mut tx.conn()).await)?;
+        modules::require_for_accounts(tx, [&*found]).await?;
         if found == account_id {
             Ok(())
         } else {

@@ -7,6 +7,7 @@ use diesel_async::RunQueryDsl;
 use super::store::{Opportunity, State};
 use crate::{
     accounts::scope::Scope,
+    contracts::store::Contract,
     db::Tx,
     error::Result,
     page::{Listing, Page, keyset, total},
@@ -35,6 +36,7 @@ impl Opportunity {
     /// Returns one page of opportunities.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
         let Some(covered) = filter.scope.cover(tx).await? else { return Ok(Listing::default()) };
+        Contract::require_named(tx, filter.contract_id.as_deref()).await?;
         let filtered = || {
             let mut query = opportunities::table
                 .filter(tx.owns(opportunities::tenant_id))

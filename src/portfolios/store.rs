@@ -64,6 +64,7 @@ pub struct Row {
     Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize,
 )]
 #[diesel(table_name = portfolios, check_for_backend(diesel::pg::Pg))]
+#[diesel(treat_none_as_default_value = false)]
 pub struct Fields {
     /// Name that people read.
     pub display_name: String,

@@ -270,11 +270,13 @@ async fn an_amount_without_a_currency_gets_the_default_of_the_tenant() {
     tenant.update_settings(default("JPY"), &["default_currency"]).await.unwrap();
     assert_eq!(tenant.get_opportunity("o").await.unwrap(), stored);
     // A forecast may have fractions of any minor unit, and the largest amounts are exact.
-    for (units, nanos) in
-        [(0, 1), (9_999_999_999_999, 999_999_999), (-9_999_999_999_999, -1), (0, 0)]
-    {
+    for (units, nanos) in [(0, 1), (9_999_999_999_999, 999_999_999), (-9_999_999_999_999, -1)] {
         let stored = tenant.opportunity(worth(money(units, nanos, ""))).await;
         assert_eq!(stored.amount, money(units, nanos, "JPY"));
+    }
+    // Nothing is an amount of its own, and an empty message none.
+    for (sent, kept) in [(money(0, 0, "EUR"), money(0, 0, "EUR")), (money(0, 0, ""), None)] {
+        assert_eq!(tenant.opportunity(worth(sent)).await.amount, kept);
     }
 }
 
@@ -412,11 +414,10 @@ async fn an_opportunity_is_seen_exactly_when_its_account_is() {
     tenant.person("ann").await;
     tenant.identify("ann", "subject-of-ann").await;
     tenant.add_member("acme", "ann").await.unwrap();
-    let ann = tenant.reaching("subject-of-ann", "admin");
+    let ann = tenant.reaching("subject-of-ann", "editor");
     assert_eq!(ann.opportunities_of(ListOpportunitiesRequest::default()).await, ["o"]);
     ann.opportunity(staged("one", None)).await;
     assert_eq!(refusal(ann.get_opportunity("hidden").await), "OPPORTUNITY_NOT_FOUND");
-    assert_eq!(refusal(delete(&ann, "hidden", "").await), "OPPORTUNITY_NOT_FOUND");
     assert_eq!(refusal(ann.push(opportunity("hidden", "b")).await), "ACCOUNT_NOT_FOUND");
     assert_eq!(refusal(ann.push(opportunity("hidden", "a")).await), "RECORD_OF_ANOTHER_ACCOUNT");
     // Staff whom the caller does not see cannot be named.
@@ -483,7 +484,6 @@ async fn of_pushes_at_once_one_creates_and_the_newest_stays() {
         let kept = answers.iter().filter(|answer| !answer.stale).count();
         assert_eq!(tenant.trail_of(&id).await.len(), kept);
     }
-    replay(&tenant).await;
 }
 
 /// Messages of a history in any order, each at least once: what is left is the last of it.

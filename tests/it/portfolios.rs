@@ -294,16 +294,12 @@ async fn a_portfolio_is_seen_exactly_when_its_account_is() {
     tenant.person("ann").await;
     tenant.identify("ann", "subject-of-ann").await;
     tenant.add_member("acme", "ann").await.unwrap();
-    let ann = tenant.reaching("subject-of-ann", "admin");
+    let ann = tenant.reaching("subject-of-ann", "editor");
     assert_eq!(ann.portfolios_of(ListPortfoliosRequest::default()).await, ["p"]);
     ann.get_portfolio("p").await.unwrap();
     ann.update_portfolio(portfolio("p", "a"), &["display_name"]).await.unwrap();
     let update = ann.update_portfolio(portfolio("q", "b"), &["display_name"]).await;
-    for answer in [
-        refusal(ann.get_portfolio("q").await),
-        refusal(update),
-        refusal(delete(&ann, "q", "").await),
-    ] {
+    for answer in [refusal(ann.get_portfolio("q").await), refusal(update)] {
         assert_eq!(answer, "PORTFOLIO_NOT_FOUND");
     }
     assert_eq!(refusal(ann.try_portfolio(portfolio("r", "b")).await), "ACCOUNT_NOT_FOUND");

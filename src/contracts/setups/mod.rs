@@ -263,14 +263,7 @@ impl DeliverySetup {
     /// Returns one page of delivery setups.
     pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Shown>> {
         let Some(covered) = filter.scope.cover(tx).await? else { return Ok(Listing::default()) };
-        if let Some(contract_id) = &filter.contract_id {
-            let account = contracts::table
-                .filter(tx.owns(contracts::tenant_id))
-                .filter(contracts::contract_id.eq(contract_id))
-                .select(contracts::account_id);
-            let account = account.first::<String>(&mut tx.conn()).await.optional()?;
-            modules::require_named_account(tx, account.as_deref()).await?;
-        }
+        Contract::require_named(tx, filter.contract_id.as_deref()).await?;
         let filtered = || {
             let mut query = delivery_setups::table
                 .filter(tx.owns(delivery_setups::tenant_id))
