@@ -50,7 +50,7 @@ impl Account {
                 .map_err(|error| translate(error, &self.account_id, fields))
         };
         let rows = tx.together(update, self.renew_words(tx, fields));
-        let (_, (updated, ())) = tx.together(self.require_active_type(tx, fields), rows).await?;
+        let ((), (updated, ())) = tx.together(self.require_active_type(tx, fields), rows).await?;
         // Runs after the update, so that the check covers the people who are contacts now.
         if moved {
             let guard = slots::guard(tx, Scope::Account(&self.account_id)).await?;

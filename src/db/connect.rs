@@ -11,6 +11,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
+    pin::pin,
     time::Duration,
 };
 
@@ -26,6 +27,7 @@ use tokio_postgres::{
     error::SqlState,
 };
 use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
 
 pub use self::url::{UrlError, login};
 use super::{pool::ConnectError, sqlstate::Coded};
@@ -211,7 +213,7 @@ async fn addresses(config: &Config) -> Result<Vec<Address>, ConnectError> {
         }
     }
     if config.get_load_balance_hosts() == LoadBalanceHosts::Random && !addresses.is_empty() {
-        let (_, random) = uuid::Uuid::now_v7().as_u64_pair();
+        let (_, random) = Uuid::now_v7().as_u64_pair();
         let first = usize::try_from(random).unwrap_or_default() % addresses.len();
         addresses.rotate_left(first);
     }
@@ -272,30 +274,41 @@ impl Server {
 }
 
 /// Fails if prepared statements do not work: a pooler may use another server connection for each
-/// transaction, which does not know the statements that were prepared on the first.
+/// transaction, which does not know the statements that were prepared on the first, or has another
+/// client's statement of that name.
 ///
 /// Two clients take turns, so that such a pooler has to swap their server connections.
 pub async fn keeps_prepared_statements(config: &Config) -> Result<(), ConnectError> {
     let (first, _link) = open(config).await?;
     let (second, _other_link) = open(config).await?;
+    let mark = Uuid::now_v7().simple().to_string();
     let probe = async {
-        let prepared = first.prepare("SELECT pg_backend_pid()").await?;
+        let prepared = first.prepare(&format!("SELECT '{mark}'::text")).await?;
         for _ in 0..TURNS {
             second.batch_execute("BEGIN; SELECT 1").await?;
             // If the pooler has only one server connection, this waits for the end of the other's
             // transaction, and shows nothing.
-            let execution = timeout(TURN, first.query_one(&prepared, &[])).await;
+            let mut execution = pin!(first.query_one(&prepared, &[]));
+            let early = timeout(TURN, &mut execution).await;
             second.batch_execute("ROLLBACK").await?;
-            if let Ok(execution) = execution {
-                execution?;
+            let row = match early {
+                Ok(row) => row?,
+                Err(_) => execution.await?,
+            };
+            if row.try_get::<_, &str>(0).ok() != Some(&mark) {
+                return Ok(false);
             }
         }
-        Ok::<_, tokio_postgres::Error>(())
+        Ok::<_, tokio_postgres::Error>(true)
     };
-    probe.await.map_err(|error| match error.code() {
-        Some(&SqlState::INVALID_SQL_STATEMENT_NAME | &SqlState::DUPLICATE_PSTATEMENT) => {
-            ConnectError::Pooler
-        }
-        _ => ConnectError::of(&error),
-    })
+    match probe.await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(ConnectError::Pooler),
+        Err(error) => Err(match error.code() {
+            Some(&SqlState::INVALID_SQL_STATEMENT_NAME | &SqlState::DUPLICATE_PSTATEMENT) => {
+                ConnectError::Pooler
+            }
+            _ => ConnectError::of(&error),
+        }),
+    }
 }

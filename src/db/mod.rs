@@ -311,7 +311,8 @@ impl Db {
         match verdict(begun, open, answer) {
             Ok(Answer::First(answer)) => Ok(answer),
             Ok(Answer::New(answer)) => {
-                let finished = tx.finish(caller, meta, answer.encode_to_vec()).await;
+                // Boxed, because it would make the future of each call larger.
+                let finished = Box::pin(tx.finish(caller, meta, answer.encode_to_vec())).await;
                 // Also if it is unknown whether it committed: a listener that finds nothing new
                 // loses nothing.
                 self.changes.notify(&caller.tenant);

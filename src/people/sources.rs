@@ -267,7 +267,9 @@ impl<'a> Merged<'a> {
 
 impl QueryFragment<Pg> for Merged<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql("WITH covered AS MATERIALIZED (");
+        // PostgreSQL writes a table that is read once into the query, with its constant, and makes
+        // one that is read several times once.
+        out.push_sql("WITH covered AS (");
         self.covered(&mut out)?;
         out.push_sql(
             ") SELECT key, person_id, \

@@ -1063,7 +1063,7 @@ async fn a_change_takes_few_flights() {
         let mut least = usize::MAX;
         for _ in 0..5 {
             on.settle().await;
-            least = least.min(on.tap.flights(calls(which)).await);
+            least = least.min(on.tap.flights(Box::pin(calls(which))).await);
         }
         assert_eq!(least, expected, "call {which}");
     }

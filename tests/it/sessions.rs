@@ -91,6 +91,22 @@ async fn a_pooler_in_transaction_mode_without_prepared_statements_is_refused() {
     }
 }
 
+/// The statement of a service that has ended may have the name of one of a service that starts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_has_statements_of_others_is_refused() {
+    let Some(url) = real_database("a pooler").await else { return };
+    let Some(pooler) = Pooler::start(&url, "transaction").await else { return };
+    let (first, second) = (sql(&pooler.url).await, sql(&pooler.url).await);
+    first.batch_execute("BEGIN; PREPARE s0 AS SELECT 'of another'::text").await.unwrap();
+    second.batch_execute("BEGIN; SELECT 1").await.unwrap();
+    first.batch_execute("COMMIT").await.unwrap();
+    // The pooler takes next what it got back last: the connection without the statement.
+    second.batch_execute("COMMIT").await.unwrap();
+    let refused = run(&["check"], &[("DATABASE_URL", &pooler.url)]).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("PgBouncer 1.21 or later"), "{refused:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pooler_in_session_mode_works() {
     let Some(url) = real_database("a pooler").await else { return };
