@@ -256,18 +256,18 @@ impl Amount {
 mod tests {
     use super::*;
 
-    fn money(units: i64, nanos: i32, currency: &str) -> Option<proto::Money> {
-        Some(proto::Money { currency_code: currency.into(), units, nanos })
+    fn money(units: i64, nanos: i32, currency: &str) -> proto::Money {
+        proto::Money { currency_code: currency.into(), units, nanos }
     }
 
     /// The money that is parsed with this default, and the violations as text.
     fn parsed(
-        sent: Option<proto::Money>,
+        sent: impl Into<Option<proto::Money>>,
         purpose: Purpose,
         default: Option<&str>,
     ) -> Result<Option<Money>, String> {
         let mut v = Violations::default();
-        let mut money = v.money("value", sent, purpose);
+        let mut money = v.money("value", sent.into(), purpose);
         v.currency("value", &mut money, purpose, default);
         v.finish(money).map_err(|error| format!("{error:?}"))
     }
@@ -286,13 +286,13 @@ mod tests {
             let parsed = parsed.unwrap();
             assert_eq!(parsed.to_string(), text);
             assert_eq!(serde_json::to_value(&parsed).unwrap(), text);
-            assert_eq!(Some(parsed.into()), money(units, nanos, "EUR"));
+            assert_eq!(proto::Money::from(parsed), money(units, nanos, "EUR"));
         }
         for (currency, text) in [("JPY", "7 JPY"), ("KWD", "7.000 KWD"), ("CHF", "7.00 CHF")] {
             let parsed = parsed(money(7, 0, currency), Purpose::Agreed, None).unwrap().unwrap();
             assert_eq!(parsed.to_string(), text);
         }
-        for none in [None, money(0, 0, "")] {
+        for none in [None, Some(money(0, 0, ""))] {
             assert_eq!(parsed(none, Purpose::Agreed, Some("EUR")).unwrap(), None);
         }
     }
@@ -364,7 +364,7 @@ mod tests {
             (-1, &[2500], Some(UNIT / 4)),
             (-3, &[1000], Some(1)),
             (0, &[12, 3456, 7890, 1000], Some(12_345_678_901)),
-            (3, &[9, 9999, 9999, 9999, 9999, 9999, 9000], Some(TOO_MANY as i128 * UNIT - 1)),
+            (3, &[9, 9999, 9999, 9999, 9999, 9999, 9000], Some(i128::from(TOO_MANY) * UNIT - 1)),
             (-3, &[100], None),
             (-4, &[1000], None),
             (30, &[1], None),

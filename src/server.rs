@@ -119,17 +119,7 @@ pub async fn serve(
     let policies = Policies::read()?;
     let paths = paths(&policies);
     let names = health_names(&policies);
-    let limits = Limits {
-        calls: config.max_calls,
-        buffered: config.max_buffered_bytes,
-        tenant_share: config.tenant_share,
-        default_deadline: config.default_deadline,
-        max_deadline: config.max_deadline,
-        answer: config.answer_timeout,
-        message: config.max_message_bytes,
-        uncompressed: config.compress_above,
-    };
-    let guard = GuardLayer::new(policies, identity.clone(), admission, limits);
+    let guard = GuardLayer::new(policies, identity.clone(), admission, limits(config));
 
     let draining = CancellationToken::new();
     let streams = Streams::new(
@@ -219,6 +209,20 @@ pub async fn serve(
         () = ending => Ok(()),
         never = renewing => match never {},
         () = identity.keep() => Ok(()), // never completes
+    }
+}
+
+/// The limits of calls as configured.
+const fn limits(config: &Config) -> Limits {
+    Limits {
+        calls: config.max_calls,
+        buffered: config.max_buffered_bytes,
+        tenant_share: config.tenant_share,
+        default_deadline: config.default_deadline,
+        max_deadline: config.max_deadline,
+        answer: config.answer_timeout,
+        message: config.max_message_bytes,
+        uncompressed: config.compress_above,
     }
 }
 

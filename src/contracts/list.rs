@@ -1,6 +1,8 @@
 //! Lists and searches of contracts. The state is found by conditions on what is stored. The dates
 //! of terms move with today and are in no index: a list by them reads the dates of the contracts in
-//! force, derives the rest, and then reads the rows of its page.
+//! force, derives the rest, keeps what the page shows, and then reads the rows of its page.
+
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use diesel::{
@@ -183,22 +185,31 @@ impl Contract {
         today: NaiveDate,
     ) -> Result<Listing<OnDay>> {
         let order = page.order();
-        let dated = in_force.select(Dated::as_select()).load::<Dated>(&mut tx.conn()).await?;
-        let places = dated.iter().filter_map(|row| filter.place(order.by, row, today));
-        let mut places: Vec<_> = places.collect();
-        places.sort_unstable();
-        if order.descending {
-            places.reverse();
-        }
-        let total =
-            if page.counts() { Total::default().plus(places.len()) } else { Total::default() };
         let behind = |place: &(String, String)| match page.after_name() {
             Some(after) if order.descending => *place < after,
             Some(after) => *place > after,
             None => true,
         };
         let limit = usize::try_from(page.limit()).unwrap_or(usize::MAX);
-        let ids: Vec<_> = places.into_iter().filter(behind).take(limit).map(|(_, id)| id).collect();
+        let (mut listed, mut next) = (0, BTreeSet::new());
+        let mut dated =
+            in_force.select(Dated::as_select()).load_stream::<Dated>(&mut tx.conn()).await?;
+        while let Some(row) = dated.try_next().await? {
+            let Some(place) = filter.place(order.by, &row, today) else { continue };
+            listed += 1;
+            if behind(&place) {
+                next.insert(place);
+            }
+            if next.len() > limit {
+                let _ = if order.descending { next.pop_first() } else { next.pop_last() };
+            }
+        }
+        drop(dated);
+        let total = if page.counts() { Total::default().plus(listed) } else { Total::default() };
+        let mut ids: Vec<_> = next.into_iter().map(|(_, id)| id).collect();
+        if order.descending {
+            ids.reverse();
+        }
         let rows = contracts::table
             .filter(tx.owns(contracts::tenant_id))
             .filter(contracts::contract_id.eq_any(ids.clone()))

@@ -7,6 +7,7 @@ mod steps;
 pub mod store;
 pub mod terms;
 mod wire;
+mod words;
 
 use tonic::Request;
 

@@ -1,8 +1,8 @@
-//! Contracts in the database: the rows, and the words that searches find them by.
+//! Contracts in the database.
 
 use chrono::{DateTime, NaiveDate, Utc};
-use diesel::{prelude::*, sql_types::Text};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
 use super::{
@@ -20,8 +20,8 @@ use crate::{
     modules,
     page::{self, By, Listed},
     resource::ACCOUNT,
-    schema::{contract_words, contracts},
-    search::{self, Batch, unnest},
+    schema::contracts,
+    search,
 };
 
 /// Bytes that a contract adds to a response besides its texts.
@@ -362,16 +362,7 @@ impl Contract {
             .get_result::<Self>(&mut tx.conn())
             .await?;
         tx.updated(&self, &updated)?;
-        if updated.words() != self.words() || self.folded != search::stamp(self.revision) {
-            diesel::delete(
-                contract_words::table
-                    .filter(tx.owns(contract_words::tenant_id))
-                    .filter(contract_words::contract_id.eq(&self.contract_id)),
-            )
-            .execute(&mut tx.conn())
-            .await?;
-            updated.insert_words(tx).await?;
-        }
+        self.renew_words(tx, &updated).await?;
         Ok(OnDay(updated, today))
     }
 
@@ -407,46 +398,5 @@ impl Contract {
         let count: i64 = in_force().count().get_result(&mut tx.conn()).await?;
         let first = in_force().order(contracts::contract_id).select(contracts::contract_id);
         Ok((first.limit(limit).load(&mut tx.conn()).await?, count))
-    }
-
-    /// Renews the sort keys and words of the tenant's next rows, in the order of ids after `after`.
-    /// The connection must be the owner's.
-    pub async fn renew(
-        conn: &mut AsyncPgConnection,
-        tenant: &str,
-        after: &str,
-    ) -> QueryResult<Batch> {
-        search::renew!(
-            conn,
-            tenant,
-            after,
-            contracts,
-            contract_words,
-            contract_id,
-            |row| row.fields,
-            title
-        )
-    }
-
-    fn words(&self) -> Vec<String> {
-        let Fields { title, reference, .. } = &self.fields;
-        search::words([self.contract_id.as_str(), title, reference])
-    }
-
-    async fn insert_words(&self, tx: &WriteTx) -> Result<()> {
-        diesel::insert_into(contract_words::table)
-            .values(diesel::select((
-                tx.tenant_id().into_sql::<Text>(),
-                self.contract_id.as_str().into_sql::<Text>(),
-                unnest(self.words()),
-            )))
-            .into_columns((
-                contract_words::tenant_id,
-                contract_words::contract_id,
-                contract_words::word,
-            ))
-            .execute(&mut tx.conn())
-            .await?;
-        Ok(())
     }
 }

@@ -264,7 +264,7 @@ impl Terms {
                 terms.cancel_time = None;
                 terms.last_date = self.agreed_end();
             }
-            Step::Terminate => terms.last_date = self.terminated_on(now_in, date, today)?,
+            Step::Terminate => terms.last_date = self.terminated_on(state, date, today)?,
         }
         Ok(terms)
     }

@@ -2,7 +2,7 @@
 
 use crate::{proto::ErrorReason, resource::Kind};
 
-/// `accounts.v1.Opportunity`. A PutOpportunity finds an id taken only by another account.
+/// `accounts.v1.Opportunity`. A `PutOpportunity` finds an id taken only by another account.
 pub const OPPORTUNITY: Kind = Kind {
     noun: "opportunity",
     not_found: ErrorReason::OpportunityNotFound,

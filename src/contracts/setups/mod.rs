@@ -1,5 +1,6 @@
 //! Delivery setups in the database: how a contract is delivered, as projects of another system.
 
+mod list;
 pub(super) mod wire;
 
 use chrono::{DateTime, NaiveDate, Utc};
@@ -12,13 +13,15 @@ use diesel_async::RunQueryDsl;
 use futures_util::TryStreamExt as _;
 use serde::Serialize;
 
+pub use self::list::Filter;
+use self::list::show;
 use super::{
     refusals::{self, CONTRACT, DELIVERY_SETUP},
     store::{Contract, Kept},
-    terms::{State, Terms},
+    terms::State,
 };
 use crate::{
-    accounts::{self, scope::Scope, store::Status},
+    accounts::{self, store::Status},
     batch::Ids,
     budget::{self, Weighed},
     change::{Versioned, resource},
@@ -26,8 +29,8 @@ use crate::{
     enums::text_enum,
     error::{Error, Result},
     modules,
-    page::{Listed, Listing, Page, behind, total},
-    schema::{contracts, delivery_setups},
+    page::Listed,
+    schema::delivery_setups,
 };
 
 /// Bytes that a delivery setup adds to a response besides its texts.
@@ -162,19 +165,6 @@ pub struct NewSetup {
     pub fields: Fields,
 }
 
-/// Which delivery setups a list contains.
-#[derive(Debug)]
-pub struct Filter {
-    /// Whose setups.
-    pub scope: Scope,
-    /// Only setups under this contract.
-    pub contract_id: Option<String>,
-    /// Only setups of this project.
-    pub project_id: Option<String>,
-    /// Only setups in one of these states; empty for all.
-    pub states: Vec<SetupState>,
-}
-
 impl NewSetup {
     /// Inserts the delivery setup.
     pub async fn insert(&self, tx: &WriteTx) -> Result<Shown> {
@@ -260,43 +250,6 @@ impl DeliverySetup {
         Ok((Shown(setup, kept.on_day.derived().state), kept))
     }
 
-    /// Returns one page of delivery setups.
-    pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Shown>> {
-        let Some(covered) = filter.scope.cover(tx).await? else { return Ok(Listing::default()) };
-        Contract::require_named(tx, filter.contract_id.as_deref()).await?;
-        let filtered = || {
-            let mut query = delivery_setups::table
-                .filter(tx.owns(delivery_setups::tenant_id))
-                .select(Self::as_select())
-                .into_boxed();
-            if let Some(account_id) = &filter.scope.account_id {
-                query = query.filter(delivery_setups::account_id.eq(account_id));
-            }
-            if let Some(accounts) = covered.account_ids(tx) {
-                query = query.filter(delivery_setups::account_id.eq_any(accounts));
-            }
-            if let Some(contract_id) = &filter.contract_id {
-                query = query.filter(delivery_setups::contract_id.eq(contract_id));
-            }
-            if let Some(project_id) = &filter.project_id {
-                query = query.filter(delivery_setups::project_id.eq(project_id));
-            }
-            if !filter.states.is_empty() {
-                query = query.filter(delivery_setups::state.eq_any(&filter.states));
-            }
-            query
-        };
-        let total = total!(tx, page, filtered());
-        let query = behind!(filtered(), page, page.after_time()?,
-            (delivery_setups::create_time, delivery_setups::delivery_setup_id):
-            (diesel::sql_types::Timestamptz, diesel::sql_types::Text));
-        let rows = query.load_stream::<Self>(&mut tx.conn()).await?;
-        let rows = rows.map_ok(|row| Shown(row, State::Draft));
-        let Listing { rows, next_page_token, total } = page.read(tx, total, rows).await?;
-        let rows = show(tx, rows.into_iter().map(|Shown(row, _)| row).collect()).await?;
-        Ok(Listing { rows, next_page_token, total })
-    }
-
     /// Sets the fields of the delivery setup; equal fields change nothing. The caller must hold the
     /// locks of [`DeliverySetup::find_for_update`].
     pub async fn update(self, tx: &WriteTx, fields: &Fields, kept: &Kept) -> Result<Shown> {
@@ -355,25 +308,6 @@ impl DeliverySetup {
         removed.sort_by(|one, other| one.delivery_setup_id.cmp(&other.delivery_setup_id));
         removed.iter().try_for_each(|setup| tx.deleted(setup))
     }
-}
-
-/// Adds to each setup the state of its contract today.
-async fn show(tx: &Tx, setups: Vec<DeliverySetup>) -> Result<Vec<Shown>> {
-    let ids: Vec<_> = setups.iter().map(|setup| setup.contract_id.clone()).collect();
-    let terms: std::collections::HashMap<String, Terms> = contracts::table
-        .filter(tx.owns(contracts::tenant_id))
-        .filter(contracts::contract_id.eq_any(ids))
-        .select((contracts::contract_id, Terms::as_select()))
-        .load::<(String, Terms)>(&mut tx.conn())
-        .await?
-        .into_iter()
-        .collect();
-    let today = tx.today().await?;
-    let shown = setups.into_iter().filter_map(|setup| {
-        let state = terms.get(&setup.contract_id)?.state(today);
-        Some(Shown(setup, state))
-    });
-    Ok(shown.collect())
 }
 
 /// Fails if a setup cannot go from one state to another; `from` is `None` for a new one.
