@@ -34,8 +34,8 @@ async fn scene() -> Tenant {
 }
 
 /// So many seconds after some time.
-fn at(seconds: i64) -> Option<Timestamp> {
-    Some(Timestamp { seconds: 1_800_000_000 + seconds, nanos: 0 })
+fn at(seconds: i64) -> Timestamp {
+    Timestamp { seconds: 1_800_000_000 + seconds, nanos: 0 }
 }
 
 /// An opportunity `o` in this stage, as the CRM has it at a time.
@@ -48,14 +48,14 @@ fn full() -> Opportunity {
     Opportunity {
         stage: "Negotiation".into(),
         state: State::Won.into(),
-        amount: money(-12, -345_678_901, "EUR"),
+        amount: Some(money(-12, -345_678_901, "EUR")),
         probability: Some(33.3),
         expected_close_date: day("2027-03-31"),
         close_date: day("2027-04-01"),
         uri: "https://crm.example/42".into(),
         contract_id: "c".into(),
         owner_id: "sam".into(),
-        source_time: Some(Timestamp { nanos: 123_456_000, ..at(0).unwrap() }),
+        source_time: Some(Timestamp { nanos: 123_456_000, ..at(0) }),
         metadata: BTreeMap::from([("crm".into(), "42".into())]),
         ..opportunity("o", "a")
     }
@@ -88,10 +88,10 @@ async fn a_put_states_all_of_an_opportunity_and_the_same_again_changes_nothing()
     assert_eq!(tenant.get_opportunity("o").await.unwrap(), stored);
     let batch = BatchGetOpportunitiesRequest { opportunity_ids: vec!["o".into()] };
     let batch = tenant.opportunities().batch_get_opportunities(batch).await.unwrap().into_inner();
-    assert_eq!(batch.opportunities, [stored.clone()]);
+    assert_eq!(batch.opportunities, std::slice::from_ref(&stored));
 
     // What is smaller than a microsecond is not kept, so it is no change.
-    let precise = Timestamp { nanos: 123_456_789, ..at(0).unwrap() };
+    let precise = Timestamp { nanos: 123_456_789, ..at(0) };
     for same in [full(), Opportunity { source_time: Some(precise), ..full() }] {
         let again = tenant.push(same).await.unwrap();
         assert_eq!(
@@ -124,26 +124,26 @@ async fn a_put_states_all_of_an_opportunity_and_the_same_again_changes_nothing()
 #[tokio::test]
 async fn a_message_that_is_older_than_the_stored_opportunity_is_stale() {
     let tenant = scene().await;
-    let second = tenant.opportunity(staged("two", at(2))).await;
-    let late = tenant.push(staged("one", at(1))).await.unwrap();
+    let second = tenant.opportunity(staged("two", Some(at(2)))).await;
+    let late = tenant.push(staged("one", Some(at(1)))).await.unwrap();
     assert_eq!((late.created, late.stale, late.opportunity), (false, true, Some(second.clone())));
     // It is answered even if it could not be carried out any more.
-    let gone = Opportunity { owner_id: "gone".into(), ..staged("one", at(1)) };
+    let gone = Opportunity { owner_id: "gone".into(), ..staged("one", Some(at(1))) };
     assert!(tenant.push(gone).await.unwrap().stale);
     assert_eq!(tenant.trail_of("o").await.len(), 1);
 
-    let equal = tenant.push(staged("two again", at(2))).await.unwrap();
+    let equal = tenant.push(staged("two again", Some(at(2)))).await.unwrap();
     assert!(!equal.stale, "the last writer wins");
     let timeless = tenant.push(staged("by hand", None)).await.unwrap();
-    assert_eq!(timeless.opportunity.unwrap().source_time, at(2));
-    assert!(tenant.push(staged("one", at(1))).await.unwrap().stale);
+    assert_eq!(timeless.opportunity.unwrap().source_time, Some(at(2)));
+    assert!(tenant.push(staged("one", Some(at(1)))).await.unwrap().stale);
     // A newer time alone is kept, or a message in between would win later.
-    let newer = tenant.opportunity(staged("by hand", at(4))).await;
-    assert_eq!(newer.source_time, at(4));
-    assert!(tenant.push(staged("three", at(3))).await.unwrap().stale);
+    let newer = tenant.opportunity(staged("by hand", Some(at(4)))).await;
+    assert_eq!(newer.source_time, Some(at(4)));
+    assert!(tenant.push(staged("three", Some(at(3)))).await.unwrap().stale);
     // A deletion forgets the time.
     delete(&tenant, "o", "").await.unwrap();
-    assert!(tenant.push(staged("one", at(1))).await.unwrap().created);
+    assert!(tenant.push(staged("one", Some(at(1)))).await.unwrap().created);
 }
 
 #[tokio::test]
@@ -151,27 +151,27 @@ async fn account_etag_and_time_are_checked_in_this_order() {
     let tenant = scene().await;
     let absent = Opportunity { etag: "x".into(), ..opportunity("o", "a") };
     assert_eq!(refusal(tenant.push(absent).await), "ETAG_MISMATCH");
-    let stored = tenant.opportunity(staged("two", at(2))).await;
+    let stored = tenant.opportunity(staged("two", Some(at(2)))).await;
     let elsewhere =
-        Opportunity { account_id: "b".into(), etag: "x".into(), ..staged("one", at(1)) };
+        Opportunity { account_id: "b".into(), etag: "x".into(), ..staged("one", Some(at(1))) };
     let refused = tenant.push(elsewhere.clone()).await;
     assert_eq!(
         (metadata(&refused, "opportunity_id"), metadata(&refused, "account_id")),
         ("o".into(), "b".into())
     );
     assert_eq!(refusal(refused), "RECORD_OF_ANOTHER_ACCOUNT");
-    let changed = Opportunity { etag: "x".into(), ..staged("one", at(1)) };
+    let changed = Opportunity { etag: "x".into(), ..staged("one", Some(at(1))) };
     assert_eq!(refusal(tenant.push(changed).await), "ETAG_MISMATCH");
-    let stale = Opportunity { etag: stored.etag.clone(), ..staged("one", at(1)) };
+    let stale = Opportunity { etag: stored.etag.clone(), ..staged("one", Some(at(1))) };
     assert!(tenant.push(stale).await.unwrap().stale);
-    let next = Opportunity { etag: stored.etag.clone(), ..staged("three", at(3)) };
+    let next = Opportunity { etag: stored.etag.clone(), ..staged("three", Some(at(3))) };
     let next = tenant.opportunity(next).await;
-    let same = Opportunity { etag: next.etag.clone(), ..staged("three", at(3)) };
+    let same = Opportunity { etag: next.etag.clone(), ..staged("three", Some(at(3))) };
     assert_eq!(tenant.opportunity(same).await, next);
     let nowhere = Opportunity { account_id: "x".into(), ..elsewhere };
     assert_eq!(refusal(tenant.push(nowhere).await), "ACCOUNT_NOT_FOUND");
     let trial = PutOpportunityRequest {
-        opportunity: Some(staged("four", at(4))),
+        opportunity: Some(staged("four", Some(at(4)))),
         validate_only: true,
         ..Default::default()
     };
@@ -187,7 +187,7 @@ async fn every_rule_of_an_opportunity_is_reported_with_its_field() {
         account_id: String::new(),
         display_name: String::new(),
         stage: "s".repeat(101),
-        amount: money(1, -1, "EURO"),
+        amount: Some(money(1, -1, "EURO")),
         probability: Some(100.5),
         expected_close_date: Some(customer_accounts::proto::google::r#type::Date {
             year: 2027,
@@ -252,7 +252,7 @@ async fn texts_of_an_opportunity_are_normalized() {
 async fn an_amount_without_a_currency_gets_the_default_of_the_tenant() {
     let tenant = scene().await;
     let worth = |amount| Opportunity { amount, ..opportunity("o", "a") };
-    let refused = violations(tenant.push(worth(money(5, 0, ""))).await);
+    let refused = violations(tenant.push(worth(Some(money(5, 0, "")))).await);
     assert_eq!(refused.len(), 1);
     assert_eq!(refused[0].0, "opportunity.amount.currency_code");
     assert!(refused[0].1.starts_with("is required"), "{refused:?}");
@@ -262,20 +262,22 @@ async fn an_amount_without_a_currency_gets_the_default_of_the_tenant() {
         ..Default::default()
     };
     tenant.update_settings(default("CHF"), &["default_currency"]).await.unwrap();
-    let stored = tenant.opportunity(worth(money(5, 0, ""))).await;
-    assert_eq!(stored.amount, money(5, 0, "CHF"));
+    let stored = tenant.opportunity(worth(Some(money(5, 0, "")))).await;
+    assert_eq!(stored.amount, Some(money(5, 0, "CHF")));
     // Compared with the currency filled in, and kept when the setting changes.
-    assert_eq!(tenant.opportunity(worth(money(5, 0, ""))).await, stored);
-    assert_eq!(tenant.opportunity(worth(money(5, 0, "CHF"))).await, stored);
+    assert_eq!(tenant.opportunity(worth(Some(money(5, 0, "")))).await, stored);
+    assert_eq!(tenant.opportunity(worth(Some(money(5, 0, "CHF")))).await, stored);
     tenant.update_settings(default("JPY"), &["default_currency"]).await.unwrap();
     assert_eq!(tenant.get_opportunity("o").await.unwrap(), stored);
     // A forecast may have fractions of any minor unit, and the largest amounts are exact.
     for (units, nanos) in [(0, 1), (9_999_999_999_999, 999_999_999), (-9_999_999_999_999, -1)] {
-        let stored = tenant.opportunity(worth(money(units, nanos, ""))).await;
-        assert_eq!(stored.amount, money(units, nanos, "JPY"));
+        let stored = tenant.opportunity(worth(Some(money(units, nanos, "")))).await;
+        assert_eq!(stored.amount, Some(money(units, nanos, "JPY")));
     }
     // Nothing is an amount of its own, and an empty message none.
-    for (sent, kept) in [(money(0, 0, "EUR"), money(0, 0, "EUR")), (money(0, 0, ""), None)] {
+    for (sent, kept) in
+        [(Some(money(0, 0, "EUR")), Some(money(0, 0, "EUR"))), (Some(money(0, 0, "")), None)]
+    {
         assert_eq!(tenant.opportunity(worth(sent)).await.amount, kept);
     }
 }
@@ -471,7 +473,7 @@ async fn of_pushes_at_once_one_creates_and_the_newest_stays() {
         let push = |n: i64| {
             let pushed = Opportunity {
                 opportunity_id: id.clone(),
-                ..staged(&n.to_string(), at(n % (PUSHES - 1)))
+                ..staged(&n.to_string(), Some(at(n % (PUSHES - 1))))
             };
             let tenant = tenant.clone();
             async move { tenant.push(pushed).await.unwrap() }
@@ -480,7 +482,7 @@ async fn of_pushes_at_once_one_creates_and_the_newest_stays() {
         let created = answers.iter().filter(|answer| answer.created).count();
         assert_eq!(created, 1, "{answers:#?}");
         let left = tenant.get_opportunity(&id).await.unwrap();
-        assert_eq!((left.source_time, &*left.stage), (at(PUSHES - 2), "4"));
+        assert_eq!((left.source_time, &*left.stage), (Some(at(PUSHES - 2)), "4"));
         let kept = answers.iter().filter(|answer| !answer.stale).count();
         assert_eq!(tenant.trail_of(&id).await.len(), kept);
     }
@@ -498,12 +500,13 @@ async fn a_history_in_any_order_ends_with_its_last_message() {
         messages.extend((0..4).map(|_| dice.pick(&history).clone()));
         while !messages.is_empty() {
             let (time, stage) = messages.swap_remove(dice.index(messages.len()));
-            let message = Opportunity { opportunity_id: id.clone(), ..staged(&stage, at(time)) };
+            let message =
+                Opportunity { opportunity_id: id.clone(), ..staged(&stage, Some(at(time))) };
             tenant.push(message).await.unwrap();
         }
         let (time, stage) = history.last().unwrap();
         let left = tenant.get_opportunity(&id).await.unwrap();
-        assert_eq!((&left.stage, left.source_time), (stage, at(*time)), "{history:?}");
+        assert_eq!((&left.stage, left.source_time), (stage, Some(at(*time))), "{history:?}");
     }
     replay(&tenant).await;
 }
@@ -576,7 +579,7 @@ async fn random_pushes_are_answered_as_a_naive_model_answers_them() {
         let pushed = Opportunity {
             account_id: push.account_id.clone(),
             etag: push.etag.clone(),
-            ..staged(&push.stage, push.time.and_then(at))
+            ..staged(&push.stage, push.time.map(at))
         };
         let answer = tenant.push(pushed).await;
         let found: Answer = match &answer {
@@ -586,7 +589,7 @@ async fn random_pushes_are_answered_as_a_naive_model_answers_them() {
                 let kept = kept.as_mut().unwrap();
                 assert_eq!(
                     (&stored.stage, stored.source_time),
-                    (&kept.stage, kept.time.and_then(at)),
+                    (&kept.stage, kept.time.map(at)),
                     "step {step}"
                 );
                 kept.etag.clone_from(&stored.etag);

@@ -90,7 +90,7 @@ async fn a_code_appears_once_in_a_portfolio_whatever_its_case() {
     ];
     let found = violations(tenant.try_portfolio(with_items(twice.clone())).await);
     let expected = ("portfolio.items[3].code".to_owned(), "is the code of items[1]".to_owned());
-    assert_eq!(found, [expected.clone()]);
+    assert_eq!(found, std::slice::from_ref(&expected));
     tenant.portfolio(with_items(vec![item("x", State::Active)])).await;
     let found = violations(tenant.update_portfolio(with_items(twice), &["items"]).await);
     assert_eq!(found, [expected]);

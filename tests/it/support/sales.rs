@@ -40,8 +40,8 @@ pub fn opportunity(id: &str, account_id: &str) -> Opportunity {
 }
 
 /// So many units and billionths of a currency.
-pub fn money(units: i64, nanos: i32, currency_code: &str) -> Option<Money> {
-    Some(Money { currency_code: currency_code.into(), units, nanos })
+pub fn money(units: i64, nanos: i32, currency_code: &str) -> Money {
+    Money { currency_code: currency_code.into(), units, nanos }
 }
 
 impl Tenant {
