@@ -1,5 +1,6 @@
 //! A small, realistic example in the tenant `demo`, created by calls to the service.
 
+mod commerce;
 mod example;
 
 use std::collections::{HashMap, HashSet};
@@ -21,9 +22,12 @@ use crate::{
         SetPurchasingAccountRequest, UpdateAccountRequest,
         account_service_client::AccountServiceClient,
         account_type_service_client::AccountTypeServiceClient,
+        contract_service_client::ContractServiceClient,
         membership_service_client::MembershipServiceClient,
+        opportunity_service_client::OpportunityServiceClient,
         organization_service_client::OrganizationServiceClient,
         person_service_client::PersonServiceClient,
+        portfolio_service_client::PortfolioServiceClient,
     },
     text::caseless,
 };
@@ -57,7 +61,10 @@ pub async fn seed(channel: Channel, token: Option<&str>) -> Result<Seeded, Statu
     run.people(&mut PersonServiceClient::new(channel.clone()), &mut organizations).await?;
     let mut accounts = AccountServiceClient::new(channel.clone());
     run.accounts(&mut accounts).await?;
-    run.users(&mut accounts, &mut MembershipServiceClient::new(channel)).await?;
+    run.users(&mut accounts, &mut MembershipServiceClient::new(channel.clone())).await?;
+    run.contracts(&mut ContractServiceClient::new(channel.clone())).await?;
+    run.portfolios(&mut PortfolioServiceClient::new(channel.clone())).await?;
+    run.opportunities(&mut OpportunityServiceClient::new(channel)).await?;
     Ok(Seeded { created: run.created.len(), kept: run.kept })
 }
 

@@ -1,5 +1,7 @@
 //! The resources of the example.
 
+use crate::proto::PortfolioItemState;
+
 /// Id, name, description.
 pub(super) const TYPES: [(&str, &str, &str); 6] = [
     ("enterprise", "Enterprise", "Large customers with an account manager of their own"),
@@ -46,4 +48,78 @@ pub(super) const ACCOUNTS: [(&str, &str, &str, &str, &str, &str); 5] = [
     ("acct-acme-amer", "Acme Corp Americas", "acme-amer", "enterprise", "São Paulo", "BR"),
     ("acct-acme-apac", "Acme Corp APAC", "acme-apac", "enterprise", "Singapore", "SG"),
     ("acct-globex", "Globex", "globex", "trial", "Springfield", "US"),
+];
+
+/// A contract of the example.
+pub(super) struct ExampleContract {
+    pub(super) id: &'static str,
+    pub(super) account: &'static str,
+    pub(super) title: &'static str,
+    /// Whole euros.
+    pub(super) euros: i64,
+    /// Days from today to the end of the first term, which is a year.
+    pub(super) ends_in: u64,
+    /// Whether it renews, year by year, with a month's notice.
+    pub(super) renews: bool,
+    /// How far it has come.
+    pub(super) stage: Stage,
+}
+
+/// How far a contract of the example has come.
+#[derive(PartialEq, Eq)]
+pub(super) enum Stage {
+    Draft,
+    InApproval,
+    Approved,
+}
+
+/// The first renews, and the last day for a notice is 20 days away.
+pub(super) const CONTRACTS: [ExampleContract; 3] = [
+    ExampleContract {
+        id: "ctr-emea-support",
+        account: "acct-acme-emea",
+        title: "Support 2nd line EMEA",
+        euros: 48_000,
+        ends_in: 50,
+        renews: true,
+        stage: Stage::Approved,
+    },
+    ExampleContract {
+        id: "ctr-amer-rollout",
+        account: "acct-acme-amer",
+        title: "Rollout Americas",
+        euros: 120_000,
+        ends_in: 400,
+        renews: false,
+        stage: Stage::InApproval,
+    },
+    ExampleContract {
+        id: "ctr-apac-pilot",
+        account: "acct-acme-apac",
+        title: "Pilot APAC",
+        euros: 9_500,
+        ends_in: 200,
+        renews: false,
+        stage: Stage::Draft,
+    },
+];
+
+/// The delivery under the first contract.
+pub(super) const SETUP: (&str, &str, &str) = ("dset-emea-support", "PRJ-1001", "managed-service");
+
+/// The services of the account in Europe: id of the portfolio, account, name.
+pub(super) const PORTFOLIO: (&str, &str, &str) =
+    ("port-acme-emea", "acct-acme-emea", "Services of Acme EMEA");
+
+/// Code, name and state of the services.
+pub(super) const ITEMS: [(&str, &str, PortfolioItemState); 3] = [
+    ("SUP-2", "Support 2nd line", PortfolioItemState::Active),
+    ("MON", "Monitoring", PortfolioItemState::Planned),
+    ("SUP-1", "Support 1st line", PortfolioItemState::Retired),
+];
+
+/// Id, account, name, the CRM's stage, whole euros, percent.
+pub(super) const OPPORTUNITIES: [(&str, &str, &str, &str, i64, f64); 2] = [
+    ("opp-apac-rollout", "acct-acme-apac", "Rollout APAC", "Proposal", 150_000, 40.0),
+    ("opp-globex-support", "acct-globex", "Support for Globex", "Qualification", 30_000, 15.0),
 ];

@@ -1,11 +1,11 @@
 //! `customer-accounts seed` on a tenant that people have worked in.
 
 use customer_accounts::proto::{
-    Account, AccountType, CreateAccountTypeRequest, DeactivateAccountTypeRequest,
-    DeleteAccountRequest, GetAccountRequest, LinkOrganizationRequest, ListAccountTypesRequest,
-    ListActivitiesRequest, ModuleSetting, Organization, Person, RemoveOrganizationMemberRequest,
-    SetPurchasingAccountRequest, UpdateAccountRequest, UpdateAccountTypeRequest,
-    UpdateOrganizationRequest, UpdatePersonRequest,
+    Account, AccountType, Contract, CreateAccountTypeRequest, DeactivateAccountTypeRequest,
+    DeleteAccountRequest, DeliverySetup, GetAccountRequest, LinkOrganizationRequest,
+    ListAccountTypesRequest, ListActivitiesRequest, ModuleSetting, Organization, Person, Portfolio,
+    RemoveOrganizationMemberRequest, SetPurchasingAccountRequest, UpdateAccountRequest,
+    UpdateAccountTypeRequest, UpdateOrganizationRequest, UpdatePersonRequest,
 };
 use prost_types::FieldMask;
 
@@ -13,6 +13,7 @@ use crate::support::{
     As, Tenant, account,
     calls::person,
     process::{Finished, Service, run},
+    sales::{opportunity, portfolio},
 };
 
 async fn seed(service: &Service) -> Finished {
@@ -98,6 +99,24 @@ async fn change_everything(tenant: &Tenant) {
             UpdateOrganizationRequest { organization: Some(organization), ..Default::default() };
         tenant.organizations().update_organization(request).await.unwrap();
     }
+    for id in ["ctr-emea-support", "ctr-amer-rollout", "ctr-apac-pilot"] {
+        let contract =
+            Contract { contract_id: id.into(), title: "Renamed".into(), ..Default::default() };
+        tenant.update_contract(contract, &[]).await.unwrap();
+    }
+    let setup = DeliverySetup {
+        delivery_setup_id: "dset-emea-support".into(),
+        delivery_model: "of our own".into(),
+        ..Default::default()
+    };
+    tenant.update_setup(setup, &[]).await.unwrap();
+    let portfolio = Portfolio { display_name: "Ours".into(), ..portfolio("port-acme-emea", "") };
+    tenant.update_portfolio(portfolio, &["display_name", "items"]).await.unwrap();
+    for (id, account) in
+        [("opp-apac-rollout", "acct-acme-apac"), ("opp-globex-support", "acct-globex")]
+    {
+        tenant.opportunity(opportunity(id, account)).await;
+    }
     for id in ["enterprise", "smb", "trial", "premium", "partner", "reseller"] {
         let renamed = AccountType {
             account_type_id: id.into(),
@@ -124,11 +143,15 @@ async fn seeding_again_leaves_what_people_have_changed() {
     change_everything(&tenant).await;
     let before = changes(&tenant).await;
     let again = seed(&service).await;
-    assert!(again.stdout.contains("0 resources created, 21 were there already"), "{again:?}");
+    assert!(again.stdout.contains("0 resources created, 28 were there already"), "{again:?}");
     assert_eq!(changes(&tenant).await, before, "nothing was changed");
 
     // What is missing is made again, and nothing else is touched by it.
-    let gone = DeleteAccountRequest { account_id: "acct-acme-emea".into(), ..Default::default() };
+    let gone = DeleteAccountRequest {
+        account_id: "acct-acme-emea".into(),
+        force: true,
+        ..Default::default()
+    };
     tenant.accounts().delete_account(gone).await.unwrap();
     let active = AccountType {
         account_type_id: "enterprise".into(),
@@ -139,12 +162,12 @@ async fn seeding_again_leaves_what_people_have_changed() {
     tenant.account_types().update_account_type(active).await.unwrap();
     let before = changes(&tenant).await;
     let again = seed(&service).await;
-    assert!(again.stdout.contains("1 resources created, 20 were there already"), "{again:?}");
+    assert!(again.stdout.contains("4 resources created, 24 were there already"), "{again:?}");
     let request = ListActivitiesRequest { page_size: 1000, ..Default::default() };
     let made =
         tenant.activities().list_activities(request).await.unwrap().into_inner().activities.len()
             - before;
-    assert_eq!(made, 1, "one account was created");
+    assert_eq!(made, 6, "an account, its contract in three steps, a delivery setup, a portfolio");
 }
 
 #[tokio::test]
@@ -194,7 +217,7 @@ async fn seed_makes_do_with_what_users_have() {
     let own = AccountType { display_name: "ENTERPRISE".into(), ..Default::default() };
     let own = tenant.try_account_type(own).await.unwrap().account_type_id;
     let seeded = seed(&service).await.stdout;
-    assert!(seeded.contains("20 resources created, 1 were there already"), "{seeded}");
+    assert!(seeded.contains("27 resources created, 1 were there already"), "{seeded}");
     assert_eq!(tenant.get("acct-acme").await.unwrap().account_type_id, own);
 
     tenant.deactivate(&own).await;
@@ -203,7 +226,7 @@ async fn seed_makes_do_with_what_users_have() {
     let namesake = Person { subject: "alex.silva".into(), ..person("namesake") };
     tenant.try_person(namesake).await.unwrap();
     let seeded = seed(&service).await.stdout;
-    assert!(seeded.contains("2 resources created, 19 were there already"), "{seeded}");
+    assert!(seeded.contains("4 resources created, 24 were there already"), "{seeded}");
     assert_eq!(tenant.get("acct-acme-apac").await.unwrap().account_type_id, "smb");
     assert_eq!(tenant.get_person("acme-silva").await.unwrap().subject, "");
 
