@@ -328,8 +328,9 @@ async fn repeated_paths_count_as_one() {
 }
 
 const MEMORY: &str = "the embedded server is part of the process whose memory is measured";
-/// What the issue allows.
-const MAX_KIB: u64 = 100_000_000 / 1024;
+/// 100 MB, without 25 MB of a release build's program: the program of a debug build is several times
+/// as large, and none of its pages count here.
+const MAX_KIB: u64 = 75_000_000 / 1024;
 /// Calls of each kind at once.
 const AT_ONCE: usize = 16;
 
@@ -454,7 +455,7 @@ async fn memory_stays_bounded_under_heavy_requests_and_others_are_answered() {
         .unwrap();
     other.get("a").await.unwrap();
     println!("{:>28} {:>10} {:>10}", "", "peak KiB", "other ms");
-    println!("{:>28} {:>10}", "at rest", service.resident_kib());
+    println!("{:>28} {:>10}", "at rest", service.own_kib());
     for (what, method, request, expected) in heavy() {
         let (mut fastest, mut rounds) = (Duration::MAX, 0);
         // Whatever else runs on the machine makes answers late, so the best of a few rounds counts
@@ -500,7 +501,7 @@ async fn beside<T>(
         tokio::select! {
             answers = &mut calls => return (answers, peak, slowest.get()),
             () = &mut gets => {}
-            _ = ticks.tick() => peak = peak.max(service.resident_kib()),
+            _ = ticks.tick() => peak = peak.max(service.own_kib()),
         }
     }
 }

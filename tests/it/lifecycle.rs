@@ -26,14 +26,16 @@ use crate::support::{
     real_database, real_server, shared, sql, waiting_for_locks,
 };
 
-const SERVICES: [&str; 8] = [
+const SERVICES: [&str; 10] = [
     "accounts.v1.AccountService",
     "accounts.v1.AccountTypeService",
     "accounts.v1.ActivityService",
     "accounts.v1.ContractService",
     "accounts.v1.MembershipService",
+    "accounts.v1.OpportunityService",
     "accounts.v1.OrganizationService",
     "accounts.v1.PersonService",
+    "accounts.v1.PortfolioService",
     "accounts.v1.TenantService",
 ];
 /// Room for a machine that is busy with other tests.
@@ -394,7 +396,7 @@ async fn seed_fills_the_demo_tenant_and_can_be_run_again() {
     let address = service.address.to_string();
     let seeded = run(&["seed", "--listen", &address], &[]).await;
     assert_eq!(seeded.code, Some(0), "{seeded:?}");
-    assert!(seeded.stdout.contains("21 resources created, 0 were there already"), "{seeded:?}");
+    assert!(seeded.stdout.contains("28 resources created, 0 were there already"), "{seeded:?}");
     let channel = service.channel().await;
     let caller = As {
         tenant: "demo".into(),
@@ -450,7 +452,7 @@ async fn seed_fills_the_demo_tenant_and_can_be_run_again() {
 
     let again = run(&["seed", "--listen", &address], &[]).await;
     assert_eq!(again.code, Some(0), "{again:?}");
-    assert!(again.stdout.contains("0 resources created, 21 were there already"), "{again:?}");
+    assert!(again.stdout.contains("0 resources created, 28 were there already"), "{again:?}");
     assert_eq!(get("acct-globex").await, converted, "what was there stays as it was");
     service.terminate();
     service.ended().await;

@@ -31,6 +31,7 @@ impl Tenant {
     }
 }
 
+/// UAT-C-CA-NAV-001
 #[tokio::test]
 async fn contracts_are_found_by_words_and_states() {
     let tenant = Tenant::with_account("2027-06-15").await;

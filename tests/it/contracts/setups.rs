@@ -141,6 +141,7 @@ async fn a_project_has_one_open_setup() {
     );
 }
 
+/// UAT-C-CA-NAV-001
 #[tokio::test]
 async fn the_account_of_a_project_is_one_list_call() {
     let (tenant, manager) = Tenant::regions().await;

@@ -106,13 +106,18 @@ impl Service {
 
     /// Memory of the process, in KiB.
     pub fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!(
-            "/proc/{}/status",
-            self.child.id().expect("still runs")
-        ))
-        .unwrap();
-        let line =
-            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a resident size");
+        self.status_kib("VmRSS:")
+    }
+
+    /// Memory of the process without that of its program, in KiB.
+    pub fn own_kib(&self) -> u64 {
+        self.status_kib("RssAnon:")
+    }
+
+    fn status_kib(&self, name: &str) -> u64 {
+        let id = self.child.id().expect("still runs");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a size");
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
