@@ -24,7 +24,7 @@ test-newest *arguments: tools
 
 # Runs clippy and the checks of dependencies and migrations
 lint: tools
-    cargo clippy --locked --all-targets -- -D warnings
+    cargo clippy --locked --workspace --all-targets -- -D warnings
     cargo clippy --locked --no-default-features -- -D warnings
     cargo-deny --locked check --hide-inclusion-graph bans licenses sources
     cargo-shear shear --locked --deny-warnings

@@ -208,6 +208,7 @@ impl Target {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the argument of `map_err`")]
 fn wrong(status: Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
 }
@@ -283,7 +284,7 @@ fn batch_get(on: Arc<Target>) -> Call {
             let numbers: Vec<_> =
                 (0..PAGE as u64).map(|n| 1 + n * step + fastrand::u64(0..step)).collect();
             let account_ids = numbers.iter().map(|n| account_id(*n)).collect();
-            let request = BatchGetAccountsRequest { account_ids, ..Default::default() };
+            let request = BatchGetAccountsRequest { account_ids };
             let answer = on.client(worker, 0).accounts().batch_get_accounts(request).await;
             let accounts = answer.map_err(wrong)?.into_inner().accounts;
             if accounts.len() != PAGE {
@@ -337,7 +338,7 @@ fn batch_check(on: Arc<Target>) -> Call {
         let on = on.clone();
         Box::pin(async move {
             let (requests, right): (Vec<_>, Vec<_>) = (0..PAGE).map(|_| question(&on)).unzip();
-            let request = BatchCheckMembershipsRequest { requests, ..Default::default() };
+            let request = BatchCheckMembershipsRequest { requests };
             let client = on.client(worker, 0);
             let answer = client.memberships().batch_check_memberships(request).await;
             let answers = answer.map_err(wrong)?.into_inner().responses;

@@ -9,7 +9,6 @@
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    clippy::missing_docs_in_private_items,
     reason = "a measurement that cannot go on ends, and its numbers are small"
 )]
 

@@ -110,7 +110,7 @@ pub fn plot(rows: &[Row], names: &[&str], title: &str, below: &str) -> String {
     }
     for (name, color) in names.iter().zip(COLORS) {
         let points: Vec<_> = shown().filter(|row| row.name == *name).collect();
-        let Some(last) = points.last() else { continue };
+        let Some(end) = points.last() else { continue };
         let line: Vec<_> = points
             .iter()
             .map(|row| format!("{:.1},{:.1}", x(row.in_flight), y(row.sample.rate)))
@@ -121,7 +121,7 @@ pub fn plot(rows: &[Row], names: &[&str], title: &str, below: &str) -> String {
             line.join(" ")
         )
         .unwrap();
-        text(500.0, y(last.sample.rate) + 4.0, "start", color, name);
+        text(500.0, y(end.sample.rate) + 4.0, "start", color, name);
     }
     svg + &lines + "</svg>\n"
 }

@@ -36,8 +36,13 @@ struct Scene {
 
 impl Scene {
     async fn new(tenants: usize) -> Option<Self> {
+        Self::with_wait(tenants, Duration::from_secs(1)).await
+    }
+
+    /// `wait`: how long a call waits for the connection of the pool.
+    async fn with_wait(tenants: usize, wait: Duration) -> Option<Self> {
         let url = real_database(ALONE).await?;
-        let (first, db) = with_lanes(&url, 1, 2).await;
+        let (first, db) = with_lanes(&url, 1, 2, wait).await;
         let tenants: Vec<_> = (0..tenants).map(|_| Tenant::on(first.channel.clone())).collect();
         for tenant in &tenants {
             tenant.organization("o", "").await;
@@ -121,30 +126,39 @@ async fn calls_of_many_tenants_go_together_and_each_gets_its_own() {
     assert_eq!((missing.code(), missing.message()), (Code::NotFound, "no account \"z\""));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lost_connections_fail_no_call() {
-    let Some(scene) = Scene::new(4).await else { return };
-    let (release, holding) = scene.without_pool().await;
-    let server = sql(&scene.url).await;
+/// Ends the connections of hot reads. Returns how many they were.
+async fn lose_connections(server: &tokio_postgres::Client) -> i64 {
     // The connection of the pool is in its transaction, so it is the only one that is not counted.
     let lost = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
          WHERE datname = current_database() AND pid <> pg_backend_pid() \
          AND state <> 'idle in transaction'";
-    let lost = async |server: &tokio_postgres::Client| -> i64 {
-        server.query_one(lost, &[]).await.unwrap().get(0)
-    };
-    assert!(lost(&server).await > 0, "no connection of hot reads was there");
+    server.query_one(lost, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_connections_fail_no_call() {
+    // All calls may go to the one connection of the pool, one after the other.
+    let Some(scene) = Scene::with_wait(4, Duration::from_secs(20)).await else { return };
+    let (release, holding) = scene.without_pool().await;
+    let server = sql(&scene.url).await;
+    assert!(lose_connections(&server).await > 0, "no connection of hot reads was there");
     drop(release);
     holding.await.unwrap();
     for _ in 0..10 {
         let failed = scene.calls().await;
         assert!(failed.is_empty(), "{failed:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_lost_again_and_again_are_replaced() {
+    let Some(scene) = Scene::new(4).await else { return };
     let (_release, _holding) = scene.without_pool().await;
+    let server = sql(&scene.url).await;
     for _ in 0..4 {
         let (failed, lost) = join(scene.calls(), async {
             sleep(Duration::from_millis(2)).await;
-            lost(&server).await
+            lose_connections(&server).await
         })
         .await;
         // They go to the pool, which has no connection left for them.

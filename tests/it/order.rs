@@ -16,7 +16,7 @@ use diesel::{
 
 use diesel_async::SimpleAsyncConnection as _;
 
-use crate::support::{Tenant, shared, unique, with_lanes};
+use crate::support::{Tenant, shared, unique, with_pool};
 
 /// How the first of two statements is run.
 #[derive(Debug, Clone, Copy)]
@@ -79,7 +79,7 @@ async fn what_is_sent_together_is_executed_in_its_order() {
     // On a new connection, which has not prepared the statement of the gate.
     for _ in 0..5 {
         let Some(url) = &shared().url else { break };
-        let (_, db) = with_lanes(url, 1, 0).await;
+        let (_, db) = with_pool(url, 1).await;
         assert_in_order(&db, &caller, First::BehindTheGate).await;
     }
 }

@@ -132,7 +132,7 @@ async fn a_watch_that_nobody_reads_ends_and_one_without_news_does_not() {
     assert_eq!((reset.stream, &*reset.payload), (unread, &CANCEL[..]));
     eventually(PATIENCE, "a permit again", async || watch().await.ok()).await;
     tenant.organization("news", "").await;
-    assert_eq!(quiet.next().await.unwrap()[0].resource_id, "news");
+    assert_eq!(quiet.take(1).await[0].resource_id, "news");
 }
 
 /// Requests that never end hold bytes, which are bounded for the tenant and in all.
@@ -265,7 +265,7 @@ async fn a_connection_without_calls_is_closed_in_order_and_one_with_a_call_is_no
     mute.cut_off().await;
     assert!(began.elapsed() >= Duration::from_millis(1900), "{:?}", began.elapsed());
     tenant.organization("news", "").await;
-    assert_eq!(watch.next().await.unwrap()[0].resource_id, "news");
+    assert_eq!(watch.take(1).await[0].resource_id, "news");
 }
 
 #[tokio::test]

@@ -98,7 +98,7 @@ async fn what_is_older_than_a_tenant_keeps_goes_and_nothing_else() {
     keeps.organization("younger", "").await;
     let mut resumed = Watch::open(&keeps, &now.cursor, "").await.unwrap();
     assert_eq!(
-        resumed.next().await.unwrap()[0].resource_id,
+        resumed.take(1).await[0].resource_id,
         "younger",
         "a cursor behind all that is gone goes on"
     );

@@ -219,9 +219,8 @@ async fn serve(started: std::sync::mpsc::Sender<Shared>) {
     };
     migrate::run(&Manager::new(login.clone(), None), migrate::Direction::Up).await.unwrap();
     let config = config(&["--max-calls", "4096", "--max-connections-per-peer", "1000"]);
-    // Many tests share the one connection of the embedded server, so its users wait longer than a
-    // caller would.
-    let wait = if url.is_some() { config.pool_wait } else { Duration::from_secs(20) };
+    // Many tests share these few connections, so they wait longer than a caller would.
+    let wait = Duration::from_secs(20);
     let manager = Manager::new(login, Some(config.database_role.clone()));
     let manager =
         if url.is_some() { manager.allow_privileged_login(true) } else { manager.embedded() };
@@ -253,20 +252,15 @@ pub async fn apart() -> Option<(Tenant, tokio_postgres::Client, Db)> {
 
 /// Migrates a database and serves it with a pool of so many connections.
 pub async fn with_pool(url: &str, size: u32) -> (Tenant, Db) {
-    with_lanes(url, size, 0).await
+    with_lanes(url, size, 0, Duration::from_secs(1)).await
 }
 
 /// [`with_pool`] with so many connections for hot reads besides.
-pub async fn with_lanes(url: &str, size: u32, lanes: usize) -> (Tenant, Db) {
+pub async fn with_lanes(url: &str, size: u32, lanes: usize, wait: Duration) -> (Tenant, Db) {
     let login: tokio_postgres::Config = url.parse().unwrap();
     migrate::run(&Manager::new(login.clone(), None), migrate::Direction::Up).await.unwrap();
-    let db = Db::new(
-        Manager::new(login, Some("customer_accounts_app".into())),
-        size,
-        Duration::from_secs(1),
-        None,
-    )
-    .with_lanes(lanes, None);
+    let db = Db::new(Manager::new(login, Some("customer_accounts_app".into())), size, wait, None)
+        .with_lanes(lanes, None);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, served) = (listener.local_addr().unwrap(), db.clone());
     tokio::spawn(async move { server::serve(listener, served, &config(&[]), pending()).await });
