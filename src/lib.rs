@@ -25,6 +25,7 @@ pub mod caller;
 pub mod mask;
 pub mod policy;
 pub mod roles;
+mod rows;
 pub mod share;
 pub mod streams;
 pub mod wire;

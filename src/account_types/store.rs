@@ -1,21 +1,18 @@
 //! Account types in the database.
 
 use chrono::{DateTime, Utc};
-use diesel::{
-    dsl::{Eq, Filter as Filtered},
-    prelude::*,
-};
+use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
 use super::refusals::{self, ACCOUNT_TYPE};
 use crate::{
-    batch::Ids,
     budget::{self, Weighed},
     change::resource,
     db::{BelongsTo, Tx, WriteTx, taken},
     error::{Error, Result},
     page::{Listed, Listing, Page, keyset, total},
+    rows::{by_id, found_by_id},
     schema::account_types,
 };
 
@@ -120,44 +117,20 @@ impl NewAccountType {
     }
 }
 
-/// Selects the row with an id.
-type Named<'a> = Filtered<
-    Filtered<account_types::table, Eq<account_types::tenant_id, String>>,
-    Eq<account_types::account_type_id, &'a str>,
->;
-
-fn named<'a>(tx: &Tx, account_type_id: &'a str) -> Named<'a> {
-    account_types::table
-        .filter(tx.owns(account_types::tenant_id))
-        .filter(account_types::account_type_id.eq(account_type_id))
-}
+found_by_id!(
+    AccountType: ACCOUNT_TYPE,
+    (account_types.account_type_id),
+    (),
+    /// Returns the row with this id. Locks it FOR NO KEY UPDATE.
+    find_for_update: for_no_key_update
+);
 
 impl AccountType {
-    /// Returns the account type with this id.
-    pub async fn find(tx: &Tx, account_type_id: &str) -> Result<Self> {
-        let query = named(tx, account_type_id).select(Self::as_select());
-        ACCOUNT_TYPE.found(account_type_id, query.first(&mut tx.conn()).await)
-    }
-
-    /// Returns the account types with these ids.
-    pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
-        let query = account_types::table
-            .filter(tx.owns(account_types::tenant_id))
-            .filter(account_types::account_type_id.eq_any(ids.unique()))
-            .select(Self::as_select());
-        ids.collect(tx, &ACCOUNT_TYPE, query.load_stream::<Self>(&mut tx.conn()).await?).await
-    }
-
-    /// Returns the account type with this id. Locks its row FOR NO KEY UPDATE.
-    pub async fn find_for_update(tx: &WriteTx, account_type_id: &str) -> Result<Self> {
-        let query = named(tx, account_type_id).select(Self::as_select()).for_no_key_update();
-        ACCOUNT_TYPE.found(account_type_id, query.first(&mut tx.conn()).await)
-    }
-
     /// Fails unless the account type exists and is active. Locks its row FOR SHARE, so this holds
     /// until commit.
     pub async fn require_active(tx: &WriteTx, account_type_id: &str) -> Result<()> {
-        let query = named(tx, account_type_id).select(account_types::active).for_share();
+        let query = by_id!(tx, account_types.account_type_id.eq(account_type_id));
+        let query = query.select(account_types::active).for_share();
         if ACCOUNT_TYPE.found(account_type_id, tx.send_returning(query).await)? {
             Ok(())
         } else {
@@ -213,7 +186,8 @@ impl AccountType {
         if fields.is_default && !self.fields.is_default {
             Self::clear_default(tx, &self.account_type_id).await?;
         }
-        let update = diesel::update(named(tx, &self.account_type_id))
+        let this = by_id!(tx, account_types.account_type_id.eq(&self.account_type_id));
+        let update = diesel::update(this)
             .set((
                 fields,
                 account_types::revision.eq(account_types::revision + 1),

@@ -2,10 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use diesel::{
-    dsl::{And, Eq, Filter as Filtered},
     prelude::*,
     result::{DatabaseErrorKind, Error as DieselError},
-    sql_types::Bool,
 };
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
@@ -19,15 +17,13 @@ use super::{
 };
 use crate::{
     account_types::store::AccountType,
-    batch::Ids,
     budget::{self, Weighed},
     caller::Caller,
     change::resource,
-    db::{AccountRef, BelongsTo, Condition, Db, Question, Tx, WriteTx, taken},
+    db::{AccountRef, BelongsTo, Db, Question, WriteTx, taken},
     error::{Error, Result},
     id,
     metadata::Metadata,
-    modules,
     page::{self, By, Listed},
     people::store::Person,
     relations::{
@@ -36,6 +32,7 @@ use crate::{
         slots::{self, Contacts},
     },
     resource::{ACCOUNT, ORGANIZATION},
+    rows::found_by_id,
     schema::{accounts, people},
     search,
 };
@@ -298,17 +295,16 @@ static BY_ID: Question<(String, String, Account, Option<Person>)> =
         )
     });
 
-/// The query for the row with this id, if it is in the caller's reach.
-type InReach<'a> = Filtered<
-    Filtered<accounts::table, Eq<accounts::tenant_id, String>>,
-    And<Eq<accounts::account_id, &'a str>, Condition<accounts::table>, Bool>,
->;
-
-fn in_reach<'a>(tx: &Tx, account_id: &'a str) -> InReach<'a> {
-    accounts::table
-        .filter(tx.owns(accounts::tenant_id))
-        .filter(accounts::account_id.eq(account_id).and(tx.accounts_in_reach()))
-}
+found_by_id!(
+    Account: ACCOUNT,
+    (accounts.account_id, accounts_in_reach),
+    (require_all(|row| &*row.fields.organization_id)),
+    /// Returns the row with this id. Locks it FOR UPDATE.
+    find_for_update: for_update,
+    /// Returns the row with this id. Locks it FOR SHARE, so that no other transaction deletes the
+    /// account or changes its status until commit.
+    find_and_keep: for_share
+);
 
 impl Account {
     /// Returns the account with this id and its contact, as a hot read where that is possible.
@@ -323,37 +319,6 @@ impl Account {
             Self::with_contact(tx, account).await
         })
         .await
-    }
-
-    /// Returns the account with this id.
-    pub async fn find(tx: &Tx, account_id: &str) -> Result<Self> {
-        let query = in_reach(tx, account_id).select(Self::as_select());
-        let account: Self = ACCOUNT.found(account_id, query.first(&mut tx.conn()).await)?;
-        modules::require(tx, &account.fields.organization_id).await?;
-        Ok(account)
-    }
-
-    /// Returns the account with this id. Locks its row FOR UPDATE.
-    pub async fn find_for_update(tx: &WriteTx, account_id: &str) -> Result<Self> {
-        let query = in_reach(tx, account_id).select(Self::as_select()).for_update();
-        let account: Self = ACCOUNT.found(account_id, query.first(&mut tx.conn()).await)?;
-        modules::require(tx, &account.fields.organization_id).await?;
-        Ok(account)
-    }
-
-    /// Returns the accounts with these ids.
-    pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
-        let query = accounts::table
-            .filter(tx.owns(accounts::tenant_id))
-            .filter(accounts::account_id.eq_any(ids.unique()).and(tx.accounts_in_reach()));
-        let rows = query.select(Self::as_select()).load_stream::<Self>(&mut tx.conn()).await?;
-        let found = ids.collect(tx, &ACCOUNT, rows).await?;
-        modules::require_all(
-            tx,
-            found.iter().map(|account| account.fields.organization_id.as_str()),
-        )
-        .await?;
-        Ok(found)
     }
 
     /// Deletes the account and everything that belongs to it. The caller must hold the row FOR
@@ -373,15 +338,6 @@ impl Account {
         .execute(&mut tx.conn())
         .await?;
         tx.deleted(&self)
-    }
-
-    /// Returns the account with this id. Locks its row FOR SHARE, so that no other transaction
-    /// deletes the account or changes its status until commit.
-    pub async fn find_and_keep(tx: &WriteTx, account_id: &str) -> Result<Self> {
-        let query = in_reach(tx, account_id).select(Self::as_select()).for_share();
-        let account: Self = ACCOUNT.found(account_id, query.first(&mut tx.conn()).await)?;
-        modules::require(tx, &account.fields.organization_id).await?;
-        Ok(account)
     }
 
     /// The id and incarnation of the account, for the trail.

@@ -13,9 +13,9 @@ use tonic::Request;
 
 use self::{
     list::Filter,
-    setups::{DeliverySetup, NewSetup},
+    setups::{DeliverySetup, NewSetup, Shown},
     steps::Asked,
-    store::{Contract, NewContract},
+    store::{Contract, NewContract, OnDay},
     terms::Step,
 };
 use crate::{
@@ -84,7 +84,7 @@ impl ContractService for Service {
         request: Request<GetContractRequest>,
     ) -> Reply<GetContractResponse> {
         let (caller, id) = request.read(change::id)?;
-        let found = self.db.read(&caller, async |tx| Contract::find(tx, &id).await).await?;
+        let found = self.db.read(&caller, async |tx| OnDay::find(tx, &id).await).await?;
         reply(Ok(GetContractResponse { contract: Some(found.into()) }))
     }
 
@@ -93,7 +93,7 @@ impl ContractService for Service {
         request: Request<BatchGetContractsRequest>,
     ) -> Reply<BatchGetContractsResponse> {
         let (caller, ids) = request.read(Ids::parse)?;
-        let found = self.db.read(&caller, async |tx| Contract::find_all(tx, &ids).await).await?;
+        let found = self.db.read(&caller, async |tx| OnDay::find_all(tx, &ids).await).await?;
         let contracts = found.into_iter().map(Into::into).collect();
         reply(Ok(BatchGetContractsResponse { contracts }))
     }
@@ -202,7 +202,7 @@ impl ContractService for Service {
         request: Request<GetDeliverySetupRequest>,
     ) -> Reply<GetDeliverySetupResponse> {
         let (caller, id) = request.read(change::id)?;
-        let found = self.db.read(&caller, async |tx| DeliverySetup::find(tx, &id).await).await?;
+        let found = self.db.read(&caller, async |tx| Shown::find(tx, &id).await).await?;
         reply(Ok(GetDeliverySetupResponse { delivery_setup: Some(found.into()) }))
     }
 
@@ -211,7 +211,7 @@ impl ContractService for Service {
         request: Request<BatchGetDeliverySetupsRequest>,
     ) -> Reply<BatchGetDeliverySetupsResponse> {
         let (caller, ids) = request.read(Ids::parse)?;
-        let work = self.db.read(&caller, async |tx| DeliverySetup::find_all(tx, &ids).await);
+        let work = self.db.read(&caller, async |tx| Shown::find_all(tx, &ids).await);
         let delivery_setups = work.await?.into_iter().map(Into::into).collect();
         reply(Ok(BatchGetDeliverySetupsResponse { delivery_setups }))
     }

@@ -20,6 +20,7 @@ use crate::{
     modules,
     page::{self, By, Listed},
     resource::ACCOUNT,
+    rows::{by_id, found_by_id},
     schema::contracts,
     search,
 };
@@ -252,24 +253,30 @@ pub(super) fn require_not_inactive(account: &Account) -> Result<()> {
     Ok(())
 }
 
-/// The query for the row with an id, if it is in the caller's reach.
-macro_rules! in_reach {
-    ($tx:expr, $contract_id:expr) => {
-        contracts::table
-            .filter($tx.owns(contracts::tenant_id))
-            .filter(contracts::contract_id.eq($contract_id).and($tx.contracts_in_reach()))
-    };
+found_by_id!(
+    Contract: CONTRACT,
+    (contracts.contract_id, contracts_in_reach),
+    (require_for_accounts(|row| &*row.account_id)),
+    /// Returns the row with this id. Locks it FOR NO KEY UPDATE.
+    lock: for_no_key_update,
+    /// Returns the row with this id. Locks it FOR SHARE.
+    hold: for_share
+);
+
+impl OnDay {
+    /// Returns the contract with this id, as it is today.
+    pub async fn find(tx: &Tx, contract_id: &str) -> Result<Self> {
+        Ok(Self(Contract::find(tx, contract_id).await?, tx.today().await?))
+    }
+
+    /// Returns the contracts with these ids, as they are today.
+    pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
+        let (found, today) = (Contract::find_all(tx, ids).await?, tx.today().await?);
+        Ok(found.into_iter().map(|row| Self(row, today)).collect())
+    }
 }
 
 impl Contract {
-    /// Returns the contract with this id, as it is today.
-    pub async fn find(tx: &Tx, contract_id: &str) -> Result<OnDay> {
-        let query = in_reach!(tx, contract_id).select(Self::as_select());
-        let contract: Self = CONTRACT.found(contract_id, query.first(&mut tx.conn()).await)?;
-        modules::require_for_accounts(tx, [&*contract.account_id]).await?;
-        Ok(OnDay(contract, tx.today().await?))
-    }
-
     /// Rejects a list filtered by a contract for whose account the module is off. Limited callers
     /// get an empty list instead, as in [`modules::require_named`].
     pub async fn require_named(tx: &Tx, contract_id: Option<&str>) -> Result<()> {
@@ -285,7 +292,8 @@ impl Contract {
     /// Fails unless the contract exists and is of this account. The caller must hold the account,
     /// with which alone a contract is deleted.
     pub async fn require_of(tx: &WriteTx, contract_id: &str, account_id: &str) -> Result<()> {
-        let query = in_reach!(tx, contract_id).select(contracts::account_id);
+        let query = by_id!(tx, contracts.contract_id.eq(contract_id), contracts_in_reach);
+        let query = query.select(contracts::account_id);
         let found: String = CONTRACT.found(contract_id, query.first(&mut tx.conn()).await)?;
         modules::require_for_accounts(tx, [&*found]).await?;
         if found == account_id {
@@ -295,22 +303,11 @@ impl Contract {
         }
     }
 
-    /// Returns the contracts with these ids, as they are today.
-    pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<OnDay>> {
-        let query = contracts::table
-            .filter(tx.owns(contracts::tenant_id))
-            .filter(contracts::contract_id.eq_any(ids.unique()).and(tx.contracts_in_reach()));
-        let rows = query.select(Self::as_select()).load_stream::<Self>(&mut tx.conn()).await?;
-        let found = ids.collect(tx, &CONTRACT, rows).await?;
-        modules::require_for_accounts(tx, found.iter().map(|row| &*row.account_id)).await?;
-        let today = tx.today().await?;
-        Ok(found.into_iter().map(|row| OnDay(row, today)).collect())
-    }
-
     /// Returns the account of a contract. Locks its row FOR SHARE, so that it keeps its status and
     /// is not deleted until commit. Accounts are locked before what belongs to them.
     async fn keep_account(tx: &WriteTx, contract_id: &str) -> Result<Account> {
-        let query = in_reach!(tx, contract_id).select(contracts::account_id);
+        let query = by_id!(tx, contracts.contract_id.eq(contract_id), contracts_in_reach);
+        let query = query.select(contracts::account_id);
         let account_id: String = CONTRACT.found(contract_id, query.first(&mut tx.conn()).await)?;
         Account::find_and_keep(tx, &account_id).await.map_err(|error| {
             if ACCOUNT.is_not_found(&error) { CONTRACT.not_found(contract_id) } else { error }
@@ -321,8 +318,7 @@ impl Contract {
     /// SHARE and the contract FOR NO KEY UPDATE.
     pub async fn find_for_update(tx: &WriteTx, contract_id: &str) -> Result<Kept> {
         let account = Self::keep_account(tx, contract_id).await?;
-        let query = in_reach!(tx, contract_id).select(Self::as_select()).for_no_key_update();
-        let contract = CONTRACT.found(contract_id, query.first(&mut tx.conn()).await)?;
+        let contract = Self::lock(tx, contract_id).await?;
         Ok(Kept { account, on_day: OnDay(contract, tx.today().await?) })
     }
 
@@ -330,8 +326,7 @@ impl Contract {
     /// that no other transaction moves them until commit.
     pub async fn find_and_keep(tx: &WriteTx, contract_id: &str) -> Result<Kept> {
         let account = Self::keep_account(tx, contract_id).await?;
-        let query = in_reach!(tx, contract_id).select(Self::as_select()).for_share();
-        let contract = CONTRACT.found(contract_id, query.first(&mut tx.conn()).await)?;
+        let contract = Self::hold(tx, contract_id).await?;
         Ok(Kept { account, on_day: OnDay(contract, tx.today().await?) })
     }
 

@@ -2,10 +2,9 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use diesel::{
-    dsl::{And, Eq, Filter as Filtered},
     prelude::*,
     result::{DatabaseErrorKind, Error as DieselError},
-    sql_types::{Bool, Text},
+    sql_types::Text,
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
@@ -13,20 +12,19 @@ use serde::Serialize;
 use super::refusals::OPPORTUNITY;
 use crate::{
     accounts::store::Account,
-    batch::Ids,
     budget::{self, Weighed},
     change::resource,
     contracts::store::Contract,
-    db::{AccountRef, BelongsTo, Condition, Tx, WriteTx, instant},
+    db::{AccountRef, BelongsTo, WriteTx, instant},
     enums::text_enum,
     error::{Error, Result},
     metadata::Metadata,
-    modules,
     money::{Money, money_columns},
     page::Listed,
     people::store::Person,
     put::{Put, Stated, Statement},
     resource::PERSON,
+    rows::found_by_id,
     schema::{opportunities, opportunity_words},
     search::{self, Batch, unnest},
 };
@@ -240,48 +238,15 @@ impl Wanted {
     }
 }
 
-/// The query for the row with this id, if it is in the caller's reach.
-type InReach<'a> = Filtered<
-    Filtered<opportunities::table, Eq<opportunities::tenant_id, String>>,
-    And<Eq<opportunities::opportunity_id, &'a str>, Condition<opportunities::table>, Bool>,
->;
-
-fn in_reach<'a>(tx: &Tx, opportunity_id: &'a str) -> InReach<'a> {
-    opportunities::table
-        .filter(tx.owns(opportunities::tenant_id))
-        .filter(opportunities::opportunity_id.eq(opportunity_id).and(tx.opportunities_in_reach()))
-}
+found_by_id!(
+    Opportunity: OPPORTUNITY,
+    (opportunities.opportunity_id, opportunities_in_reach),
+    (require_for_accounts(|row| &*row.account_id)),
+    /// Returns the row with this id. Locks it FOR UPDATE.
+    find_for_update: for_update
+);
 
 impl Opportunity {
-    /// Returns the opportunity with this id.
-    pub async fn find(tx: &Tx, opportunity_id: &str) -> Result<Self> {
-        let query = in_reach(tx, opportunity_id).select(Self::as_select());
-        let found: Self = OPPORTUNITY.found(opportunity_id, query.first(&mut tx.conn()).await)?;
-        modules::require_for_accounts(tx, [&*found.account_id]).await?;
-        Ok(found)
-    }
-
-    /// Returns the opportunities with these ids.
-    pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
-        let wanted = opportunities::opportunity_id.eq_any(ids.unique());
-        let query = opportunities::table
-            .filter(tx.owns(opportunities::tenant_id))
-            .filter(wanted.and(tx.opportunities_in_reach()))
-            .select(Self::as_select());
-        let rows = query.load_stream::<Self>(&mut tx.conn()).await?;
-        let found = ids.collect(tx, &OPPORTUNITY, rows).await?;
-        modules::require_for_accounts(tx, found.iter().map(|row| &*row.account_id)).await?;
-        Ok(found)
-    }
-
-    /// Returns the opportunity with this id. Locks its row FOR UPDATE.
-    pub async fn find_for_update(tx: &WriteTx, opportunity_id: &str) -> Result<Self> {
-        let query = in_reach(tx, opportunity_id).select(Self::as_select()).for_update();
-        let found: Self = OPPORTUNITY.found(opportunity_id, query.first(&mut tx.conn()).await)?;
-        modules::require_for_accounts(tx, [&*found.account_id]).await?;
-        Ok(found)
-    }
-
     /// Returns the opportunity with this id, if there is one, whether the caller sees it or not.
     /// Locks its row FOR UPDATE.
     async fn find_stored(tx: &WriteTx, opportunity_id: &str) -> Result<Option<Self>> {

@@ -1,20 +1,15 @@
 //! Organizations in the database: the rows, and the words that searches find them by.
 
 use chrono::{DateTime, Utc};
-use diesel::{
-    dsl::{And, Eq, Filter as Filtered},
-    prelude::*,
-    sql_types::{Bool, Text},
-};
+use diesel::{prelude::*, sql_types::Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
 use super::{refusals, tree};
 use crate::{
-    batch::Ids,
     budget::{self, Weighed},
     change::resource,
-    db::{BelongsTo, Condition, Tx, WriteTx, taken},
+    db::{BelongsTo, Tx, WriteTx, taken},
     error::Result,
     metadata::Metadata,
     modules,
@@ -25,6 +20,7 @@ use crate::{
         slots::{self, Scope},
     },
     resource::ORGANIZATION,
+    rows::found_by_id,
     schema::{
         account_organizations, accounts, organization_members, organization_words, organizations,
     },
@@ -166,52 +162,15 @@ impl NewOrganization {
     }
 }
 
-/// The query for the row with this id, if it is in the caller's reach.
-type InReach<'a> = Filtered<
-    Filtered<organizations::table, Eq<organizations::tenant_id, String>>,
-    And<Eq<organizations::organization_id, &'a str>, Condition<organizations::table>, Bool>,
->;
-
-fn in_reach<'a>(tx: &Tx, organization_id: &'a str) -> InReach<'a> {
-    organizations::table
-        .filter(tx.owns(organizations::tenant_id))
-        .filter(organizations::organization_id.eq(organization_id).and(tx.organizations_in_reach()))
-}
+found_by_id!(
+    Organization: ORGANIZATION,
+    (organizations.organization_id, organizations_in_reach),
+    (require_all(|row| &*row.organization_id)),
+    /// Returns the row with this id. Locks it FOR UPDATE.
+    find_for_update: for_update
+);
 
 impl Organization {
-    /// Returns the organization with this id.
-    pub async fn find(tx: &Tx, organization_id: &str) -> Result<Self> {
-        let query = in_reach(tx, organization_id).select(Self::as_select());
-        let found = ORGANIZATION.found(organization_id, query.first(&mut tx.conn()).await)?;
-        modules::require(tx, organization_id).await?;
-        Ok(found)
-    }
-
-    /// Returns the organizations with these ids.
-    pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
-        let query = organizations::table
-            .filter(tx.owns(organizations::tenant_id))
-            .filter(organizations::organization_id.eq_any(ids.unique()));
-        let query = query.filter(tx.organizations_in_reach()).select(Self::as_select());
-        let found = ids
-            .collect(tx, &ORGANIZATION, query.load_stream::<Self>(&mut tx.conn()).await?)
-            .await?;
-        modules::require_all(
-            tx,
-            found.iter().map(|organization| organization.organization_id.as_str()),
-        )
-        .await?;
-        Ok(found)
-    }
-
-    /// Returns the organization with this id. Locks its row FOR UPDATE.
-    pub async fn find_for_update(tx: &WriteTx, organization_id: &str) -> Result<Self> {
-        let query = in_reach(tx, organization_id).select(Self::as_select()).for_update();
-        let found = ORGANIZATION.found(organization_id, query.first(&mut tx.conn()).await)?;
-        modules::require(tx, organization_id).await?;
-        Ok(found)
-    }
-
     /// Locks the organization FOR NO KEY UPDATE. A transaction that changes something that only one
     /// account of an organization can have, such as the primary flag, does this first.
     pub async fn lock(tx: &WriteTx, organization_id: &str) -> Result<()> {

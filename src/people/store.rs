@@ -1,12 +1,7 @@
 //! People in the database: the rows, and the words that searches find them by.
 
 use chrono::{DateTime, Utc};
-use diesel::{
-    dsl::{And, Eq, Filter as Filtered},
-    pg::Pg,
-    prelude::*,
-    sql_types::{Bool, Text},
-};
+use diesel::{pg::Pg, prelude::*, sql_types::Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use serde::Serialize;
 
@@ -15,7 +10,6 @@ use super::{
     sources::{MERGED, Members, Merged, Sources},
 };
 use crate::{
-    batch::Ids,
     budget::{self, Weighed},
     change::resource,
     db::{BelongsTo, Condition, Tx, WriteTx, taken},
@@ -31,6 +25,7 @@ use crate::{
         slots::{self, Scope},
     },
     resource::PERSON,
+    rows::{by_id, found_by_id},
     schema::{accounts, organization_members, people, person_words},
     search::{self, Batch, unnest},
 };
@@ -189,34 +184,16 @@ impl NewPerson {
     }
 }
 
-/// The query for the row with this id, if it is in the caller's reach.
-type InReach<'a> = Filtered<
-    Filtered<people::table, Eq<people::tenant_id, String>>,
-    And<Eq<people::person_id, &'a str>, Condition<people::table>, Bool>,
->;
-
-fn in_reach<'a>(tx: &Tx, person_id: &'a str) -> InReach<'a> {
-    people::table
-        .filter(tx.owns(people::tenant_id))
-        .filter(people::person_id.eq(person_id).and(tx.people_in_reach()))
-}
+found_by_id!(
+    Person: PERSON,
+    (people.person_id, people_in_reach),
+    (),
+    /// Returns the person with this id, for a change of something that refers to them. Locks the
+    /// row FOR UPDATE, as [`Person::find_for_update`] does.
+    find_and_hold: for_update
+);
 
 impl Person {
-    /// Returns the person with this id.
-    pub async fn find(tx: &Tx, person_id: &str) -> Result<Self> {
-        let query = in_reach(tx, person_id).select(Self::as_select());
-        PERSON.found(person_id, query.first(&mut tx.conn()).await)
-    }
-
-    /// Returns the people with these ids.
-    pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
-        let query = people::table
-            .filter(tx.owns(people::tenant_id))
-            .filter(people::person_id.eq_any(ids.unique()).and(tx.people_in_reach()));
-        let rows = query.select(Self::as_select()).load_stream::<Self>(&mut tx.conn()).await?;
-        ids.collect(tx, &PERSON, rows).await
-    }
-
     /// Returns the person with this id, for a change of that person. Locks the row FOR UPDATE.
     /// Fails if the person is visible to the caller, but the caller is not in charge of them.
     pub async fn find_for_update(tx: &WriteTx, person_id: &str) -> Result<Self> {
@@ -225,17 +202,11 @@ impl Person {
         Ok(person)
     }
 
-    /// Returns the person with this id, for a change of something that refers to them. Locks the
-    /// row FOR UPDATE, as [`Person::find_for_update`] does.
-    pub async fn find_and_hold(tx: &WriteTx, person_id: &str) -> Result<Self> {
-        let query = in_reach(tx, person_id).select(Self::as_select()).for_update();
-        PERSON.found(person_id, query.first(&mut tx.conn()).await)
-    }
-
     /// Fails unless the person is an active STAFF member. Locks the row FOR SHARE, so this holds
     /// until commit.
     pub async fn require_manager(tx: &WriteTx, person_id: &str) -> Result<()> {
-        let query = in_reach(tx, person_id).select((people::kind, people::active)).for_share();
+        let query = by_id!(tx, people.person_id.eq(person_id), people_in_reach);
+        let query = query.select((people::kind, people::active)).for_share();
         match PERSON.found(person_id, query.first(&mut tx.conn()).await)? {
             (PersonKind::Customer, _) => Err(refusals::person_not_staff(person_id)),
             (PersonKind::Staff, false) => Err(person_inactive(person_id)),
@@ -246,7 +217,8 @@ impl Person {
     /// Fails unless the person is a STAFF member, active or not. Locks the row FOR SHARE, so this
     /// holds until commit.
     pub async fn require_staff(tx: &WriteTx, person_id: &str) -> Result<()> {
-        let query = in_reach(tx, person_id).select(people::kind).for_share();
+        let query = by_id!(tx, people.person_id.eq(person_id), people_in_reach);
+        let query = query.select(people::kind).for_share();
         match PERSON.found(person_id, query.first(&mut tx.conn()).await)? {
             PersonKind::Customer => Err(refusals::person_not_staff(person_id)),
             PersonKind::Staff => Ok(()),

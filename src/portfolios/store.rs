@@ -1,24 +1,19 @@
 //! Portfolios in the database.
 
 use chrono::{DateTime, Utc};
-use diesel::{
-    dsl::{And, Eq, Filter as Filtered},
-    prelude::*,
-    sql_types::Bool,
-};
+use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
 use super::{items::Items, refusals::PORTFOLIO};
 use crate::{
     accounts::store::Account,
-    batch::Ids,
     budget::{self, Weighed},
     change::resource,
-    db::{AccountRef, BelongsTo, Condition, Tx, WriteTx, taken},
+    db::{AccountRef, BelongsTo, Tx, WriteTx, taken},
     error::Result,
-    modules,
     page::Listed,
+    rows::found_by_id,
     schema::portfolios,
     search,
 };
@@ -161,47 +156,27 @@ impl NewPortfolio {
     }
 }
 
-/// The query for the row with this id, if it is in the caller's reach.
-type InReach<'a> = Filtered<
-    Filtered<portfolios::table, Eq<portfolios::tenant_id, String>>,
-    And<Eq<portfolios::portfolio_id, &'a str>, Condition<portfolios::table>, Bool>,
->;
-
-fn in_reach<'a>(tx: &Tx, portfolio_id: &'a str) -> InReach<'a> {
-    portfolios::table
-        .filter(tx.owns(portfolios::tenant_id))
-        .filter(portfolios::portfolio_id.eq(portfolio_id).and(tx.portfolios_in_reach()))
-}
-
-impl Row {
-    /// Returns the portfolios with these ids, without their items.
-    pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
-        let query = portfolios::table
-            .filter(tx.owns(portfolios::tenant_id))
-            .filter(portfolios::portfolio_id.eq_any(ids.unique()).and(tx.portfolios_in_reach()));
-        let rows = query.select(Self::as_select()).load_stream::<Self>(&mut tx.conn()).await?;
-        let found = ids.collect(tx, &PORTFOLIO, rows).await?;
-        modules::require_for_accounts(tx, found.iter().map(|row| &*row.account_id)).await?;
-        Ok(found)
-    }
-}
+found_by_id!(
+    Row: PORTFOLIO,
+    (portfolios.portfolio_id, portfolios_in_reach),
+    (require_for_accounts(|row| &*row.account_id)),
+    /// Returns the row with this id. Locks it FOR UPDATE.
+    find_for_update: for_update
+);
 
 impl Portfolio {
     /// Returns the portfolio with this id.
     pub async fn find(tx: &Tx, portfolio_id: &str) -> Result<Self> {
-        let query = in_reach(tx, portfolio_id).select(Row::as_select());
-        Self::of(tx, PORTFOLIO.found(portfolio_id, query.first(&mut tx.conn()).await)?).await
+        Self::of(tx, Row::find(tx, portfolio_id).await?).await
     }
 
     /// Returns the portfolio with this id. Locks its row FOR UPDATE; items change only under this
     /// lock.
     pub async fn find_for_update(tx: &WriteTx, portfolio_id: &str) -> Result<Self> {
-        let query = in_reach(tx, portfolio_id).select(Row::as_select()).for_update();
-        Self::of(tx, PORTFOLIO.found(portfolio_id, query.first(&mut tx.conn()).await)?).await
+        Self::of(tx, Row::find_for_update(tx, portfolio_id).await?).await
     }
 
     async fn of(tx: &Tx, row: Row) -> Result<Self> {
-        modules::require_for_accounts(tx, [&*row.account_id]).await?;
         let items = Items::find(tx, &row.portfolio_id).await?;
         Ok(Self { row, items })
     }

@@ -7,15 +7,11 @@ use diesel::{
     sql_types::{Text, Timestamptz},
 };
 use diesel_async::RunQueryDsl;
-use futures_util::TryStreamExt as _;
 
 use super::{DeliverySetup, SetupState, Shown};
 use crate::{
     accounts::scope::Scope,
-    contracts::{
-        store::Contract,
-        terms::{State, Terms},
-    },
+    contracts::{store::Contract, terms::Terms},
     db::Tx,
     error::Result,
     page::{Listing, Page, behind, total},
@@ -67,10 +63,8 @@ impl DeliverySetup {
             (delivery_setups::create_time, delivery_setups::delivery_setup_id):
             (Timestamptz, Text));
         let rows = query.load_stream::<Self>(&mut tx.conn()).await?;
-        let rows = rows.map_ok(|row| Shown(row, State::Draft));
         let Listing { rows, next_page_token, total } = page.read(tx, total, rows).await?;
-        let rows = show(tx, rows.into_iter().map(|Shown(row, _)| row).collect()).await?;
-        Ok(Listing { rows, next_page_token, total })
+        Ok(Listing { rows: show(tx, rows).await?, next_page_token, total })
     }
 }
 

@@ -5,12 +5,10 @@ pub(super) mod wire;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use diesel::{
-    dsl::{Eq, Filter as Filtered},
     prelude::*,
     result::{DatabaseErrorKind, Error as DieselError},
 };
 use diesel_async::RunQueryDsl;
-use futures_util::TryStreamExt as _;
 use serde::Serialize;
 
 pub use self::list::Filter;
@@ -25,11 +23,12 @@ use crate::{
     batch::Ids,
     budget::{self, Weighed},
     change::{Versioned, resource},
-    db::{AccountRef, BelongsTo, Condition, Tx, WriteTx, taken},
+    db::{AccountRef, BelongsTo, Tx, WriteTx, taken},
     enums::text_enum,
     error::{Error, Result},
     modules,
     page::Listed,
+    rows::{by_id, found_by_id},
     schema::delivery_setups,
 };
 
@@ -139,18 +138,18 @@ impl Versioned for Shown {
     }
 }
 
-impl Weighed for Shown {
+impl Weighed for DeliverySetup {
     fn weight(&self) -> usize {
-        let Fields { project_id, delivery_model, description, state_reason, .. } = &self.0.fields;
-        let DeliverySetup { delivery_setup_id, contract_id, account_id, .. } = &self.0;
+        let Fields { project_id, delivery_model, description, state_reason, .. } = &self.fields;
+        let Self { delivery_setup_id, contract_id, account_id, .. } = self;
         let texts = [project_id, delivery_model, description, state_reason];
         ROW + budget::texts(texts.into_iter().chain([delivery_setup_id, contract_id, account_id]))
     }
 }
 
-impl Listed for Shown {
+impl Listed for DeliverySetup {
     fn key(&self) -> (&str, DateTime<Utc>, &str) {
-        ("", self.0.create_time, &self.0.delivery_setup_id)
+        ("", self.create_time, &self.delivery_setup_id)
     }
 }
 
@@ -195,58 +194,38 @@ impl NewSetup {
     }
 }
 
-/// Selects the row with an id.
-type Named<'a> = Filtered<
-    Filtered<delivery_setups::table, Eq<delivery_setups::tenant_id, String>>,
-    diesel::dsl::And<
-        Eq<delivery_setups::delivery_setup_id, &'a str>,
-        Condition<delivery_setups::table>,
-        diesel::sql_types::Bool,
-    >,
->;
+found_by_id!(
+    DeliverySetup: DELIVERY_SETUP,
+    (delivery_setups.delivery_setup_id, delivery_setups_in_reach),
+    (require_for_accounts(|row| &*row.account_id)),
+    /// Returns the row with this id. Locks it FOR NO KEY UPDATE.
+    lock: for_no_key_update
+);
 
-fn in_reach<'a>(tx: &Tx, delivery_setup_id: &'a str) -> Named<'a> {
-    delivery_setups::table.filter(tx.owns(delivery_setups::tenant_id)).filter(
-        delivery_setups::delivery_setup_id.eq(delivery_setup_id).and(tx.delivery_setups_in_reach()),
-    )
-}
-
-impl DeliverySetup {
+impl Shown {
     /// Returns the delivery setup with this id.
-    pub async fn find(tx: &Tx, id: &str) -> Result<Shown> {
-        let query = in_reach(tx, id).select(Self::as_select());
-        let setup: Self = DELIVERY_SETUP.found(id, query.first(&mut tx.conn()).await)?;
-        modules::require_for_accounts(tx, [&*setup.account_id]).await?;
-        let mut shown = show(tx, vec![setup]).await?;
+    pub async fn find(tx: &Tx, id: &str) -> Result<Self> {
+        let mut shown = show(tx, vec![DeliverySetup::find(tx, id).await?]).await?;
         shown.pop().ok_or_else(|| Error::internal("no contract for a delivery setup"))
     }
 
     /// Returns the delivery setups with these ids.
-    pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Shown>> {
-        let query = delivery_setups::table.filter(tx.owns(delivery_setups::tenant_id)).filter(
-            delivery_setups::delivery_setup_id
-                .eq_any(ids.unique())
-                .and(tx.delivery_setups_in_reach()),
-        );
-        // The states of the contracts are looked up afterwards.
-        let rows = query.select(Self::as_select()).load_stream::<Self>(&mut tx.conn()).await?;
-        let rows = rows.map_ok(|row| Shown(row, State::Draft));
-        let found = ids.collect(tx, &DELIVERY_SETUP, rows).await?;
-        modules::require_for_accounts(tx, found.iter().map(|Shown(row, _)| &*row.account_id))
-            .await?;
-        show(tx, found.into_iter().map(|Shown(row, _)| row).collect()).await
+    pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
+        show(tx, DeliverySetup::find_all(tx, ids).await?).await
     }
+}
 
+impl DeliverySetup {
     /// Returns the delivery setup with this id, and its contract with the account. Locks the setup
     /// FOR NO KEY UPDATE and the others FOR SHARE, in the order account, contract, setup.
     pub async fn find_for_update(tx: &WriteTx, id: &str) -> Result<(Shown, Kept)> {
-        let query = in_reach(tx, id).select(delivery_setups::contract_id);
+        let this = by_id!(tx, delivery_setups.delivery_setup_id.eq(id), delivery_setups_in_reach);
+        let query = this.select(delivery_setups::contract_id);
         let contract_id: String = DELIVERY_SETUP.found(id, query.first(&mut tx.conn()).await)?;
         let kept = Contract::find_and_keep(tx, &contract_id).await.map_err(|error| {
             if CONTRACT.is_not_found(&error) { DELIVERY_SETUP.not_found(id) } else { error }
         })?;
-        let query = in_reach(tx, id).select(Self::as_select()).for_no_key_update();
-        let setup = DELIVERY_SETUP.found(id, query.first(&mut tx.conn()).await)?;
+        let setup = Self::lock(tx, id).await?;
         Ok((Shown(setup, kept.on_day.derived().state), kept))
     }
 
