@@ -78,9 +78,9 @@ impl Kind {
         let words = self.words();
         let message = format!("the {words} {id:?} belongs to another account than {account_id:?}");
         Refusal::new(ErrorReason::RecordOfAnotherAccount, message)
+            .broken_by(self.noun, id)
+            .with("resource_type", self.noun)
             .with(&self.id_field(), id)
-            .with("account_id", account_id)
-            .resource(self.noun, id)
             .into()
     }
 

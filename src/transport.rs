@@ -21,6 +21,7 @@ use crate::{
     answer::{self, Outcome},
     config::Transport,
     incoming::{Connection, Incoming},
+    late_data::ReadToEnd,
     peer::{self, Peer},
     telemetry::Seldom,
 };
@@ -94,7 +95,7 @@ async fn serve_connection<S>(
         let peer = peer.clone();
         service_fn(move |mut request: Request<RequestBody>| {
             request.extensions_mut().insert(peer.clone());
-            service.clone().oneshot(request.map(Body::new))
+            service.clone().oneshot(request.map(|body| Body::new(ReadToEnd::new(body))))
         })
     };
     let http = http2::Builder::new(Calls(peer.clone()))

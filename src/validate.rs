@@ -6,6 +6,7 @@ use std::fmt::Display;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use prost::Name;
 use prost_types::Timestamp;
+use url::Url;
 
 use crate::{
     encoded,
@@ -325,14 +326,7 @@ impl Violations {
     /// Parses an address with http or https.
     pub fn uri(&mut self, field: impl Display, value: String) -> String {
         let value = self.line(&field, value, MAX_URI);
-        let lower = value.to_ascii_lowercase();
-        let rest = lower.strip_prefix("https://").or_else(|| lower.strip_prefix("http://"));
-        let is_uri = rest.is_some_and(|rest| {
-            !rest.is_empty()
-                && !rest.starts_with(['/', '?', '#'])
-                && !rest.contains(char::is_whitespace)
-        });
-        if !value.is_empty() && !is_uri {
+        if !value.is_empty() && !is_uri(&value) {
             self.add(field, "must be an http or https address, such as https://crm.example/42");
         }
         value
@@ -350,6 +344,17 @@ impl Violations {
         };
         (known != T::default()).then_some(known)
     }
+}
+
+/// Whether a text is an address that a browser opens as it stands: `url` parses as browsers do, so
+/// it also takes a missing slash and a backslash for one.
+fn is_uri(value: &str) -> bool {
+    let lower = value.to_ascii_lowercase();
+    let rest = lower.strip_prefix("https://").or_else(|| lower.strip_prefix("http://"));
+    let is_literal = rest.is_some_and(|rest| !rest.starts_with('/'))
+        && !value.contains(|c: char| c.is_whitespace() || c == '\\');
+    let host = Url::parse(value).ok().and_then(|url| url.host_str().map(ToOwned::to_owned));
+    is_literal && host.is_some_and(|host| host.contains(|c: char| c.is_ascii_alphanumeric()))
 }
 
 /// Cuts a time to whole microseconds. Nanoseconds since 1970 fit 64 bits only until 2262, so this

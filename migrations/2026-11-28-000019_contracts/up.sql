@@ -150,3 +150,5 @@ ALTER TABLE delivery_setups FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON delivery_setups
     USING (tenant_id = (SELECT nullif(current_setting('app.tenant_id', true), '')));
 GRANT SELECT, INSERT, UPDATE, DELETE ON delivery_setups TO customer_accounts_app;
+
+COMMENT ON COLUMN tenants.time_zone IS 'IANA name of the time zone whose day is today for memberships and contracts.';

@@ -135,11 +135,9 @@ fn in_state(state: State, today: NaiveDate) -> Condition<contracts::table> {
     match state {
         State::Draft => Box::new(at(Stage::Draft)),
         State::InApproval => Box::new(at(Stage::InApproval)),
-        State::Scheduled => {
-            Box::new(at(Stage::Approved).and(contracts::start_date.assume_not_null().gt(today)))
-        }
+        State::Scheduled => Box::new(at(Stage::Approved).and(not(begun)).and(not(ended))),
         State::Active => Box::new(at(Stage::Approved).and(begun).and(not(ended))),
-        State::Expired => Box::new(at(Stage::Approved).and(begun).and(ended)),
+        State::Expired => Box::new(at(Stage::Approved).and(ended)),
         State::Terminated => Box::new(at(Stage::Terminated)),
         State::Void => Box::new(at(Stage::Void)),
     }

@@ -382,13 +382,12 @@ impl Contract {
         limit: i64,
     ) -> Result<(Vec<String>, i64)> {
         let in_force = || {
-            let scheduled = contracts::start_date.assume_not_null().gt(today);
             let last = contracts::last_date;
             let lasts = last.is_null().or(last.assume_not_null().ge(today));
             contracts::table
                 .filter(tx.owns(contracts::tenant_id))
                 .filter(contracts::account_id.eq(account_id))
-                .filter(contracts::stage.eq(Stage::Approved).and(scheduled.or(lasts)))
+                .filter(contracts::stage.eq(Stage::Approved).and(lasts))
         };
         let count: i64 = in_force().count().get_result(&mut tx.conn()).await?;
         let first = in_force().order(contracts::contract_id).select(contracts::contract_id);

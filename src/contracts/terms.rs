@@ -11,6 +11,17 @@ use serde::Serialize;
 
 use crate::{db::instant, enums::text_enum, money::money_columns, schema::contracts};
 
+/// The first and the last day that `google.type.Date` can have. Dates stop there.
+const FIRST_DAY: NaiveDate = day_or(1, 1, 1, NaiveDate::MIN);
+const LAST_DAY: NaiveDate = day_or(9999, 12, 31, NaiveDate::MAX);
+
+const fn day_or(year: i32, month: u32, day: u32, other: NaiveDate) -> NaiveDate {
+    match NaiveDate::from_ymd_opt(year, month, day) {
+        Some(day) => day,
+        None => other,
+    }
+}
+
 text_enum! {
     /// The stage that is stored. The state follows from it and from the dates.
     pub enum Stage {
@@ -177,10 +188,11 @@ impl Terms {
             Stage::InApproval => State::InApproval,
             Stage::Terminated => State::Terminated,
             Stage::Void => State::Void,
+            // An agreed end can lie before the start: such a contract is over without having begun.
+            Stage::Approved if self.last_date.is_some_and(|last| last < today) => State::Expired,
             Stage::Approved if self.start_date.is_some_and(|start| start > today) => {
                 State::Scheduled
             }
-            Stage::Approved if self.last_date.is_some_and(|last| last < today) => State::Expired,
             Stage::Approved => State::Active,
         }
     }
@@ -216,13 +228,17 @@ impl Terms {
             Some(terms) if renewals > 0 => Some(terms.boundary(renewals - 1)),
             _ => self.start_date,
         };
-        let end = self.renewals().map_or(self.end_date, |terms| Some(terms.end(renewals)));
+        let end = match self.renewals() {
+            Some(terms) => Some(terms.end(renewals)),
+            // A notice with an agreed end can lengthen the only term.
+            None => self.end_date.map(|end| self.last_date.map_or(end, |last| last.max(end))),
+        };
         let cut = |date: NaiveDate| match self.last_date {
             Some(last) if self.stage == Stage::Approved => date.min(last),
             _ => date,
         };
         let deadline = self.renewals().zip(deadline_day).map(|(terms, day)| match day {
-            None => days_before(terms.end(0), self.notice_days),
+            None => days_before(terms.end(0), self.notice_days).max(FIRST_DAY),
             Some(today) => days_before(self.notice_ends(terms, today), self.notice_days),
         });
         Derived {
@@ -307,13 +323,13 @@ impl Terms {
             (None, Some(end)) => Some(end),
             (None, None) => {
                 let from = self.start_date.map_or(today, |start| start.max(today));
-                Some(days_after(from, self.notice_days))
+                Some(days_after(from, self.notice_days).min(LAST_DAY))
             }
         }
     }
 
     fn notice_ends(&self, terms: Renewals, today: NaiveDate) -> NaiveDate {
-        terms.end(terms.number_on(days_after(today, self.notice_days)))
+        terms.end(terms.number_on(days_after(today, self.notice_days).min(LAST_DAY)))
     }
 
     fn renewals(&self) -> Option<Renewals> {
@@ -334,7 +350,8 @@ impl Renewals {
     /// The day after a term.
     fn boundary(self, number: i32) -> NaiveDate {
         let months = u32::try_from(number).unwrap_or_default().saturating_mul(self.months);
-        self.first.checked_add_months(Months::new(months)).unwrap_or(NaiveDate::MAX)
+        let day = self.first.checked_add_months(Months::new(months)).unwrap_or(NaiveDate::MAX);
+        day.min(days_after(LAST_DAY, 1))
     }
 
     /// The last day of a term.

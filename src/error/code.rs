@@ -36,8 +36,7 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::AccountUserAlreadyExists
         | Reason::ContractAlreadyExists
         | Reason::DeliverySetupAlreadyExists
-        | Reason::PortfolioAlreadyExists
-        | Reason::RecordOfAnotherAccount => Code::AlreadyExists,
+        | Reason::PortfolioAlreadyExists => Code::AlreadyExists,
         Reason::AccountTypeInactive
         | Reason::DefaultAccountTypeInactive
         | Reason::AccountStatusTransition
@@ -57,6 +56,7 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::AccountInUse
         | Reason::ContractStateTransition
         | Reason::ContractTermsFixed
+        | Reason::RecordOfAnotherAccount
         | Reason::ContractNotInForce
         | Reason::DeliverySetupStateTransition
         | Reason::DeliverySetupProjectFixed

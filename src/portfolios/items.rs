@@ -1,5 +1,7 @@
 //! The items of portfolios, in a table of their own.
 
+use std::collections::HashMap;
+
 use diesel::{
     prelude::*,
     sql_types::{Integer, Text},
@@ -111,6 +113,24 @@ impl Items {
             .filter(portfolio_items::portfolio_id.eq(portfolio_id));
         diesel::delete(items).execute(&mut tx.conn()).await?;
         Ok(())
+    }
+
+    /// Deletes the items of portfolios and returns them by portfolio. The caller must hold the locks
+    /// of their rows.
+    pub async fn take_all(tx: &WriteTx, portfolio_ids: &[&str]) -> Result<HashMap<String, Self>> {
+        let items = portfolio_items::table
+            .filter(tx.owns(portfolio_items::tenant_id))
+            .filter(portfolio_items::portfolio_id.eq_any(portfolio_ids));
+        let mut taken = diesel::delete(items)
+            .returning((portfolio_items::portfolio_id, portfolio_items::ordinal, Item::as_select()))
+            .get_results::<(String, i32, Item)>(&mut tx.conn())
+            .await?;
+        taken.sort_by_key(|(_, ordinal, _)| *ordinal);
+        let mut all: HashMap<_, Self> = HashMap::new();
+        for (portfolio_id, _, item) in taken {
+            all.entry(portfolio_id).or_default().0.push(item);
+        }
+        Ok(all)
     }
 
     /// How many items there are.

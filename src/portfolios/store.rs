@@ -20,6 +20,8 @@ use crate::{
 
 /// Bytes that a portfolio adds to a response besides its texts.
 const ROW: usize = 128;
+/// Most portfolios that are deleted with their items by one statement.
+const AT_ONCE: usize = 100;
 
 /// A row of `portfolios`: a portfolio without its items.
 #[derive(Debug, Clone, Queryable, Selectable, Serialize)]
@@ -231,9 +233,17 @@ impl Portfolio {
             .for_update()
             .load(&mut tx.conn())
             .await?;
-        for row in rows {
-            let items = Items::find(tx, &row.portfolio_id).await?;
-            Self { row, items }.delete(tx).await?;
+        for rows in rows.chunks(AT_ONCE) {
+            let ids: Vec<_> = rows.iter().map(|row| &*row.portfolio_id).collect();
+            let mut items = Items::take_all(tx, &ids).await?;
+            diesel::delete(portfolios::table.filter(tx.owns(portfolios::tenant_id)))
+                .filter(portfolios::portfolio_id.eq_any(ids))
+                .execute(&mut tx.conn())
+                .await?;
+            for row in rows {
+                let items = items.remove(&row.portfolio_id).unwrap_or_default();
+                tx.deleted(&Self { row: row.clone(), items })?;
+            }
         }
         Ok(())
     }

@@ -156,8 +156,8 @@ async fn account_etag_and_time_are_checked_in_this_order() {
         Opportunity { account_id: "b".into(), etag: "x".into(), ..staged("one", Some(at(1))) };
     let refused = tenant.push(elsewhere.clone()).await;
     assert_eq!(
-        (metadata(&refused, "opportunity_id"), metadata(&refused, "account_id")),
-        ("o".into(), "b".into())
+        (metadata(&refused, "opportunity_id"), metadata(&refused, "resource_type")),
+        ("o".into(), "opportunity".into())
     );
     assert_eq!(refusal(refused), "RECORD_OF_ANOTHER_ACCOUNT");
     let changed = Opportunity { etag: "x".into(), ..staged("one", Some(at(1))) };
@@ -225,7 +225,20 @@ async fn every_rule_of_an_opportunity_is_reported_with_its_field() {
         assert_eq!(stored.probability, Some(probability + 0.0));
         assert_eq!(tenant.opportunity(right).await, stored);
     }
-    for uri in ["https://", "http:///x", "crm.example", "https://a b", "javascript:alert(1)"] {
+    for uri in [
+        "https://",
+        "http:///x",
+        "crm.example",
+        "https://a b",
+        "javascript:alert(1)",
+        "http://@",
+        "http://:80",
+        "http://[::1",
+        "http://.",
+        "http://%",
+        "http://\\evil",
+        "http://x\"><script>",
+    ] {
         let wrong = Opportunity { uri: uri.into(), ..opportunity("o", "a") };
         assert_eq!(fields(tenant.push(wrong).await), ["opportunity.uri"], "{uri}");
     }

@@ -22,8 +22,8 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use crate::support::{
     Tenant, config, connect, eventually,
     frames::{
-        END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, RST_STREAM, RawPeer, SETTINGS, frame,
-        greeting, message,
+        DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PREFACE, RST_STREAM, RawPeer, SETTINGS,
+        frame, greeting, message,
     },
     refusal, shared,
     tokens::{Answer, Guarded, Issuer, Key},
@@ -266,6 +266,23 @@ async fn a_connection_without_calls_is_closed_in_order_and_one_with_a_call_is_no
     assert!(began.elapsed() >= Duration::from_millis(1900), "{:?}", began.elapsed());
     tenant.organization("news", "").await;
     assert_eq!(watch.take(1).await[0].resource_id, "news");
+}
+
+/// A proxy sends headers as soon as it has them. Where they are refused, the request's data arrive
+/// after the answer, which is nobody's fault.
+#[tokio::test]
+async fn calls_refused_before_their_data_arrived_do_not_end_the_connection() {
+    let here = Here::serve(&[]);
+    let peer = RawPeer::greeted(here.address, 1000).await;
+    let mut peer = peer.calling_as(&[("x-tenant-id", "no id")]);
+    for _ in 0..3000 {
+        let stream = peer.begin(LIST, b"").await;
+        peer.answer(stream).await;
+        peer.send(&frame(DATA, END_STREAM, stream, &message(b""))).await;
+    }
+    let last = peer.call(LIST, b"").await;
+    peer.answer(last).await;
+    ask_once(&here).await;
 }
 
 #[tokio::test]

@@ -175,7 +175,7 @@ impl NewSetup {
         }
         let id = &*self.delivery_setup_id;
         require_next(id, None, self.fields.state, &kept)?;
-        require_no_other(tx, id, &self.fields).await?;
+        require_no_other(tx, id, None, &self.fields).await?;
         let created = diesel::insert_into(delivery_setups::table)
             .values((
                 tx.owns(delivery_setups::tenant_id),
@@ -244,7 +244,7 @@ impl DeliverySetup {
             if self.fields.state != SetupState::Planned {
                 return Err(refusals::delivery_setup_project_fixed(id, self.fields.state));
             }
-            require_no_other(tx, id, fields).await?;
+            require_no_other(tx, id, Some(id), fields).await?;
         }
         let updated =
             diesel::update(delivery_setups::table.filter(tx.owns(delivery_setups::tenant_id)))
@@ -311,9 +311,15 @@ fn require_next(id: &str, from: Option<SetupState>, to: SetupState, kept: &Kept)
     Ok(())
 }
 
-/// Fails if the setup would be open and its project has another open one. The answer names that one
-/// if the caller may see it. Concurrent transactions are left to the unique index.
-async fn require_no_other(tx: &WriteTx, id: &str, fields: &Fields) -> Result<()> {
+/// Fails if the setup would be open and its project has another open one than `present`, the one
+/// that is changed. The answer names the other if the caller may see it. Concurrent transactions
+/// are left to the unique index.
+async fn require_no_other(
+    tx: &WriteTx,
+    id: &str,
+    present: Option<&str>,
+    fields: &Fields,
+) -> Result<()> {
     if !SetupState::OPEN.contains(&fields.state) {
         return Ok(());
     }
@@ -322,11 +328,14 @@ async fn require_no_other(tx: &WriteTx, id: &str, fields: &Fields) -> Result<()>
             .filter(tx.owns(delivery_setups::tenant_id))
             .filter(delivery_setups::project_id.eq(&fields.project_id))
             .filter(delivery_setups::state.eq_any(SetupState::OPEN))
-            .filter(delivery_setups::delivery_setup_id.ne(id))
+            .filter(delivery_setups::delivery_setup_id.ne(present.unwrap_or_default()))
             .select((delivery_setups::delivery_setup_id, delivery_setups::account_id))
     };
     let other = open().first::<(String, String)>(&mut tx.conn()).await.optional()?;
     let Some((other, account_id)) = other else { return Ok(()) };
+    if other == id {
+        return Err(DELIVERY_SETUP.value_taken("delivery_setup_id", id));
+    }
     let seen = open().filter(tx.delivery_setups_in_reach());
     let seen = seen.first::<(String, String)>(&mut tx.conn()).await.optional()?.is_some()
         && modules::require_for_accounts(tx, [&*account_id]).await.is_ok();

@@ -327,6 +327,50 @@ fn an_agreed_end_cuts_the_term() {
     assert_eq!(terms.on(day("2026-07-01")).state, State::Expired);
 }
 
+#[test]
+fn an_agreed_end_can_lengthen_the_only_term() {
+    let mut terms = approved("2026-01-01", "2026-12-31", None, 0);
+    terms.cancel_time = Some(noon(day("2026-03-01")));
+    terms.last_date = some("2027-03-31");
+    for today in ["2026-03-01", "2027-01-01", "2027-04-01"] {
+        assert_eq!(terms.on(day(today)).term_end, some("2027-03-31"), "{today}");
+    }
+    assert_eq!(terms.on(day("2027-01-01")).state, State::Active);
+    // Ended after its agreed term.
+    terms.stage = Stage::Terminated;
+    terms.last_date = some("2027-02-01");
+    assert_eq!(terms.on(day("2027-06-01")).term_end, some("2027-02-01"));
+}
+
+#[test]
+fn a_contract_that_ends_before_it_begins_is_over_then() {
+    for months in [None, Some(12)] {
+        let mut terms = approved("2026-06-01", "2026-12-31", months, 0);
+        terms.cancel_time = Some(noon(day("2026-03-01")));
+        terms.last_date = some("2026-03-01");
+        assert_eq!(terms.on(day("2026-03-01")).state, State::Scheduled);
+        assert_eq!(terms.on(day("2026-03-02")).state, State::Expired);
+        assert_eq!(terms.on(day("2026-06-02")).state, State::Expired);
+    }
+}
+
+#[test]
+fn no_date_leaves_the_years_1_to_9999() {
+    let last = day("9999-12-31");
+    let open = approved("9999-12-30", "", None, 1000);
+    assert_eq!(open.end_by_notice(day("2026-01-01")), Some(last));
+    let late = approved("9999-01-01", "9999-12-31", Some(120), 1000);
+    for today in ["2026-01-01", "9999-06-01", "9999-12-31"] {
+        let found = late.on(day(today));
+        assert_eq!((found.term_end, found.renewals), (Some(last), 0), "{today}");
+        assert!(found.deadline.is_some_and(|deadline| deadline <= last), "{today}");
+        assert_eq!(late.end_by_notice(day(today)), Some(last), "{today}");
+    }
+    let mut early = approved("0001-01-01", "0001-01-05", Some(1), 1000);
+    early.stage = Stage::Draft;
+    assert_eq!(early.on(day("2026-01-01")).deadline, some("0001-01-01"));
+}
+
 /// For each state the steps that it allows, and the stages that they lead to.
 #[test]
 fn every_pair_of_state_and_step() {

@@ -94,13 +94,16 @@ async fn lists_by_dates_agree_with_what_the_contracts_show() {
         let months = if renews { (1 + roll(24)).to_string() } else { "NULL".into() };
         let stage = ["APPROVED", "APPROVED", "APPROVED", "DRAFT", "VOID"]
             [usize::try_from(roll(5)).unwrap()];
+        // An agreed end can be before the start, and beyond the only term.
+        let agreed = end.is_some() && roll(5) == 0;
         let last = match end {
+            Some(_) if agreed => Some(start + Days::new(roll(1500)) - Days::new(60)),
             Some(_) if renews && roll(4) > 0 => None,
             Some(end) => Some(end + Days::new(if renews { roll(3000) } else { 0 })),
             None => None,
         };
         let date = |date: Option<NaiveDate>| date.map_or("NULL".into(), |date| format!("'{date}'"));
-        let cancelled = if renews && last.is_some() { "now()" } else { "NULL" };
+        let cancelled = if agreed || renews && last.is_some() { "now()" } else { "NULL" };
         rows.push(format!(
             "('c{n:03}', 'T', 't', '{stage}', '{start}'::date, {}::date, {months}::int, {}, {cancelled}::timestamptz, {}::date)",
             date(end), roll(120), date(last),

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use tonic::Status;
 
 use crate::support::{
-    Tenant,
+    Tenant, account, apart,
     calls::metadata,
     contracts::{Step, contract, setup, term},
     refusal, violations,
@@ -139,6 +139,24 @@ async fn a_project_has_one_open_setup() {
         violations(tenant.update_setup(moved, &["contract_id"]).await)[0].0,
         "delivery_setup.contract_id"
     );
+}
+
+/// PostgreSQL checks unique indexes by their age: an index that an operator has made anew comes last.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_id_is_told_whichever_index_is_checked_first() {
+    let Some((tenant, server, _)) = apart().await else { return };
+    tenant.organization("acme", "").await;
+    tenant.account(account("a", "acme")).await;
+    tenant.contract(contract("c", "a")).await;
+    tenant.setup(setup("s", "c", "p")).await;
+    for index in ["delivery_setups_pkey", "delivery_setups_project_key"] {
+        let status = tenant.try_setup(setup("s", "c", "p")).await.unwrap_err();
+        assert_eq!(refusal(&status), "DELIVERY_SETUP_ALREADY_EXISTS", "before {index}");
+        assert_eq!(metadata(&status, "field"), "delivery_setup_id", "before {index}");
+        server.batch_execute(&format!("REINDEX INDEX CONCURRENTLY {index}")).await.unwrap();
+    }
+    let status = tenant.try_setup(setup("s", "c", "q")).await.unwrap_err();
+    assert_eq!(metadata(&status, "field"), "delivery_setup_id");
 }
 
 /// UAT-C-CA-NAV-001

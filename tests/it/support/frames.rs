@@ -92,7 +92,9 @@ pub fn message(bytes: &[u8]) -> Vec<u8> {
 impl RawPeer {
     /// A connection on which nothing was sent.
     pub async fn silent(address: SocketAddr) -> Self {
-        Self { stream: TcpStream::connect(address).await.unwrap(), next: 1, caller: Vec::new() }
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, next: 1, caller: Vec::new() }
     }
 
     /// A connection that has sent its preface, with this initial window of each stream.
