@@ -46,6 +46,7 @@ pub mod relations;
 pub mod account_types;
 pub mod accounts;
 pub mod activities;
+pub mod commerce;
 pub mod contracts;
 pub mod memberships;
 pub mod opportunities;

@@ -118,8 +118,8 @@ impl AccountService for Service {
             if !force {
                 current.require_unused(tx, self.dependents).await?;
             }
-            current.delete_dependents(tx, self.dependents).await?;
-            current.delete(tx).await?;
+            let removed = current.delete_dependents(tx, self.dependents).await?;
+            current.delete(tx, removed).await?;
             Ok(DeleteAccountResponse {})
         });
         reply(work.await)
