@@ -51,6 +51,7 @@ pub mod contracts;
 pub mod memberships;
 pub mod opportunities;
 pub mod organizations;
+pub mod overview;
 pub mod people;
 pub mod portfolios;
 pub mod tenants;

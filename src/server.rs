@@ -28,7 +28,7 @@ use crate::{
     db::Db,
     guard::{GuardLayer, Limits, MAX_ANONYMOUS_MESSAGE},
     incoming::Incoming,
-    memberships, opportunities, organizations, people,
+    memberships, opportunities, organizations, overview, people,
     policy::{Policies, PolicyError},
     portfolios,
     proto::{
@@ -147,7 +147,11 @@ pub async fn serve(
             routes = routes.add_service($server::new($service).max_decoding_message_size(size));
         };
     }
-    add!(AccountServiceServer, accounts::Service { db: db.clone(), dependents: OF_ACCOUNTS });
+    let overview = overview::read;
+    add!(
+        AccountServiceServer,
+        accounts::Service { db: db.clone(), dependents: OF_ACCOUNTS, overview }
+    );
     add!(AccountTypeServiceServer, account_types::Service { db: db.clone() });
     add!(CommerceServiceServer, commerce::Service { db: db.clone() });
     add!(ContractServiceServer, contracts::Service { db: db.clone() });

@@ -11,9 +11,8 @@ use diesel_async::RunQueryDsl;
 use serde::Serialize;
 use serde_json::Value;
 
-pub use super::value::Status;
+pub use super::{contacts::WithContact, value::Status};
 use super::{
-    contacts::WithContact,
     dependents::{Deleted, Removed},
     value::{Address, Contact, Json},
     words,

@@ -110,10 +110,15 @@ impl FromSql<sql_types::Integer, Pg> for Discount {
     }
 }
 
-/// In percent, as the contract has it.
+/// In percent, as the contract has it. A whole number is an integer, which jsonb keeps as such.
 impl Serialize for Discount {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_f64(super::wire::percent(*self))
+        let one_percent = Self::ALL.0 / 100;
+        if self.0 % one_percent == 0 {
+            to.serialize_i32(self.0 / one_percent)
+        } else {
+            to.serialize_f64(super::wire::percent(*self))
+        }
     }
 }
 

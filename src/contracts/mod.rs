@@ -1,6 +1,6 @@
 //! Contracts: what is agreed with the customer of an account, and the delivery setups under it.
 
-mod list;
+pub mod list;
 pub(crate) mod refusals;
 pub mod setups;
 mod steps;

@@ -79,8 +79,12 @@ impl Default for Tenant {
 impl Tenant {
     /// Fails if a module is off for the tenant.
     pub(super) fn require_module(&self, module: &'static str) -> Result<()> {
-        let off = self.modules_off.iter().any(|off| off == module);
-        if off { Err(refusals::module_off_for_tenant(module)) } else { Ok(()) }
+        if self.is_off(module) { Err(refusals::module_off_for_tenant(module)) } else { Ok(()) }
+    }
+
+    /// Whether a module is off for the whole tenant.
+    pub fn is_off(&self, module: &str) -> bool {
+        self.modules_off.iter().any(|off| off == module)
     }
 
     /// The day at a time, in the tenant's time zone.

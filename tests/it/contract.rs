@@ -83,7 +83,8 @@ fn every_call_has_a_policy() {
             policy.permission
         );
         assert!(!policy.module.is_empty(), "{path}");
-        let reads = ["Get", "List", "BatchGet", "Check", "BatchCheck", "Watch", "Export"];
+        let reads =
+            ["Get", "List", "BatchGet", "Check", "BatchCheck", "Calculate", "Watch", "Export"];
         let reads = reads.iter().any(|verb| method.name().starts_with(verb));
         assert_eq!(
             verb == "read",
@@ -370,8 +371,9 @@ fn resource(request: &MessageDescriptor, method: &str) -> MessageDescriptor {
 /// those by a date that lies ahead. The first one is the default.
 fn assert_ordered(order: &EnumDescriptor) {
     let known: &[&str] = match order.name() {
-        // Activities and delivery setups have no name.
-        "ActivityOrderBy" | "DeliverySetupOrderBy" => &["CREATE_TIME"],
+        // Activities, delivery setups and orders have no name. Subscriptions are listed by machines.
+        "ActivityOrderBy" | "DeliverySetupOrderBy" | "SubscriptionOrderBy" => &["CREATE_TIME"],
+        "OrderOrderBy" => &["ORDER_TIME"],
         "AccountOrderBy" => &["CREATE_TIME", "DISPLAY_NAME", "STATUS", "UPDATE_TIME"],
         "ContractOrderBy" => &["CREATE_TIME", "NOTICE_DEADLINE_DATE", "TERM_END_DATE", "TITLE"],
         _ => &["CREATE_TIME", "DISPLAY_NAME"],

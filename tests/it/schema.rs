@@ -21,6 +21,7 @@ use tokio::time::Duration;
 
 use crate::support::{
     self, Tenant, account,
+    commerce::{order, subscription},
     contracts::{contract, setup},
     process::command,
     real_database,
@@ -464,6 +465,8 @@ async fn one_of_everything(tenant: &Tenant) {
     tenant.opportunity(opportunity("o", "kept")).await;
     tenant.organization("apart", "").await;
     tenant.account(account("apart", "apart")).await;
+    tenant.subscription(subscription("s", "apart")).await;
+    tenant.order(order("o", "apart")).await;
     tenant.contract(contract("kept", "apart")).await;
     tenant.setup(setup("kept", "kept", "project")).await;
     tenant.account(account("gone", "below")).await;
