@@ -121,6 +121,7 @@ macro_rules! required_money_columns {
             diesel::AsChangeset,
         )]
         #[diesel(table_name = $table, check_for_backend(diesel::pg::Pg))]
+        #[diesel(treat_none_as_default_value = false)]
         pub struct $name {
             $amount: $crate::money::Amount,
             $currency: String,

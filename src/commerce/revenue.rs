@@ -127,6 +127,7 @@ impl Serialize for Discount {
     Debug, Clone, Copy, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize,
 )]
 #[diesel(table_name = subscriptions, check_for_backend(Pg))]
+#[diesel(treat_none_as_default_value = false)]
 pub struct Rate {
     /// The unit of the interval.
     #[serde(rename = "interval")]

@@ -453,7 +453,11 @@ async fn an_empty_request_lacks_what_is_required_and_nothing_else() {
     for method in methods().filter(|method| !method.is_server_streaming()) {
         let update = method.name().starts_with("Update");
         let inside = if update { FieldBehavior::Identifier } else { FieldBehavior::Required };
-        let lacked = lacked(&method.input(), inside);
+        let mut lacked = lacked(&method.input(), inside);
+        if method.name() == "CalculateRecurringRevenue" {
+            // One of two fields is required.
+            lacked.insert("account_id".to_owned());
+        }
         let answer = call(&tenant.channel, &name(&method), &identity, &[]).await;
         if lacked.is_empty() {
             assert!(answer.is_ok(), "{}: {answer:?}", name(&method));

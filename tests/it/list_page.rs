@@ -680,6 +680,9 @@ const NO_RESOURCES: &[&str] = &[
     "workload",
     "level",
     "contracts",
+    "subscriptions",
+    "end_time",
+    "reasons",
     "encoding",
     "accepted",
 ];
