@@ -277,35 +277,48 @@ pub fn reasons(
 }
 
 impl Rate {
-    /// What an amount for one interval comes to for a month.
-    pub fn monthly(&self, amount: Amount) -> BigRational {
+    /// What an amount for one interval comes to for a month, in the [`parts`] of an interval of one
+    /// unit: divided by `interval_count`, and by the number of parts, it is whole units of the
+    /// currency.
+    fn undivided(&self, amount: Amount) -> BigInt {
         let a_year = match self.interval_unit {
             Unit::Day => 365,
             Unit::Week => 52,
             Unit::Month => 12,
             Unit::Year => 1,
         };
-        let paid = Discount::ALL.0 - self.discount.0;
-        let billionths = BigInt::from(amount.0) * paid * a_year;
-        let whole = BigInt::from(UNIT) * Discount::ALL.0 * 12 * self.interval_count;
-        BigRational::new(billionths, whole)
+        BigInt::from(amount.0) * (Discount::ALL.0 - self.discount.0) * a_year
+    }
+
+    /// What an amount for one interval comes to for a month.
+    pub fn monthly(&self, amount: Amount) -> BigRational {
+        BigRational::new(self.undivided(amount), parts() * self.interval_count)
     }
 }
 
-/// The sums of what counts, by currency.
+/// Billionths of a unit of the currency, millionths of the price and months of a year, multiplied.
+fn parts() -> BigInt {
+    BigInt::from(UNIT) * Discount::ALL.0 * 12
+}
+
+/// The sums of what counts, by currency. Of each the whole numbers are added first that have the
+/// same denominator, the number of units in an interval: fractions take longer.
 #[derive(Debug, Default)]
-pub struct Sums(BTreeMap<String, BigRational>);
+pub struct Sums(BTreeMap<String, BTreeMap<i32, BigInt>>);
 
 impl Sums {
     /// Adds what subscriptions of one rate come to for an interval, in a currency.
     pub fn add(&mut self, currency: String, rate: &Rate, amount: Amount) {
-        let sum = self.0.entry(currency).or_default();
-        *sum += rate.monthly(amount);
+        let by_count = self.0.entry(currency).or_default();
+        *by_count.entry(rate.interval_count).or_default() += rate.undivided(amount);
     }
 
     /// The revenue of a month and of a year in each currency, by its code. Each is rounded once.
     pub fn rounded(self) -> Result<Vec<(Money, Money)>> {
-        let both = |(currency, sum): (String, BigRational)| {
+        let both = |(currency, by_count): (String, BTreeMap<i32, BigInt>)| {
+            let fractions = by_count.into_iter();
+            let fractions = fractions.map(|(count, sum)| BigRational::new(sum, count.into()));
+            let sum = fractions.sum::<BigRational>() / parts();
             let a_year = &sum * BigInt::from(12);
             Ok((rounded(&sum, &currency)?, rounded(&a_year, &currency)?))
         };

@@ -255,13 +255,12 @@ async fn random_subscriptions_agree_with_a_model_of_whole_numbers() {
         let currency = ["EUR", "JPY", "KWD"][dice.index(3)];
         let discount = [0, 100_000, 333_330, 999_999, 1_000_000][dice.index(5)];
         let one = Subscription {
-            subscription_id: format!("s{n}"),
             start_time: Some(micros(start)),
             trial_end_time: trial.map(micros),
             end_time: end.map(micros),
             paused: pick(&mut dice, 6) == 0,
             ..priced(
-                "",
+                &format!("s{n}"),
                 (
                     pick(&mut dice, 10_000),
                     i32::try_from(pick(&mut dice, 1_000_000_000)).unwrap(),
