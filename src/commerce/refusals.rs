@@ -23,7 +23,7 @@ pub const ORDER: Kind = Kind {
     already_exists: ErrorReason::OrderAlreadyExists,
 };
 
-/// A put would let the subscription run on beyond the end that CancelSubscription has set.
+/// A put would let the subscription run on beyond the end that `CancelSubscription` has set.
 pub fn subscription_cancelled(id: &str, end: DateTime<Utc>) -> Error {
     let end = end.to_rfc3339_opts(SecondsFormat::Micros, true);
     let message = format!(

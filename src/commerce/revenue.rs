@@ -167,13 +167,17 @@ pub struct Times {
 #[diesel(treat_none_as_null = true, treat_none_as_default_value = false)]
 pub struct Cancellation {
     /// The first instant after the end that it sets.
+    #[diesel(column_name = cancel_end_time)]
     #[serde(skip)]
-    pub cancel_end_time: Option<DateTime<Utc>>,
+    pub end: Option<DateTime<Utc>>,
     /// When it was made.
-    #[serde(serialize_with = "instant")]
-    pub cancel_time: Option<DateTime<Utc>>,
+    #[diesel(column_name = cancel_time)]
+    #[serde(rename = "cancel_time", serialize_with = "instant")]
+    pub time: Option<DateTime<Utc>>,
     /// Why.
-    pub cancel_reason: String,
+    #[diesel(column_name = cancel_reason)]
+    #[serde(rename = "cancel_reason")]
+    pub reason: String,
 }
 
 /// What decides whether a subscription counts.
@@ -188,8 +192,8 @@ pub struct Life {
 impl Life {
     /// The life of a subscription with these times and this cancellation.
     pub fn of(times: Times, cancellation: &Cancellation) -> Self {
-        let ends = times.stated_end_time.into_iter().chain(cancellation.cancel_end_time);
-        Self { times, end: ends.min(), cancelled: cancellation.cancel_end_time.is_some() }
+        let ends = times.stated_end_time.into_iter().chain(cancellation.end);
+        Self { times, end: ends.min(), cancelled: cancellation.end.is_some() }
     }
 
     /// The first instant after the end.

@@ -77,13 +77,10 @@ impl Wanted {
         if explain && account_id.is_empty() {
             v.add("explain", "needs an account_id");
         }
-        let whose = match v.optional_id("account_id", account_id) {
-            Some(account_id) => Whose::Account(account_id),
-            None => {
-                let id = v.optional_id("organization_id", organization_id.clone());
-                let scope = Scope::parse(v, String::new(), organization_id, include_descendants);
-                Whose::Organization(id.unwrap_or_default(), scope)
-            }
+        let scope = Scope::parse(v, account_id, organization_id.clone(), include_descendants);
+        let whose = match &scope.account_id {
+            Some(account_id) => Whose::Account(account_id.clone()),
+            None => Whose::Organization(organization_id, scope),
         };
         Self { whose, at: v.instant("as_of_time", as_of_time), explain }
     }

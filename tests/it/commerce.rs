@@ -1,5 +1,5 @@
 //! Subscriptions: Put by a service whose messages come late and twice, cancellations that only
-//! UncancelSubscription undoes, and lists by the state of a moment.
+//! `UncancelSubscription` undoes, and lists by the state of a moment.
 
 mod orders;
 mod overview;

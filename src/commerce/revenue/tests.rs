@@ -89,7 +89,7 @@ fn life(
 ) -> Life {
     let times =
         Times { start_time: second(0), trial_end_time: trial, stated_end_time: stated, paused };
-    Life::of(times, &Cancellation { cancel_end_time: cancelled, ..Cancellation::default() })
+    Life::of(times, &Cancellation { end: cancelled, ..Cancellation::default() })
 }
 
 #[test]
@@ -158,8 +158,7 @@ fn a_subscription_counts_from_the_end_of_its_trial_to_its_end() {
     assert_eq!(explained(unpaused), (vec![Reason::NotStarted], at(9)));
     let swallowed = Times { stated_end_time: at(1), ..trial(1) };
     assert_eq!(explained(swallowed), (vec![Reason::InTrial], None), "it ends with its trial");
-    let cancelled =
-        Life::of(start, &Cancellation { cancel_end_time: at(0), ..Cancellation::default() });
+    let cancelled = Life::of(start, &Cancellation { end: at(0), ..Cancellation::default() });
     assert_eq!(reasons(&cancelled, Amount(0), 0, Discount::ALL, noon), [Reason::Cancelled]);
     assert_eq!(
         reasons(&cancelled, Amount(0), 0, Discount::ALL, micro(-1)),

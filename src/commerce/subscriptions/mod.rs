@@ -52,7 +52,7 @@ pub struct Subscription {
     #[diesel(embed)]
     #[serde(flatten)]
     pub fields: Fields,
-    /// What CancelSubscription says.
+    /// What `CancelSubscription` says.
     #[diesel(embed)]
     #[serde(flatten)]
     pub cancellation: Cancellation,
@@ -126,8 +126,7 @@ impl Weighed for At {
     fn weight(&self) -> usize {
         let Subscription { subscription_id, account_id, fields, cancellation, .. } = &self.0;
         let Fields { display_name, product_code, contract_id, metadata, .. } = fields;
-        let texts =
-            [subscription_id, account_id, display_name, product_code, &cancellation.cancel_reason];
+        let texts = [subscription_id, account_id, display_name, product_code, &cancellation.reason];
         ROW + budget::texts(texts.into_iter().chain(contract_id)) + metadata.weight()
     }
 }
@@ -289,7 +288,7 @@ impl Subscription {
     /// Fails if the subscription is cancelled and `fields` would let it run on. What the last put
     /// said may be said again: the cancellation is not undone by it.
     fn require_no_revival(&self, fields: &Fields) -> Result<()> {
-        let Some(cancelled) = self.cancellation.cancel_end_time else { return Ok(()) };
+        let Some(cancelled) = self.cancellation.end else { return Ok(()) };
         let repeated = Fields { source_time: self.fields.source_time, ..fields.clone() };
         let runs_on = fields.times.stated_end_time.is_none_or(|end| end > cancelled);
         if runs_on && repeated != self.fields {
@@ -315,7 +314,7 @@ impl Subscription {
         let present = self.life().end();
         let over = matches!(self.life().state(now), State::Ended | State::Cancelled);
         // A cancellation at the end that was stated anyway is one, too.
-        let earlier = match self.cancellation.cancel_end_time {
+        let earlier = match self.cancellation.end {
             Some(_) => present.is_some_and(|present| end < present),
             None => true,
         };
@@ -323,9 +322,9 @@ impl Subscription {
             return Ok(At(self, now));
         }
         let cancellation = Cancellation {
-            cancel_end_time: Some(present.map_or(end, |present| end.min(present))),
-            cancel_time: Some(now),
-            cancel_reason: reason.to_owned(),
+            end: Some(present.map_or(end, |present| end.min(present))),
+            time: Some(now),
+            reason: reason.to_owned(),
         };
         let fields = self.fields.clone();
         Ok(At(self.set(tx, &fields, &cancellation).await?, now))

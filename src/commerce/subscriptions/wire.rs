@@ -128,7 +128,7 @@ impl Wanted {
     }
 }
 
-/// What CancelSubscription asks for.
+/// What `CancelSubscription` asks for.
 #[derive(Debug)]
 pub struct Cancel {
     /// The subscription.
@@ -208,8 +208,8 @@ impl From<At> for proto::Subscription {
             contract_id: fields.contract_id.unwrap_or_default(),
             source_time: fields.source_time.map(timestamp),
             state: life.state(at).into(),
-            cancel_time: cancellation.cancel_time.map(timestamp),
-            cancel_reason: cancellation.cancel_reason,
+            cancel_time: cancellation.time.map(timestamp),
+            cancel_reason: cancellation.reason,
             metadata: fields.metadata.0,
             create_time: Some(timestamp(row.create_time)),
             update_time: Some(timestamp(row.update_time)),
