@@ -171,7 +171,7 @@ impl Contribution {
     fn of(row: Subscription, at: DateTime<Utc>) -> Self {
         let life = row.life();
         let Fields { quantity, rate, .. } = row.fields;
-        let Money { amount, currency } = row.fields.price();
+        let Money { amount, currency } = row.fields.unit_amount.get();
         Self {
             reasons: reasons(&life, amount, quantity, rate.discount, at),
             monthly_amount: shown(&rate.monthly(Amount(amount.0 * i128::from(quantity)))),

@@ -22,7 +22,7 @@ use crate::{
     error::{Error, Result},
     metadata::Metadata,
     modules,
-    money::{Money, required_money_columns},
+    money::required_money_columns,
     page::Listed,
     put::{Put, Stated, Statement},
     resource::ACCOUNT,
@@ -390,12 +390,5 @@ impl Subscription {
         let first =
             running().order(subscriptions::subscription_id).select(subscriptions::subscription_id);
         Ok((first.limit(limit).load(&mut tx.conn()).await?, count))
-    }
-}
-
-impl Fields {
-    /// The price of one unit.
-    pub fn price(&self) -> Money {
-        self.unit_amount.get()
     }
 }

@@ -120,7 +120,7 @@ impl Wanted {
     /// Returns the fields with a currency, which is the tenant's default unless the price has one.
     pub fn fields(&self, default_currency: Option<&str>) -> Result<Fields> {
         let mut v = Violations::default();
-        let mut price = Some(self.fields.price());
+        let mut price = Some(self.fields.unit_amount.get());
         v.currency(AMOUNT, &mut price, Purpose::Price, default_currency);
         let fields = self.fields.clone();
         let unit_amount = price.map_or_else(|| fields.unit_amount.clone(), Money::into);
