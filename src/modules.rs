@@ -139,6 +139,34 @@ pub async fn off(tx: &Tx) -> Result<Option<Vec<String>>> {
     ))
 }
 
+/// Returns which modules are off for the organization of an account, also of modules that are not
+/// that of the call.
+pub async fn off_for_account(tx: &Tx, account_id: &str) -> Result<Vec<&'static str>> {
+    let organization = accounts::table
+        .filter(tx.owns(accounts::tenant_id))
+        .filter(accounts::account_id.eq(account_id))
+        .select(accounts::organization_id);
+    let settings = organization_ancestors::table
+        .filter(tx.owns(organization_ancestors::tenant_id))
+        .inner_join(
+            module_activations::table.on(module_activations::tenant_id
+                .eq(organization_ancestors::tenant_id)
+                .and(module_activations::organization_id.eq(organization_ancestors::ancestor_id))),
+        )
+        .filter(organization_ancestors::organization_id.eq_any(organization))
+        .order(organization_ancestors::distance)
+        .select((module_activations::module, module_activations::active))
+        .load::<(String, bool)>(&mut tx.conn())
+        .await?;
+    let tenant = tx.tenant().await?;
+    // The nearest setting decides.
+    let is_off = |module: &str| {
+        let nearest = settings.iter().find(|(set, _)| set == module);
+        tenant.is_off(module) || nearest.is_some_and(|(_, active)| !active)
+    };
+    Ok(ALL.into_iter().filter(|module| is_off(module)).collect())
+}
+
 /// Returns the setting of a module that decides for an organization, if there is one.
 pub async fn deciding(tx: &Tx, module: &str, organization_id: &str) -> Result<Option<Nearest>> {
     let nearest =

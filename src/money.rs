@@ -18,11 +18,11 @@ use serde::{Serialize, Serializer};
 use crate::{currency, proto::google::r#type as proto, validate::Violations};
 
 /// Billionths in a unit.
-const UNIT: i128 = 1_000_000_000;
+pub const UNIT: i128 = 1_000_000_000;
 /// Decimals of an amount.
 const DECIMALS: usize = 9;
 /// The first number of units that is too large.
-const TOO_MANY: i64 = 10_000_000_000_000;
+pub const TOO_MANY: i64 = 10_000_000_000_000;
 /// Base of PostgreSQL's digits.
 const BASE: i128 = 10_000;
 /// PostgreSQL groups decimals by four, so an amount has this many groups of decimals.
@@ -30,7 +30,8 @@ const GROUPS: i16 = 3;
 /// What makes of billionths the unit of the last of these groups.
 const PADDING: i128 = 1_000;
 
-const NO_CODE: &str = "must be a currency code of ISO 4217 in upper case, such as EUR";
+/// The rule for the code of a currency.
+pub const NO_CODE: &str = "must be a currency code of ISO 4217 in upper case, such as EUR";
 
 /// What an amount is for, which decides what it can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +106,49 @@ macro_rules! money_columns {
 }
 pub(crate) use money_columns;
 
+/// Declares the two columns of an amount that a row always has, like [`money_columns`].
+macro_rules! required_money_columns {
+    ($(#[$doc:meta])* pub struct $name:ident = $table:ident($amount:ident, $currency:ident)) => {
+        $(#[$doc])*
+        #[derive(
+            Debug,
+            Clone,
+            PartialEq,
+            Eq,
+            diesel::Queryable,
+            diesel::Selectable,
+            diesel::Insertable,
+            diesel::AsChangeset,
+        )]
+        #[diesel(table_name = $table, check_for_backend(diesel::pg::Pg))]
+        #[diesel(treat_none_as_default_value = false)]
+        pub struct $name {
+            $amount: $crate::money::Amount,
+            $currency: String,
+        }
+
+        impl $name {
+            /// The money in these columns.
+            pub fn get(&self) -> $crate::money::Money {
+                $crate::money::Money { amount: self.$amount, currency: self.$currency.clone() }
+            }
+        }
+
+        impl From<$crate::money::Money> for $name {
+            fn from($crate::money::Money { amount, currency }: $crate::money::Money) -> Self {
+                Self { $amount: amount, $currency: currency }
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                self.get().serialize(to)
+            }
+        }
+    };
+}
+pub(crate) use required_money_columns;
+
 impl Violations {
     /// Parses an amount; a message without content is `None`, as for dates. An amount without a
     /// currency is completed inside the transaction, by [`Violations::currency`].
@@ -157,6 +201,20 @@ impl Violations {
                 "is required: the settings of the tenant have no default_currency",
             );
         }
+    }
+
+    /// Parses an amount that must be there.
+    pub fn required_money(
+        &mut self,
+        field: impl Display,
+        money: Option<proto::Money>,
+        purpose: Purpose,
+    ) -> Money {
+        let money = self.money(&field, money, purpose);
+        money.unwrap_or_else(|| {
+            self.add(field, "is required");
+            Money { amount: Amount::default(), currency: String::new() }
+        })
     }
 
     /// Rejects a fraction of the currency's minor unit in an amount that people have agreed on.

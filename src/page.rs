@@ -97,6 +97,8 @@ pub enum By {
     TermEndDate,
     /// The last day for a notice.
     NoticeDeadlineDate,
+    /// The time of an order.
+    OrderTime,
 }
 
 /// The order of a list.

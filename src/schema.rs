@@ -215,6 +215,28 @@ diesel::table! {
 }
 
 diesel::table! {
+    orders (tenant_id, order_id) {
+        tenant_id -> Text,
+        order_id -> Text,
+        account_id -> Text,
+        incarnation -> Text,
+        purchaser_id -> Nullable<Text>,
+        amount -> Numeric,
+        currency_code -> Text,
+        order_time -> Timestamptz,
+        description -> Text,
+        contract_id -> Nullable<Text>,
+        state -> Text,
+        cancel_time -> Nullable<Timestamptz>,
+        cancel_reason -> Text,
+        metadata -> Jsonb,
+        revision -> Int8,
+        create_time -> Timestamptz,
+        update_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
     organization_ancestors (tenant_id, organization_id, ancestor_id) {
         tenant_id -> Text,
         organization_id -> Text,
@@ -342,6 +364,37 @@ diesel::table! {
 }
 
 diesel::table! {
+    subscriptions (tenant_id, subscription_id) {
+        tenant_id -> Text,
+        subscription_id -> Text,
+        account_id -> Text,
+        incarnation -> Text,
+        display_name -> Text,
+        product_code -> Text,
+        unit_amount -> Numeric,
+        currency_code -> Text,
+        quantity -> Int8,
+        interval_unit -> Text,
+        interval_count -> Int4,
+        start_time -> Timestamptz,
+        trial_end_time -> Nullable<Timestamptz>,
+        stated_end_time -> Nullable<Timestamptz>,
+        discount -> Int4,
+        paused -> Bool,
+        contract_id -> Nullable<Text>,
+        source_time -> Nullable<Timestamptz>,
+        cancel_end_time -> Nullable<Timestamptz>,
+        cancel_time -> Nullable<Timestamptz>,
+        cancel_reason -> Text,
+        end_time -> Nullable<Timestamptz>,
+        metadata -> Jsonb,
+        revision -> Int8,
+        create_time -> Timestamptz,
+        update_time -> Timestamptz,
+    }
+}
+
+diesel::table! {
     tenants (tenant_id) {
         tenant_id -> Text,
         create_time -> Timestamptz,
@@ -371,6 +424,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     module_activations,
     opportunities,
     opportunity_words,
+    orders,
     organization_ancestors,
     organization_members,
     organization_words,
@@ -382,5 +436,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     portfolios,
     renewals,
     requests,
+    subscriptions,
     tenants,
 );

@@ -22,6 +22,7 @@ use crate::{
         SetPurchasingAccountRequest, UpdateAccountRequest,
         account_service_client::AccountServiceClient,
         account_type_service_client::AccountTypeServiceClient,
+        commerce_service_client::CommerceServiceClient,
         contract_service_client::ContractServiceClient,
         membership_service_client::MembershipServiceClient,
         opportunity_service_client::OpportunityServiceClient,
@@ -64,7 +65,10 @@ pub async fn seed(channel: Channel, token: Option<&str>) -> Result<Seeded, Statu
     run.users(&mut accounts, &mut MembershipServiceClient::new(channel.clone())).await?;
     run.contracts(&mut ContractServiceClient::new(channel.clone())).await?;
     run.portfolios(&mut PortfolioServiceClient::new(channel.clone())).await?;
-    run.opportunities(&mut OpportunityServiceClient::new(channel)).await?;
+    run.opportunities(&mut OpportunityServiceClient::new(channel.clone())).await?;
+    let mut commerce = CommerceServiceClient::new(channel);
+    run.subscriptions(&mut commerce).await?;
+    run.orders(&mut commerce).await?;
     Ok(Seeded { created: run.created.len(), kept: run.kept })
 }
 

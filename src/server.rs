@@ -22,18 +22,20 @@ use crate::{
     accounts::{self, dependents::Dependents},
     activities,
     caller::{Identity, IdentityError, workload::Admission},
+    commerce,
     config::Config,
     contracts,
     db::Db,
     guard::{GuardLayer, Limits, MAX_ANONYMOUS_MESSAGE},
     incoming::Incoming,
-    memberships, opportunities, organizations, people,
+    memberships, opportunities, organizations, overview, people,
     policy::{Policies, PolicyError},
     portfolios,
     proto::{
         DESCRIPTORS, account_service_server::AccountServiceServer,
         account_type_service_server::AccountTypeServiceServer,
         activity_service_server::ActivityServiceServer,
+        commerce_service_server::CommerceServiceServer,
         contract_service_server::ContractServiceServer,
         membership_service_server::MembershipServiceServer,
         opportunity_service_server::OpportunityServiceServer,
@@ -64,8 +66,12 @@ const STREAMS_END: Duration = Duration::from_secs(1);
 const FLUSH: Duration = Duration::from_millis(100);
 
 /// What a deletion of an account takes along, in the order in which it is deleted.
-const OF_ACCOUNTS: &[&dyn Dependents] =
-    &[&portfolios::OfAccount, &opportunities::OfAccount, &contracts::OfAccount];
+const OF_ACCOUNTS: &[&dyn Dependents] = &[
+    &portfolios::OfAccount,
+    &opportunities::OfAccount,
+    &commerce::OfAccount,
+    &contracts::OfAccount,
+];
 
 /// Why the service did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -141,8 +147,13 @@ pub async fn serve(
             routes = routes.add_service($server::new($service).max_decoding_message_size(size));
         };
     }
-    add!(AccountServiceServer, accounts::Service { db: db.clone(), dependents: OF_ACCOUNTS });
+    let overview = overview::read;
+    add!(
+        AccountServiceServer,
+        accounts::Service { db: db.clone(), dependents: OF_ACCOUNTS, overview }
+    );
     add!(AccountTypeServiceServer, account_types::Service { db: db.clone() });
+    add!(CommerceServiceServer, commerce::Service { db: db.clone() });
     add!(ContractServiceServer, contracts::Service { db: db.clone() });
     add!(OrganizationServiceServer, organizations::Service { db: db.clone() });
     add!(MembershipServiceServer, memberships::Service { db: db.clone() });

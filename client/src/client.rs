@@ -13,7 +13,8 @@ use tonic_types::StatusExt as _;
 use crate::v1::{
     ErrorReason, account_service_client::AccountServiceClient,
     account_type_service_client::AccountTypeServiceClient,
-    activity_service_client::ActivityServiceClient, contract_service_client::ContractServiceClient,
+    activity_service_client::ActivityServiceClient, commerce_service_client::CommerceServiceClient,
+    contract_service_client::ContractServiceClient,
     membership_service_client::MembershipServiceClient,
     opportunity_service_client::OpportunityServiceClient,
     organization_service_client::OrganizationServiceClient,
@@ -92,6 +93,11 @@ impl Client {
     /// The activity trail.
     pub fn activities(&self) -> ActivityServiceClient<InterceptedService<Channel, Caller>> {
         ActivityServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
+    }
+
+    /// Subscriptions, orders and recurring revenue.
+    pub fn commerce(&self) -> CommerceServiceClient<InterceptedService<Channel, Caller>> {
+        CommerceServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
     }
 
     /// Contracts and delivery setups.

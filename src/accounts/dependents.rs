@@ -2,10 +2,16 @@
 //! accounts, so accounts get them from the server: a deletion asks what is in force, and takes the
 //! rest along.
 
+use std::{borrow::Cow, collections::BTreeMap};
+
+use serde::Serialize;
+use serde_json::Value;
+
 use super::{refusals, store::Account};
 use crate::{
-    db::WriteTx,
+    db::{BelongsTo, Recorded, WriteTx},
     error::{NAMED, Result},
+    resource::ACCOUNT,
 };
 
 /// What of a kind keeps an account in use.
@@ -21,6 +27,10 @@ pub struct Use {
     pub count: i64,
 }
 
+/// What the activity of a deleted account says of rows that have no activity of their own: the name
+/// of the field, and its value.
+pub type Removed = (&'static str, Value);
+
 /// The rows of a slice that belong to accounts.
 #[tonic::async_trait]
 pub trait Dependents: std::fmt::Debug + Send + Sync {
@@ -31,9 +41,32 @@ pub trait Dependents: std::fmt::Debug + Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Deletes everything of the account and records each deletion. The caller must hold the
-    /// account FOR UPDATE.
-    async fn remove_all(&self, tx: &WriteTx, account: &Account) -> Result<()>;
+    /// Deletes everything of the account and records each deletion, or returns a field that says in
+    /// the activity of the account what was deleted. The caller must hold the account FOR UPDATE.
+    async fn remove_all(&self, tx: &WriteTx, account: &Account) -> Result<Option<Removed>>;
+}
+
+/// A deleted account as the trail has it.
+#[derive(Debug, Serialize)]
+pub(super) struct Deleted<'a> {
+    /// The account.
+    #[serde(flatten)]
+    pub account: &'a Account,
+    /// What its activity says of its dependents.
+    #[serde(flatten)]
+    pub removed: BTreeMap<&'static str, Value>,
+}
+
+impl Recorded for Deleted<'_> {
+    const NOUN: &'static str = ACCOUNT.noun;
+
+    fn id(&self) -> Cow<'_, str> {
+        self.account.account_id.as_str().into()
+    }
+
+    fn belongs_to(&self) -> BelongsTo<'_> {
+        BelongsTo::Account(self.account.reference())
+    }
 }
 
 impl Account {
@@ -52,11 +85,17 @@ impl Account {
         }
     }
 
-    /// Deletes what depends on the account. The caller must hold the row FOR UPDATE.
-    pub async fn delete_dependents(&self, tx: &WriteTx, all: &[&dyn Dependents]) -> Result<()> {
+    /// Deletes what depends on the account. Returns what its activity says of that. The caller must
+    /// hold the row FOR UPDATE.
+    pub async fn delete_dependents(
+        &self,
+        tx: &WriteTx,
+        all: &[&dyn Dependents],
+    ) -> Result<Vec<Removed>> {
+        let mut removed = Vec::new();
         for dependents in all {
-            dependents.remove_all(tx, self).await?;
+            removed.extend(dependents.remove_all(tx, self).await?);
         }
-        Ok(())
+        Ok(removed)
     }
 }

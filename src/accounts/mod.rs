@@ -13,6 +13,7 @@ mod value;
 mod wire;
 mod words;
 
+use futures_util::future::BoxFuture;
 use tonic::Request;
 
 use self::{
@@ -24,15 +25,21 @@ use crate::{
     batch::Ids,
     call::{Call as _, Reply, reply},
     change::{self, ById},
-    db::Db,
+    db::{Db, Tx},
+    error::Result,
     page::{Listing, response},
     proto::{
         BatchGetAccountsRequest, BatchGetAccountsResponse, CreateAccountRequest,
-        CreateAccountResponse, DeleteAccountRequest, DeleteAccountResponse, GetAccountRequest,
+        CreateAccountResponse, DeleteAccountRequest, DeleteAccountResponse,
+        GetAccountOverviewRequest, GetAccountOverviewResponse, GetAccountRequest,
         GetAccountResponse, ListAccountsRequest, ListAccountsResponse, UpdateAccountRequest,
         UpdateAccountResponse, account_service_server::AccountService,
     },
 };
+
+/// Reads the overview of an account. It has rows of slices that use accounts.
+pub type ReadOverview =
+    for<'a> fn(&'a Tx, &'a str) -> BoxFuture<'a, Result<GetAccountOverviewResponse>>;
 
 /// The calls of `accounts.v1.AccountService`.
 #[derive(Debug)]
@@ -41,6 +48,8 @@ pub struct Service {
     pub db: Db,
     /// What belongs to accounts and has a slice of its own.
     pub dependents: &'static [&'static dyn Dependents],
+    /// Reads an overview.
+    pub overview: ReadOverview,
 }
 
 #[tonic::async_trait]
@@ -60,6 +69,14 @@ impl AccountService for Service {
         let (caller, id) = request.read(change::id)?;
         let account = Account::get(&self.db, &caller, &id).await?;
         reply(Ok(GetAccountResponse { account: Some(account.into()) }))
+    }
+
+    async fn get_account_overview(
+        &self,
+        request: Request<GetAccountOverviewRequest>,
+    ) -> Reply<GetAccountOverviewResponse> {
+        let (caller, id) = request.read(change::id)?;
+        reply(self.db.read(&caller, async |tx| (self.overview)(tx, &id).await).await)
     }
 
     async fn batch_get_accounts(
@@ -118,8 +135,8 @@ impl AccountService for Service {
             if !force {
                 current.require_unused(tx, self.dependents).await?;
             }
-            current.delete_dependents(tx, self.dependents).await?;
-            current.delete(tx).await?;
+            let removed = current.delete_dependents(tx, self.dependents).await?;
+            current.delete(tx, removed).await?;
             Ok(DeleteAccountResponse {})
         });
         reply(work.await)

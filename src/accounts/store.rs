@@ -9,9 +9,9 @@ use diesel_async::RunQueryDsl;
 use serde::Serialize;
 use serde_json::Value;
 
-pub use super::value::Status;
+pub use super::{contacts::WithContact, value::Status};
 use super::{
-    contacts::WithContact,
+    dependents::{Deleted, Removed},
     value::{Address, Contact, Json},
     words,
 };
@@ -321,10 +321,10 @@ impl Account {
         .await
     }
 
-    /// Deletes the account and everything that belongs to it. The caller must hold the row FOR
-    /// UPDATE: each insert of something that belongs to the account locks that row, so none happens
-    /// meanwhile.
-    pub async fn delete(self, tx: &WriteTx) -> Result<()> {
+    /// Deletes the account and everything that belongs to it. `removed` is what the activity says
+    /// of its dependents. The caller must hold the row FOR UPDATE: each insert of something that
+    /// belongs to the account locks that row, so none happens meanwhile.
+    pub async fn delete(self, tx: &WriteTx, removed: Vec<Removed>) -> Result<()> {
         // Locks people first, because other transactions lock a person before that person's
         // settings.
         purchasing::clear_purchasing_account(tx, self.reference()).await?;
@@ -337,7 +337,7 @@ impl Account {
         )
         .execute(&mut tx.conn())
         .await?;
-        tx.deleted(&self)
+        tx.deleted(&Deleted { account: &self, removed: removed.into_iter().collect() })
     }
 
     /// The id and incarnation of the account, for the trail.

@@ -127,7 +127,7 @@ impl Filter {
 }
 
 /// The contracts that are in this state on this day.
-fn in_state(state: State, today: NaiveDate) -> Condition<contracts::table> {
+pub fn in_state(state: State, today: NaiveDate) -> Condition<contracts::table> {
     let at = |stage: Stage| contracts::stage.eq(stage);
     let begun = contracts::start_date.assume_not_null().le(today);
     let ended =

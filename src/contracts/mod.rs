@@ -1,6 +1,6 @@
 //! Contracts: what is agreed with the customer of an account, and the delivery setups under it.
 
-mod list;
+pub mod list;
 pub(crate) mod refusals;
 pub mod setups;
 mod steps;
@@ -20,7 +20,7 @@ use self::{
 };
 use crate::{
     accounts::{
-        dependents::{Dependents, Use},
+        dependents::{Dependents, Removed, Use},
         store::Account,
     },
     batch::Ids,
@@ -268,8 +268,9 @@ impl Dependents for OfAccount {
         Ok(vec![Use { noun: refusals::CONTRACT.noun, plural: "contracts", ids, count }])
     }
 
-    async fn remove_all(&self, tx: &WriteTx, account: &Account) -> Result<()> {
+    async fn remove_all(&self, tx: &WriteTx, account: &Account) -> Result<Option<Removed>> {
         DeliverySetup::remove_all(tx, &account.account_id).await?;
-        Contract::remove_all(tx, &account.account_id).await
+        Contract::remove_all(tx, &account.account_id).await?;
+        Ok(None)
     }
 }

@@ -46,7 +46,7 @@ pub use self::{
     reach::Condition,
     replay::Meta,
     tenant::{Settings, Tenant},
-    trail::{AccountRef, BelongsTo, Recorded, instant},
+    trail::{AccountRef, BelongsTo, Recorded, instant, moment},
     tx::{Tx, WriteTx, taken},
 };
 use self::{hot::Lanes, notifier::ChangeNotifier, pool::Lease};

@@ -27,8 +27,8 @@ use crate::{
     error::{Error, Result},
     schema::{
         account_organizations, account_users, accounts, activities, contracts, delivery_setups,
-        module_activations, opportunities, organization_ancestors, organization_members,
-        organizations, people, portfolios,
+        module_activations, opportunities, orders, organization_ancestors, organization_members,
+        organizations, people, portfolios, subscriptions,
     },
 };
 
@@ -343,6 +343,18 @@ impl Tx {
     pub fn opportunities_in_reach(&self) -> Condition<opportunities::table> {
         self.sight()
             .below(|roots| Box::new(opportunities::account_id.eq_any(shown_accounts!(self, roots))))
+    }
+
+    /// The orders of accounts in reach.
+    pub fn orders_in_reach(&self) -> Condition<orders::table> {
+        self.sight()
+            .below(|roots| Box::new(orders::account_id.eq_any(shown_accounts!(self, roots))))
+    }
+
+    /// The subscriptions of accounts in reach.
+    pub fn subscriptions_in_reach(&self) -> Condition<subscriptions::table> {
+        self.sight()
+            .below(|roots| Box::new(subscriptions::account_id.eq_any(shown_accounts!(self, roots))))
     }
 
     /// The portfolios of accounts in reach.

@@ -7,7 +7,7 @@ use diesel::{dsl, prelude::*, sql_types::Timestamptz};
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
-use super::{Tx, WriteTx, hot::Question, refusals};
+use super::{Tx, WriteTx, hot::Question, refusals, tx::Beginning};
 use crate::{
     error::{Error, Result},
     schema::tenants,
@@ -79,8 +79,12 @@ impl Default for Tenant {
 impl Tenant {
     /// Fails if a module is off for the tenant.
     pub(super) fn require_module(&self, module: &'static str) -> Result<()> {
-        let off = self.modules_off.iter().any(|off| off == module);
-        if off { Err(refusals::module_off_for_tenant(module)) } else { Ok(()) }
+        if self.is_off(module) { Err(refusals::module_off_for_tenant(module)) } else { Ok(()) }
+    }
+
+    /// Whether a module is off for the whole tenant.
+    pub fn is_off(&self, module: &str) -> bool {
+        self.modules_off.iter().any(|off| off == module)
     }
 
     /// The day at a time, in the tenant's time zone.
@@ -97,16 +101,17 @@ impl Tenant {
         self.modules_off_below.iter().any(|off| off == module)
     }
 
-    /// Returns the tenant of the transaction, and when the transaction began: by the database's
-    /// clock, or by the clock of the service for a tenant without a row, which needs no query more.
-    pub(super) async fn find(tx: &Tx) -> Result<(Self, DateTime<Utc>)> {
+    /// Returns the tenant of the transaction, and when the transaction began.
+    pub(super) async fn find(tx: &Tx) -> Result<Beginning> {
         let found = tenants::table
             .filter(tx.owns(tenants::tenant_id))
             .select((Self::as_select(), dsl::now.into_sql::<Timestamptz>()))
             .first::<(Self, DateTime<Utc>)>(&mut tx.conn())
             .await
             .optional()?;
-        Ok(found.unwrap_or_else(|| (Self::default(), Utc::now())))
+        let exact = found.is_some();
+        let (tenant, time) = found.unwrap_or_else(|| (Self::default(), Utc::now()));
+        Ok(Beginning { tenant, time, exact })
     }
 }
 

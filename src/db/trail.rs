@@ -108,9 +108,14 @@ pub fn instant<S: Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     match time {
-        Some(time) => serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Micros, true)),
+        Some(time) => moment(time, serializer),
         None => serializer.serialize_none(),
     }
+}
+
+/// [`instant`] for a time that is always there.
+pub fn moment<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 
 fn fields(row: Option<&impl Serialize>) -> Result<Map<String, Value>> {

@@ -33,6 +33,17 @@ use crate::{
     resource::Kind,
 };
 
+/// What the first flight of a transaction finds out.
+pub(super) struct Beginning {
+    /// The tenant row, or the defaults if there is none.
+    pub tenant: Tenant,
+    /// When the transaction began: by the database's clock, or by that of the service for a tenant
+    /// without a row, which needs no query more.
+    pub time: DateTime<Utc>,
+    /// Whether `time` is by the database's clock.
+    pub exact: bool,
+}
+
 /// A transaction of one tenant, for reading.
 pub struct Tx {
     lease: Lease,
@@ -42,7 +53,7 @@ pub struct Tx {
     /// The module of the call.
     module: &'static str,
     /// The tenant, and when the transaction began.
-    beginning: OnceCell<(Tenant, DateTime<Utc>)>,
+    beginning: OnceCell<Beginning>,
     /// The time at which a test has stopped the tenant's clock.
     clock: Option<DateTime<Utc>>,
     /// Whether `module_off_somewhere` was asked before the tenant row was here.
@@ -94,24 +105,28 @@ impl Tx {
     /// The tenant row, or the defaults if there is none. The gate asks for it in the first flight,
     /// so this does not wait once the database has answered anything.
     pub async fn tenant(&self) -> Result<&Tenant> {
-        Ok(&self.beginning().await?.0)
+        Ok(&self.beginning().await?.tenant)
     }
 
-    async fn beginning(&self) -> Result<&(Tenant, DateTime<Utc>)> {
+    async fn beginning(&self) -> Result<&Beginning> {
         self.beginning.get_or_try_init(|| Tenant::find(self)).await
     }
 
     /// The day on which the transaction began, in the tenant's time zone: one day for all that the
     /// transaction asks. Does not wait once the tenant row is here.
     pub async fn today(&self) -> Result<NaiveDate> {
-        let (tenant, began) = self.beginning().await?;
-        tenant.day_at(self.clock.unwrap_or(*began))
+        let Beginning { tenant, time, .. } = self.beginning().await?;
+        tenant.day_at(self.clock.unwrap_or(*time))
     }
 
-    /// The time at which the transaction began, by the database's clock.
+    /// The time at which the transaction began, by the database's clock. Does not wait once the
+    /// tenant row is here, unless the tenant has none. Earlier it sends a statement at once.
     pub async fn now(&self) -> Result<DateTime<Utc>> {
         if let Some(stopped) = self.clock {
             return Ok(stopped);
+        }
+        if let Some(beginning) = self.beginning.get().filter(|beginning| beginning.exact) {
+            return Ok(beginning.time);
         }
         let now = diesel::select(diesel::dsl::now.into_sql::<Timestamptz>());
         Ok(diesel_async::RunQueryDsl::get_result(now, &mut self.conn()).await?)
@@ -121,7 +136,7 @@ impl Tx {
     /// row is here it optimistically returns false, and `Db::read` runs the work again if that was
     /// wrong.
     pub fn module_off_somewhere(&self) -> bool {
-        if let Some((tenant, _)) = self.beginning.get() {
+        if let Some(Beginning { tenant, .. }) = self.beginning.get() {
             return tenant.is_off_below(self.module);
         }
         self.guessed.store(true, Ordering::Relaxed);
@@ -131,7 +146,7 @@ impl Tx {
     /// Whether `module_off_somewhere` has returned false where it should have returned true.
     pub(super) fn assumed_on_wrongly(&self) -> bool {
         self.guessed.load(Ordering::Relaxed)
-            && self.beginning.get().is_some_and(|(tenant, _)| tenant.is_off_below(self.module))
+            && self.beginning.get().is_some_and(|it| it.tenant.is_off_below(self.module))
     }
 
     /// Fails if the module of the call is off for the tenant.

@@ -28,7 +28,9 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::ContractNotFound
         | Reason::DeliverySetupNotFound
         | Reason::PortfolioNotFound
-        | Reason::OpportunityNotFound => Code::NotFound,
+        | Reason::OpportunityNotFound
+        | Reason::SubscriptionNotFound
+        | Reason::OrderNotFound => Code::NotFound,
         Reason::AccountAlreadyExists
         | Reason::AccountTypeAlreadyExists
         | Reason::OrganizationAlreadyExists
@@ -36,7 +38,8 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::AccountUserAlreadyExists
         | Reason::ContractAlreadyExists
         | Reason::DeliverySetupAlreadyExists
-        | Reason::PortfolioAlreadyExists => Code::AlreadyExists,
+        | Reason::PortfolioAlreadyExists
+        | Reason::OrderAlreadyExists => Code::AlreadyExists,
         Reason::AccountTypeInactive
         | Reason::DefaultAccountTypeInactive
         | Reason::AccountStatusTransition
@@ -61,7 +64,9 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::DeliverySetupStateTransition
         | Reason::DeliverySetupProjectFixed
         | Reason::DeliverySetupActive
-        | Reason::ContractOfAnotherAccount => Code::FailedPrecondition,
+        | Reason::ContractOfAnotherAccount
+        | Reason::SubscriptionCancelled
+        | Reason::PurchaserNotAllowed => Code::FailedPrecondition,
         Reason::EtagMismatch | Reason::Conflict => Code::Aborted,
         Reason::RequestTooLarge | Reason::CursorExpired | Reason::ResponseTooLarge => {
             Code::OutOfRange

@@ -74,6 +74,23 @@ pub enum Reason {
     AccountNotActive,
 }
 
+impl Reason {
+    /// The name in the contract without the prefix.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Individual => "INDIVIDUAL",
+            Self::ThroughOrganization => "THROUGH_ORGANIZATION",
+            Self::NotAUser => "NOT_A_USER",
+            Self::NotStarted => "NOT_STARTED",
+            Self::Ended => "ENDED",
+            Self::PersonInactive => "PERSON_INACTIVE",
+            Self::PurchasingAccount => "PURCHASING_ACCOUNT",
+            Self::NotPurchasingAccount => "NOT_PURCHASING_ACCOUNT",
+            Self::AccountNotActive => "ACCOUNT_NOT_ACTIVE",
+        }
+    }
+}
+
 /// A row of the query of a check: what account and person are, what is set for the person, and one
 /// of the person's organizations with one link that covers it, if there are any.
 #[derive(Debug, Queryable, Selectable)]
@@ -254,6 +271,20 @@ impl Check {
     /// they buy on.
     pub fn may_purchase(&self) -> bool {
         self.is_user() && self.account_active && self.purchasing_account
+    }
+
+    /// The reasons that forbid to buy; none if the person may. The dates of an individual membership
+    /// forbid nothing to a person who is a user through an organization.
+    pub fn forbidding(&self) -> Vec<Reason> {
+        let forbids = |reason: &Reason| match reason {
+            Reason::Individual | Reason::ThroughOrganization | Reason::PurchasingAccount => false,
+            Reason::NotStarted | Reason::Ended => !self.is_user(),
+            Reason::NotAUser
+            | Reason::PersonInactive
+            | Reason::NotPurchasingAccount
+            | Reason::AccountNotActive => true,
+        };
+        self.reasons().into_iter().filter(forbids).collect()
     }
 
     /// The reasons that hold.

@@ -12,7 +12,10 @@ use self::{
     store::{Opportunity, Wanted},
 };
 use crate::{
-    accounts::{dependents::Dependents, store::Account},
+    accounts::{
+        dependents::{Dependents, Removed},
+        store::Account,
+    },
     batch::Ids,
     call::{Call as _, Reply, reply},
     change::{self, ById},
@@ -98,7 +101,8 @@ pub struct OfAccount;
 
 #[tonic::async_trait]
 impl Dependents for OfAccount {
-    async fn remove_all(&self, tx: &WriteTx, account: &Account) -> Result<()> {
-        Opportunity::remove_all(tx, &account.account_id).await
+    async fn remove_all(&self, tx: &WriteTx, account: &Account) -> Result<Option<Removed>> {
+        Opportunity::remove_all(tx, &account.account_id).await?;
+        Ok(None)
     }
 }

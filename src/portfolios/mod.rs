@@ -14,7 +14,10 @@ use self::{
     store::{NewPortfolio, Portfolio, Row},
 };
 use crate::{
-    accounts::{dependents::Dependents, store::Account},
+    accounts::{
+        dependents::{Dependents, Removed},
+        store::Account,
+    },
     batch::Ids,
     call::{Call as _, Reply, reply},
     change::{self, ById},
@@ -113,7 +116,8 @@ pub struct OfAccount;
 
 #[tonic::async_trait]
 impl Dependents for OfAccount {
-    async fn remove_all(&self, tx: &WriteTx, account: &Account) -> Result<()> {
-        Portfolio::remove_all(tx, &account.account_id).await
+    async fn remove_all(&self, tx: &WriteTx, account: &Account) -> Result<Option<Removed>> {
+        Portfolio::remove_all(tx, &account.account_id).await?;
+        Ok(None)
     }
 }

@@ -60,6 +60,22 @@ pub async fn through(
     Ok(through)
 }
 
+/// The people who are users of an account on a day.
+pub fn users_of(tx: &Tx, account_id: &str, today: NaiveDate) -> Condition<people::table> {
+    let through = covered(tx.tenant_id().into())
+        .filter(account_organizations::account_id.eq(account_id.to_owned()))
+        .select(organization_members::person_id);
+    let added = account_users::table
+        .filter(tx.owns(account_users::tenant_id))
+        .filter(account_users::account_id.eq(account_id.to_owned()))
+        .filter(account_users::individual)
+        .filter(account_users::start_date.is_null().or(account_users::start_date.le(today)))
+        .filter(account_users::end_date.is_null().or(account_users::end_date.ge(today)))
+        .select(account_users::person_id);
+    // One subquery, from which PostgreSQL can start.
+    Box::new(people::active.and(people::person_id.eq_any(through.union_all(added))))
+}
+
 /// The condition that an active person is a user of the account on a day.
 pub fn used_by(tx: &Tx, person_id: &str, today: NaiveDate) -> Condition<accounts::table> {
     let through = covered(tx.tenant_id().into())

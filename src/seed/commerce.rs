@@ -1,25 +1,30 @@
-//! The contracts of the example and what belongs to accounts besides them. Accounts that were there
-//! before this run get none.
+//! The contracts of the example and what else belongs to accounts. Accounts that were there before
+//! this run get none.
 
 use chrono::{Days, Months, NaiveDate, Utc};
 use tonic::Status;
 
 use super::{
     Authorized, Run, as_seed,
-    example::{CONTRACTS, ExampleContract, ITEMS, MANAGER, OPPORTUNITIES, PORTFOLIO, SETUP, Stage},
+    example::{
+        CONTRACTS, ExampleContract, ExampleSubscription, ITEMS, MANAGER, OPPORTUNITIES, ORDERS,
+        PORTFOLIO, SETUP, SUBSCRIPTIONS, Stage,
+    },
     of,
 };
 use crate::{
     proto::{
         ApproveContractRequest, Contract, CreateContractRequest, CreateDeliverySetupRequest,
         CreatePortfolioRequest, DeliverySetup, DeliverySetupState, GetContractRequest,
-        GetDeliverySetupRequest, GetOpportunityRequest, GetPortfolioRequest, Opportunity,
-        OpportunityState, Portfolio, PortfolioItem, PutOpportunityRequest, SubmitContractRequest,
+        GetDeliverySetupRequest, GetOpportunityRequest, GetOrderRequest, GetPortfolioRequest,
+        GetSubscriptionRequest, Opportunity, OpportunityState, Order, Portfolio, PortfolioItem,
+        PutOpportunityRequest, PutSubscriptionRequest, RecordOrderRequest, SubmitContractRequest,
+        Subscription, commerce_service_client::CommerceServiceClient,
         contract_service_client::ContractServiceClient, google::r#type::Money,
         opportunity_service_client::OpportunityServiceClient,
         portfolio_service_client::PortfolioServiceClient,
     },
-    wire::to_date,
+    wire::{timestamp, to_date},
 };
 
 impl Run {
@@ -111,6 +116,77 @@ impl Run {
                 PutOpportunityRequest { opportunity: Some(opportunity), ..Default::default() };
             let put = opportunities.put_opportunity(as_seed(request)).await;
             put.map_err(|status| of(id, &status))?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn subscriptions(
+        &mut self,
+        commerce: &mut CommerceServiceClient<Authorized>,
+    ) -> Result<(), Status> {
+        let now = Utc::now();
+        for ExampleSubscription {
+            id,
+            account,
+            name,
+            code,
+            price,
+            discount_percent,
+            trial_ends_in,
+        } in SUBSCRIPTIONS
+        {
+            let get = as_seed(GetSubscriptionRequest { subscription_id: id.into() });
+            let found = commerce.get_subscription(get).await;
+            if !self.belongs_to_new(account, id, found)? {
+                continue;
+            }
+            let (units, currency, quantity, interval) = price;
+            let subscription = Subscription {
+                subscription_id: id.into(),
+                account_id: account.into(),
+                display_name: name.into(),
+                product_code: code.into(),
+                unit_amount: Some(Money { currency_code: currency.into(), units, nanos: 0 }),
+                quantity: Some(quantity),
+                interval: interval.into(),
+                start_time: Some(timestamp(now)),
+                trial_end_time: trial_ends_in.map(|days| timestamp(now + Days::new(days))),
+                discount_percent,
+                ..Default::default()
+            };
+            let request =
+                PutSubscriptionRequest { subscription: Some(subscription), ..Default::default() };
+            let put = commerce.put_subscription(as_seed(request)).await;
+            put.map_err(|status| of(id, &status))?;
+        }
+        Ok(())
+    }
+
+    /// The orders are of the past, so nobody's right to buy is asked for.
+    pub(super) async fn orders(
+        &mut self,
+        commerce: &mut CommerceServiceClient<Authorized>,
+    ) -> Result<(), Status> {
+        for (id, account, description, euros) in ORDERS {
+            let get = as_seed(GetOrderRequest { order_id: id.into() });
+            let found = commerce.get_order(get).await;
+            if !self.belongs_to_new(account, id, found)? {
+                continue;
+            }
+            let order = Order {
+                order_id: id.into(),
+                account_id: account.into(),
+                amount: Some(in_euros(euros)),
+                description: description.into(),
+                ..Default::default()
+            };
+            let request = RecordOrderRequest {
+                order: Some(order),
+                purchaser_checked: true,
+                ..Default::default()
+            };
+            let recorded = commerce.record_order(as_seed(request)).await;
+            recorded.map_err(|status| of(id, &status))?;
         }
         Ok(())
     }

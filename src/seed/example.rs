@@ -1,6 +1,6 @@
 //! The resources of the example.
 
-use crate::proto::PortfolioItemState;
+use crate::proto::{IntervalUnit, PortfolioItemState};
 
 /// Id, name, description.
 pub(super) const TYPES: [(&str, &str, &str); 6] = [
@@ -122,4 +122,56 @@ pub(super) const ITEMS: [(&str, &str, PortfolioItemState); 3] = [
 pub(super) const OPPORTUNITIES: [(&str, &str, &str, &str, i64, f64); 2] = [
     ("opp-apac-rollout", "acct-acme-apac", "Rollout APAC", "Proposal", 150_000, 40.0),
     ("opp-globex-support", "acct-globex", "Support for Globex", "Qualification", 30_000, 15.0),
+];
+
+/// A subscription of the example.
+pub(super) struct ExampleSubscription {
+    pub(super) id: &'static str,
+    pub(super) account: &'static str,
+    pub(super) name: &'static str,
+    /// The code of a service.
+    pub(super) code: &'static str,
+    /// Whole units of the currency for each of so many, and the interval.
+    pub(super) price: (i64, &'static str, i64, IntervalUnit),
+    pub(super) discount_percent: f64,
+    /// Days from now to the end of the trial.
+    pub(super) trial_ends_in: Option<u64>,
+}
+
+/// The account in Europe comes to 1000.00 * 3 * 90 percent / 12 = 225.00 EUR a month, and to
+/// 10 * 52 / 12 = 43.33, rounded 43 JPY. The trial does not count.
+pub(super) const SUBSCRIPTIONS: [ExampleSubscription; 3] = [
+    ExampleSubscription {
+        id: "sub-emea-support",
+        account: "acct-acme-emea",
+        name: "Support 2nd line, 3 seats",
+        code: "SUP-2",
+        price: (1_000, "EUR", 3, IntervalUnit::Year),
+        discount_percent: 10.0,
+        trial_ends_in: None,
+    },
+    ExampleSubscription {
+        id: "sub-emea-status-page",
+        account: "acct-acme-emea",
+        name: "Status page in Japan",
+        code: "",
+        price: (10, "JPY", 1, IntervalUnit::Week),
+        discount_percent: 0.0,
+        trial_ends_in: None,
+    },
+    ExampleSubscription {
+        id: "sub-emea-monitoring",
+        account: "acct-acme-emea",
+        name: "Monitoring",
+        code: "MON",
+        price: (50, "EUR", 1, IntervalUnit::Month),
+        discount_percent: 0.0,
+        trial_ends_in: Some(14),
+    },
+];
+
+/// Id, account, what was bought, whole euros.
+pub(super) const ORDERS: [(&str, &str, &str, i64); 2] = [
+    ("ord-emea-onboarding", "acct-acme-emea", "Onboarding", 1_500),
+    ("ord-globex-workshop", "acct-globex", "Workshop", 900),
 ];

@@ -171,7 +171,7 @@ async fn state(
 ) -> Result<Vec<State>> {
     let mut states = Vec::new();
     for &module in modules {
-        let off = tenant.modules_off.iter().any(|off| off == module);
+        let off = tenant.is_off(module);
         let nearest = match organization_id {
             Some(id) if !off => modules::deciding(tx, module, id).await?,
             _ => None,
@@ -207,7 +207,7 @@ impl Switch {
     }
 
     async fn set_tenant(&self, tx: &WriteTx, tenant: &mut Tenant) -> Result<()> {
-        let was_active = !tenant.modules_off.iter().any(|off| off == self.module);
+        let was_active = !tenant.is_off(self.module);
         let active = self.active.unwrap_or(true);
         if active == was_active {
             return Ok(());

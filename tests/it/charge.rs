@@ -6,16 +6,17 @@ use customer_accounts::{
     policy::Policies,
     proto::{
         Account, AccountUser, AddAccountUserRequest, AddOrganizationMemberRequest,
-        ApproveContractRequest, CancelContractRequest, Contract, CreateAccountRequest,
-        CreateContractRequest, CreateDeliverySetupRequest, CreateOrganizationRequest,
-        CreatePersonRequest, CreatePortfolioRequest, LinkOrganizationRequest, ModuleSetting,
-        MoveOrganizationRequest, Organization, Person, Portfolio, PutOpportunityRequest,
-        RejectContractRequest, RemoveAccountUserRequest, RemoveOrganizationMemberRequest,
-        SetPurchasingAccountRequest, SubmitContractRequest, TerminateContractRequest,
-        UncancelContractRequest, UnlinkOrganizationRequest, UpdateAccountRequest,
-        UpdateAccountUserRequest, UpdateContractRequest, UpdateDeliverySetupRequest,
-        UpdateOrganizationRequest, UpdatePersonRequest, UpdatePortfolioRequest,
-        VoidContractRequest,
+        ApproveContractRequest, CancelContractRequest, CancelOrderRequest,
+        CancelSubscriptionRequest, Contract, CreateAccountRequest, CreateContractRequest,
+        CreateDeliverySetupRequest, CreateOrganizationRequest, CreatePersonRequest,
+        CreatePortfolioRequest, LinkOrganizationRequest, ModuleSetting, MoveOrganizationRequest,
+        Order, Organization, Person, Portfolio, PutOpportunityRequest, PutSubscriptionRequest,
+        RecordOrderRequest, RejectContractRequest, RemoveAccountUserRequest,
+        RemoveOrganizationMemberRequest, SetPurchasingAccountRequest, SubmitContractRequest,
+        TerminateContractRequest, UncancelContractRequest, UncancelSubscriptionRequest,
+        UnlinkOrganizationRequest, UpdateAccountRequest, UpdateAccountUserRequest,
+        UpdateContractRequest, UpdateDeliverySetupRequest, UpdateOrganizationRequest,
+        UpdatePersonRequest, UpdatePortfolioRequest, VoidContractRequest,
     },
 };
 use prost::Message as _;
@@ -23,6 +24,7 @@ use prost::Message as _;
 use crate::support::{
     Tenant, account, anybody,
     calls::{only, only_person, person},
+    commerce::{order, subscription},
     contracts::{contract, setup},
     raw::call,
     refusal,
@@ -204,6 +206,45 @@ fn asked() -> Vec<(&'static str, Vec<u8>, Answer)> {
             ask!(PutOpportunityRequest { opportunity: Some(opportunity("new", "rome-account")) }),
             NotFound,
         ),
+        // So do subscriptions and orders, which bind nobody: they are facts.
+        (
+            "CommerceService/PutSubscription",
+            ask!(PutSubscriptionRequest {
+                subscription: Some(subscription("new", "rome-account"))
+            }),
+            NotFound,
+        ),
+        (
+            "CommerceService/PutSubscription",
+            ask!(PutSubscriptionRequest { subscription: Some(subscription("s", "oslo-account")) }),
+            Done,
+        ),
+        (
+            "CommerceService/CancelSubscription",
+            ask!(CancelSubscriptionRequest { subscription_id: id("s") }),
+            Done,
+        ),
+        (
+            "CommerceService/UncancelSubscription",
+            ask!(UncancelSubscriptionRequest { subscription_id: id("s") }),
+            Done,
+        ),
+        (
+            "CommerceService/RecordOrder",
+            ask!(RecordOrderRequest {
+                order: Some(order("new", "rome-account")),
+                purchaser_checked: true
+            }),
+            NotFound,
+        ),
+        (
+            "CommerceService/RecordOrder",
+            ask!(RecordOrderRequest {
+                order: Some(Order { purchaser_id: shown(), ..order("o", "oslo-account") })
+            }),
+            Done,
+        ),
+        ("CommerceService/CancelOrder", ask!(CancelOrderRequest { order_id: id("o") }), Done),
         (
             "MembershipService/UpdateAccountUser",
             ask!(UpdateAccountUserRequest { account_user: Some(user) }),

@@ -14,6 +14,7 @@ use customer_accounts::{
     account_types, accounts,
     caller::Caller,
     db::{Db, Manager, migrate},
+    overview,
     proto::{
         CreateAccountRequest, GetAccountRequest, ListAccountTypesRequest, ListAccountsRequest,
         UpdateAccountRequest, account_service_server::AccountService as _,
@@ -54,7 +55,7 @@ async fn calls_that_are_dropped_inside_the_service_leave_nothing_to_the_next_bor
     // The embedded server answers more slowly, and all tests share it.
     let to_give_up = if real_server().is_some() { 10_000 } else { 1_000 };
     let (accounts, types) = (
-        accounts::Service { db: db.clone(), dependents: &[] },
+        accounts::Service { db: db.clone(), dependents: &[], overview: overview::read },
         account_types::Service { db: db.clone() },
     );
     let services = Arc::new((accounts, types));

@@ -26,10 +26,11 @@ use crate::support::{
     real_database, real_server, shared, sql, waiting_for_locks,
 };
 
-const SERVICES: [&str; 10] = [
+const SERVICES: [&str; 11] = [
     "accounts.v1.AccountService",
     "accounts.v1.AccountTypeService",
     "accounts.v1.ActivityService",
+    "accounts.v1.CommerceService",
     "accounts.v1.ContractService",
     "accounts.v1.MembershipService",
     "accounts.v1.OpportunityService",

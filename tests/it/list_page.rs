@@ -18,6 +18,7 @@ use crate::{
     support::{
         Tenant, account,
         calls::{account_type, fields, mask, metadata, only, only_person},
+        commerce::{order, subscription},
         contracts::{contract, setup},
         every_call::{self, descriptor},
         raw::call,
@@ -104,6 +105,8 @@ async fn every_list_says_how_many_rows_it_has() {
         let other = format!("{id}-{id}");
         tenant.contract(contract(&other, id)).await;
         tenant.setup(setup(&other, id, &other)).await;
+        tenant.subscription(subscription(&other, id)).await;
+        tenant.order(order(&other, id)).await;
     }
     for id in ["ann", "bob", "cyd"] {
         tenant.person(id).await;
@@ -677,6 +680,9 @@ const NO_RESOURCES: &[&str] = &[
     "workload",
     "level",
     "contracts",
+    "subscriptions",
+    "end_time",
+    "reasons",
     "encoding",
     "accepted",
 ];

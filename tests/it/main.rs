@@ -24,6 +24,7 @@ mod backup;
 mod bounds;
 mod charge;
 mod clients;
+mod commerce;
 mod compression;
 mod contract;
 mod contracts;

@@ -31,6 +31,8 @@ fn is_bound(ask: &Ask) -> bool {
         "delivery_setup_id",
         "portfolio_id",
         "opportunity_id",
+        "subscription_id",
+        "order_id",
     ]
     .iter()
     .any(|id| field.trim_end_matches('s').ends_with(id))

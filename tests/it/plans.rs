@@ -4,6 +4,7 @@
 //! The plans are those of the statements that the running service sends, prepared and with
 //! row-level security as ever.
 
+mod commerce;
 mod contracts;
 mod memberships;
 mod reach;

@@ -1,11 +1,11 @@
 //! `customer-accounts seed` on a tenant that people have worked in.
 
 use customer_accounts::proto::{
-    Account, AccountType, Contract, CreateAccountTypeRequest, DeactivateAccountTypeRequest,
-    DeleteAccountRequest, DeliverySetup, GetAccountRequest, LinkOrganizationRequest,
-    ListAccountTypesRequest, ListActivitiesRequest, ModuleSetting, Organization, Person, Portfolio,
-    RemoveOrganizationMemberRequest, SetPurchasingAccountRequest, UpdateAccountRequest,
-    UpdateAccountTypeRequest, UpdateOrganizationRequest, UpdatePersonRequest,
+    Account, AccountType, CancelOrderRequest, Contract, CreateAccountTypeRequest,
+    DeactivateAccountTypeRequest, DeleteAccountRequest, DeliverySetup, GetAccountRequest,
+    LinkOrganizationRequest, ListAccountTypesRequest, ListActivitiesRequest, ModuleSetting,
+    Organization, Person, Portfolio, RemoveOrganizationMemberRequest, SetPurchasingAccountRequest,
+    UpdateAccountRequest, UpdateAccountTypeRequest, UpdateOrganizationRequest, UpdatePersonRequest,
 };
 use prost_types::FieldMask;
 
@@ -117,6 +117,13 @@ async fn change_everything(tenant: &Tenant) {
     {
         tenant.opportunity(opportunity(id, account)).await;
     }
+    for id in ["sub-emea-support", "sub-emea-status-page", "sub-emea-monitoring"] {
+        tenant.cancel_subscription(id, None).await.unwrap();
+    }
+    for id in ["ord-emea-onboarding", "ord-globex-workshop"] {
+        let cancel = CancelOrderRequest { order_id: id.into(), ..Default::default() };
+        tenant.commerce().cancel_order(cancel).await.unwrap();
+    }
     for id in ["enterprise", "smb", "trial", "premium", "partner", "reseller"] {
         let renamed = AccountType {
             account_type_id: id.into(),
@@ -143,7 +150,7 @@ async fn seeding_again_leaves_what_people_have_changed() {
     change_everything(&tenant).await;
     let before = changes(&tenant).await;
     let again = seed(&service).await;
-    assert!(again.stdout.contains("0 resources created, 28 were there already"), "{again:?}");
+    assert!(again.stdout.contains("0 resources created, 33 were there already"), "{again:?}");
     assert_eq!(changes(&tenant).await, before, "nothing was changed");
 
     // What is missing is made again, and nothing else is touched by it.
@@ -162,12 +169,16 @@ async fn seeding_again_leaves_what_people_have_changed() {
     tenant.account_types().update_account_type(active).await.unwrap();
     let before = changes(&tenant).await;
     let again = seed(&service).await;
-    assert!(again.stdout.contains("4 resources created, 24 were there already"), "{again:?}");
+    assert!(again.stdout.contains("8 resources created, 25 were there already"), "{again:?}");
     let request = ListActivitiesRequest { page_size: 1000, ..Default::default() };
     let made =
         tenant.activities().list_activities(request).await.unwrap().into_inner().activities.len()
             - before;
-    assert_eq!(made, 6, "an account, its contract in three steps, a delivery setup, a portfolio");
+    assert_eq!(
+        made, 10,
+        "an account, its contract in three steps, a delivery setup, a portfolio, three \
+         subscriptions, an order"
+    );
 }
 
 #[tokio::test]
@@ -217,7 +228,7 @@ async fn seed_makes_do_with_what_users_have() {
     let own = AccountType { display_name: "ENTERPRISE".into(), ..Default::default() };
     let own = tenant.try_account_type(own).await.unwrap().account_type_id;
     let seeded = seed(&service).await.stdout;
-    assert!(seeded.contains("27 resources created, 1 were there already"), "{seeded}");
+    assert!(seeded.contains("32 resources created, 1 were there already"), "{seeded}");
     assert_eq!(tenant.get("acct-acme").await.unwrap().account_type_id, own);
 
     tenant.deactivate(&own).await;
@@ -226,7 +237,7 @@ async fn seed_makes_do_with_what_users_have() {
     let namesake = Person { subject: "alex.silva".into(), ..person("namesake") };
     tenant.try_person(namesake).await.unwrap();
     let seeded = seed(&service).await.stdout;
-    assert!(seeded.contains("4 resources created, 24 were there already"), "{seeded}");
+    assert!(seeded.contains("4 resources created, 29 were there already"), "{seeded}");
     assert_eq!(tenant.get("acct-acme-apac").await.unwrap().account_type_id, "smb");
     assert_eq!(tenant.get_person("acme-silva").await.unwrap().subject, "");
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use customer_accounts::proto::{
     Account, AccountUser, AddAccountUserRequest, LinkOrganizationRequest, ModuleSetting,
-    Opportunity, Portfolio, PortfolioItemState, SetPurchasingAccountRequest,
+    Opportunity, Order, Portfolio, PortfolioItemState, SetPurchasingAccountRequest, Subscription,
     UnlinkOrganizationRequest, UpdateAccountUserRequest,
 };
 use serde_json::json;
@@ -16,6 +16,7 @@ use crate::{
     support::{
         Tenant, account,
         calls::{Activity, mask, only},
+        commerce::{order, subscription},
         contracts::{contract, setup},
         refusal,
         sales::{item, opportunity, portfolio},
@@ -28,6 +29,10 @@ const DERIVED: &[(&str, &str)] = &[
     ("account_words_account_fkey", "words of the account"),
     ("contract_words_contract_fkey", "words of the contract"),
     ("opportunity_words_opportunity_fkey", "words of the opportunity"),
+    (
+        "orders_purchaser_fkey",
+        "the order stays what it was: the activity of its recording keeps who it was",
+    ),
     ("organization_ancestors_ancestor_fkey", "follows from the parents of organizations"),
     ("organization_ancestors_organization_fkey", "follows from the parents of organizations"),
     ("organization_words_organization_fkey", "words of the organization"),
@@ -116,6 +121,15 @@ async fn scene() -> Tenant {
     tenant
         .opportunity(Opportunity { contract_id, owner_id: "tom".into(), ..opportunity("o", "a") })
         .await;
+    let contract_id = "c".to_owned();
+    tenant
+        .subscription(Subscription {
+            contract_id: contract_id.clone(),
+            end_time: subscription("", "").start_time,
+            ..subscription("sub", "a")
+        })
+        .await;
+    tenant.order(Order { contract_id, purchaser_id: "bob".into(), ..order("ord", "a") }).await;
     tenant
 }
 
@@ -180,6 +194,12 @@ async fn parent_goes(tenant: &Tenant, foreign_key: &str) -> (Result<(), Status>,
         ),
         "opportunities_account_fkey" | "opportunities_contract_fkey" => {
             (tenant.delete("a", "").await, Fate::Recorded("opportunity.deleted", "o", account))
+        }
+        "subscriptions_account_fkey" | "subscriptions_contract_fkey" => {
+            (tenant.delete("a", "").await, Fate::Recorded("subscription.deleted", "sub", account))
+        }
+        "orders_account_fkey" | "orders_contract_fkey" => {
+            (tenant.delete("a", "").await, Fate::Recorded("account.deleted", "a", account))
         }
         "opportunities_owner_fkey" => (
             tenant.delete_person("tom", "").await,

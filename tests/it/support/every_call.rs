@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use customer_accounts::proto::{
-    Account, AccountType, CreateAccountTypeRequest, CreateOrganizationRequest, Opportunity,
-    Organization, PACKAGE, POOL, Portfolio, PortfolioItemState,
+    Account, AccountType, CreateAccountTypeRequest, CreateOrganizationRequest, Opportunity, Order,
+    Organization, PACKAGE, POOL, Portfolio, PortfolioItemState, Subscription,
 };
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MethodDescriptor};
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     Tenant, account,
+    commerce::{order, subscription},
     contracts::{contract, setup},
     sales::{item, opportunity, portfolio},
 };
@@ -50,6 +51,7 @@ fn requests() -> Vec<(&'static str, Missing, Value)> {
     let person = json!({"person_id": ID});
     let (contract, setup) = (json!({"contract_id": ID}), json!({"delivery_setup_id": ID}));
     let (portfolio, opportunity) = (json!({"portfolio_id": ID}), json!({"opportunity_id": ID}));
+    let (subscription, order) = (json!({"subscription_id": ID}), json!({"order_id": ID}));
     let account_type = json!({"account_type_id": ID});
     let metadata = json!({"metadata": {"id": ID}});
     let below = json!({"organization_id": ID, "include_descendants": true});
@@ -71,6 +73,7 @@ fn requests() -> Vec<(&'static str, Missing, Value)> {
             create(json!({"primary_contact": email, "billing_contact_id": ID})),
         ),
         ("AccountService/GetAccount", Fails, account.clone()),
+        ("AccountService/GetAccountOverview", Fails, account.clone()),
         ("AccountService/BatchGetAccounts", Fails, json!({"account_ids": [ID, ID]})),
         ("AccountService/ListAccounts", Empty, json!({"include_total_size": true})),
         ("AccountService/ListAccounts", Empty, json!({"statuses": [1, 2, 3]})),
@@ -120,6 +123,52 @@ fn requests() -> Vec<(&'static str, Missing, Value)> {
             Empty,
             json!({"resource_type": "person", "resource_id": ID}),
         ),
+        (
+            "CommerceService/PutSubscription",
+            Fails,
+            json!({"subscription": {
+                "subscription_id": "new",
+                "account_id": ID,
+                "display_name": "n",
+                "unit_amount": {"currency_code": "EUR", "units": 1},
+                "interval": 3,
+                "start_time": "2026-01-01T00:00:00Z",
+                "contract_id": ID,
+            }}),
+        ),
+        ("CommerceService/GetSubscription", Fails, subscription.clone()),
+        ("CommerceService/BatchGetSubscriptions", Fails, json!({"subscription_ids": [ID, ID]})),
+        ("CommerceService/CancelSubscription", Fails, subscription.clone()),
+        ("CommerceService/UncancelSubscription", Fails, subscription),
+        ("CommerceService/ListSubscriptions", Empty, json!({"include_total_size": true})),
+        ("CommerceService/ListSubscriptions", Empty, json!({"states": [1, 2, 3, 4, 5, 6]})),
+        ("CommerceService/ListSubscriptions", Empty, contract.clone()),
+        ("CommerceService/ListSubscriptions", Empty, account.clone()),
+        ("CommerceService/ListSubscriptions", Empty, organization.clone()),
+        ("CommerceService/ListSubscriptions", Empty, below.clone()),
+        (
+            "CommerceService/RecordOrder",
+            Fails,
+            json!({"purchaser_checked": true, "order": {
+                "order_id": "new",
+                "account_id": ID,
+                "purchaser_id": ID,
+                "amount": {"currency_code": "EUR", "units": 1},
+                "contract_id": ID,
+            }}),
+        ),
+        ("CommerceService/GetOrder", Fails, order.clone()),
+        ("CommerceService/BatchGetOrders", Fails, json!({"order_ids": [ID, ID]})),
+        ("CommerceService/CancelOrder", Fails, order),
+        ("CommerceService/ListOrders", Empty, json!({"include_total_size": true})),
+        ("CommerceService/ListOrders", Empty, json!({"states": [1]})),
+        ("CommerceService/ListOrders", Empty, json!({"purchaser_id": ID})),
+        ("CommerceService/ListOrders", Empty, contract.clone()),
+        ("CommerceService/ListOrders", Empty, account.clone()),
+        ("CommerceService/ListOrders", Empty, organization.clone()),
+        ("CommerceService/ListOrders", Empty, below.clone()),
+        ("CommerceService/CalculateRecurringRevenue", Fails, account.clone()),
+        ("CommerceService/CalculateRecurringRevenue", Fails, below.clone()),
         (
             "ContractService/CreateContract",
             Fails,
@@ -459,4 +508,9 @@ pub async fn everything(tenant: &Tenant, id: &str) {
     tenant.portfolio(Portfolio { items, ..portfolio(id, id) }).await;
     let (contract_id, owner_id) = (id.into(), id.into());
     tenant.opportunity(Opportunity { contract_id, owner_id, ..opportunity(id, id) }).await;
+    let contract_id = id.to_owned();
+    tenant
+        .subscription(Subscription { contract_id: contract_id.clone(), ..subscription(id, id) })
+        .await;
+    tenant.order(Order { contract_id, purchaser_id: id.into(), ..order(id, id) }).await;
 }

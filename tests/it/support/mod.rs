@@ -3,6 +3,7 @@
 pub mod calls;
 pub mod certs;
 pub mod cluster;
+pub mod commerce;
 pub mod contracts;
 pub mod dice;
 mod errors;
@@ -45,6 +46,7 @@ use customer_accounts::{
         account_service_client::AccountServiceClient,
         account_type_service_client::AccountTypeServiceClient,
         activity_service_client::ActivityServiceClient,
+        commerce_service_client::CommerceServiceClient,
         contract_service_client::ContractServiceClient,
         membership_service_client::MembershipServiceClient,
         opportunity_service_client::OpportunityServiceClient,
@@ -357,6 +359,10 @@ impl Tenant {
 
     pub fn activities(&self) -> ActivityServiceClient<Client> {
         ActivityServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
+    }
+
+    pub fn commerce(&self) -> CommerceServiceClient<Client> {
+        CommerceServiceClient::with_interceptor(self.channel.clone(), self.caller.clone())
     }
 
     pub fn contracts(&self) -> ContractServiceClient<Client> {

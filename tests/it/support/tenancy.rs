@@ -4,7 +4,7 @@
 use diesel::connection::{Instrumentation, InstrumentationEvent, set_default_instrumentation};
 
 /// The tables that have a `tenant_id`; `tests/it/tenancy.rs` holds the list against the schema.
-pub const TABLES: [&str; 22] = [
+pub const TABLES: [&str; 24] = [
     "account_organizations",
     "account_types",
     "account_users",
@@ -17,6 +17,7 @@ pub const TABLES: [&str; 22] = [
     "module_activations",
     "opportunities",
     "opportunity_words",
+    "orders",
     "organization_ancestors",
     "organization_members",
     "organization_words",
@@ -27,6 +28,7 @@ pub const TABLES: [&str; 22] = [
     "portfolio_words",
     "portfolios",
     "requests",
+    "subscriptions",
 ];
 
 /// Statements that bind no tenant on purpose.
