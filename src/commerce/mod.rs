@@ -12,7 +12,7 @@ use tonic::Request;
 use self::{
     calculate::Wanted as Asked,
     orders::{NewOrder, Order},
-    subscriptions::{Subscription, Wanted, wire::Cancel},
+    subscriptions::{At, Subscription, Wanted, wire::Cancel},
 };
 use crate::{
     accounts::{
@@ -66,7 +66,7 @@ impl CommerceService for Service {
         request: Request<GetSubscriptionRequest>,
     ) -> Reply<GetSubscriptionResponse> {
         let (caller, id) = request.read(change::id)?;
-        let found = self.db.read(&caller, async |tx| Subscription::find(tx, &id).await).await?;
+        let found = self.db.read(&caller, async |tx| At::find(tx, &id).await).await?;
         reply(Ok(GetSubscriptionResponse { subscription: Some(found.into()) }))
     }
 
@@ -75,7 +75,7 @@ impl CommerceService for Service {
         request: Request<BatchGetSubscriptionsRequest>,
     ) -> Reply<BatchGetSubscriptionsResponse> {
         let (caller, ids) = request.read(Ids::parse)?;
-        let work = self.db.read(&caller, async |tx| Subscription::find_all(tx, &ids).await);
+        let work = self.db.read(&caller, async |tx| At::find_all(tx, &ids).await);
         let subscriptions = work.await?.into_iter().map(Into::into).collect();
         reply(Ok(BatchGetSubscriptionsResponse { subscriptions }))
     }

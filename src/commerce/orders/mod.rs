@@ -17,20 +17,19 @@ use serde_json::{Value, json};
 use super::refusals::{self, ORDER};
 use crate::{
     accounts::store::Account,
-    batch::Ids,
     budget::{self, Weighed},
     change::resource,
     contracts::store::Contract,
-    db::{AccountRef, BelongsTo, Tx, WriteTx, instant, moment},
+    db::{AccountRef, BelongsTo, WriteTx, instant, moment},
     enums::text_enum,
     error::{Error, Result},
     memberships::checks::Check,
     metadata::Metadata,
-    modules,
     money::{Amount, Money, required_money_columns},
     page::Listed,
     people::store::Person,
     resource::{ACCOUNT, PERSON},
+    rows::{by_id, found_by_id},
     schema::orders,
 };
 
@@ -219,46 +218,25 @@ impl NewOrder {
     }
 }
 
-/// The query for the row with an id, if it is in the caller's reach.
-macro_rules! in_reach {
-    ($tx:expr, $order_id:expr) => {
-        orders::table
-            .filter($tx.owns(orders::tenant_id))
-            .filter(orders::order_id.eq($order_id).and($tx.orders_in_reach()))
-    };
-}
+found_by_id!(
+    Order: ORDER,
+    (orders.order_id, orders_in_reach),
+    (require_for_accounts(|row| &*row.account_id)),
+    /// Returns the row with this id. Locks it FOR UPDATE.
+    lock: for_update
+);
 
 impl Order {
-    /// Returns the order with this id.
-    pub async fn find(tx: &Tx, order_id: &str) -> Result<Self> {
-        let query = in_reach!(tx, order_id).select(Self::as_select());
-        let found: Self = ORDER.found(order_id, query.first(&mut tx.conn()).await)?;
-        modules::require_for_accounts(tx, [&*found.account_id]).await?;
-        Ok(found)
-    }
-
-    /// Returns the orders with these ids.
-    pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
-        let query = orders::table
-            .filter(tx.owns(orders::tenant_id))
-            .filter(orders::order_id.eq_any(ids.unique()).and(tx.orders_in_reach()))
-            .select(Self::as_select());
-        let rows = query.load_stream::<Self>(&mut tx.conn()).await?;
-        let found = ids.collect(tx, &ORDER, rows).await?;
-        modules::require_for_accounts(tx, found.iter().map(|row| &*row.account_id)).await?;
-        Ok(found)
-    }
-
     /// Returns the order with this id. Locks its account FOR SHARE and its row FOR UPDATE.
     pub async fn find_for_update(tx: &WriteTx, order_id: &str) -> Result<Self> {
-        let query = in_reach!(tx, order_id).select(orders::account_id);
+        let query = by_id!(tx, orders.order_id.eq(order_id), orders_in_reach);
+        let query = query.select(orders::account_id);
         let account_id: String = ORDER.found(order_id, query.first(&mut tx.conn()).await)?;
         // Accounts are locked before what belongs to them.
         Account::find_and_keep(tx, &account_id).await.map_err(|error| {
             if ACCOUNT.is_not_found(&error) { ORDER.not_found(order_id) } else { error }
         })?;
-        let query = in_reach!(tx, order_id).select(Self::as_select()).for_update();
-        ORDER.found(order_id, query.first(&mut tx.conn()).await)
+        Self::lock(tx, order_id).await
     }
 
     /// Returns the order with this id, if there is one, whether the caller sees it or not.

@@ -7,7 +7,6 @@ use diesel::{
     sql_types::{Text, Timestamptz},
 };
 use diesel_async::RunQueryDsl;
-use futures_util::TryStreamExt as _;
 
 use super::{At, Subscription};
 use crate::{
@@ -123,6 +122,8 @@ impl Subscription {
         let rows = behind!(filtered(), page, page.after_time()?,
             (subscriptions::create_time, subscriptions::subscription_id): (Timestamptz, Text));
         let rows = rows.load_stream::<Self>(&mut tx.conn()).await?;
-        page.read(tx, total, rows.map_ok(|row| At(row, now))).await
+        let Listing { rows, next_page_token, total } = page.read(tx, total, rows).await?;
+        let rows = rows.into_iter().map(|row| At(row, now)).collect();
+        Ok(Listing { rows, next_page_token, total })
     }
 }

@@ -21,11 +21,11 @@ use crate::{
     db::{AccountRef, BelongsTo, Tx, WriteTx, instant},
     error::{Error, Result},
     metadata::Metadata,
-    modules,
     money::required_money_columns,
     page::Listed,
     put::{Put, Stated, Statement},
     resource::ACCOUNT,
+    rows::{by_id, found_by_id},
     schema::subscriptions,
 };
 
@@ -122,18 +122,18 @@ impl Stated for Subscription {
 #[derive(Debug, Clone)]
 pub struct At(pub Subscription, pub DateTime<Utc>);
 
-impl Weighed for At {
+impl Weighed for Subscription {
     fn weight(&self) -> usize {
-        let Subscription { subscription_id, account_id, fields, cancellation, .. } = &self.0;
+        let Self { subscription_id, account_id, fields, cancellation, .. } = self;
         let Fields { display_name, product_code, contract_id, metadata, .. } = fields;
         let texts = [subscription_id, account_id, display_name, product_code, &cancellation.reason];
         ROW + budget::texts(texts.into_iter().chain(contract_id)) + metadata.weight()
     }
 }
 
-impl Listed for At {
+impl Listed for Subscription {
     fn key(&self) -> (&str, DateTime<Utc>, &str) {
-        ("", self.0.create_time, &self.0.subscription_id)
+        ("", self.create_time, &self.subscription_id)
     }
 }
 
@@ -223,13 +223,25 @@ impl Wanted {
     }
 }
 
-/// The query for the row with an id, if it is in the caller's reach.
-macro_rules! in_reach {
-    ($tx:expr, $id:expr) => {
-        subscriptions::table
-            .filter($tx.owns(subscriptions::tenant_id))
-            .filter(subscriptions::subscription_id.eq($id).and($tx.subscriptions_in_reach()))
-    };
+found_by_id!(
+    Subscription: SUBSCRIPTION,
+    (subscriptions.subscription_id, subscriptions_in_reach),
+    (require_for_accounts(|row| &*row.account_id)),
+    /// Returns the row with this id. Locks it FOR UPDATE.
+    lock: for_update
+);
+
+impl At {
+    /// Returns the subscription with this id, as it is now.
+    pub async fn find(tx: &Tx, id: &str) -> Result<Self> {
+        Ok(Self(Subscription::find(tx, id).await?, tx.now().await?))
+    }
+
+    /// Returns the subscriptions with these ids, as they are now.
+    pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<Self>> {
+        let (found, now) = (Subscription::find_all(tx, ids).await?, tx.now().await?);
+        Ok(found.into_iter().map(|row| Self(row, now)).collect())
+    }
 }
 
 impl Subscription {
@@ -238,40 +250,17 @@ impl Subscription {
         Life::of(self.fields.times, &self.cancellation)
     }
 
-    /// Returns the subscription with this id, as it is now.
-    pub async fn find(tx: &Tx, id: &str) -> Result<At> {
-        let query = in_reach!(tx, id).select(Self::as_select());
-        let found: Self = SUBSCRIPTION.found(id, query.first(&mut tx.conn()).await)?;
-        modules::require_for_accounts(tx, [&*found.account_id]).await?;
-        Ok(At(found, tx.now().await?))
-    }
-
-    /// Returns the subscriptions with these ids, as they are now.
-    pub async fn find_all(tx: &Tx, ids: &Ids) -> Result<Vec<At>> {
-        let wanted = subscriptions::subscription_id.eq_any(ids.unique());
-        let query = subscriptions::table
-            .filter(tx.owns(subscriptions::tenant_id))
-            .filter(wanted.and(tx.subscriptions_in_reach()))
-            .select(Self::as_select());
-        let now = tx.now().await?;
-        let rows = query.load_stream::<Self>(&mut tx.conn()).await?;
-        let rows = futures_util::TryStreamExt::map_ok(rows, |row| At(row, now));
-        let found = ids.collect(tx, &SUBSCRIPTION, rows).await?;
-        modules::require_for_accounts(tx, found.iter().map(|row| &*row.0.account_id)).await?;
-        Ok(found)
-    }
-
     /// Returns the subscription with this id. Locks its account FOR SHARE, so that a deletion does
     /// not miss what becomes of it, and its row FOR UPDATE.
     pub async fn find_for_update(tx: &WriteTx, id: &str) -> Result<Self> {
-        let query = in_reach!(tx, id).select(subscriptions::account_id);
+        let query = by_id!(tx, subscriptions.subscription_id.eq(id), subscriptions_in_reach);
+        let query = query.select(subscriptions::account_id);
         let account_id: String = SUBSCRIPTION.found(id, query.first(&mut tx.conn()).await)?;
         // Accounts are locked before what belongs to them.
         Account::find_and_keep(tx, &account_id).await.map_err(|error| {
             if ACCOUNT.is_not_found(&error) { SUBSCRIPTION.not_found(id) } else { error }
         })?;
-        let query = in_reach!(tx, id).select(Self::as_select()).for_update();
-        SUBSCRIPTION.found(id, query.first(&mut tx.conn()).await)
+        Self::lock(tx, id).await
     }
 
     /// Returns the subscription with this id, if there is one, whether the caller sees it or not.
