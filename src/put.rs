@@ -1,13 +1,21 @@
 //! Put: a request states a whole resource whose master is another system. Its messages may come
 //! more than once and in any order.
 //!
-//! The checks come in this order: the resource belongs to another account; its etag is not the one
-//! sent; the stored resource is newer. Then the slice replaces the resource, where equal contents
-//! change nothing.
+//! The checks come in this order: the source time lies far ahead; the resource belongs to another
+//! account; its etag is not the one sent; the stored resource is newer. Then the slice replaces the
+//! resource, where equal contents change nothing.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::{change::Resource, change::Versioned as _, error::Result};
+use crate::{
+    change::{Resource, Versioned as _},
+    db::WriteTx,
+    error::{Error, Result},
+};
+
+/// How far ahead a source time may be. Clocks differ; but a time in the far future would make every
+/// later message stale, without an error that anybody sees.
+const AHEAD: TimeDelta = TimeDelta::days(1);
 
 /// A row that requests state as a whole.
 pub trait Stated: Resource {
@@ -43,8 +51,14 @@ pub enum Put<R> {
 
 impl Statement {
     /// Compares the statement with the row that has its id. The row must be locked, whichever
-    /// account it belongs to.
-    pub fn against<R: Stated>(&self, current: Option<R>) -> Result<Put<R>> {
+    /// account it belongs to. Fails if its time lies too far ahead.
+    pub async fn against<R: Stated>(&self, tx: &WriteTx, current: Option<R>) -> Result<Put<R>> {
+        if let Some(time) = self.source_time
+            && time > tx.now().await? + AHEAD
+        {
+            let field = format!("{}.source_time", R::KIND.noun);
+            return Err(Error::invalid(field, "must be at most a day ahead"));
+        }
         let Some(current) = current else {
             return if self.etag.is_empty() {
                 Ok(Put::Create)

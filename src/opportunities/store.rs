@@ -179,7 +179,7 @@ impl Wanted {
         };
         let stored = Opportunity::find_stored(tx, &self.statement.id).await?;
         let (created, stale) = (false, false);
-        match self.statement.against(stored)? {
+        match self.statement.against(tx, stored).await? {
             Put::Create => {
                 owner?;
                 self.require_contract(tx, None).await?;

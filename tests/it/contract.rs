@@ -505,6 +505,25 @@ fn everything_in_the_contract_is_explained() {
     assert!(things > 150, "{things}");
 }
 
+/// What every call can fail with is said once, at its service.
+#[test]
+fn the_comment_of_a_service_names_what_every_call_can_fail_with() {
+    let mut services = 0;
+    for service in POOL.services().filter(|service| service.package_name() == PACKAGE) {
+        services += 1;
+        let (name, says) = (service.full_name(), comment(&service.parent_file(), service.path()));
+        let policies = Policies::read().unwrap();
+        let mut calls = policies.iter().filter(|policy| policy.method.starts_with(name));
+        let module =
+            calls.any(|policy| !policy.module.is_empty()).then_some("MODULE_NOT_ACTIVATED");
+        let always = ["INVALID_FIELD", "UNAUTHENTICATED", "PERMISSION_DENIED", "OVERLOADED"];
+        for reason in always.into_iter().chain(module) {
+            assert!(says.contains(reason), "{name} does not name {reason}");
+        }
+    }
+    assert!(services >= 11, "{services}");
+}
+
 /// As `buf`'s managed mode sets them; `go_package` needs a prefix, which is the name of the
 /// project.
 #[test]

@@ -678,6 +678,7 @@ const NO_RESOURCES: &[&str] = &[
     "from",
     "to",
     "workload",
+    "resource_type",
     "level",
     "contracts",
     "subscriptions",

@@ -35,7 +35,7 @@ async fn scene() -> Tenant {
 
 /// So many seconds after some time.
 fn at(seconds: i64) -> Timestamp {
-    Timestamp { seconds: 1_800_000_000 + seconds, nanos: 0 }
+    Timestamp { seconds: 1_700_000_000 + seconds, nanos: 0 }
 }
 
 /// An opportunity `o` in this stage, as the CRM has it at a time.
@@ -168,6 +168,11 @@ async fn account_etag_and_time_are_checked_in_this_order() {
     let next = tenant.opportunity(next).await;
     let same = Opportunity { etag: next.etag.clone(), ..staged("three", Some(at(3))) };
     assert_eq!(tenant.opportunity(same).await, next);
+    let in_a_year = Timestamp::from(
+        std::time::SystemTime::now() + std::time::Duration::from_secs(365 * 86_400),
+    );
+    let ahead = fields(tenant.push(staged("four", Some(in_a_year))).await);
+    assert_eq!(ahead, ["opportunity.source_time"]);
     let nowhere = Opportunity { account_id: "x".into(), ..elsewhere };
     assert_eq!(refusal(tenant.push(nowhere).await), "ACCOUNT_NOT_FOUND");
     let trial = PutOpportunityRequest {

@@ -8,7 +8,7 @@ use crate::{
     change::{ById, Versioned as _},
     commerce::wire,
     enums::contract_enum,
-    error::{Error, Result, Violation},
+    error::{Error, Result},
     metadata::Metadata,
     money::{Money, Purpose},
     proto::{self, OrderState as State},
@@ -65,9 +65,8 @@ impl NewOrder {
 
 /// The order lies too far in the future.
 pub(super) fn too_far_ahead() -> Error {
-    let field = "order.order_time".into();
     let rule = format!("must be at most {} minutes ahead", AHEAD.num_minutes());
-    Error::Invalid { violations: vec![Violation { field, rule }], count: 1 }
+    Error::invalid("order.order_time", rule)
 }
 
 /// Parses a cancel request: the order, and why.

@@ -168,7 +168,7 @@ impl Wanted {
             let subscription = At(subscription, tx.now().await?);
             Ok(Outcome { subscription, created, stale })
         };
-        match self.statement.against(stored)? {
+        match self.statement.against(tx, stored).await? {
             Put::Create => {
                 self.require_contract(tx, None).await?;
                 outcome(self.insert(tx, &account, &fields).await?, true, false).await
