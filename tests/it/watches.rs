@@ -413,7 +413,7 @@ async fn a_slow_reader_costs_no_memory_and_gets_everything() {
     let service = Service::on(&url, &[]).await;
     let tenant = Tenant::on(service.channel().await);
     let mut watch = Watch::now(&tenant).await;
-    let before = service.resident_kib();
+    let before = service.own_kib();
     // 120 MB, each row a transaction's own, as the feed has them.
     support::sql(&url)
         .await
@@ -428,7 +428,7 @@ async fn a_slow_reader_costs_no_memory_and_gets_everything() {
         .unwrap();
     let until = Instant::now() + Duration::from_secs(3);
     while Instant::now() < until {
-        let grown = service.resident_kib().saturating_sub(before);
+        let grown = service.own_kib().saturating_sub(before);
         assert!(grown < 60 * 1024, "{grown} KiB more for a client that does not read");
         // The service has time for others meanwhile.
         tenant
