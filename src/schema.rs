@@ -221,6 +221,7 @@ diesel::table! {
         account_id -> Text,
         incarnation -> Text,
         purchaser_id -> Nullable<Text>,
+        has_purchaser -> Bool,
         amount -> Numeric,
         currency_code -> Text,
         order_time -> Timestamptz,

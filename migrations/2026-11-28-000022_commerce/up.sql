@@ -82,6 +82,7 @@ CREATE TABLE orders (
     account_id    text COLLATE "C" NOT NULL,
     incarnation   text COLLATE "C" NOT NULL,
     purchaser_id  text COLLATE "C",
+    has_purchaser boolean NOT NULL CHECK (has_purchaser OR purchaser_id IS NULL),
     amount        numeric(22,9) NOT NULL CHECK (amount >= 0),
     currency_code text COLLATE "C" NOT NULL,
     order_time    timestamptz NOT NULL,
@@ -111,6 +112,7 @@ COMMENT ON COLUMN orders.order_id IS 'Chosen by the caller; never changed.';
 COMMENT ON COLUMN orders.account_id IS 'The account that has bought; never changed.';
 COMMENT ON COLUMN orders.incarnation IS 'The incarnation of the account, for the activity trail; never changed.';
 COMMENT ON COLUMN orders.purchaser_id IS 'The person who has bought; null if none was named, or once the person is deleted.';
+COMMENT ON COLUMN orders.has_purchaser IS 'Whether it was recorded with a purchaser, who may have been deleted since.';
 COMMENT ON COLUMN orders.amount IS 'What it costs, in units of the currency; never changed.';
 COMMENT ON COLUMN orders.currency_code IS 'ISO 4217 code of the currency; never changed.';
 COMMENT ON COLUMN orders.order_time IS 'When it was bought; never changed.';

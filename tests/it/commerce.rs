@@ -13,6 +13,7 @@ use customer_accounts::proto::{
     TenantSettings,
     google::r#type::Money,
 };
+use futures_util::future::join_all;
 use prost_types::Timestamp;
 use serde_json::json;
 
@@ -185,6 +186,42 @@ async fn only_uncancel_undoes_a_cancellation() {
     let renewed = tenant.subscription(ending(Some(at(9)))).await;
     assert_eq!(state(&renewed), Active);
     replay(&tenant).await;
+}
+
+/// One that was cancelled before its start ends at its start. An earlier start would let it run
+/// until then.
+#[tokio::test]
+async fn a_put_begins_no_subscription_that_was_cancelled_before_its_start() {
+    let tenant = scene().await;
+    let from = |start: i64| Subscription { start_time: Some(at(start)), ..ending(Some(at(900))) };
+    tenant.subscription(from(500)).await;
+    let cancelled = tenant.cancel_subscription("s", None).await.unwrap();
+    assert_eq!((state(&cancelled), cancelled.end_time), (Cancelled, Some(at(500))));
+    for start in [-100, 100] {
+        let begins = Subscription { end_time: Some(at(500)), ..from(start) };
+        assert_eq!(refusal(tenant.bill(begins).await), "SUBSCRIPTION_CANCELLED", "{start}");
+    }
+    for (start, end) in [(500, 500), (-100, -50)] {
+        let kept = Subscription { end_time: Some(at(end)), ..from(start) };
+        assert_eq!(state(&tenant.subscription(kept).await), Cancelled, "{start}");
+    }
+}
+
+/// A cancellation that has waited for another one finds the subscription cancelled, even if it
+/// began earlier.
+#[tokio::test]
+async fn of_many_cancellations_at_once_one_counts() {
+    let tenant = Tenant::new().await;
+    tenant.organization("acme", "").await;
+    tenant.account(account("a", "acme")).await;
+    for round in 0..5 {
+        let id = format!("s{round}");
+        tenant.subscription(subscription(&id, "a")).await;
+        let all = join_all((0..20).map(|_| tenant.cancel_subscription(&id, None))).await;
+        assert!(all.iter().all(Result::is_ok), "{all:?}");
+        let told = tenant.trail_of(&id).await;
+        assert_eq!(told.len(), 2, "{told:?}");
+    }
 }
 
 #[tokio::test]

@@ -146,10 +146,10 @@ impl NewOrder {
     pub async fn record(&self, tx: &WriteTx, facts: &Facts) -> Result<Order> {
         let Self { order_id, account_id, .. } = self;
         let account = Account::find_and_keep(tx, account_id).await?;
-        if let Some(stored) = Order::find_stored(tx, order_id).await? {
+        if let Some((stored, has_purchaser)) = Order::find_stored(tx, order_id).await? {
             return if stored.account_id != *account_id {
                 Err(ORDER.of_another_account(order_id, account_id))
-            } else if self.repeats(&stored, facts) {
+            } else if self.repeats(&stored, has_purchaser, facts) {
                 Ok(stored)
             } else {
                 Err(ORDER.id_taken(order_id))
@@ -171,6 +171,7 @@ impl NewOrder {
                 orders::account_id.eq(account_id),
                 orders::incarnation.eq(&account.incarnation),
                 orders::order_time.eq(order_time),
+                orders::has_purchaser.eq(facts.purchaser_id.is_some()),
                 facts,
             ))
             .on_conflict_do_nothing()
@@ -185,11 +186,12 @@ impl NewOrder {
         Ok(recorded)
     }
 
-    /// Whether the request repeats a stored order. A purchaser who was deleted, and a time that the
-    /// request leaves out, are not compared.
-    fn repeats(&self, stored: &Order, facts: &Facts) -> bool {
+    /// Whether the request repeats a stored order, which was recorded with or without a purchaser.
+    /// A purchaser who was deleted, and a time that the request leaves out, are not compared.
+    fn repeats(&self, stored: &Order, has_purchaser: bool, facts: &Facts) -> bool {
         let purchaser_id = stored.facts.purchaser_id.as_ref().and(facts.purchaser_id.clone());
-        Facts { purchaser_id, ..facts.clone() } == stored.facts
+        has_purchaser == facts.purchaser_id.is_some()
+            && Facts { purchaser_id, ..facts.clone() } == stored.facts
             && self.order_time.is_none_or(|time| time == stored.order_time)
     }
 
@@ -240,11 +242,12 @@ impl Order {
     }
 
     /// Returns the order with this id, if there is one, whether the caller sees it or not.
-    async fn find_stored(tx: &WriteTx, order_id: &str) -> Result<Option<Self>> {
+    /// Says, too, whether it was recorded with a purchaser.
+    async fn find_stored(tx: &WriteTx, order_id: &str) -> Result<Option<(Self, bool)>> {
         let query = orders::table
             .filter(tx.owns(orders::tenant_id))
             .filter(orders::order_id.eq(order_id))
-            .select(Self::as_select());
+            .select((Self::as_select(), orders::has_purchaser));
         Ok(query.first(&mut tx.conn()).await.optional()?)
     }
 

@@ -176,7 +176,7 @@ impl Wanted {
             Put::Replace(current) => {
                 let source_time = fields.source_time.or(current.fields.source_time);
                 let fields = Fields { source_time, ..fields };
-                current.require_no_revival(&fields)?;
+                current.require_no_revival(&fields, tx.now().await?)?;
                 self.require_contract(tx, current.fields.contract_id.as_deref()).await?;
                 let cancellation = current.cancellation.clone();
                 outcome(current.set(tx, &fields, &cancellation).await?, false, false).await
@@ -276,11 +276,15 @@ impl Subscription {
 
     /// Fails if the subscription is cancelled and `fields` would let it run on. What the last put
     /// said may be said again: the cancellation is not undone by it.
-    fn require_no_revival(&self, fields: &Fields) -> Result<()> {
+    fn require_no_revival(&self, fields: &Fields, now: DateTime<Utc>) -> Result<()> {
         let Some(cancelled) = self.cancellation.end else { return Ok(()) };
         let repeated = Fields { source_time: self.fields.source_time, ..fields.clone() };
         let runs_on = fields.times.stated_end_time.is_none_or(|end| end > cancelled);
-        if runs_on && repeated != self.fields {
+        // One that was cancelled before its start would be in force with an earlier start.
+        let is_cancelled = |life: Life| life.state(now) == State::Cancelled;
+        let begins =
+            is_cancelled(self.life()) && !is_cancelled(Life::of(fields.times, &self.cancellation));
+        if (runs_on || begins) && repeated != self.fields {
             return Err(refusals::subscription_cancelled(&self.subscription_id, cancelled));
         }
         Ok(())
@@ -294,7 +298,8 @@ impl Subscription {
         end: Option<DateTime<Utc>>,
         reason: &str,
     ) -> Result<At> {
-        let now = tx.now().await?;
+        // A transaction that has waited for another cancellation began before that, or after it.
+        let now = self.cancellation.time.max(Some(tx.now().await?)).unwrap_or_default();
         let start = self.fields.times.start_time;
         if end.is_some_and(|end| end < start) {
             return Err(wire::before_start());

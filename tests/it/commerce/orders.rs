@@ -68,6 +68,14 @@ async fn an_order_is_recorded_once_and_never_changes() {
     ] {
         assert_eq!(refusal(tenant.buy(other).await), "ORDER_ALREADY_EXISTS");
     }
+    // An order without a purchaser is another one, too.
+    let nobodys = Order { purchaser_id: String::new(), order_id: "n".into(), ..bought(None) };
+    tenant.try_order(nobodys.clone()).await.unwrap();
+    tenant.try_order(nobodys.clone()).await.unwrap();
+    for purchaser in ["ann", "nobody"] {
+        let named = Order { purchaser_id: purchaser.into(), ..nobodys.clone() };
+        assert_eq!(refusal(tenant.buy(named).await), "ORDER_ALREADY_EXISTS");
+    }
     let elsewhere = Order { account_id: "b".into(), ..bought(None) };
     assert_eq!(refusal(tenant.buy(elsewhere).await), "RECORD_OF_ANOTHER_ACCOUNT");
 

@@ -22,9 +22,10 @@ INSERT INTO subscriptions (tenant_id, subscription_id, account_id, incarnation, 
         CASE WHEN n % 1000 = 3 THEN '2026-03-01Z'::timestamptz END, 0, n % 1000 = 4, 'ctr-' || n / 10,
         CASE WHEN n % 1000 = 5 THEN '2026-03-01Z'::timestamptz END, CASE WHEN n % 1000 = 5 THEN now() END, '', '{}',
         '2026-01-01Z'::timestamptz + n * interval '1 second' FROM filled;
-INSERT INTO orders (tenant_id, order_id, account_id, incarnation, purchaser_id, amount, currency_code, order_time, description,
+INSERT INTO orders (tenant_id, order_id, account_id, incarnation, purchaser_id, has_purchaser, amount, currency_code, order_time,
+    description,
     contract_id, state, cancel_time, metadata)
-    SELECT tenant, 'ord-' || n, id, 'i', 'person-' || n % 500, n, 'EUR', '2026-01-01Z'::timestamptz + n * interval '1 second', '',
+    SELECT tenant, 'ord-' || n, id, 'i', 'person-' || n % 500, true, n, 'EUR', '2026-01-01Z'::timestamptz + n * interval '1 second', '',
         'ctr-' || n / 10, CASE WHEN n % 500 = 0 THEN 'CANCELLED' ELSE 'RECORDED' END, CASE WHEN n % 500 = 0 THEN now() END, '{}'
     FROM filled;
 SET session_replication_role = DEFAULT;

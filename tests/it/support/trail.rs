@@ -42,7 +42,7 @@ const ROWS: &str = "SELECT json_build_array(type, id, fields)::text AS line FROM
             'end_time', to_char(end_time AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
             'source_time', to_char(source_time AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
             'cancel_time', to_char(cancel_time AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')), tenant_id FROM subscriptions AS t \
-    UNION ALL SELECT 'order', order_id, to_jsonb(t) - 'currency_code' \
+    UNION ALL SELECT 'order', order_id, to_jsonb(t) - 'currency_code' - 'has_purchaser' \
         || jsonb_build_object('amount', regexp_replace(amount::text, '([.][0-9]{2}[0-9]*?)0+$', '\\1') || ' ' || currency_code, \
             'order_time', to_char(order_time AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), 'cancel_time', to_char(cancel_time AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')), tenant_id FROM orders AS t \
     UNION ALL SELECT 'portfolio', portfolio_id, to_jsonb(t) - 'sort_key' - 'item_count' || coalesce( \
