@@ -1,9 +1,9 @@
 //! The data of a request that arrive after its answer.
 //!
 //! A call can be refused by its headers alone, while its data are on their way: a proxy sends both
-//! apart. If nobody read the data, the stream would be reset, and a connection on which that
-//! happens too often is closed (`LOCAL_RESETS` in `transport`), with all its other calls, although
-//! its peer did nothing wrong. So they are read and dropped, within limits.
+//! apart. Data that come for a stream that nobody reads any more count as faults of the peer, and a
+//! connection with too many of them is closed (`LOCAL_RESETS` in `transport`), with all its other
+//! calls, although its peer did nothing wrong. So the data are read and dropped, within limits.
 
 use std::{
     pin::Pin,
@@ -18,8 +18,8 @@ use tokio::{runtime::Handle, time::timeout};
 
 /// How long data are awaited after the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Most bytes that are read after the answer: as many as a peer may have sent before it reads.
-const MAX_BYTES: usize = 1024 * 1024;
+/// Most bytes that are read after the answer: a message of the usual limit of 1 MiB and its frames.
+const MAX_BYTES: usize = 1024 * 1024 + 64 * 1024;
 
 /// The body of a request, which is read to its end even if its call ends earlier.
 pub struct ReadToEnd(Option<Incoming>);

@@ -31,7 +31,7 @@ use crate::{
         settings::UserSettings,
         slots::{self, Contacts},
     },
-    resource::{ACCOUNT, ORGANIZATION},
+    resource::{ACCOUNT, Kind, ORGANIZATION},
     rows::found_by_id,
     schema::{accounts, people},
     search,
@@ -319,6 +319,14 @@ impl Account {
             Self::with_contact(tx, account).await
         })
         .await
+    }
+
+    /// [`Account::find_and_keep`] for a change of something of the account, which is not found if
+    /// the account is not. Accounts are locked before what belongs to them.
+    pub async fn keep_of(tx: &WriteTx, account_id: &str, kind: &Kind, id: &str) -> Result<Self> {
+        Self::find_and_keep(tx, account_id)
+            .await
+            .map_err(|error| if ACCOUNT.is_not_found(&error) { kind.not_found(id) } else { error })
     }
 
     /// Deletes the account and everything that belongs to it. `removed` is what the activity says

@@ -19,7 +19,6 @@ use crate::{
     metadata::Metadata,
     modules,
     page::{self, By, Listed},
-    resource::ACCOUNT,
     rows::{by_id, found_by_id},
     schema::contracts,
     search,
@@ -289,14 +288,21 @@ impl Contract {
         modules::require_named_account(tx, account.as_deref()).await
     }
 
-    /// Fails unless the contract exists and is of this account. The caller must hold the account,
-    /// with which alone a contract is deleted.
-    pub async fn require_of(tx: &WriteTx, contract_id: &str, account_id: &str) -> Result<()> {
+    /// Fails unless the contract to which something of this account refers exists and is of the
+    /// account. No contract, and the one to which it refers at `present`, are not looked at. The
+    /// caller must hold the account, with which alone a contract is deleted.
+    pub async fn require_link(
+        tx: &WriteTx,
+        wanted: Option<&str>,
+        present: Option<&str>,
+        Account { account_id, .. }: &Account,
+    ) -> Result<()> {
+        let Some(contract_id) = wanted.filter(|id| present != Some(*id)) else { return Ok(()) };
         let query = by_id!(tx, contracts.contract_id.eq(contract_id), contracts_in_reach);
         let query = query.select(contracts::account_id);
         let found: String = CONTRACT.found(contract_id, query.first(&mut tx.conn()).await)?;
         modules::require_for_accounts(tx, [&*found]).await?;
-        if found == account_id {
+        if found == *account_id {
             Ok(())
         } else {
             Err(refusals::contract_of_another_account(contract_id, account_id))
@@ -304,14 +310,12 @@ impl Contract {
     }
 
     /// Returns the account of a contract. Locks its row FOR SHARE, so that it keeps its status and
-    /// is not deleted until commit. Accounts are locked before what belongs to them.
+    /// is not deleted until commit.
     async fn keep_account(tx: &WriteTx, contract_id: &str) -> Result<Account> {
         let query = by_id!(tx, contracts.contract_id.eq(contract_id), contracts_in_reach);
         let query = query.select(contracts::account_id);
         let account_id: String = CONTRACT.found(contract_id, query.first(&mut tx.conn()).await)?;
-        Account::find_and_keep(tx, &account_id).await.map_err(|error| {
-            if ACCOUNT.is_not_found(&error) { CONTRACT.not_found(contract_id) } else { error }
-        })
+        Account::keep_of(tx, &account_id, &CONTRACT, contract_id).await
     }
 
     /// Returns the contract with this id, as it is today, and its account. Locks the account FOR

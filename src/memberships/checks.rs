@@ -273,8 +273,8 @@ impl Check {
         self.is_user() && self.account_active && self.purchasing_account
     }
 
-    /// The reasons that forbid to buy; none if the person may. The dates of an individual membership
-    /// forbid nothing to a person who is a user through an organization.
+    /// The reasons that forbid to buy; none if the person may. The dates of an individual
+    /// membership forbid nothing to a person who is a user through an organization.
     pub fn forbidding(&self) -> Vec<Reason> {
         let forbids = |reason: &Reason| match reason {
             Reason::Individual | Reason::ThroughOrganization | Reason::PurchasingAccount => false,

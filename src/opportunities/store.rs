@@ -182,7 +182,7 @@ impl Wanted {
         match self.statement.against(tx, stored).await? {
             Put::Create => {
                 owner?;
-                self.require_contract(tx, None).await?;
+                Contract::require_link(tx, fields.contract_id.as_deref(), None, &account).await?;
                 let opportunity = self.insert(tx, &account, &fields).await?;
                 Ok(Outcome { opportunity, created: true, stale })
             }
@@ -190,22 +190,14 @@ impl Wanted {
                 if current.fields.owner_id != fields.owner_id {
                     owner?;
                 }
-                self.require_contract(tx, current.fields.contract_id.as_deref()).await?;
+                let present = current.fields.contract_id.as_deref();
+                Contract::require_link(tx, fields.contract_id.as_deref(), present, &account)
+                    .await?;
                 let source_time = fields.source_time.or(current.fields.source_time);
                 let opportunity = current.replace(tx, &Fields { source_time, ..fields }).await?;
                 Ok(Outcome { opportunity, created, stale })
             }
             Put::Stale(opportunity) => Ok(Outcome { opportunity, created, stale: true }),
-        }
-    }
-
-    /// Fails unless the contract is of the account, or is the present one.
-    async fn require_contract(&self, tx: &WriteTx, present: Option<&str>) -> Result<()> {
-        match self.fields.contract_id.as_deref() {
-            Some(id) if present != Some(id) => {
-                Contract::require_of(tx, id, &self.statement.account_id).await
-            }
-            _ => Ok(()),
         }
     }
 

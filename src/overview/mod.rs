@@ -1,5 +1,6 @@
 //! The overview of an account: what one page shows of it, from the rows of several slices. The call
-//! belongs to `AccountService`, which gets it from the server because accounts are below the others.
+//! belongs to `AccountService`, which gets the query from the server because the slices of these
+//! rows use accounts.
 
 mod store;
 mod wire;

@@ -115,7 +115,12 @@ impl Overview {
         let (account, contact, organization, account_type, manager, off, figures) = join!(
             Account::find(tx, account_id),
             named_by!(tx, account_id, primary_contact_id, people(person_id): Person),
-            named_by!(tx, account_id, organization_id, organizations(organization_id): Organization),
+            named_by!(
+                tx,
+                account_id,
+                organization_id,
+                organizations(organization_id): Organization
+            ),
             named_by!(tx, account_id, account_type_id, account_types(account_type_id): AccountType),
             named_by!(tx, account_id, account_manager_id, people(person_id): Person),
             modules::off_for_account(tx, account_id),
@@ -145,7 +150,7 @@ impl Figures {
             .filter(schema::orders::state.eq(OrderState::Recorded));
         let active = contracts::list::in_state(Active, today);
         let running = subscriptions::list::in_force(time);
-        let (users, orders, revenue, contracts, setups, portfolios, opportunities, subscriptions) = join!(
+        let (users, orders, revenue, contracts, setups, portfolios, opportunities, billed) = join!(
             users.count().get_result(&mut tx.conn()),
             recorded.count().get_result(&mut tx.conn()),
             calculate::of_account(tx, account_id, time),
@@ -169,7 +174,7 @@ impl Figures {
             delivery_setups: setups?,
             portfolios: portfolios?,
             opportunities: opportunities?,
-            subscriptions: subscriptions?,
+            subscriptions: billed?,
         })
     }
 }

@@ -115,8 +115,8 @@ impl Items {
         Ok(())
     }
 
-    /// Deletes the items of portfolios and returns them by portfolio. The caller must hold the locks
-    /// of their rows.
+    /// Deletes the items of portfolios and returns them by portfolio. The caller must hold the rows
+    /// of the portfolios.
     pub async fn take_all(tx: &WriteTx, portfolio_ids: &[&str]) -> Result<HashMap<String, Self>> {
         let items = portfolio_items::table
             .filter(tx.owns(portfolio_items::tenant_id))

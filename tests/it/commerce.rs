@@ -92,7 +92,7 @@ async fn a_put_states_all_of_a_subscription_and_the_same_again_changes_nothing()
     let batch = tenant.commerce().batch_get_subscriptions(batch).await.unwrap().into_inner();
     assert_eq!(batch.subscriptions, std::slice::from_ref(&stored));
 
-    // What is smaller than a microsecond is not kept, so it is no change.
+    // The service keeps microseconds, so a difference in nanoseconds is no change.
     let precise = Timestamp { nanos: 123_456_789, ..at(-10) };
     for same in [full(), Subscription { start_time: Some(precise), ..full() }] {
         let again = tenant.bill(same).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_put_states_all_of_a_subscription_and_the_same_again_changes_nothing()
     assert_eq!(told[0].change("interval"), (&json!(null), &json!("WEEK")));
     assert_eq!(told[0].account_id.as_deref(), Some("a"));
 
-    // What is left out is emptied, but a message without a time keeps the stored one.
+    // A put empties the fields that it leaves out. Without a source time it keeps the stored one.
     let emptied = tenant.subscription(subscription("s", "a")).await;
     let expected = Subscription {
         state: Active.into(),
@@ -152,7 +152,7 @@ async fn only_uncancel_undoes_a_cancellation() {
         (state(&cancelled), cancelled.end_time, cancelled.cancel_time, &*cancelled.cancel_reason),
         (Cancelled, Some(at(0)), Some(at(0)), "moves away")
     );
-    // The same message again, from a queue or by a nightly job, brings nothing back.
+    // A repeat of the last put, from a queue or by a nightly job, does not undo the cancellation.
     let again = tenant.bill(ending(None)).await.unwrap();
     assert_eq!((again.created, again.stale), (false, false));
     assert_eq!(again.subscription.unwrap(), cancelled);
@@ -182,7 +182,7 @@ async fn only_uncancel_undoes_a_cancellation() {
         (Ended, Some(at(0)), None, "")
     );
     assert_eq!(tenant.uncancel_subscription("s").await.unwrap(), back, "nothing is cancelled");
-    // Whoever only pushes the end can move it as they like: a renewal.
+    // A service that only puts ends and never cancels can move the end: that is a renewal.
     let renewed = tenant.subscription(ending(Some(at(9)))).await;
     assert_eq!(state(&renewed), Active);
     replay(&tenant).await;

@@ -90,7 +90,7 @@ async fn a_put_states_all_of_an_opportunity_and_the_same_again_changes_nothing()
     let batch = tenant.opportunities().batch_get_opportunities(batch).await.unwrap().into_inner();
     assert_eq!(batch.opportunities, std::slice::from_ref(&stored));
 
-    // What is smaller than a microsecond is not kept, so it is no change.
+    // The service keeps microseconds, so a difference in nanoseconds is no change.
     let precise = Timestamp { nanos: 123_456_789, ..at(0) };
     for same in [full(), Opportunity { source_time: Some(precise), ..full() }] {
         let again = tenant.push(same).await.unwrap();
@@ -105,7 +105,7 @@ async fn a_put_states_all_of_an_opportunity_and_the_same_again_changes_nothing()
     assert_eq!(told[0].change("state"), (&json!(null), &json!("WON")));
     assert_eq!(told[0].account_id.as_deref(), Some("a"));
 
-    // What is left out is emptied, but a message without a time keeps the stored one.
+    // A put empties the fields that it leaves out. Without a source time it keeps the stored one.
     let emptied = tenant.opportunity(opportunity("o", "a")).await;
     let expected = Opportunity {
         state: State::Open.into(),

@@ -28,7 +28,7 @@ use crate::{
     money::{Amount, Money, required_money_columns},
     page::Listed,
     people::store::Person,
-    resource::{ACCOUNT, PERSON},
+    resource::PERSON,
     rows::{by_id, found_by_id},
     schema::orders,
 };
@@ -62,7 +62,7 @@ pub struct Order {
     /// The incarnation of the account.
     #[serde(skip)]
     pub incarnation: String,
-    /// What was recorded.
+    /// The part of the order that its recording fixes.
     #[diesel(embed)]
     #[serde(flatten)]
     pub facts: Facts,
@@ -92,12 +92,12 @@ pub struct Order {
 #[diesel(table_name = orders, check_for_backend(diesel::pg::Pg))]
 #[diesel(treat_none_as_default_value = false)]
 pub struct Facts {
-    /// Who has bought. The deletion of the person empties it.
+    /// The id of the person who has bought. The deletion of the person empties it.
     pub purchaser_id: Option<String>,
     /// What it costs.
     #[diesel(embed)]
     pub amount: Cost,
-    /// What was bought.
+    /// A description of what was bought.
     pub description: String,
     /// The contract under which it was bought.
     pub contract_id: Option<String>,
@@ -157,9 +157,7 @@ impl NewOrder {
         }
         self.require_time(tx).await?;
         self.require_purchaser(tx, &account).await?;
-        if let Some(contract_id) = &facts.contract_id {
-            Contract::require_of(tx, contract_id, account_id).await?;
-        }
+        Contract::require_link(tx, facts.contract_id.as_deref(), None, &account).await?;
         let order_time = match self.order_time {
             Some(time) => time,
             None => tx.now().await?,
@@ -234,15 +232,12 @@ impl Order {
         let query = by_id!(tx, orders.order_id.eq(order_id), orders_in_reach);
         let query = query.select(orders::account_id);
         let account_id: String = ORDER.found(order_id, query.first(&mut tx.conn()).await)?;
-        // Accounts are locked before what belongs to them.
-        Account::find_and_keep(tx, &account_id).await.map_err(|error| {
-            if ACCOUNT.is_not_found(&error) { ORDER.not_found(order_id) } else { error }
-        })?;
+        Account::keep_of(tx, &account_id, &ORDER, order_id).await?;
         Self::lock(tx, order_id).await
     }
 
-    /// Returns the order with this id, if there is one, whether the caller sees it or not.
-    /// Says, too, whether it was recorded with a purchaser.
+    /// Returns the order with this id, if there is one, whether the caller sees it or not, and
+    /// whether it was recorded with a purchaser.
     async fn find_stored(tx: &WriteTx, order_id: &str) -> Result<Option<(Self, bool)>> {
         let query = orders::table
             .filter(tx.owns(orders::tenant_id))

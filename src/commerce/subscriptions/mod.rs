@@ -24,7 +24,6 @@ use crate::{
     money::required_money_columns,
     page::Listed,
     put::{Put, Stated, Statement},
-    resource::ACCOUNT,
     rows::{by_id, found_by_id},
     schema::subscriptions,
 };
@@ -164,34 +163,26 @@ impl Wanted {
     pub async fn put(&self, tx: &WriteTx, fields: Fields) -> Result<Outcome> {
         let account = Account::find_and_keep(tx, &self.statement.account_id).await?;
         let stored = Subscription::find_stored(tx, &self.statement.id).await?;
-        let outcome = |subscription, created, stale| async move {
-            let subscription = At(subscription, tx.now().await?);
-            Ok(Outcome { subscription, created, stale })
+        let outcome = |subscription: Subscription, created, stale| async move {
+            let now = subscription.now(tx).await?;
+            Ok(Outcome { subscription: At(subscription, now), created, stale })
         };
         match self.statement.against(tx, stored).await? {
             Put::Create => {
-                self.require_contract(tx, None).await?;
+                Contract::require_link(tx, fields.contract_id.as_deref(), None, &account).await?;
                 outcome(self.insert(tx, &account, &fields).await?, true, false).await
             }
             Put::Replace(current) => {
                 let source_time = fields.source_time.or(current.fields.source_time);
                 let fields = Fields { source_time, ..fields };
-                current.require_no_revival(&fields, tx.now().await?)?;
-                self.require_contract(tx, current.fields.contract_id.as_deref()).await?;
+                current.require_no_revival(&fields, current.now(tx).await?)?;
+                let present = current.fields.contract_id.as_deref();
+                Contract::require_link(tx, fields.contract_id.as_deref(), present, &account)
+                    .await?;
                 let cancellation = current.cancellation.clone();
                 outcome(current.set(tx, &fields, &cancellation).await?, false, false).await
             }
             Put::Stale(current) => outcome(current, false, true).await,
-        }
-    }
-
-    /// Fails unless the contract is of the account, or is the present one.
-    async fn require_contract(&self, tx: &WriteTx, present: Option<&str>) -> Result<()> {
-        match self.fields.contract_id.as_deref() {
-            Some(id) if present != Some(id) => {
-                Contract::require_of(tx, id, &self.statement.account_id).await
-            }
-            _ => Ok(()),
         }
     }
 
@@ -256,10 +247,7 @@ impl Subscription {
         let query = by_id!(tx, subscriptions.subscription_id.eq(id), subscriptions_in_reach);
         let query = query.select(subscriptions::account_id);
         let account_id: String = SUBSCRIPTION.found(id, query.first(&mut tx.conn()).await)?;
-        // Accounts are locked before what belongs to them.
-        Account::find_and_keep(tx, &account_id).await.map_err(|error| {
-            if ACCOUNT.is_not_found(&error) { SUBSCRIPTION.not_found(id) } else { error }
-        })?;
+        Account::keep_of(tx, &account_id, &SUBSCRIPTION, id).await?;
         Self::lock(tx, id).await
     }
 
@@ -272,6 +260,13 @@ impl Subscription {
             .select(Self::as_select())
             .for_update();
         Ok(query.first(&mut tx.conn()).await.optional()?)
+    }
+
+    /// The present instant for a change of the subscription: when the transaction began, or when a
+    /// cancellation was made for whose end it has waited.
+    async fn now(&self, tx: &WriteTx) -> Result<DateTime<Utc>> {
+        let began = tx.now().await?;
+        Ok(self.cancellation.time.map_or(began, |time| time.max(began)))
     }
 
     /// Fails if the subscription is cancelled and `fields` would let it run on. What the last put
@@ -298,8 +293,7 @@ impl Subscription {
         end: Option<DateTime<Utc>>,
         reason: &str,
     ) -> Result<At> {
-        // A transaction that has waited for another cancellation began before that, or after it.
-        let now = self.cancellation.time.max(Some(tx.now().await?)).unwrap_or_default();
+        let now = self.now(tx).await?;
         let start = self.fields.times.start_time;
         if end.is_some_and(|end| end < start) {
             return Err(wire::before_start());
@@ -326,9 +320,8 @@ impl Subscription {
 
     /// Takes a cancellation back. The caller must hold the row FOR UPDATE.
     pub async fn uncancel(self, tx: &WriteTx) -> Result<At> {
-        let fields = self.fields.clone();
-        let subscription = self.set(tx, &fields, &Cancellation::default()).await?;
-        Ok(At(subscription, tx.now().await?))
+        let (fields, now) = (self.fields.clone(), self.now(tx).await?);
+        Ok(At(self.set(tx, &fields, &Cancellation::default()).await?, now))
     }
 
     /// Sets the contents of the subscription; equal ones change nothing. The caller must hold the

@@ -95,7 +95,7 @@ async fn an_order_is_recorded_once_and_never_changes() {
     assert_eq!(actions, ["order.created", "order.updated"]);
     assert_eq!(told[0].change("amount"), (&json!(null), &json!("5.00 EUR")));
     replay(&tenant).await;
-    // Who has bought is forgotten with the person; the trail keeps it.
+    // The deletion of a person empties the purchaser of their orders; the trail keeps it.
     tenant.delete_person("ann", "").await.unwrap();
     let forgotten = tenant.buy(bought(None)).await.unwrap();
     assert_eq!((&*forgotten.purchaser_id, forgotten.state), ("", cancelled.state));
@@ -150,7 +150,7 @@ async fn whoever_may_not_buy_is_told_every_reason() {
         tenant.update(Account { status: status.into(), ..only("a") }, &["status"]).await.unwrap();
         assert!(refused(bought(None)).await.ends_with("ACCOUNT_NOT_ACTIVE"));
     }
-    // What was checked elsewhere is recorded whatever the account's status.
+    // An order that was checked elsewhere is recorded in every status of the account.
     tenant.order(bought(None)).await;
     let active = Account { status: AccountStatus::Active.into(), ..only("a") };
     tenant.update(active, &["status"]).await.unwrap();
