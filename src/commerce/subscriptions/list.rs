@@ -57,7 +57,7 @@ pub fn running(at: DateTime<Utc>) -> Condition<subscriptions::table> {
     Box::new(in_force(at).or(in_state(State::Scheduled, at)))
 }
 
-/// The subscriptions that are in this state at an instant, as [`super::Life::state`] says.
+/// The subscriptions that are in this state at an instant, as `Life::state` says.
 pub fn in_state(state: State, at: DateTime<Utc>) -> Condition<subscriptions::table> {
     let trial_end = subscriptions::trial_end_time;
     let in_trial = trial_end.assume_not_null().gt(at);
