@@ -55,11 +55,11 @@ impl Body for ReadToEnd {
 }
 
 impl Drop for ReadToEnd {
-    /// The task outlives the call, which has been answered.
     fn drop(&mut self) {
         if let Some(body) = self.0.take().filter(|body| !body.is_end_stream())
             && let Ok(runtime) = Handle::try_current()
         {
+            #[expect(clippy::disallowed_methods, reason = "the call has been answered")]
             runtime.spawn(timeout(PATIENCE, read(body)));
         }
     }

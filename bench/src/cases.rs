@@ -11,16 +11,16 @@ use customer_accounts_client::{
     tonic::{Code, Status},
     v1::{
         Account, AccountStatus, BatchCheckMembershipsRequest, BatchGetAccountsRequest,
-        CheckMembershipRequest, CheckMembershipResponse, Contact, CreateAccountRequest,
-        GetAccountRequest, ListAccountUsersRequest, ListAccountsRequest, ListAccountsResponse,
-        ListBillingRecipientsRequest, UpdateAccountRequest,
+        CalculateRecurringRevenueRequest, CheckMembershipRequest, CheckMembershipResponse, Contact,
+        CreateAccountRequest, GetAccountRequest, ListAccountUsersRequest, ListAccountsRequest,
+        ListAccountsResponse, ListBillingRecipientsRequest, UpdateAccountRequest,
     },
 };
 
 use crate::{
     data::{
-        BIG, Data, EMPTY, INDIVIDUAL, LINKED, OTHERS, TREE, USERS_FROM, WITH_USERS, account_id,
-        account_name, person_id, tenant,
+        BIG, Data, EMPTY, INDIVIDUAL, LINKED, OTHERS, SUBSCRIBED, SUBSCRIPTIONS, TREE, USERS_FROM,
+        WITH_USERS, account_id, account_name, person_id, tenant,
     },
     load::Call,
 };
@@ -154,6 +154,12 @@ pub const CASES: &[Case] = &[
         levels: ALL,
         beside: Beside::Statements,
         call: recipients,
+    },
+    Case {
+        name: "CalculateRecurringRevenue, 10,000 subscriptions",
+        levels: FEW,
+        beside: Beside::Statements,
+        call: revenue,
     },
     Case {
         name: "CreateAccount",
@@ -472,6 +478,36 @@ fn recipients(on: Arc<Target>) -> Call {
             wanted.sort();
             let right = found.iter().map(|it| &it.person_id).eq(&wanted);
             right.then_some(()).ok_or_else(|| format!("recipients of {n}: {found:?}"))
+        })
+    })
+}
+
+fn revenue(on: Arc<Target>) -> Call {
+    // One is paid every so many years: multiplied with the least common multiple of 1 to 12, a
+    // month's share of it is a whole number. Prices are thousandths, discounts millionths.
+    let year = 27_720;
+    let a_month: u64 =
+        (0..SUBSCRIPTIONS).map(|n| n * 3 * (1_000_000 - n) * (year / (1 + n % 12))).sum();
+    let cents = 10 * 1_000_000 * year * 12;
+    let cents = (2 * a_month + cents) / (2 * cents); // rounded half up
+    Arc::new(move |worker| {
+        let on = on.clone();
+        Box::pin(async move {
+            let request = CalculateRecurringRevenueRequest {
+                account_id: account_id(SUBSCRIBED),
+                ..Default::default()
+            };
+            let client = on.client(worker, 0);
+            let answer = client.commerce().calculate_recurring_revenue(request).await;
+            let answer = answer.map_err(wrong)?.into_inner();
+            let [one] = &*answer.recurring_revenue else {
+                return Err(format!("not one currency: {answer:?}"));
+            };
+            let mrr = one.mrr.clone().unwrap_or_default();
+            let found = mrr.units * 100 + i64::from(mrr.nanos / 10_000_000);
+            let right = u64::try_from(found) == Ok(cents)
+                && u64::try_from(answer.subscription_count) == Ok(SUBSCRIPTIONS);
+            right.then_some(()).ok_or_else(|| format!("not {cents} cents: {answer:?}"))
         })
     })
 }

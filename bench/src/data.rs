@@ -30,6 +30,9 @@ pub const TREE: u64 = 2000;
 pub const BIG: u64 = 3;
 /// The account that is linked to a whole tree.
 pub const LINKED: u64 = 4;
+/// The account that has these many subscriptions, each with a discount of its own.
+pub const SUBSCRIBED: u64 = 5;
+pub const SUBSCRIPTIONS: u64 = 10_000;
 /// Accounts from this one on, `WITH_USERS` of them, have 21 individual users each.
 pub const USERS_FROM: u64 = 100;
 pub const WITH_USERS: u64 = 100;
@@ -180,4 +183,10 @@ INSERT INTO account_users (tenant_id, account_id, person_id, individual, billing
     JOIN filled AS p ON p.tenant = a.tenant AND p.n = (a.org + 3 * j) % a.people WHERE a.n NOT IN (3, 4);
 INSERT INTO account_users (tenant_id, account_id, person_id, individual, billing, sort_key, person_create_time)
     SELECT tenant, '1000003', id, true, n % 100 = 0, key, at FROM filled WHERE n % 10 = 0;
+INSERT INTO subscriptions (tenant_id, subscription_id, account_id, incarnation, display_name, product_code,
+        unit_amount, currency_code, quantity, interval_unit, interval_count, start_time, discount, paused,
+        cancel_reason, metadata)
+    SELECT 'main', 'subscription-' || n, account_id, incarnation, 'Plan', 'plan', n / 1000.0, 'EUR', 3, 'YEAR', 1 + n % 12,
+        '2026-01-01Z', n, false, '', '{}'
+    FROM accounts, generate_series(0, 9999) AS n WHERE tenant_id = 'main' AND account_id = '1000005';
 SET session_replication_role = DEFAULT";

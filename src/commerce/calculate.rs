@@ -5,12 +5,12 @@ use diesel::{
     dsl::{count, count_star, sum},
     pg::Pg,
     prelude::*,
-    sql_types::Numeric,
+    sql_types::{Integer, Numeric},
 };
 use diesel_async::RunQueryDsl;
 
 use super::{
-    revenue::{Rate, Reason, State, Sums, reasons, shown},
+    revenue::{Discount, Discounted, Interval, Reason, State, Sums, reasons, shown},
     subscriptions::{Fields, Subscription, list::in_state},
 };
 use crate::{
@@ -129,26 +129,30 @@ pub async fn of_account(
     sums(tx, Box::new(subscriptions::account_id.eq(account_id.to_owned())), at).await
 }
 
-/// Adds up in one statement what is paid for an interval, for each rate and currency. What that
-/// comes to for a month is a fraction, so Rust adds the rest.
+/// Adds up in one statement what is paid for each kind of interval, so that few rows come back
+/// however many subscriptions and discounts there are. What that comes to for a month is a
+/// fraction, so Rust adds the rest. A sum that the numbers of Rust cannot hold is one that `Money`
+/// cannot hold either.
 async fn sums(tx: &Tx, of_whom: OfWhom, at: DateTime<Utc>) -> Result<(Vec<(Money, Money)>, i64)> {
-    let amount = sum(Times::new(subscriptions::unit_amount, subscriptions::quantity));
+    let left = Discount::ALL.into_sql::<Integer>() - subscriptions::discount;
+    let amount = Times::new(subscriptions::unit_amount, subscriptions::quantity);
+    let interval = (subscriptions::interval_unit, subscriptions::interval_count);
     let groups = subscriptions::table
         .filter(tx.owns(subscriptions::tenant_id))
         .filter(in_state(State::Active, at))
         .filter(of_whom)
-        .group_by((
+        .group_by((subscriptions::currency_code, interval))
+        .select((
             subscriptions::currency_code,
-            subscriptions::interval_unit,
-            subscriptions::interval_count,
-            subscriptions::discount,
+            Interval::as_select(),
+            sum(Times::new(amount, left)).assume_not_null(),
+            count_star(),
         ))
-        .select((subscriptions::currency_code, Rate::as_select(), amount, count_star()))
-        .load::<(String, Rate, Option<Amount>, i64)>(&mut tx.conn())
+        .load::<(String, Interval, Discounted, i64)>(&mut tx.conn())
         .await?;
     let (mut sums, mut counted) = (Sums::default(), 0);
-    for (currency, rate, amount, count) in groups {
-        sums.add(currency, &rate, amount.unwrap_or_default());
+    for (currency, interval, paid, count) in groups {
+        sums.add(currency, interval, paid);
         counted += count;
     }
     Ok((sums.rounded()?, counted))

@@ -15,7 +15,7 @@ use diesel::{
     pg::{Pg, PgValue},
     prelude::*,
     serialize::{self, Output, ToSql},
-    sql_types,
+    sql_types::{self, Numeric},
 };
 use num_bigint::BigInt;
 use num_rational::BigRational;
@@ -96,6 +96,16 @@ pub struct Discount(pub i32);
 impl Discount {
     /// The whole price.
     pub const ALL: Self = Self(1_000_000);
+
+    /// In percent.
+    pub fn percent(self) -> f64 {
+        f64::from(self.0) * 100.0 / f64::from(Self::ALL.0)
+    }
+
+    /// What it leaves of an amount. Any `google.type.Money` fits.
+    pub fn of(self, amount: Amount) -> Discounted {
+        Discounted(Amount(amount.0 * i128::from(Self::ALL.0 - self.0)))
+    }
 }
 
 impl ToSql<sql_types::Integer, Pg> for Discount {
@@ -117,9 +127,26 @@ impl Serialize for Discount {
         if self.0 % one_percent == 0 {
             to.serialize_i32(self.0 / one_percent)
         } else {
-            to.serialize_f64(super::wire::percent(*self))
+            to.serialize_f64(self.percent())
         }
     }
+}
+
+/// The time for which a price is paid.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, Serialize,
+)]
+#[diesel(table_name = subscriptions, check_for_backend(Pg))]
+#[diesel(treat_none_as_default_value = false)]
+pub struct Interval {
+    /// The unit.
+    #[diesel(column_name = interval_unit)]
+    #[serde(rename = "interval")]
+    pub unit: Unit,
+    /// How many units.
+    #[diesel(column_name = interval_count)]
+    #[serde(rename = "interval_count")]
+    pub count: i32,
 }
 
 /// For what time a price is paid, and how much less of it.
@@ -129,11 +156,10 @@ impl Serialize for Discount {
 #[diesel(table_name = subscriptions, check_for_backend(Pg))]
 #[diesel(treat_none_as_default_value = false)]
 pub struct Rate {
-    /// The unit of the interval.
-    #[serde(rename = "interval")]
-    pub interval_unit: Unit,
-    /// How many units the interval has.
-    pub interval_count: i32,
+    /// The time.
+    #[diesel(embed)]
+    #[serde(flatten)]
+    pub interval: Interval,
     /// The discount.
     #[serde(rename = "discount_percent")]
     pub discount: Discount,
@@ -280,23 +306,35 @@ pub fn reasons(
     reasons
 }
 
-impl Rate {
-    /// What an amount for one interval comes to for a month, in the [`parts`] of an interval of one
-    /// unit: divided by `interval_count`, and by the number of parts, it is whole units of the
-    /// currency.
-    fn undivided(&self, amount: Amount) -> BigInt {
-        let a_year = match self.interval_unit {
+/// An amount times what a discount leaves of it in millionths, which is exact.
+#[derive(Debug, Clone, Copy, FromSqlRow)]
+pub struct Discounted(Amount);
+
+impl FromSql<Numeric, Pg> for Discounted {
+    fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+        FromSql::<Numeric, Pg>::from_sql(value).map(Self)
+    }
+}
+
+impl Interval {
+    /// What is paid for one interval comes to for a month, in the [`parts`] of an interval of one
+    /// unit: divided by `count`, and by the number of parts, it is whole units of the currency.
+    fn undivided(self, paid: Discounted) -> BigInt {
+        let a_year = match self.unit {
             Unit::Day => 365,
             Unit::Week => 52,
             Unit::Month => 12,
             Unit::Year => 1,
         };
-        BigInt::from(amount.0) * (Discount::ALL.0 - self.discount.0) * a_year
+        BigInt::from(paid.0.0) * a_year
     }
+}
 
+impl Rate {
     /// What an amount for one interval comes to for a month.
     pub fn monthly(&self, amount: Amount) -> BigRational {
-        BigRational::new(self.undivided(amount), parts() * self.interval_count)
+        let paid = self.discount.of(amount);
+        BigRational::new(self.interval.undivided(paid), parts() * self.interval.count)
     }
 }
 
@@ -311,10 +349,10 @@ fn parts() -> BigInt {
 pub struct Sums(BTreeMap<String, BTreeMap<i32, BigInt>>);
 
 impl Sums {
-    /// Adds what subscriptions of one rate come to for an interval, in a currency.
-    pub fn add(&mut self, currency: String, rate: &Rate, amount: Amount) {
+    /// Adds what is paid for an interval, in a currency.
+    pub fn add(&mut self, currency: String, interval: Interval, paid: Discounted) {
         let by_count = self.0.entry(currency).or_default();
-        *by_count.entry(rate.interval_count).or_default() += rate.undivided(amount);
+        *by_count.entry(interval.count).or_default() += interval.undivided(paid);
     }
 
     /// The revenue of a month and of a year in each currency, by its code. Each is rounded once.

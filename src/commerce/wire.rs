@@ -15,8 +15,6 @@ use crate::{
 };
 
 const MAX_REASON: usize = 500;
-/// Millionths in a percent.
-const MILLIONTHS: i32 = 10_000;
 /// Decimals of a discount in percent.
 const DECIMALS: usize = 4;
 
@@ -31,11 +29,6 @@ pub(super) fn state(v: &mut Violations, field: &str, number: i32) -> Option<Stat
 /// Parses the unit of an interval.
 pub(super) fn unit(v: &mut Violations, field: &str, number: i32) -> Option<Unit> {
     Unit::parse(v, field, number)
-}
-
-/// The discount in percent.
-pub(super) fn percent(Discount(millionths): Discount) -> f64 {
-    f64::from(millionths) / f64::from(MILLIONTHS)
 }
 
 /// Parses a discount in percent by its shortest decimal; this is the only floating-point number.

@@ -400,6 +400,7 @@ impl Drop for Flying {
         let lanes = self.lanes.clone();
         // Without a runtime the process is ending.
         if let Ok(runtime) = Handle::try_current() {
+            #[expect(clippy::disallowed_methods, reason = "nobody waits for the flight any more")]
             runtime.spawn(async move {
                 match timeout(GRACE, open.lane.finish()).await {
                     Ok(Ok(_)) => lanes.give_back(open),

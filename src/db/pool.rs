@@ -432,6 +432,7 @@ impl Drop for Lease {
         }
         // Without a runtime the process is ending, and the connection is closed, not reused.
         if let Ok(runtime) = Handle::try_current() {
+            #[expect(clippy::disallowed_methods, reason = "the call that had the lease is over")]
             runtime.spawn(async move {
                 conn.recover().await;
                 drop(conn);

@@ -9,8 +9,9 @@
 //! `DeleteOrganization`, `UpdatePerson` and `UpdateAccount`.
 //!
 //! A change that adds a source of membership or fills a slot holds the tree
-//! (`WriteTx::lock_tree_shared`). A move of an organization locks the tree, then finds and locks
-//! the people below it; without the shared lock, a person could be added in between.
+//! (`WriteTx::lock_tree_shared`); `CreateAccount` does so only with contacts, because nobody can
+//! hold a slot of a new account before. A move of an organization locks the tree, then finds and
+//! locks the people below it; without the shared lock, a person could be added in between.
 //!
 //! Locks are taken in this order: accounts, the tenant row (the tree), organizations, people. A
 //! change that holds the tree FOR UPDATE must not lock an account.

@@ -24,14 +24,10 @@ type Example<'a> = (&'a str, &'a str, i64, (i32, Unit), i32);
 /// What examples come to, as people write it: the month and the year of each currency.
 fn revenue(examples: &[Example<'_>]) -> (String, String) {
     let mut sums = Sums::default();
-    for (price, currency, quantity, (interval_count, interval_unit), discount) in examples {
-        let rate = Rate {
-            interval_unit: *interval_unit,
-            interval_count: *interval_count,
-            discount: Discount(*discount),
-        };
+    for (price, currency, quantity, (count, unit), discount) in examples {
         let amount = Amount(billionths(price) * i128::from(*quantity));
-        sums.add((*currency).to_owned(), &rate, amount);
+        let paid = Discount(*discount).of(amount);
+        sums.add((*currency).to_owned(), Interval { unit: *unit, count: *count }, paid);
     }
     let rounded = sums.rounded().unwrap();
     let months: Vec<_> = rounded.iter().map(|(month, _)| month.to_string()).collect();
@@ -178,8 +174,8 @@ fn what_one_subscription_adds_is_shown_to_twelve_places() {
         ("0", (1, Month), "0"),
         ("9999999999999.999999999", (1, Day), "304166666666666.666666636250"),
     ] {
-        let (interval_count, interval_unit) = interval;
-        let rate = Rate { interval_unit, interval_count, discount: Discount::default() };
+        let (count, unit) = interval;
+        let rate = Rate { interval: Interval { unit, count }, discount: Discount::default() };
         let expected =
             if expected.contains('.') { expected.trim_end_matches('0') } else { expected };
         assert_eq!(shown(&rate.monthly(Amount(billionths(price)))), expected, "{price}");
@@ -188,9 +184,9 @@ fn what_one_subscription_adds_is_shown_to_twelve_places() {
 
 #[test]
 fn a_sum_that_money_cannot_hold_is_an_error() {
-    let rate = Rate { interval_unit: Day, interval_count: 1, discount: Discount::default() };
     let mut sums = Sums::default();
-    sums.add("EUR".into(), &rate, Amount(i128::from(i64::MAX) * UNIT));
+    let paid = Discount::default().of(Amount(i128::from(i64::MAX) * UNIT));
+    sums.add("EUR".into(), Interval { unit: Day, count: 1 }, paid);
     assert!(sums.rounded().is_err());
 }
 
@@ -237,9 +233,8 @@ fn random_sums_agree_with_a_model_of_whole_numbers() {
                 1 => 1_000_000,
                 _ => i32::try_from(numbers.below(1_000_001)).unwrap(),
             };
-            let rate =
-                Rate { interval_unit: unit, interval_count: count, discount: Discount(discount) };
-            sums.add(currency.into(), &rate, Amount(amount));
+            let paid = Discount(discount).of(Amount(amount));
+            sums.add(currency.into(), Interval { unit, count }, paid);
             let exact = BigInt::from(amount) * (1_000_000 - discount) * a_year * (&common / count);
             *model.entry(currency).or_default() += exact;
         }

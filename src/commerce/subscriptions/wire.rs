@@ -7,7 +7,7 @@ use crate::{
     accounts::scope::Scope,
     change::{ById, Versioned as _},
     commerce::{
-        revenue::{Rate, Times, Unit},
+        revenue::{Interval, Rate, Times, Unit},
         wire,
     },
     currency,
@@ -71,8 +71,10 @@ fn rate(v: &mut Violations, unit: i32, count: i32, percent: f64) -> Rate {
         v.add("subscription.interval_count", rule);
     }
     Rate {
-        interval_unit: wire::unit(v, "subscription.interval", unit).unwrap_or(Unit::Month),
-        interval_count: count.max(1),
+        interval: Interval {
+            unit: wire::unit(v, "subscription.interval", unit).unwrap_or(Unit::Month),
+            count: count.max(1),
+        },
         discount: wire::discount(v, "subscription.discount_percent", percent),
     }
 }
@@ -198,12 +200,12 @@ impl From<At> for proto::Subscription {
             product_code: fields.product_code,
             unit_amount: Some(unit_amount.get().into()),
             quantity: Some(fields.quantity),
-            interval: rate.interval_unit.into(),
-            interval_count: rate.interval_count,
+            interval: rate.interval.unit.into(),
+            interval_count: rate.interval.count,
             start_time: Some(timestamp(times.start_time)),
             trial_end_time: times.trial_end_time.map(timestamp),
             end_time: row.end_time.map(timestamp),
-            discount_percent: wire::percent(rate.discount),
+            discount_percent: rate.discount.percent(),
             paused: times.paused,
             contract_id: fields.contract_id.unwrap_or_default(),
             source_time: fields.source_time.map(timestamp),
