@@ -15,6 +15,24 @@ macro_rules! by_id {
 }
 pub(crate) use by_id;
 
+/// Sets columns of the row with this id, and with them its revision and the time of its change.
+/// Sends the statement as [`crate::db::Tx::send_returning`] does, and returns the row. The caller
+/// must hold the lock of the row.
+macro_rules! set_row {
+    ($tx:expr, $row:ty: $table:ident.$id:ident($wanted:expr), $columns:expr) => {
+        $tx.send_returning::<_, $row>(
+            diesel::update($crate::rows::by_id!($tx, $table.$id.eq($wanted)))
+                .set((
+                    $columns,
+                    $table::revision.eq($table::revision + 1),
+                    $table::update_time.eq(diesel::dsl::now),
+                ))
+                .returning(<$row>::as_returning()),
+        )
+    };
+}
+pub(crate) use set_row;
+
 /// Fails if the module of the call is off for one of the rows.
 macro_rules! require_module {
     ($tx:expr, $rows:expr, ()) => {};

@@ -12,7 +12,7 @@ use crate::{
     db::{BelongsTo, Tx, WriteTx, taken},
     error::{Error, Result},
     page::{Listed, Listing, Page, keyset, total},
-    rows::{by_id, found_by_id},
+    rows::{by_id, found_by_id, set_row},
     schema::account_types,
 };
 
@@ -186,18 +186,9 @@ impl AccountType {
         if fields.is_default && !self.fields.is_default {
             Self::clear_default(tx, &self.account_type_id).await?;
         }
-        let this = by_id!(tx, account_types.account_type_id.eq(&self.account_type_id));
-        let update = diesel::update(this)
-            .set((
-                fields,
-                account_types::revision.eq(account_types::revision + 1),
-                account_types::update_time.eq(diesel::dsl::now),
-            ))
-            .returning(Self::as_returning());
-        let updated: Self = tx
-            .send_returning(update)
-            .await
-            .map_err(|error| translate(error, &self.account_type_id, fields))?;
+        let id = &*self.account_type_id;
+        let updated = set_row!(tx, Self: account_types.account_type_id(id), fields).await;
+        let updated = updated.map_err(|error| translate(error, id, fields))?;
         tx.updated(&self, &updated)?;
         Ok(updated)
     }

@@ -15,6 +15,7 @@ use crate::{
         links, organization,
         slots::{self, Scope},
     },
+    rows::set_row,
     schema::accounts,
     search,
 };
@@ -36,18 +37,9 @@ impl Account {
             .collect();
         self.lock_references(tx, fields, &new_contacts).await?;
         let update = async {
-            let row = diesel::update(accounts::table.filter(tx.owns(accounts::tenant_id)))
-                .filter(accounts::account_id.eq(&self.account_id))
-                .set((
-                    fields,
-                    accounts::folded.eq(search::stamp(self.revision + 1)),
-                    accounts::revision.eq(self.revision + 1),
-                    accounts::update_time.eq(diesel::dsl::now),
-                ))
-                .returning(Self::as_returning());
-            tx.send_returning::<_, Self>(row)
-                .await
-                .map_err(|error| translate(error, &self.account_id, fields))
+            let columns = (fields, accounts::folded.eq(search::stamp(self.revision + 1)));
+            let updated = set_row!(tx, Self: accounts.account_id(&self.account_id), columns).await;
+            updated.map_err(|error| translate(error, &self.account_id, fields))
         };
         let rows = tx.together(update, self.renew_words(tx, fields));
         let ((), (updated, ())) = tx.together(self.require_active_type(tx, fields), rows).await?;

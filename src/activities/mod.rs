@@ -66,8 +66,8 @@ impl ActivityService for Service {
         let deadline = request.extensions_mut().remove::<ClientDeadline>();
         let retiring = request.extensions().get().map(Peer::retiring).cloned().unwrap_or_default();
         let start = Start::parse(&caller, request.into_inner())?;
-        let place = self.streams.enter(&caller, deadline, retiring)?;
-        let watch = Watch::open(self.db.clone(), caller, start, self.pace, place).await?;
+        let permit = self.streams.enter(&caller, deadline, retiring)?;
+        let watch = Watch::open(self.db.clone(), caller, start, self.pace, permit).await?;
         let mut response: Response<Self::WatchActivitiesStream> =
             Response::new(Box::pin(watch.stream()));
         response.extensions_mut().insert(Unending);

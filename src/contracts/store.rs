@@ -19,7 +19,7 @@ use crate::{
     metadata::Metadata,
     modules,
     page::{self, By, Listed},
-    rows::{by_id, found_by_id},
+    rows::{by_id, found_by_id, set_row},
     schema::contracts,
     search,
 };
@@ -347,19 +347,9 @@ impl Contract {
         if (&self.fields, &self.terms, &self.steps) == (fields, terms, steps) {
             return Ok(OnDay(self, today));
         }
-        let updated = diesel::update(contracts::table.filter(tx.owns(contracts::tenant_id)))
-            .filter(contracts::contract_id.eq(&self.contract_id))
-            .set((
-                fields,
-                terms,
-                steps,
-                contracts::folded.eq(search::stamp(self.revision + 1)),
-                contracts::revision.eq(self.revision + 1),
-                contracts::update_time.eq(diesel::dsl::now),
-            ))
-            .returning(Self::as_returning())
-            .get_result::<Self>(&mut tx.conn())
-            .await?;
+        let stamp = contracts::folded.eq(search::stamp(self.revision + 1));
+        let columns = (fields, terms, steps, stamp);
+        let updated = set_row!(tx, Self: contracts.contract_id(&self.contract_id), columns).await?;
         tx.updated(&self, &updated)?;
         self.renew_words(tx, &updated).await?;
         Ok(OnDay(updated, today))

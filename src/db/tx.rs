@@ -113,14 +113,14 @@ impl Tx {
     }
 
     /// The day on which the transaction began, in the tenant's time zone: one day for all that the
-    /// transaction asks. Does not wait once the tenant row is here.
+    /// transaction asks. Does not wait once the tenant row has been read.
     pub async fn today(&self) -> Result<NaiveDate> {
         let Beginning { tenant, time, .. } = self.beginning().await?;
         tenant.day_at(self.clock.unwrap_or(*time))
     }
 
     /// The time at which the transaction began, by the database's clock. Does not wait once the
-    /// tenant row is here, unless the tenant has none. Earlier it sends a statement at once.
+    /// tenant row has been read, unless the tenant has none. Earlier it sends a statement at once.
     pub async fn now(&self) -> Result<DateTime<Utc>> {
         if let Some(stopped) = self.clock {
             return Ok(stopped);
@@ -133,7 +133,7 @@ impl Tx {
     }
 
     /// Whether the module of the call is off for some organization. Never waits: until the tenant
-    /// row is here it optimistically returns false, and `Db::read` runs the work again if that was
+    /// row has been read it optimistically returns false, and `Db::read` runs the work again if that was
     /// wrong.
     pub fn module_off_somewhere(&self) -> bool {
         if let Some(Beginning { tenant, .. }) = self.beginning.get() {
@@ -164,7 +164,7 @@ impl Tx {
         self.lease.conn().expect("connection of a live lease").pg()
     }
 
-    /// Whether the tenant row is here.
+    /// Whether the tenant row has been read.
     pub(super) fn has_begun(&self) -> bool {
         self.beginning.initialized()
     }

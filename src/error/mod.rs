@@ -38,6 +38,15 @@ pub struct Violation {
     pub rule: String,
 }
 
+/// Separates a refusal, which may turn out not to matter, from an error after which the transaction
+/// cannot go on, such as a deadlock.
+pub fn put_aside<T>(result: Result<T>) -> Result<Result<T>> {
+    match result {
+        Err(refusal @ Error::Refused(_)) => Ok(Err(refusal)),
+        result => result.map(Ok),
+    }
+}
+
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -17,14 +17,14 @@ use crate::{
     contracts::store::Contract,
     db::{AccountRef, BelongsTo, WriteTx, instant},
     enums::text_enum,
-    error::{Error, Result},
+    error::{Error, Result, put_aside},
     metadata::Metadata,
     money::{Money, money_columns},
     page::Listed,
     people::store::Person,
     put::{Put, Stated, Statement},
     resource::PERSON,
-    rows::found_by_id,
+    rows::{found_by_id, set_row},
     schema::{opportunities, opportunity_words},
     search::{self, Batch, unnest},
 };
@@ -174,7 +174,7 @@ impl Wanted {
         // People are locked before what refers to them. Whether the person can be named as the
         // owner matters only if they are not the owner already.
         let owner = match &fields.owner_id {
-            Some(owner_id) => Person::require_staff(tx, owner_id).await,
+            Some(owner_id) => put_aside(Person::require_staff(tx, owner_id).await)?,
             None => Ok(()),
         };
         let stored = Opportunity::find_stored(tx, &self.statement.id).await?;
@@ -256,19 +256,10 @@ impl Opportunity {
         if self.fields == *fields {
             return Ok(self);
         }
-        let updated =
-            diesel::update(opportunities::table.filter(tx.owns(opportunities::tenant_id)))
-                .filter(opportunities::opportunity_id.eq(&self.opportunity_id))
-                .set((
-                    fields,
-                    opportunities::folded.eq(search::stamp(self.revision + 1)),
-                    opportunities::revision.eq(self.revision + 1),
-                    opportunities::update_time.eq(diesel::dsl::now),
-                ))
-                .returning(Self::as_returning())
-                .get_result::<Self>(&mut tx.conn())
-                .await
-                .map_err(|error| translate(error, fields))?;
+        let id = &*self.opportunity_id;
+        let columns = (fields, opportunities::folded.eq(search::stamp(self.revision + 1)));
+        let updated = set_row!(tx, Self: opportunities.opportunity_id(id), columns).await;
+        let updated = updated.map_err(|error| translate(error, fields))?;
         if updated.words() != self.words() || self.folded != search::stamp(self.revision) {
             let words = opportunity_words::table
                 .filter(tx.owns(opportunity_words::tenant_id))

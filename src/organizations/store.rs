@@ -20,7 +20,7 @@ use crate::{
         slots::{self, Scope},
     },
     resource::ORGANIZATION,
-    rows::found_by_id,
+    rows::{found_by_id, set_row},
     schema::{
         account_organizations, accounts, organization_members, organization_words, organizations,
     },
@@ -241,17 +241,8 @@ impl Organization {
         }
         let id = &*self.organization_id;
         let update = async {
-            let updated =
-                diesel::update(organizations::table.filter(tx.owns(organizations::tenant_id)))
-                    .filter(organizations::organization_id.eq(id))
-                    .set((
-                        fields,
-                        organizations::folded.eq(search::stamp(self.revision + 1)),
-                        organizations::revision.eq(self.revision + 1),
-                        organizations::update_time.eq(diesel::dsl::now),
-                    ))
-                    .returning(Self::as_returning());
-            Ok(tx.send_returning::<_, Self>(updated).await?)
+            let columns = (fields, organizations::folded.eq(search::stamp(self.revision + 1)));
+            Ok(set_row!(tx, Self: organizations.organization_id(id), columns).await?)
         };
         let delete = async {
             diesel::delete(

@@ -17,6 +17,7 @@ use crate::{
         slots::{self, Scope},
     },
     resource::ORGANIZATION,
+    rows::set_row,
     schema::{organization_ancestors as ancestors, organizations},
     search::{self, unnest},
 };
@@ -119,17 +120,12 @@ impl Organization {
         };
         let guard = slots::guard(tx, Scope::Organization(&self.organization_id)).await?;
         replace_ancestors(tx, &moving, &above).await?;
-        let moved = diesel::update(organizations::table.filter(tx.owns(organizations::tenant_id)))
-            .filter(organizations::organization_id.eq(&self.organization_id))
-            .set((
-                organizations::parent_id.eq(parent_id),
-                organizations::folded.eq(organizations::folded + search::FOLDINGS),
-                organizations::revision.eq(organizations::revision + 1),
-                organizations::update_time.eq(dsl::now),
-            ))
-            .returning(Self::as_returning())
-            .get_result::<Self>(&mut tx.conn())
-            .await?;
+        let id = &*self.organization_id;
+        let columns = (
+            organizations::parent_id.eq(parent_id),
+            organizations::folded.eq(organizations::folded + search::FOLDINGS),
+        );
+        let moved = set_row!(tx, Self: organizations.organization_id(id), columns).await?;
         guard.verify(tx).await?;
         tx.updated(&self, &moved)?;
         Ok(moved)

@@ -25,7 +25,7 @@ use crate::{
         slots::{self, Scope},
     },
     resource::PERSON,
-    rows::{by_id, found_by_id},
+    rows::{by_id, found_by_id, set_row},
     schema::{accounts, organization_members, people, person_words},
     search::{self, Batch, unnest},
 };
@@ -323,18 +323,9 @@ impl Person {
             None
         };
         let update = async {
-            let row = diesel::update(people::table.filter(tx.owns(people::tenant_id)))
-                .filter(people::person_id.eq(&self.person_id))
-                .set((
-                    fields,
-                    people::folded.eq(search::stamp(self.revision + 1)),
-                    people::revision.eq(self.revision + 1),
-                    people::update_time.eq(diesel::dsl::now),
-                ))
-                .returning(Self::as_returning());
-            tx.send_returning::<_, Self>(row)
-                .await
-                .map_err(|error| translate(error, &self.person_id, fields))
+            let columns = (fields, people::folded.eq(search::stamp(self.revision + 1)));
+            let updated = set_row!(tx, Self: people.person_id(&self.person_id), columns).await;
+            updated.map_err(|error| translate(error, &self.person_id, fields))
         };
         let (updated, ()) = tx.together(update, self.renew_words(tx, fields)).await?;
         if let Some(guard) = guard {

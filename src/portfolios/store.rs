@@ -13,7 +13,7 @@ use crate::{
     db::{AccountRef, BelongsTo, Tx, WriteTx, taken},
     error::Result,
     page::Listed,
-    rows::found_by_id,
+    rows::{found_by_id, set_row},
     schema::portfolios,
     search,
 };
@@ -190,18 +190,12 @@ impl Portfolio {
         if self.fields == *fields && self.items == *items {
             return Ok(self);
         }
-        let row = diesel::update(portfolios::table.filter(tx.owns(portfolios::tenant_id)))
-            .filter(portfolios::portfolio_id.eq(&self.portfolio_id))
-            .set((
-                fields,
-                portfolios::item_count.eq(items.count()),
-                portfolios::folded.eq(search::stamp(self.revision + 1)),
-                portfolios::revision.eq(self.revision + 1),
-                portfolios::update_time.eq(diesel::dsl::now),
-            ))
-            .returning(Row::as_returning())
-            .get_result(&mut tx.conn())
-            .await?;
+        let columns = (
+            fields,
+            portfolios::item_count.eq(items.count()),
+            portfolios::folded.eq(search::stamp(self.revision + 1)),
+        );
+        let row = set_row!(tx, Row: portfolios.portfolio_id(&self.portfolio_id), columns).await?;
         let updated = Self { row, items: items.clone() };
         if self.items != *items {
             Items::remove_all(tx, &self.portfolio_id).await?;

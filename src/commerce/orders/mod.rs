@@ -29,7 +29,7 @@ use crate::{
     page::Listed,
     people::store::Person,
     resource::PERSON,
-    rows::{by_id, found_by_id},
+    rows::{by_id, found_by_id, set_row},
     schema::orders,
 };
 
@@ -251,18 +251,12 @@ impl Order {
         if self.state == OrderState::Cancelled {
             return Ok(self);
         }
-        let cancelled = diesel::update(orders::table.filter(tx.owns(orders::tenant_id)))
-            .filter(orders::order_id.eq(&self.order_id))
-            .set((
-                orders::state.eq(OrderState::Cancelled),
-                orders::cancel_time.eq(tx.now().await?),
-                orders::cancel_reason.eq(reason),
-                orders::revision.eq(self.revision + 1),
-                orders::update_time.eq(diesel::dsl::now),
-            ))
-            .returning(Self::as_returning())
-            .get_result::<Self>(&mut tx.conn())
-            .await?;
+        let columns = (
+            orders::state.eq(OrderState::Cancelled),
+            orders::cancel_time.eq(tx.now().await?),
+            orders::cancel_reason.eq(reason),
+        );
+        let cancelled = set_row!(tx, Self: orders.order_id(&self.order_id), columns).await?;
         tx.updated(&self, &cancelled)?;
         Ok(cancelled)
     }

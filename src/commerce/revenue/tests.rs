@@ -1,4 +1,4 @@
-//! The examples of the design, the states as a table, and random sums against another model.
+//! Examples by name (K01 and so on), the states as a table, and random sums against another model.
 
 use super::{Unit::*, *};
 

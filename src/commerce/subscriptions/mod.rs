@@ -24,7 +24,7 @@ use crate::{
     money::required_money_columns,
     page::Listed,
     put::{Put, Stated, Statement},
-    rows::{by_id, found_by_id},
+    rows::{by_id, found_by_id, set_row},
     schema::subscriptions,
 };
 
@@ -330,18 +330,9 @@ impl Subscription {
         if (&self.fields, &self.cancellation) == (fields, cancellation) {
             return Ok(self);
         }
-        let updated =
-            diesel::update(subscriptions::table.filter(tx.owns(subscriptions::tenant_id)))
-                .filter(subscriptions::subscription_id.eq(&self.subscription_id))
-                .set((
-                    fields,
-                    cancellation,
-                    subscriptions::revision.eq(self.revision + 1),
-                    subscriptions::update_time.eq(diesel::dsl::now),
-                ))
-                .returning(Self::as_returning())
-                .get_result::<Self>(&mut tx.conn())
-                .await?;
+        let id = &*self.subscription_id;
+        let columns = (fields, cancellation);
+        let updated = set_row!(tx, Self: subscriptions.subscription_id(id), columns).await?;
         tx.updated(&self, &updated)?;
         Ok(updated)
     }

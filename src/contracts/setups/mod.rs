@@ -28,7 +28,7 @@ use crate::{
     error::{Error, Result},
     modules,
     page::Listed,
-    rows::{by_id, found_by_id},
+    rows::{by_id, found_by_id, set_row},
     schema::delivery_setups,
 };
 
@@ -246,18 +246,8 @@ impl DeliverySetup {
             }
             require_no_other(tx, id, Some(id), fields).await?;
         }
-        let updated =
-            diesel::update(delivery_setups::table.filter(tx.owns(delivery_setups::tenant_id)))
-                .filter(delivery_setups::delivery_setup_id.eq(id))
-                .set((
-                    fields,
-                    delivery_setups::revision.eq(self.revision + 1),
-                    delivery_setups::update_time.eq(diesel::dsl::now),
-                ))
-                .returning(Self::as_returning())
-                .get_result::<Self>(&mut tx.conn())
-                .await
-                .map_err(|error| translate(error, id))?;
+        let updated = set_row!(tx, Self: delivery_setups.delivery_setup_id(id), fields).await;
+        let updated = updated.map_err(|error| translate(error, id))?;
         tx.updated(&self, &updated)?;
         Ok(Shown(updated, state))
     }

@@ -1,5 +1,5 @@
-//! The dates of the design as a table, every pair of state and step, and random contracts against a
-//! model that knows nothing but days.
+//! Dates as a table, every pair of state and step, and random contracts against a model that knows
+//! nothing but days.
 
 use super::*;
 

@@ -94,15 +94,15 @@ impl Flight {
                     std::ptr::addr_eq(*question, call.question)
                 };
                 let known = asks.iter().position(|it| same(it) && it.1.contains(&call.key));
-                let room = asks.iter().position(|it| same(it) && it.1.len() < it.0.keys());
-                let place = known.or(room).unwrap_or_else(|| {
+                let unfilled = asks.iter().position(|it| same(it) && it.1.len() < it.0.keys());
+                let index = known.or(unfilled).unwrap_or_else(|| {
                     asks.push((call.question, Vec::new()));
                     asks.len() - 1
                 });
                 if known.is_none() {
-                    asks[place].1.push(call.key.clone());
+                    asks[index].1.push(call.key.clone());
                 }
-                seats.push(Seat { tenant: row, question: first + place });
+                seats.push(Seat { tenant: row, question: first + index });
             }
             for (question, keys) in asks {
                 statements.push(question.ask(tenant, &keys)?);

@@ -1,4 +1,4 @@
-//! Recurring revenue through the API: the examples of the design, trees of organizations, reasons,
+//! Recurring revenue through the API: examples by name, trees of organizations, reasons,
 //! and random subscriptions against a model of whole numbers.
 
 use std::collections::BTreeMap;
