@@ -5,7 +5,7 @@
 //! ([`WriteTx::lock_tree`]). One that adds an organization below another locks it shared
 //! ([`WriteTx::lock_tree_shared`]).
 
-use diesel::{dsl, prelude::*, sql_types::Text};
+use diesel::{prelude::*, sql_types::Text};
 use diesel_async::RunQueryDsl;
 
 use super::{refusals, store::Organization};
