@@ -41,6 +41,14 @@ and may then need 6 seconds for work that cannot be interrupted and 3 to send it
 
 {{- define "customer-accounts.checks" -}}
 {{- $config := .Values.config -}}
+{{- $_ := required "image.repository is required: where your image of the service is" .Values.image.repository -}}
+{{- $_ := required "database.secretName is required: an existing secret with the URL of the login that serves" .Values.database.secretName -}}
+{{- if and .Values.migration.enabled (not .Values.migration.secretName) -}}
+{{- fail "migration.secretName is required: an existing secret with the URL of the login that migrates" -}}
+{{- end -}}
+{{- if and .Values.prune.enabled (not (or .Values.prune.secretName .Values.migration.secretName)) -}}
+{{- fail "prune.secretName is required, unless migration.secretName is set: an existing secret with the URL of the login that prunes" -}}
+{{- end -}}
 {{- if not (and (get $config "token-issuer") (get $config "token-audience")) -}}
 {{- fail "config.token-issuer and config.token-audience are required: without an issuer of tokens the service serves on loopback addresses only" -}}
 {{- end -}}

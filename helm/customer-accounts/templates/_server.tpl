@@ -6,8 +6,7 @@
 {{- /* The login that serves may not migrate. The job does. */}}
 - name: CUSTOMER_ACCOUNTS_MIGRATE
   value: "false"
-{{- $secret := required "database.secretName is required: an existing secret with the URL of the login that serves" .Values.database.secretName }}
-{{- include "customer-accounts.env" (dict "root" . "secretName" $secret "key" .Values.database.key) }}
+{{- include "customer-accounts.env" (dict "root" . "secretName" .Values.database.secretName "key" .Values.database.key) }}
 {{- include "customer-accounts.tlsEnv" . }}
 {{- include "customer-accounts.otlpEnv" . }}
 {{- if .Values.issuerCA.configMapName }}
