@@ -60,7 +60,9 @@ def pod_templates(objects):
                 pod = made["spec"]["jobTemplate"]["spec"]["template"]
             case _:
                 continue
-        pods[pod["metadata"]["labels"]["app.kubernetes.io/component"]] = pod
+        component = pod["metadata"]["labels"]["app.kubernetes.io/component"]
+        assert component not in pods, f"two kinds of pods are {component}"
+        pods[component] = pod
     return pods
 
 
