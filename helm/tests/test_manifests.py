@@ -353,7 +353,8 @@ def test_extras_reach_every_pod_and_only_their_object():
         assert pod["spec"]["tolerations"][0]["key"] == "dedicated"
     assert pods["server"]["spec"]["priorityClassName"] == "important"
     assert "nodeAffinity" in pods["server"]["spec"]["affinity"]
-    assert find(objects, "Service", "headless")["metadata"]["annotations"] == {"example.org/internal": "true"}
+    assert find(objects, "Service", "accounts")["metadata"]["annotations"] == {"example.org/internal": "true"}
+    assert "annotations" not in find(objects, "Service", "headless")["metadata"]
     assert find(objects, "ServiceAccount")["metadata"]["annotations"] == {"example.org/role": "accounts"}
     for made in render(values=SETS["tls"]):
         assert made["metadata"]["annotations"]["example.org/owner"] == "accounts"
