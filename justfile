@@ -56,6 +56,10 @@ proto: tools
 ci:
     .ci/run
 
+# Checks the Helm chart with the real Helm, against the schemas of Kubernetes
+chart *arguments:
+    .ci/chart {{ arguments }}
+
 # Looks for known vulnerabilities of the dependencies, in the RustSec database on the network
 audit: tools
     cargo-deny --locked check advisories

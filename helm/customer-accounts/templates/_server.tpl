@@ -1,0 +1,101 @@
+{{/* Parts of the deployment. */}}
+
+{{- define "customer-accounts.serverEnv" -}}
+- name: CUSTOMER_ACCOUNTS_LISTEN
+  value: "{{ .Values.listenHost }}:50051"
+{{- /* The login that serves may not migrate. The job does. */}}
+- name: CUSTOMER_ACCOUNTS_MIGRATE
+  value: "false"
+{{- include "customer-accounts.env" (dict "root" . "secretName" .Values.database.secretName "key" .Values.database.key) }}
+{{- include "customer-accounts.tlsEnv" . }}
+{{- include "customer-accounts.otlpEnv" . }}
+{{- if .Values.issuerCA.configMapName }}
+- name: SSL_CERT_FILE
+  value: /etc/customer-accounts/issuer-ca/{{ .Values.issuerCA.key }}
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "customer-accounts.serverMounts" -}}
+{{- include "customer-accounts.tlsMounts" . }}
+{{- if .Values.issuerCA.configMapName }}
+- name: issuer-ca
+  mountPath: /etc/customer-accounts/issuer-ca
+  readOnly: true
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "customer-accounts.serverVolumes" -}}
+{{- include "customer-accounts.tlsVolumes" . }}
+{{- with .Values.issuerCA.configMapName }}
+- name: issuer-ca
+  configMap:
+    name: {{ . }}
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "customer-accounts.spread" -}}
+{{- with .Values.topologySpread }}
+{{- range $key, $rule := dict "topology.kubernetes.io/zone" .zones "kubernetes.io/hostname" .nodes }}
+{{- if ne $rule "None" }}
+- topologyKey: {{ $key }}
+  maxSkew: 1
+  whenUnsatisfiable: {{ $rule }}
+  labelSelector:
+    matchLabels:
+      {{- include "customer-accounts.selector" (dict "root" $ "component" "server") | nindent 6 }}
+  {{- /* Replicas of the version before do not count, so that the new ones are spread among themselves. */}}
+  matchLabelKeys: [pod-template-hash]
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "customer-accounts.probes" -}}
+{{- if include "customer-accounts.probesByExec" . -}}
+{{- /* healthcheck takes up to 6 seconds. It trusts only the certificate in the file, so for up to 10 seconds after a change
+of the file, until the service has read it too, it fails: three failures in a row count. */ -}}
+startupProbe:
+  exec:
+    command: [/customer-accounts, healthcheck]
+  periodSeconds: 3
+  timeoutSeconds: 7
+  failureThreshold: 40
+readinessProbe:
+  exec:
+    command: [/customer-accounts, healthcheck]
+  periodSeconds: 10
+  timeoutSeconds: 7
+  failureThreshold: 3
+{{- else -}}
+startupProbe:
+  grpc:
+    port: 50051
+    service: liveness
+  periodSeconds: 2
+  timeoutSeconds: 2
+  failureThreshold: 60
+readinessProbe:
+  grpc:
+    port: 50051
+    service: readiness
+  periodSeconds: 5
+  timeoutSeconds: 2
+  failureThreshold: 2
+livenessProbe:
+  grpc:
+    port: 50051
+    service: liveness
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 3
+{{- end }}
+{{- end }}

@@ -1,0 +1,41 @@
+"""The options of the service, read from its source."""
+
+import re
+
+from conftest import ROOT
+
+# Variables that are no options of the service.
+OTHERS = {
+    "SSL_CERT_FILE",  # docs/SECURITY.md, the authorities of issuers
+    # OpenTelemetry's own, read in src/telemetry/otlp.rs or by its SDK (src/telemetry/otlp.rs says so).
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_SERVICE_NAME",
+    "OTEL_RESOURCE_ATTRIBUTES",
+}
+
+# Options that have a value of their own in the chart, or none because the image has no embedded PostgreSQL.
+SET_BY_THE_CHART = {
+    "CUSTOMER_ACCOUNTS_LISTEN",
+    "CUSTOMER_ACCOUNTS_MIGRATE",
+    "CUSTOMER_ACCOUNTS_TLS_CERT",
+    "CUSTOMER_ACCOUNTS_TLS_KEY",
+    "CUSTOMER_ACCOUNTS_TLS_CLIENT_CA",
+    "CUSTOMER_ACCOUNTS_CLIENT_CERT",
+    "CUSTOMER_ACCOUNTS_CLIENT_KEY",
+    "DATABASE_URL",
+    "CUSTOMER_ACCOUNTS_MIGRATION_DATABASE_URL",
+    "CUSTOMER_ACCOUNTS_DATA_DIR",
+}
+
+
+def of_the_service():
+    """The variables of all options that every command takes."""
+    found = set()
+    for path in ("src/config.rs", "src/caller/options.rs"):
+        for arguments in re.findall(r"#\[arg\((.*?)\)\]\n", (ROOT / path).read_text(), re.DOTALL):
+            variable = re.search(r'\benv = "(\w+)"', arguments)
+            if variable and re.search(r"\bglobal = true\b", arguments):
+                found.add(variable[1])
+    assert len(found) > 50, "the options of src/config.rs are written in another way than this expects"
+    return found
