@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 pub use self::listen::Listen;
 
@@ -55,7 +55,7 @@ impl Cli {
                 self.config.database_url.is_none()
             }
             Some(Command::Transfer) => true,
-            Some(Command::Healthcheck | Command::Seed { .. } | Command::Token(_)) => false,
+            Some(Command::Healthcheck { .. } | Command::Seed { .. } | Command::Token(_)) => false,
         };
         needed.then_some(&self.config.data_dir)
     }
@@ -84,9 +84,13 @@ pub enum Command {
     /// Delete activities that are older than their tenant keeps them. Uses the login that migrates.
     /// Run it about once a day.
     Prune,
-    /// Ask a running service on --listen for its readiness, and exit with 0 if it is ready. For
-    /// container probes.
-    Healthcheck,
+    /// Ask a running service on --listen for its health, and exit with 0 if it serves. For container
+    /// probes.
+    Healthcheck {
+        /// What to ask for: `readiness` follows the database, `liveness` is of the process alone.
+        #[arg(value_enum, default_value_t)]
+        service: Health,
+    },
     /// Fill the tenant `demo` of a running service on --listen with a small, realistic example.
     #[command(after_help = help::SEED)]
     Seed {
@@ -100,6 +104,16 @@ pub enum Command {
     Token(DevelopmentToken),
 }
 
+/// What a service is asked for by `healthcheck`.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub enum Health {
+    /// Whether the service and its database can take calls.
+    #[default]
+    Readiness,
+    /// Whether the process runs.
+    Liveness,
+}
+
 impl Command {
     /// The name of the command.
     pub const fn name(&self) -> &'static str {
@@ -109,7 +123,7 @@ impl Command {
             Self::Transfer => "transfer",
             Self::Check => "check",
             Self::Prune => "prune",
-            Self::Healthcheck => "healthcheck",
+            Self::Healthcheck { .. } => "healthcheck",
             Self::Seed { .. } => "seed",
             Self::Token(_) => "token",
         }

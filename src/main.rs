@@ -4,10 +4,10 @@ use std::{error::Error, net::SocketAddr, pin::pin, process::ExitCode, time::Dura
 
 use customer_accounts::{
     caller::{Identity, development_key},
-    config::{Cli, Command, Config},
+    config::{Cli, Command, Config, Health},
     db::{self, Bounds, Db, Manager, migrate, migrate::MigrateError, prune, transfer},
     renew, seed,
-    server::{self, READINESS},
+    server::{self, LIVENESS, READINESS},
     telemetry::{self, Telemetry},
     tls,
 };
@@ -100,7 +100,7 @@ async fn run(command: Command, config: &Config) -> Outcome {
             println!("pruned: {activities} activities of {tenants} tenants");
             Ok(())
         }
-        Command::Healthcheck => healthcheck(config).await,
+        Command::Healthcheck { service } => healthcheck(config, service).await,
         Command::Seed { token } => {
             let seeded = seed::seed(connect(config).await?, token.as_deref()).await?;
             println!(
@@ -377,14 +377,18 @@ async fn connect(config: &Config) -> Result<Channel, Box<dyn Error>> {
     })?
 }
 
-async fn healthcheck(config: &Config) -> Outcome {
+async fn healthcheck(config: &Config, service: Health) -> Outcome {
+    let service = match service {
+        Health::Readiness => READINESS,
+        Health::Liveness => LIVENESS,
+    };
     let address = &config.listen;
     let mut client = HealthClient::new(connect(config).await?);
-    let check = client.check(HealthCheckRequest { service: READINESS.to_owned() });
+    let check = client.check(HealthCheckRequest { service: service.to_owned() });
     let answer = timeout(ANSWER, check)
         .await
         .map_err(|_| format!("{address} does not answer within {ANSWER:?}"))??;
     let status = answer.into_inner().status();
-    println!("{READINESS}: {}", status.as_str_name());
-    if status == ServingStatus::Serving { Ok(()) } else { Err("not ready".into()) }
+    println!("{service}: {}", status.as_str_name());
+    if status == ServingStatus::Serving { Ok(()) } else { Err("not serving".into()) }
 }

@@ -128,19 +128,22 @@ def test_pods_have_no_rights(objects, value_set):
         assert container(pod)["resources"]["limits"]["memory"]
 
 
-HEALTHCHECK = {"command": ["/customer-accounts", "healthcheck"]}
+READY = {"command": ["/customer-accounts", "healthcheck"]}
+ALIVE = {"command": ["/customer-accounts", "healthcheck", "liveness"]}
 
 
 def test_probes(objects, value_set):
     server = container(pod_templates(objects)["server"])
     probes = {name: server.get(name) for name in ("startupProbe", "readinessProbe", "livenessProbe")}
     if value_set in ("tls", "mesh", "prune"):
-        assert probes["startupProbe"]["exec"] == probes["readinessProbe"]["exec"] == HEALTHCHECK
-        assert probes["livenessProbe"] is None  # healthcheck follows the database, which no restart brings back
-        # It fails for up to 10 seconds after a change of the certificate.
-        assert probes["readinessProbe"]["periodSeconds"] * (probes["readinessProbe"]["failureThreshold"] - 1) > 10
+        assert probes["readinessProbe"]["exec"] == READY
+        # Readiness follows the database, which no restart brings back.
+        assert probes["startupProbe"]["exec"] == probes["livenessProbe"]["exec"] == ALIVE
+        # A healthcheck fails for up to 10 seconds after a change of the certificate.
+        for name in ("readinessProbe", "livenessProbe"):
+            assert probes[name]["periodSeconds"] * (probes[name]["failureThreshold"] - 1) > 10
         # A healthcheck takes at most 3 seconds to connect and 3 to be answered.
-        assert all(probe["timeoutSeconds"] > 6 for probe in probes.values() if probe)
+        assert all(probe["timeoutSeconds"] > 6 for probe in probes.values())
     else:
         asked = {name: probe["grpc"] for name, probe in probes.items()}
         live, ready = ({"port": 50051, "service": name} for name in ("liveness", "readiness"))

@@ -18,8 +18,8 @@ ACCEPTED = {
     "CKV_K8S_35": {(name, component) for name, component in EVERY if component != "test"},
     # These pods take no connections, and have no policy.
     "CKV2_K8S_6": {(name, component) for name, component in EVERY if component in ("migrate", "test")},
-    # test_manifests.test_probes says which probes there are. The pod of `helm test` ends by itself.
-    "CKV_K8S_8": {(name, "test") for name in SETS} | {(name, "server") for name in ("tls", "mesh", "prune")},
+    # The pod of `helm test` ends by itself.
+    "CKV_K8S_8": {(name, "test") for name in SETS},
     "CKV_K8S_9": {(name, "test") for name in SETS},
     # OpenShift chooses the ids.
     "CKV_K8S_40": {("prune", component) for component in ("server", "migrate", "prune", "test")},

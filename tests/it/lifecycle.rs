@@ -384,11 +384,32 @@ async fn healthcheck_asks_a_running_service() {
         (Some(0), "readiness: SERVING"),
         "{healthy:?}"
     );
+    let alive = run(&["healthcheck", "liveness", "--listen", &address], &[]).await;
+    assert_eq!((alive.code, alive.stdout.trim()), (Some(0), "liveness: SERVING"), "{alive:?}");
     service.terminate();
     service.ended().await;
     let gone = run(&["healthcheck"], &[("CUSTOMER_ACCOUNTS_LISTEN", &address)]).await;
     assert_eq!(gone.code, Some(1), "{gone:?}");
     assert!(gone.stderr.contains(&address), "{gone:?}");
+}
+
+#[tokio::test]
+async fn a_service_that_ends_is_alive_and_not_ready() {
+    let service = Service::fresh(&["--shutdown-delay", "15s"], &[]).await;
+    let address = service.address.to_string();
+    service.terminate();
+    let not_ready = eventually(Duration::from_secs(10), "not ready", async || {
+        let asked = run(&["healthcheck", "--listen", &address], &[]).await;
+        (asked.code != Some(0)).then_some(asked)
+    });
+    let not_ready = not_ready.await;
+    assert_eq!(
+        (not_ready.code, not_ready.stdout.trim()),
+        (Some(1), "readiness: NOT_SERVING"),
+        "{not_ready:?}"
+    );
+    let alive = run(&["healthcheck", "liveness", "--listen", &address], &[]).await;
+    assert_eq!((alive.code, alive.stdout.trim()), (Some(0), "liveness: SERVING"), "{alive:?}");
 }
 
 #[tokio::test]

@@ -65,7 +65,7 @@
 of the file, until the service has read it too, it fails: three failures in a row count. */ -}}
 startupProbe:
   exec:
-    command: [/customer-accounts, healthcheck]
+    command: [/customer-accounts, healthcheck, liveness]
   periodSeconds: 3
   timeoutSeconds: 7
   failureThreshold: 40
@@ -75,6 +75,12 @@ readinessProbe:
   periodSeconds: 10
   timeoutSeconds: 7
   failureThreshold: 3
+livenessProbe:
+  exec:
+    command: [/customer-accounts, healthcheck, liveness]
+  periodSeconds: 20
+  timeoutSeconds: 7
+  failureThreshold: 6
 {{- else -}}
 startupProbe:
   grpc:
