@@ -22,6 +22,10 @@ test-real *arguments:
 test-newest *arguments: tools
     POSTGRES_BIN="$(.ci/tools --postgres)" .ci/postgres cargo test --locked {{ arguments }}
 
+# Runs random tests five times as long as the gate does
+soak *arguments:
+    TEST_SCALE=5 .ci/postgres cargo test --locked --test it -- membership_model isolation {{ arguments }}
+
 # Runs clippy and the checks of dependencies and migrations
 lint: tools
     cargo clippy --locked --workspace --all-targets -- -D warnings

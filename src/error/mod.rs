@@ -229,3 +229,16 @@ fn summary(violations: &[Violation], count: usize) -> String {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_can_be_put_aside() {
+        let refusal = Refusal::new(ErrorReason::PersonNotFound, "there is no such person");
+        assert!(matches!(put_aside::<()>(Err(refusal.into())), Ok(Err(Error::Refused(_)))));
+        assert!(matches!(put_aside::<()>(Err(Error::Retry)), Err(Error::Retry)));
+        assert!(matches!(put_aside(Ok(1)), Ok(Ok(1))));
+    }
+}

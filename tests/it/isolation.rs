@@ -37,7 +37,7 @@ use tonic::{Code, Request, Status};
 
 use crate::support::{
     Tenant, account, config, connect,
-    dice::{Dice, seed},
+    dice::{Dice, seed, times},
     fresh_database, real_server, shared,
 };
 
@@ -53,7 +53,7 @@ type Acknowledged = Arc<Mutex<Vec<BTreeMap<String, u64>>>>;
 async fn calls_that_are_dropped_inside_the_service_leave_nothing_to_the_next_borrower() {
     let db = pool_of_one().await;
     // The embedded server answers more slowly, and all tests share it.
-    let to_give_up = if real_server().is_some() { 10_000 } else { 1_000 };
+    let to_give_up = times(if real_server().is_some() { 2_500 } else { 500 });
     let (accounts, types) = (
         accounts::Service { db: db.clone(), dependents: &[], overview: overview::read },
         account_types::Service { db: db.clone() },
@@ -86,7 +86,7 @@ async fn calls_that_are_dropped_inside_the_service_leave_nothing_to_the_next_bor
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_that_are_reset_by_their_client_leave_nothing_to_the_next_borrower() {
     let db = pool_of_one().await;
-    let to_give_up = if real_server().is_some() { 5_000 } else { 500 };
+    let to_give_up = times(if real_server().is_some() { 1_250 } else { 250 });
     let tenants = tenants(connect(shared_or_own(&db).await).await).await;
     let make = |tenant: &Tenant, call: Call| {
         let (mut accounts, mut types) = (tenant.accounts(), tenant.account_types());

@@ -19,7 +19,7 @@ use crate::support::{
     Tenant, account, anybody,
     calls::{mask, only, only_person, person},
     connect,
-    dice::{Dice, seed, seed_or},
+    dice::{Dice, seed, seed_or, times},
     real_server, refusal, refused, shared, trail,
 };
 
@@ -1218,11 +1218,9 @@ async fn memberships_are_like_their_model_whatever_is_done_to_them() {
     }
 }
 
-/// `MEMBERSHIP_HISTORIES` plays more or fewer; the seed in a failure is that of one history.
+/// The seed in a failure is that of one history.
 #[tokio::test]
 async fn memberships_are_like_their_model_in_many_short_histories() {
-    let usual = if real_server().is_some() { 200 } else { 20 };
-    let count = std::env::var("MEMBERSHIP_HISTORIES");
-    let count = count.map_or(usual, |count| count.parse().expect("MEMBERSHIP_HISTORIES"));
+    let count = times(if real_server().is_some() { 200 } else { 20 });
     play_all(seed(), count, 12).await;
 }

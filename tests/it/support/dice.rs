@@ -14,6 +14,12 @@ pub fn seed_or(usual: u64) -> u64 {
     seed
 }
 
+/// How often a random test tries: so many times, or `TEST_SCALE` times as many.
+pub fn times(usual: u64) -> u64 {
+    let scale = std::env::var("TEST_SCALE").ok();
+    usual * scale.map_or(1, |scale| scale.parse().expect("TEST_SCALE"))
+}
+
 /// Dice for tests that try many ways.
 pub struct Dice(fastrand::Rng);
 

@@ -101,9 +101,19 @@ pub const ALONE: &str = "races need more than one connection";
 
 /// Creates a database and tells its URL.
 pub async fn fresh_database(server: &str) -> String {
+    created_database(server, "").await
+}
+
+/// Copies a database, to which nobody may be connected, and tells the URL of the copy.
+pub async fn copied_database(url: &str) -> String {
+    let name = url.parse::<tokio_postgres::Config>().unwrap().get_dbname().unwrap().to_owned();
+    created_database(&real_server().unwrap(), &format!("TEMPLATE {name} STRATEGY FILE_COPY")).await
+}
+
+async fn created_database(server: &str, like: &str) -> String {
     let name = format!("it_{}", unique());
     let sql = sql(server).await;
-    sql.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+    sql.batch_execute(&format!("CREATE DATABASE {name} {like}")).await.unwrap();
     let (base, query) = server.split_once('?').unwrap_or((server, ""));
     let (base, _) = base.rsplit_once('/').unwrap();
     if query.is_empty() { format!("{base}/{name}") } else { format!("{base}/{name}?{query}") }
