@@ -4,6 +4,7 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::PermissionsExt as _,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -133,11 +134,40 @@ fn assert_outcome(case: &str, outcome: Result<(), (&'static str, String)>, wante
     assert!(!text.contains("hunter2") && !text.contains("PRIVATE"), "{case}: {text}");
 }
 
+/// Passes everything on to the server. Tells the number of connections so far, or panics if one of
+/// them did not ask for TLS first.
+async fn watched(port: u16) -> (u16, impl Fn() -> usize) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let own_port = listener.local_addr().unwrap().port();
+    let firsts = Arc::<Mutex<Vec<[u8; 8]>>>::default();
+    let seen = Arc::clone(&firsts);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let firsts = Arc::clone(&firsts);
+            tokio::spawn(async move {
+                let mut first = [0; 8];
+                client.read_exact(&mut first).await.unwrap();
+                firsts.lock().unwrap().push(first);
+                let mut server = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+                server.write_all(&first).await.unwrap();
+                let _ = copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    let count = move || {
+        let seen = seen.lock().unwrap();
+        assert!(seen.iter().all(|first| *first == SSL_REQUEST), "{seen:?}");
+        seen.len()
+    };
+    (own_port, count)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_service_works_over_verified_connections() {
     let Some(scene) = Scene::new().await else { return };
     let verified = "sslmode=verify-full&sslrootcert=@/ca.pem&channel_binding=require";
-    let url = scene.url("service:hunter2", verified);
+    let (port, connections_so_far) = watched(scene.cluster.port()).await;
+    let url = scene.url_on("db.test", port, "service:hunter2", verified);
     for command in ["migrate", "check", "prune"] {
         let done = run(&[command], &[("DATABASE_URL", &url)]).await;
         assert_eq!(done.code, Some(0), "{command}: {done:?}");
@@ -165,6 +195,7 @@ async fn the_service_works_over_verified_connections() {
     // The statement of a call that is given up is cancelled long before its time is over.
     let holder = sql(&scene.cluster.url()).await;
     holder.batch_execute("BEGIN; LOCK TABLE accounts IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let before = connections_so_far();
     let mut accounts = tenant.accounts();
     let mut list = Request::new(ListAccountsRequest::default());
     list.set_timeout(Duration::from_mins(1));
@@ -177,6 +208,7 @@ async fn the_service_works_over_verified_connections() {
     let listed = tenant.accounts().list_accounts(ListAccountsRequest::default()).await.unwrap();
     assert_eq!(listed.into_inner().accounts.len(), 1);
     assert!(!service.log().text().contains("cannot cancel"), "{}", service.log().text());
+    assert!(connections_so_far() > before, "the cancel request is a connection of its own");
 }
 
 #[tokio::test]
