@@ -139,8 +139,10 @@ pub struct Config {
           default_value = "127.0.0.1:50051", value_parser = Listen::parse)]
     pub listen: Listen,
 
-    /// PostgreSQL 15 or later, as postgres://user:password@host:port/database. Without it the
-    /// service runs an embedded PostgreSQL on --data-dir.
+    /// PostgreSQL 15 or later, as postgres://user:password@host:port/database. The connection to
+    /// another host is encrypted unless the URL has sslmode=disable; sslmode=verify-full with
+    /// sslrootcert=FILE also verifies the server. Without a URL the service runs an embedded
+    /// PostgreSQL on --data-dir.
     #[arg(long, global = true, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
 

@@ -9,6 +9,7 @@ pub mod proto;
 #[expect(missing_docs, reason = "the migrations comment every table and column")]
 pub mod schema;
 
+pub mod certificates;
 pub mod codec;
 pub mod currency;
 pub mod encoded;

@@ -265,15 +265,10 @@ impl Database {
             }
             return Self::open_embedded(config, role).await;
         };
-        let parse = |option: &str, url: &str| {
-            let mut login = db::login(url).map_err(|error| format!("{option}: {error}"))?;
-            if login.get_application_name().is_none() {
-                login.application_name(format!(
-                    "customer-accounts {} {command}",
-                    env!("CARGO_PKG_VERSION")
-                ));
-            }
-            Ok::<_, String>(login)
+        let name = format!("customer-accounts {} {command}", env!("CARGO_PKG_VERSION"));
+        let parse = |option: &str, url: &str| match db::login(url) {
+            Ok(login) => Ok(login.or_application_name(&name)),
+            Err(error) => Err(format!("{option}: {error}")),
         };
         let login = parse("DATABASE_URL", url)?;
         let migrator = match &config.migration_database_url {

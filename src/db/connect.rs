@@ -1,75 +1,70 @@
-//! Connects to PostgreSQL: the addresses of the configuration, the handshake, checks of the server,
+//! Connects to PostgreSQL: the addresses of the configuration, TLS, the login, checks of the server,
 //! and cancel requests.
 //!
-//! The sockets are opened here and not by the driver, because [`Coded`] must be between socket and
-//! driver.
+//! The sockets are opened and encrypted here and not by the driver, because [`Coded`] must be
+//! between the encryption and the driver.
 
+mod address;
+mod binding;
+mod login;
+mod tls;
 mod url;
+mod verifier;
 
 use std::{
-    fmt,
     future::{Future, poll_fn},
-    io,
-    net::SocketAddr,
     pin::pin,
     time::Duration,
 };
 
-use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::AsyncReadExt as _,
-    net::{TcpStream, lookup_host},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
+    net::TcpStream,
     time::timeout,
 };
 use tokio_postgres::{
-    CancelToken, Client, Config, NoTls, SimpleQueryMessage,
-    config::{Host, LoadBalanceHosts, TargetSessionAttrs},
+    CancelToken, Client, Connection, SimpleQueryMessage,
+    config::{SslMode, SslNegotiation, TargetSessionAttrs},
     error::SqlState,
 };
-use tokio_util::task::AbortOnDropHandle;
+use tokio_rustls::client::TlsStream;
+use tokio_util::{either::Either, task::AbortOnDropHandle};
 use uuid::Uuid;
 
-pub use self::url::{UrlError, login};
+pub use self::{
+    address::Address,
+    login::Login,
+    tls::TlsFault,
+    url::{UrlError, login},
+};
+use self::{
+    address::dial,
+    binding::{Bound, Established, certificate_hash},
+    login::Mode,
+};
 use super::{pool::ConnectError, sqlstate::Coded};
 
-const DEFAULT_PORT: u16 = 5432;
 /// How many turns two clients take to detect a pooler that does not keep prepared statements, and
 /// how long one waits for the other.
 const TURNS: u32 = 3;
 const TURN: Duration = Duration::from_secs(1);
 
-/// A socket to the server.
+/// A socket to the server that is not encrypted.
 #[cfg(unix)]
-pub type Socket = tokio_util::either::Either<TcpStream, tokio::net::UnixStream>;
-/// A socket to the server.
+type Plain = Either<TcpStream, tokio::net::UnixStream>;
+/// A socket to the server that is not encrypted.
 #[cfg(not(unix))]
-pub type Socket = TcpStream;
-
-/// The address of a server.
-#[derive(Debug, Clone)]
-pub enum Address {
-    Tcp(SocketAddr),
-    #[cfg(unix)]
-    Unix(std::path::PathBuf),
-}
+type Plain = TcpStream;
+/// A socket to the server.
+pub type Socket = Either<Plain, Box<TlsStream<TcpStream>>>;
 
 /// The oldest version of PostgreSQL that the service works with.
 const OLDEST: u32 = 15;
 
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            #[cfg(unix)]
-            Self::Unix(path) => path.display().fmt(f),
-        }
-    }
-}
-
 /// The server of a connection, which can cancel the connection's statement.
 #[derive(Debug)]
 pub struct Server {
-    config: Config,
+    login: Login,
     address: Address,
 }
 
@@ -81,38 +76,47 @@ pub struct Link {
     _driver: AbortOnDropHandle<()>,
 }
 
-/// Connects to the first server of the configuration that has the wanted `target_session_attrs`.
-pub async fn open(config: &Config) -> Result<(Client, Link), ConnectError> {
-    first(config, |address| open_one(config, address)).await
+/// What is known of a socket's encryption before the driver gets it.
+#[derive(Debug, Clone, Default)]
+struct Encryption {
+    is_on: bool,
+    /// Whether the server may refuse the client's certificate after the handshake.
+    late: bool,
+    certificate_hash: Option<Vec<u8>>,
 }
 
-/// Connects to a server, and returns the socket after the handshake instead of a driver. [`Coded`]
-/// does not see what the server sends on it.
+/// Connects to the first server of the configuration that has the wanted `target_session_attrs`.
+pub async fn open(login: &Login) -> Result<(Client, Link), ConnectError> {
+    first(login, |address| open_one(login, address)).await
+}
+
+/// Connects to a server, and returns the socket after the login instead of a driver. [`Coded`] does
+/// not see what the server sends on it.
 pub async fn open_raw(
-    config: &Config,
+    login: &Login,
     address: Address,
 ) -> Result<(Socket, CancelToken, Server), ConnectError> {
-    let mut socket = connect_to(config, &address).await?;
-    let (client, connection) =
-        config.connect_raw(&mut socket, NoTls).await.map_err(|error| ConnectError::of(&error))?;
+    let mut socket = connect_to(login, &address).await?;
+    let encryption = Encryption::of(&socket);
+    let (client, connection) = log_in(login, &address, encryption, &mut socket).await?;
     require_version(connection.parameter("server_version"))?;
     let cancel = client.cancel_token();
     // Neither sends anything when it is dropped without having been polled.
     drop((client, connection));
-    Ok((socket, cancel, Server { config: config.clone(), address }))
+    Ok((socket, cancel, Server { login: login.clone(), address }))
 }
 
 /// Returns what `open` returns for the first address of the configuration for which it succeeds.
-pub async fn first<T, F, Fut>(config: &Config, open: F) -> Result<T, ConnectError>
+pub async fn first<T, F, Fut>(login: &Login, open: F) -> Result<T, ConnectError>
 where
     F: Fn(Address) -> Fut,
     Fut: Future<Output = Result<T, ConnectError>>,
 {
     let mut refusal = ConnectError::Connect("the URL names no host".into());
-    for address in addresses(config).await? {
+    for address in Address::all(&login.config).await? {
         let place = address.to_string();
         let attempt = open(address);
-        let opened = match config.get_connect_timeout() {
+        let opened = match login.config.get_connect_timeout() {
             Some(limit) => timeout(*limit, attempt).await,
             None => Ok(attempt.await),
         };
@@ -125,12 +129,10 @@ where
     Err(refusal)
 }
 
-async fn open_one(config: &Config, address: Address) -> Result<(Client, Link), ConnectError> {
-    let socket = connect_to(config, &address).await?;
-    let (client, mut connection) = config
-        .connect_raw(Coded::new(socket), NoTls)
-        .await
-        .map_err(|error| ConnectError::of(&error))?;
+async fn open_one(login: &Login, address: Address) -> Result<(Client, Link), ConnectError> {
+    let socket = connect_to(login, &address).await?;
+    let encryption = Encryption::of(&socket);
+    let (client, mut connection) = log_in(login, &address, encryption, Coded::new(socket)).await?;
     require_version(connection.parameter("server_version"))?;
     #[expect(
         clippy::disallowed_methods,
@@ -147,17 +149,86 @@ async fn open_one(config: &Config, address: Address) -> Result<(Client, Link), C
             }
         }
     });
-    if config.get_target_session_attrs() != TargetSessionAttrs::Any {
+    if login.config.get_target_session_attrs() != TargetSessionAttrs::Any {
         let writes = takes_writes(&client).await.map_err(|error| ConnectError::of(&error))?;
-        require_attributes(config, writes)?;
+        require_attributes(login, writes)?;
     }
-    let server = Server { config: config.clone(), address };
+    let server = Server { login: login.clone(), address };
     Ok((client, Link { server, _driver: AbortOnDropHandle::new(driver) }))
 }
 
-async fn connect_to(config: &Config, address: &Address) -> Result<Socket, ConnectError> {
-    let socket = dial(config, address).await;
-    socket.map_err(|error| ConnectError::Connect(format!("{address}: {error}")))
+/// Opens a socket to a server, and encrypts it if the login wants that.
+async fn connect_to(login: &Login, address: &Address) -> Result<Socket, ConnectError> {
+    let failed = |error| ConnectError::Connect(format!("{address}: {error}"));
+    match address {
+        Address::Tcp { address: number, host, local } => {
+            let faulty = |fault| ConnectError::Tls { address: address.to_string(), fault };
+            let mode = login.tls.mode_for(*local);
+            if mode == Mode::Disable {
+                let stream = dial(&login.config, *number).await.map_err(failed)?;
+                #[cfg(unix)]
+                return Ok(Either::Left(Plain::Left(stream)));
+                #[cfg(not(unix))]
+                return Ok(Either::Left(stream));
+            }
+            let client = tls::client(&login.tls, mode).await.map_err(faulty)?;
+            let stream = dial(&login.config, *number).await.map_err(failed)?;
+            let encrypted = tls::encrypt(stream, client, &login.tls, mode, host).await;
+            Ok(Either::Right(Box::new(encrypted.map_err(faulty)?)))
+        }
+        #[cfg(unix)]
+        Address::Unix(path) => {
+            let stream = tokio::net::UnixStream::connect(path).await.map_err(failed)?;
+            Ok(Either::Left(Plain::Right(stream)))
+        }
+    }
+}
+
+impl Encryption {
+    fn of(socket: &Socket) -> Self {
+        let Either::Right(stream) = socket else { return Self::default() };
+        let (_, session) = stream.get_ref();
+        let certificate = session.peer_certificates().and_then(<[_]>::first);
+        Self {
+            is_on: true,
+            late: session.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3),
+            certificate_hash: certificate.and_then(|certificate| certificate_hash(certificate)),
+        }
+    }
+}
+
+/// Logs in on a socket.
+async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
+    login: &Login,
+    address: &Address,
+    encryption: Encryption,
+    socket: S,
+) -> Result<(Client, Connection<S, Bound<S>>), ConnectError> {
+    let Encryption { is_on, late, certificate_hash } = encryption;
+    let mut config = login.config.clone();
+    if is_on {
+        // The driver then takes the socket for encrypted, and asks for nothing.
+        config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
+    } else {
+        config.ssl_mode(SslMode::Disable);
+    }
+    config.connect_raw(socket, Established { certificate_hash }).await.map_err(|error| {
+        let shows = login.tls.identity.is_some();
+        let fault = if is_on { TlsFault::after_handshake(&error, late, shows) } else { None };
+        if let Some(fault) = fault {
+            return ConnectError::Tls { address: address.to_string(), fault };
+        }
+        let hint = match (error.code(), is_on, shows) {
+            (Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION), false, _) => {
+                ". The connection is not encrypted: if the server requires that, set sslmode"
+            }
+            (Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION), true, false) => {
+                ". If the server requires a client certificate, set sslcert and sslkey"
+            }
+            _ => "",
+        };
+        ConnectError::Connect(ConnectError::words(&error) + hint)
+    })
 }
 
 fn require_version(version: Option<&str>) -> Result<(), ConnectError> {
@@ -168,8 +239,8 @@ fn require_version(version: Option<&str>) -> Result<(), ConnectError> {
 }
 
 /// Fails unless a server that accepts writes, or does not, has the wanted `target_session_attrs`.
-pub fn require_attributes(config: &Config, writes: bool) -> Result<(), ConnectError> {
-    match config.get_target_session_attrs() {
+pub fn require_attributes(login: &Login, writes: bool) -> Result<(), ConnectError> {
+    match login.config.get_target_session_attrs() {
         TargetSessionAttrs::ReadWrite if !writes => Err(ConnectError::ReadOnly),
         TargetSessionAttrs::ReadOnly if writes => Err(ConnectError::TakesWrites),
         _ => Ok(()),
@@ -192,65 +263,6 @@ async fn takes_writes(client: &Client) -> Result<bool, tokio_postgres::Error> {
         .any(|answer| matches!(answer, SimpleQueryMessage::Row(row) if row.get(0) == Some("off"))))
 }
 
-/// The addresses to try, in order. A host that cannot be resolved is skipped if there are others.
-async fn addresses(config: &Config) -> Result<Vec<Address>, ConnectError> {
-    let (hosts, numbers, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
-    let (mut addresses, mut unknown) = (Vec::new(), None);
-    for index in 0..hosts.len().max(numbers.len()) {
-        let port = ports.get(index).or_else(|| ports.first()).copied().unwrap_or(DEFAULT_PORT);
-        match (numbers.get(index), hosts.get(index)) {
-            // With `hostaddr` the name is not looked up.
-            (Some(number), _) => addresses.push(Address::Tcp(SocketAddr::new(*number, port))),
-            (None, Some(Host::Tcp(name))) => match lookup_host((&**name, port)).await {
-                Ok(found) => addresses.extend(found.map(Address::Tcp)),
-                Err(error) => unknown = Some(format!("the host {name:?} is not found: {error}")),
-            },
-            #[cfg(unix)]
-            (None, Some(Host::Unix(folder))) => {
-                addresses.push(Address::Unix(folder.join(format!(".s.PGSQL.{port}"))));
-            }
-            (None, None) => {}
-        }
-    }
-    if config.get_load_balance_hosts() == LoadBalanceHosts::Random && !addresses.is_empty() {
-        let (_, random) = Uuid::now_v7().as_u64_pair();
-        let first = usize::try_from(random).unwrap_or_default() % addresses.len();
-        addresses.rotate_left(first);
-    }
-    match unknown {
-        Some(unknown) if addresses.is_empty() => Err(ConnectError::Connect(unknown)),
-        _ => Ok(addresses),
-    }
-}
-
-async fn dial(config: &Config, address: &Address) -> io::Result<Socket> {
-    match address {
-        Address::Tcp(address) => {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            if config.get_keepalives() {
-                let mut keepalive = TcpKeepalive::new().with_time(config.get_keepalives_idle());
-                if let Some(interval) = config.get_keepalives_interval() {
-                    keepalive = keepalive.with_interval(interval);
-                }
-                #[cfg(not(windows))]
-                if let Some(retries) = config.get_keepalives_retries() {
-                    keepalive = keepalive.with_retries(retries);
-                }
-                SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-            }
-            #[cfg(target_os = "linux")]
-            SockRef::from(&stream).set_tcp_user_timeout(config.get_tcp_user_timeout().copied())?;
-            #[cfg(unix)]
-            return Ok(Socket::Left(stream));
-            #[cfg(not(unix))]
-            Ok(stream)
-        }
-        #[cfg(unix)]
-        Address::Unix(path) => Ok(Socket::Right(tokio::net::UnixStream::connect(path).await?)),
-    }
-}
-
 impl Link {
     /// [`Server::cancel`] for this connection.
     pub async fn cancel(&self, token: &CancelToken) -> Result<(), ConnectError> {
@@ -262,10 +274,9 @@ impl Server {
     /// Asks the server to cancel the statement of a connection, and waits until the server
     /// closes the socket: then the request has been delivered.
     pub async fn cancel(&self, token: &CancelToken) -> Result<(), ConnectError> {
-        let mut socket =
-            dial(&self.config, &self.address).await.map_err(|error| ConnectError::of(&error))?;
+        let mut socket = connect_to(&self.login, &self.address).await?;
         token
-            .cancel_query_raw(&mut socket, NoTls)
+            .cancel_query_raw(&mut socket, Established::default())
             .await
             .map_err(|error| ConnectError::of(&error))?;
         let _ = socket.read_u8().await;
@@ -278,9 +289,9 @@ impl Server {
 /// client's statement of that name.
 ///
 /// Two clients take turns, so that such a pooler has to swap their server connections.
-pub async fn keeps_prepared_statements(config: &Config) -> Result<(), ConnectError> {
-    let (first, _link) = open(config).await?;
-    let (second, _other_link) = open(config).await?;
+pub async fn keeps_prepared_statements(login: &Login) -> Result<(), ConnectError> {
+    let (first, _link) = open(login).await?;
+    let (second, _other_link) = open(login).await?;
     let mark = Uuid::now_v7().simple().to_string();
     let probe = async {
         let prepared = first.prepare(&format!("SELECT '{mark}'::text")).await?;

@@ -28,10 +28,10 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::{Instant, timeout},
 };
-use tokio_postgres::{CancelToken, Config};
+use tokio_postgres::CancelToken;
 
 use super::{
-    connect::{self, Address, Server, Socket},
+    connect::{self, Address, Login, Server, Socket},
     pool::{ConnectError, RECOVERY},
 };
 
@@ -219,12 +219,12 @@ pub struct Lane {
 impl Lane {
     /// Connects to the first server of the configuration that answers and has the wanted
     /// `target_session_attrs`.
-    pub async fn connect(config: &Config) -> Result<Self, ConnectError> {
-        connect::first(config, |address| Self::connect_to(config, address)).await
+    pub async fn connect(login: &Login) -> Result<Self, ConnectError> {
+        connect::first(login, |address| Self::connect_to(login, address)).await
     }
 
-    async fn connect_to(config: &Config, address: Address) -> Result<Self, ConnectError> {
-        let (socket, cancel, server) = connect::open_raw(config, address).await?;
+    async fn connect_to(login: &Login, address: Address) -> Result<Self, ConnectError> {
+        let (socket, cancel, server) = connect::open_raw(login, address).await?;
         let mut lane = Self {
             socket,
             cancel,
@@ -239,7 +239,7 @@ impl Lane {
         let read_only = Statement::of_texts(&"SHOW transaction_read_only".into(), []);
         let answers = lane.fly(&[read_only]).await.map_err(|lost| ConnectError::of(&lost))?;
         let writes = answers.iter().flatten().any(|row| row.begins_with(["off"]));
-        connect::require_attributes(config, writes)?;
+        connect::require_attributes(login, writes)?;
         Ok(lane)
     }
 

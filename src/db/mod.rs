@@ -37,7 +37,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use self::{
     clock::Clock,
-    connect::{UrlError, login},
+    connect::{Login, TlsFault, UrlError, login},
     hot::{Found, Key, Question},
     migrate::is_passing,
     notifier::Listener,

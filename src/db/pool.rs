@@ -22,10 +22,10 @@ use diesel_async::{
 };
 use futures_util::future::join;
 use tokio::{runtime::Handle, sync::OwnedSemaphorePermit, time::timeout};
-use tokio_postgres::{Config, error::SqlState};
+use tokio_postgres::error::SqlState;
 
 use super::{
-    connect::{self, Link},
+    connect::{self, Link, Login, TlsFault},
     sqlstate,
 };
 
@@ -139,6 +139,14 @@ pub enum ConnectError {
     /// The server cannot be reached or rejects the login.
     #[error("cannot connect to the database: {0}")]
     Connect(String),
+    /// The connection cannot be encrypted, or the server's certificate is not accepted.
+    #[error("cannot connect to the database: {address}: {fault}")]
+    Tls {
+        /// The address of the server.
+        address: String,
+        /// What is wrong.
+        fault: TlsFault,
+    },
     /// The server is older than the service supports.
     #[error("the database is PostgreSQL {0}; the service needs version 15 or later")]
     TooOld(String),
@@ -196,7 +204,7 @@ impl Default for Bounds {
 /// Makes connections for the pool.
 #[derive(Clone)]
 pub struct Manager {
-    config: Config,
+    config: Login,
     /// The role of each transaction; `None` keeps the role of the login.
     role: Option<String>,
     opening: Arc<Opening>,
@@ -216,10 +224,11 @@ impl fmt::Debug for Manager {
 }
 
 impl Manager {
-    /// Returns a manager that logs in with `config`. Its transactions run in `role`, or in the role
+    /// Returns a manager that logs in with `login`. Its transactions run in `role`, or in the role
     /// of the login if that is `None`.
-    pub fn new(config: Config, role: Option<String>) -> Self {
-        let opening = Opening::of(role.as_deref(), Bounds::default()).into();
+    pub fn new(login: impl Into<Login>, role: Option<String>) -> Self {
+        let (config, opening) =
+            (login.into(), Opening::of(role.as_deref(), Bounds::default()).into());
         Self { config, role, opening, embedded: false, privileged: false, eras: Arc::default() }
     }
 
@@ -251,7 +260,7 @@ impl Manager {
         self.privileged
     }
 
-    pub(super) const fn config(&self) -> &Config {
+    pub(super) const fn config(&self) -> &Login {
         &self.config
     }
 

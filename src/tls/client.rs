@@ -16,8 +16,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{self, Channel, Endpoint};
 
-use super::{CERT, KEY, TlsError, certificates, private_key, provider, read};
-use crate::config::Transport;
+use super::{CERT, KEY, TlsError};
+use crate::{
+    certificates::{FileError, certificates, private_key, provider, read},
+    config::Transport,
+};
 
 const CLIENT_CERT: &str = "--client-cert";
 const CLIENT_KEY: &str = "--client-key";
@@ -81,13 +84,7 @@ async fn with_identity(
     let (chain, _) = certificates(cert_option, cert, &read(cert_option, cert).await?)?;
     let private = private_key(key_option, key, &read(key_option, key).await?)?;
     let identified = builder.with_client_auth_cert(chain, private);
-    identified.map_err(|_| {
-        super::file(
-            key_option,
-            key,
-            format!("is not the key of the first certificate in {cert_option}"),
-        )
-    })
+    identified.map_err(|_| FileError::other_key(key_option, key, cert_option, cert).into())
 }
 
 /// Trusts one certificate, and verifies that the server has its key.

@@ -8,7 +8,6 @@ pub mod client;
 mod reload;
 
 use std::{
-    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -16,15 +15,19 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use rustls::{
-    RootCertStore, ServerConfig,
-    crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
+    ServerConfig,
+    crypto::CryptoProvider,
+    pki_types::CertificateDer,
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use tokio::{sync::watch, time::sleep};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _};
 
-use crate::{caller::workload, config::Transport};
+use crate::{
+    caller::workload,
+    certificates::{FileError, authorities, certificates, private_key, provider, read},
+    config::Transport,
+};
 
 const CERT: &str = "--tls-cert";
 const KEY: &str = "--tls-key";
@@ -39,15 +42,8 @@ pub enum TlsError {
     #[error("{0} is set, but not {1}, which it requires")]
     Alone(&'static str, &'static str),
     /// A file does not have the required contents.
-    #[error("{option} {}: {fault}", .path.display())]
-    File {
-        /// The option that names the file.
-        option: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        fault: String,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// Each certificate is valid, but rustls cannot serve with them.
     #[error("{CERT}: {0}")]
     Unusable(#[from] rustls::Error),
@@ -156,30 +152,25 @@ impl Files {
 
     /// Checks the contents of all files, and that they fit together.
     fn check(&self, contents: &Contents) -> Result<Usable, TlsError> {
-        let (chain, end) = certificates(CERT, &self.cert, &contents.cert)?;
-        let mut ends = vec![end];
+        let (chain, at) = certificates(CERT, &self.cert, &contents.cert)?;
+        let mut ends = vec![End { option: CERT, at }];
         let key = private_key(KEY, &self.key, &contents.key)?;
         let provider = provider();
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?;
         let builder = match (&self.client_ca, &contents.client_ca) {
             (Some(path), Some(pem)) => {
-                let (authorities, end) = certificates(CLIENT_CA, path, pem)?;
-                ends.push(end);
-                builder.with_client_cert_verifier(verifier(path, authorities, provider)?)
+                let (trusted, at) = certificates(CLIENT_CA, path, pem)?;
+                ends.push(End { option: CLIENT_CA, at });
+                builder.with_client_cert_verifier(verifier(path, trusted, provider)?)
             }
             _ => builder.with_no_client_auth(),
         };
         let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => {
-                let cert = self.cert.display();
-                file(
-                    KEY,
-                    &self.key,
-                    format!("is not the key of the first certificate in {CERT} {cert}"),
-                )
+                FileError::other_key(KEY, &self.key, CERT, &self.cert).into()
             }
-            rustls::Error::General(fault) => file(KEY, &self.key, fault),
+            rustls::Error::General(fault) => FileError::new(KEY, &self.key, fault).into(),
             error => TlsError::Unusable(error),
         })?;
         config.alpn_protocols = vec![b"h2".to_vec()];
@@ -195,17 +186,12 @@ impl Files {
 /// Verifies that one of these authorities has signed a client's certificate.
 fn verifier(
     path: &Path,
-    authorities: Vec<CertificateDer<'static>>,
+    trusted: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for authority in authorities {
-        roots.add(authority).map_err(|error| {
-            file(CLIENT_CA, path, format!("has a certificate that cannot be trusted: {error}"))
-        })?;
-    }
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-    verifier.map_err(|error| file(CLIENT_CA, path, error.to_string()))
+) -> Result<Arc<dyn ClientCertVerifier>, FileError> {
+    let roots = Arc::new(authorities(CLIENT_CA, path, trusted)?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+    verifier.map_err(|error| FileError::new(CLIENT_CA, path, error.to_string()))
 }
 
 /// The workload that a verified client certificate names.
@@ -221,85 +207,4 @@ pub fn workload(certificate: &CertificateDer<'_>) -> Option<Arc<str>> {
         }
     }
     workload::named(&uris, &dns)
-}
-
-/// The only implementation of cryptography. It is passed explicitly, because the default of the
-/// process could be another.
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
-}
-
-fn file(option: &'static str, path: &Path, fault: impl Into<String>) -> TlsError {
-    TlsError::File { option, path: path.to_owned(), fault: fault.into() }
-}
-
-async fn read(option: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    let unreadable = |error: io::Error| file(option, path, format!("cannot be read: {error}"));
-    tokio::fs::read(path).await.map_err(unreadable)
-}
-
-/// The certificates of a PEM file, at least one, and when the first of them expires.
-fn certificates(
-    option: &'static str,
-    path: &Path,
-    pem: &[u8],
-) -> Result<(Vec<CertificateDer<'static>>, End), TlsError> {
-    let wrong = |fault: String| file(option, path, fault);
-    let all: Vec<_> = CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<_, _>>()
-        .map_err(|error| wrong(not_pem(&error)))?;
-    if all.is_empty() {
-        return Err(wrong(nothing(pem, "certificate")));
-    }
-    let mut ends = Vec::with_capacity(all.len());
-    for certificate in &all {
-        let parsed =
-            X509Certificate::from_der(certificate).ok().filter(|(rest, _)| rest.is_empty());
-        let (_, parsed) =
-            parsed.ok_or_else(|| wrong("has a CERTIFICATE that cannot be parsed".into()))?;
-        let end = DateTime::from_timestamp(parsed.validity().not_after.timestamp(), 0);
-        ends.push(end.unwrap_or(DateTime::<Utc>::MAX_UTC));
-    }
-    let at = ends.into_iter().min().unwrap_or(DateTime::<Utc>::MAX_UTC);
-    Ok((all, End { option, at }))
-}
-
-fn private_key(
-    option: &'static str,
-    path: &Path,
-    pem: &[u8],
-) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(pem).map_err(|error| {
-        let fault = match error {
-            pem::Error::NoItemsFound if contains(pem, b"ENCRYPTED PRIVATE KEY") => {
-                "is encrypted; give the key without a password".into()
-            }
-            pem::Error::NoItemsFound => nothing(pem, "private key"),
-            error => not_pem(&error),
-        };
-        file(option, path, fault)
-    })
-}
-
-fn nothing(pem: &[u8], wanted: &str) -> String {
-    if contains(pem, b"-----BEGIN ") {
-        format!("has no {wanted}")
-    } else {
-        format!("is not PEM: it has no {wanted}")
-    }
-}
-
-/// Says nothing of the file's contents, because they may be a key.
-fn not_pem(error: &pem::Error) -> String {
-    match error {
-        pem::Error::MissingSectionEnd { .. } => "is not PEM: a BEGIN has no END".into(),
-        pem::Error::Base64Decode(_) => {
-            "is not PEM: the text between BEGIN and END is not base64".into()
-        }
-        _ => "is not PEM".into(),
-    }
-}
-
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
 }

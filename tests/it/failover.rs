@@ -244,9 +244,12 @@ async fn the_server_that_takes_writes_is_found_before_and_after_a_failover() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_are_told_apart_in_any_language() {
     let Some(cluster) = Cluster::german() else { return };
-    migrate::run(&Manager::new(cluster.url().parse().unwrap(), None), migrate::Direction::Up)
-        .await
-        .unwrap();
+    migrate::run(
+        &Manager::new(cluster.url().parse::<tokio_postgres::Config>().unwrap(), None),
+        migrate::Direction::Up,
+    )
+    .await
+    .unwrap();
     let superuser = sql(&cluster.url()).await;
     superuser
         .batch_execute("CREATE ROLE service LOGIN IN ROLE customer_accounts_app")

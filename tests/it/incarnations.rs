@@ -233,7 +233,7 @@ async fn what_is_on_record_already_gets_the_incarnation_that_it_happened_to() {
     let Some(url) = real_database("migrating down takes a database of its own").await else {
         return;
     };
-    let manager = Manager::new(url.parse().unwrap(), None);
+    let manager = Manager::new(url.parse::<tokio_postgres::Config>().unwrap(), None);
     let versions = migrate::run(&manager, migrate::Direction::Up).await.unwrap();
     let before = versions.iter().position(|version| version.ends_with("000012")).unwrap();
     migrate::run(&manager, migrate::Direction::Down(versions.len() - before)).await.unwrap();

@@ -28,7 +28,12 @@ fn database(url: &str, login: &str, allowed: bool) -> Db {
 
 async fn migrated(why: &str) -> Option<(String, tokio_postgres::Client)> {
     let url = real_database(why).await?;
-    migrate::run(&Manager::new(url.parse().unwrap(), None), migrate::Direction::Up).await.unwrap();
+    migrate::run(
+        &Manager::new(url.parse::<tokio_postgres::Config>().unwrap(), None),
+        migrate::Direction::Up,
+    )
+    .await
+    .unwrap();
     let sql = sql(&url).await;
     Some((url, sql))
 }
@@ -393,12 +398,16 @@ async fn migrating_makes_nobody_a_member_of_the_owner() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_lets_calls_through_while_it_waits_for_a_long_reader() {
     let Some((url, reader)) = migrated("locks").await else { return };
-    let versions = migrate::run(&Manager::new(url.parse().unwrap(), None), migrate::Direction::Up)
-        .await
-        .unwrap();
+    let versions = migrate::run(
+        &Manager::new(url.parse::<tokio_postgres::Config>().unwrap(), None),
+        migrate::Direction::Up,
+    )
+    .await
+    .unwrap();
     assert_eq!(versions, Vec::<String>::new());
     reader.batch_execute("BEGIN; SELECT count(*) FROM organizations").await.unwrap();
-    let (sql, manager) = (sql(&url).await, Manager::new(url.parse().unwrap(), None));
+    let (sql, manager) =
+        (sql(&url).await, Manager::new(url.parse::<tokio_postgres::Config>().unwrap(), None));
     let down =
         tokio::spawn(async move { migrate::run(&manager, migrate::Direction::Down(9)).await });
     support::waiting_for_locks(&sql, 1).await;

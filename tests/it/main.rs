@@ -28,6 +28,7 @@ mod commerce;
 mod compression;
 mod contract;
 mod contracts;
+mod database_tls;
 mod durability;
 mod embedded;
 mod failover;

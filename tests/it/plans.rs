@@ -150,9 +150,12 @@ impl Filled {
 
     async fn fill(fill: &str, why: &str) -> Option<Self> {
         let url = real_database(why).await?;
-        migrate::run(&Manager::new(url.parse().unwrap(), None), migrate::Direction::Up)
-            .await
-            .unwrap();
+        migrate::run(
+            &Manager::new(url.parse::<tokio_postgres::Config>().unwrap(), None),
+            migrate::Direction::Up,
+        )
+        .await
+        .unwrap();
         let tenant = format!("t-{}", support::unique());
         let values = [
             ("$tenant", tenant.as_str()),

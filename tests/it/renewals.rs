@@ -270,7 +270,7 @@ async fn types_whose_names_are_the_same_now_keep_their_names() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_renewal_goes_on_and_a_service_waits_for_its_end() {
     let Some(url) = real_database("renewals need a second connection").await else { return };
-    let manager = || Manager::new(url.parse().unwrap(), None);
+    let manager = || Manager::new(url.parse::<tokio_postgres::Config>().unwrap(), None);
     migrate::run(&manager(), migrate::Direction::Up).await.unwrap();
     let sql = support::sql(&url).await;
     let fill = "SET app.tenant_id = 'many'; INSERT INTO organizations (organization_id, display_name, sort_key) \
@@ -350,7 +350,7 @@ async fn renewals_and_calls_do_not_spoil_each_other() {
     sql.batch_execute(BEFORE).await.unwrap();
     let renewals: Vec<_> = (0..3)
         .map(|_| {
-            let manager = Manager::new(url.parse().unwrap(), None);
+            let manager = Manager::new(url.parse::<tokio_postgres::Config>().unwrap(), None);
             tokio::spawn(async move { renew::run(&manager).await.unwrap() })
         })
         .collect();

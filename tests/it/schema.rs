@@ -484,7 +484,9 @@ async fn one_of_everything(tenant: &Tenant) {
 
 /// Migrates as the login of the URL.
 async fn run(url: &str, direction: migrate::Direction) -> Vec<String> {
-    migrate::run(&Manager::new(url.parse().unwrap(), None), direction).await.unwrap()
+    migrate::run(&Manager::new(url.parse::<tokio_postgres::Config>().unwrap(), None), direction)
+        .await
+        .unwrap()
 }
 
 /// Tables, views, sequences, types and functions in a database.
@@ -613,8 +615,9 @@ async fn copied_words_of_contacts_go_and_those_of_the_accounts_stay() {
 
 /// The service's own view of a database in this role.
 fn database(url: &str, role: Option<&str>) -> Db {
-    let manager = Manager::new(url.parse().unwrap(), role.map(ToOwned::to_owned))
-        .allow_privileged_login(true);
+    let manager =
+        Manager::new(url.parse::<tokio_postgres::Config>().unwrap(), role.map(ToOwned::to_owned))
+            .allow_privileged_login(true);
     Db::new(manager, 1, Duration::from_secs(5), None)
 }
 

@@ -4,7 +4,7 @@
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::Path,
     sync::{
         Arc, Mutex,
@@ -16,7 +16,7 @@ use chrono::{Datelike as _, TimeDelta, Utc};
 use hyper_util::rt::TokioIo;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    SanType, date_time_ymd,
+    SanType, SignatureAlgorithm, date_time_ymd,
 };
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
@@ -68,14 +68,24 @@ pub const LONG: Days = Days(365);
 
 impl Authority {
     pub fn new() -> Self {
+        Self::signing_by(&rcgen::PKCS_ECDSA_P256_SHA256)
+    }
+
+    /// An authority that signs by this algorithm.
+    pub fn signing_by(algorithm: &'static SignatureAlgorithm) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params
             .distinguished_name
             .push(DnType::CommonName, format!("authority {}", super::unique()));
-        let key = KeyPair::generate().unwrap();
+        let key = KeyPair::generate_for(algorithm).unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
         Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// The authority's own certificate and key, with which a server may show it as its own.
+    pub fn itself(&self) -> Pair {
+        Pair { cert: self.pem.clone(), key: self.issuer.key().serialize_pem(), serial: 0 }
     }
 
     /// For a service on a loopback address.
@@ -157,7 +167,9 @@ impl Mounted {
             ("tls.key", &*pair.key),
             ("ca.crt", client_ca.unwrap_or_default()),
         ] {
-            fs::write(folder.join(&version).join(file), text).unwrap();
+            let path = folder.join(&version).join(file);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         }
         symlink(&version, folder.join("..new")).unwrap();
         fs::rename(folder.join("..new"), folder.join("..data")).unwrap();
@@ -196,6 +208,12 @@ impl<'a> Trust<'a> {
 
     /// A TLS connection whose handshake the client has completed.
     pub async fn handshake(&self, address: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(address).await?;
+        self.connector(b"h2").connect(ServerName::from(address.ip()), stream).await
+    }
+
+    /// The client's side of TLS, for this protocol.
+    pub fn connector(&self, protocol: &[u8]) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.ca.as_bytes()).unwrap()).unwrap();
         let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
@@ -211,9 +229,8 @@ impl<'a> Trust<'a> {
             }
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let stream = TcpStream::connect(address).await?;
-        TlsConnector::from(Arc::new(config)).connect(ServerName::from(address.ip()), stream).await
+        config.alpn_protocols = vec![protocol.to_vec()];
+        TlsConnector::from(Arc::new(config))
     }
 
     /// A channel over one connection, which is never made anew, and the serial number of the

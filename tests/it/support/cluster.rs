@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::skip;
+use super::{certs::Pair, skip};
 
 /// Where Debian keeps the server's programs, which are on no PATH.
 const DEBIAN: &str = "/usr/lib/postgresql/15/bin";
@@ -54,7 +54,50 @@ impl Cluster {
         Self::start_with("lc_messages = 'de_DE.UTF-8'\n", Some(locales), &["psql"])
     }
 
+    /// Starts a server with TLS. `postgres` may log in without TLS, for what the test itself does;
+    /// the others are what `logins` says, in the form of `pg_hba.conf`.
+    pub fn encrypted(pair: &Pair, client_ca: &str, logins: &str) -> Option<Self> {
+        let settings = "ssl = on\nssl_ca_file = 'root.crt'\n";
+        let cluster = Self::make(settings, None, &[])?;
+        cluster.write("pg_hba.conf", &format!("host all postgres 127.0.0.1/32 trust\n{logins}"));
+        cluster.certify(pair, client_ca);
+        cluster.resume();
+        Some(cluster)
+    }
+
+    /// Gives the server another certificate, and other authorities for clients' certificates; they
+    /// count when it is started.
+    pub fn certify(&self, pair: &Pair, client_ca: &str) {
+        self.write("server.crt", &pair.cert);
+        self.write("server.key", &pair.key);
+        self.write("root.crt", client_ca);
+    }
+
+    /// Writes a file of the data folder, which the server's user owns.
+    pub fn write(&self, name: &str, text: &str) {
+        let file = self.folder.path().join("data").join(name);
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        if is_root() {
+            let owner = fs::metadata(self.folder.path()).unwrap();
+            std::os::unix::fs::chown(&file, Some(owner.uid()), Some(owner.gid())).unwrap();
+        }
+    }
+
+    /// Stops it and starts it again.
+    pub fn restart(&self) {
+        self.crash();
+        self.resume();
+    }
+
     fn start_with(settings: &str, locales: Option<TempDir>, needed: &[&str]) -> Option<Self> {
+        let cluster = Self::make(settings, locales, needed)?;
+        cluster.resume();
+        Some(cluster)
+    }
+
+    /// Makes a server that does not run yet.
+    fn make(settings: &str, locales: Option<TempDir>, needed: &[&str]) -> Option<Self> {
         let [first, path] =
             ["POSTGRES_BIN", "PATH"].map(|name| std::env::var_os(name).unwrap_or_default());
         let mut folders = [PathBuf::from(first)]
@@ -95,7 +138,6 @@ impl Cluster {
         );
         let file = cluster.folder.path().join("data/postgresql.conf");
         fs::write(&file, fs::read_to_string(&file).unwrap() + &settings).unwrap();
-        cluster.resume();
         Some(cluster)
     }
 
@@ -111,6 +153,10 @@ impl Cluster {
     /// Host and port.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    pub const fn port(&self) -> u16 {
+        self.port
     }
 
     /// Starts a standby of the server.
