@@ -111,7 +111,7 @@ async fn log_in(url: &str) -> Result<(), (&'static str, String)> {
     let opened = Manager::new(login, None).login().await;
     opened.map(|_| ()).map_err(|error| {
         let kind = match &error {
-            ConnectError::Tls { fault, .. } => match fault {
+            ConnectError::Tls { fault, .. } => match &**fault {
                 TlsFault::File(_) | TlsFault::System(_) => "file",
                 TlsFault::NotOffered => "not offered",
                 TlsFault::Untrusted(_) => "untrusted",
