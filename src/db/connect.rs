@@ -71,7 +71,8 @@ pub struct Server {
 /// Runs a connection of the driver as long as it exists, and can cancel its statement.
 #[derive(Debug)]
 pub struct Link {
-    server: Server,
+    /// Boxed, because the future of every call has room for its connection.
+    server: Box<Server>,
     /// The task that runs the connection; it ends when this value is dropped.
     _driver: AbortOnDropHandle<()>,
 }
@@ -153,7 +154,7 @@ async fn open_one(login: &Login, address: Address) -> Result<(Client, Link), Con
         let writes = takes_writes(&client).await.map_err(|error| ConnectError::of(&error))?;
         require_attributes(login, writes)?;
     }
-    let server = Server { login: login.clone(), address };
+    let server = Box::new(Server { login: login.clone(), address });
     Ok((client, Link { server, _driver: AbortOnDropHandle::new(driver) }))
 }
 
@@ -162,7 +163,7 @@ async fn connect_to(login: &Login, address: &Address) -> Result<Socket, ConnectE
     let failed = |error| ConnectError::Connect(format!("{address}: {error}"));
     match address {
         Address::Tcp { address: number, host, local } => {
-            let faulty = |fault| ConnectError::Tls { address: address.to_string(), fault };
+            let faulty = |fault| faulty(address, fault);
             let mode = login.tls.mode_for(*local);
             if mode == Mode::Disable {
                 let stream = dial(&login.config, *number).await.map_err(failed)?;
@@ -182,6 +183,10 @@ async fn connect_to(login: &Login, address: &Address) -> Result<Socket, ConnectE
             Ok(Either::Left(Plain::Right(stream)))
         }
     }
+}
+
+fn faulty(address: &Address, fault: TlsFault) -> ConnectError {
+    ConnectError::Tls { address: address.to_string().into(), fault: fault.into() }
 }
 
 impl Encryption {
@@ -216,7 +221,7 @@ async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
         let shows = login.tls.identity.is_some();
         let fault = if is_on { TlsFault::after_handshake(&error, late, shows) } else { None };
         if let Some(fault) = fault {
-            return ConnectError::Tls { address: address.to_string(), fault };
+            return faulty(address, fault);
         }
         let hint = match (error.code(), is_on, shows) {
             (Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION), false, _) => {

@@ -139,13 +139,14 @@ pub enum ConnectError {
     /// The server cannot be reached or rejects the login.
     #[error("cannot connect to the database: {0}")]
     Connect(String),
-    /// The connection cannot be encrypted, or the server's certificate is not accepted.
+    /// The connection cannot be encrypted, or the server's certificate is not accepted. Boxed,
+    /// because the future of every call has room for this error.
     #[error("cannot connect to the database: {address}: {fault}")]
     Tls {
         /// The address of the server.
-        address: String,
+        address: Box<str>,
         /// What is wrong.
-        fault: TlsFault,
+        fault: Box<TlsFault>,
     },
     /// The server is older than the service supports.
     #[error("the database is PostgreSQL {0}; the service needs version 15 or later")]

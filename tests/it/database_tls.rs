@@ -111,7 +111,7 @@ async fn log_in(url: &str) -> Result<(), (&'static str, String)> {
     let opened = Manager::new(login, None).login().await;
     opened.map(|_| ()).map_err(|error| {
         let kind = match &error {
-            ConnectError::Tls { fault, .. } => match fault {
+            ConnectError::Tls { fault, .. } => match &**fault {
                 TlsFault::File(_) | TlsFault::System(_) => "file",
                 TlsFault::NotOffered => "not offered",
                 TlsFault::Untrusted(_) => "untrusted",
@@ -217,17 +217,17 @@ async fn a_server_must_be_the_one_that_is_meant() {
     let bundle = fs::read_to_string(scene.folder.path().join("other.pem")).unwrap();
     scene.file("both.pem", &(bundle + &scene.authority.pem));
     scene.file("text.pem", "no certificate");
-    let fine = ("", "");
+    let accepted = ("", "");
     for (host, parameters, wanted) in [
         // Without sslmode a host of another name than localhost gets TLS, wherever it is.
-        ("db.test", "", fine),
-        ("db.test", "sslmode=require", fine),
-        ("db.test", "sslmode=verify-full&sslrootcert=@/ca.pem", fine),
-        ("db.test", "sslmode=verify-full&sslrootcert=@/both.pem", fine),
-        ("127.0.0.1", "sslmode=verify-full&sslrootcert=@/ca.pem", fine),
-        ("other.test", "sslmode=verify-ca&sslrootcert=@/ca.pem", fine),
-        ("other.test", "sslmode=require&sslrootcert=@/ca.pem", fine),
-        ("no name", "sslmode=verify-ca&sslrootcert=@/ca.pem", fine),
+        ("db.test", "", accepted),
+        ("db.test", "sslmode=require", accepted),
+        ("db.test", "sslmode=verify-full&sslrootcert=@/ca.pem", accepted),
+        ("db.test", "sslmode=verify-full&sslrootcert=@/both.pem", accepted),
+        ("127.0.0.1", "sslmode=verify-full&sslrootcert=@/ca.pem", accepted),
+        ("other.test", "sslmode=verify-ca&sslrootcert=@/ca.pem", accepted),
+        ("other.test", "sslmode=require&sslrootcert=@/ca.pem", accepted),
+        ("no name", "sslmode=verify-ca&sslrootcert=@/ca.pem", accepted),
         (
             "other.test",
             "sslmode=verify-full&sslrootcert=@/ca.pem",

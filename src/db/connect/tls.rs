@@ -183,6 +183,8 @@ fn distrust(cause: &CertificateError) -> String {
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             "it, or that of an authority, is not valid yet".into()
         }
+        // Such as `CaUsedAsEndEntity`: the certificate of an authority that is not in sslrootcert.
+        CertificateError::Other(other) => other.0.to_string(),
         cause => cause.to_string(),
     }
 }
@@ -218,7 +220,7 @@ pub async fn client(tls: &Tls, mode: Mode) -> Result<Arc<ClientConfig>, TlsFault
             sleep(SETTLING).await;
             made(tls, mode, Contents::read(tls).await?).await
         }
-        made => made,
+        outcome => outcome,
     }
 }
 
