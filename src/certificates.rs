@@ -138,6 +138,11 @@ pub fn private_key(
     })
 }
 
+/// Whether a certificate may sign others.
+pub fn is_authority(certificate: &CertificateDer<'_>) -> bool {
+    X509Certificate::from_der(certificate).is_ok_and(|(_, parsed)| parsed.is_ca())
+}
+
 /// The authorities of a file, as what to trust.
 pub fn authorities(
     option: &'static str,

@@ -227,13 +227,13 @@ async fn a_server_must_be_the_one_that_is_meant() {
         ("127.0.0.1", "sslmode=verify-full&sslrootcert=@/ca.pem", accepted),
         ("other.test", "sslmode=verify-ca&sslrootcert=@/ca.pem", accepted),
         ("other.test", "sslmode=require&sslrootcert=@/ca.pem", accepted),
-        ("no name", "sslmode=verify-ca&sslrootcert=@/ca.pem", accepted),
+        ("no..name", "sslmode=verify-ca&sslrootcert=@/ca.pem", accepted),
         (
             "other.test",
             "sslmode=verify-full&sslrootcert=@/ca.pem",
             ("other host", "not valid for name \"other.test\"; certificate is only valid for"),
         ),
-        ("no name", "sslmode=verify-full&sslrootcert=@/ca.pem", ("other host", "\"no name\"")),
+        ("no..name", "sslmode=verify-full&sslrootcert=@/ca.pem", ("other host", "\"no..name\"")),
         (
             "localhost",
             "sslmode=verify-full&sslrootcert=@/ca.pem",
@@ -295,6 +295,16 @@ async fn a_certificate_is_valid_for_a_time() {
         ("sslmode=verify-ca&sslrootcert=@/other.pem", ("untrusted", "")),
     ] {
         assert_outcome(parameters, log_in(&scene.url("trusted", parameters)).await, wanted);
+    }
+
+    // A certificate that is trusted as it is vouches for no other.
+    let other = Authority::without_permission();
+    scene.file("other-server.pem", &other.pem);
+    scene.cluster.certify(&server(&other, LONG), &scene.clients.pem);
+    scene.cluster.restart();
+    for mode in ["verify-ca", "verify-full"] {
+        let url = scene.url("trusted", &format!("sslmode={mode}&sslrootcert=@/other-server.pem"));
+        assert_outcome(mode, log_in(&url).await, ("untrusted", "none of the authorities"));
     }
 }
 

@@ -236,7 +236,9 @@ async fn made(tls: &Tls, mode: Mode, contents: Contents) -> Result<Arc<ClientCon
             .map_err(|error| TlsFault::System(error.to_string()))?,
         (Some(Roots::File(path)), Some(pem)) => {
             let (trusted, _) = certificates::certificates(ROOTS, path, pem)?;
-            let roots = certificates::authorities(ROOTS, path, trusted.clone())?;
+            // The certificate of a server that is in the file vouches for nobody else.
+            let authorities = trusted.iter().filter(|it| certificates::is_authority(it));
+            let roots = certificates::authorities(ROOTS, path, authorities.cloned().collect())?;
             let verifier = Verifier::of(roots, trusted, mode == Mode::VerifyFull, provider);
             builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
         }

@@ -53,6 +53,7 @@ pub fn login(url: &str) -> Result<Login, UrlError> {
         _ => return Err(UrlError::Malformed("it does not begin with postgres://".to_owned())),
     };
     let mut config: Config = others.parse().map_err(|error| malformed(&error))?;
+    require_hosts(&config)?;
     let tls = tls(parameters)?;
     require_sense(&config, &tls)?;
     config.ssl_mode(SslMode::Disable);
@@ -63,6 +64,22 @@ pub fn login(url: &str) -> Result<Login, UrlError> {
         config.connect_timeout(CONNECT_TIMEOUT);
     }
     Ok(Login { config, tls })
+}
+
+/// Fails for a host with a character that no host has: it would be a part of the password, in which
+/// that character is not percent-encoded, and later errors name the host.
+fn require_hosts(config: &Config) -> Result<(), UrlError> {
+    let foreign =
+        |name: &str| name.contains(|c: char| c.is_whitespace() || "@&?=/#\\'\"<>{}|^`".contains(c));
+    let foreign = |host: &Host| matches!(host, Host::Tcp(name) if foreign(name));
+    if config.get_hosts().iter().any(foreign) {
+        return Err(UrlError::Malformed(
+            "the host has a character that no host has; in a user or password write @ as %40, / \
+             as %2F, ? as %3F and : as %3A"
+                .to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 /// The parameters of TLS, in their order.
@@ -108,7 +125,10 @@ fn split_pairs(text: &str) -> (String, Parameters) {
         let (value, length) = pair_value(after);
         let next = rest.len() - after.len() + length;
         match name_of_tls(name.trim()) {
-            Some(name) => parameters.push((name, value)),
+            Some(name) => {
+                parameters.push((name, value));
+                others.push(' '); // nothing divides the neighbours otherwise
+            }
             None => others.push_str(&rest[..next]),
         }
         rest = &rest[next..];
@@ -330,6 +350,19 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_a_password_is_no_host() {
+        for url in [
+            "postgres://u:abc@hunter2@db:5432/d?sslmode=disable",
+            "postgres://db:5432/d?user=u&application_name=a@b&password=hunter2&sslmode=disable",
+            "host='db hunter2' user=u",
+        ] {
+            let refused = login(url).unwrap_err().to_string();
+            assert!(refused.contains("write @ as %40"), "{url}: {refused}");
+            assert!(!refused.contains("hunter2"), "{url}: {refused}");
+        }
+    }
+
+    #[test]
     fn parameters_are_read_in_both_forms() {
         let wanted = Tls {
             mode: Some(Mode::VerifyFull),
@@ -352,6 +385,10 @@ mod tests {
             assert_eq!(config.get_application_name(), Some("x"));
             assert!(matches!(config.get_password(), Some(b"p?w" | b"p w")));
         }
+        let glued = "host=db user=u application_name=x sslmode='require'channel_binding=require";
+        let Login { config, tls } = login(glued).unwrap();
+        assert_eq!((config.get_application_name(), tls.mode), (Some("x"), Some(Mode::Require)));
+        assert_eq!(config.get_channel_binding(), ChannelBinding::Require);
         let Login { config, tls } = login("postgres://db/d?sslmode=disable").unwrap();
         assert_eq!((config.get_dbname(), tls.mode), (Some("d"), Some(Mode::Disable)));
     }

@@ -73,8 +73,17 @@ impl Authority {
 
     /// An authority that signs by this algorithm.
     pub fn signing_by(algorithm: &'static SignatureAlgorithm) -> Self {
+        Self::made(algorithm, IsCa::Ca(BasicConstraints::Unconstrained))
+    }
+
+    /// One that signs although its certificate does not allow it.
+    pub fn without_permission() -> Self {
+        Self::made(&rcgen::PKCS_ECDSA_P256_SHA256, IsCa::ExplicitNoCa)
+    }
+
+    fn made(algorithm: &'static SignatureAlgorithm, is_ca: IsCa) -> Self {
         let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.is_ca = is_ca;
         params
             .distinguished_name
             .push(DnType::CommonName, format!("authority {}", super::unique()));
