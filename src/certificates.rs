@@ -26,7 +26,7 @@ pub struct FileError {
     pub option: &'static str,
     /// The file.
     pub path: PathBuf,
-    /// What is wrong.
+    /// The reason for which the file cannot be used.
     pub fault: String,
 }
 

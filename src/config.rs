@@ -84,8 +84,8 @@ pub enum Command {
     /// Delete activities that are older than their tenant keeps them. Uses the login that migrates.
     /// Run it about once a day.
     Prune,
-    /// Ask a running service on --listen for its health, and exit with 0 if it serves. For container
-    /// probes.
+    /// Ask a running service on --listen for its health, and exit with 0 if it serves. For
+    /// container probes.
     Healthcheck {
         /// What to ask for: `readiness` follows the database, `liveness` is of the process alone.
         #[arg(value_enum, default_value_t)]

@@ -4,9 +4,9 @@
 //! The setting of the tenant is checked by the gate of every transaction (`crate::db`). This file
 //! has the settings of organizations: a module is on or off for an organization as its own setting
 //! says, else as that of the nearest organization above it, else on. Code that finds a row of an
-//! account or an organization for a call calls [`require`] or one of its like; lists leave out the organizations that [`off`]
-//! returns. Code that only keeps rows consistent (contact slots, the primary flag, the tree) checks
-//! neither.
+//! account or an organization for a call calls [`require`] or one of its like; lists leave out the
+//! organizations that [`off`] returns. Code that only keeps rows consistent (contact slots, the
+//! primary flag, the tree) checks neither.
 
 use std::borrow::Cow;
 

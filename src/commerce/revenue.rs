@@ -317,8 +317,9 @@ impl FromSql<Numeric, Pg> for Discounted {
 }
 
 impl Interval {
-    /// What is paid for one interval comes to for a month, in the [`parts`] of an interval of one
-    /// unit: divided by `count`, and by the number of parts, it is whole units of the currency.
+    /// Converts what is paid for one interval into the amount for a month, in the [`parts`] of an
+    /// interval of one unit: divided by `count` and by the number of parts, it is in whole units of
+    /// the currency.
     fn undivided(self, paid: Discounted) -> BigInt {
         let a_year = match self.unit {
             Unit::Day => 365,

@@ -1,5 +1,5 @@
-//! Connects to PostgreSQL: the addresses of the configuration, TLS, the login, checks of the server,
-//! and cancel requests.
+//! Connects to PostgreSQL: the addresses of the configuration, TLS, the login, checks of the
+//! server, and cancel requests.
 //!
 //! The sockets are opened and encrypted here and not by the driver, because [`Coded`] must be
 //! between the encryption and the driver.
@@ -77,7 +77,7 @@ pub struct Link {
     _driver: AbortOnDropHandle<()>,
 }
 
-/// What is known of a socket's encryption before the driver gets it.
+/// The encryption of a socket, as its handshake has left it.
 #[derive(Debug, Clone, Default)]
 struct Encryption {
     is_on: bool,

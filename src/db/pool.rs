@@ -145,7 +145,7 @@ pub enum ConnectError {
     Tls {
         /// The address of the server.
         address: Box<str>,
-        /// What is wrong.
+        /// The reason.
         fault: Box<TlsFault>,
     },
     /// The server is older than the service supports.

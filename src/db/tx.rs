@@ -133,8 +133,8 @@ impl Tx {
     }
 
     /// Whether the module of the call is off for some organization. Never waits: until the tenant
-    /// row has been read it optimistically returns false, and `Db::read` runs the work again if that was
-    /// wrong.
+    /// row has been read it optimistically returns false, and `Db::read` runs the work again if
+    /// that was wrong.
     pub fn module_off_somewhere(&self) -> bool {
         if let Some(Beginning { tenant, .. }) = self.beginning.get() {
             return tenant.is_off_below(self.module);

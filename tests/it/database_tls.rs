@@ -419,8 +419,8 @@ async fn certificates_of_both_sides_are_replaced_while_the_service_runs() {
     eventually(PATIENCE, "an answer by the new files", async || get().await.ok()).await;
 }
 
-/// Who ends TLS in between with a certificate of its own, and passes everything on to the server
-/// over another TLS connection.
+/// Starts a proxy that ends TLS with a certificate of its own and passes everything on to the
+/// server over another TLS connection. Returns its port.
 async fn between(pair: &Pair, authority: &Authority, port: u16) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let own_port = listener.local_addr().unwrap().port();

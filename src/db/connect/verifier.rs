@@ -1,4 +1,4 @@
-//! What is verified of a server's certificate.
+//! The verification of a server's certificate.
 
 use std::sync::Arc;
 
