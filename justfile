@@ -60,6 +60,10 @@ ci:
 chart *arguments:
     .ci/chart {{ arguments }}
 
+# Builds the container image and tests it, as root on Debian; elsewhere, and with --lint, only lints
+image *arguments:
+    .ci/image {{ arguments }}
+
 # Looks for known vulnerabilities of the dependencies, in the RustSec database on the network
 audit: tools
     cargo-deny --locked check advisories
