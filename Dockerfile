@@ -33,7 +33,7 @@ FROM ${FINAL_BASE}
 ARG VERSION=0.1.0
 ARG REVISION=
 LABEL org.opencontainers.image.title="Customer Accounts" \
-      org.opencontainers.image.description="A multi-tenant gRPC service for the accounts of B2B customers and the people on them" \
+      org.opencontainers.image.description="A multi-tenant gRPC service for the accounts of B2B customers" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
