@@ -1,36 +1,22 @@
 //! Lists and searches of accounts.
 
-use std::collections::BTreeSet;
-
 use chrono::NaiveDate;
-use diesel::{
-    dsl::{exists, not},
-    prelude::*,
-};
-use diesel_async::RunQueryDsl;
-use futures_util::future::try_join_all;
+use diesel::{dsl::not, prelude::*};
 
 use super::{
+    search::{Search, Way},
     store::{Account, Status},
-    words::reference_to,
 };
 use crate::{
     db::{Condition, Tx},
     error::Result,
     metadata::Metadata,
     modules,
-    page::{By, Listing, Page, keyset, total},
+    page::{By, Listing, Page, total},
     relations::{organization, sources::used_by},
-    schema::{
-        account_organizations, account_words, accounts, organization_ancestors, person_words,
-    },
-    search,
+    schema::{account_organizations, account_words, accounts, organization_ancestors},
     validate::Period,
 };
-
-/// Most primary contacts whose ids a search of accounts names. More contacts have so many accounts
-/// that PostgreSQL finds the page sooner by testing each account.
-const NAMED: i64 = 1000;
 
 /// Which accounts a list contains.
 #[derive(Debug)]
@@ -63,45 +49,6 @@ pub struct Filter {
     pub contact_id: Option<String>,
     /// Only accounts with all these entries.
     pub metadata: Metadata,
-}
-
-/// A term of a search of accounts: the range of words that begin with it, and the primary contacts
-/// who have such a word, if they are few enough.
-#[derive(Debug)]
-struct Term {
-    from: String,
-    to: String,
-    contacts: Option<Vec<String>>,
-}
-
-impl Term {
-    /// The condition that a word of the account, or of the person who is its primary contact,
-    /// begins with the term.
-    fn condition(&self, tx: &Tx) -> Condition<accounts::table> {
-        let Self { from, to, contacts } = self;
-        let word = account_words::word.ge(from.clone()).and(account_words::word.lt(to.clone()));
-        let Some(contacts) = contacts else {
-            let own = account_words::table
-                .filter(tx.owns(account_words::tenant_id))
-                .filter(account_words::account_id.eq(accounts::account_id).and(word));
-            let contact = person_words::table
-                .filter(tx.owns(person_words::tenant_id))
-                .filter(person_words::person_id.nullable().eq(accounts::primary_contact_id))
-                .filter(person_words::word.ge(from.clone()).and(person_words::word.lt(to.clone())));
-            return Box::new(exists(own).or(exists(contact)));
-        };
-        let words = account_words::table
-            .filter(tx.owns(account_words::tenant_id))
-            .select(account_words::account_id);
-        if contacts.is_empty() {
-            Box::new(accounts::account_id.eq_any(words.filter(word)))
-        } else {
-            Box::new(
-                accounts::account_id
-                    .eq_any(words.filter(word.or(account_words::word.eq_any(contacts.clone())))),
-            )
-        }
-    }
 }
 
 impl Filter {
@@ -166,11 +113,11 @@ impl Account {
         {
             return Ok(Listing::default());
         }
-        let terms = Self::look_up(tx, &filter.query).await?;
+        let search = Search::look_up(tx, &filter.query).await?;
         let below = match &filter.organization_id {
             // Given two subqueries, PostgreSQL may join every row of one with every row of the
             // other, so one of them runs first.
-            Some(id) if filter.include_descendants && !terms.is_empty() => {
+            Some(id) if filter.include_descendants && !search.is_empty() => {
                 Some(organization::below(tx, id).await?)
             }
             _ => None,
@@ -189,9 +136,7 @@ impl Account {
                 .select(Self::as_select())
                 .filter(tx.accounts_in_reach())
                 .into_boxed();
-            for condition in
-                terms.iter().map(|term| term.condition(tx)).chain(filter.conditions(tx, today))
-            {
+            for condition in filter.conditions(tx, today) {
                 query = query.filter(condition);
             }
             query = match &*filter.statuses {
@@ -229,53 +174,13 @@ impl Account {
             }
             query
         };
-        let total = total!(tx, page, filtered(filter.created, filter.updated));
+        let found = search.filter(tx, filtered(filter.created, filter.updated), Way::Planned);
+        let total = total!(tx, page, found);
         let (created, updated) = (
             page.rest_of(filter.created, By::CreateTime),
             page.rest_of(filter.updated, By::UpdateTime),
         );
-        let rows = keyset!(filtered(created, updated), page, accounts)
-            .load_stream::<Self>(&mut tx.conn())
-            .await?;
-        page.read(tx, total, rows).await
-    }
-
-    /// Returns the terms of a search, each with the primary contacts who have the word.
-    ///
-    /// This finds the contacts first. With their ids each term is one condition on one table, and
-    /// PostgreSQL can begin with the words or with the list, whichever is cheaper. With two
-    /// subqueries PostgreSQL would scan all accounts.
-    async fn look_up(tx: &Tx, query: &str) -> Result<Vec<Term>> {
-        let term = async |(from, to): (String, String)| {
-            let contacts = Self::contacts_with_word(tx, &(from.clone(), to.clone())).await?;
-            Ok(Term {
-                from,
-                to,
-                contacts: contacts.map(|ids| ids.iter().map(|id| reference_to(id)).collect()),
-            })
-        };
-        try_join_all(search::ranges(query).into_iter().map(term)).await
-    }
-
-    /// Returns the primary contacts who have a word in this range; `None` if they are more than
-    /// [`NAMED`].
-    async fn contacts_with_word(
-        tx: &Tx,
-        (from, to): &(String, String),
-    ) -> Result<Option<BTreeSet<String>>> {
-        let of_an_account = accounts::table
-            .filter(tx.owns(accounts::tenant_id))
-            .filter(accounts::primary_contact_id.eq(person_words::person_id.nullable()));
-        let found: Vec<String> = person_words::table
-            .filter(tx.owns(person_words::tenant_id))
-            .filter(person_words::word.ge(from).and(person_words::word.lt(to)))
-            .filter(exists(of_an_account))
-            .limit(NAMED + 1)
-            .select(person_words::person_id)
-            .load(&mut tx.conn())
-            .await?;
-        Ok(i64::try_from(found.len())
-            .is_ok_and(|count| count <= NAMED)
-            .then(|| found.into_iter().collect()))
+        let rest = || filtered(created, updated);
+        search.page(tx, rest, page, total).await
     }
 }

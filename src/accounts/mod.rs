@@ -7,6 +7,7 @@ mod list;
 mod primary;
 pub(crate) mod refusals;
 pub mod scope;
+mod search;
 pub mod store;
 mod update;
 mod value;
