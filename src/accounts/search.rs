@@ -265,25 +265,25 @@ impl Place {
     /// Returns the place of the last account that a page's search walks to; `None` if the list ends
     /// before.
     pub async fn walked_to(tx: &Tx, page: &Page, list: Rows<'_>) -> Result<Option<Self>> {
-        let last = keyset!(list, page, accounts).limit(1).offset(WALKED - 1);
+        let end = keyset!(list, page, accounts).limit(1).offset(WALKED - 1);
         let mut conn = tx.conn();
         let place = match page.order().by {
-            By::CreateTime => last
+            By::CreateTime => end
                 .select((accounts::create_time, accounts::account_id))
                 .get_result(&mut conn)
                 .await
                 .map(|(time, id)| Self::Time(time, id)),
-            By::UpdateTime => last
+            By::UpdateTime => end
                 .select((accounts::update_time, accounts::account_id))
                 .get_result(&mut conn)
                 .await
                 .map(|(time, id)| Self::Time(time, id)),
-            By::Status => last
+            By::Status => end
                 .select((accounts::status, accounts::sort_key, accounts::account_id))
                 .get_result(&mut conn)
                 .await
                 .map(|(status, name, id)| Self::Status(status, name, id)),
-            _ => last
+            _ => end
                 .select((accounts::sort_key, accounts::account_id))
                 .get_result(&mut conn)
                 .await

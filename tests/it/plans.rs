@@ -237,7 +237,7 @@ impl Measured {
     async fn plans(&self, text: &str) -> Plan {
         let mut plans = self.queries().await;
         plans.retain(|plan| plan["Query Text"].as_str().unwrap().contains(text));
-        Plan::of_all(plans.iter_mut().map(|plan| plan["Plan"].take()).collect())
+        Plan::of_all(&plans.iter_mut().map(|plan| plan["Plan"].take()).collect::<Vec<_>>())
     }
 
     /// The plans of the queries with these texts, one each, that the calls since the last time
@@ -276,7 +276,8 @@ impl Measured {
             self.tenant.accounts().list_accounts(request.clone()).await.unwrap().into_inner();
         let mut plans = self.queries().await;
         plans.retain(|plan| plan["Query Text"].as_str().unwrap().contains("ORDER BY \"accounts\""));
-        let plan = Plan::of_all(plans.iter_mut().map(|plan| plan["Plan"].take()).collect());
+        let plan =
+            Plan::of_all(&plans.iter_mut().map(|plan| plan["Plan"].take()).collect::<Vec<_>>());
         (response.accounts.len(), response.next_page_token, plan)
     }
 
@@ -405,7 +406,7 @@ pub struct Plan(pub Value);
 
 impl Plan {
     /// Several plans as one, which has them below it.
-    fn of_all(plans: Vec<Value>) -> Self {
+    fn of_all(plans: &[Value]) -> Self {
         let sum = |field: &str| plans.iter().map(|plan| plan[field].as_i64().unwrap()).sum::<i64>();
         assert!(!plans.is_empty());
         Self(serde_json::json!({
