@@ -174,8 +174,8 @@ impl Account {
             }
             query
         };
-        let found = search.filter(tx, filtered(filter.created, filter.updated), Way::Planned);
-        let total = total!(tx, page, found);
+        let all = || filtered(filter.created, filter.updated);
+        let total = total!(tx, page, search.filter(tx, all(), Way::Planned));
         let (created, updated) = (
             page.rest_of(filter.created, By::CreateTime),
             page.rest_of(filter.updated, By::UpdateTime),

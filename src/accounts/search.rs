@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use diesel::{
-    dsl::{AsSelect, SqlTypeOf, exists},
+    dsl::{And, AsSelect, GtEq, Lt, SqlTypeOf, exists},
     pg::Pg,
     prelude::*,
     sql_types::{Record, Text, Timestamptz},
@@ -32,9 +32,12 @@ const NAMED: i64 = 1000;
 /// then sort them.
 const FEW: i64 = 1000;
 
-/// Accounts of the list that a search for common words tests in their order before it collects all
-/// that have the words. Collecting costs as much as testing some thousands.
+/// Least accounts of the list that a search for common words tests in their order before it
+/// collects all that have the words. Collecting costs as much as testing some thousands.
 const WALKED: i64 = 1000;
+/// The same for large pages, as a multiple of their rows: a page of 1000 rows cannot be filled from
+/// 1000 accounts.
+const WALKED_PER_ROW: i64 = 4;
 
 /// How PostgreSQL applies a term.
 #[derive(Debug, Clone, Copy)]
@@ -80,7 +83,7 @@ impl Search {
 
     /// Whether every term is common. PostgreSQL assumes that accounts with a common word lie evenly
     /// in the list, so it would walk through all of the list to find those at its end.
-    pub fn is_common(&self) -> bool {
+    fn is_common(&self) -> bool {
         !self.0.is_empty() && self.0.iter().all(|term| term.common)
     }
 
@@ -133,14 +136,14 @@ impl Search {
 
 impl Term {
     async fn look_up(tx: &Tx, (from, to): (String, String)) -> Result<Self> {
-        let one_more = account_words::table
-            .filter(tx.owns(account_words::tenant_id))
-            .filter(account_words::word.ge(&from).and(account_words::word.lt(&to)))
-            .select(account_words::account_id)
-            .offset(FEW)
-            .limit(1);
         let more = async {
-            let found: Option<String> = one_more.get_result(&mut tx.conn()).await.optional()?;
+            let next = account_words::table
+                .filter(tx.owns(account_words::tenant_id))
+                .filter(between(&from, &to))
+                .select(account_words::account_id)
+                .offset(FEW)
+                .limit(1);
+            let found: Option<String> = next.get_result(&mut tx.conn()).await.optional()?;
             Ok(found.is_some())
         };
         let (contacts, more) = try_join(Self::contacts(tx, &from, &to), more).await?;
@@ -168,7 +171,8 @@ impl Term {
             .then(|| found.into_iter().collect()))
     }
 
-    /// A word of the account, or of the person who is its primary contact, begins with the term.
+    /// Returns the condition that a word of the account, or of the person who is its primary
+    /// contact, begins with the term. PostgreSQL plans how to test it.
     fn planned(&self, tx: &Tx) -> Condition<accounts::table> {
         match &self.contacts {
             Some(contacts) => {
@@ -178,13 +182,13 @@ impl Term {
         }
     }
 
-    /// The same condition. OFFSET makes PostgreSQL run each subquery once an account.
+    /// Returns the condition of [`Self::planned`] in a form that PostgreSQL tests for each account:
+    /// it makes no join of a subquery with OFFSET.
     fn probed(&self, tx: &Tx) -> Condition<accounts::table> {
         let own = account_words::table
             .filter(tx.owns(account_words::tenant_id))
             .filter(account_words::account_id.eq(accounts::account_id));
-        let word =
-            account_words::word.ge(self.from.clone()).and(account_words::word.lt(self.to.clone()));
+        let word = between(&self.from, &self.to);
         match &self.contacts {
             Some(contacts) if contacts.is_empty() => Box::new(exists(own.filter(word).offset(0))),
             Some(contacts) => {
@@ -202,7 +206,8 @@ impl Term {
         }
     }
 
-    /// The same condition. OFFSET, or UNION, makes PostgreSQL run the subquery once.
+    /// Returns the condition of [`Self::planned`] in a form whose subquery PostgreSQL runs once: it
+    /// has OFFSET or UNION, so PostgreSQL does not test it for each account.
     fn collected(&self, tx: &Tx) -> Condition<accounts::table> {
         if let Some(contacts) = &self.contacts {
             let found = self.account_ids(tx, contacts.clone()).offset(0);
@@ -232,8 +237,7 @@ impl Term {
             .filter(tx.owns(account_words::tenant_id))
             .select(account_words::account_id)
             .into_boxed();
-        let word =
-            account_words::word.ge(self.from.clone()).and(account_words::word.lt(self.to.clone()));
+        let word = between(&self.from, &self.to);
         if contacts.is_empty() {
             words.filter(word)
         } else {
@@ -242,8 +246,16 @@ impl Term {
     }
 }
 
+/// The condition that a word of an account is in this range.
+fn between(
+    from: &str,
+    to: &str,
+) -> And<GtEq<account_words::word, String>, Lt<account_words::word, String>> {
+    account_words::word.ge(from.to_owned()).and(account_words::word.lt(to.to_owned()))
+}
+
 /// A query of accounts.
-pub type Rows<'a, C = SqlTypeOf<AsSelect<Account, Pg>>> = accounts::BoxedQuery<'a, Pg, C>;
+pub type Rows<'a> = accounts::BoxedQuery<'a, Pg, SqlTypeOf<AsSelect<Account, Pg>>>;
 
 async fn read(tx: &Tx, rows: Rows<'_>, page: &Page, total: Total) -> Result<Listing<Account>> {
     let rows = keyset!(rows, page, accounts).load_stream::<Account>(&mut tx.conn()).await?;
@@ -252,7 +264,7 @@ async fn read(tx: &Tx, rows: Rows<'_>, page: &Page, total: Total) -> Result<List
 
 /// Where an account lies in the list.
 #[derive(Debug)]
-pub enum Place {
+enum Place {
     /// In a list by name.
     Name(String, String),
     /// In a list by a time.
@@ -262,10 +274,11 @@ pub enum Place {
 }
 
 impl Place {
-    /// Returns the place of the last account that a page's search walks to; `None` if the list ends
-    /// before.
-    pub async fn walked_to(tx: &Tx, page: &Page, list: Rows<'_>) -> Result<Option<Self>> {
-        let end = keyset!(list, page, accounts).limit(1).offset(WALKED - 1);
+    /// Returns the place of the last account that the search for a page tests before it collects;
+    /// `None` if the list ends before.
+    async fn walked_to(tx: &Tx, page: &Page, list: Rows<'_>) -> Result<Option<Self>> {
+        let walked = WALKED.max(WALKED_PER_ROW * page.limit());
+        let end = keyset!(list, page, accounts).limit(1).offset(walked - 1);
         let mut conn = tx.conn();
         let place = match page.order().by {
             By::CreateTime => end
@@ -293,7 +306,7 @@ impl Place {
     }
 
     /// The condition that an account is not behind this place.
-    pub fn up_to(self, order: Order) -> Condition<accounts::table> {
+    fn up_to(self, order: Order) -> Condition<accounts::table> {
         macro_rules! until {
             ($key:expr, $types:ty, $place:expr) => {{
                 let key = $key.into_sql::<Record<$types>>();

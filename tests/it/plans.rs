@@ -79,7 +79,8 @@ INSERT INTO account_words (tenant_id, account_id, word)
 INSERT INTO account_words (tenant_id, account_id, word)
     SELECT DISTINCT tenant, id, unnest(ARRAY['acct', id, substr(id, 6), first, second]) FROM filled;
 -- A tenth of the accounts, all of them at the end of the alphabet.
-INSERT INTO account_words (tenant_id, account_id, word) SELECT tenant, id, 'late' FROM filled WHERE name LIKE 'Zeta%';
+INSERT INTO account_words (tenant_id, account_id, word)
+    SELECT tenant, id, 'late' FROM filled WHERE name LIKE 'Zeta%';
 ";
 
 /// A tree of 2,000 organizations, each with up to 8 children, 500 organizations without parent or
@@ -232,8 +233,8 @@ impl Measured {
         Plan(plans.remove(0)["Plan"].take())
     }
 
-    /// The plans, as one, of the queries with this in their texts that the calls since the last time
-    /// made.
+    /// The plans, as one, of the queries with this in their texts that the calls since the last
+    /// time made.
     async fn plans(&self, text: &str) -> Plan {
         let mut plans = self.queries().await;
         plans.retain(|plan| plan["Query Text"].as_str().unwrap().contains(text));
@@ -851,7 +852,8 @@ async fn a_search_for_common_words_finds_each_account_once_and_in_order() {
             let terms: String = terms.collect();
             let tenant = &on.tenant.caller.tenant;
             let wanted = format!(
-                "SELECT account_id FROM accounts AS a WHERE tenant_id = '{tenant}' {terms} ORDER BY {order}"
+                "SELECT account_id FROM accounts AS a
+                 WHERE tenant_id = '{tenant}' {terms} ORDER BY {order}"
             );
             let wanted: Vec<String> =
                 sql.query(&wanted, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
@@ -880,14 +882,16 @@ async fn a_search_for_common_words_finds_each_account_once_and_in_order() {
 /// 3,000 contacts of accounts at the end of the alphabet and of others, all with the same word.
 const COMMON: &str = "
 INSERT INTO people (tenant_id, person_id, display_name, sort_key, kind)
-    SELECT tenant, 'pers-' || n, 'Meyer ' || n, 'meyer ' || n, 'CUSTOMER' FROM filled WHERE n % 2 = 0 AND name LIKE 'Zeta%' OR n % 50 = 0;
+    SELECT tenant, 'pers-' || n, 'Meyer ' || n, 'meyer ' || n, 'CUSTOMER' FROM filled
+    WHERE n % 2 = 0 AND name LIKE 'Zeta%' OR n % 50 = 0;
 INSERT INTO person_words (tenant_id, person_id, word)
     SELECT tenant_id, person_id, unnest(ARRAY['meyer', person_id]) FROM people;
 UPDATE accounts SET primary_contact_id = 'pers-' || person.n FROM filled AS person
     WHERE (person.n % 2 = 0 AND person.name LIKE 'Zeta%' OR person.n % 50 = 0)
         AND accounts.tenant_id = person.tenant AND accounts.account_id = person.id;
 INSERT INTO account_words (tenant_id, account_id, word)
-    SELECT tenant_id, account_id, '@' || primary_contact_id FROM accounts WHERE primary_contact_id IS NOT NULL;
+    SELECT tenant_id, account_id, '@' || primary_contact_id FROM accounts
+    WHERE primary_contact_id IS NOT NULL;
 ";
 
 /// How many pages of tables and indexes a page of the list may take, wherever it lies, and whether
