@@ -73,10 +73,12 @@ impl Buffers {
     }
 
     fn hold(&self, tenant: &TenantId, units: usize) -> Result<Buffered> {
-        let units = u32::try_from(units).map_err(|_| Error::Overloaded)?;
-        let share = self.shares.try_take(tenant, units).ok_or(Error::Overloaded)?;
+        let too_many = || Error::overloaded("max_buffered_bytes");
+        let units = u32::try_from(units).map_err(|_| too_many())?;
+        let share = self.shares.try_take(tenant, units);
+        let share = share.ok_or_else(|| Error::overloaded("tenant_share"))?;
         let all = Arc::clone(&self.units).try_acquire_many_owned(units);
-        Ok(Buffered { units: all.map_err(|_| Error::Overloaded)?, share })
+        Ok(Buffered { units: all.map_err(|_| too_many())?, share })
     }
 }
 

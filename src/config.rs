@@ -217,6 +217,12 @@ pub struct Config {
           default_value = "5s", value_parser = not_zero)]
     pub idle_in_transaction_timeout: Duration,
 
+    /// Time from which on a statement is slow: it is logged without its values, with its call and
+    /// tenant. 0s logs none.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_SLOW_STATEMENT", default_value = "1s",
+          value_parser = duration)]
+    pub slow_statement: Duration,
+
     /// Most calls at once, on all connections together; further calls fail with RESOURCE_EXHAUSTED.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_CALLS", default_value_t = 1024,
           value_parser = at_least_one)]
@@ -312,6 +318,12 @@ pub struct Config {
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_REFLECTION", default_value_t = true,
           action = clap::ArgAction::Set)]
     pub reflection: bool,
+
+    /// Address at which Prometheus finds metrics, by plain HTTP at /metrics: an IP address or a
+    /// name, and a port. Without it they are not served. Whoever reaches it needs no credentials.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_METRICS_LISTEN", value_name = "HOST:PORT",
+          value_parser = Listen::parse)]
+    pub metrics_listen: Option<Listen>,
 
     /// Which log lines are written: a level (off, error, warn, info, debug, trace), or a list of
     /// levels and targets such as `warn,customer_accounts=debug`.

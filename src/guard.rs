@@ -40,7 +40,7 @@ use crate::{
     policy::Policies,
     share::{Percent, Shares},
     streams::{ClientDeadline, Unending},
-    telemetry,
+    telemetry::{self, metrics::CALLS_MAX},
 };
 
 /// The limits of calls.
@@ -104,6 +104,7 @@ impl GuardLayer {
         let shares = Shares::new(limits.calls, limits.tenant_share);
         let buffers = Buffers::new(limits.buffered, limits.tenant_share);
         let under_way = TaskTracker::new();
+        CALLS_MAX.observe(move || limits.calls);
         Self(Arc::new(Shared {
             policies,
             identity,
@@ -276,7 +277,9 @@ impl Shared {
     {
         let uri = request.uri().clone();
         let permit = match request.extensions().get::<Peer>().map(Peer::anonymous_permit) {
-            Some(None) => return Ok(Status::from(Error::Overloaded).into_http()),
+            Some(None) => {
+                return Ok(Status::from(Error::overloaded("max_anonymous_calls")).into_http());
+            }
             permit => permit,
         };
         let request = match gzip::is_compressed(request.headers()) {
@@ -336,8 +339,10 @@ impl Shared {
 
     /// A permit for one more call of this caller. Permits are taken nowhere else.
     fn permit(&self, caller: &Caller, under_way: TaskTrackerToken) -> Result<Permit> {
-        let share = self.shares.try_take(&caller.tenant, 1).ok_or(Error::Overloaded)?;
-        let call = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Error::Overloaded)?;
+        let share = self.shares.try_take(&caller.tenant, 1);
+        let share = share.ok_or_else(|| Error::overloaded("tenant_share"))?;
+        let call = Arc::clone(&self.permits).try_acquire_owned();
+        let call = call.map_err(|_| Error::overloaded("max_calls"))?;
         Ok(Permit { _call: call, _share: share, _under_way: Some(under_way) })
     }
 }

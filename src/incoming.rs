@@ -19,7 +19,15 @@ use tokio::{
 
 use self::addresses::Addresses;
 pub use self::connection::Connection;
-use crate::{config::Transport, peer::Peer, telemetry::Seldom, tls};
+use crate::{
+    config::Transport,
+    peer::Peer,
+    telemetry::{
+        Seldom,
+        metrics::{CONNECTIONS_MAX, CONNECTIONS_OPEN, CONNECTIONS_REFUSED},
+    },
+    tls,
+};
 
 /// How long a peer may be silent before the operating system probes the connection.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -39,9 +47,13 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Accepts the listener's connections, with TLS if `tls` is given.
+    /// Accepts the listener's connections, with TLS if `tls` is given. Exports how many are open.
     pub fn new(listener: TcpListener, tls: Option<tls::Current>, config: &Transport) -> Self {
-        let permits = Arc::new(Semaphore::new(config.max_connections));
+        let most = config.max_connections;
+        let permits = Arc::new(Semaphore::new(most));
+        let observed = Arc::clone(&permits);
+        CONNECTIONS_OPEN.observe(move || most.saturating_sub(observed.available_permits()));
+        CONNECTIONS_MAX.observe(move || most);
         Self { listener, tls, config: config.clone(), permits, addresses: Addresses::default() }
     }
 
@@ -53,24 +65,26 @@ impl Incoming {
                 Ok(accepted) => accepted,
                 Err(error) if concerns_one_connection(&error) => continue,
                 Err(error) => {
+                    CONNECTIONS_REFUSED.count("operating_system");
                     log_refused("the operating system gives none", Some(&error));
                     sleep(PAUSE).await;
                     continue;
                 }
             };
             let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+                CONNECTIONS_REFUSED.count("max_connections");
                 log_refused("--max-connections are open", None);
                 continue;
             };
-            match self.addresses.enter(address.ip(), self.config.max_connections_per_peer) {
-                Some(counted) => {
-                    set_socket_options(&stream);
-                    let tls = self.tls.as_ref().map(|current| Arc::clone(&current.borrow()));
-                    let peer = Peer::new(&self.config);
-                    return Connection::new(stream, tls, peer, (permit, counted));
-                }
-                None => log_refused("--max-connections-per-peer are open from one address", None),
-            }
+            let most = self.config.max_connections_per_peer;
+            let Some(counted) = self.addresses.enter(address.ip(), most) else {
+                CONNECTIONS_REFUSED.count("max_connections_per_peer");
+                log_refused("--max-connections-per-peer are open from one address", None);
+                continue;
+            };
+            set_socket_options(&stream);
+            let tls = self.tls.as_ref().map(|current| Arc::clone(&current.borrow()));
+            return Connection::new(stream, tls, Peer::new(&self.config), (permit, counted));
         }
     }
 }

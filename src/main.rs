@@ -1,10 +1,13 @@
 //! Parses the command line, starts telemetry and runs the command.
 
-use std::{error::Error, net::SocketAddr, pin::pin, process::ExitCode, time::Duration};
+use std::{
+    convert::Infallible, error::Error, future::pending, net::SocketAddr, pin::pin,
+    process::ExitCode, time::Duration,
+};
 
 use customer_accounts::{
     caller::{Identity, development_key},
-    config::{Cli, Command, Config, Health},
+    config::{Cli, Command, Config, Health, Listen},
     db::{self, Bounds, Db, Manager, migrate, migrate::MigrateError, prune, transfer},
     renew, seed,
     server::{self, LIVENESS, READINESS},
@@ -25,6 +28,8 @@ type Embedded = std::convert::Infallible;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
+const LISTEN: &str = "--listen";
+const METRICS_LISTEN: &str = "--metrics-listen";
 /// How long a command waits for the running service to answer.
 const ANSWER: Duration = Duration::from_secs(3);
 /// How long a call waits for the only connection of the embedded server.
@@ -39,8 +44,12 @@ fn main() -> ExitCode {
     if let Some(data_dir) = cli.embedded_data_dir() {
         embedded::keep_cache_in(data_dir);
     }
-    let options =
-        telemetry::Options { log: cli.config.log.clone(), log_format: cli.config.log_format };
+    let serves = matches!(cli.command, None | Some(Command::Serve));
+    let options = telemetry::Options {
+        log: cli.config.log.clone(),
+        log_format: cli.config.log_format,
+        serves_metrics: serves && cli.config.metrics_listen.is_some(),
+    };
     let (runtime, telemetry) = match start(&options) {
         Ok(started) => started,
         Err(error) => return fail(&*error),
@@ -83,7 +92,10 @@ async fn run(command: Command, config: &Config) -> Outcome {
         }
         Command::Transfer => transfer(config, name).await,
         Command::Check => {
-            server::identity_on(config, &config.listen.resolve().await?)?;
+            server::identity_on(config, &config.listen.resolve(LISTEN).await?)?;
+            if let Some(address) = &config.metrics_listen {
+                address.resolve(METRICS_LISTEN).await?;
+            }
             server::check_transport(config).await?;
             let database = Database::open_existing(config, name).await?;
             let verified = database.db.verify().await;
@@ -150,22 +162,48 @@ async fn serve(config: &Config) -> Outcome {
     // From here on a signal stops the service gracefully, also while it starts.
     let mut stop = pin!(stop_signal()?);
     // Checked before anything is created or waited for. `server::serve` checks again.
-    let addresses = config.listen.resolve().await?;
+    let addresses = config.listen.resolve(LISTEN).await?;
     let identity = server::identity_on(config, &addresses)?;
     server::check_transport(config).await?;
-    let listener = TcpListener::bind(&*addresses)
-        .await
-        .map_err(|error| format!("--listen {}: {error}", config.listen))?;
+    let listener = bind(LISTEN, &config.listen, &addresses).await?;
+    let metrics = match &config.metrics_listen {
+        Some(address) => {
+            let addresses = address.resolve(METRICS_LISTEN).await?;
+            Some(bind(METRICS_LISTEN, address, &addresses).await?)
+        }
+        None => None,
+    };
     let database = tokio::select! {
         database = database_to_serve(config) => database?,
         () = &mut stop => return Ok(()),
     };
     let observed = database.db.clone();
-    telemetry::observe_pool(move || observed.state());
+    telemetry::observe_pools(move || observed.pools());
     welcome(listener.local_addr()?, &database, config, &identity);
-    let served = server::serve(listener, database.db.clone(), config, stop).await;
+    let served = tokio::select! {
+        served = server::serve(listener, database.db.clone(), config, stop) => served,
+        never = serve_metrics(metrics) => match never {},
+    };
     database.close().await;
     Ok(served?)
+}
+
+async fn bind(
+    option: &str,
+    address: &Listen,
+    addresses: &[SocketAddr],
+) -> Result<TcpListener, String> {
+    let bound = TcpListener::bind(addresses).await;
+    bound.map_err(|error| format!("{option} {address}: {error}"))
+}
+
+/// Serves metrics, if there is an address for them.
+async fn serve_metrics(listener: Option<TcpListener>) -> Infallible {
+    let Some(listener) = listener else { return pending().await };
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "metrics are served at /metrics");
+    }
+    telemetry::serve_metrics(listener).await
 }
 
 /// Opens the database, and makes sure of the schema and the role that the service needs.
@@ -281,7 +319,8 @@ impl Database {
         };
         let manager = Manager::new(login, role)
             .with_bounds(bounds)
-            .allow_privileged_login(config.allow_privileged_login);
+            .allow_privileged_login(config.allow_privileged_login)
+            .warn_from(config.slow_statement);
         Ok(Self {
             db: Db::new(
                 manager,
@@ -303,7 +342,12 @@ impl Database {
         Ok(Self {
             // One connection, which takes long to open. It is opened again after a long statement
             // was given up.
-            db: Db::new(Manager::new(login.clone(), role).embedded(), 1, EMBEDDED_WAIT, None),
+            db: Db::new(
+                Manager::new(login.clone(), role).embedded().warn_from(config.slow_statement),
+                1,
+                EMBEDDED_WAIT,
+                None,
+            ),
             migrator: Manager::new(login, None),
             embedded: Some(embedded),
         })
@@ -359,7 +403,7 @@ fn stop_signal() -> Result<impl Future<Output = ()> + Send, std::io::Error> {
 async fn connect(config: &Config) -> Result<Channel, Box<dyn Error>> {
     let connected = timeout(ANSWER, async {
         let mut connected = Err("--listen: no address".into());
-        for address in config.listen.resolve().await? {
+        for address in config.listen.resolve(LISTEN).await? {
             connected = tls::client::connect(address, &config.transport).await;
             if connected.is_ok() {
                 break;

@@ -4,6 +4,10 @@ use std::{
     collections::BTreeSet,
     future::{Future, pending},
     net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -45,7 +49,7 @@ use crate::{
         tenant_service_server::TenantServiceServer,
     },
     streams::Streams,
-    telemetry::RpcLayer,
+    telemetry::{RpcLayer, metrics::READY},
     tenants,
     tls::{Tls, TlsError},
     transport,
@@ -134,12 +138,14 @@ pub async fn serve(
         config.watch_max_age,
         draining.clone(),
     );
+    let lag = activities::Lag::observed();
     let pace = activities::Pace {
         poll: config.watch_poll_interval,
         checkpoint: config.watch_checkpoint_interval,
     };
 
-    let (health, health_service) = tonic_health::server::health_reporter();
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let health = Health::observed(reporter, names);
     let mut routes = Routes::new(health_service.max_decoding_message_size(MAX_ANONYMOUS_MESSAGE));
     let size = config.max_message_bytes;
     macro_rules! add {
@@ -162,7 +168,7 @@ pub async fn serve(
     add!(OpportunityServiceServer, opportunities::Service { db: db.clone() });
     add!(
         ActivityServiceServer,
-        activities::Service { db: db.clone(), streams: streams.clone(), pace }
+        activities::Service { db: db.clone(), streams: streams.clone(), pace, lag }
     );
     let min_retention = config.min_activity_retention;
     add!(TenantServiceServer, tenants::Service { db: db.clone(), min_retention });
@@ -176,8 +182,8 @@ pub async fn serve(
 
     // Set before the first connection is accepted, so that a client that finds the port open also
     // finds the health status.
-    health.set_service_status(LIVENESS, ServingStatus::Serving).await;
-    report(&health, &names, ServingStatus::Serving).await;
+    health.reporter.set_service_status(LIVENESS, ServingStatus::Serving).await;
+    health.report(true).await;
 
     let service = ServiceBuilder::new()
         .layer(RpcLayer::new(paths))
@@ -194,11 +200,11 @@ pub async fn serve(
     let ending = async {
         tokio::select! {
             () = stop => {}
-            () = probe(&health, &db, &names) => {}
+            () = health.follow(&db) => {}
         }
         tracing::info!("shutting down");
         let drained = async {
-            report(&health, &names, ServingStatus::NotServing).await;
+            health.report(false).await;
             sleep(config.shutdown_delay).await;
             draining.cancel();
             guard.idle().await;
@@ -295,35 +301,51 @@ fn health_names(policies: &Policies) -> BTreeSet<&'static str> {
     services.chain(["", READINESS]).collect()
 }
 
-/// Updates the health status, for ever. A single failed probe changes nothing, and a full pool does
-/// not count as a missing database.
-async fn probe(health: &HealthReporter, db: &Db, names: &BTreeSet<&'static str>) {
-    let (mut ready, mut against) = (true, 0);
-    let mut ticks = interval(PROBE);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let answered = db.ping(PROBE).await.is_ok();
-        against = if answered == ready { 0 } else { against + 1 };
-        if against == PROBES_TO_CHANGE {
-            (ready, against) = (answered, 0);
-            tracing::warn!(
-                ready,
-                "readiness changed: the database {}",
-                if ready { "answers again" } else { "does not answer" }
-            );
-            report(
-                health,
-                names,
-                if ready { ServingStatus::Serving } else { ServingStatus::NotServing },
-            )
-            .await;
-        }
-    }
+/// What the health service says of the service and its database.
+struct Health {
+    reporter: HealthReporter,
+    /// The names that depend on the database.
+    names: BTreeSet<&'static str>,
+    /// Whether they are SERVING.
+    ready: Arc<AtomicBool>,
 }
 
-async fn report(health: &HealthReporter, names: &BTreeSet<&'static str>, status: ServingStatus) {
-    for name in names {
-        health.set_service_status(name, status).await;
+impl Health {
+    /// Health whose readiness is exported.
+    fn observed(reporter: HealthReporter, names: BTreeSet<&'static str>) -> Self {
+        let ready = Arc::<AtomicBool>::default();
+        let observed = Arc::clone(&ready);
+        READY.observe(move || if observed.load(Ordering::Relaxed) { 1.0 } else { 0.0 });
+        Self { reporter, names, ready }
+    }
+
+    /// Updates the status, for ever. A single failed probe changes nothing, and a full pool does
+    /// not count as a missing database.
+    async fn follow(&self, db: &Db) {
+        let (mut ready, mut against) = (true, 0);
+        let mut ticks = interval(PROBE);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let answered = db.ping(PROBE).await.is_ok();
+            against = if answered == ready { 0 } else { against + 1 };
+            if against == PROBES_TO_CHANGE {
+                (ready, against) = (answered, 0);
+                tracing::warn!(
+                    ready,
+                    "readiness changed: the database {}",
+                    if ready { "answers again" } else { "does not answer" }
+                );
+                self.report(ready).await;
+            }
+        }
+    }
+
+    async fn report(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
+        let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for name in &self.names {
+            self.reporter.set_service_status(name, status).await;
+        }
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     error::{Error, Refusal, Result},
     proto::ErrorReason,
     share::{Percent, Shares},
+    telemetry::metrics::{WATCHES_MAX, WATCHES_OPEN},
 };
 
 /// How long a client should wait before it watches again.
@@ -48,10 +49,14 @@ pub struct Streams {
 
 impl Streams {
     /// Permits for `size` streams of at most `max_age`, of which one tenant may hold `share`. All
-    /// streams end when `draining` is cancelled.
+    /// streams end when `draining` is cancelled. Exports how many are open.
     pub fn new(size: u32, share: Percent, max_age: Duration, draining: CancellationToken) -> Self {
-        let shares = Shares::new(size as usize, share);
-        Self { permits: Arc::new(Semaphore::new(size as usize)), shares, size, max_age, draining }
+        let most = size as usize;
+        let permits = Arc::new(Semaphore::new(most));
+        let observed = Arc::clone(&permits);
+        WATCHES_OPEN.observe(move || most.saturating_sub(observed.available_permits()));
+        WATCHES_MAX.observe(move || most);
+        Self { permits, shares: Shares::new(most, share), size, max_age, draining }
     }
 
     /// Takes a permit for one more stream of the caller's tenant. The stream ends when the caller's
@@ -63,9 +68,10 @@ impl Streams {
         deadline: Option<ClientDeadline>,
         retiring: CancellationToken,
     ) -> Result<StreamPermit> {
-        let share = self.shares.try_take(&caller.tenant, 1).ok_or(Error::Overloaded)?;
-        let permit =
-            Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Error::Overloaded)?;
+        let share = self.shares.try_take(&caller.tenant, 1);
+        let share = share.ok_or_else(|| Error::overloaded("tenant_share"))?;
+        let permit = Arc::clone(&self.permits).try_acquire_owned();
+        let permit = permit.map_err(|_| Error::overloaded("max_watches"))?;
         let left =
             |expires: SystemTime| expires.duration_since(SystemTime::now()).unwrap_or_default();
         let ends = Instant::now() + caller.expires.map_or(self.max_age, left).min(self.max_age);

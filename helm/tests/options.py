@@ -7,8 +7,9 @@ from conftest import ROOT
 # Variables that are no options of the service.
 OTHERS = {
     "SSL_CERT_FILE",  # docs/SECURITY.md, the authorities of issuers
-    # OpenTelemetry's own, read in src/telemetry/otlp.rs or by its SDK (src/telemetry/otlp.rs says so).
+    # OpenTelemetry's own, read in src/telemetry/exporters.rs or by its SDK.
     "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
     "OTEL_EXPORTER_OTLP_HEADERS",
     "OTEL_SERVICE_NAME",
     "OTEL_RESOURCE_ATTRIBUTES",
@@ -17,6 +18,7 @@ OTHERS = {
 # Options that have a value of their own in the chart, or none because the image has no embedded PostgreSQL.
 SET_BY_THE_CHART = {
     "CUSTOMER_ACCOUNTS_LISTEN",
+    "CUSTOMER_ACCOUNTS_METRICS_LISTEN",
     "CUSTOMER_ACCOUNTS_MIGRATE",
     "CUSTOMER_ACCOUNTS_TLS_CERT",
     "CUSTOMER_ACCOUNTS_TLS_KEY",

@@ -19,7 +19,7 @@ SELECTOR = {
 @pytest.mark.parametrize("version", KUBERNETES)
 def test_kubernetes_accepts_every_object(value_set, version):
     for made in render("--kube-version", f"{version}.0", values=SETS[value_set]):
-        if made["kind"] != "GRPCRoute":  # test_a_route
+        if made["kind"] not in ("GRPCRoute", "ServiceMonitor"):  # test_a_route, test_metrics
             kubernetes_validate.validate(made, version, strict=True)
 
 
@@ -28,7 +28,7 @@ def test_which_objects_there_are(objects, value_set):
     always = ["CronJob", "Deployment", "Job", "Pod"]
     expected = {
         "scaled": ["GRPCRoute", "HorizontalPodAutoscaler", "NetworkPolicy", "PodDisruptionBudget"]
-        + ["Service", "Service", "ServiceAccount"],
+        + ["Service", "Service", "Service", "ServiceAccount", "ServiceMonitor"],
         "prune": ["Service"],
     }.get(value_set, ["PodDisruptionBudget", "Service", "Service"])
     assert kinds == sorted(always + expected)
@@ -148,7 +148,7 @@ def test_probes(objects, value_set):
         asked = {name: probe["grpc"] for name, probe in probes.items()}
         live, ready = ({"port": 50051, "service": name} for name in ("liveness", "readiness"))
         assert asked == {"startupProbe": live, "readinessProbe": ready, "livenessProbe": live}
-        assert server["ports"] == [{"name": "grpc", "containerPort": 50051}]
+        assert server["ports"][0] == {"name": "grpc", "containerPort": 50051}
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,9 @@ def test_a_network_policy():
     policy = find(objects, "NetworkPolicy")["spec"]
     assert policy["podSelector"]["matchLabels"] == SELECTOR
     assert policy["policyTypes"] == ["Ingress", "Egress"]
-    (ingress,) = policy["ingress"]
+    ingress, metrics = policy["ingress"]
+    monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    assert metrics == {"from": [monitoring], "ports": [{"port": 9464, "protocol": "TCP"}]}
     gateways = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gateways"}}}
     test = {"podSelector": {"matchLabels": SELECTOR | {"app.kubernetes.io/component": "test"}}}
     assert ingress == {"from": [gateways, test], "ports": [{"port": 50051, "protocol": "TCP"}]}
@@ -316,7 +318,39 @@ def test_a_network_policy():
     assert policy["egress"][1:] == [dns] and policy["egress"][0]["ports"][0]["port"] == 5432
     open_to = find(render("--set", "networkPolicy.enabled=true", values=SETS["minimal"]), "NetworkPolicy")["spec"]
     assert open_to["policyTypes"] == ["Ingress"] and "egress" not in open_to
-    assert open_to["ingress"][0]["from"] == [{"podSelector": {}}]  # the namespace
+    (ingress,) = open_to["ingress"]
+    assert ingress["from"] == [{"podSelector": {}}]  # the namespace
+    settings = "networkPolicy.enabled=true,metrics.enabled=true"
+    both = find(render("--set", settings, values=SETS["minimal"]), "NetworkPolicy")["spec"]["ingress"]
+    assert [rule["ports"][0]["port"] for rule in both] == [50051, 9464]
+    assert all(rule["from"] == [{"podSelector": {}}] for rule in both)
+
+
+def test_metrics():
+    objects = render(values=SETS["scaled"])
+    service = find(objects, "Service", "-metrics")
+    assert service["spec"] == {
+        "clusterIP": "None",  # each replica is scraped
+        "publishNotReadyAddresses": True,
+        "selector": SELECTOR,
+        "ports": [{"name": "metrics", "port": 9464, "targetPort": "metrics"}],
+    }
+    ports = container(pod_templates(objects)["server"])["ports"]
+    assert ports[1:] == [{"name": "metrics", "containerPort": 9464}]
+    monitor = find(objects, "ServiceMonitor")
+    assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["spec"] == {
+        "selector": {"matchLabels": SELECTOR},
+        "endpoints": [{"port": "metrics", "path": "/metrics", "interval": "15s"}],
+    }
+    # One of the selected services has the port, and it is not the one that may be reachable from outside.
+    selected = [made for made in objects if made["kind"] == "Service" and SELECTOR.items() <= made["metadata"]["labels"].items()]
+    with_port = [made for made in selected if any(port["name"] == "metrics" for port in made["spec"]["ports"])]
+    assert with_port == [service] and len(selected) == 3
+    silent = render(values=SETS["minimal"])
+    assert find(silent, "Service", "-metrics") is None
+    assert len(container(pod_templates(silent)["server"])["ports"]) == 1
 
 
 def test_replicas_are_spread(objects, value_set):
@@ -372,7 +406,8 @@ def test_extras_reach_every_pod_and_only_their_object():
 
 def test_telemetry():
     variables = environment(pod_templates(render(values=SETS["tls"]))["server"])
-    assert variables["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector.observability:4317"
+    assert variables["OTEL_EXPORTER_OTLP_ENDPOINT"] == "https://collector.observability:4318"
+    assert variables["OTEL_EXPORTER_OTLP_PROTOCOL"] == "http/protobuf"
     assert variables["OTEL_SERVICE_NAME"] == "accounts"
     attributes = "deployment.environment.name=production,k8s.cluster.name=one"
     assert variables["OTEL_RESOURCE_ATTRIBUTES"] == attributes

@@ -58,6 +58,8 @@ def test_the_service_listens_for_others_and_never_migrates(objects, value_set):
     host = "[::]" if value_set == "prune" else "0.0.0.0"
     assert variables["CUSTOMER_ACCOUNTS_LISTEN"] == f"{host}:50051"
     assert variables["CUSTOMER_ACCOUNTS_MIGRATE"] == "false"
+    metrics = variables.get("CUSTOMER_ACCOUNTS_METRICS_LISTEN")
+    assert metrics == (f"{host}:9464" if value_set == "scaled" else None)
 
 
 def test_the_chart_is_for_this_version_of_the_service():

@@ -2,6 +2,7 @@
 //!
 //! `crate::db` writes them in the transaction of the change.
 
+mod lag;
 mod refusals;
 pub mod store;
 mod watch;
@@ -30,7 +31,7 @@ use crate::{
     streams::{ClientDeadline, Streams, Unending},
 };
 
-pub use self::watch::Pace;
+pub use self::{lag::Lag, watch::Pace};
 
 /// The calls of `accounts.v1.ActivityService`.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub struct Service {
     pub streams: Streams,
     /// How often a watch polls and sends checkpoints.
     pub pace: Pace,
+    /// How far watches are behind.
+    pub lag: Lag,
 }
 
 #[tonic::async_trait]
@@ -67,7 +70,8 @@ impl ActivityService for Service {
         let retiring = request.extensions().get().map(Peer::retiring).cloned().unwrap_or_default();
         let start = Start::parse(&caller, request.into_inner())?;
         let permit = self.streams.enter(&caller, deadline, retiring)?;
-        let watch = Watch::open(self.db.clone(), caller, start, self.pace, permit).await?;
+        let feed = (self.db.clone(), self.pace, self.lag.clone());
+        let watch = Watch::open(feed, caller, start, permit).await?;
         let mut response: Response<Self::WatchActivitiesStream> =
             Response::new(Box::pin(watch.stream()));
         response.extensions_mut().insert(Unending);

@@ -124,6 +124,8 @@ pub struct Step {
     pub position: Position,
     /// Whether the feed may continue beyond this position.
     pub more: bool,
+    /// The transaction that holds the feed back, if one does.
+    pub held_by: Option<i64>,
 }
 
 impl Activity {
@@ -208,7 +210,8 @@ impl Activity {
         // A full batch ends at its last activity, because activities that match may follow it
         // before `until`.
         let position = activities.last().filter(|_| full).map_or(until, |last| last.position);
-        Ok(Step { activities, position, more: full || until < end })
+        let held_by = moment.is_held().then_some(moment.horizon);
+        Ok(Step { activities, position, more: full || until < end, held_by })
     }
 }
 
@@ -243,6 +246,11 @@ impl Moment {
     /// The position at the end of the feed.
     pub const fn end(&self) -> Position {
         Position::before(self.horizon)
+    }
+
+    /// Whether a transaction that is running holds the feed back.
+    const fn is_held(&self) -> bool {
+        self.horizon < self.next
     }
 
     /// Fails if activities after the position may have been deleted, or if this database has not

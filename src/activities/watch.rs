@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tonic::Status;
 
 use super::{
+    Lag,
     store::{Activity, Moment, Position, Step, Watched},
     wire::{self, Start},
 };
@@ -56,6 +57,7 @@ struct Feed {
     db: Db,
     caller: Caller,
     pace: Pace,
+    lag: Lag,
     changes: Listener,
     watched: Watched,
     binding: Binding,
@@ -71,10 +73,9 @@ struct Feed {
 impl Watch {
     /// Opens a watch at the cursor, or at the end of the feed. Fails if the cursor has expired.
     pub async fn open(
-        db: Db,
+        (db, pace, lag): (Db, Pace, Lag),
         caller: Caller,
         start: Start,
-        pace: Pace,
         permit: StreamPermit,
     ) -> Result<Self> {
         // Subscribes before reading the end of the feed, so that no change after that end is
@@ -88,6 +89,7 @@ impl Watch {
             db,
             caller,
             pace,
+            lag,
             changes,
             watched,
             binding,
@@ -129,6 +131,7 @@ impl Feed {
             self.wait().await;
             let step = self.read().await?;
             (self.position, self.more) = (step.position, step.more);
+            self.lag.note(step.held_by);
             let activities: Vec<_> =
                 step.activities.into_iter().map(proto::Activity::from).collect();
             let now = Instant::now();

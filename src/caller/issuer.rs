@@ -24,7 +24,7 @@ use super::{
     options::{KeySource, TokenIssuer, TokenOptions},
     source::{Source, read},
 };
-use crate::telemetry::Seldom;
+use crate::telemetry::{Seldom, metrics::CALLS_SHED};
 
 /// After a failure the next try comes after the refresh time divided by this.
 const RETRY_DIVISOR: u32 = 20;
@@ -124,6 +124,13 @@ impl Issuer {
         self.millis() < self.good_until.load(Ordering::Relaxed)
     }
 
+    /// How long ago the keys were last fetched; `None` if they never were.
+    pub(super) fn keys_age(&self) -> Option<Duration> {
+        let good_until = Duration::from_millis(self.good_until.load(Ordering::Relaxed));
+        let fetched = good_until.checked_sub(self.max_stale)?;
+        Some(self.began.elapsed().saturating_sub(fetched))
+    }
+
     /// The key for a token. If there is none, waits for one fetch, unless the last fetch has just
     /// ended or too many calls wait.
     pub(super) async fn key(
@@ -168,6 +175,7 @@ impl Issuer {
     }
 
     fn refuse_to_wait(&self) -> Missing {
+        CALLS_SHED.count("jwks_max_waiting");
         if let Some(unlogged) = TOO_MANY_WAIT.due("waiting") {
             tracing::warn!(
                 issuer = self.name,

@@ -20,6 +20,7 @@ pub mod workload;
 use std::{fmt, sync::Arc, time::SystemTime};
 
 use http::{HeaderMap, header::AUTHORIZATION, uri::Authority};
+use opentelemetry::KeyValue;
 use tokio::time::Instant;
 use tonic::Request;
 
@@ -29,6 +30,7 @@ pub use crate::roles::Roles;
 use crate::{
     error::{Error, Result},
     policy::Policy,
+    telemetry::metrics::ISSUER_KEYS_AGE,
     text,
 };
 
@@ -203,12 +205,26 @@ impl Identity {
         }
     }
 
-    /// Keeps the issuers' keys up to date, for ever.
+    /// Keeps the issuers' keys up to date, for ever. Exports their ages.
     pub async fn keep(&self) {
         match self {
             Self::Development => std::future::pending().await,
-            Self::Tokens(tokens) => tokens.keep().await,
+            Self::Tokens(tokens) => {
+                Self::observe(tokens);
+                tokens.keep().await;
+            }
         }
+    }
+
+    /// Exports the ages of the issuers' keys.
+    fn observe(tokens: &Arc<Tokens>) {
+        let tokens = Arc::clone(tokens);
+        ISSUER_KEYS_AGE.observe_each(move |observe| {
+            for (issuer, age) in tokens.keys_ages() {
+                let issuer = KeyValue::new("issuer", issuer.to_owned());
+                observe(age.as_secs_f64(), &[issuer]);
+            }
+        });
     }
 
     /// Identifies the caller of the call that `policy` belongs to. Fails if the credentials are not

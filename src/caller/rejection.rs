@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::refusals;
 use crate::{
     error::Error,
-    telemetry::{self, Seldom},
+    telemetry::{Seldom, metrics::TOKENS_REFUSED},
 };
 
 /// Each cause is logged at most once in this time, with the number of times that it was not.
@@ -73,7 +73,7 @@ impl Rejections {
     /// cause.
     pub(super) fn reject(&self, rejection: &Rejection<'_>) -> Error {
         let &Rejection { cause, issuer, kid } = rejection;
-        telemetry::count_refused_token(cause);
+        TOKENS_REFUSED.count(cause);
         if let Some(unlogged) = self.0.due(cause) {
             let kid: Option<String> =
                 kid.map(|kid| kid.chars().filter(char::is_ascii_graphic).take(MAX_KID).collect());

@@ -93,6 +93,11 @@ impl Tokens {
         join_all(self.issuers.values().map(|issuer| issuer.keep())).await;
     }
 
+    /// Each issuer with the age of its keys, if they were ever fetched.
+    pub(super) fn keys_ages(&self) -> impl Iterator<Item = (&str, Duration)> {
+        self.issuers.values().filter_map(|issuer| Some((&*issuer.name, issuer.keys_age()?)))
+    }
+
     /// The caller that the request's token names.
     pub(super) async fn identify(&self, headers: &HeaderMap) -> Result<Identified> {
         let token = bearer(headers).map_err(|cause| self.rejections.reject(&cause.into()))?;

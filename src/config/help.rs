@@ -42,6 +42,7 @@ const GROUPS: &[Group] = &[
             "pool_max_lifetime",
             "lock_timeout",
             "idle_in_transaction_timeout",
+            "slow_statement",
         ],
     },
     Group {
@@ -119,7 +120,7 @@ const GROUPS: &[Group] = &[
     Group {
         heading: "Operation",
         commands: &[],
-        options: &["shutdown_delay", "shutdown_deadline", "reflection"],
+        options: &["shutdown_delay", "shutdown_deadline", "reflection", "metrics_listen"],
     },
     Group {
         heading: "Logs",

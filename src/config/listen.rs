@@ -26,19 +26,19 @@ impl Listen {
         Ok(Self(text.to_owned()))
     }
 
-    /// The addresses of the host, at least one. IPv4 addresses come first, because most clients try
+    /// The addresses of the host, at least one; `option` is named in errors. IPv4 addresses come first, because most clients try
     /// IPv4 first for `localhost`.
     ///
     /// # Errors
     /// The name cannot be resolved.
-    pub async fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
+    pub async fn resolve(&self, option: &str) -> Result<Vec<SocketAddr>, String> {
         let found =
-            lookup_host(&self.0).await.map_err(|error| format!("--listen {self}: {error}"))?;
+            lookup_host(&self.0).await.map_err(|error| format!("{option} {self}: {error}"))?;
         let mut addresses: Vec<_> = found.collect();
         addresses.sort_by_key(SocketAddr::is_ipv6);
         addresses.dedup();
         if addresses.is_empty() {
-            Err(format!("--listen {self}: the name has no address"))
+            Err(format!("{option} {self}: the name has no address"))
         } else {
             Ok(addresses)
         }
@@ -81,13 +81,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_is_resolved() {
-        let addresses = Listen::parse("localhost:7").unwrap().resolve().await.unwrap();
+        let resolve = async |name: &str| Listen::parse(name).unwrap().resolve("--listen").await;
+        let addresses = resolve("localhost:7").await.unwrap();
         assert!(
             addresses.iter().all(|address| address.ip().is_loopback() && address.port() == 7),
             "{addresses:?}"
         );
         assert!(addresses.is_sorted_by_key(SocketAddr::is_ipv6), "{addresses:?}");
-        let unknown = Listen::parse("no-such-host.invalid:7").unwrap().resolve().await.unwrap_err();
+        let unknown = resolve("no-such-host.invalid:7").await.unwrap_err();
         assert!(unknown.starts_with("--listen no-such-host.invalid:7: "), "{unknown}");
     }
 }

@@ -49,8 +49,11 @@ use super::{
 use crate::{
     caller::Caller,
     error::{Error, Result},
+    telemetry::{self, Operation, PoolState, metrics::FLIGHT_SIZE},
 };
 
+/// What the connections are called in metrics.
+const NAME: &str = "read_lanes";
 /// How long a connection may take to open, and the pause after one that could not be opened.
 const OPENING: Duration = Duration::from_secs(1);
 
@@ -231,7 +234,13 @@ impl Lanes {
             key: key.iter().map(ToString::to_string).collect(),
             deadline: caller.deadline,
         };
-        let Some(answer) = self.answer(asked).await? else { return Ok(None) };
+        let began = Instant::now();
+        let answer = self.answer(asked).await;
+        if self.0.manager.slow().is_some_and(|slow| began.elapsed() >= slow) {
+            let sql = question.known.get().map_or("", |known| &*known.sql);
+            telemetry::warn_slow_statement(began.elapsed(), sql);
+        }
+        let Some(answer) = answer? else { return Ok(None) };
         let (tenant, began) = match answer.tenant.map(|row| TENANT.read(&row)).transpose()? {
             Some((_, tenant, began)) => (tenant, began),
             None => (Tenant::default(), Utc::now()),
@@ -242,6 +251,18 @@ impl Lanes {
         }
         let rows = answer.rows.iter().map(|row| question.read(row)).collect::<Result<_>>()?;
         Ok(Some(Found { rows, tenant, time: stopped.unwrap_or(began) }))
+    }
+
+    /// How the connections are used.
+    pub(super) fn pool(&self) -> PoolState {
+        let state = self.0.state();
+        PoolState {
+            name: NAME,
+            connections: state.open,
+            idle: state.idle.len(),
+            max: self.0.size,
+            pending: Some(state.queue.len()),
+        }
     }
 
     async fn answer(&self, asked: Asked) -> Result<Option<Answer>> {
@@ -295,11 +316,12 @@ impl Lanes {
         let lanes = self.clone();
         #[expect(clippy::disallowed_methods, reason = "the connection outlives the call")]
         tokio::spawn(async move {
-            let era = lanes.0.manager.era();
+            let (era, began) = (lanes.0.manager.era(), Instant::now());
             let opened = timeout(OPENING, Lane::connect(lanes.0.manager.config())).await;
             let mut state = lanes.0.state();
             state.opening = false;
             if let Ok(Ok(lane)) = opened {
+                telemetry::record_connect(NAME, began.elapsed());
                 state.open += 1;
                 drop(state);
                 let counted = Counted(Arc::downgrade(&lanes.0));
@@ -383,9 +405,13 @@ impl Flying {
                 return None;
             }
         };
+        FLIGHT_SIZE.record(f64::from(u32::try_from(asked.len()).unwrap_or(u32::MAX)), &[]);
+        let operation = Operation::begin("HOT_READ");
         let flown = self.open.as_mut()?.lane.fly(&flight.statements).await;
         let open = self.open.take()?;
-        match flown.and_then(|rows| flight.answers(asked, &rows)) {
+        let answers = flown.and_then(|rows| flight.answers(asked, &rows));
+        operation.end(answers.is_err().then_some("lost"));
+        match answers {
             Ok(answers) => return Some((open, answers)),
             Err(lost @ Lost::Foreign) => tracing::error!(%lost, "a flight of hot reads failed"),
             Err(lost) => tracing::warn!(%lost, "a flight of hot reads failed"),

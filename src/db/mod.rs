@@ -23,6 +23,7 @@ mod reach;
 pub(crate) mod refusals;
 mod replay;
 mod sqlstate;
+mod statements;
 mod tenant;
 mod trail;
 pub mod transfer;
@@ -54,7 +55,7 @@ use crate::{
     caller::{Caller, Reach},
     error::{Error, Result},
     share::{Percent, Shares},
-    telemetry::PoolState,
+    telemetry::{Operation, PoolState, Waiting},
 };
 
 /// The mode of a transaction that only reads.
@@ -218,6 +219,7 @@ impl Db {
         for<'t> F: AsyncFn(&'t Tx) -> Result<R> + Work<&'t Tx, Result<R>, Future: Send>,
     {
         let mut tx = self.begin(caller).await?;
+        let operation = Operation::begin(if mode == LIST { "LIST" } else { "READ" });
         let done = async {
             tx.load_reach_roots(caller).await?;
             work(&tx).await
@@ -228,7 +230,9 @@ impl Db {
             done = work(&tx).await;
         }
         tx.settled();
-        match verdict(begun, open, done) {
+        let done = verdict(begun, open, done);
+        operation.end(done.as_ref().err().and_then(fault));
+        match done {
             // The transaction itself is read-only, so the error does not mean that the server is.
             Err(Error::DatabaseReadOnly) => {
                 Err(Error::internal("a change in a transaction that only reads"))
@@ -296,6 +300,7 @@ impl Db {
             AsyncFn(&'t WriteTx) -> Result<R> + Work<&'t WriteTx, Result<R>, Future: Send> + Sync,
     {
         let mut tx = WriteTx::new(self.begin(caller).await?);
+        let operation = Operation::begin("WRITE");
         let answer = async {
             tx.load_reach_roots(caller).await?;
             if let Some(first) = meta.first_answer(&tx).await? {
@@ -308,7 +313,7 @@ impl Db {
         let (begun, open, answer) =
             tokio::join!(biased; tx.begin(WRITE, caller), tx.gate(), answer);
         tx.settled();
-        match verdict(begun, open, answer) {
+        let done = match verdict(begun, open, answer) {
             Ok(Answer::First(answer)) => Ok(answer),
             Ok(Answer::New(answer)) => {
                 // Boxed, because it would make the future of each call larger.
@@ -322,7 +327,9 @@ impl Db {
                 tx.close_after(&error);
                 Err(error)
             }
-        }
+        };
+        operation.end(done.as_ref().err().and_then(fault));
+        done
     }
 
     /// Subscribes to the commits of the caller's tenant that this value and its clones make from
@@ -355,10 +362,17 @@ impl Db {
         timeout(limit + self.wait, ping).await.map_err(|_| Error::DatabaseUnavailable)?
     }
 
-    /// How the pool is used.
-    pub fn state(&self) -> PoolState {
+    /// How the pools of connections are used: that of transactions, and that of hot reads.
+    pub fn pools(&self) -> Vec<PoolState> {
         let state = self.pool.state();
-        PoolState { connections: state.connections, idle: state.idle_connections }
+        let pool = PoolState {
+            name: pool::NAME,
+            connections: state.connections as usize,
+            idle: state.idle_connections as usize,
+            max: self.size as usize,
+            pending: None,
+        };
+        [pool].into_iter().chain(self.lanes.as_ref().map(Lanes::pool)).collect()
     }
 
     async fn begin(&self, caller: &Caller) -> Result<Tx> {
@@ -367,17 +381,37 @@ impl Db {
 
     async fn lease(&self, caller: &Caller) -> Result<Lease> {
         let left = caller.deadline.saturating_duration_since(Instant::now());
+        let waiting = Waiting::begin();
         let connection = async {
             let share = self.shares.take(&caller.tenant).await;
             self.pool.get_owned().await.map(|conn| Lease::new(conn, share))
         };
-        match timeout(left.min(self.wait), connection).await {
-            Ok(Ok(lease)) => Ok(lease),
-            _ if left < self.wait => Err(Error::DeadlineExceeded),
-            // A pool with connections is full; one without has no server to connect to.
-            _ if self.pool.state().connections > 0 => Err(Error::Overloaded),
-            _ => Err(Error::DatabaseUnavailable),
+        if let Ok(Ok(lease)) = timeout(left.min(self.wait), connection).await {
+            return Ok(lease);
         }
+        waiting.count_timeout();
+        if left < self.wait {
+            Err(Error::DeadlineExceeded)
+        } else if self.pool.state().connections > 0 {
+            // A pool with connections is full; one without has no server to connect to.
+            Err(Error::overloaded("pool_wait"))
+        } else {
+            Err(Error::DatabaseUnavailable)
+        }
+    }
+}
+
+/// The kind of fault that ended a transaction, for the metric; `None` for a refusal.
+const fn fault(error: &Error) -> Option<&'static str> {
+    match error {
+        Error::Retry => Some("lost_race"),
+        Error::Locked => Some("lock_timeout"),
+        Error::DeadlineExceeded => Some("deadline_exceeded"),
+        Error::DatabaseUnavailable => Some("unavailable"),
+        Error::DatabaseReadOnly => Some("read_only"),
+        Error::OutcomeUnknown { .. } => Some("outcome_unknown"),
+        Error::Internal { .. } => Some("internal"),
+        _ => None,
     }
 }
 

@@ -6,16 +6,13 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bb8::{ManageConnection, PooledConnection};
-use diesel::{
-    ConnectionError,
-    connection::{InstrumentationEvent, get_default_instrumentation},
-};
+use diesel::ConnectionError;
 use diesel_async::{
     AsyncConnection as _, AsyncPgConnection, SimpleAsyncConnection as _,
     pooled_connection::PoolableConnection as _,
@@ -27,8 +24,12 @@ use tokio_postgres::error::SqlState;
 use super::{
     connect::{self, Link, Login, TlsFault},
     sqlstate,
+    statements::Statements,
 };
+use crate::telemetry;
 
+/// What the pool is called in metrics.
+pub(super) const NAME: &str = "pool";
 /// How long a statement of a cancelled call may still run before the server is asked to cancel it.
 pub(super) const GRACE: Duration = Duration::from_millis(100);
 /// How long its connection may then take to roll back before it is closed.
@@ -56,8 +57,7 @@ const MAX_STATEMENTS: usize = 250;
 /// A connection and its state.
 pub struct Conn {
     pg: AsyncPgConnection,
-    /// How many statements it has prepared, or begun to prepare.
-    statements: Arc<AtomicUsize>,
+    statements: Statements,
     link: Link,
     /// Whether the server accepts cancel requests.
     cancels: bool,
@@ -77,7 +77,7 @@ impl Conn {
 
     /// How many statements it has prepared, or begun to prepare.
     pub fn prepared(&self) -> usize {
-        self.statements.load(Ordering::Relaxed)
+        self.statements.prepared()
     }
 
     /// The statements that set the role and the bounds of a transaction. They are sent in the same
@@ -213,6 +213,8 @@ pub struct Manager {
     embedded: bool,
     /// Whether the login may be able to bypass row-level security.
     privileged: bool,
+    /// The time from which on a statement is slow and logged.
+    slow: Option<Duration>,
     /// How often [`Conn::retire_all`] has replaced all connections.
     eras: Arc<AtomicU64>,
 }
@@ -230,7 +232,8 @@ impl Manager {
     pub fn new(login: impl Into<Login>, role: Option<String>) -> Self {
         let (config, opening) =
             (login.into(), Opening::of(role.as_deref(), Bounds::default()).into());
-        Self { config, role, opening, embedded: false, privileged: false, eras: Arc::default() }
+        let (embedded, privileged, slow) = (false, false, None);
+        Self { config, role, opening, embedded, privileged, slow, eras: Arc::default() }
     }
 
     /// Sets the bounds of transactions.
@@ -255,6 +258,18 @@ impl Manager {
     pub const fn allow_privileged_login(mut self, allowed: bool) -> Self {
         self.privileged |= allowed;
         self
+    }
+
+    /// Warns of statements of calls that take at least this long; none if it is zero.
+    #[must_use]
+    pub fn warn_from(mut self, slow: Duration) -> Self {
+        self.slow = Some(slow).filter(|slow| !slow.is_zero());
+        self
+    }
+
+    /// The time from which on a statement is slow.
+    pub(super) const fn slow(&self) -> Option<Duration> {
+        self.slow
     }
 
     pub(super) const fn allows_privileged_login(&self) -> bool {
@@ -302,22 +317,12 @@ impl ManageConnection for Manager {
     type Error = ConnectError;
 
     async fn connect(&self) -> Result<Conn, ConnectError> {
-        let era = self.era();
+        let (era, began) = (self.era(), Instant::now());
         let (mut pg, link) = self.login().await?;
+        telemetry::record_connect(NAME, began.elapsed());
         let (opening, eras) = (Arc::clone(&self.opening), Arc::clone(&self.eras));
-        let statements = Arc::<AtomicUsize>::default();
-        let counted = Arc::clone(&statements);
-        // A process-wide instrumentation, such as that of the tests, also receives the events of
-        // this connection.
-        let mut watcher = get_default_instrumentation();
-        pg.set_instrumentation(move |event: InstrumentationEvent<'_>| {
-            if matches!(event, InstrumentationEvent::CacheQuery { .. }) {
-                counted.fetch_add(1, Ordering::Relaxed);
-            }
-            if let Some(watcher) = &mut watcher {
-                watcher.on_connection_event(event);
-            }
-        });
+        let statements = Statements::new(self.slow);
+        pg.set_instrumentation(statements.watcher());
         Ok(Conn {
             pg,
             statements,
@@ -403,6 +408,7 @@ impl Lease {
         share: Option<OwnedSemaphorePermit>,
     ) -> Self {
         conn.session = Session::Running;
+        conn.statements.begin();
         Self { conn: Some(conn), share }
     }
 
@@ -437,6 +443,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let Some(mut conn) = self.conn.take() else { return };
         let share = self.share.take();
+        conn.statements.end();
         if matches!(conn.session, Session::Idle | Session::Lost) {
             return; // the pool closes one that is not idle
         }

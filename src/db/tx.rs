@@ -31,6 +31,7 @@ use crate::{
     caller::{Caller, TenantId},
     error::{Error, Result},
     resource::Kind,
+    telemetry::metrics::RACES_LOST,
 };
 
 /// What the first flight of a transaction finds out.
@@ -343,15 +344,15 @@ impl From<diesel::result::Error> for Error {
         };
         match state {
             // IN_FAILED_SQL_TRANSACTION: a statement in the same flight has failed before this one.
-            SqlState::T_R_SERIALIZATION_FAILURE
-            | SqlState::T_R_DEADLOCK_DETECTED
-            | SqlState::IN_FAILED_SQL_TRANSACTION => Self::Retry,
+            SqlState::IN_FAILED_SQL_TRANSACTION => Self::Retry,
+            SqlState::T_R_SERIALIZATION_FAILURE => lost_race("serialization"),
+            SqlState::T_R_DEADLOCK_DETECTED => lost_race("deadlock"),
             // Partial unique indexes of this name hold "at most one". A transaction that loses the
             // race runs again.
             SqlState::UNIQUE_VIOLATION
                 if violated(&error).is_some_and(|name| name.ends_with("_at_most_one")) =>
             {
-                Self::Retry
+                lost_race("at_most_one")
             }
             SqlState::LOCK_NOT_AVAILABLE => Self::Locked,
             SqlState::QUERY_CANCELED => Self::DeadlineExceeded,
@@ -367,6 +368,11 @@ impl From<diesel::result::Error> for Error {
             _ => Self::internal(format!("database: {error}")),
         }
     }
+}
+
+fn lost_race(cause: &'static str) -> Error {
+    RACES_LOST.count(cause);
+    Error::Retry
 }
 
 /// The error for a value that must be unique and is taken, if one of these constraints was

@@ -16,7 +16,7 @@ pub use self::{
     code::code,
     refusal::{NAMED, Refusal},
 };
-use crate::proto::ErrorReason;
+use crate::{proto::ErrorReason, telemetry::metrics::CALLS_SHED};
 
 /// The result of calls and of everything below them.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -132,6 +132,12 @@ impl Error {
     /// The service has no call with this path.
     pub fn unimplemented(path: &str) -> Self {
         Self::Unimplemented(path.trim_start_matches('/').to_owned())
+    }
+
+    /// The service is busy: the limit that this option sets is reached. Counts the call.
+    pub fn overloaded(option: &'static str) -> Self {
+        CALLS_SHED.count(option);
+        Self::Overloaded
     }
 
     /// A fault of the service. The log gets the cause, and the file and line of the caller of this

@@ -12,7 +12,7 @@ use std::{
     cell::Cell,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -81,24 +81,20 @@ fn swap<T>(work: impl FnOnce(&mut Option<Box<Call>>) -> T) -> Option<T> {
 pub(super) struct Method {
     /// `accounts.v1.AccountService/GetAccount`
     name: Arc<str>,
-    /// `rpc.system`, `rpc.service`, `rpc.method`
-    attributes: [KeyValue; 3],
+    /// `rpc.system.name`, `rpc.method`
+    attributes: [KeyValue; 2],
     /// Attributes by status code, made when the code first occurs.
-    by_code: [OnceLock<[KeyValue; 4]>; CODES.len()],
+    by_code: [OnceLock<Box<[KeyValue]>>; CODES.len()],
 }
 
 impl Method {
-    /// `path` is `package.Service/Method`; without a slash it is the name of both service and
-    /// method.
+    /// `path` is `package.Service/Method`.
     pub(super) fn new(path: &str) -> Self {
-        let (service, method) = path.split_once('/').unwrap_or((path, path));
-        // Reference-counted texts, so that cloning the attributes allocates nothing.
-        let attributes = [
-            KeyValue::new("rpc.system", "grpc"),
-            KeyValue::new("rpc.service", Arc::<str>::from(service)),
-            KeyValue::new("rpc.method", Arc::<str>::from(method)),
-        ];
-        Self { name: path.into(), attributes, by_code: Default::default() }
+        let name = Arc::<str>::from(path);
+        // A reference-counted text, so that cloning the attributes allocates nothing.
+        let method = KeyValue::new("rpc.method", Arc::clone(&name));
+        let attributes = [KeyValue::new("rpc.system.name", "grpc"), method];
+        Self { name, attributes, by_code: Default::default() }
     }
 
     pub(super) fn name(&self) -> &Arc<str> {
@@ -106,23 +102,22 @@ impl Method {
     }
 
     /// The attributes that a span of this method starts with.
-    pub(super) fn attributes(&self) -> [KeyValue; 3] {
+    pub(super) fn attributes(&self) -> [KeyValue; 2] {
         self.attributes.clone()
     }
 
     fn measured(&self, code: Code) -> &[KeyValue] {
         let made = self.by_code.get(code as usize).map(|slot| {
-            slot.get_or_init(|| {
-                let [system, service, method] = self.attributes();
-                [system, service, method, status_code(code)]
-            })
+            slot.get_or_init(|| self.attributes().into_iter().chain(outcome(code)).collect())
         });
-        made.map_or(&[], |attributes| attributes.as_slice())
+        made.map_or(&[], |attributes| attributes.as_ref())
     }
 }
 
-fn status_code(code: Code) -> KeyValue {
-    KeyValue::new("rpc.grpc.status_code", i64::from(code as i32))
+/// The attributes of a call that has ended.
+fn outcome(code: Code) -> impl Iterator<Item = KeyValue> {
+    let error = is_our_fault(code).then(|| KeyValue::new("error.type", name(code)));
+    std::iter::once(KeyValue::new("rpc.response.status_code", name(code))).chain(error)
 }
 
 /// The metrics of calls.
@@ -130,7 +125,7 @@ fn status_code(code: Code) -> KeyValue {
 pub(super) struct Meters {
     /// Seconds; `None` when metrics are off.
     pub(super) duration: Option<Histogram<f64>>,
-    pub(super) in_flight: AtomicI64,
+    pub(super) in_flight: AtomicUsize,
 }
 
 /// The method, times and log fields of a call in progress.
@@ -176,7 +171,7 @@ impl Call {
         if let Some(span) = self.context.as_ref().map(|context| context.span())
             && span.is_recording()
         {
-            span.set_attribute(status_code(code));
+            span.set_attributes(outcome(code));
             if let Some(tenant) = &self.tenant {
                 span.set_attribute(KeyValue::new("tenant.id", tenant.to_string()));
             }

@@ -2,8 +2,9 @@
 //!
 //! The status of a call is in a header if there is no answer, and otherwise in the answer's
 //! trailers. So the answer's body is wrapped too; a body that is dropped before its trailers counts
-//! as cancelled. Spans and the histogram `rpc.server.duration` have the attributes `rpc.system`,
-//! `rpc.service`, `rpc.method` and `rpc.grpc.status_code`.
+//! as cancelled. Spans and the histogram `rpc.server.call.duration` have the names of the
+//! OpenTelemetry semantic conventions 1.44.0: `rpc.system.name`, `rpc.method`,
+//! `rpc.response.status_code` and, if the status is a fault of the service, `error.type`.
 
 use std::{
     collections::HashMap,
@@ -25,7 +26,10 @@ use opentelemetry_sdk::{propagation::TraceContextPropagator, trace::SdkTracer};
 use tonic::{Code, body::Body};
 use tower::{BoxError, Layer, Service};
 
-use super::call::{Meters, Method, Running};
+use super::{
+    call::{Meters, Method, Running},
+    metrics::CALLS_ACTIVE,
+};
 
 /// Upper bounds of the duration histogram in seconds: those of the OpenTelemetry RPC conventions,
 /// and smaller ones for the reads of this service.
@@ -82,22 +86,14 @@ fn meters() -> Arc<Meters> {
         return Arc::new(Meters { duration: None, in_flight: 0.into() });
     };
     let duration = meter
-        .f64_histogram("rpc.server.duration")
+        .f64_histogram("rpc.server.call.duration")
         .with_unit("s")
         .with_description("Duration of inbound calls, to the end of the answer")
         .with_boundaries(BUCKETS.to_vec())
         .build();
     let meters = Arc::new(Meters { duration: Some(duration), in_flight: 0.into() });
     let counted = Arc::clone(&meters);
-    // The provider keeps the instrument, not the value that `build` returns.
-    let _instrument = meter
-        .i64_observable_up_down_counter("rpc.server.active_requests")
-        .with_unit("{request}")
-        .with_description("Inbound calls under way")
-        .with_callback(move |observer| {
-            observer.observe(counted.in_flight.load(Ordering::Relaxed), &[]);
-        })
-        .build();
+    CALLS_ACTIVE.observe(move || counted.in_flight.load(Ordering::Relaxed));
     meters
 }
 

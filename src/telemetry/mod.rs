@@ -1,34 +1,46 @@
-//! Telemetry: logs on stderr always, and OTLP traces and metrics if a collector is configured.
+//! Telemetry: logs on stderr always, OTLP traces and metrics if a collector is configured, and
+//! metrics for Prometheus if there is an address for them.
 //!
 //! [`start`] reads the standard `OTEL_*` variables; without an endpoint there are no exporters and
-//! nothing is recorded. [`RpcLayer`] records every call. Telemetry must not carry personal data: a
-//! tenant id is none; an actor, a name, an email address and the content of a request are.
+//! nothing is recorded. [`RpcLayer`] records every call, and [`metrics`] has everything else that
+//! is measured. Telemetry must not carry personal data: a tenant id is none; an actor, a name, an
+//! email address and the content of a request are.
 
 mod call;
+mod database;
+mod endpoint;
+mod exporters;
+mod instrument;
 mod layer;
 mod logs;
-mod otlp;
+pub mod metrics;
 mod seldom;
+mod sender;
 
 use std::sync::OnceLock;
 
-use opentelemetry::{
-    KeyValue,
-    metrics::{Counter, Meter},
-};
+use opentelemetry::{KeyValue, metrics::Meter};
 use opentelemetry_sdk::trace::SdkTracer;
+use prometheus::Registry;
 use tracing_subscriber::{
-    Layer, Registry, filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt,
+    Layer, Registry as Subscriber, filter::LevelFilter, layer::SubscriberExt,
+    util::SubscriberInitExt,
 };
 
 pub use self::{
     call::{set_planned_end, set_tenant, set_workload},
+    database::{
+        Operation, PoolState, Waiting, observe_pools, record_connect, warn_slow_statement,
+        warn_statement_given_up,
+    },
+    endpoint::serve_metrics,
     layer::{Rpc, RpcLayer},
     logs::{LogFormat, log_filter},
     seldom::Seldom,
 };
 
-/// How logs are written. The `OTEL_*` environment variables configure traces and metrics.
+/// How logs are written, and whether metrics are served. The `OTEL_*` environment variables
+/// configure what is sent to a collector.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Which log lines are written: `EnvFilter` directives such as `info` or
@@ -36,6 +48,8 @@ pub struct Options {
     pub log: String,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// Whether [`serve_metrics`] will be called.
+    pub serves_metrics: bool,
 }
 
 /// Why telemetry cannot start. Each message names the wrong option and what it accepts.
@@ -47,11 +61,8 @@ pub enum Error {
     /// [`start`] was called twice, or something else installed a subscriber.
     #[error("a global log subscriber is already installed")]
     Installed(#[from] tracing_subscriber::util::TryInitError),
-    /// A protocol of OTLP other than gRPC.
-    #[error(
-        "{variable}={value}: this service exports by gRPC only; leave the variable unset, or set \
-         it to `grpc`"
-    )]
+    /// An unknown protocol of OTLP.
+    #[error("{variable}={value}: it takes grpc, which is the default, or http/protobuf")]
     Protocol {
         /// The environment variable.
         variable: &'static str,
@@ -62,9 +73,18 @@ pub enum Error {
     /// URL.
     #[error("OpenTelemetry exporter: {0}")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// The metrics for Prometheus cannot be registered.
+    #[error("--metrics-listen: {0}")]
+    Prometheus(#[from] opentelemetry_sdk::error::OTelSdkError),
     /// The system could not start a thread.
     #[error("cannot start the exporter's thread: {0}")]
-    Thread(#[from] std::io::Error),
+    Thread(std::io::Error),
+    /// There are no certificate authorities to check a collector with.
+    #[error(
+        "OpenTelemetry exporter: no certificate authorities: {0}; SSL_CERT_FILE can name a file of \
+         them"
+    )]
+    Authorities(std::io::Error),
 }
 
 /// Running telemetry. Dropping it flushes and stops the exporters, as [`Telemetry::shutdown`] does.
@@ -72,16 +92,18 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Telemetry {
     /// Stops the exporters when dropped.
-    _exporters: Option<otlp::Exporters>,
+    _exporters: Option<exporters::Exporters>,
 }
 
-/// The tracer and the meter; unset until [`start`], and each `None` if it is not exported.
+/// The tracer, the meter and the registry of Prometheus; unset until [`start`], and each `None` if
+/// it is not exported.
 static RECORDERS: OnceLock<Recorders> = OnceLock::new();
 
 #[derive(Debug, Default)]
 struct Recorders {
     tracer: Option<SdkTracer>,
     meter: Option<Meter>,
+    registry: Option<Registry>,
 }
 
 fn tracer() -> Option<&'static SdkTracer> {
@@ -92,16 +114,21 @@ fn meter() -> Option<&'static Meter> {
     RECORDERS.get()?.meter.as_ref()
 }
 
-/// Installs the global subscriber and, if an endpoint is set, the exporters. Call it once, before
-/// [`RpcLayer::new`] and [`observe_pool`]. It needs no async runtime, and works inside one.
+fn registry() -> Option<&'static Registry> {
+    RECORDERS.get()?.registry.as_ref()
+}
+
+/// Installs the global subscriber and, if an endpoint is set or metrics are served, the exporters.
+/// Call it once, before [`RpcLayer::new`] and before anything is measured. It needs no async
+/// runtime, and works inside one.
 ///
 /// # Errors
 /// The log filter or an `OTEL_*` setting cannot be used, or a subscriber is already installed. A
 /// collector that cannot be reached is not an error, now or later.
 pub fn start(options: &Options) -> Result<Telemetry, Error> {
-    let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> = vec![logs::layer(options)?];
-    let exporters = otlp::Exporters::from_env()?;
-    let recorders = exporters.as_ref().map(otlp::Exporters::recorders).unwrap_or_default();
+    let mut layers: Vec<Box<dyn Layer<Subscriber> + Send + Sync>> = vec![logs::layer(options)?];
+    let exporters = exporters::Exporters::start(options.serves_metrics)?;
+    let recorders = exporters.as_ref().map(exporters::Exporters::recorders).unwrap_or_default();
     if let Some(tracer) = &recorders.tracer {
         // `RpcLayer` makes the spans of calls. This layer adds the spans that the code below them
         // opens with `info_span!`.
@@ -120,6 +147,12 @@ pub fn start(options: &Options) -> Result<Telemetry, Error> {
     tracing_subscriber::registry().with(layers).try_init()?;
     // It is not set yet: `try_init` succeeds once in a process.
     let _ = RECORDERS.set(recorders);
+    for events in metrics::EVENTS {
+        events.begin();
+    }
+    metrics::BUILD_INFO.observe_each(|observe| {
+        observe(1.0, &[KeyValue::new("version", env!("CARGO_PKG_VERSION"))]);
+    });
     Ok(Telemetry { _exporters: exporters })
 }
 
@@ -130,48 +163,4 @@ impl Telemetry {
     pub fn shutdown(self) {
         drop(self);
     }
-}
-
-/// Counts a rejected token in `customer_accounts.tokens.refused`, by `cause`: one of a small fixed
-/// number of texts.
-pub fn count_refused_token(cause: &'static str) {
-    static COUNTER: OnceLock<Option<Counter<u64>>> = OnceLock::new();
-    let counter = COUNTER.get_or_init(|| {
-        let counter = meter()?.u64_counter("customer_accounts.tokens.refused").with_unit("{token}");
-        Some(counter.with_description("Tokens that were refused, by cause").build())
-    });
-    if let Some(counter) = counter {
-        counter.add(1, &[KeyValue::new("cause", cause)]);
-    }
-}
-
-/// The number of database connections.
-#[derive(Debug, Clone, Copy)]
-pub struct PoolState {
-    /// Open connections, used or idle.
-    pub connections: u32,
-    /// Open connections that are not in use.
-    pub idle: u32,
-}
-
-/// Exports the pool's state as `db.client.connection.count` by `db.client.connection.state`
-/// (`used`, `idle`). `state` is called once in each export interval on the exporter's thread, so it
-/// must not block. Does nothing when metrics are off.
-pub fn observe_pool(state: impl Fn() -> PoolState + Send + Sync + 'static) {
-    let Some(meter) = meter() else { return };
-    let idle = [KeyValue::new("db.client.connection.state", "idle")];
-    let used = [KeyValue::new("db.client.connection.state", "used")];
-    // The semantic conventions make this an up-down counter, which is summed over replicas;
-    // backends show it as a gauge. The provider keeps the instrument, not the value that `build`
-    // returns.
-    let _instrument = meter
-        .i64_observable_up_down_counter("db.client.connection.count")
-        .with_unit("{connection}")
-        .with_description("Database connections by state")
-        .with_callback(move |observer| {
-            let PoolState { connections, idle: waiting } = state();
-            observer.observe(i64::from(waiting), &idle);
-            observer.observe(i64::from(connections.saturating_sub(waiting)), &used);
-        })
-        .build();
 }

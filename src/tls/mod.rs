@@ -14,6 +14,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use opentelemetry::KeyValue;
 use rustls::{
     ServerConfig,
     crypto::CryptoProvider,
@@ -27,6 +28,7 @@ use crate::{
     caller::workload,
     certificates::{FileError, authorities, certificates, private_key, provider, read},
     config::Transport,
+    telemetry::metrics::CERTIFICATE_REMAINING,
 };
 
 const CERT: &str = "--tls-cert";
@@ -57,7 +59,8 @@ pub struct Tls {
     files: Files,
     interval: Duration,
     contents: Contents,
-    ends: Vec<End>,
+    /// When the certificates in use expire.
+    ends: watch::Sender<Vec<End>>,
     current: watch::Sender<Arc<ServerConfig>>,
 }
 
@@ -67,12 +70,24 @@ impl Tls {
         let Some(files) = Files::of(config)? else { return Ok(None) };
         let (contents, Usable { config: server, ends }) = files.settled().await?;
         let interval = config.tls_reload_interval;
-        Ok(Some(Self { files, interval, contents, ends, current: watch::Sender::new(server) }))
+        let (ends, current) = (watch::Sender::new(ends), watch::Sender::new(server));
+        Ok(Some(Self { files, interval, contents, ends, current }))
     }
 
     /// The configuration of new connections.
     pub fn current(&self) -> Current {
         self.current.subscribe()
+    }
+
+    /// Exports the time that is left of the certificates.
+    fn observe(&self) {
+        let ends = self.ends.subscribe();
+        CERTIFICATE_REMAINING.observe_each(move |observe| {
+            for End { option, at } in ends.borrow().iter() {
+                let option = KeyValue::new("option", option.trim_start_matches('-'));
+                observe((*at - Utc::now()).as_seconds_f64(), &[option]);
+            }
+        });
     }
 }
 

@@ -13,18 +13,19 @@ const REMINDER: Duration = Duration::from_hours(12);
 
 impl Tls {
     /// Reads the files periodically, for ever, and uses their contents when they have changed and
-    /// can be served with.
+    /// can be served with. Exports when the certificates in use expire.
     ///
     /// Changes are detected by contents and not by notification: mounted secrets are replaced
     /// through symbolic links, which notifications miss. New contents must be the same in two
     /// readings in a row, so that half-written files are not used.
     pub async fn keep_current(mut self) -> Infallible {
+        self.observe();
         let mut ticks = interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut seen, mut fault, mut reminded) = (None, None, None::<Instant>);
         loop {
             if reminded.is_none_or(|at| at.elapsed() >= REMINDER) {
-                self.ends.iter().for_each(End::remind);
+                self.ends.borrow().iter().for_each(End::remind);
                 reminded = Some(Instant::now());
             }
             ticks.tick().await;
@@ -58,7 +59,8 @@ impl Tls {
             return Ok(false);
         }
         let Usable { config, ends } = self.files.check(&contents)?;
-        (self.contents, self.ends) = (contents, ends);
+        self.contents = contents;
+        self.ends.send_replace(ends);
         self.current.send_replace(config);
         tracing::info!("TLS certificates reloaded, for new connections");
         Ok(true)

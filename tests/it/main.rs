@@ -46,6 +46,7 @@ mod membership_model;
 mod membership_races;
 mod memberships;
 mod messages;
+mod metrics;
 mod module_calls;
 mod module_model;
 mod modules;

@@ -6,30 +6,21 @@ use customer_accounts::proto::{
     Account, Address, Contact, GetAccountRequest, ListAccountTypesRequest, ListAccountsRequest,
     UpdateAccountRequest, account_type_service_client::AccountTypeServiceClient,
 };
-use opentelemetry_proto::tonic::{
-    collector::{
-        metrics::v1::{
-            ExportMetricsServiceRequest, ExportMetricsServiceResponse,
-            metrics_service_server::{MetricsService, MetricsServiceServer},
-        },
-        trace::v1::{
-            ExportTraceServiceRequest, ExportTraceServiceResponse,
-            trace_service_server::{TraceService, TraceServiceServer},
-        },
-    },
-    common::v1::{KeyValue, any_value::Value},
-    metrics::v1::{HistogramDataPoint, Metric, metric::Data},
-    resource::v1::Resource,
-    trace::v1::{Span, span::SpanKind},
-};
-use tokio::{net::TcpListener, sync::watch, time::timeout};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Code, Request, Response, Status, transport::Server};
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use tokio::net::TcpListener;
+use tonic::{Code, Request, Status};
 
-use crate::support::{Tenant, account, eventually, process::Service};
+use crate::support::{
+    Tenant, account,
+    certs::Authority,
+    collector::{Collector, text},
+    eventually,
+    process::{Service, run},
+};
 
 /// How long anything here may take.
 const DEADLINE: Duration = Duration::from_secs(10);
+const LIST: &str = "accounts.v1.AccountTypeService/ListAccountTypes";
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT_ID: &str = "b7ad6b7169203331";
 
@@ -50,7 +41,7 @@ async fn a_call_is_exported_as_span_and_measurement() {
     service.terminate();
     assert!(service.ended().await.success());
 
-    let name = "accounts.v1.AccountTypeService/ListAccountTypes";
+    let name = LIST;
     let (resource, span) = collector
         .received(|seen| seen.spans.iter().find(|(_, span)| span.name == name).cloned())
         .await;
@@ -58,23 +49,68 @@ async fn a_call_is_exported_as_span_and_measurement() {
     assert_eq!(hex(&span.parent_span_id), PARENT_ID);
     assert_eq!(span.trace_state, "vendor=1");
     assert_eq!(span.kind, SpanKind::Server as i32);
-    assert_eq!(text(&span.attributes, "rpc.system"), "grpc");
-    assert_eq!(text(&span.attributes, "rpc.service"), "accounts.v1.AccountTypeService");
-    assert_eq!(text(&span.attributes, "rpc.method"), "ListAccountTypes");
-    assert_eq!(number(&span.attributes, "rpc.grpc.status_code"), 0);
+    assert_eq!(text(&span.attributes, "rpc.system.name"), "grpc");
+    assert_eq!(text(&span.attributes, "rpc.method"), name);
+    assert_eq!(text(&span.attributes, "rpc.response.status_code"), "OK");
     assert_eq!(text(&resource.attributes, "service.name"), "accounts-under-test");
     assert_eq!(text(&resource.attributes, "deployment.environment.name"), "test");
 
-    let point = collector.received(|seen| seen.durations("ListAccountTypes")).await;
+    let point = collector.received(|seen| seen.durations(name)).await;
     assert_eq!(point.count, 1);
-    assert_eq!(text(&point.attributes, "rpc.service"), "accounts.v1.AccountTypeService");
-    assert_eq!(number(&point.attributes, "rpc.grpc.status_code"), 0);
+    assert_eq!(text(&point.attributes, "rpc.system.name"), "grpc");
+    assert_eq!(text(&point.attributes, "rpc.response.status_code"), "OK");
+    assert!(point.attributes.iter().all(|it| it.key != "error.type"), "{point:?}");
     let seconds = point.sum.expect("a histogram has a sum");
     assert!(seconds > 0.0 && seconds < DEADLINE.as_secs_f64(), "{seconds} s");
     let gauge = "db.client.connection.count";
     collector
         .received(|seen| seen.metrics.iter().any(|metric| metric.name == gauge).then_some(()))
         .await;
+}
+
+/// The same by HTTP, and with TLS by either protocol. Prometheus can read the metrics meanwhile.
+#[tokio::test]
+async fn otlp_goes_by_either_protocol_with_and_without_tls() {
+    let authority = Authority::new();
+    let folder = tempfile::tempdir().unwrap();
+    let authorities = folder.path().join("ca.pem");
+    std::fs::write(&authorities, &authority.pem).unwrap();
+    let pair = authority.server();
+    for (protocol, tls) in [("http/protobuf", false), ("http/protobuf", true), ("grpc", true)] {
+        let pair = tls.then_some(&pair);
+        let collector = match protocol {
+            "grpc" => Collector::start_with(pair).await,
+            _ => Collector::by_http(pair).await,
+        };
+        let environment = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint.as_str()),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20secret"),
+            ("SSL_CERT_FILE", authorities.to_str().unwrap()),
+        ];
+        let service = Service::fresh(&["--metrics-listen", "127.0.0.1:0"], &environment).await;
+        list_account_types(&service).await.expect("the call succeeds");
+        service.terminate();
+        assert!(service.ended().await.success());
+        let (_, span) = collector
+            .received(|seen| seen.spans.iter().find(|(_, span)| span.name == LIST).cloned())
+            .await;
+        assert_eq!(hex(&span.trace_id), TRACE_ID, "{protocol}, TLS: {tls}");
+        let point = collector.received(|seen| seen.durations(LIST)).await;
+        assert_eq!(point.count, 1, "{protocol}, TLS: {tls}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_protocol_is_refused() {
+    for name in ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"] {
+        let environment =
+            [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"), (name, "http/json")];
+        let ended = run(&["check"], &environment).await;
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        let message = format!("{name}=http/json: it takes grpc");
+        assert!(ended.stderr.contains(&message), "{}", ended.stderr);
+    }
 }
 
 #[tokio::test]
@@ -205,114 +241,6 @@ async fn list_account_types(service: &Service) -> Result<(), Status> {
         .list_account_types(request)
         .await
         .map(|_| ())
-}
-
-/// An OTLP collector in this process that keeps what it is sent.
-struct Collector {
-    endpoint: String,
-    seen: watch::Receiver<Seen>,
-}
-
-#[derive(Default)]
-struct Seen {
-    spans: Vec<(Resource, Span)>,
-    /// The latest export; its numbers are cumulative.
-    metrics: Vec<Metric>,
-}
-
-impl Seen {
-    /// The calls of a method, if it was called.
-    fn durations(&self, method: &str) -> Option<HistogramDataPoint> {
-        let metric = self.metrics.iter().find(|metric| metric.name == "rpc.server.duration")?;
-        assert_eq!(metric.unit, "s");
-        let Some(Data::Histogram(histogram)) = &metric.data else {
-            panic!("not a histogram: {metric:?}")
-        };
-        histogram
-            .data_points
-            .iter()
-            .find(|point| text(&point.attributes, "rpc.method") == method)
-            .cloned()
-    }
-}
-
-impl Collector {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
-        let (sender, seen) = watch::channel(Seen::default());
-        let inbox = Inbox(sender);
-        let server = Server::builder()
-            .add_service(TraceServiceServer::new(inbox.clone()))
-            .add_service(MetricsServiceServer::new(inbox))
-            .serve_with_incoming(TcpListenerStream::new(listener));
-        tokio::spawn(server);
-        Self { endpoint, seen }
-    }
-
-    /// Waits until `wanted` finds something in what was sent.
-    async fn received<T>(&self, wanted: impl Fn(&Seen) -> Option<T>) -> T {
-        let mut seen = self.seen.clone();
-        let seen = timeout(DEADLINE, seen.wait_for(|seen| wanted(seen).is_some()))
-            .await
-            .expect("it arrives in time")
-            .expect("the collector runs");
-        wanted(&seen).expect("it was just there")
-    }
-}
-
-#[derive(Clone)]
-struct Inbox(watch::Sender<Seen>);
-
-#[tonic::async_trait]
-impl TraceService for Inbox {
-    async fn export(
-        &self,
-        request: Request<ExportTraceServiceRequest>,
-    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.0.send_modify(|seen| {
-            for batch in request.into_inner().resource_spans {
-                let resource = batch.resource.unwrap_or_default();
-                let spans = batch.scope_spans.into_iter().flat_map(|scope| scope.spans);
-                seen.spans.extend(spans.map(|span| (resource.clone(), span)));
-            }
-        });
-        Ok(Response::new(ExportTraceServiceResponse::default()))
-    }
-}
-
-#[tonic::async_trait]
-impl MetricsService for Inbox {
-    async fn export(
-        &self,
-        request: Request<ExportMetricsServiceRequest>,
-    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        let scopes =
-            request.into_inner().resource_metrics.into_iter().flat_map(|batch| batch.scope_metrics);
-        self.0.send_modify(|seen| seen.metrics = scopes.flat_map(|scope| scope.metrics).collect());
-        Ok(Response::new(ExportMetricsServiceResponse::default()))
-    }
-}
-
-fn value<'a>(attributes: &'a [KeyValue], key: &str) -> &'a Value {
-    let found = attributes.iter().find(|attribute| attribute.key == key);
-    found
-        .and_then(|attribute| attribute.value.as_ref()?.value.as_ref())
-        .unwrap_or_else(|| panic!("no {key} in {attributes:?}"))
-}
-
-fn text<'a>(attributes: &'a [KeyValue], key: &str) -> &'a str {
-    match value(attributes, key) {
-        Value::StringValue(text) => text,
-        other => panic!("{key} is no text: {other:?}"),
-    }
-}
-
-fn number(attributes: &[KeyValue], key: &str) -> i64 {
-    match value(attributes, key) {
-        Value::IntValue(number) => *number,
-        other => panic!("{key} is no number: {other:?}"),
-    }
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -84,6 +84,9 @@ and may then need 6 seconds for work that cannot be interrupted and 3 to send it
 {{- if and .Values.grpcRoute.enabled (not .Values.grpcRoute.parentRefs) -}}
 {{- fail "grpcRoute.parentRefs is required: the gateways of the route" -}}
 {{- end -}}
+{{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.enabled) -}}
+{{- fail "metrics.serviceMonitor.enabled is set, but not metrics.enabled: there would be no metrics" -}}
+{{- end -}}
 {{- with .Values.autoscaling -}}
 {{- if and .enabled (gt (int64 .minReplicas) (int64 .maxReplicas)) -}}
 {{- fail (printf "autoscaling.minReplicas (%d) is more than autoscaling.maxReplicas (%d)" (int64 .minReplicas) (int64 .maxReplicas)) -}}
@@ -92,7 +95,7 @@ and may then need 6 seconds for work that cannot be interrupted and 3 to send it
 {{- if and .Values.autoscaling.enabled (not (dig "requests" "cpu" "" .Values.resources)) -}}
 {{- fail "autoscaling needs resources.requests.cpu: it is a percentage of that" -}}
 {{- end -}}
-{{- $set := list "DATABASE_URL" "SSL_CERT_FILE" "OTEL_EXPORTER_OTLP_ENDPOINT" "OTEL_EXPORTER_OTLP_HEADERS" "OTEL_SERVICE_NAME" "OTEL_RESOURCE_ATTRIBUTES" -}}
+{{- $set := list "DATABASE_URL" "SSL_CERT_FILE" "OTEL_EXPORTER_OTLP_ENDPOINT" "OTEL_EXPORTER_OTLP_PROTOCOL" "OTEL_EXPORTER_OTLP_HEADERS" "OTEL_SERVICE_NAME" "OTEL_RESOURCE_ATTRIBUTES" -}}
 {{- range .Values.extraEnv -}}
 {{- if or (hasPrefix "CUSTOMER_ACCOUNTS_" .name) (has .name $set) -}}
 {{- fail (printf "extraEnv: %s has a value of its own in this chart, or under config" .name) -}}

@@ -53,6 +53,8 @@ What all commands get: config, and DATABASE_URL. Takes (dict "root" $ "secretNam
 {{- if .endpoint }}
 - name: OTEL_EXPORTER_OTLP_ENDPOINT
   value: {{ .endpoint | quote }}
+- name: OTEL_EXPORTER_OTLP_PROTOCOL
+  value: {{ .protocol }}
 {{- with .serviceName }}
 - name: OTEL_SERVICE_NAME
   value: {{ . | quote }}

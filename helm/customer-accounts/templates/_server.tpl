@@ -3,6 +3,10 @@
 {{- define "customer-accounts.serverEnv" -}}
 - name: CUSTOMER_ACCOUNTS_LISTEN
   value: "{{ .Values.listenHost }}:50051"
+{{- if .Values.metrics.enabled }}
+- name: CUSTOMER_ACCOUNTS_METRICS_LISTEN
+  value: "{{ .Values.listenHost }}:9464"
+{{- end }}
 {{- /* The login that serves may not migrate. The job does. */}}
 - name: CUSTOMER_ACCOUNTS_MIGRATE
   value: "false"

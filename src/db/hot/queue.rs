@@ -26,6 +26,11 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// How many calls wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.values().map(VecDeque::len).sum()
+    }
+
     pub(super) fn push(&mut self, call: Waiting) {
         let tenant = &call.asked.tenant;
         if let Some(waiting) = self.waiting.get_mut(tenant) {

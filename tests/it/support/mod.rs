@@ -3,6 +3,7 @@
 pub mod calls;
 pub mod certs;
 pub mod cluster;
+pub mod collector;
 pub mod commerce;
 pub mod contracts;
 pub mod dice;
