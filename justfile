@@ -64,6 +64,10 @@ chart *arguments:
 image *arguments:
     .ci/image {{ arguments }}
 
+# Checks and tests the alerts, and the queries of the dashboard
+monitoring:
+    .ci/monitoring
+
 # Looks for known vulnerabilities of the dependencies, in the RustSec database on the network
 audit: tools
     cargo-deny --locked check advisories
