@@ -42,6 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_client(false)
         .codec_path("crate::codec::Codec")
         .extern_path(".accounts.v1", "::customer_accounts_client::accounts::v1")
+        .extern_path(".google.rpc", "::tonic_types::pb")
         .extern_path(".google.type", "::customer_accounts_client::google::r#type")
         .compile_fds(descriptors)?;
     Ok(())
@@ -193,16 +194,17 @@ fn orders(
     Ok(arms)
 }
 
-/// Implements `codec::Bounded` for the request message of every call.
+/// Implements `codec::Bounded` for the request message of every call, and for the elements of lists
+/// whose elements have limits of their own.
 fn limits(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
     let methods = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
-    let requests: BTreeSet<_> =
+    let mut names: BTreeSet<_> =
         methods.map(|method| method.input().full_name().to_owned()).collect();
     let mut code = String::new();
-    for name in requests {
+    while let Some(name) = names.pop_first() {
         let message =
             pool.get_message_by_name(&name).ok_or("a message that the pool does not have")?;
-        let mut bounds = Bounds { pool, limits: Vec::new(), around: Vec::new() };
+        let mut bounds = Bounds::of(pool);
         let shape = bounds.shape(&message, "")?;
         if bounds.limits.len() > MAX_LIMITS {
             return Err(format!(
@@ -210,6 +212,7 @@ fn limits(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
             )
             .into());
         }
+        names.extend(std::mem::take(&mut bounds.elements));
         let (name, limits) = (message.name(), bounds.limits.concat());
         writeln!(
             code,
@@ -227,9 +230,18 @@ struct Bounds<'a> {
     limits: Vec<String>,
     /// The messages that contain the present one.
     around: Vec<String>,
+    /// In a list whose elements have limits of their own: the items and bytes that each limit has in
+    /// all elements together.
+    inside: Option<(u32, u32)>,
+    /// The elements of such lists, which are measured by themselves too.
+    elements: Vec<String>,
 }
 
-impl Bounds<'_> {
+impl<'a> Bounds<'a> {
+    const fn of(pool: &'a DescriptorPool) -> Self {
+        Self { pool, limits: Vec::new(), around: Vec::new(), inside: None, elements: Vec::new() }
+    }
+
     /// Makes the fields of a message that lead to a limit. Fails if a field needs a limit and
     /// declares none.
     fn shape(&mut self, message: &MessageDescriptor, path: &str) -> Result<String, Box<dyn Error>> {
@@ -271,7 +283,18 @@ impl Bounds<'_> {
                 _ => "Some(0)",
             };
             let inside = match &kind {
-                Kind::Message(element) => self.shape(element, &format!("{path}[]."))?,
+                Kind::Message(element) => {
+                    let around = self.inside;
+                    if let (Some(items), Some(bytes)) =
+                        (self.number(field, "inside")?, self.number(field, "bytes")?)
+                    {
+                        self.inside = Some((items, bytes));
+                        self.elements.push(element.full_name().to_owned());
+                    }
+                    let inside = self.shape(element, &format!("{path}[]."))?;
+                    self.inside = around;
+                    inside
+                }
                 _ => "&[]".to_owned(),
             };
             return Ok(Some(format!(
@@ -308,28 +331,35 @@ impl Bounds<'_> {
 
     /// Adds the limit that a field declares, and returns its index.
     fn limit(&mut self, field: &FieldDescriptor, path: &str) -> Result<usize, Box<dyn Error>> {
+        let numbers = field.is_list()
+            && !matches!(field.kind(), Kind::String | Kind::Bytes | Kind::Message(_));
+        let items = self
+            .number(field, "items")?
+            .ok_or_else(|| format!("{} has no limit of items", field.full_name()))?;
+        let bytes = self.number(field, "bytes")?;
+        if bytes.is_none() && !numbers {
+            return Err(format!("{} has no limit of bytes", field.full_name()).into());
+        }
+        let (items, bytes) = match self.inside {
+            Some((items, bytes)) => (items, Some(bytes)),
+            None => (items, bytes),
+        };
+        let bytes = bytes.map_or_else(|| "u64::MAX".to_owned(), |bytes| bytes.to_string());
+        self.limits.push(format!(
+            "crate::codec::Limit {{ field: {path:?}, items: {items}, bytes: {bytes} }}, "
+        ));
+        Ok(self.limits.len() - 1)
+    }
+
+    /// A number of the limit that a field declares; `None` if it is 0 or there is no limit.
+    fn number(&self, field: &FieldDescriptor, name: &str) -> Result<Option<u32>, Box<dyn Error>> {
         let extension = self
             .pool
             .get_extension_by_name("accounts.v1.limit")
             .ok_or("accounts.v1.limit is not defined")?;
         let options = field.options();
         let limit = options.get_extension(&extension);
-        let number = |name: &str| {
-            let value = limit.as_message().and_then(|limit| limit.get_field_by_name(name));
-            value.as_deref().and_then(Value::as_u32).filter(|value| *value > 0)
-        };
-        let numbers = field.is_list()
-            && !matches!(field.kind(), Kind::String | Kind::Bytes | Kind::Message(_));
-        let items = number("items")
-            .ok_or_else(|| format!("{} has no limit of items", field.full_name()))?;
-        let bytes = match number("bytes") {
-            Some(bytes) => bytes.to_string(),
-            None if numbers => "u64::MAX".to_owned(),
-            None => return Err(format!("{} has no limit of bytes", field.full_name()).into()),
-        };
-        self.limits.push(format!(
-            "crate::codec::Limit {{ field: {path:?}, items: {items}, bytes: {bytes} }}, "
-        ));
-        Ok(self.limits.len() - 1)
+        let number = limit.as_message().and_then(|limit| limit.get_field_by_name(name));
+        Ok(number.as_deref().and_then(Value::as_u32).filter(|value| *value > 0))
     }
 }

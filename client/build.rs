@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     config.btree_map(["."]).enable_type_names();
     tonic_prost_build::configure()
         .build_server(false)
+        .extern_path(".google.rpc", "::tonic_types::pb")
         .compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

@@ -4,6 +4,9 @@
 //! violations. The method fails with all of them at once, including those of the request id: a call
 //! that needs the [`Meta`] of a change gets them only with this check.
 
+use std::pin::Pin;
+
+use futures_util::Stream;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -13,15 +16,40 @@ use crate::{
     error::Result,
     mask::Elsewhere,
     page::{Page, Paged},
+    peer::Peer,
+    streams::{ClientDeadline, StreamPermit, Streams, Unending},
     validate::Violations,
 };
 
 /// What a call returns.
 pub type Reply<T> = Result<Response<T>, Status>;
 
+/// The messages of an answer that is a stream.
+pub type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
 /// Returns the answer of a call.
 pub fn reply<T>(answer: Result<T>) -> Reply<T> {
     Ok(Response::new(answer?))
+}
+
+/// Takes a permit for the stream that answers a request.
+pub fn enter<M>(
+    streams: &Streams,
+    caller: &Caller,
+    request: &mut Request<M>,
+) -> Result<StreamPermit> {
+    let deadline = request.extensions_mut().remove::<ClientDeadline>();
+    let retiring = request.extensions().get().map(Peer::retiring).cloned().unwrap_or_default();
+    streams.enter(caller, deadline, retiring)
+}
+
+/// Returns the answer of a call that is a stream. A shutdown ends it instead of waiting for it.
+pub fn stream<T>(
+    messages: impl Stream<Item = Result<T, Status>> + Send + 'static,
+) -> Reply<Answers<T>> {
+    let mut response: Response<Answers<T>> = Response::new(Box::pin(messages));
+    response.extensions_mut().insert(Unending);
+    Ok(response)
 }
 
 /// A request that has passed the guard. Each method fails with every violation of the request.

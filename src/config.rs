@@ -228,8 +228,8 @@ pub struct Config {
           value_parser = at_least_one)]
     pub max_calls: usize,
 
-    /// The share of --max-calls, --max-watches, --max-buffered-bytes and --pool-size that one
-    /// tenant may use at once, in percent; at least one of each.
+    /// The share of --max-calls, --max-watches, --max-transfers, --max-buffered-bytes and --pool-size
+    /// that one tenant may use at once, in percent; at least one of each.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_TENANT_SHARE", value_name = "PERCENT",
           default_value = "75", value_parser = Percent::parse)]
     pub tenant_share: Percent,
@@ -279,6 +279,12 @@ pub struct Config {
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub max_watches: u32,
 
+    /// Most imports and exports of accounts at once, on all connections together; further ones fail
+    /// with RESOURCE_EXHAUSTED. Each import holds a database connection while it writes a batch.
+    #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_MAX_TRANSFERS", default_value_t = 4,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub max_transfers: u32,
+
     /// How often a watch polls for changes of other replicas. Changes of its own replica reach it
     /// at once.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_WATCH_POLL_INTERVAL",
@@ -290,8 +296,8 @@ pub struct Config {
           default_value = "15s", value_parser = duration)]
     pub watch_checkpoint_interval: Duration,
 
-    /// Age at which a watch ends, so that the caller's credentials are checked again when it
-    /// reconnects.
+    /// Age at which a watch, an import or an export ends, so that the caller's credentials are
+    /// checked again when it reconnects.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_WATCH_MAX_AGE", default_value = "1h",
           value_parser = duration)]
     pub watch_max_age: Duration,

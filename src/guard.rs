@@ -187,14 +187,14 @@ impl Shared {
         let peer = request.extensions().get().and_then(Peer::workload).cloned();
         let admitted = self.admit(&uri, request.headers(), peer.as_ref(), arrived);
         let admitted = AssertUnwindSafe(admitted).catch_unwind().await;
-        let Admitted { caller, client, permit, reads } =
+        let Admitted { caller, client, permit, reads, is_stream } =
             match admitted.unwrap_or_else(|panic| Err(panicked(&*panic))) {
                 Ok(admitted) => admitted,
                 Err(error) => return Ok(Status::from(error).into_http()),
             };
         let (deadline, tenant) = (caller.deadline, caller.tenant.clone());
         let gzip = gzip::is_accepted(request.headers());
-        let mut request = match self.read(request, &tenant) {
+        let mut request = match self.read(request, &tenant, is_stream) {
             Ok(request) => request,
             Err(error) => return Ok(Status::from(error).into_http()),
         };
@@ -254,9 +254,17 @@ impl Shared {
     }
 
     /// The request as its call reads it: the bytes are counted before and after decompression.
-    fn read(&self, request: Request<Body>, tenant: &TenantId) -> Result<Request<Body>> {
+    fn read(
+        &self,
+        request: Request<Body>,
+        tenant: &TenantId,
+        is_stream: bool,
+    ) -> Result<Request<Body>> {
         let compressed = gzip::is_compressed(request.headers())?;
-        let metered = |body| Body::new(Metered::new(body, self.buffers.clone(), tenant.clone()));
+        let metered = |body| {
+            let body = Metered::new(body, self.buffers.clone(), tenant.clone());
+            Body::new(body.of_stream(is_stream))
+        };
         let request = request.map(metered);
         Ok(if compressed {
             gzip::decompressed(request, self.limits.message).map(metered)
@@ -334,7 +342,7 @@ impl Shared {
         // A deadline that the clock cannot represent counts as none.
         let client = asked.and_then(|asked| arrived.checked_add(asked)).map(ClientDeadline);
         let reads = policy.permission.rsplit('.').next() == Some("read");
-        Ok(Admitted { caller, client, permit, reads })
+        Ok(Admitted { caller, client, permit, reads, is_stream: policy.is_stream })
     }
 
     /// A permit for one more call of this caller. Permits are taken nowhere else.
@@ -355,6 +363,8 @@ struct Admitted {
     permit: Permit,
     /// Whether the call only reads.
     reads: bool,
+    /// Whether the request is a stream of messages.
+    is_stream: bool,
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Error {

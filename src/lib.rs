@@ -57,6 +57,7 @@ pub mod overview;
 pub mod people;
 pub mod portfolios;
 pub mod tenants;
+pub mod transfers;
 
 pub mod answer;
 pub mod config;

@@ -24,7 +24,7 @@ use tonic_health::pb::{
 use customer_accounts::db::embedded::{self, Embedded};
 /// Has no values: without the feature there is no embedded server.
 #[cfg(not(feature = "embedded"))]
-type Embedded = std::convert::Infallible;
+type Embedded = Infallible;
 
 type Outcome = Result<(), Box<dyn Error>>;
 

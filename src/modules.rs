@@ -8,7 +8,7 @@
 //! organizations that [`off`] returns. Code that only keeps rows consistent (contact slots, the
 //! primary flag, the tree) checks neither.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use diesel::{dsl::not, prelude::*};
 use diesel_async::RunQueryDsl;
@@ -66,17 +66,27 @@ pub async fn require(tx: &Tx, organization_id: &str) -> Result<()> {
 
 /// Fails if the module of the call is off for one of these organizations.
 pub async fn require_all(tx: &Tx, organization_ids: impl IntoIterator<Item = &str>) -> Result<()> {
+    match off_among(tx, organization_ids).await?.into_values().next() {
+        Some(decides) => Err(refusals::module_off_for_organization(tx.module(), &decides)),
+        None => Ok(()),
+    }
+}
+
+/// Returns those of these organizations for which the module of the call is off, each with the
+/// organization whose setting decides.
+pub async fn off_among(
+    tx: &Tx,
+    organization_ids: impl IntoIterator<Item = &str>,
+) -> Result<BTreeMap<String, String>> {
     if !tx.tenant().await?.is_off_below(tx.module()) {
-        return Ok(());
+        return Ok(BTreeMap::new());
     }
     let organization_ids: Vec<_> = organization_ids.into_iter().collect();
     let nearest = nearest!(tx, tx.module())
         .filter(organization_ancestors::organization_id.eq_any(organization_ids));
     let nearest: Vec<Nearest> = nearest.load(&mut tx.conn()).await?;
-    match nearest.into_iter().find(|nearest| !nearest.active) {
-        Some(off) => Err(refusals::module_off_for_organization(tx.module(), &off.decides)),
-        None => Ok(()),
-    }
+    let off = nearest.into_iter().filter(|nearest| !nearest.active);
+    Ok(off.map(|nearest| (nearest.organization_id, nearest.decides)).collect())
 }
 
 /// Fails if the module of the call is off for the organization of one of these accounts. An account

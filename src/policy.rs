@@ -19,6 +19,8 @@ pub struct Policy {
     pub roles: Roles,
     /// The module that must be activated: `customer_accounts`.
     pub module: &'static str,
+    /// Whether the request is a stream of messages.
+    pub is_stream: bool,
 }
 
 /// A call has no valid policy in the contract; the service does not start then.
@@ -84,6 +86,7 @@ impl Policies {
             permission: leak(permission),
             roles,
             module: leak(text("module")?),
+            is_stream: method.is_client_streaming(),
         })
     }
 }

@@ -23,7 +23,7 @@ use tower::ServiceBuilder;
 
 use crate::{
     account_types,
-    accounts::{self, dependents::Dependents},
+    accounts::{self, Transfers, dependents::Dependents},
     activities,
     caller::{Identity, IdentityError, workload::Admission},
     commerce,
@@ -48,11 +48,11 @@ use crate::{
         portfolio_service_server::PortfolioServiceServer,
         tenant_service_server::TenantServiceServer,
     },
-    streams::Streams,
+    streams::{Kind, Streams},
     telemetry::{RpcLayer, metrics::READY},
     tenants,
     tls::{Tls, TlsError},
-    transport,
+    transfers, transport,
 };
 
 /// Health name of the process alone: it serves as long as it runs.
@@ -132,12 +132,15 @@ pub async fn serve(
     let guard = GuardLayer::new(policies, identity.clone(), admission, limits(config));
 
     let draining = CancellationToken::new();
-    let streams = Streams::new(
-        config.max_watches,
-        config.tenant_share,
-        config.watch_max_age,
-        draining.clone(),
-    );
+    let (share, max_age) = (config.tenant_share, config.watch_max_age);
+    let streams = |kind, size| Streams::new(kind, size, share, max_age, draining.clone());
+    let permits = streams(Kind::Transfer, config.max_transfers);
+    let streams = streams(Kind::Watch, config.max_watches);
+    let transfers = Transfers {
+        permits: permits.clone(),
+        open_import: transfers::import,
+        open_export: transfers::export,
+    };
     let lag = activities::Lag::observed();
     let pace = activities::Pace {
         poll: config.watch_poll_interval,
@@ -156,7 +159,7 @@ pub async fn serve(
     let overview = overview::read;
     add!(
         AccountServiceServer,
-        accounts::Service { db: db.clone(), dependents: OF_ACCOUNTS, overview }
+        accounts::Service { db: db.clone(), dependents: OF_ACCOUNTS, overview, transfers }
     );
     add!(AccountTypeServiceServer, account_types::Service { db: db.clone() });
     add!(CommerceServiceServer, commerce::Service { db: db.clone() });
@@ -173,11 +176,7 @@ pub async fn serve(
     let min_retention = config.min_activity_retention;
     add!(TenantServiceServer, tenants::Service { db: db.clone(), min_retention });
     if config.reflection {
-        routes = routes
-            .add_service(reflection().build_v1()?.max_decoding_message_size(MAX_ANONYMOUS_MESSAGE))
-            .add_service(
-                reflection().build_v1alpha()?.max_decoding_message_size(MAX_ANONYMOUS_MESSAGE),
-            );
+        routes = with_reflection(routes)?;
     }
 
     // Set before the first connection is accepted, so that a client that finds the port open also
@@ -208,7 +207,7 @@ pub async fn serve(
             sleep(config.shutdown_delay).await;
             draining.cancel();
             guard.idle().await;
-            streams.ended(STREAMS_END).await;
+            tokio::join!(streams.ended(STREAMS_END), permits.ended(STREAMS_END));
             sleep(FLUSH).await;
         };
         if timeout(config.shutdown_deadline, drained).await.is_err() {
@@ -227,6 +226,14 @@ pub async fn serve(
         never = renewing => match never {},
         () = identity.keep() => Ok(()), // never completes
     }
+}
+
+/// Adds both versions of the reflection service: clients know one or the other.
+fn with_reflection(routes: Routes) -> Result<Routes, ServeError> {
+    let (v1, v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
+    Ok(routes
+        .add_service(v1.max_decoding_message_size(MAX_ANONYMOUS_MESSAGE))
+        .add_service(v1alpha.max_decoding_message_size(MAX_ANONYMOUS_MESSAGE)))
 }
 
 /// The limits of calls as configured.

@@ -209,7 +209,12 @@ impl Target {
         &self.clients[worker % self.clients.len()][tenant]
     }
 
-    fn next(&self) -> u64 {
+    /// The organizations of `main`.
+    pub fn organizations(&self) -> u64 {
+        self.data.main.organizations
+    }
+
+    pub fn next(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 }

@@ -15,6 +15,7 @@
 mod baselines;
 mod cases;
 mod data;
+mod import;
 mod load;
 mod postgres;
 mod report;
@@ -167,6 +168,10 @@ async fn measure(arguments: &Arguments) -> Result<(), String> {
         let none = [None; 4];
         rows.push(Row { name, in_flight: call, sample, ratios: none, p50_to_plain: None, memory });
     }
+    if "ImportAccounts".contains(&arguments.only) {
+        let accounts = if arguments.smoke { 2 * import::BATCH } else { 100_000 };
+        rows.push(bench.import(rounds, accounts).await?);
+    }
     let size = bench.data.main;
     let head = format!(
         "{} accounts, {} people and {} organizations in one tenant, {} accounts in each of 64 \
@@ -304,6 +309,34 @@ impl Bench {
             }
         }
         Ok(rows)
+    }
+
+    /// Imports accounts, and takes turns with the bare INSERT, which stands for `pgbench`.
+    async fn import(&self, rounds: usize, accounts: u64) -> Result<Row, String> {
+        let (mut samples, mut ratios) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            let cpu = || (postgres::cpu(self.service.server.pid()), self.postgres.cpu());
+            let before = cpu();
+            let sample = import::run(self.service.target.clone(), accounts).await?;
+            let after = cpu();
+            let each = |time: Duration| time.as_secs_f64() * 1e6 / accounts as f64;
+            let (server_cpu, postgres_cpu) = (
+                each(after.0.checked_sub(before.0).unwrap()),
+                each(after.1.checked_sub(before.1).unwrap()),
+            );
+            samples.push(Sample { server_cpu, postgres_cpu, ..sample });
+            let bare = import::bare(&self.service.target, &self.postgres, accounts).await;
+            eprintln!("ImportAccounts: {:.0} accounts/s, bare INSERT {bare:.0}", sample.rate);
+            ratios.push(sample.rate / bare);
+        }
+        Ok(Row {
+            name: format!("ImportAccounts, accounts a second in batches of {}", import::BATCH),
+            in_flight: 1,
+            sample: median_of(&samples),
+            ratios: [None, None, Some(median(ratios)), None],
+            p50_to_plain: None,
+            memory: postgres::peak_memory(self.service.server.pid()),
+        })
     }
 
     /// The statements of one call of a case.

@@ -1,5 +1,7 @@
 //! Account types in the database.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
@@ -93,6 +95,21 @@ pub struct Filter {
     pub name_key: Option<String>,
 }
 
+/// Account types that the transaction holds, each with whether it is active.
+#[derive(Debug, Default)]
+pub struct Held(BTreeMap<String, bool>);
+
+impl Held {
+    /// [`AccountType::require_active`] for one of these types.
+    pub fn require_active(&self, id: &str) -> Result<()> {
+        match self.0.get(id) {
+            Some(true) => Ok(()),
+            Some(false) => Err(refusals::account_type_inactive(id)),
+            None => Err(ACCOUNT_TYPE.not_found(id)),
+        }
+    }
+}
+
 impl NewAccountType {
     /// Inserts the account type. As the default, it replaces the present default.
     pub async fn insert(&self, tx: &WriteTx) -> Result<AccountType> {
@@ -136,6 +153,19 @@ impl AccountType {
         } else {
             Err(refusals::account_type_inactive(account_type_id))
         }
+    }
+
+    /// Locks account types FOR SHARE, in the order of their ids.
+    pub async fn hold_all(tx: &WriteTx, ids: &BTreeSet<&str>) -> Result<Held> {
+        if ids.is_empty() {
+            return Ok(Held::default());
+        }
+        let types = by_id!(tx, account_types.account_type_id.eq_any(ids))
+            .order(account_types::account_type_id)
+            .select((account_types::account_type_id, account_types::active))
+            .for_share();
+        let types = types.load::<(String, bool)>(&mut tx.conn()).await?;
+        Ok(Held(types.into_iter().collect()))
     }
 
     /// Returns the id of the default, if there is one. Locks its row FOR SHARE, so it stays active

@@ -46,6 +46,13 @@ impl Account {
         rows.pop().ok_or_else(|| Error::internal("no row for one account"))
     }
 
+    /// Fails if one of the account's contacts may not be one. The caller must hold the locks of
+    /// their rows.
+    pub async fn require_own_contacts(&self, tx: &WriteTx) -> Result<()> {
+        let contacts: Vec<_> = self.fields.contacts().cloned().collect();
+        Self::require_contacts(tx, &self.account_id, &contacts).await
+    }
+
     /// Fails if one of these people may not be a contact of the account. The caller must hold the
     /// locks of their rows.
     pub(super) async fn require_contacts(

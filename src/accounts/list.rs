@@ -4,7 +4,7 @@ use chrono::NaiveDate;
 use diesel::{dsl::not, prelude::*};
 
 use super::{
-    search::{Search, Way},
+    search::{Rows, Search, Way},
     store::{Account, Status},
 };
 use crate::{
@@ -105,82 +105,111 @@ impl Filter {
     }
 }
 
-impl Account {
-    /// Returns one page of accounts.
-    pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
-        if let Some(id) = filter.organization_id.as_deref().filter(|_| filter.include_descendants)
+impl Filter {
+    /// Looks up what the filter depends on; `None` if no account matches. Fails if the filter names
+    /// an organization for which the module is off.
+    pub async fn prepare(&self, tx: &Tx) -> Result<Option<Prepared<'_>>> {
+        if let Some(id) = self.organization_id.as_deref().filter(|_| self.include_descendants)
             && !organization::is_in_reach(tx, id).await?
         {
-            return Ok(Listing::default());
+            return Ok(None);
         }
-        let search = Search::look_up(tx, &filter.query).await?;
-        let below = match &filter.organization_id {
+        let search = Search::look_up(tx, &self.query).await?;
+        let below = match &self.organization_id {
             // Given two subqueries, PostgreSQL may join every row of one with every row of the
             // other, so one of them runs first.
-            Some(id) if filter.include_descendants && !search.is_empty() => {
+            Some(id) if self.include_descendants && !search.is_empty() => {
                 Some(organization::below(tx, id).await?)
             }
             _ => None,
         };
-        for named in [&filter.organization_id, &filter.linked_organization_id] {
+        for named in [&self.organization_id, &self.linked_organization_id] {
             modules::require_named(tx, named.as_deref()).await?;
         }
         let off = modules::off(tx).await?;
-        let today = match filter.person_id {
+        let today = match self.person_id {
             Some(_) => Some(tx.today().await?),
             None => None,
         };
-        let filtered = |created: Period, updated: Period| {
-            let mut query = accounts::table
-                .filter(tx.owns(accounts::tenant_id))
-                .select(Self::as_select())
-                .filter(tx.accounts_in_reach())
-                .into_boxed();
-            for condition in filter.conditions(tx, today) {
-                query = query.filter(condition);
-            }
-            query = match &*filter.statuses {
-                [] => query,
-                // An equality lets PostgreSQL use the order of the index over status and name.
-                [status] => query.filter(accounts::status.eq(*status)),
-                statuses => query.filter(accounts::status.eq_any(statuses)),
-            };
-            query = match (&filter.organization_id, &below) {
-                (_, Some(ids)) => query.filter(accounts::organization_id.eq_any(ids)),
-                (Some(id), None) if filter.include_descendants => {
-                    let below = organization_ancestors::table
-                        .filter(tx.owns(organization_ancestors::tenant_id))
-                        .filter(organization_ancestors::ancestor_id.eq(id))
-                        .select(organization_ancestors::organization_id);
-                    query.filter(accounts::organization_id.eq_any(below))
-                }
-                (Some(id), None) => query.filter(accounts::organization_id.eq(id)),
-                (None, None) => query,
-            };
-            if let Some(start) = created.start {
-                query = query.filter(accounts::create_time.ge(start));
-            }
-            if let Some(end) = created.end {
-                query = query.filter(accounts::create_time.lt(end));
-            }
-            if let Some(start) = updated.start {
-                query = query.filter(accounts::update_time.ge(start));
-            }
-            if let Some(end) = updated.end {
-                query = query.filter(accounts::update_time.lt(end));
-            }
-            if let Some(off) = &off {
-                query = query.filter(accounts::organization_id.ne_all(off));
-            }
-            query
+        Ok(Some(Prepared { filter: self, search, below, off, today }))
+    }
+}
+
+/// A filter, and what it depends on.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    filter: &'a Filter,
+    search: Search,
+    /// The organizations of the filter, if they were looked up first.
+    below: Option<Vec<String>>,
+    /// The organizations for which the module is off.
+    off: Option<Vec<String>>,
+    today: Option<NaiveDate>,
+}
+
+impl Prepared<'_> {
+    /// The accounts that match, of which only those that were created and changed in these periods.
+    pub fn query(&self, tx: &Tx, created: Period, updated: Period) -> Rows<'_> {
+        self.search.filter(tx, self.list(tx, created, updated), Way::Planned)
+    }
+
+    /// The same without the search.
+    fn list(&self, tx: &Tx, created: Period, updated: Period) -> Rows<'_> {
+        let Self { filter, below, off, today, .. } = self;
+        let mut query = accounts::table
+            .filter(tx.owns(accounts::tenant_id))
+            .select(Account::as_select())
+            .filter(tx.accounts_in_reach())
+            .into_boxed();
+        for condition in filter.conditions(tx, *today) {
+            query = query.filter(condition);
+        }
+        query = match &*filter.statuses {
+            [] => query,
+            // An equality lets PostgreSQL use the order of the index over status and name.
+            [status] => query.filter(accounts::status.eq(*status)),
+            statuses => query.filter(accounts::status.eq_any(statuses)),
         };
-        let all = || filtered(filter.created, filter.updated);
-        let total = total!(tx, page, search.filter(tx, all(), Way::Planned));
+        query = match (&filter.organization_id, below) {
+            (_, Some(ids)) => query.filter(accounts::organization_id.eq_any(ids)),
+            (Some(id), None) if filter.include_descendants => {
+                let below = organization_ancestors::table
+                    .filter(tx.owns(organization_ancestors::tenant_id))
+                    .filter(organization_ancestors::ancestor_id.eq(id))
+                    .select(organization_ancestors::organization_id);
+                query.filter(accounts::organization_id.eq_any(below))
+            }
+            (Some(id), None) => query.filter(accounts::organization_id.eq(id)),
+            (None, None) => query,
+        };
+        if let Some(start) = created.start {
+            query = query.filter(accounts::create_time.ge(start));
+        }
+        if let Some(end) = created.end {
+            query = query.filter(accounts::create_time.lt(end));
+        }
+        if let Some(start) = updated.start {
+            query = query.filter(accounts::update_time.ge(start));
+        }
+        if let Some(end) = updated.end {
+            query = query.filter(accounts::update_time.lt(end));
+        }
+        match off {
+            Some(off) => query.filter(accounts::organization_id.ne_all(off)),
+            None => query,
+        }
+    }
+}
+
+impl Account {
+    /// Returns one page of accounts.
+    pub async fn list(tx: &Tx, filter: &Filter, page: &Page) -> Result<Listing<Self>> {
+        let Some(prepared) = filter.prepare(tx).await? else { return Ok(Listing::default()) };
+        let total = total!(tx, page, prepared.query(tx, filter.created, filter.updated));
         let (created, updated) = (
             page.rest_of(filter.created, By::CreateTime),
             page.rest_of(filter.updated, By::UpdateTime),
         );
-        let rest = || filtered(created, updated);
-        search.page(tx, rest, page, total).await
+        prepared.search.page(tx, || prepared.list(tx, created, updated), page, total).await
     }
 }

@@ -1,9 +1,10 @@
 //! Accounts: a customer's business entity, bound to an organization.
 
+mod bulk;
 mod contacts;
 mod country;
 pub mod dependents;
-mod list;
+pub mod list;
 mod primary;
 pub(crate) mod refusals;
 pub mod scope;
@@ -15,7 +16,7 @@ mod wire;
 mod words;
 
 use futures_util::future::BoxFuture;
-use tonic::Request;
+use tonic::{Request, Streaming};
 
 use self::{
     dependents::Dependents,
@@ -24,23 +25,47 @@ use self::{
 };
 use crate::{
     batch::Ids,
-    call::{Call as _, Reply, reply},
+    call::{Answers, Call as _, Reply, enter, reply, stream},
+    caller::{Caller, RequestExt as _},
     change::{self, ById},
     db::{Db, Tx},
     error::Result,
     page::{Listing, response},
     proto::{
         BatchGetAccountsRequest, BatchGetAccountsResponse, CreateAccountRequest,
-        CreateAccountResponse, DeleteAccountRequest, DeleteAccountResponse,
-        GetAccountOverviewRequest, GetAccountOverviewResponse, GetAccountRequest,
-        GetAccountResponse, ListAccountsRequest, ListAccountsResponse, UpdateAccountRequest,
-        UpdateAccountResponse, account_service_server::AccountService,
+        CreateAccountResponse, DeleteAccountRequest, DeleteAccountResponse, ExportAccountsRequest,
+        ExportAccountsResponse, GetAccountOverviewRequest, GetAccountOverviewResponse,
+        GetAccountRequest, GetAccountResponse, ImportAccountsRequest, ImportAccountsResponse,
+        ListAccountsRequest, ListAccountsResponse, UpdateAccountRequest, UpdateAccountResponse,
+        account_service_server::AccountService,
     },
+    streams::{StreamPermit, Streams},
 };
 
 /// Reads the overview of an account. It has rows of slices that use accounts.
 pub type ReadOverview =
     for<'a> fn(&'a Tx, &'a str) -> BoxFuture<'a, Result<GetAccountOverviewResponse>>;
+
+/// The streams of many accounts, which have rows of slices that use accounts.
+#[derive(Debug)]
+pub struct Transfers {
+    /// The permits for imports and exports.
+    pub permits: Streams,
+    /// Opens an import.
+    pub open_import: fn(
+        Db,
+        Caller,
+        StreamPermit,
+        Streaming<ImportAccountsRequest>,
+    ) -> Answers<ImportAccountsResponse>,
+    /// Opens an export.
+    pub open_export: fn(
+        Db,
+        Caller,
+        StreamPermit,
+        ExportAccountsRequest,
+    ) -> Result<Answers<ExportAccountsResponse>>,
+}
 
 /// The calls of `accounts.v1.AccountService`.
 #[derive(Debug)]
@@ -51,6 +76,8 @@ pub struct Service {
     pub dependents: &'static [&'static dyn Dependents],
     /// Reads an overview.
     pub overview: ReadOverview,
+    /// Opens imports and exports.
+    pub transfers: Transfers,
 }
 
 #[tonic::async_trait]
@@ -123,6 +150,29 @@ impl AccountService for Service {
             Ok(UpdateAccountResponse { account: Some(account.into()) })
         });
         reply(work.await)
+    }
+
+    type ImportAccountsStream = Answers<ImportAccountsResponse>;
+
+    async fn import_accounts(
+        &self,
+        mut request: Request<Streaming<ImportAccountsRequest>>,
+    ) -> Reply<Self::ImportAccountsStream> {
+        let caller = request.caller()?;
+        let permit = enter(&self.transfers.permits, &caller, &mut request)?;
+        stream((self.transfers.open_import)(self.db.clone(), caller, permit, request.into_inner()))
+    }
+
+    type ExportAccountsStream = Answers<ExportAccountsResponse>;
+
+    async fn export_accounts(
+        &self,
+        mut request: Request<ExportAccountsRequest>,
+    ) -> Reply<Self::ExportAccountsStream> {
+        let caller = request.caller()?;
+        let permit = enter(&self.transfers.permits, &caller, &mut request)?;
+        let db = self.db.clone();
+        stream((self.transfers.open_export)(db, caller, permit, request.into_inner())?)
     }
 
     async fn delete_account(

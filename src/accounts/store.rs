@@ -9,7 +9,7 @@ use diesel_async::RunQueryDsl;
 use serde::Serialize;
 use serde_json::Value;
 
-pub use super::{contacts::WithContact, value::Status};
+pub use super::{bulk::Locked, contacts::WithContact, value::Status};
 use super::{
     dependents::{Deleted, Removed},
     value::{Address, Contact, Json},
@@ -136,7 +136,7 @@ impl Fields {
     }
 
     /// The people in the account's contact slots.
-    pub(super) fn contacts(&self) -> impl Iterator<Item = &String> {
+    pub fn contacts(&self) -> impl Iterator<Item = &String> {
         [&self.primary_contact_id, &self.billing_contact_id, &self.cc_billing_contact_id]
             .into_iter()
             .flatten()
@@ -219,6 +219,14 @@ impl NewAccount {
     /// Inserts the account. Checks its type or finds the default. As a primary account, it replaces
     /// the present one of the organization.
     pub async fn insert(&self, tx: &WriteTx) -> Result<WithContact> {
+        let account = self.insert_before_contacts(tx).await?;
+        account.require_own_contacts(tx).await?;
+        Account::with_contact(tx, account).await
+    }
+
+    /// [`NewAccount::insert`] without checking that the contacts are users of the account. The
+    /// caller must do that ([`Account::require_own_contacts`]) when it has added the users.
+    pub async fn insert_before_contacts(&self, tx: &WriteTx) -> Result<Account> {
         let mut fields = self.fields.clone();
         match &fields.account_type_id {
             Some(id) => AccountType::require_active(tx, id).await?,
@@ -268,9 +276,8 @@ impl NewAccount {
         let link = links::insert_own(tx, &account_id, &fields.organization_id);
         let words = words::insert(tx, &account_id, fields.words(&account_id));
         let (account, _) = tx.together(insert, tx.together(link, words)).await?;
-        Account::require_contacts(tx, &account_id, &contacts).await?;
         tx.created(&account)?;
-        Account::with_contact(tx, account).await
+        Ok(account)
     }
 }
 

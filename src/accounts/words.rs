@@ -73,6 +73,19 @@ pub(super) async fn insert(tx: &WriteTx, account_id: &str, words: Vec<String>) -
     Ok(())
 }
 
+/// Inserts the words of new accounts.
+pub(super) async fn insert_all(tx: &WriteTx, words: Vec<(&str, Vec<String>)>) -> Result<()> {
+    let (ids, words): (Vec<_>, Vec<_>) = words
+        .into_iter()
+        .flat_map(|(id, words)| words.into_iter().map(move |word| (id, word)))
+        .unzip();
+    let insert = diesel::insert_into(account_words::table)
+        .values(diesel::select((tx.tenant_id().into_sql::<Text>(), unnest(ids), unnest(words))))
+        .into_columns((account_words::tenant_id, account_words::account_id, account_words::word));
+    tx.send(insert).await?;
+    Ok(())
+}
+
 /// The word by which an account refers to a person. No other word begins with `@`.
 pub(super) fn reference_to(person_id: &str) -> String {
     format!("@{person_id}")

@@ -8,30 +8,38 @@ pub mod store;
 mod watch;
 mod wire;
 
-use std::pin::Pin;
-
-use futures_util::Stream;
-use tonic::{Request, Response, Status};
+use tonic::Request;
 
 use self::{
-    store::{Activity, Filter},
+    store::{Activity, Filter, Moment},
     watch::Watch,
     wire::Start,
 };
 use crate::{
-    call::{Call as _, Reply, reply},
-    caller::RequestExt as _,
-    db::Db,
+    call::{Answers, Call as _, Reply, enter, reply, stream},
+    caller::{Caller, RequestExt as _, Roles},
+    db::{Db, Tx},
+    error::Result,
     page::response,
-    peer::Peer,
     proto::{
         ListActivitiesRequest, ListActivitiesResponse, WatchActivitiesRequest,
         WatchActivitiesResponse, activity_service_server::ActivityService,
     },
-    streams::{ClientDeadline, Streams, Unending},
+    streams::Streams,
 };
 
 pub use self::{lag::Lag, watch::Pace};
+
+/// Returns the cursor from which a watch of all activities receives every change that the snapshot
+/// of the transaction does not contain, and perhaps some that it does; `None` for a caller who may
+/// not watch.
+pub async fn cursor_of_now(tx: &Tx, caller: &Caller) -> Result<Option<String>> {
+    if !Roles::having(wire::PERMISSION).is_some_and(|roles| caller.roles.any_of(roles)) {
+        return Ok(None);
+    }
+    let moment = Moment::now(tx).await?;
+    Ok(Some(wire::cursor(&wire::binding_of_all(caller), moment.end())))
+}
 
 /// The calls of `accounts.v1.ActivityService`.
 #[derive(Debug)]
@@ -58,23 +66,17 @@ impl ActivityService for Service {
         reply(Ok(response!(ListActivitiesResponse { activities }, listing)))
     }
 
-    type WatchActivitiesStream =
-        Pin<Box<dyn Stream<Item = Result<WatchActivitiesResponse, Status>> + Send>>;
+    type WatchActivitiesStream = Answers<WatchActivitiesResponse>;
 
     async fn watch_activities(
         &self,
         mut request: Request<WatchActivitiesRequest>,
     ) -> Reply<Self::WatchActivitiesStream> {
         let caller = request.caller()?;
-        let deadline = request.extensions_mut().remove::<ClientDeadline>();
-        let retiring = request.extensions().get().map(Peer::retiring).cloned().unwrap_or_default();
-        let start = Start::parse(&caller, request.into_inner())?;
-        let permit = self.streams.enter(&caller, deadline, retiring)?;
+        let start = Start::parse(&caller, std::mem::take(request.get_mut()))?;
+        let permit = enter(&self.streams, &caller, &mut request)?;
         let feed = (self.db.clone(), self.pace, self.lag.clone());
         let watch = Watch::open(feed, caller, start, permit).await?;
-        let mut response: Response<Self::WatchActivitiesStream> =
-            Response::new(Box::pin(watch.stream()));
-        response.extensions_mut().insert(Unending);
-        Ok(response)
+        stream(watch.stream())
     }
 }

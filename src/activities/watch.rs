@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
 use super::{
@@ -18,10 +18,10 @@ use super::{
 use crate::{
     caller::Caller,
     db::{Db, Listener},
-    error::{Error, Result},
+    error::Result,
     page::Binding,
     proto::{self, WatchActivitiesResponse},
-    streams::StreamPermit,
+    streams::{StreamPermit, patiently},
     telemetry,
 };
 
@@ -30,10 +30,6 @@ use crate::{
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 /// Time that one read may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a watch retries while the database is unavailable or busy, and the pause between two
-/// tries.
-const MAX_OUTAGE: Duration = Duration::from_secs(10);
-const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// How often a watch polls and sends checkpoints.
 #[derive(Debug, Clone, Copy)]
@@ -157,29 +153,13 @@ impl Feed {
 
     /// Reads the feed. Retries for a while if the database does not answer.
     async fn read(&mut self) -> Result<Step> {
-        let patience = Instant::now() + MAX_OUTAGE;
-        loop {
-            let now = Instant::now();
-            self.last_read = Some(now);
-            let caller = Caller { deadline: now + READ_TIMEOUT, ..self.caller.clone() };
-            match self
-                .db
-                .list(&caller, async |tx| Activity::follow(tx, &self.watched, self.position).await)
-                .await
-            {
-                Err(
-                    Error::DatabaseUnavailable
-                    | Error::Overloaded
-                    | Error::DeadlineExceeded
-                    | Error::Retry,
-                ) => {
-                    if Instant::now() > patience {
-                        return Err(Error::DatabaseUnavailable);
-                    }
-                    sleep(RETRY_PAUSE).await;
-                }
-                step => return step,
-            }
-        }
+        self.last_read = Some(Instant::now());
+        let Self { db, caller, watched, position, .. } = self;
+        let position = *position;
+        patiently(|| async {
+            let caller = Caller { deadline: Instant::now() + READ_TIMEOUT, ..caller.clone() };
+            db.list(&caller, async |tx| Activity::follow(tx, watched, position).await).await
+        })
+        .await
     }
 }

@@ -36,6 +36,16 @@ impl Filter {
     }
 }
 
+/// The permission and the name of `WatchActivities`, as its policy has them.
+pub const PERMISSION: &str = "activities.read";
+const METHOD: &str = "accounts.v1.ActivityService/WatchActivities";
+
+/// What the cursors of the caller's watches of all activities belong to, for another call.
+pub fn binding_of_all(caller: &Caller) -> Binding {
+    let caller = Caller { method: METHOD, ..caller.clone() };
+    Binding::of(&caller, &proto::WatchActivitiesRequest::default())
+}
+
 /// Where a watch begins, and what it receives.
 #[derive(Debug)]
 pub struct Start {

@@ -88,6 +88,7 @@ const GROUPS: &[Group] = &[
             "max_deadline",
             "answer_timeout",
             "max_anonymous_calls",
+            "max_transfers",
         ],
     },
     Group {

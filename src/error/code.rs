@@ -12,7 +12,8 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::InvalidPageToken
         | Reason::RequestIdReused
         | Reason::MalformedRequest
-        | Reason::InvalidCursor => Code::InvalidArgument,
+        | Reason::InvalidCursor
+        | Reason::DuplicateRow => Code::InvalidArgument,
         Reason::Unauthenticated => Code::Unauthenticated,
         Reason::PermissionDenied
         | Reason::WorkloadNotAllowed
@@ -67,15 +68,16 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::ContractOfAnotherAccount
         | Reason::SubscriptionCancelled
         | Reason::PurchaserNotAllowed => Code::FailedPrecondition,
-        Reason::EtagMismatch | Reason::Conflict => Code::Aborted,
+        Reason::EtagMismatch | Reason::Conflict | Reason::BatchRefused => Code::Aborted,
         Reason::RequestTooLarge | Reason::CursorExpired | Reason::ResponseTooLarge => {
             Code::OutOfRange
         }
         Reason::Overloaded => Code::ResourceExhausted,
         Reason::DeadlineExceeded => Code::DeadlineExceeded,
-        Reason::DatabaseUnavailable | Reason::IssuerUnavailable | Reason::WatchEnded => {
-            Code::Unavailable
-        }
+        Reason::DatabaseUnavailable
+        | Reason::IssuerUnavailable
+        | Reason::WatchEnded
+        | Reason::StreamEnded => Code::Unavailable,
         Reason::Unimplemented | Reason::UnsupportedEncoding => Code::Unimplemented,
         Reason::Unspecified | Reason::Internal => Code::Internal,
         Reason::OutcomeUnknown => Code::Unknown,

@@ -1,5 +1,7 @@
 //! Organizations in the database: the rows, and the words that searches find them by.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use diesel::{prelude::*, sql_types::Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -184,6 +186,15 @@ impl Organization {
             .optional()?
             .map(|_| ())
             .ok_or_else(|| ORGANIZATION.not_found(organization_id))
+    }
+
+    /// Returns those of these ids that organizations of the tenant have, in reach or not.
+    pub async fn existing(tx: &Tx, ids: &BTreeSet<&str>) -> Result<BTreeSet<String>> {
+        let found = organizations::table
+            .filter(tx.owns(organizations::tenant_id))
+            .filter(organizations::organization_id.eq_any(ids))
+            .select(organizations::organization_id);
+        Ok(found.load::<String>(&mut tx.conn()).await?.into_iter().collect())
     }
 
     /// Returns one page of organizations.

@@ -1,5 +1,7 @@
 //! People in the database: the rows, and the words that searches find them by.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use chrono::{DateTime, Utc};
 use diesel::{pg::Pg, prelude::*, sql_types::Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -193,6 +195,27 @@ found_by_id!(
     find_and_hold: for_update
 );
 
+/// People who are to become account managers, with their kinds and whether they are active.
+#[derive(Debug, Default)]
+pub struct Managers(BTreeMap<String, (PersonKind, bool)>);
+
+impl Managers {
+    /// [`Person::require_manager`] for one of these people.
+    pub fn require(&self, person_id: &str) -> Result<()> {
+        let found = self.0.get(person_id).ok_or_else(|| PERSON.not_found(person_id))?;
+        may_manage(person_id, *found)
+    }
+}
+
+/// Fails unless a person of this kind, active or not, may be an account manager.
+fn may_manage(person_id: &str, found: (PersonKind, bool)) -> Result<()> {
+    match found {
+        (PersonKind::Customer, _) => Err(refusals::person_not_staff(person_id)),
+        (PersonKind::Staff, false) => Err(person_inactive(person_id)),
+        (PersonKind::Staff, true) => Ok(()),
+    }
+}
+
 impl Person {
     /// Returns the person with this id, for a change of that person. Locks the row FOR UPDATE.
     /// Fails if the person is visible to the caller, but the caller is not in charge of them.
@@ -207,11 +230,34 @@ impl Person {
     pub async fn require_manager(tx: &WriteTx, person_id: &str) -> Result<()> {
         let query = by_id!(tx, people.person_id.eq(person_id), people_in_reach);
         let query = query.select((people::kind, people::active)).for_share();
-        match PERSON.found(person_id, query.first(&mut tx.conn()).await)? {
-            (PersonKind::Customer, _) => Err(refusals::person_not_staff(person_id)),
-            (PersonKind::Staff, false) => Err(person_inactive(person_id)),
-            (PersonKind::Staff, true) => Ok(()),
+        may_manage(person_id, PERSON.found(person_id, query.first(&mut tx.conn()).await)?)
+    }
+
+    /// Locks people FOR SHARE who are to become account managers, in the order of their ids.
+    pub async fn managers_among(tx: &WriteTx, ids: &BTreeSet<&str>) -> Result<Managers> {
+        if ids.is_empty() {
+            return Ok(Managers::default());
         }
+        let people = by_id!(tx, people.person_id.eq_any(ids), people_in_reach)
+            .order(people::person_id)
+            .select((people::person_id, people::kind, people::active))
+            .for_share();
+        let found = people.load::<(String, PersonKind, bool)>(&mut tx.conn()).await?;
+        Ok(Managers(found.into_iter().map(|(id, kind, active)| (id, (kind, active))).collect()))
+    }
+
+    /// Locks people as [`Person::find_and_hold`] does, in the order of their ids, so that two
+    /// transactions that later lock some of them in another order do not wait for each other.
+    pub async fn hold_all(tx: &WriteTx, ids: &BTreeSet<&str>) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let people = by_id!(tx, people.person_id.eq_any(ids), people_in_reach)
+            .order(people::person_id)
+            .select(people::person_id)
+            .for_update();
+        people.load::<String>(&mut tx.conn()).await?;
+        Ok(())
     }
 
     /// Fails unless the person is a STAFF member, active or not. Locks the row FOR SHARE, so this

@@ -3,7 +3,10 @@
 
 use std::borrow::Cow;
 
-use diesel::prelude::*;
+use diesel::{
+    prelude::*,
+    sql_types::{Bool, Text},
+};
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
@@ -13,6 +16,7 @@ use crate::{
     error::Result,
     id,
     schema::account_organizations,
+    search::unnest,
 };
 
 /// A link as the trail records it.
@@ -60,6 +64,29 @@ pub async fn insert_own(tx: &WriteTx, account_id: &str, organization_id: &str) -
         account_organizations::own.eq(true),
     ));
     tx.send(link).await?;
+    Ok(())
+}
+
+/// [`insert_own`] for many new accounts, each with its organization.
+pub async fn insert_own_all(
+    tx: &WriteTx,
+    account_ids: Vec<&String>,
+    organization_ids: Vec<&str>,
+) -> Result<()> {
+    let links = diesel::insert_into(account_organizations::table)
+        .values(diesel::select((
+            tx.tenant_id().into_sql::<Text>(),
+            unnest(account_ids),
+            unnest(organization_ids),
+            true.into_sql::<Bool>(),
+        )))
+        .into_columns((
+            account_organizations::tenant_id,
+            account_organizations::account_id,
+            account_organizations::organization_id,
+            account_organizations::own,
+        ));
+    tx.send(links).await?;
     Ok(())
 }
 

@@ -4,7 +4,8 @@
 //! service's own are `customer_accounts.…`: the thing, then what is measured of it. No attribute
 //! has a tenant, an id, or any other value that callers choose.
 
-use super::instrument::{Distribution, Events, Gauge, Level};
+pub use super::instrument::Level;
+use super::instrument::{Distribution, Events, Gauge};
 
 /// Calls that were refused because a limit was reached, by the option that sets the limit.
 pub static CALLS_SHED: Events = Events::new(
@@ -15,6 +16,7 @@ pub static CALLS_SHED: Events = Events::new(
     &[
         "max_calls",
         "max_watches",
+        "max_transfers",
         "max_anonymous_calls",
         "max_buffered_bytes",
         "pool_wait",
@@ -132,6 +134,15 @@ pub static WATCHES_OPEN: Level =
 /// Most watches at once.
 pub static WATCHES_MAX: Level =
     Level::new("customer_accounts.watches.max", "{watch}", "Most watches at once (--max-watches)");
+/// Imports and exports that are open.
+pub static TRANSFERS_OPEN: Level =
+    Level::new("customer_accounts.transfers.open", "{transfer}", "Open imports and exports");
+/// Most imports and exports at once.
+pub static TRANSFERS_MAX: Level = Level::new(
+    "customer_accounts.transfers.max",
+    "{transfer}",
+    "Most imports and exports at once (--max-transfers)",
+);
 /// Client connections that are open.
 pub static CONNECTIONS_OPEN: Level =
     Level::new("customer_accounts.connections.open", "{connection}", "Open connections of clients");

@@ -9,14 +9,15 @@ use customer_accounts::{
         ApproveContractRequest, CancelContractRequest, CancelOrderRequest,
         CancelSubscriptionRequest, Contract, CreateAccountRequest, CreateContractRequest,
         CreateDeliverySetupRequest, CreateOrganizationRequest, CreatePersonRequest,
-        CreatePortfolioRequest, LinkOrganizationRequest, ModuleSetting, MoveOrganizationRequest,
-        Order, Organization, Person, Portfolio, PutOpportunityRequest, PutSubscriptionRequest,
-        RecordOrderRequest, RejectContractRequest, RemoveAccountUserRequest,
-        RemoveOrganizationMemberRequest, SetPurchasingAccountRequest, SubmitContractRequest,
-        TerminateContractRequest, UncancelContractRequest, UncancelSubscriptionRequest,
-        UnlinkOrganizationRequest, UpdateAccountRequest, UpdateAccountUserRequest,
-        UpdateContractRequest, UpdateDeliverySetupRequest, UpdateOrganizationRequest,
-        UpdatePersonRequest, UpdatePortfolioRequest, VoidContractRequest,
+        CreatePortfolioRequest, ImportAccountsRequest, ImportLink, ImportRow,
+        LinkOrganizationRequest, ModuleSetting, MoveOrganizationRequest, Order, Organization,
+        Person, Portfolio, PutOpportunityRequest, PutSubscriptionRequest, RecordOrderRequest,
+        RejectContractRequest, RemoveAccountUserRequest, RemoveOrganizationMemberRequest,
+        SetPurchasingAccountRequest, SubmitContractRequest, TerminateContractRequest,
+        UncancelContractRequest, UncancelSubscriptionRequest, UnlinkOrganizationRequest,
+        UpdateAccountRequest, UpdateAccountUserRequest, UpdateContractRequest,
+        UpdateDeliverySetupRequest, UpdateOrganizationRequest, UpdatePersonRequest,
+        UpdatePortfolioRequest, VoidContractRequest,
     },
 };
 use prost::Message as _;
@@ -29,6 +30,7 @@ use crate::support::{
     raw::call,
     refusal,
     sales::{opportunity, portfolio},
+    transfers::row,
 };
 
 /// How a call is answered that asks to change something which the caller sees.
@@ -102,6 +104,10 @@ fn asked() -> Vec<(&'static str, Vec<u8>, Answer)> {
         AccountUser { account_id: oslo(), person_id: shown(), billing: true, ..Default::default() };
     let email =
         |person_id: &str| Some(Person { email: id("new@acme.example"), ..only_person(person_id) });
+    let link = ImportLink { organization_id: rome(), include_descendants: true };
+    let linked = ImportRow { linked_organizations: vec![link], ..row(only("oslo-account")) };
+    let commented = Account { comment: id("c"), ..only("oslo-account") };
+    let top = organization(id("new"), String::new());
     let renamed = Portfolio { display_name: id("other"), ..portfolio("p", "") };
     macro_rules! ask {
         ($request:ident { $($fields:tt)* }) => {
@@ -190,6 +196,28 @@ fn asked() -> Vec<(&'static str, Vec<u8>, Answer)> {
                 account: Some(Account { organization_id: rome(), ..only("oslo-account") })
             }),
             NotFound,
+        ),
+        (
+            "AccountService/ImportAccounts",
+            ask!(ImportAccountsRequest { rows: vec![row(account("new", "rome"))] }),
+            NotFound,
+        ),
+        (
+            "AccountService/ImportAccounts",
+            ask!(ImportAccountsRequest { rows: vec![linked] }),
+            NotFound,
+        ),
+        (
+            "AccountService/ImportAccounts",
+            ask!(ImportAccountsRequest {
+                rows: vec![ImportRow { organization: Some(top), ..row(account("new", "")) }]
+            }),
+            Refused,
+        ),
+        (
+            "AccountService/ImportAccounts",
+            ask!(ImportAccountsRequest { rows: vec![row(commented)] }),
+            Done,
         ),
         (
             "PortfolioService/CreatePortfolio",

@@ -5,10 +5,8 @@
 use std::time::Duration;
 
 use customer_accounts::{
-    accounts,
     caller::Caller,
     db::Db,
-    overview,
     proto::{GetAccountRequest, account_service_server::AccountService as _},
 };
 use futures_util::{
@@ -22,7 +20,9 @@ use tokio::{
 };
 use tonic::{Code, Request, Status};
 
-use crate::support::{ALONE, Tenant, account, eventually, real_database, sql, with_lanes};
+use crate::support::{
+    ALONE, Tenant, account, calls::accounts_service, eventually, real_database, sql, with_lanes,
+};
 
 /// Calls at once.
 const CALLERS: usize = 256;
@@ -184,8 +184,7 @@ fn get(tenant: &Tenant, id: &str, deadline: Instant) -> Request<GetAccountReques
 async fn the_answers_to_a_dropped_call_reach_no_other_call() {
     let Some(scene) = Scene::new(2).await else { return };
     let (_release, _holding) = scene.without_pool().await;
-    let service =
-        accounts::Service { db: scene.db.clone(), dependents: &[], overview: overview::read };
+    let service = accounts_service(&scene.db);
     // PostgreSQL can answer so fast that the first poll is the last.
     let mut count = 0;
     while count < 50 {
@@ -209,10 +208,7 @@ async fn a_call_that_ends_leaves_its_connection_to_the_others() {
     given_up.set_timeout(Duration::from_millis(300));
     let deadline = Instant::now() + Duration::from_millis(300);
     let late = get(&scene.tenants[1], "b", deadline);
-    let (mut client, service) = (
-        scene.tenants[0].accounts(),
-        accounts::Service { db: scene.db.clone(), dependents: &[], overview: overview::read },
-    );
+    let (mut client, service) = (scene.tenants[0].accounts(), accounts_service(&scene.db));
     let began = Instant::now();
     let (given_up, late) = join(client.get_account(given_up), service.get_account(late)).await;
     // Client and service measure the same time: whichever is first ends the call.

@@ -11,10 +11,9 @@ use std::{
 };
 
 use customer_accounts::{
-    account_types, accounts,
+    account_types,
     caller::Caller,
     db::{Db, Manager, migrate},
-    overview,
     proto::{
         CreateAccountRequest, GetAccountRequest, ListAccountTypesRequest, ListAccountsRequest,
         UpdateAccountRequest, account_service_server::AccountService as _,
@@ -36,7 +35,9 @@ use tokio::{
 use tonic::{Code, Request, Status};
 
 use crate::support::{
-    Tenant, account, config, connect,
+    Tenant, account,
+    calls::accounts_service,
+    config, connect,
     dice::{Dice, seed, times},
     fresh_database, real_server, shared,
 };
@@ -54,10 +55,7 @@ async fn calls_that_are_dropped_inside_the_service_leave_nothing_to_the_next_bor
     let db = pool_of_one().await;
     // The embedded server answers more slowly, and all tests share it.
     let to_give_up = times(if real_server().is_some() { 2_500 } else { 500 });
-    let (accounts, types) = (
-        accounts::Service { db: db.clone(), dependents: &[], overview: overview::read },
-        account_types::Service { db: db.clone() },
-    );
+    let (accounts, types) = (accounts_service(&db), account_types::Service { db: db.clone() });
     let services = Arc::new((accounts, types));
     let tenants = tenants(connect(shared_or_own(&db).await).await).await;
     let make = move |tenant: &Tenant, call: Call| {

@@ -686,6 +686,7 @@ const NO_RESOURCES: &[&str] = &[
     "reasons",
     "encoding",
     "accepted",
+    "row",
 ];
 
 /// The metadata of a reason, as its comment tells.

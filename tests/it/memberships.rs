@@ -110,7 +110,7 @@ impl Tenant {
         self.memberships().unlink_organization(request).await.map(|_| ())
     }
 
-    async fn links(&self, account_id: &str) -> Vec<LinkedOrganization> {
+    pub async fn links(&self, account_id: &str) -> Vec<LinkedOrganization> {
         let request =
             ListLinkedOrganizationsRequest { account_id: account_id.into(), ..Default::default() };
         self.memberships()

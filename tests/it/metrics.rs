@@ -231,7 +231,7 @@ async fn the_endpoint_is_bounded() {
         (&*format!("GET /metrics HTTP/1.1\r\na: {}\r\n\r\n", "x".repeat(64 * 1024)), "431"),
     ] {
         let (head, _) = ask(metrics, request).await;
-        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{:.60}: {head}", request);
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{request:.60}: {head}");
     }
     // Silent clients take all connections, and are cut off.
     let began = Instant::now();

@@ -1,8 +1,12 @@
 //! The calls that many tests make, and the activity trail behind them.
 
+use std::time::Duration;
+
 use customer_accounts::{
+    accounts,
     caller::Caller,
-    db::Tx,
+    db::{Db, Tx},
+    overview,
     proto::{
         Account, AccountType, AddOrganizationMemberRequest, CreateAccountTypeRequest,
         CreatePersonRequest, DeactivateAccountTypeRequest, DeleteAccountRequest,
@@ -13,11 +17,15 @@ use customer_accounts::{
         UpdateAccountRequest, UpdatePersonRequest, UpdateTenantSettingsRequest,
     },
     schema::activities,
+    share::Percent,
+    streams::{self, Streams},
+    transfers,
 };
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use prost_types::{FieldMask, ListValue, Struct, Timestamp, value::Kind};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{Refused, Tenant, shared, violations};
@@ -303,6 +311,17 @@ impl Tenant {
             .filter(|activity| activity.resource_id == resource_id)
             .collect()
     }
+}
+
+/// The calls of `AccountService` on a database, without a server.
+pub fn accounts_service(db: &Db) -> accounts::Service {
+    let (age, end) = (Duration::from_mins(1), CancellationToken::new());
+    let transfers = accounts::Transfers {
+        permits: Streams::new(streams::Kind::Transfer, 1, Percent::ALL, age, end),
+        open_import: transfers::import,
+        open_export: transfers::export,
+    };
+    accounts::Service { db: db.clone(), dependents: &[], overview: overview::read, transfers }
 }
 
 /// The least that an account type needs.

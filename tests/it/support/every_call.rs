@@ -75,6 +75,42 @@ fn requests() -> Vec<(&'static str, Missing, Value)> {
         ("AccountService/GetAccount", Fails, account.clone()),
         ("AccountService/GetAccountOverview", Fails, account.clone()),
         ("AccountService/BatchGetAccounts", Fails, json!({"account_ids": [ID, ID]})),
+        (
+            "AccountService/ImportAccounts",
+            Fails,
+            json!({"rows": [create(json!({
+                "primary_contact": email,
+                "organization_id": ID,
+                "account_type_id": ID,
+                "account_manager_id": ID,
+            }))]}),
+        ),
+        (
+            "AccountService/ImportAccounts",
+            Fails,
+            json!({"rows": [create(json!({"primary_contact": person}))]}),
+        ),
+        (
+            "AccountService/ImportAccounts",
+            Fails,
+            json!({"rows": [update(json!({"organization_id": ID}))]}),
+        ),
+        (
+            "AccountService/ImportAccounts",
+            Fails,
+            json!({
+                "action": "IMPORT_ACTION_UPDATE",
+                "rows": [{
+                    "account": {"account_id": ID, "comment": "c"},
+                    "linked_organizations": [{"organization_id": ID, "include_descendants": true}],
+                    "account_users": [{"person_id": ID}],
+                }],
+            }),
+        ),
+        ("AccountService/ExportAccounts", Empty, organization.clone()),
+        ("AccountService/ExportAccounts", Empty, account_type.clone()),
+        ("AccountService/ExportAccounts", Empty, json!({"account_manager_id": ID})),
+        ("AccountService/ExportAccounts", Empty, below.clone()),
         ("AccountService/ListAccounts", Empty, json!({"include_total_size": true})),
         ("AccountService/ListAccounts", Empty, json!({"statuses": [1, 2, 3]})),
         ("AccountService/ListAccounts", Empty, json!({"is_primary": false})),

@@ -20,6 +20,7 @@ pub mod tap;
 pub mod tenancy;
 pub mod tokens;
 pub mod trail;
+pub mod transfers;
 pub mod watch;
 
 use std::{
@@ -231,7 +232,8 @@ async fn serve(started: std::sync::mpsc::Sender<Shared>) {
         (embedded.config(), 1, None, Some((embedded, folder)))
     };
     migrate::run(&Manager::new(login.clone(), None), migrate::Direction::Up).await.unwrap();
-    let config = config(&["--max-calls", "4096", "--max-connections-per-peer", "1000"]);
+    let limits = ["--max-calls", "4096", "--max-connections-per-peer", "1000"];
+    let config = config(&[&limits[..], &["--max-transfers", "1000"]].concat());
     // Many tests share these few connections, so they wait longer than a caller would.
     let wait = Duration::from_secs(20);
     let manager = Manager::new(login, Some(config.database_role.clone()));

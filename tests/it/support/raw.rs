@@ -1,8 +1,12 @@
 //! Calls as bytes: any method, any metadata, any request.
 
+use customer_accounts::proto::{ExportAccountsResponse, ImportAccountsResponse};
 use futures_util::stream;
 use http::{HeaderName, HeaderValue, Request as HttpRequest, uri::PathAndQuery};
-use prost::bytes::{Buf as _, BufMut as _};
+use prost::{
+    Message as _,
+    bytes::{Buf as _, BufMut as _},
+};
 use tonic::{
     Request, Status,
     body::Body,
@@ -12,18 +16,38 @@ use tonic::{
     transport::Channel,
 };
 
+use super::transfers::status_of;
+
 /// What a call says about its caller: names and values of headers.
 pub type Headers<'a> = &'a [(&'a str, &'a [u8])];
 
 /// Calls `AccountService/GetAccount` or the like with one encoded message and returns the encoded
-/// answers.
+/// answers. Of an import, the error of the first row that is refused is the error of the call; of an
+/// export, the answers have no cursors.
 pub async fn call(
     channel: &Channel,
     method: &str,
     headers: Headers<'_>,
     message: &[u8],
 ) -> Result<Vec<Vec<u8>>, Status> {
-    call_path(channel, &format!("/accounts.v1.{method}"), headers, message).await
+    let answers = call_path(channel, &format!("/accounts.v1.{method}"), headers, message).await?;
+    if method == "AccountService/ImportAccounts" {
+        let batches =
+            answers.iter().map(|answer| ImportAccountsResponse::decode(&**answer).unwrap());
+        let mut results = batches.flat_map(|batch| batch.results);
+        if let Some(error) = results.find_map(|result| result.error) {
+            return Err(status_of(&error));
+        }
+    }
+    if method == "AccountService/ExportAccounts" {
+        let shown = |answer: Vec<u8>| {
+            let ExportAccountsResponse { accounts, .. } =
+                ExportAccountsResponse::decode(&*answer).unwrap();
+            ExportAccountsResponse { accounts, ..Default::default() }.encode_to_vec()
+        };
+        return Ok(answers.into_iter().map(shown).collect());
+    }
+    Ok(answers)
 }
 
 /// Calls a method by its HTTP path, with one encoded message, and returns the encoded answers.

@@ -1,0 +1,130 @@
+//! A batch of an import: one transaction.
+//!
+//! A row can be refused after something of it was written, by a check that must see the result.
+//! There are no savepoints: the row is remembered, the transaction rolled back, and the batch
+//! written again without it.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::task::yield_now;
+
+use super::{
+    plan::{Plan, Present},
+    references::References,
+    refusals,
+    row::Row,
+    wire::{Action, Outcome, Refused, answer},
+    write::{Written, write},
+};
+use crate::{
+    caller::Caller,
+    db::{Db, Meta, WriteTx},
+    error::{Error, Result},
+    proto::{ImportAccountsRequest, ImportAccountsResponse},
+    validate::Violations,
+};
+
+/// Rows that are worked on before the task yields, which takes less than a millisecond.
+const TURN: usize = 32;
+
+/// A batch.
+#[derive(Debug)]
+pub struct Batch {
+    rows: Vec<Row>,
+    action: Action,
+    all_or_nothing: bool,
+    /// The rows that an attempt refused too late, by position.
+    late: Mutex<BTreeMap<usize, Refused>>,
+    /// The answer to a batch of which nothing is kept because a row was refused.
+    undone: Mutex<Option<ImportAccountsResponse>>,
+}
+
+impl Batch {
+    /// Parses a batch. What is wrong with a row refuses the row.
+    pub async fn parse(caller: &Caller, request: ImportAccountsRequest) -> Result<(Meta, Self)> {
+        let mut v = Violations::default();
+        let meta = Meta::of(&mut v, caller, &request);
+        if request.rows.is_empty() {
+            v.add("rows", "must have at least 1 entry");
+        }
+        let action = Action::parse(&mut v, request.action);
+        let all_or_nothing = request.all_or_nothing;
+        let (meta, action) = v.finish((meta, action))?;
+        let mut rows = Vec::with_capacity(request.rows.len());
+        let mut numbers = BTreeMap::new();
+        for (position, row) in request.rows.into_iter().enumerate() {
+            if position % TURN == TURN - 1 {
+                yield_now().await;
+            }
+            let mut row = Row::parse(position, row);
+            if !row.account_id.is_empty() {
+                match numbers.entry(row.account_id.clone()) {
+                    Entry::Occupied(earlier) => row.refuse_as_duplicate(*earlier.get()),
+                    Entry::Vacant(first) => drop(first.insert(row.number)),
+                }
+            }
+            rows.push(row);
+        }
+        let (late, undone) = (Mutex::default(), Mutex::default());
+        Ok((meta, Self { rows, action, all_or_nothing, late, undone }))
+    }
+
+    /// Imports the batch, and returns what became of each row.
+    pub async fn import(
+        &self,
+        db: &Db,
+        caller: &Caller,
+        meta: &Meta,
+    ) -> Result<ImportAccountsResponse> {
+        // Boxed, because it would make the future of the stream larger.
+        let committed = Box::pin(db.write(caller, meta, async |tx| self.attempt(tx).await)).await;
+        match locked(&self.undone).take() {
+            Some(answer) if committed.is_err() => Ok(answer),
+            _ => committed,
+        }
+    }
+
+    async fn attempt(&self, tx: &WriteTx) -> Result<ImportAccountsResponse> {
+        locked(&self.undone).take();
+        let mut plans = self.plans(tx).await?;
+        let references = References::hold(tx, &mut plans).await?;
+        let Written { mut outcomes, late } = write(tx, plans, &references).await?;
+        let created = references.organizations_created;
+        if self.all_or_nothing && outcomes.iter().any(Outcome::is_refused) {
+            for outcome in outcomes.iter_mut().filter(|outcome| !outcome.is_refused()) {
+                *outcome = Outcome::Refused(refusals::batch_refused().into());
+            }
+            *locked(&self.undone) = Some(answer(&self.rows, outcomes, 0));
+            return Err(refusals::batch_refused());
+        }
+        if !late.is_empty() {
+            locked(&self.late).extend(late);
+            return Err(Error::Retry);
+        }
+        Ok(answer(&self.rows, outcomes, created))
+    }
+
+    /// What is done with each row.
+    async fn plans(&self, tx: &WriteTx) -> Result<Vec<Plan<'_>>> {
+        let late = locked(&self.late).clone();
+        let present = Present::lock(tx, &self.rows).await?;
+        let mut plans = Vec::with_capacity(self.rows.len());
+        for (position, row) in self.rows.iter().enumerate() {
+            if position % TURN == TURN - 1 {
+                yield_now().await;
+            }
+            plans.push(match late.get(&position) {
+                Some(why) => Plan::Refuse(why.clone()),
+                None => present.plan(tx, self.action, row).await?,
+            });
+        }
+        Ok(plans)
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

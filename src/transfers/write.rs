@@ -1,0 +1,146 @@
+//! Writes the accounts of a batch. New accounts that need nothing but their rows are inserted
+//! together; the others one by one, by the code of the single calls.
+
+use std::collections::BTreeMap;
+
+use super::{
+    plan::{Change, Creation, Membership, Plan, memberships},
+    references::{References, lost_race},
+    wire::{Outcome, Refused, refused},
+};
+use crate::{
+    accounts::store::{Account, NewAccount},
+    change::Versioned as _,
+    db::WriteTx,
+    error::Result,
+    id,
+    memberships::{
+        links::Link,
+        store::NewUser,
+        users::{HeldUser, User},
+    },
+};
+
+/// What became of the rows, and of which the refusal came when something of the row was written
+/// already.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// One outcome for each row.
+    pub outcomes: Vec<Outcome>,
+    /// The rows that were refused too late, by position.
+    pub late: BTreeMap<usize, Refused>,
+}
+
+/// Writes what the plans say. The transaction must hold what they refer to.
+pub async fn write(tx: &WriteTx, plans: Vec<Plan<'_>>, references: &References) -> Result<Written> {
+    let mut together = insert_together(tx, &plans, references).await?;
+    let mut written = Written::default();
+    for (position, plan) in plans.into_iter().enumerate() {
+        let outcome = match plan {
+            Plan::Refuse(why) => Outcome::Refused(why),
+            Plan::Keep(etag) => Outcome::Unchanged(etag),
+            Plan::Create(creation) => match together.remove(&position) {
+                Some(account) => Outcome::created(&account),
+                None => late(&mut written, position, create(tx, creation).await)?,
+            },
+            Plan::Update(change) => late(&mut written, position, update(tx, *change).await)?,
+        };
+        written.outcomes.push(outcome);
+    }
+    Ok(written)
+}
+
+/// The outcome of a row that was written alone.
+fn late(written: &mut Written, position: usize, outcome: Result<Outcome>) -> Result<Outcome> {
+    Ok(refused(outcome.map_err(lost_race))?.unwrap_or_else(|why| {
+        written.late.insert(position, why.clone());
+        Outcome::Refused(why)
+    }))
+}
+
+/// Inserts the new accounts that have no contacts, links and users and are not primary, and returns
+/// them by the position of their row.
+async fn insert_together(
+    tx: &WriteTx,
+    plans: &[Plan<'_>],
+    references: &References,
+) -> Result<BTreeMap<usize, Account>> {
+    let prefix = &tx.tenant().await?.settings.account_id_prefix;
+    let mut rows = BTreeMap::new();
+    let mut positions = BTreeMap::new();
+    for (position, plan) in plans.iter().enumerate() {
+        let Plan::Create(creation) = plan else { continue };
+        if !is_plain(creation) {
+            continue;
+        }
+        let NewAccount { account_id, fields, without_account_type } = creation.new;
+        let mut fields = fields.clone();
+        if fields.account_type_id.is_none() && !without_account_type {
+            fields.account_type_id.clone_from(&references.default_type);
+        }
+        let id = account_id.clone().unwrap_or_else(|| id::generate(prefix));
+        positions.insert(id.clone(), position);
+        rows.insert(id, fields);
+    }
+    let accounts = Account::insert_all(tx, rows.into_iter().collect()).await?;
+    let at = |account: Account| Some((positions.remove(&account.account_id)?, account));
+    Ok(accounts.into_iter().filter_map(at).collect())
+}
+
+fn is_plain(Creation { content, new }: &Creation<'_>) -> bool {
+    content.links.is_empty()
+        && content.users.is_empty()
+        && !new.fields.is_primary
+        && new.fields.contacts().next().is_none()
+}
+
+/// Creates an account, then its links and users, and then checks its contacts, who may be among
+/// these users.
+async fn create(tx: &WriteTx, Creation { content, new }: Creation<'_>) -> Result<Outcome> {
+    let account = new.insert_before_contacts(tx).await?;
+    let users = memberships(tx, content).await?;
+    connect(tx, &account.account_id, content.links.iter().collect(), users).await?;
+    account.require_own_contacts(tx).await?;
+    Ok(Outcome::created(&account))
+}
+
+/// Changes an account, after its links and users, among whom its new contacts may be.
+async fn update(tx: &WriteTx, change: Change<'_>) -> Result<Outcome> {
+    let Change { current, fields, links, users, .. } = change;
+    connect(tx, &current.account_id, links, users).await?;
+    let etag = if current.fields == fields {
+        current.etag()
+    } else {
+        current.update(tx, &fields).await?.0.etag()
+    };
+    Ok(Outcome::Updated(etag))
+}
+
+async fn connect(
+    tx: &WriteTx,
+    account_id: &str,
+    links: Vec<&(String, bool)>,
+    users: Vec<Membership<'_>>,
+) -> Result<()> {
+    for (organization_id, include_descendants) in links {
+        Link::put(tx, account_id, organization_id, *include_descendants).await?;
+    }
+    for Membership { user, settings } in users {
+        let current = User::find(tx, account_id, &user.person_id).await?;
+        let present = if current.as_ref().is_some_and(User::is_individual) {
+            current
+        } else {
+            let new = NewUser {
+                account_id: account_id.to_owned(),
+                person_id: user.person_id.clone(),
+                fields: user.fields.clone(),
+            };
+            Some(new.insert(tx).await?)
+        };
+        // Someone who was a user through an organization keeps settings that the row does not have.
+        if present.and_then(|it| it.record).is_none_or(|it| it.fields != settings) {
+            HeldUser::find(tx, account_id, &user.person_id).await?.update(tx, &settings).await?;
+        }
+    }
+    Ok(())
+}
