@@ -34,41 +34,52 @@ impl Lag {
 
     /// Notes what a read has seen: the transaction that holds the feed back, if one does.
     pub(super) fn note(&self, held_by: Option<i64>) {
-        let now = Instant::now();
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *seen = held_by.map(|transaction| match *seen {
-            Some(known) if known.transaction == transaction => Seen { last: now, ..known },
-            _ => Seen { transaction, first: now, last: now },
-        });
+        *seen = Seen::by(*seen, held_by, Instant::now());
+    }
+
+    fn current(&self) -> Duration {
+        let seen = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.map_or(Duration::ZERO, |seen| seen.lag(Instant::now()))
+    }
+}
+
+impl Seen {
+    fn by(before: Option<Self>, held_by: Option<i64>, now: Instant) -> Option<Self> {
+        let transaction = held_by?;
+        let known = before.filter(|known| known.transaction == transaction);
+        Some(Self { transaction, first: known.map_or(now, |known| known.first), last: now })
     }
 
     /// For how long the same transaction has been seen.
-    fn current(&self) -> Duration {
-        let seen = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = seen.filter(|seen| seen.last.elapsed() < STALE);
-        seen.map_or(Duration::ZERO, |seen| seen.last.duration_since(seen.first))
+    fn lag(self, now: Instant) -> Duration {
+        if now.duration_since(self.last) < STALE {
+            self.last.duration_since(self.first)
+        } else {
+            Duration::ZERO
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::thread::sleep;
-
     use super::*;
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "time has to pass")]
     fn one_transaction_that_goes_on_is_a_lag() {
-        let lag = Lag::default();
-        let pause = Duration::from_millis(20);
-        lag.note(Some(1));
-        sleep(pause);
-        lag.note(Some(2));
-        assert_eq!(lag.current(), Duration::ZERO, "another transaction");
-        sleep(pause);
-        lag.note(Some(2));
-        assert!(lag.current() >= pause);
-        lag.note(None);
-        assert_eq!(lag.current(), Duration::ZERO);
+        let begin = Instant::now();
+        let after = |seconds| begin + Duration::from_secs(seconds);
+        let mut seen = None;
+        let mut lag = |held_by, second| {
+            seen = Seen::by(seen, held_by, after(second));
+            seen.map(|seen| seen.lag(after(second)).as_secs())
+        };
+        assert_eq!(lag(Some(1), 0), Some(0));
+        assert_eq!(lag(Some(2), 2), Some(0), "another transaction");
+        assert_eq!(lag(Some(2), 5), Some(3));
+        assert_eq!(lag(None, 6), None);
+        assert_eq!(lag(Some(2), 7), Some(0), "the feed went on in between");
+        assert_eq!(lag(Some(2), 9), Some(2));
+        assert_eq!(seen.unwrap().lag(after(9) + STALE), Duration::ZERO, "long ago");
     }
 }

@@ -167,7 +167,7 @@ where
         let entered = running.enter();
         let inner = self.inner.call(request);
         drop(entered);
-        Answering { inner, running }
+        Answering { inner: Some(inner), running }
     }
 }
 
@@ -175,11 +175,20 @@ pin_project_lite::pin_project! {
     /// A call until the headers of its answer.
     #[derive(Debug)]
     pub struct Answering<F> {
-        // Before `running`, so that what is logged while it is dropped comes before the end of the
-        // call.
+        // `None` only while it is being dropped.
         #[pin]
-        inner: F,
+        inner: Option<F>,
         running: Running,
+    }
+
+    impl<F> PinnedDrop for Answering<F> {
+        // What is logged while a cancelled call is dropped belongs to it, and comes before its end.
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            let entered = this.running.enter();
+            this.inner.set(None);
+            drop(entered);
+        }
     }
 }
 
@@ -192,8 +201,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        let Some(inner) = this.inner.as_pin_mut() else { return Poll::Pending };
         let entered = this.running.enter();
-        let polled = this.inner.poll(cx);
+        let polled = inner.poll(cx);
         drop(entered);
         let response = match ready!(polled) {
             Ok(response) => response,
@@ -219,9 +229,17 @@ where
 
 /// The body of an answer.
 struct Watched {
-    // Before `running`, as in `Answering`.
     inner: Body,
     running: Running,
+}
+
+impl Drop for Watched {
+    // As in `Answering`.
+    fn drop(&mut self) {
+        let entered = self.running.enter();
+        self.inner = Body::empty();
+        drop(entered);
+    }
 }
 
 impl http_body::Body for Watched {

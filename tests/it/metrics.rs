@@ -2,16 +2,14 @@
 
 use std::{collections::BTreeSet, io::ErrorKind, net::SocketAddr, time::Duration};
 
-use customer_accounts::proto::{
-    DeleteAccountRequest, ListAccountTypesRequest, WatchActivitiesRequest,
-};
+use customer_accounts::proto::{ListAccountTypesRequest, WatchActivitiesRequest};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     time::{Instant, timeout},
 };
-use tonic::{Code, Request};
+use tonic::Code;
 
 use crate::support::{
     Tenant, account,
@@ -317,32 +315,41 @@ async fn a_slow_statement_is_logged_without_its_values() {
     assert_eq!(counted, Some(1.0));
 }
 
-/// If the call gives up before its statement is answered, the log says that, too.
+/// If a call ends before its statement is answered, the log says that, too, whoever ended it.
 #[tokio::test]
 async fn a_statement_that_is_given_up_is_logged() {
     let why = "a statement is slow because another transaction holds a lock";
     let Some(url) = real_database(why).await else { return };
-    let slow = ["--slow-statement", "200ms", "--lock-timeout", "10s"];
-    let service = Service::on(&url, &slow).await;
+    let options =
+        ["--slow-statement", "200ms", "--lock-timeout", "10s", "--default-deadline", "1s"];
+    let service = Service::on(&url, &options).await;
     let tenant = Tenant::on(service.channel().await);
     tenant.organization("o", "").await;
     tenant.account(account("a", "o")).await;
     let lock = sql(&url).await;
     lock.batch_execute("BEGIN; SELECT FROM accounts FOR UPDATE").await.unwrap();
-    let deletion = DeleteAccountRequest { account_id: "a".into(), ..Default::default() };
-    let mut request = Request::new(deletion);
-    request.set_timeout(Duration::from_secs(1));
-    assert!(tenant.accounts().delete_account(request).await.is_err());
     let log = service.log();
-    let line = eventually(DEADLINE, "a warning", async || {
+    let of_a_deletion = |line: &Value| {
+        assert_eq!(line["method"], "accounts.v1.AccountService/DeleteAccount");
+        assert_eq!(line["tenant"], tenant.caller().tenant.as_str());
+    };
+    let given_up = "a call ended before its slow statement was answered";
+
+    timeout(Duration::from_millis(400), tenant.delete("a", "")).await.unwrap_err();
+    of_a_deletion(
+        &eventually(DEADLINE, "the client hung up", async || lines(&log.text(), given_up).pop())
+            .await,
+    );
+
+    let failed = tenant.delete("a", "").await.unwrap_err();
+    assert_eq!(failed.code(), Code::DeadlineExceeded);
+    // The server may cancel the statement before the call ends.
+    let warnings = async || {
         let text = log.text();
-        let given_up = "a call ended before its slow statement was answered";
-        // The server may cancel the statement before the call ends.
-        lines(&text, given_up).into_iter().chain(lines(&text, "a statement was slow")).next()
-    })
-    .await;
-    assert_eq!(line["method"], "accounts.v1.AccountService/DeleteAccount");
-    assert_eq!(line["tenant"], tenant.caller().tenant.as_str());
+        let given_up = lines(&text, given_up).into_iter().skip(1);
+        given_up.chain(lines(&text, "a statement was slow")).next()
+    };
+    of_a_deletion(&eventually(DEADLINE, "the deadline", warnings).await);
 }
 
 #[tokio::test]
