@@ -60,6 +60,11 @@ impl Shares {
         Self { size: percent.of(whole), tenants: Arc::default() }
     }
 
+    /// Permits that one tenant may hold.
+    pub const fn size(&self) -> usize {
+        self.size
+    }
+
     /// Takes permits of the tenant's share; `None` if fewer are left.
     pub fn try_take(&self, tenant: &TenantId, permits: u32) -> Option<OwnedSemaphorePermit> {
         self.semaphore(tenant).try_acquire_many_owned(permits).ok()

@@ -34,7 +34,7 @@ use std::{future::Future, time::Duration};
 
 use diesel_async::RunQueryDsl as _;
 use prost::Message;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 pub use self::{
     clock::Clock,
@@ -381,19 +381,21 @@ impl Db {
 
     async fn lease(&self, caller: &Caller) -> Result<Lease> {
         let left = caller.deadline.saturating_duration_since(Instant::now());
+        let until = Instant::now() + left.min(self.wait);
         let waiting = Waiting::begin();
-        let connection = async {
-            let share = self.shares.take(&caller.tenant).await;
-            self.pool.get_owned().await.map(|conn| Lease::new(conn, share))
+        // Whoever waits for one of as many connections as there may be waits for another call. If
+        // there are fewer, the server gives no more.
+        let most = match timeout_at(until, self.shares.take(&caller.tenant)).await {
+            Ok(share) => match timeout_at(until, self.pool.get_owned()).await {
+                Ok(Ok(conn)) => return Ok(Lease::new(conn, share)),
+                _ => self.size as usize,
+            },
+            Err(_) => self.shares.size(),
         };
-        if let Ok(Ok(lease)) = timeout(left.min(self.wait), connection).await {
-            return Ok(lease);
-        }
         waiting.count_timeout();
         if left < self.wait {
             Err(Error::DeadlineExceeded)
-        } else if self.pool.state().connections > 0 {
-            // A pool with connections is full; one without has no server to connect to.
+        } else if self.pool.state().connections as usize >= most {
             Err(Error::overloaded("pool_wait"))
         } else {
             Err(Error::DatabaseUnavailable)

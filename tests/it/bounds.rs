@@ -105,16 +105,15 @@ fn with_elements(path: &Path, count: usize, bytes: usize) -> Vec<u8> {
     let field = path.last().unwrap();
     let inner = list_in(field);
     let list = inner.as_ref().unwrap_or(field);
-    let content = (0..count).flat_map(|index| match list.kind() {
-        kind @ (Kind::Message(_) | Kind::String | Kind::Bytes) => {
-            delimited(list.number(), &element(&kind, index, bytes))
+    let content = (0..count).flat_map(|index| {
+        let kind = list.kind();
+        if matches!(kind, Kind::Message(_) | Kind::String | Kind::Bytes) {
+            return delimited(list.number(), &element(&kind, index, bytes));
         }
-        _ => {
-            let mut number = Vec::new();
-            encode_key(list.number(), WireType::Varint, &mut number);
-            encode_varint(1, &mut number);
-            number
-        }
+        let mut number = Vec::new();
+        encode_key(list.number(), WireType::Varint, &mut number);
+        encode_varint(1, &mut number);
+        number
     });
     let content: Vec<u8> = content.collect();
     around(path, if inner.is_some() { delimited(field.number(), &content) } else { content })
