@@ -72,6 +72,10 @@ monitoring:
 audit: tools
     cargo-deny --locked check advisories
 
+# Writes a bill of materials (CycloneDX) and the licenses of the dependencies into target/sbom; compiles nothing
+sbom *arguments:
+    .ci/sbom {{ arguments }}
+
 # Installs the programs that the checks need beside Rust into target/ci
 tools:
     .ci/tools
