@@ -4,7 +4,21 @@ import re
 
 import kubernetes_validate
 import pytest
-from conftest import NAMESPACE, RELEASE, SETS, container, environment, find, pod_templates, render, template
+import yaml
+from conftest import (
+    CHART,
+    NAMESPACE,
+    RELEASE,
+    SETS,
+    StrictLoader,
+    container,
+    environment,
+    find,
+    pod_templates,
+    render,
+    run_helm,
+    template,
+)
 
 # The oldest that the chart accepts, the one whose kubectl comes with Helm, and the newest whose schemas are here.
 KUBERNETES = ["1.27", "1.34", "1.37"]
@@ -54,6 +68,59 @@ def test_a_long_name_is_cut():
     for made in objects:
         assert len(made["metadata"]["name"]) <= 52
         assert all(len(value) <= 63 for value in made["metadata"]["labels"].values())
+
+
+# Texts that YAML reads as something else when they stand without quotes.
+NOT_TEXTS = """
+nameOverride: "{0}"
+imagePullSecrets: ["{0}"]
+database: {{secretName: "{0}", key: "{0}"}}
+migration: {{secretName: "{0}", key: "{0}"}}
+prune: {{timeZone: "{0}"}}
+issuerCA: {{configMapName: "{0}"}}
+tls: {{secretName: "{0}", clientCA: {{secretName: "{0}"}}, probeClient: {{secretName: "{0}"}}}}
+otlp: {{endpoint: "http://a", headers: {{secretName: "{0}", key: "{0}"}}}}
+serviceAccount: {{name: "{0}"}}
+priorityClassName: "{0}"
+"""
+
+
+@pytest.mark.parametrize("text", ["1234", "1e3", "true", "null"])
+def test_texts_stay_texts(text):
+    values = NOT_TEXTS.format(text)
+    rendered = run_helm("template", f"a-{text}", CHART, "--values", SETS["minimal"], "--values", "-", values=values)
+    assert rendered.returncode == 0, rendered.stderr
+    objects = [made for made in yaml.load_all(rendered.stdout, StrictLoader) if made]
+    for made in objects:
+        kubernetes_validate.validate(made, KUBERNETES[-1], strict=True)
+    assert find(objects, "Deployment")["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"] == text
+    assert {text} <= set(references(pod_templates(objects)["server"]))
+
+
+def test_the_name_of_a_release_stays_a_text():
+    rendered = run_helm("template", "1234", CHART, "--values", SETS["scaled"])
+    assert rendered.returncode == 0, rendered.stderr
+    for made in yaml.load_all(rendered.stdout, StrictLoader):
+        assert made["metadata"]["labels"]["app.kubernetes.io/instance"] == "1234"
+
+
+def test_large_numbers_have_no_exponent():
+    values = """
+    replicaCount: 1000000
+    rollout: {maxSurge: 1000000}
+    migration: {activeDeadlineSeconds: 1000000, backoffLimit: 1000000}
+    prune: {activeDeadlineSeconds: 1000000, backoffLimit: 1000000}
+    podDisruptionBudget: {maxUnavailable: 1000000}
+    """
+    objects = render("--values", SETS["minimal"], values=values)
+    deployment = find(objects, "Deployment")["spec"]
+    assert deployment["replicas"] == deployment["strategy"]["rollingUpdate"]["maxSurge"] == 1000000
+    for job in (find(objects, "Job")["spec"], find(objects, "CronJob")["spec"]["jobTemplate"]["spec"]):
+        assert job["activeDeadlineSeconds"] == job["backoffLimit"] == 1000000
+    assert find(objects, "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1000000
+    scaled = "autoscaling: {minReplicas: 1000000, maxReplicas: 1000000}"
+    scaler = find(render("--values", SETS["scaled"], values=scaled), "HorizontalPodAutoscaler")["spec"]
+    assert scaler["minReplicas"] == scaler["maxReplicas"] == 1000000
 
 
 @pytest.mark.parametrize(

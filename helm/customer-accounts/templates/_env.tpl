@@ -22,8 +22,8 @@ What all commands get: config, and DATABASE_URL. Takes (dict "root" $ "secretNam
 - name: DATABASE_URL
   valueFrom:
     secretKeyRef:
-      name: {{ .secretName }}
-      key: {{ .key }}
+      name: {{ .secretName | quote }}
+      key: {{ .key | quote }}
 {{- end }}
 
 {{/* The files of TLS, which `serve` and `healthcheck` read from where customer-accounts.tlsVolumes mounts them. */}}
@@ -71,8 +71,8 @@ What all commands get: config, and DATABASE_URL. Takes (dict "root" $ "secretNam
 - name: OTEL_EXPORTER_OTLP_HEADERS
   valueFrom:
     secretKeyRef:
-      name: {{ .headers.secretName }}
-      key: {{ .headers.key }}
+      name: {{ .headers.secretName | quote }}
+      key: {{ .headers.key | quote }}
 {{- end }}
 {{- end }}
 {{- end }}

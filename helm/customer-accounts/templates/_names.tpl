@@ -16,8 +16,8 @@ Labels by which services and policies find pods. They never change, because thos
 Takes (dict "root" $ "component" "server").
 */}}
 {{- define "customer-accounts.selector" -}}
-app.kubernetes.io/name: {{ include "customer-accounts.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "customer-accounts.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
@@ -40,8 +40,8 @@ app.kubernetes.io/component: {{ .component }}
 The metadata of an object. Takes (dict "root" $ "component" … "suffix" … "annotations" …); the last two are optional.
 */}}
 {{- define "customer-accounts.metadata" -}}
-name: {{ include "customer-accounts.fullname" .root }}{{ with .suffix }}-{{ . }}{{ end }}
-namespace: {{ .root.Release.Namespace }}
+name: "{{ include "customer-accounts.fullname" .root }}{{ with .suffix }}-{{ . }}{{ end }}"
+namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "customer-accounts.labels" . | nindent 2 }}
 {{- with merge (dict) (.annotations | default dict) .root.Values.commonAnnotations }}

@@ -8,7 +8,7 @@ enableServiceLinks: false
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 securityContext:
@@ -49,7 +49,7 @@ resources:
 {{- if $secret }}
 - name: {{ $name }}
   secret:
-    secretName: {{ $secret }}
+    secretName: {{ $secret | quote }}
     defaultMode: 0440
 {{- end }}
 {{- end }}
@@ -73,8 +73,8 @@ The spec of a job that runs a command against the database and needs nothing tha
 Takes (dict "root" $ "command" "migrate" "values" .Values.migration "secretName" … "key" …).
 */}}
 {{- define "customer-accounts.jobSpec" -}}
-backoffLimit: {{ .values.backoffLimit }}
-activeDeadlineSeconds: {{ .values.activeDeadlineSeconds }}
+backoffLimit: {{ .values.backoffLimit | int64 }}
+activeDeadlineSeconds: {{ .values.activeDeadlineSeconds | int64 }}
 {{- /* Helm does not remove hooks with their release. A day is enough to read the log of a job. */}}
 ttlSecondsAfterFinished: 86400
 template:
@@ -90,7 +90,7 @@ template:
     {{- include "customer-accounts.podSpec" .root | nindent 4 }}
     {{- /* An account that the chart makes does not exist yet when the migration runs. */}}
     {{- if and .root.Values.serviceAccount.name (not .root.Values.serviceAccount.create) }}
-    serviceAccountName: {{ .root.Values.serviceAccount.name }}
+    serviceAccountName: {{ .root.Values.serviceAccount.name | quote }}
     {{- end }}
     containers:
       - name: {{ .command }}

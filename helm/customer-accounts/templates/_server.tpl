@@ -39,7 +39,7 @@
 {{- with .Values.issuerCA.configMapName }}
 - name: issuer-ca
   configMap:
-    name: {{ . }}
+    name: {{ . | quote }}
 {{- end }}
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}
