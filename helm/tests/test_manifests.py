@@ -70,6 +70,37 @@ def test_a_long_name_is_cut():
         assert all(len(value) <= 63 for value in made["metadata"]["labels"].values())
 
 
+# What Kubernetes accepts as the name of a service: no dots, a letter first, at most 63 characters.
+SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+@pytest.mark.parametrize(
+    ("release", "values"),
+    [
+        ("a" * 53, ""),
+        ("a", "nameOverride: " + "n" * 63),
+        ("a" * 42 + "--b", ""),  # cut behind the first hyphens
+        ("a", f"nameOverride: {'n' * 42}--b"),
+        ("a", f"fullnameOverride: {'n' * 41}---b"),
+        ("1234", "fullnameOverride: accounts"),
+        ("my.release", "fullnameOverride: accounts"),
+    ],
+)
+def test_names_can_be_those_of_services(release, values):
+    rendered = run_helm("template", release, CHART, "--values", SETS["minimal"], "--values", "-", values=values)
+    assert rendered.returncode == 0, rendered.stderr
+    for made in yaml.load_all(rendered.stdout, StrictLoader):
+        assert SERVICE_NAME.fullmatch(made["metadata"]["name"])
+        assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", made["metadata"]["labels"]["app.kubernetes.io/name"])
+
+
+@pytest.mark.parametrize("release", ["my.release", "1234", "1-customer-accounts"])
+def test_a_release_that_cannot_name_a_service_is_refused(release):
+    rendered = run_helm("template", release, CHART, "--values", SETS["minimal"])
+    assert rendered.returncode != 0, "not refused"
+    assert "cannot be the name of a service" in rendered.stderr and "Set fullnameOverride" in rendered.stderr
+
+
 # Texts that YAML reads as something else when they stand without quotes.
 NOT_TEXTS = """
 nameOverride: "{0}"

@@ -56,6 +56,9 @@ REFUSED = [
     ("listenHost: 127.0.0.1", "at '/listenHost': value must be one of '0.0.0.0', '[::]'"),
     ("topologySpread: {zones: Maybe}", "at '/topologySpread/zones': value must be one of"),
     ("securityContext: {runAsUser: 0}", "at '/securityContext/runAsUser': minimum: got 0, want 1"),
+    ("nameOverride: a.b", "at '/nameOverride': 'a.b' does not match pattern"),
+    ("fullnameOverride: a.b", "at '/fullnameOverride': 'a.b' does not match pattern"),
+    ("fullnameOverride: '1a'", "at '/fullnameOverride': '1a' does not match pattern"),
     # What must be said.
     ("image: {repository: null}", "image.repository is required"),
     ("database: {secretName: ''}", "database.secretName is required"),

@@ -41,6 +41,11 @@ and may then need 6 seconds for work that cannot be interrupted and 3 to send it
 
 {{- define "customer-accounts.checks" -}}
 {{- $config := .Values.config -}}
+{{- /* Helm accepts more names of releases than Kubernetes accepts names of services. */}}
+{{- $name := include "customer-accounts.fullname" . -}}
+{{- if not (regexMatch "^[a-z][a-z0-9-]*$" $name) -}}
+{{- fail (printf "the release is named %s, and %s cannot be the name of a service, which begins with a letter and has no dots. Set fullnameOverride" .Release.Name $name) -}}
+{{- end -}}
 {{- $_ := required "image.repository is required: where your image of the service is" .Values.image.repository -}}
 {{- $_ := required "database.secretName is required: an existing secret with the URL of the login that serves" .Values.database.secretName -}}
 {{- if and .Values.migration.enabled (not .Values.migration.secretName) -}}

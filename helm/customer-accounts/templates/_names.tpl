@@ -1,14 +1,14 @@
 {{/* Names and labels. */}}
 
 {{- define "customer-accounts.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 43 | trimSuffix "-" }}
+{{- default .Chart.Name .Values.nameOverride | trunc 43 | trimAll "-" }}
 {{- end }}
 
 {{/* The first part of all names. 43 characters leave room for suffixes: the name of a CronJob has at most 52. */}}
 {{- define "customer-accounts.fullname" -}}
 {{- $name := include "customer-accounts.name" . -}}
 {{- $default := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
-{{- default $default .Values.fullnameOverride | trunc 43 | trimSuffix "-" }}
+{{- default $default .Values.fullnameOverride | trunc 43 | trimAll "-" }}
 {{- end }}
 
 {{/*
