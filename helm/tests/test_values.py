@@ -59,6 +59,13 @@ REFUSED = [
     ("nameOverride: a.b", "at '/nameOverride': 'a.b' does not match pattern"),
     ("fullnameOverride: a.b", "at '/fullnameOverride': 'a.b' does not match pattern"),
     ("fullnameOverride: '1a'", "at '/fullnameOverride': '1a' does not match pattern"),
+    # Null, which removes a value.
+    ("tls: null", "missing property 'tls'"),
+    ("prune:", "missing property 'prune'"),
+    ("tls: {clientCA: null}", "at '/tls': missing property 'clientCA'"),
+    ("database: {key: null}", "at '/database': missing property 'key'"),
+    ("service: {port: null}", "at '/service': missing property 'port'"),
+    ("{autoscaling: {enabled: true}, resources: null}", "autoscaling needs resources.requests.cpu"),
     # What must be said.
     ("image: {repository: null}", "image.repository is required"),
     ("database: {secretName: ''}", "database.secretName is required"),
@@ -87,6 +94,59 @@ def test_wrong_values_are_refused(values, message):
     rendered = run_helm("template", "a", CHART, "--values", SETS["minimal"], "--values", "-", values=values)
     assert rendered.returncode != 0, "not refused"
     assert message in rendered.stderr
+
+
+# Values without which Kubernetes chooses. All others with a default must be there.
+MAY_BE_NULL = {
+    "terminationGracePeriodSeconds",
+    "securityContext",
+    "securityContext.runAsUser",
+    "securityContext.runAsGroup",
+    "securityContext.fsGroup",
+    "resources",
+    "resources.requests",
+    "resources.requests.cpu",
+    "resources.requests.memory",
+    "resources.limits",
+    "resources.limits.memory",
+}
+
+
+def test_null_is_refused_where_it_means_nothing():
+    """Helm removes a value that is null, also a section below which every line is a comment."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    empty = {}
+
+    def visit(values, part, path):
+        required = set()
+        for name, value in values.items():
+            inner = f"{path}.{name}".lstrip(".")
+            if value in ("", [], {}):
+                parent = empty
+                for key in path.split(".") if path else []:
+                    parent = parent.setdefault(key, {})
+                parent[name] = None
+            elif inner not in MAY_BE_NULL:
+                required.add(name)
+            if isinstance(value, dict) and value:
+                visit(value, part["properties"][name], inner)
+        if not path.startswith("resources"):
+            assert set(part.get("required", [])) == required, path
+
+    visit(yaml.safe_load((CHART / "values.yaml").read_text()), schema, "")
+    # What is empty by default may be null, which means the same.
+    for name in ("image", "database", "migration", "config"):
+        del empty[name]
+    empty["image"] = {"tag": None, "digest": None}
+    assert render("--values", SETS["minimal"], values=yaml.safe_dump(empty)) == render(values=SETS["minimal"])
+
+
+@pytest.mark.parametrize("section", ["securityContext", "resources"])
+def test_sections_that_may_be_null(section):
+    template_ = find(render("--values", SETS["minimal"], values=f"{section}: null"), "Deployment")["spec"]["template"]["spec"]
+    assert template_["securityContext"]["runAsNonRoot"] is True
+    assert ("runAsUser" in template_["securityContext"]) == (section == "resources")
+    assert ("resources" in template_["containers"][0]) == (section != "resources")
 
 
 def test_an_old_kubernetes_is_refused():

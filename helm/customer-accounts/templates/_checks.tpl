@@ -97,7 +97,7 @@ and may then need 6 seconds for work that cannot be interrupted and 3 to send it
 {{- fail (printf "autoscaling.minReplicas (%d) is more than autoscaling.maxReplicas (%d)" (int64 .minReplicas) (int64 .maxReplicas)) -}}
 {{- end -}}
 {{- end -}}
-{{- if and .Values.autoscaling.enabled (not (dig "requests" "cpu" "" .Values.resources)) -}}
+{{- if and .Values.autoscaling.enabled (not (dig "requests" "cpu" "" (.Values.resources | default dict))) -}}
 {{- fail "autoscaling needs resources.requests.cpu: it is a percentage of that" -}}
 {{- end -}}
 {{- $set := list "DATABASE_URL" "SSL_CERT_FILE" "OTEL_EXPORTER_OTLP_ENDPOINT" "OTEL_EXPORTER_OTLP_PROTOCOL" "OTEL_EXPORTER_OTLP_HEADERS" "OTEL_SERVICE_NAME" "OTEL_RESOURCE_ATTRIBUTES" -}}

@@ -24,7 +24,7 @@ app.kubernetes.io/component: {{ .component }}
 {{/* Labels of a pod. Takes those of the selector, and "extra" labels, which replace none of the chart's. */}}
 {{- define "customer-accounts.podLabels" -}}
 {{- $own := include "customer-accounts.selector" . | fromYaml -}}
-{{- toYaml (merge $own (.extra | default dict) .root.Values.commonLabels) }}
+{{- toYaml (merge $own (.extra | default dict) (.root.Values.commonLabels | default dict)) }}
 {{- end }}
 
 {{/* Labels of an object. Takes what podLabels takes. */}}
@@ -44,7 +44,7 @@ name: "{{ include "customer-accounts.fullname" .root }}{{ with .suffix }}-{{ . }
 namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "customer-accounts.labels" . | nindent 2 }}
-{{- with merge (dict) (.annotations | default dict) .root.Values.commonAnnotations }}
+{{- with merge (dict) (.annotations | default dict) (.root.Values.commonAnnotations | default dict) }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
