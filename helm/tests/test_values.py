@@ -66,6 +66,31 @@ REFUSED = [
     ("database: {key: null}", "at '/database': missing property 'key'"),
     ("service: {port: null}", "at '/service': missing property 'port'"),
     ("{autoscaling: {enabled: true}, resources: null}", "autoscaling needs resources.requests.cpu"),
+    # Labels that Kubernetes refuses, after the migration.
+    ("commonLabels: {team: Customer Accounts}", "at '/commonLabels/team': 'Customer Accounts' does not match pattern"),
+    (f"podLabels: {{a: {'b' * 64}}}", "at '/podLabels/a': '" + "b" * 64 + "' does not match pattern"),
+    ("podLabels: {'a b': c}", "'a b' does not match pattern"),
+    ("migration: {podLabels: {a: '-'}}", "at '/migration/podLabels/a': '-' does not match pattern"),
+    ("nodeSelector: {a/b/c: d}", "'a/b/c' does not match pattern"),
+    # Extras that collide.
+    ("extraEnv: [{name: A, value: a}, {name: A, value: b}]", "extraEnv: A is there twice"),
+    ("extraEnv: [{name: A, value: a, valueFrom: {}}]", "extraEnv: A has both value and valueFrom"),
+    ("extraVolumes: [{name: tls, emptyDir: {}}]", "extraVolumes: tls is a volume of this chart"),
+    ("extraVolumes: [{name: a, emptyDir: {}}, {name: a, emptyDir: {}}]", "extraVolumes: a is there twice"),
+    ("extraVolumes: [{name: A_b, emptyDir: {}}]", "at '/extraVolumes/0/name': 'A_b' does not match pattern"),
+    ("extraVolumeMounts: [{name: a, mountPath: /a}]", "extraVolumeMounts: a is not one of extraVolumes"),
+    (
+        "{extraVolumes: [{name: a, emptyDir: {}}], extraVolumeMounts: [{name: a, mountPath: /a}, {name: a, mountPath: /a/}]}",
+        "extraVolumeMounts: something is mounted at /a twice",
+    ),
+    (
+        "{extraVolumes: [{name: a, emptyDir: {}}], extraVolumeMounts: [{name: a, mountPath: /etc/customer-accounts/tls}]}",
+        "extraVolumeMounts: /etc/customer-accounts/tls is for the files of this chart",
+    ),
+    (
+        "{extraVolumes: [{name: a, emptyDir: {}}], extraVolumeMounts: [{name: a, mountPath: /etc/customer-accounts}]}",
+        "extraVolumeMounts: /etc/customer-accounts is for the files of this chart",
+    ),
     # What must be said.
     ("image: {repository: null}", "image.repository is required"),
     ("database: {secretName: ''}", "database.secretName is required"),
@@ -110,6 +135,11 @@ MAY_BE_NULL = {
     "resources.limits",
     "resources.limits.memory",
 }
+
+
+def test_labels_that_kubernetes_accepts():
+    labels = f"{{a.b/C_d: E.f-g, e: '', f: {'b' * 63}, 'sidecar.istio.io/inject': 'true'}}"
+    assert render("--values", SETS["minimal"], values=f"{{podLabels: {labels}, nodeSelector: {labels}}}")
 
 
 def test_null_is_refused_where_it_means_nothing():

@@ -101,9 +101,41 @@ and may then need 6 seconds for work that cannot be interrupted and 3 to send it
 {{- fail "autoscaling needs resources.requests.cpu: it is a percentage of that" -}}
 {{- end -}}
 {{- $set := list "DATABASE_URL" "SSL_CERT_FILE" "OTEL_EXPORTER_OTLP_ENDPOINT" "OTEL_EXPORTER_OTLP_PROTOCOL" "OTEL_EXPORTER_OTLP_HEADERS" "OTEL_SERVICE_NAME" "OTEL_RESOURCE_ATTRIBUTES" -}}
+{{- $names := list -}}
 {{- range .Values.extraEnv -}}
 {{- if or (hasPrefix "CUSTOMER_ACCOUNTS_" .name) (has .name $set) -}}
 {{- fail (printf "extraEnv: %s has a value of its own in this chart, or under config" .name) -}}
 {{- end -}}
+{{- if has .name $names -}}
+{{- fail (printf "extraEnv: %s is there twice" .name) -}}
+{{- end -}}
+{{- if and (hasKey . "value") (hasKey . "valueFrom") -}}
+{{- fail (printf "extraEnv: %s has both value and valueFrom" .name) -}}
+{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- $volumes := list -}}
+{{- range .Values.extraVolumes -}}
+{{- if has .name (list "tls" "client-ca" "probe-client" "issuer-ca") -}}
+{{- fail (printf "extraVolumes: %s is a volume of this chart. Choose another name" .name) -}}
+{{- end -}}
+{{- if has .name $volumes -}}
+{{- fail (printf "extraVolumes: %s is there twice" .name) -}}
+{{- end -}}
+{{- $volumes = append $volumes .name -}}
+{{- end -}}
+{{- $paths := list -}}
+{{- range .Values.extraVolumeMounts -}}
+{{- $path := clean .mountPath -}}
+{{- if not (has .name $volumes) -}}
+{{- fail (printf "extraVolumeMounts: %s is not one of extraVolumes" .name) -}}
+{{- end -}}
+{{- if regexMatch "^/etc/customer-accounts(/(tls|client-ca|probe-client|issuer-ca)(/.*)?)?$" $path -}}
+{{- fail (printf "extraVolumeMounts: %s is for the files of this chart. Choose another mountPath" $path) -}}
+{{- end -}}
+{{- if has $path $paths -}}
+{{- fail (printf "extraVolumeMounts: something is mounted at %s twice" $path) -}}
+{{- end -}}
+{{- $paths = append $paths $path -}}
 {{- end -}}
 {{- end }}
