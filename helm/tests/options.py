@@ -31,13 +31,24 @@ SET_BY_THE_CHART = {
 }
 
 
+def attributes():
+    """The variable and the attributes of each option that every command takes."""
+    for path in ("src/config.rs", "src/caller/options.rs"):
+        for text in re.findall(r"#\[arg\((.*?)\)\]\n", (ROOT / path).read_text(), re.DOTALL):
+            variable = re.search(r'\benv = "(\w+)"', text)
+            if variable and re.search(r"\bglobal = true\b", text):
+                yield variable[1], text
+
+
+def parsed_by(parser):
+    """The names of the options that a function parses."""
+    found = {name for name, text in attributes() if re.search(rf"\bvalue_parser = {parser}\b", text)}
+    assert found, f"no option is parsed by {parser}"
+    return {name.removeprefix("CUSTOMER_ACCOUNTS_").lower().replace("_", "-") for name in found}
+
+
 def of_the_service():
     """The variables of all options that every command takes."""
-    found = set()
-    for path in ("src/config.rs", "src/caller/options.rs"):
-        for arguments in re.findall(r"#\[arg\((.*?)\)\]\n", (ROOT / path).read_text(), re.DOTALL):
-            variable = re.search(r'\benv = "(\w+)"', arguments)
-            if variable and re.search(r"\bglobal = true\b", arguments):
-                found.add(variable[1])
+    found = {variable for variable, _ in attributes()}
     assert len(found) > 50, "the options of src/config.rs are written in another way than this expects"
     return found

@@ -25,6 +25,14 @@ def test_the_schema_lists_every_option():
     )
 
 
+def test_the_schema_knows_which_durations_may_be_zero():
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    listed = schema["properties"]["config"]["properties"]
+    of_kind = lambda kind: {name for name, part in listed.items() if part.get("$ref") == f"#/definitions/{kind}"}  # noqa: E731
+    assert of_kind("positiveDuration") == options.parsed_by("not_zero")
+    assert of_kind("duration") == options.parsed_by("duration") | {"token-leeway"}
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

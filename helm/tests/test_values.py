@@ -72,6 +72,37 @@ REFUSED = [
     ("podLabels: {'a b': c}", "'a b' does not match pattern"),
     ("migration: {podLabels: {a: '-'}}", "at '/migration/podLabels/a': '-' does not match pattern"),
     ("nodeSelector: {a/b/c: d}", "'a/b/c' does not match pattern"),
+    # Objects that Kubernetes refuses, or accepts and then makes no pod of.
+    ("resources: {requests: {memory: 512Mi}}", "resources.requests.memory (512Mi) is more than resources.limits.memory (256Mi)"),
+    ("resources: {limits: {memory: 60M}}", "resources.requests.memory (64Mi) is more than resources.limits.memory (60M)"),
+    ("resources: {limits: {cpu: 0.05}}", "resources.requests.cpu (100m) is more than resources.limits.cpu (0.05)"),
+    ("resources: {requests: {cpu: 2}, limits: {cpu: 1500m}}", "resources.requests.cpu (2) is more than resources.limits.cpu"),
+    ("image: {repository: 'registry.example/a:1.0'}", "'registry.example/a:1.0' does not match pattern"),
+    ("image: {repository: 'registry.example/Accounts'}", "'registry.example/Accounts' does not match pattern"),
+    ("prune: {schedule: '@often'}", "at '/prune/schedule': '@often' does not match pattern"),
+    ("prune: {schedule: 'TZ=UTC 3 * * *'}", "at '/prune/schedule': 'TZ=UTC 3 * * *' does not match pattern"),
+    # A budget that lets no node be drained, ever.
+    ("podDisruptionBudget: {maxUnavailable: 0}", "at '/podDisruptionBudget/maxUnavailable'"),
+    ("podDisruptionBudget: {maxUnavailable: 0%}", "at '/podDisruptionBudget/maxUnavailable'"),
+    ("podDisruptionBudget: {maxUnavailable: 101%}", "at '/podDisruptionBudget/maxUnavailable'"),
+    # Options that the service refuses.
+    ("config: {lock-timeout: 0s}", "at '/config/lock-timeout': '0s' does not match pattern"),
+    ("config: {max-connection-age: 00m}", "at '/config/max-connection-age': '00m' does not match pattern"),
+    ("config: {max-streams: 4294967296}", "at '/config/max-streams': maximum"),
+    ("config: {max-calls: 1000000000000000000000}", "at '/config/max-calls': maximum"),
+    ("config: {token-issuer: 'https://login.example'}", "'https://login.example' does not match pattern"),
+    ("config: {token-issuer: ['https://login.example']}", "'https://login.example' does not match pattern"),
+    ("config: {token-actor-prefix: partner}", "'partner' does not match pattern"),
+    ("config: {token-issuer: 'a=https://a/k,b=https://b/k'}", "config.token-issuer has 2 issuers, and only 0 have a prefix"),
+    (
+        "config: {token-issuer: ['a=https://a/k', 'b=https://b/k', 'c=https://c/k'], token-actor-prefix: 'b=b:'}",
+        "config.token-issuer has 3 issuers, and only 1 have a prefix (config.token-actor-prefix). All but one need one",
+    ),
+    ("config: {mesh-header: x forwarded}", "at '/config/mesh-header': 'x forwarded' does not match pattern"),
+    (
+        "{tls: {secretName: a, clientCA: {secretName: a}}, config: {mesh-proxies: spiffe://a/b}}",
+        "config.mesh-proxies is set, but not config.mesh-header",
+    ),
     # Extras that collide.
     ("extraEnv: [{name: A, value: a}, {name: A, value: b}]", "extraEnv: A is there twice"),
     ("extraEnv: [{name: A, value: a, valueFrom: {}}]", "extraEnv: A has both value and valueFrom"),
@@ -135,6 +166,28 @@ MAY_BE_NULL = {
     "resources.limits",
     "resources.limits.memory",
 }
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "resources: {requests: {memory: 256Mi}, limits: {memory: 268435456}}",
+        "resources: {requests: {cpu: 1000m, memory: 0.5Gi}, limits: {cpu: 1, memory: 0.5Gi}}",
+        "resources: {requests: {memory: 1M}, limits: {memory: 1000k}}",
+        "resources: {requests: null}",
+        "resources: {limits: {memory: null}}",
+        "image: {repository: 'localhost:5000/team/customer-accounts'}",
+        "image: {repository: 'Registry.example:443/a/b__c.d-e'}",
+        "image: {repository: customer-accounts}",
+        "prune: {schedule: '*/5 0-6,12 ? JAN-MAR MON'}",
+        "podDisruptionBudget: {maxUnavailable: 100%}",
+        "config: {lock-timeout: 1ms, watch-poll-interval: 0s, max-streams: 4294967295, max-buffered-bytes: 8589934592}",
+        "config: {token-issuer: 'a=https://a/k?x=y,b=https://b/k', token-actor-prefix: 'b=b:'}",
+        "config: {token-issuer: ['a=/k', 'b=/k'], token-actor-prefix: ['a=', 'b=b:']}",
+    ],
+)
+def test_right_values_are_accepted(values):
+    assert render("--values", SETS["minimal"], values=values)
 
 
 def test_labels_that_kubernetes_accepts():

@@ -6,6 +6,22 @@
 {{- mul (int64 $digits) (get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000) (trimPrefix $digits .)) -}}
 {{- end }}
 
+{{/* A quantity of Kubernetes (100m, 0.5, 64Mi) as a number. The schema has checked its form. */}}
+{{- define "customer-accounts.quantity" -}}
+{{- if kindIs "string" . -}}
+{{- $digits := regexFind "^[0-9.]+" . -}}
+{{- $units := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- mulf $digits (get $units (trimPrefix $digits .)) -}}
+{{- else -}}
+{{ . }}
+{{- end -}}
+{{- end }}
+
+{{/* How many texts a value of config has: a list, or one text with commas between them. */}}
+{{- define "customer-accounts.count" -}}
+{{- len (without (splitList "," (include "customer-accounts.text" (. | default ""))) "") -}}
+{{- end }}
+
 {{/* Whether kubelet asks for health by the program in the container. */}}
 {{- define "customer-accounts.probesByExec" -}}
 {{- $auto := or .Values.tls.secretName (get .Values.config "mesh-header") -}}
@@ -57,6 +73,11 @@ and may then need 6 seconds for work that cannot be interrupted and 3 to send it
 {{- if not (and (get $config "token-issuer") (get $config "token-audience")) -}}
 {{- fail "config.token-issuer and config.token-audience are required: without an issuer of tokens the service serves on loopback addresses only" -}}
 {{- end -}}
+{{- $issuers := include "customer-accounts.count" (get $config "token-issuer") | int -}}
+{{- $prefixes := include "customer-accounts.count" (get $config "token-actor-prefix") | int -}}
+{{- if gt (sub $issuers $prefixes) 1 -}}
+{{- fail (printf "config.token-issuer has %d issuers, and only %d have a prefix (config.token-actor-prefix). All but one need one, or two people could be the same caller" $issuers $prefixes) -}}
+{{- end -}}
 {{- $delay := include "customer-accounts.milliseconds" (get $config "shutdown-delay") | int64 -}}
 {{- $call := include "customer-accounts.milliseconds" (get $config "default-deadline") | int64 -}}
 {{- $deadline := include "customer-accounts.milliseconds" (get $config "shutdown-deadline") | int64 -}}
@@ -73,6 +94,9 @@ and may then need 6 seconds for work that cannot be interrupted and 3 to send it
 {{- end -}}
 {{- if and (get $config "mesh-proxies") (not .Values.tls.clientCA.secretName) -}}
 {{- fail "config.mesh-proxies is set, but not tls.clientCA.secretName: nothing would name the proxy" -}}
+{{- end -}}
+{{- if and (get $config "mesh-proxies") (not (get $config "mesh-header")) -}}
+{{- fail "config.mesh-proxies is set, but not config.mesh-header: there is no header to trust" -}}
 {{- end -}}
 {{- if and (get $config "allowed-workloads") (not (or .Values.tls.clientCA.secretName (get $config "mesh-header"))) -}}
 {{- fail "config.allowed-workloads needs tls.clientCA.secretName or config.mesh-header: nothing would name the calling workload" -}}
@@ -91,6 +115,13 @@ and may then need 6 seconds for work that cannot be interrupted and 3 to send it
 {{- end -}}
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.enabled) -}}
 {{- fail "metrics.serviceMonitor.enabled is set, but not metrics.enabled: there would be no metrics" -}}
+{{- end -}}
+{{- $resources := .Values.resources | default dict -}}
+{{- range $name, $limit := $resources.limits -}}
+{{- $request := dig "requests" $name 0 $resources -}}
+{{- if gt (include "customer-accounts.quantity" $request | float64) (include "customer-accounts.quantity" $limit | float64) -}}
+{{- fail (printf "resources.requests.%s (%v) is more than resources.limits.%s (%v): Kubernetes would make no pod" $name $request $name $limit) -}}
+{{- end -}}
 {{- end -}}
 {{- with .Values.autoscaling -}}
 {{- if and .enabled (gt (int64 .minReplicas) (int64 .maxReplicas)) -}}
