@@ -366,6 +366,17 @@ def test_tls_files_are_mounted_where_the_options_look(objects, value_set):
         assert environment(pods["server"])["SSL_CERT_FILE"].endswith("/bundle.pem")
 
 
+def test_every_command_trusts_the_same_authorities():
+    # A URL of the database with sslrootcert=system trusts those of SSL_CERT_FILE.
+    pods = pod_templates(render(values=SETS["tls"]))
+    for component in ("server", "migrate", "prune"):
+        path = environment(pods[component])["SSL_CERT_FILE"]
+        (mount,) = [each for each in container(pods[component])["volumeMounts"] if each["name"] == "issuer-ca"]
+        assert path == f"{mount['mountPath']}/bundle.pem" and mount["readOnly"] is True
+        (volume,) = [each for each in pods[component]["spec"]["volumes"] if each["name"] == "issuer-ca"]
+        assert volume["configMap"] == {"name": "company-authorities"}
+
+
 def test_services(objects, value_set):
     service = find(objects, "Service", "accounts")["spec"]
     protocol = {"tls": "tls", "mesh": "grpc", "scaled": "kubernetes.io/h2c"}.get(value_set)

@@ -291,15 +291,17 @@ def notes(*arguments, values):
 @pytest.mark.parametrize(
     ("name", "settings", "sum_", "warned"),
     [
-        ("minimal", "", "at most 32, which are 3 replicas (1 of them during an upgrade) x 10", False),
-        ("minimal", "replicaCount=8", "at most 92, which are 9 replicas", False),
-        ("minimal", "replicaCount=9", "at most 102, which are 10 replicas", True),
-        ("minimal", "database.maxConnections=34", "at most 32", True),  # PostgreSQL keeps 3 for superusers
-        ("minimal", "database.maxConnections=35", "at most 32", False),
-        ("minimal", "rollout.maxSurge=2,config.pool-size=20,config.read-lanes=0", "are 4 replicas (2 of them during", False),
-        ("minimal", "migration.enabled=false,prune.enabled=false", "at most 30", False),
-        ("scaled", "", "at most 212, which are 21 replicas", False),
-        ("scaled", "database.maxConnections=100", "at most 212, which are 21 replicas", True),
+        # In an upgrade every old replica can still be ending when the last new one is ready: Kubernetes does not wait.
+        ("minimal", "", "at most 42, which are 4 replicas (2 and, in an upgrade, the 2 before) x 10", False),
+        ("minimal", "replicaCount=4", "at most 82, which are 8 replicas", False),
+        ("minimal", "replicaCount=5", "at most 102, which are 10 replicas", True),
+        ("minimal", "database.maxConnections=44", "at most 42", True),  # PostgreSQL keeps 3 for superusers
+        ("minimal", "database.maxConnections=45", "at most 42", False),
+        ("minimal", "rollout.maxSurge=2,config.pool-size=20,config.read-lanes=0", "at most 82, which are 4 replicas", False),
+        ("minimal", "migration.enabled=false,prune.enabled=false", "at most 40", False),
+        ("scaled", "", "at most 402, which are 40 replicas", False),
+        ("scaled", "database.maxConnections=100", "at most 402, which are 40 replicas", True),
+        ("minimal", "database.maxConnections=1000000,replicaCount=100000", "database.maxConnections is 1000000,", True),
     ],
 )
 def test_the_notes_add_up_database_connections(name, settings, sum_, warned):
@@ -315,6 +317,12 @@ def test_the_notes_warn_of_cut_off_calls_and_forgeable_headers():
     assert found == expected
     safe = notes("--set", "networkPolicy.enabled=true", values=SETS["mesh"])
     assert forgeable not in safe
+
+
+def test_the_notes_name_the_image_that_runs():
+    digest = "sha256:" + "a" * 64
+    assert f"Customer Accounts {digest} serves" in notes("--set", f"image.tag=1.0,image.digest={digest}", values=SETS["minimal"])
+    assert "Customer Accounts 1.0 serves" in notes("--set-string", "image.tag=1.0", values=SETS["minimal"])
 
 
 def test_the_notes_name_what_there_is():

@@ -42,17 +42,19 @@ and may then need 6 seconds for work that cannot be interrupted and 3 to send it
 {{- if kindIs "invalid" $given }}{{ $needed }}{{ else }}{{ int64 $given }}{{ end }}
 {{- end }}
 
-{{/* Most replicas at once, those of a rollout included. */}}
-{{- define "customer-accounts.mostReplicas" -}}
-{{- $scaled := .Values.autoscaling -}}
-{{- add (ternary $scaled.maxReplicas .Values.replicaCount $scaled.enabled) .Values.rollout.maxSurge -}}
+{{/* Most replicas when no upgrade is under way. */}}
+{{- define "customer-accounts.replicas" -}}
+{{- ternary .Values.autoscaling.maxReplicas .Values.replicaCount .Values.autoscaling.enabled | int64 -}}
 {{- end }}
 
-{{/* Most database connections: those of all replicas, one to migrate and one to prune. */}}
+{{/*
+Most database connections: those of all replicas, one to migrate and one to prune. In an upgrade the replicas before keep
+theirs until they have ended, for which a Deployment does not wait: all of them can be ending when the last new one starts.
+*/}}
 {{- define "customer-accounts.connections" -}}
 {{- $each := add (get .Values.config "pool-size") (get .Values.config "read-lanes") -}}
 {{- $jobs := add (ternary 1 0 .Values.migration.enabled) (ternary 1 0 .Values.prune.enabled) -}}
-{{- add (mul (include "customer-accounts.mostReplicas" . | int64) $each) $jobs -}}
+{{- add (mul 2 (include "customer-accounts.replicas" . | int64) $each) $jobs -}}
 {{- end }}
 
 {{- define "customer-accounts.checks" -}}
