@@ -12,7 +12,7 @@
 {{- end }}
 
 {{/*
-What all commands get: config, and DATABASE_URL. Takes (dict "root" $ "secretName" … "key" …).
+What all commands get: config, DATABASE_URL, and the authorities that issuers and sslrootcert=system are verified by. Takes (dict "root" $ "secretName" … "key" …).
 */}}
 {{- define "customer-accounts.env" -}}
 {{- range $name, $value := .root.Values.config }}
@@ -24,6 +24,12 @@ What all commands get: config, and DATABASE_URL. Takes (dict "root" $ "secretNam
     secretKeyRef:
       name: {{ .secretName | quote }}
       key: {{ .key | quote }}
+{{- with .root.Values.issuerCA }}
+{{- if .configMapName }}
+- name: SSL_CERT_FILE
+  value: /etc/customer-accounts/issuer-ca/{{ .key }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* The files of TLS, which `serve` and `healthcheck` read from where customer-accounts.tlsVolumes mounts them. */}}

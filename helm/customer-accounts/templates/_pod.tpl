@@ -68,6 +68,29 @@ resources:
 {{- end }}
 {{- end }}
 
+{{/* What the replicas and the jobs mount: the authorities of issuers, and extraVolumes. */}}
+{{- define "customer-accounts.commonMounts" -}}
+{{- if .Values.issuerCA.configMapName }}
+- name: issuer-ca
+  mountPath: /etc/customer-accounts/issuer-ca
+  readOnly: true
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "customer-accounts.commonVolumes" -}}
+{{- with .Values.issuerCA.configMapName }}
+- name: issuer-ca
+  configMap:
+    name: {{ . | quote }}
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
 {{/*
 The spec of a job that runs a command against the database and needs nothing that the chart makes.
 Takes (dict "root" $ "command" "migrate" "values" .Values.migration "secretName" … "key" …).
@@ -101,12 +124,12 @@ template:
           {{- with .root.Values.extraEnv }}
           {{- toYaml . | nindent 10 }}
           {{- end }}
-        {{- with .root.Values.extraVolumeMounts }}
+        {{- with include "customer-accounts.commonMounts" .root | trim }}
         volumeMounts:
-          {{- toYaml . | nindent 10 }}
+          {{- . | nindent 10 }}
         {{- end }}
-    {{- with .root.Values.extraVolumes }}
+    {{- with include "customer-accounts.commonVolumes" .root | trim }}
     volumes:
-      {{- toYaml . | nindent 6 }}
+      {{- . | nindent 6 }}
     {{- end }}
 {{- end }}

@@ -13,10 +13,6 @@
 {{- include "customer-accounts.env" (dict "root" . "secretName" .Values.database.secretName "key" .Values.database.key) }}
 {{- include "customer-accounts.tlsEnv" . }}
 {{- include "customer-accounts.otlpEnv" . }}
-{{- if .Values.issuerCA.configMapName }}
-- name: SSL_CERT_FILE
-  value: /etc/customer-accounts/issuer-ca/{{ .Values.issuerCA.key }}
-{{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
 {{- end }}
@@ -24,26 +20,12 @@
 
 {{- define "customer-accounts.serverMounts" -}}
 {{- include "customer-accounts.tlsMounts" . }}
-{{- if .Values.issuerCA.configMapName }}
-- name: issuer-ca
-  mountPath: /etc/customer-accounts/issuer-ca
-  readOnly: true
-{{- end }}
-{{- with .Values.extraVolumeMounts }}
-{{ toYaml . }}
-{{- end }}
+{{- include "customer-accounts.commonMounts" . }}
 {{- end }}
 
 {{- define "customer-accounts.serverVolumes" -}}
 {{- include "customer-accounts.tlsVolumes" . }}
-{{- with .Values.issuerCA.configMapName }}
-- name: issuer-ca
-  configMap:
-    name: {{ . | quote }}
-{{- end }}
-{{- with .Values.extraVolumes }}
-{{ toYaml . }}
-{{- end }}
+{{- include "customer-accounts.commonVolumes" . }}
 {{- end }}
 
 {{- define "customer-accounts.spread" -}}
