@@ -249,6 +249,25 @@ def test_probes(objects, value_set):
         assert server["ports"][0] == {"name": "grpc", "containerPort": 50051}
 
 
+def sidecar_outlives(pod):
+    """For how many seconds the proxy of a mesh goes on after SIGTERM, when it is no native sidecar."""
+    annotations = pod["metadata"]["annotations"]
+    if "linkerd.io/inject" in annotations:
+        return int(annotations["config.alpha.linkerd.io/proxy-wait-before-exit-seconds"])
+    config = yaml.safe_load(annotations["proxy.istio.io/config"])
+    assert config["holdApplicationUntilProxyStarts"] is True
+    return int(config["terminationDrainDuration"].removesuffix("s"))
+
+
+def test_a_sidecar_outlives_the_service():
+    sections = re.findall(r"\*\*(?:Istio|Linkerd)\..*?```yaml\n(.*?)```", (CHART / "README.md").read_text(), re.DOTALL)
+    assert len(sections) == 2
+    for values in [SETS["mesh"].read_text(), *sections]:
+        pod = pod_templates(render("--values", SETS["minimal"], values=values))["server"]
+        deadline = int(environment(pod)["CUSTOMER_ACCOUNTS_SHUTDOWN_DEADLINE"].removesuffix("s"))
+        assert deadline < sidecar_outlives(pod) < pod["spec"]["terminationGracePeriodSeconds"]
+
+
 @pytest.mark.parametrize(
     ("settings", "by_exec"),
     [("probes.kind=exec", True), ("probes.kind=grpc,config.mesh-header=l5d-client-id", False)],
