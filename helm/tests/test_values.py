@@ -3,6 +3,7 @@
 import json
 import re
 
+import kubernetes_validate
 import pytest
 import yaml
 from conftest import CHART, ROOT, SETS, find, render, run_helm, template
@@ -350,7 +351,11 @@ def test_every_example_of_the_readme_renders(tmp_path):
     additions = [block for block in others if "apiVersion:" not in block]  # else an object of a mesh
     assert len(additions) > 4
     for block in additions:
-        assert render("--values", tmp_path / "values.yaml", values=block) != render(values=first), block
+        objects = render("--values", tmp_path / "values.yaml", values=block)
+        assert objects != render(values=first), block
+        for made in objects:
+            if made["kind"] not in ("GRPCRoute", "ServiceMonitor"):
+                kubernetes_validate.validate(made, "1.37", strict=True)
 
 
 def test_the_readme_names_values_options_and_files_that_exist():
