@@ -19,6 +19,7 @@ use crate::{
         options::{DevelopmentToken, TokenOptions},
         workload::Workloads,
     },
+    files::{ExportOptions, ImportOptions},
     option_values::{at_least_one, at_most_a_second, bytes_or_never, duration, not_zero},
     share::Percent,
     telemetry::LogFormat,
@@ -55,7 +56,13 @@ impl Cli {
                 self.config.database_url.is_none()
             }
             Some(Command::Transfer) => true,
-            Some(Command::Healthcheck { .. } | Command::Seed { .. } | Command::Token(_)) => false,
+            Some(
+                Command::Healthcheck { .. }
+                | Command::Seed { .. }
+                | Command::Import(_)
+                | Command::Export(_)
+                | Command::Token(_),
+            ) => false,
         };
         needed.then_some(&self.config.data_dir)
     }
@@ -98,6 +105,13 @@ pub enum Command {
         #[arg(long, env = "CUSTOMER_ACCOUNTS_TOKEN", hide_env_values = true)]
         token: Option<String>,
     },
+    /// Import accounts from a CSV file or JSON lines into a running service. Tells for each row that
+    /// is refused why, and can be repeated: rows that change nothing are left alone.
+    #[command(after_help = help::IMPORT)]
+    Import(Box<ImportOptions>),
+    /// Export accounts of a running service to a CSV file or JSON lines.
+    #[command(after_help = help::EXPORT)]
+    Export(Box<ExportOptions>),
     /// Make a token for development and print it. Signs it with a key of your own, which the first
     /// use makes. Prints to stderr which options a service needs to accept the key.
     #[command(after_help = help::TOKEN)]
@@ -125,6 +139,8 @@ impl Command {
             Self::Prune => "prune",
             Self::Healthcheck { .. } => "healthcheck",
             Self::Seed { .. } => "seed",
+            Self::Import(_) => "import",
+            Self::Export(_) => "export",
             Self::Token(_) => "token",
         }
     }
@@ -373,7 +389,7 @@ pub struct Transport {
           value_parser = not_zero)]
     pub tls_reload_interval: Duration,
 
-    /// PEM file with the certificate that `healthcheck` and `seed` present under mutual TLS;
+    /// PEM file with the certificate that commands which call a service present under mutual TLS;
     /// --tls-cert by default.
     #[arg(long, global = true, env = "CUSTOMER_ACCOUNTS_CLIENT_CERT", value_name = "FILE")]
     pub client_cert: Option<PathBuf>,

@@ -61,6 +61,7 @@ pub mod transfers;
 
 pub mod answer;
 pub mod config;
+pub mod files;
 pub mod guard;
 pub mod gzip;
 pub mod incoming;

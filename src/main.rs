@@ -9,11 +9,13 @@ use customer_accounts::{
     caller::{Identity, development_key},
     config::{Cli, Command, Config, Health, Listen},
     db::{self, Bounds, Db, Manager, migrate, migrate::MigrateError, prune, transfer},
+    files::{self, options::Target},
     renew, seed,
     server::{self, LIVENESS, READINESS},
     telemetry::{self, Telemetry},
     tls,
 };
+use futures_util::future::LocalBoxFuture;
 use tokio::{net::TcpListener, runtime, signal, time::timeout};
 use tonic::transport::Channel;
 use tonic_health::pb::{
@@ -57,7 +59,7 @@ fn main() -> ExitCode {
     let outcome = runtime.block_on(run(cli.command.unwrap_or(Command::Serve), &cli.config));
     runtime.shutdown_timeout(BLOCKING_WORK);
     telemetry.shutdown();
-    outcome.map_or_else(|error| fail(&*error), |()| ExitCode::SUCCESS)
+    outcome.unwrap_or_else(|error| fail(&*error))
 }
 
 fn start(options: &telemetry::Options) -> Result<(runtime::Runtime, Telemetry), Box<dyn Error>> {
@@ -70,9 +72,26 @@ fn fail(error: &dyn Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn run(command: Command, config: &Config) -> Outcome {
+async fn run(command: Command, config: &Config) -> Result<ExitCode, Box<dyn Error>> {
     let name = command.name();
-    match command {
+    let done: Outcome = match command {
+        Command::Import(options) => {
+            let connect = || to_service(config, &options.target);
+            // Signals end the import behind what is under way from here on.
+            drop(stop_signal()?);
+            let interrupts = || -> LocalBoxFuture<'static, ()> {
+                match stop_signal() {
+                    Ok(stop) => Box::pin(stop),
+                    Err(_) => Box::pin(pending()),
+                }
+            };
+            return Ok(files::import(&options, connect, &interrupts).await.into());
+        }
+        Command::Export(options) => {
+            let connect = || to_service(config, &options.target);
+            let interrupt = Box::pin(stop_signal()?);
+            return Ok(files::export(&options, connect, interrupt).await.into());
+        }
         Command::Serve => serve(config).await,
         Command::Migrate { revert } => {
             let database = Database::open(config, name).await?;
@@ -131,7 +150,8 @@ async fn run(command: Command, config: &Config) -> Outcome {
             println!("{}", made.token);
             Ok(())
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 async fn transfer(config: &Config, name: &str) -> Outcome {
@@ -414,6 +434,23 @@ async fn connect(config: &Config) -> Result<Channel, Box<dyn Error>> {
     connected.await.map_err(|_| {
         format!("no service answers on {} (--listen) within {ANSWER:?}", config.listen)
     })?
+}
+
+/// Connects to the service of --server, or to that of --listen.
+fn to_service(
+    config: &Config,
+    target: &Target,
+) -> LocalBoxFuture<'static, Result<Channel, String>> {
+    let (config, target) = (config.clone(), target.clone());
+    Box::pin(async move {
+        let connected = match &target.server {
+            Some(url) => {
+                tls::client::connect_to(url, target.tls_ca.as_deref(), &config.transport).await
+            }
+            None => connect(&config).await,
+        };
+        connected.map_err(|error| error.to_string())
+    })
 }
 
 async fn healthcheck(config: &Config, service: Health) -> Outcome {

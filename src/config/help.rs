@@ -14,7 +14,7 @@ struct Group {
     options: &'static [&'static str],
 }
 
-const CALLING: &[&str] = &["healthcheck", "seed"];
+const CALLING: &[&str] = &["healthcheck", "seed", "import", "export"];
 const MIGRATING: &[&str] = &["migrate", "prune", "transfer"];
 
 const GROUPS: &[Group] = &[
@@ -125,7 +125,16 @@ const GROUPS: &[Group] = &[
     },
     Group {
         heading: "Logs",
-        commands: &["migrate", "prune", "transfer", "healthcheck", "seed", "token"],
+        commands: &[
+            "migrate",
+            "prune",
+            "transfer",
+            "healthcheck",
+            "seed",
+            "import",
+            "export",
+            "token",
+        ],
         options: &["log", "log_format"],
     },
 ];
@@ -160,6 +169,33 @@ Examples:
   customer-accounts seed
   customer-accounts seed --listen accounts.internal:50051 --tls-cert tls.crt \\
       --token \"$(customer-accounts token)\"";
+
+pub(super) const IMPORT: &str = "\
+A CSV file has a header of field names:
+  account_id,display_name,organization_id,status,primary_contact.email,billing_address.city
+A line of JSON is an account, or {\"account\": …, \"linked_organizations\": …, \"account_users\": …} as
+`export` writes it. An empty cell and an absent key leave a field as it is; `null` and --empty clear
+empty it. docs/IMPORT.md has every column and recipes.
+
+Examples:
+  customer-accounts import accounts.csv --dry-run
+  customer-accounts import accounts.csv
+  customer-accounts import accounts.csv --action update --all-or-nothing
+  customer-accounts import crm.csv --ignore Owner --server https://accounts.example:50051
+
+Ends with 0 if all rows are kept, 3 if some were refused, 2 if the command line or the header is
+wrong and nothing was sent, 1 if it did not get to the end, and 130 if it was interrupted; then it
+prints how to go on.";
+
+pub(super) const EXPORT: &str = "\
+Examples:
+  customer-accounts export accounts.csv
+  customer-accounts export --organization org-1 --include-descendants --columns account_id,display_name
+  customer-accounts export accounts.jsonl --with-links --with-users
+  customer-accounts export accounts.jsonl --with-links --with-users --resume
+
+FILE is complete or not there: what is not complete is FILE.part. JSON lines have everything; CSV has
+no users. Ends with 0, with 1 if it did not get to the end, and with 2 if the command line is wrong.";
 
 pub(super) const TOKEN: &str = "\
 Examples:

@@ -3,8 +3,10 @@
 //! It trusts exactly the configured certificate, whatever names that has: commands run beside the
 //! service and connect to a loopback address, which no certificate names.
 
-use std::{error::Error, net::SocketAddr, path::Path, sync::Arc};
+use std::{error::Error, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
+use http::Uri;
+use hyper_rustls::ConfigBuilderExt as _;
 use hyper_util::rt::TokioIo;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme,
@@ -18,17 +20,24 @@ use tonic::transport::{self, Channel, Endpoint};
 
 use super::{CERT, KEY, TlsError};
 use crate::{
-    certificates::{FileError, certificates, private_key, provider, read},
+    certificates::{self, FileError, certificates, private_key, provider, read},
     config::Transport,
 };
 
+/// Time that a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between two signs of life of a connection that is in use for long.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const TLS_CA: &str = "--tls-ca";
 const CLIENT_CERT: &str = "--client-cert";
 const CLIENT_KEY: &str = "--client-key";
 
 /// Connects to the service that listens on `address` with this configuration. The error is written
 /// for the person at the terminal.
 pub async fn connect(address: SocketAddr, config: &Transport) -> Result<Channel, Box<dyn Error>> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_while_idle(true);
     let absent = |error: transport::Error| {
         let cause = std::iter::successors(error.source(), |&error| error.source())
             .last()
@@ -43,6 +52,67 @@ pub async fn connect(address: SocketAddr, config: &Transport) -> Result<Channel,
         async move {
             let stream = TcpStream::connect(address).await?;
             tls.connect(ServerName::from(address.ip()), stream).await.map(TokioIo::new)
+        }
+    });
+    Ok(endpoint.connect_with_connector(connect).await.map_err(absent)?)
+}
+
+/// Connects to the service at a URL. Its certificate must be for the host of the URL, and signed by
+/// one of these authorities, by default by those of the operating system.
+pub async fn connect_to(
+    url: &str,
+    authorities: Option<&Path>,
+    config: &Transport,
+) -> Result<Channel, Box<dyn Error>> {
+    let absent = |error: transport::Error| {
+        let cause = std::iter::successors(error.source(), |&error| error.source()).last();
+        let cause = cause.map_or_else(|| error.to_string(), ToString::to_string);
+        format!("no service answers at {url} (--server): {cause}")
+    };
+    let parsed: Uri = url.parse().map_err(|error| format!("--server {url}: {error}"))?;
+    let (host, scheme) = (parsed.host().unwrap_or_default().to_owned(), parsed.scheme_str());
+    let port = parsed.port_u16();
+    let (encrypts, port) = match scheme {
+        Some("https") => (true, port.unwrap_or(443)),
+        Some("http") => (false, port.unwrap_or(80)),
+        _ => return Err(format!("--server {url}: begins with neither https:// nor http://").into()),
+    };
+    // The connector below encrypts, so the address to connect to has no scheme of its own.
+    let endpoint = Endpoint::from_shared(format!("http://{host}:{port}"))?
+        .origin(parsed)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_while_idle(true);
+    if !encrypts {
+        return Ok(endpoint.connect().await.map_err(absent)?);
+    }
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name = ServerName::try_from(host.clone())
+        .map_err(|_| format!("--server {url}: no certificate can be for {host:?}"))?;
+    let builder =
+        ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = match authorities {
+        Some(path) => {
+            let (chain, _) = certificates(TLS_CA, path, &read(TLS_CA, path).await?)?;
+            builder.with_root_certificates(certificates::authorities(TLS_CA, path, chain)?)
+        }
+        None => builder.with_native_roots()?,
+    };
+    let mut client = match (&config.client_cert, &config.client_key) {
+        (Some(cert), Some(key)) => {
+            with_identity(builder, (CLIENT_CERT, cert), (CLIENT_KEY, key)).await?
+        }
+        (Some(_), None) => return Err(TlsError::Alone(CLIENT_CERT, CLIENT_KEY).into()),
+        (None, Some(_)) => return Err(TlsError::Alone(CLIENT_KEY, CLIENT_CERT).into()),
+        (None, None) => builder.with_no_client_auth(),
+    };
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    let tls = TlsConnector::from(Arc::new(client));
+    let connect = tower::service_fn(move |_| {
+        let (tls, name, host) = (tls.clone(), name.clone(), host.clone());
+        async move {
+            let stream = TcpStream::connect((host, port)).await?;
+            tls.connect(name, stream).await.map(TokioIo::new)
         }
     });
     Ok(endpoint.connect_with_connector(connect).await.map_err(absent)?)

@@ -33,6 +33,7 @@ mod durability;
 mod embedded;
 mod exports;
 mod failover;
+mod files;
 mod hot;
 mod imports;
 mod incarnations;

@@ -23,8 +23,10 @@ pub struct Service {
     child: Child,
     pub address: SocketAddr,
     log: Log,
+    /// Its arguments and environment variables.
+    started_with: (Vec<String>, Vec<(String, String)>),
     /// The data of an embedded server, deleted with this service.
-    _folder: Option<tempfile::TempDir>,
+    folder: Option<tempfile::TempDir>,
 }
 
 /// What a service has written to stderr so far.
@@ -68,7 +70,12 @@ impl Service {
             .expect("names its address");
         let address = address.parse().unwrap();
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, address, log, _folder: None }
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let started_with = (
+            arguments.iter().map(|it| (*it).to_owned()).collect(),
+            environment.iter().map(owned).collect(),
+        );
+        Self { child, address, log, started_with, folder: None }
     }
 
     /// Starts it on a fresh database: of the real server if there is one, embedded otherwise.
@@ -81,7 +88,7 @@ impl Service {
         let folder = tempfile::Builder::new().prefix("ca-it").tempdir().unwrap();
         let data = folder.path().to_str().unwrap();
         let service = Self::start(&[&["--data-dir", data], arguments].concat(), environment).await;
-        Self { _folder: Some(folder), ..service }
+        Self { folder: Some(folder), ..service }
     }
 
     /// Starts it on an embedded server in this folder.
@@ -125,6 +132,19 @@ impl Service {
     /// Waits for the end.
     pub async fn ended(mut self) -> ExitStatus {
         timeout(PATIENCE, self.child.wait()).await.expect("ends in time").unwrap()
+    }
+
+    /// `kill -9`, and the same again: on its port, with its arguments and its data.
+    pub async fn killed_and_started_again(mut self) -> Self {
+        self.child.kill().await.unwrap();
+        let listen = self.address.to_string();
+        let (arguments, environment) = &self.started_with;
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let environment: Vec<_> =
+            environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let arguments = [&arguments[..], &["--listen", &listen]].concat();
+        let again = Self::start(&arguments, &environment).await;
+        Self { folder: self.folder.take(), ..again }
     }
 
     /// `kill -9`, and waits for the end.

@@ -1,0 +1,558 @@
+//! The columns of a CSV file. Each is a field of the contract, named by its path.
+
+use std::{borrow::Cow, collections::HashSet};
+
+use prost_reflect::{DeserializeOptions, DynamicMessage, ReflectMessage as _, SerializeOptions};
+use prost_types::{FieldMask, Struct};
+use serde_json::{Value, json};
+
+use crate::proto::{
+    Account, AccountStatus, Address, Contact, ExportedAccount, ImportLink, ImportRow, Organization,
+    POOL,
+};
+
+/// The name of a column that holds one entry of the metadata begins with this.
+const METADATA: &str = "metadata.";
+/// What the names of columns that an import ignores begin with.
+const PRIVATE: char = '_';
+const STATUS_PREFIX: &str = "ACCOUNT_STATUS_";
+
+/// A column that exports and imports share.
+#[derive(Debug)]
+pub struct Column {
+    /// The name in the header: the path of the field.
+    pub name: &'static str,
+    show: fn(&ExportedAccount) -> Result<String, String>,
+    read: fn(&mut ImportRow, &str) -> Result<(), String>,
+    part: Part,
+}
+
+/// What a column is to a row of an import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// A field that an update changes.
+    Field,
+    /// What identifies the account, or checks its version.
+    Identity,
+    /// Something beside the account. Nothing is emptied by it.
+    Beside,
+    /// Told by the service only.
+    OutputOnly,
+}
+
+/// A column of the account: its name, and how its text is read and written.
+macro_rules! text {
+    ($part:ident $name:literal $field:ident) => {
+        Column {
+            name: $name,
+            show: |it| Ok(account(it).$field.clone()),
+            read: |row, cell| {
+                account_of(row).$field = cell.to_owned();
+                Ok(())
+            },
+            part: Part::$part,
+        }
+    };
+    ($name:literal $message:ident: $type:ident . $field:ident) => {
+        Column {
+            name: $name,
+            show: |it| {
+                let inner = account(it).$message.as_ref();
+                Ok(inner.map(|inner: &$type| inner.$field.clone()).unwrap_or_default())
+            },
+            read: |row, cell| {
+                account_of(row).$message.get_or_insert_default().$field = cell.to_owned();
+                Ok(())
+            },
+            part: Part::Field,
+        }
+    };
+}
+
+macro_rules! address {
+    ($($name:literal $message:ident.$field:ident,)+) => {
+        [$(text!($name $message: Address.$field),)+]
+    };
+}
+
+static COLUMNS: [Column; 23] = [
+    text!(Identity "account_id" account_id),
+    text!(Field "display_name" display_name),
+    text!(Field "description" description),
+    text!(Field "organization_id" organization_id),
+    text!(Field "account_type_id" account_type_id),
+    Column { name: "status", show: |it| Ok(show_status(it)), read: read_status, part: Part::Field },
+    text!(Field "status_reason" status_reason),
+    text!("primary_contact.person_id" primary_contact: Contact.person_id),
+    text!("primary_contact.name" primary_contact: Contact.name),
+    text!("primary_contact.email" primary_contact: Contact.email),
+    text!("primary_contact.phone" primary_contact: Contact.phone),
+    text!(Field "billing_details" billing_details),
+    Column {
+        name: "preferences",
+        show: show_preferences,
+        read: read_preferences,
+        part: Part::Field,
+    },
+    Column {
+        name: "is_primary",
+        show: |it| Ok(show_primary(it)),
+        read: read_primary,
+        part: Part::Field,
+    },
+    text!(Field "account_manager_id" account_manager_id),
+    text!(Field "billing_contact_id" billing_contact_id),
+    text!(Field "cc_billing_contact_id" cc_billing_contact_id),
+    text!(Field "comment" comment),
+    text!(Field "tax_id" tax_id),
+    Column {
+        name: "metadata",
+        show: |it| Ok(show_metadata(it)),
+        read: read_metadata,
+        part: Part::Field,
+    },
+    Column {
+        name: "linked_organizations",
+        show: show_links,
+        read: |row, cell| {
+            read_links(row, cell);
+            Ok(())
+        },
+        part: Part::Beside,
+    },
+    text!(Identity "etag" etag),
+    Column {
+        name: "update_time",
+        show: |it| Ok(show_update_time(it)),
+        read: |_, _| Ok(()),
+        part: Part::OutputOnly,
+    },
+];
+
+static ADDRESSES: [Column; 24] = address![
+    "billing_address.line1" billing_address.line1,
+    "billing_address.line2" billing_address.line2,
+    "billing_address.city" billing_address.city,
+    "billing_address.state" billing_address.state,
+    "billing_address.postal_code" billing_address.postal_code,
+    "billing_address.country" billing_address.country,
+    "shipping_address.line1" shipping_address.line1,
+    "shipping_address.line2" shipping_address.line2,
+    "shipping_address.city" shipping_address.city,
+    "shipping_address.state" shipping_address.state,
+    "shipping_address.postal_code" shipping_address.postal_code,
+    "shipping_address.country" shipping_address.country,
+    "postal_address.line1" postal_address.line1,
+    "postal_address.line2" postal_address.line2,
+    "postal_address.city" postal_address.city,
+    "postal_address.state" postal_address.state,
+    "postal_address.postal_code" postal_address.postal_code,
+    "postal_address.country" postal_address.country,
+    "official_address.line1" official_address.line1,
+    "official_address.line2" official_address.line2,
+    "official_address.city" official_address.city,
+    "official_address.state" official_address.state,
+    "official_address.postal_code" official_address.postal_code,
+    "official_address.country" official_address.country,
+];
+
+/// Columns that only an import has: the organization that a row brings.
+static BROUGHT: [Column; 2] = [
+    Column {
+        name: "organization.display_name",
+        show: |_| Ok(String::new()),
+        read: |row, cell| {
+            cell.clone_into(&mut organization_of(row).display_name);
+            Ok(())
+        },
+        part: Part::Beside,
+    },
+    Column {
+        name: "organization.parent_id",
+        show: |_| Ok(String::new()),
+        read: |row, cell| {
+            cell.clone_into(&mut organization_of(row).parent_id);
+            Ok(())
+        },
+        part: Part::Beside,
+    },
+];
+
+/// Where the addresses stand among the other columns of an export.
+const BEFORE_ADDRESSES: usize = 11;
+
+fn all() -> impl Iterator<Item = &'static Column> {
+    let (before, after) = COLUMNS.split_at(BEFORE_ADDRESSES);
+    before.iter().chain(&ADDRESSES).chain(after)
+}
+
+/// The columns of an export that names none.
+pub fn exports(with_links: bool) -> Vec<&'static Column> {
+    let is_default = |column: &&Column| match column.part {
+        Part::Field | Part::Identity => true,
+        Part::Beside => with_links,
+        Part::OutputOnly => false,
+    };
+    all().filter(is_default).collect()
+}
+
+/// The column of an export with this name.
+pub fn exported(name: &str) -> Result<&'static Column, String> {
+    all().find(|column| column.name == name).ok_or_else(|| unknown(name, all()))
+}
+
+impl Column {
+    /// The text of the cell. Fails if CSV has no form for it.
+    pub fn show(&self, account: &ExportedAccount) -> Result<String, String> {
+        (self.show)(account)
+    }
+
+    /// Whether the column is that of the linked organizations.
+    pub fn is_links(&self) -> bool {
+        self.part == Part::Beside
+    }
+}
+
+/// A column of a file that is imported.
+#[derive(Debug)]
+pub enum Imported {
+    /// One of the contract's.
+    Known(&'static Column),
+    /// An entry of the metadata, by its key.
+    Metadata(String),
+    /// One that is ignored.
+    Ignored,
+}
+
+/// Whether there are columns of single entries of the metadata.
+pub fn has_entries(columns: &[Imported]) -> bool {
+    columns.iter().any(|column| matches!(column, Imported::Metadata(_)))
+}
+
+/// The columns of a header. The error says what is wrong with it.
+pub fn imported(header: &[String], ignore: &[String]) -> Result<Vec<Imported>, String> {
+    if let Some(name) = ignore.iter().find(|name| !header.iter().any(|it| it.trim() == **name)) {
+        return Err(format!("--ignore {name}: the file has no such column"));
+    }
+    let mut seen = HashSet::new();
+    let mut columns = Vec::new();
+    let mut unknown = Vec::new();
+    for (position, name) in (1..).zip(header) {
+        let name = name.trim();
+        if name.is_empty() {
+            return Err(format!("column {position} has no name in the header"));
+        }
+        if !seen.insert(name) {
+            return Err(format!("column `{}` occurs twice in the header", shown(name)));
+        }
+        match one_imported(name, ignore) {
+            Ok(column) => columns.push(column),
+            Err(message) => unknown.push(message),
+        }
+    }
+    if !unknown.is_empty() {
+        let more = unknown.len().saturating_sub(MAX_UNKNOWN);
+        unknown.truncate(MAX_UNKNOWN);
+        let more = if more > 0 { format!("\nand {more} more") } else { String::new() };
+        return Err(format!(
+            "{}{more}\n(--ignore NAME leaves a column out; --delimiter says what separates them)",
+            unknown.join("\n")
+        ));
+    }
+    let has_all =
+        columns.iter().any(|it| matches!(it, Imported::Known(it) if it.name == "metadata"));
+    if has_all && has_entries(&columns) {
+        return Err("the header has both `metadata` and columns of its entries; use one".into());
+    }
+    Ok(columns)
+}
+
+fn one_imported(name: &str, ignore: &[String]) -> Result<Imported, String> {
+    if name.starts_with(PRIVATE) || name == "create_time" || ignore.iter().any(|it| it == name) {
+        return Ok(Imported::Ignored);
+    }
+    if let Some(key) = name.strip_prefix(METADATA).filter(|key| !key.is_empty()) {
+        return Ok(Imported::Metadata(key.to_owned()));
+    }
+    let found = all().chain(&BROUGHT).find(|column| column.name == name);
+    match found.ok_or_else(|| unknown(name, all().chain(&BROUGHT)))? {
+        Column { part: Part::OutputOnly, .. } => Ok(Imported::Ignored),
+        column => Ok(Imported::Known(column)),
+    }
+}
+
+fn unknown(name: &str, known: impl Iterator<Item = &'static Column>) -> String {
+    let near = known.map(|column| (distance(name, column.name), column.name));
+    let hint = match near.min() {
+        Some((changes, near)) if changes <= near.len() / 2 => format!("; do you mean `{near}`?"),
+        _ => String::new(),
+    };
+    format!("there is no column `{}`{hint}", shown(name))
+}
+
+/// Most characters of a name in an error.
+const MAX_SHOWN: usize = 80;
+/// Most names in an error.
+const MAX_UNKNOWN: usize = 20;
+
+fn shown(name: &str) -> String {
+    name.chars().filter(|it| !it.is_control()).take(MAX_SHOWN).collect()
+}
+
+/// How many characters must be added, removed or replaced to make one name the other (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().take(100).enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// The cells of a row, of which an empty one means the field is emptied if `clear`, and otherwise
+/// that it stays as it is. The error has the column.
+pub fn row(columns: &[Imported], cells: &[Cow<'_, str>], clear: bool) -> Result<ImportRow, String> {
+    let mut row = ImportRow { account: Some(Account::default()), ..Default::default() };
+    let mut paths = Vec::new();
+    for (column, cell) in columns.iter().zip(cells) {
+        match column {
+            Imported::Known(column) => {
+                let updates = column.part == Part::Field;
+                if !cell.is_empty() {
+                    let failed = |rule| format!("{}: {rule}", column.name);
+                    (column.read)(&mut row, cell).map_err(failed)?;
+                } else if !(clear && updates) {
+                    continue;
+                } else if column.name == "account_type_id" {
+                    // Emptied on purpose.
+                    row.without_account_type = true;
+                }
+                if updates {
+                    paths.push(column.name.to_owned());
+                }
+            }
+            Imported::Metadata(key) if !cell.is_empty() || clear => {
+                if !cell.is_empty() {
+                    account_of(&mut row).metadata.insert(key.clone(), cell.to_string());
+                }
+                if !paths.iter().any(|path| path == "metadata") {
+                    paths.push("metadata".into());
+                }
+            }
+            Imported::Metadata(_) | Imported::Ignored => {}
+        }
+    }
+    finish(&mut row, paths);
+    Ok(row)
+}
+
+/// Completes a row that names these fields.
+pub fn finish(row: &mut ImportRow, mut paths: Vec<String>) {
+    let account = row.account.get_or_insert_default();
+    // Everything else of a contact is read from the person, and refused beside one.
+    if account.primary_contact.as_ref().is_some_and(|contact| !contact.person_id.is_empty()) {
+        paths.retain(|path| {
+            !path.starts_with("primary_contact.") || path == "primary_contact.person_id"
+        });
+    }
+    row.update_mask = Some(FieldMask { paths });
+    let organization_id = &account.organization_id;
+    if let Some(organization) = &mut row.organization
+        && organization.organization_id.is_empty()
+    {
+        organization.organization_id.clone_from(organization_id);
+    }
+}
+
+fn account(exported: &ExportedAccount) -> &Account {
+    static NONE: std::sync::LazyLock<Account> = std::sync::LazyLock::new(Account::default);
+    exported.account.as_ref().unwrap_or(&NONE)
+}
+
+fn account_of(row: &mut ImportRow) -> &mut Account {
+    row.account.get_or_insert_default()
+}
+
+fn organization_of(row: &mut ImportRow) -> &mut Organization {
+    row.organization.get_or_insert_default()
+}
+
+/// Parses a status with or without the prefix of the contract.
+pub fn status(text: &str) -> Result<AccountStatus, String> {
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix(STATUS_PREFIX).unwrap_or(&upper);
+    AccountStatus::from_str_name(&format!("{STATUS_PREFIX}{name}"))
+        .filter(|status| *status != AccountStatus::Unspecified)
+        .ok_or_else(|| format!("must be one of {}", statuses().join(", ")))
+}
+
+/// The names of the statuses without their prefix.
+fn statuses() -> Vec<String> {
+    let described = POOL.get_enum_by_name("accounts.v1.AccountStatus");
+    let values = described.iter().flat_map(|it| it.values().collect::<Vec<_>>());
+    let named = values.filter(|value| value.number() != 0);
+    named.map(|value| value.name().trim_start_matches(STATUS_PREFIX).to_owned()).collect()
+}
+
+fn show_status(exported: &ExportedAccount) -> String {
+    account(exported).status().as_str_name().trim_start_matches(STATUS_PREFIX).to_owned()
+}
+
+fn read_status(row: &mut ImportRow, cell: &str) -> Result<(), String> {
+    account_of(row).status = status(cell)?.into();
+    Ok(())
+}
+
+fn show_primary(exported: &ExportedAccount) -> String {
+    account(exported).is_primary.to_string()
+}
+
+fn read_primary(row: &mut ImportRow, cell: &str) -> Result<(), String> {
+    account_of(row).is_primary = match &*cell.to_ascii_lowercase() {
+        "true" => true,
+        "false" => false,
+        _ => return Err("must be true or false".into()),
+    };
+    Ok(())
+}
+
+fn show_preferences(exported: &ExportedAccount) -> Result<String, String> {
+    let Some(preferences) = &account(exported).preferences else { return Ok(String::new()) };
+    let mut message = dynamic("google.protobuf.Struct")?;
+    message.transcode_from(preferences).map_err(|error| error.to_string())?;
+    let json =
+        message.serialize_with_options(serde_json::value::Serializer, &SerializeOptions::new());
+    json.map(|json| json.to_string()).map_err(|error| error.to_string())
+}
+
+fn read_preferences(row: &mut ImportRow, cell: &str) -> Result<(), String> {
+    let object = serde_json::from_str::<Value>(cell).ok().filter(Value::is_object);
+    let object = object.ok_or("must be a JSON object, such as {\"language\": \"de\"}")?;
+    let options = DeserializeOptions::new();
+    let descriptor = dynamic("google.protobuf.Struct")?.descriptor();
+    let message = DynamicMessage::deserialize_with_options(descriptor, object, &options);
+    let message = message.map_err(|error| error.to_string())?;
+    let preferences = message.transcode_to::<Struct>().map_err(|error| error.to_string())?;
+    account_of(row).preferences = Some(preferences);
+    Ok(())
+}
+
+fn dynamic(name: &str) -> Result<DynamicMessage, String> {
+    POOL.get_message_by_name(name).map(DynamicMessage::new).ok_or_else(|| format!("no {name}"))
+}
+
+fn show_metadata(exported: &ExportedAccount) -> String {
+    let metadata = &account(exported).metadata;
+    if metadata.is_empty() {
+        return String::new();
+    }
+    // In the order of the keys, so that two exports are equal.
+    let sorted: std::collections::BTreeMap<_, _> = metadata.iter().collect();
+    json!(sorted).to_string()
+}
+
+fn read_metadata(row: &mut ImportRow, cell: &str) -> Result<(), String> {
+    let entries = serde_json::from_str(cell);
+    account_of(row).metadata = entries
+        .map_err(|_| "must be a JSON object whose values are texts, such as {\"crm\": \"17\"}")?;
+    Ok(())
+}
+
+/// `org-1;org-2+`, where + means with the organizations below.
+fn show_links(exported: &ExportedAccount) -> Result<String, String> {
+    let links = exported.linked_organizations.iter().map(|link| {
+        let id = &link.organization_id;
+        if id.contains(';') || id.ends_with('+') {
+            return Err(format!(
+                "a CSV file cannot name the linked organization {id:?}; use JSON lines"
+            ));
+        }
+        Ok(format!("{id}{}", if link.include_descendants { "+" } else { "" }))
+    });
+    Ok(links.collect::<Result<Vec<_>, _>>()?.join(";"))
+}
+
+fn read_links(row: &mut ImportRow, cell: &str) {
+    let links = cell.split(';').map(str::trim).filter(|link| !link.is_empty()).map(|link| {
+        let below = link.strip_suffix('+');
+        ImportLink {
+            organization_id: below.unwrap_or(link).to_owned(),
+            include_descendants: below.is_some(),
+        }
+    });
+    row.linked_organizations = links.collect();
+}
+
+fn show_update_time(exported: &ExportedAccount) -> String {
+    account(exported).update_time.map(|time| time.to_string()).unwrap_or_default()
+}
+
+/// What a spreadsheet takes a cell for that begins with it: a formula, or the sign that it is none.
+const FORMULA: [char; 7] = ['=', '+', '-', '@', '\t', '\r', '\''];
+
+/// Puts an apostrophe in front of what a spreadsheet would run as a formula.
+pub fn guard(cell: String) -> String {
+    if cell.starts_with(FORMULA) { format!("'{cell}") } else { cell }
+}
+
+/// Removes the apostrophe that [`guard`] puts in front of a cell.
+pub fn unguard(cell: &str) -> &str {
+    cell.strip_prefix('\'').filter(|rest| rest.starts_with(FORMULA)).unwrap_or(cell)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_of_an_account_has_its_column() {
+        let account = POOL.get_message_by_name("accounts.v1.Account").unwrap();
+        let columns: Vec<_> = all().map(|column| column.name).collect();
+        for field in account.fields() {
+            let name = field.name();
+            let inner = field.kind();
+            let nested = inner
+                .as_message()
+                .filter(|it| it.full_name().starts_with("accounts.v1.") && !it.is_map_entry());
+            let paths = match nested {
+                Some(inner) => inner.fields().map(|it| format!("{name}.{}", it.name())).collect(),
+                None => vec![name.to_owned()],
+            };
+            for path in paths {
+                let known = columns.contains(&&*path) || path == "create_time";
+                assert!(known, "{path} has no column in src/files/columns.rs");
+            }
+        }
+    }
+
+    #[test]
+    fn a_cell_survives_its_guard() {
+        for cell in
+            ["", "x", "=1+1", "+380", "-3", "@a", "'", "''", "'x", "'=1", "\tx", "'''=", "x'="]
+        {
+            let guarded = guard(cell.to_owned());
+            assert_eq!(unguard(&guarded), cell, "{guarded}");
+            assert!(!guarded.starts_with(['=', '+', '-', '@', '\t', '\r']), "{guarded}");
+        }
+        assert_eq!(unguard("'x"), "'x", "one that a person has written");
+    }
+
+    #[test]
+    fn names_that_are_nearly_right_are_found() {
+        for (name, near) in [
+            ("display_nam", "display_name"),
+            ("Account_Id", "account_id"),
+            ("billing_address.zip", "billing_address.city"),
+            ("tags", "etag"),
+        ] {
+            let hint = unknown(name, all());
+            assert!(hint.contains(&format!("`{near}`")), "{hint}");
+        }
+        assert_eq!(unknown("revenue_2020_q3", all()), "there is no column `revenue_2020_q3`");
+    }
+}

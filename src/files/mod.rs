@@ -1,0 +1,73 @@
+//! The commands `import` and `export`: accounts from a file into a running service, and back. They
+//! are clients like any other, of the calls `ImportAccounts` and `ExportAccounts`.
+
+pub mod columns;
+mod export;
+mod import;
+pub mod options;
+mod part;
+mod progress;
+mod report;
+mod scan;
+mod service;
+mod source;
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+pub use self::{
+    export::export,
+    import::{Interrupts, import},
+    options::{ExportOptions, ImportOptions},
+};
+
+/// Why a command ends early.
+#[derive(Debug)]
+pub enum Fault {
+    /// The command line or the header of the file is wrong. Nothing was sent.
+    Usage(String),
+    /// Something else: the file, the connection, the credentials.
+    Failed(String),
+}
+
+/// How a command ends, for programs that run it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All is done.
+    Done = 0,
+    /// It ended early.
+    Early = 1,
+    /// The command line or the header is wrong; nothing was sent.
+    Usage = 2,
+    /// It got to the end of the file, and rows were refused.
+    Refused = 3,
+    /// It was interrupted, as a shell says it for SIGINT.
+    Interrupted = 130,
+}
+
+impl From<Ended> for ExitCode {
+    fn from(ended: Ended) -> Self {
+        Self::from(ended as u8)
+    }
+}
+
+/// Says something to the person at the terminal, if anybody still listens.
+fn say(message: &str) {
+    let _ = writeln!(io::stderr(), "{message}");
+}
+
+/// How a command ends that could do nothing.
+fn failed(fault: Fault) -> Ended {
+    match fault {
+        Fault::Usage(message) => {
+            say(&format!("error: {message}"));
+            Ended::Usage
+        }
+        Fault::Failed(message) => {
+            say(&format!("error: {message}"));
+            Ended::Early
+        }
+    }
+}

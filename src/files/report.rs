@@ -1,0 +1,275 @@
+//! What became of the rows: totals, the file of refused rows, the file of results, and the summary.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{BufWriter, Write as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    Fault,
+    options::{Format, ImportOptions},
+    part::is_same,
+    progress::grouped,
+    source::{FileRow, Raw, Refusal, STANDARD, with_entries},
+};
+
+/// The columns that a file of refused rows has in front. An import ignores them.
+const REJECTED: [&str; 3] = ["_row", "_reason", "_message"];
+
+/// What became of a row.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is kept: the outcome without the prefix of the contract, the id and the etag.
+    Kept(&'static str, String, String),
+    /// It is refused.
+    Refused(Refusal),
+}
+
+/// The report of a run.
+pub struct Report {
+    rejects: Rejects,
+    results: Option<BufWriter<File>>,
+    /// Rows by outcome.
+    outcomes: BTreeMap<&'static str, u64>,
+    /// Refused rows by reason.
+    reasons: BTreeMap<String, u64>,
+    organizations: i64,
+}
+
+struct Rejects {
+    path: PathBuf,
+    /// What goes before the first row of a new file.
+    header: Option<Vec<String>>,
+    /// Whether it goes on with a file of an earlier run.
+    append: bool,
+    file: Option<BufWriter<File>>,
+}
+
+impl Report {
+    /// A report of nothing. Of a CSV file it has the header.
+    pub fn new(
+        options: &ImportOptions,
+        format: Format,
+        header: Option<&[String]>,
+    ) -> Result<Self, Fault> {
+        let path = options.rejects.clone().unwrap_or_else(|| default(&options.file, format));
+        let all = [
+            ("the file that is imported", Some(Path::new(&options.file))),
+            ("--rejects", Some(path.as_path())),
+            ("--results", options.results.as_deref()),
+        ];
+        for (i, (name, path)) in all.iter().enumerate().skip(1) {
+            let Some(path) = path else { continue };
+            for (other, file) in all.iter().take(i) {
+                if file.is_some_and(|file| is_one(file, path)) {
+                    return Err(Fault::Usage(format!("{name}: {} is {other}", path.display())));
+                }
+            }
+        }
+        // Nothing is sent if a refused row could not be written.
+        let is_there = path.exists();
+        drop(open(&path, true)?);
+        if !is_there {
+            let _ = fs::remove_file(&path);
+        }
+        let results = options.results.as_ref().map(|path| open(path, options.start_row.is_some()));
+        Ok(Self {
+            rejects: Rejects {
+                path,
+                header: header.map(<[String]>::to_vec),
+                append: options.start_row.is_some(),
+                file: None,
+            },
+            results: results.transpose()?.map(BufWriter::new),
+            outcomes: BTreeMap::new(),
+            reasons: BTreeMap::new(),
+            organizations: 0,
+        })
+    }
+
+    /// Notes what became of a row.
+    pub fn note(&mut self, row: &FileRow, outcome: &Outcome) -> Result<(), Fault> {
+        let (name, result) = match outcome {
+            Outcome::Kept(name, id, etag) => {
+                (*name, json!({ "row": row.line, "account_id": id, "outcome": name, "etag": etag }))
+            }
+            Outcome::Refused(Refusal { reason, message }) => {
+                self.rejects.write(row, reason, message)?;
+                *self.reasons.entry(reason.clone()).or_default() += 1;
+                let account = row.row.as_ref().ok().and_then(|row| row.account.as_ref());
+                let id = account.map(|account| account.account_id.clone()).unwrap_or_default();
+                let result = json!({
+                    "row": row.line, "account_id": id, "outcome": "REFUSED",
+                    "reason": reason, "message": message,
+                });
+                ("REFUSED", result)
+            }
+        };
+        *self.outcomes.entry(name).or_default() += 1;
+        if let Some(results) = &mut self.results {
+            writeln!(results, "{result}")
+                .map_err(|error| Fault::Failed(format!("--results: {error}")))?;
+        }
+        Ok(())
+    }
+
+    /// Notes organizations that a batch has created.
+    pub const fn note_organizations(&mut self, created: i64) {
+        self.organizations += created;
+    }
+
+    /// Writes what is buffered, so that it is there if the process is killed.
+    pub fn flush(&mut self) -> Result<(), Fault> {
+        for (name, file) in
+            [("--rejects", &mut self.rejects.file), ("--results", &mut self.results)]
+        {
+            if let Some(file) = file {
+                file.flush().map_err(|error| Fault::Failed(format!("{name}: {error}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn of(&self, outcome: &str) -> u64 {
+        self.outcomes.get(outcome).copied().unwrap_or_default()
+    }
+
+    /// The rows so far.
+    pub fn rows(&self) -> u64 {
+        self.outcomes.values().sum()
+    }
+
+    /// The refused rows so far.
+    pub fn refused(&self) -> u64 {
+        self.of("REFUSED")
+    }
+
+    /// The summary in a line.
+    pub fn summary(&self, took: Duration, dry_run: bool) -> String {
+        let verb = if dry_run { "would be " } else { "" };
+        let mut parts: Vec<_> =
+            [("CREATED", "created"), ("UPDATED", "updated"), ("UNCHANGED", "unchanged")]
+                .map(|(outcome, word)| format!("{} {verb}{word}", grouped(self.of(outcome))))
+                .into();
+        let refused = self.refused();
+        let mut reasons: Vec<_> = self.reasons.iter().collect();
+        reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        let reasons: Vec<_> = reasons
+            .iter()
+            .map(|(reason, count)| format!("{reason} {}", grouped(**count)))
+            .collect();
+        parts.push(match &*reasons {
+            [] => "0 refused".to_owned(),
+            reasons => format!("{} {verb}refused ({})", grouped(refused), reasons.join(", ")),
+        });
+        if self.organizations > 0 {
+            let organizations = u64::try_from(self.organizations).unwrap_or_default();
+            let noun = if organizations == 1 { "organization" } else { "organizations" };
+            parts.push(format!("{} {noun} {verb}created", grouped(organizations)));
+        }
+        let rejects = if refused > 0 {
+            format!("; refused rows are in {}", self.rejects.path.display())
+        } else if self.rejects.path.exists() {
+            format!("; {} is of an earlier run", self.rejects.path.display())
+        } else {
+            String::new()
+        };
+        format!("{} in {:.1} s{rejects}", parts.join(", "), took.as_secs_f64())
+    }
+
+    /// The summary as JSON.
+    pub fn json(&self, took: Duration, run_id: &str, next_row: Option<u64>) -> Value {
+        json!({
+            "rows": self.rows(),
+            "created": self.of("CREATED"),
+            "updated": self.of("UPDATED"),
+            "unchanged": self.of("UNCHANGED"),
+            "refused": self.refused(),
+            "organizations_created": self.organizations,
+            "refused_by_reason": self.reasons,
+            "rejects": (self.refused() > 0).then(|| self.rejects.path.display().to_string()),
+            "seconds": took.as_secs_f64(),
+            "run_id": run_id,
+            "next_row": next_row,
+        })
+    }
+}
+
+impl Rejects {
+    fn write(&mut self, row: &FileRow, reason: &str, message: &str) -> Result<(), Fault> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            file => {
+                let opened = open(&self.path, self.append)?;
+                let is_new = opened.metadata().is_ok_and(|about| about.len() == 0);
+                let file = file.insert(BufWriter::new(opened));
+                if let Some(header) = self.header.as_ref().filter(|_| is_new) {
+                    let own = header.iter().filter(|name| !REJECTED.contains(&name.trim()));
+                    line(file, REJECTED.into_iter().chain(own.map(String::as_str)))?;
+                }
+                file
+            }
+        };
+        let number = row.line.to_string();
+        match &row.raw {
+            Raw::Cells(cells) => {
+                // A file of refused rows that is imported has these columns already.
+                let header = self.header.as_deref().unwrap_or_default();
+                let own = cells.iter().enumerate().filter(|(i, _)| {
+                    header.get(*i).is_none_or(|name| !REJECTED.contains(&name.trim()))
+                });
+                let about = [number.as_str(), reason, message];
+                line(file, about.into_iter().chain(own.map(|(_, cell)| cell.as_str())))
+            }
+            Raw::Line(text) => {
+                let entries = format!(
+                    "\"_row\":{number},\"_reason\":{},\"_message\":{}",
+                    Value::from(reason),
+                    Value::from(message)
+                );
+                writeln!(file, "{}", with_entries(text, &REJECTED, &entries))
+                    .map_err(|error| unwritten(&error))
+            }
+        }
+    }
+}
+
+/// Whether two paths lead to one file, or will.
+fn is_one(a: &Path, b: &Path) -> bool {
+    match (fs::metadata(a), fs::metadata(b)) {
+        (Ok(a), Ok(b)) => is_same(&a, &b),
+        _ => a == b,
+    }
+}
+
+fn unwritten(error: &dyn std::fmt::Display) -> Fault {
+    Fault::Failed(format!("--rejects: {error}"))
+}
+
+fn line<'a>(file: &mut BufWriter<File>, cells: impl Iterator<Item = &'a str>) -> Result<(), Fault> {
+    let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(file);
+    writer.write_record(cells).map_err(|error| unwritten(&error))?;
+    writer.flush().map_err(|error| unwritten(&error))
+}
+
+fn open(path: &Path, append: bool) -> Result<File, Fault> {
+    let mut options = OpenOptions::new();
+    let opened = options.write(true).create(true).append(append).truncate(!append).open(path);
+    opened.map_err(|error| Fault::Failed(format!("{}: {error}", path.display())))
+}
+
+/// `accounts.csv` → `accounts.rejects.csv`.
+fn default(file: &str, format: Format) -> PathBuf {
+    let extension = if format == Format::Jsonl { "jsonl" } else { "csv" };
+    if file == STANDARD {
+        return format!("import.rejects.{extension}").into();
+    }
+    let path = Path::new(file);
+    let extension = path.extension().map_or(extension.into(), std::ffi::OsStr::to_string_lossy);
+    path.with_extension(format!("rejects.{extension}"))
+}

@@ -1,0 +1,475 @@
+//! The rows of a file, whatever its format.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    fs::File,
+    hash::{BuildHasher as _, RandomState},
+    io::{self, BufRead, BufReader, Cursor, IsTerminal as _, Read},
+    path::Path,
+};
+
+use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor};
+use serde_json::{Map, Value};
+
+use super::{
+    Fault,
+    columns::{self, Imported},
+    options::{Empty, Format, ImportOptions},
+    scan::{Checked, MAX_RECORD, Record, Scanner},
+};
+use crate::proto::{ErrorReason, ImportRow, POOL};
+
+/// The reason of a row that is no row of this file: a wrong number of cells, or no JSON object.
+pub const MALFORMED_ROW: &str = "MALFORMED_ROW";
+/// The name of standard input and standard output.
+pub const STANDARD: &str = "-";
+/// The most bytes of a header.
+const MAX_HEADER: usize = 64 * 1024;
+const BOM: &[u8] = b"\xef\xbb\xbf";
+/// The key of a line that is no JSON object, in a file of refused rows.
+const LINE: &str = "_line";
+
+/// A row of a file.
+#[derive(Debug)]
+pub struct FileRow {
+    /// The line in which it begins.
+    pub line: u64,
+    /// The position of its first byte.
+    pub position: u64,
+    /// As the file has it.
+    pub raw: Raw,
+    /// What is sent, or why it is refused at once.
+    pub row: Result<ImportRow, Refusal>,
+}
+
+/// A row as the file has it.
+#[derive(Debug)]
+pub enum Raw {
+    /// The cells of a CSV file.
+    Cells(Vec<String>),
+    /// A line of JSON.
+    Line(String),
+}
+
+/// Why a row is refused.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// One of the contract's `ErrorReason`, without its prefix, or [`MALFORMED_ROW`].
+    pub reason: String,
+    /// What is wrong, and with which field.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal for one of the contract's reasons.
+    pub fn new(reason: ErrorReason, message: impl Into<String>) -> Self {
+        let reason = reason.as_str_name().trim_start_matches("ERROR_REASON_").to_owned();
+        Self { reason, message: message.into() }
+    }
+
+    fn malformed(message: impl Into<String>) -> Self {
+        Self { reason: MALFORMED_ROW.into(), message: message.into() }
+    }
+}
+
+/// A file that is imported.
+pub struct Source {
+    rows: Rows,
+    clear: bool,
+    raw: bool,
+    ignore: Vec<String>,
+    generate_ids: bool,
+    /// By the hash of an account id, the line that has it. Two ids have the same hash once in
+    /// 30 million files of a million rows.
+    seen: HashMap<u64, u64>,
+    hasher: RandomState,
+    /// The size in bytes, if it is known.
+    pub size: Option<u64>,
+    /// The format that was found.
+    pub format: Format,
+}
+
+enum Rows {
+    Csv {
+        reader: csv::Reader<Scanner<Checked<Bytes>>>,
+        header: Vec<String>,
+        columns: Vec<Imported>,
+    },
+    Json {
+        reader: BufReader<Checked<Bytes>>,
+        position: u64,
+        line: u64,
+        row: MessageDescriptor,
+    },
+}
+
+type Bytes = Box<dyn Read + Send>;
+
+impl Source {
+    /// Opens a file and reads its header.
+    pub fn open(options: &ImportOptions) -> Result<Self, Fault> {
+        let (file, size): (Bytes, _) = if options.file == STANDARD {
+            let input = io::stdin();
+            if input.is_terminal() {
+                return Err(Fault::Usage(
+                    "there is nothing on standard input: name a file, or pipe one in".into(),
+                ));
+            }
+            (Box::new(input), None)
+        } else {
+            let named = |error| Fault::Failed(format!("{}: {error}", options.file));
+            let file = File::open(&options.file).map_err(named)?;
+            let about = file.metadata().map_err(named)?;
+            if about.is_dir() {
+                return Err(Fault::Failed(format!("{}: is a directory", options.file)));
+            }
+            (Box::new(file), about.is_file().then_some(about.len()))
+        };
+        Self::read(file, size, options)
+    }
+
+    fn read(mut file: Bytes, size: Option<u64>, options: &ImportOptions) -> Result<Self, Fault> {
+        let head = first_line(&mut file).map_err(|error| Fault::Failed(error.to_string()))?;
+        if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
+            return Err(Fault::Failed(
+                "the file is UTF-16; save it as UTF-8 (in a spreadsheet: \"CSV UTF-8\")".into(),
+            ));
+        }
+        let skipped = if head.starts_with(BOM) { BOM.len() } else { 0 };
+        let format = match options.format {
+            Format::Auto => format_of(&options.file).unwrap_or_else(|| {
+                let first = head.iter().skip(skipped).find(|byte| !byte.is_ascii_whitespace());
+                if matches!(first, None | Some(b'{')) { Format::Jsonl } else { Format::Csv }
+            }),
+            format => format,
+        };
+        let delimiter = options.delimiter.unwrap_or_else(|| delimiter(&head));
+        let mut bytes = Cursor::new(head).chain(file);
+        io::copy(&mut Read::by_ref(&mut bytes).take(skipped as u64), &mut io::sink())
+            .map_err(|error| Fault::Failed(error.to_string()))?;
+        let position = skipped as u64;
+        let checked = Checked::new(Box::new(bytes) as Bytes, position);
+        let rows = match format {
+            Format::Jsonl => Rows::Json {
+                reader: BufReader::new(checked),
+                position,
+                line: 1,
+                row: POOL
+                    .get_message_by_name("accounts.v1.ImportRow")
+                    .ok_or_else(|| Fault::Failed("the contract has no ImportRow".into()))?,
+            },
+            _ => Self::csv(checked, position, delimiter, options)?,
+        };
+        Ok(Self {
+            rows,
+            clear: options.empty == Empty::Clear,
+            raw: options.raw,
+            ignore: options.ignore.clone(),
+            generate_ids: options.generate_ids,
+            seen: HashMap::new(),
+            hasher: RandomState::new(),
+            size,
+            format,
+        })
+    }
+
+    fn csv(
+        bytes: Checked<Bytes>,
+        position: u64,
+        delimiter: u8,
+        options: &ImportOptions,
+    ) -> Result<Rows, Fault> {
+        let mut reader = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .delimiter(delimiter)
+            .from_reader(Scanner::new(bytes, position, delimiter));
+        let Some((_, header)) = record(&mut reader)? else {
+            return Err(Fault::Usage("the file is empty; it needs a header".into()));
+        };
+        let columns = columns::imported(&header, &options.ignore).map_err(Fault::Usage)?;
+        let has_ids = columns
+            .iter()
+            .any(|column| matches!(column, Imported::Known(it) if it.name == "account_id"));
+        if !has_ids && !options.generate_ids {
+            return Err(Fault::Usage(
+                "the header has no column account_id; with --generate-ids the service makes an id \
+                 for each row, and a second run creates every account again"
+                    .into(),
+            ));
+        }
+        Ok(Rows::Csv { reader, header, columns })
+    }
+
+    /// The header of a CSV file.
+    pub fn header(&self) -> Option<&[String]> {
+        match &self.rows {
+            Rows::Csv { header, .. } => Some(header),
+            Rows::Json { .. } => None,
+        }
+    }
+
+    /// What a person should know of the file before its rows are sent.
+    pub fn warning(&self) -> Option<&'static str> {
+        match &self.rows {
+            Rows::Csv { columns, .. } if columns::has_entries(columns) => Some(
+                "warning: the columns metadata.KEY of a row replace all metadata of its account, \
+                 unless all of them are empty",
+            ),
+            _ => None,
+        }
+    }
+
+    /// Returns the next row; `None` at the end. Fails if the rest of the file cannot be read.
+    pub fn next(&mut self) -> Result<Option<FileRow>, Fault> {
+        let read = match &mut self.rows {
+            Rows::Csv { reader, header, columns } => {
+                let (Record { position, line, text_behind_quote }, cells) = loop {
+                    let Some((place, cells)) = record(reader)? else { return Ok(None) };
+                    // A spreadsheet writes rows that only look empty.
+                    if cells.iter().any(|cell| !cell.is_empty()) {
+                        break (place, cells);
+                    }
+                };
+                let row = if let Some(line) = text_behind_quote {
+                    Err(Refusal::malformed(format!(
+                        "in line {line} text stands behind the quote that closes a cell; a quote \
+                         inside a cell is written twice"
+                    )))
+                } else if cells.len() == header.len() {
+                    let taken = |cell| if self.raw { cell } else { columns::unguard(cell) };
+                    let taken: Vec<_> =
+                        cells.iter().map(|cell| Cow::Borrowed(taken(cell.as_str()))).collect();
+                    columns::row(columns, &taken, self.clear)
+                        .map_err(|message| Refusal::new(ErrorReason::InvalidField, message))
+                } else {
+                    Err(Refusal::malformed(format!(
+                        "the row has {} cells, the header {}",
+                        cells.len(),
+                        header.len()
+                    )))
+                };
+                FileRow { line, position, raw: Raw::Cells(cells), row }
+            }
+            Rows::Json { reader, position, line, row } => {
+                let (text, begin) = loop {
+                    let begin = (*position, *line);
+                    let Some(text) = json_line(reader, *line)? else { return Ok(None) };
+                    *position += text.len() as u64;
+                    *line += 1;
+                    if !text.trim().is_empty() {
+                        break (text, begin);
+                    }
+                };
+                let text = text.trim().to_owned();
+                let row = from_json(&text, row, &self.ignore);
+                FileRow { line: begin.1, position: begin.0, raw: Raw::Line(text), row }
+            }
+        };
+        Ok(Some(self.with_its_own_id(read)))
+    }
+
+    /// Refuses a row that has no id, or the id of an earlier row.
+    fn with_its_own_id(&mut self, mut read: FileRow) -> FileRow {
+        let Ok(row) = &mut read.row else { return read };
+        row.row = i64::try_from(read.line).unwrap_or(i64::MAX);
+        let id = row.account.as_ref().map_or("", |account| &account.account_id);
+        if id.is_empty() {
+            if !self.generate_ids {
+                read.row = Err(Refusal::new(
+                    ErrorReason::InvalidField,
+                    "account_id: is required, unless --generate-ids is given",
+                ));
+            }
+            return read;
+        }
+        let hash = self.hasher.hash_one(id);
+        if let Some(earlier) = self.seen.get(&hash) {
+            let message = format!("line {earlier} has the account_id {id:?} already");
+            read.row = Err(Refusal::new(ErrorReason::DuplicateRow, message));
+        } else {
+            self.seen.insert(hash, read.line);
+        }
+        read
+    }
+}
+
+/// Reads to the end of the first line, and some bytes more.
+fn first_line(file: &mut Bytes) -> io::Result<Vec<u8>> {
+    let (mut head, mut piece) = (Vec::new(), vec![0; MAX_HEADER]);
+    loop {
+        let read = file.read(&mut piece)?;
+        let read = piece.get(..read).unwrap_or_default();
+        head.extend_from_slice(read);
+        if read.is_empty() || head.len() >= MAX_HEADER || read.contains(&b'\n') {
+            return Ok(head);
+        }
+    }
+}
+
+/// The format that the name of a file says.
+pub fn format_of(file: &str) -> Option<Format> {
+    let extension = Path::new(file).extension()?.to_str()?.to_ascii_lowercase();
+    match &*extension {
+        "csv" | "tsv" | "txt" => Some(Format::Csv),
+        "jsonl" | "ndjson" | "json" => Some(Format::Jsonl),
+        _ => None,
+    }
+}
+
+/// The delimiter of a header, in which names of columns have none of these characters.
+fn delimiter(head: &[u8]) -> u8 {
+    let mut lines = head.split(|byte| matches!(byte, b'\r' | b'\n'));
+    let line = lines.find(|line| !line.is_empty()).unwrap_or_default();
+    let count = |delimiter: u8| line.split(|byte| *byte == delimiter).count();
+    [b',', b';', b'\t'].into_iter().rev().max_by_key(|it| count(*it)).unwrap_or(b',')
+}
+
+/// The next record of a CSV file: where it stands, and its cells.
+fn record(
+    reader: &mut csv::Reader<Scanner<Checked<Bytes>>>,
+) -> Result<Option<(Record, Vec<String>)>, Fault> {
+    let mut record = csv::StringRecord::new();
+    let more = reader.read_record(&mut record).map_err(|error| match error.into_kind() {
+        csv::ErrorKind::Io(error) => Fault::Failed(error.to_string()),
+        other => Fault::Failed(format!("{other:?}")),
+    })?;
+    if !more {
+        return Ok(None);
+    }
+    let place = reader.get_mut().next_record().unwrap_or_default();
+    Ok(Some((place, record.iter().map(ToOwned::to_owned).collect())))
+}
+
+fn json_line(reader: &mut impl BufRead, line: u64) -> Result<Option<String>, Fault> {
+    let mut bytes = Vec::new();
+    let read = reader.take(MAX_RECORD + 1).read_until(b'\n', &mut bytes);
+    let read = read.map_err(|error| Fault::Failed(error.to_string()))?;
+    if read as u64 > MAX_RECORD {
+        return Err(Fault::Failed(format!("line {line} is longer than {MAX_RECORD} bytes")));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| Fault::Failed(error.to_string()))?;
+    Ok((read > 0).then_some(text))
+}
+
+/// The row of a line: an account, or an object with an `account` as an export has it.
+fn from_json(
+    text: &str,
+    descriptor: &MessageDescriptor,
+    ignore: &[String],
+) -> Result<ImportRow, Refusal> {
+    let invalid = |message: String| Refusal::new(ErrorReason::InvalidField, message);
+    let value = serde_json::from_str(text)
+        .map_err(|error| Refusal::malformed(format!("the line is not JSON: {error}")))?;
+    let Value::Object(mut object) = value else {
+        return Err(Refusal::malformed("the line is not a JSON object"));
+    };
+    object.retain(|key, _| !key.starts_with('_'));
+    if !object.get("account").is_some_and(Value::is_object) {
+        object = Map::from_iter([("account".to_owned(), Value::Object(object))]);
+    }
+    for key in ["row", "update_mask", "updateMask"] {
+        if object.contains_key(key) {
+            return Err(invalid(format!("{key}: is not part of a line")));
+        }
+    }
+    let mut paths = Vec::new();
+    let mut without_type = false;
+    let described = descriptor.get_field_by_name("account").map(|field| field.kind());
+    let described = described.as_ref().and_then(|kind| kind.as_message());
+    if let (Some(Value::Object(account)), Some(described)) = (object.get_mut("account"), described)
+    {
+        for name in ignore {
+            remove(account, Some(described), name);
+        }
+        if let Some(Value::String(status)) = account.get_mut("status")
+            && let Ok(known) = columns::status(status)
+        {
+            known.as_str_name().clone_into(status);
+        }
+        paths = paths_of(account, described, "");
+        let named =
+            ["account_type_id", "accountTypeId"].into_iter().find_map(|key| account.get(key));
+        without_type = named.is_some_and(|value| value.is_null() || value == "");
+    }
+    for name in ignore {
+        remove(&mut object, Some(descriptor), name);
+    }
+    let options = DeserializeOptions::new().deny_unknown_fields(true);
+    let message = DynamicMessage::deserialize_with_options(
+        descriptor.clone(),
+        Value::Object(object),
+        &options,
+    )
+    .map_err(|error| invalid(error.to_string()))?;
+    let mut row =
+        message.transcode_to::<ImportRow>().map_err(|error| invalid(error.to_string()))?;
+    row.without_account_type |= without_type;
+    columns::finish(&mut row, paths);
+    Ok(row)
+}
+
+/// Removes what stands at a path, under either name of its fields. An object of which nothing is
+/// left is removed, too: an empty one would empty the field.
+fn remove(object: &mut Map<String, Value>, described: Option<&MessageDescriptor>, path: &str) {
+    let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
+    let field = described.and_then(|described| {
+        described.fields().find(|field| field.name() == name || field.json_name() == name)
+    });
+    let names = field.as_ref().map(|field| [field.name(), field.json_name()]);
+    for key in names.unwrap_or([name, name]) {
+        let Some(rest) = rest else {
+            object.remove(key);
+            continue;
+        };
+        let Some(Value::Object(inner)) = object.get_mut(key) else { continue };
+        let kind = field.as_ref().map(prost_reflect::FieldDescriptor::kind);
+        remove(inner, kind.as_ref().and_then(|kind| kind.as_message()), rest);
+        if inner.is_empty() {
+            object.remove(key);
+        }
+    }
+}
+
+/// The fields that an object names: those of an account, and those inside its contacts and
+/// addresses. A field that is null or an empty object is named as a whole, and thus emptied.
+fn paths_of(
+    object: &Map<String, Value>,
+    described: &MessageDescriptor,
+    around: &str,
+) -> Vec<String> {
+    let mut paths = Vec::new();
+    for (key, value) in object {
+        let field = described.fields().find(|it| it.name() == key || it.json_name() == key);
+        let Some(field) = field else { continue };
+        let path = format!("{around}{}", field.name());
+        let kind = field.kind();
+        let inner = kind
+            .as_message()
+            .filter(|inner| inner.full_name().starts_with("accounts.v1.") && !inner.is_map_entry());
+        match (inner, value) {
+            (Some(inner), Value::Object(value)) if !value.is_empty() => {
+                paths.extend(paths_of(value, inner, &format!("{path}.")));
+            }
+            _ => paths.push(path),
+        }
+    }
+    paths
+}
+
+/// A line of JSON with these entries in front, in place of the entries with these names.
+pub fn with_entries(line: &str, names: &[&str], entries: &str) -> String {
+    let Ok(mut object) = serde_json::from_str::<Map<_, _>>(line) else {
+        return format!("{{{entries},\"{LINE}\":{}}}", Value::from(line));
+    };
+    let before = object.len();
+    object.retain(|key, _| !names.contains(&key.as_str()));
+    // As it came, where possible.
+    let rest =
+        if object.len() < before { Value::Object(object).to_string() } else { line.to_owned() };
+    match rest.strip_prefix('{').map_or("}", str::trim_start) {
+        "}" => format!("{{{entries}}}"),
+        rest => format!("{{{entries},{rest}"),
+    }
+}

@@ -1,0 +1,498 @@
+//! The commands `import` and `export`, run as a person runs them.
+
+mod broken;
+mod export;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use customer_accounts::proto::Address;
+use rcgen::ExtendedKeyUsagePurpose::ServerAuth;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{
+    Tenant, account,
+    certs::{Authority, LONG, Mounted},
+    process::{Finished, Service, run},
+    tokens::{Issuer, Key},
+};
+
+/// A folder with files, and a service for their rows.
+pub struct Scene {
+    pub folder: TempDir,
+    pub service: Service,
+    pub tenant: Tenant,
+}
+
+impl Scene {
+    pub async fn new() -> Self {
+        Self::on(Service::fresh(&[], &[]).await).await
+    }
+
+    /// With the organization `o`.
+    pub async fn on(service: Service) -> Self {
+        let folder = tempfile::Builder::new().prefix("ca-it").tempdir().unwrap();
+        let tenant = Tenant::on(service.channel().await);
+        tenant.organization("o", "").await;
+        Self { folder, service, tenant }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        let path = self.path(name);
+        fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// The arguments that name the service and the tenant.
+    pub fn target(&self) -> [String; 4] {
+        let server = format!("http://{}", self.service.address);
+        [
+            "--server".into(),
+            server,
+            "--tenant".into(),
+            self.tenant.caller().tenant.as_str().to_owned(),
+        ]
+    }
+
+    pub async fn run(&self, arguments: &[&str]) -> Finished {
+        let target = self.target();
+        let target: Vec<_> = target.iter().map(String::as_str).collect();
+        run(&[arguments, &target].concat(), &[]).await
+    }
+
+    /// Imports a file with this content, and returns the summary as JSON as well.
+    pub async fn import(&self, name: &str, content: &str, more: &[&str]) -> (Value, Finished) {
+        let path = self.write(name, content);
+        let finished = self.run(&[&["import", &path, "--json", "--quiet"], more].concat()).await;
+        let summary = serde_json::from_str(&finished.stdout).unwrap_or(Value::Null);
+        (summary, finished)
+    }
+
+    /// Imports a file of which all rows are kept: created, updated and unchanged ones.
+    pub async fn kept(&self, name: &str, content: &str, more: &[&str]) -> [u64; 3] {
+        let (summary, finished) = self.import(name, content, more).await;
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        ["created", "updated", "unchanged"].map(|key| summary[key].as_u64().unwrap())
+    }
+}
+
+/// The records of a CSV file without its header.
+pub fn records(text: &str) -> Vec<Vec<String>> {
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
+    reader.records().map(|it| it.unwrap().iter().map(ToOwned::to_owned).collect()).collect()
+}
+
+/// Rows of new accounts, numbered.
+pub fn many(count: usize) -> String {
+    let rows = (0..count).map(|i| format!("n-{i:05},Account {i},o,n{i}@example.com\n"));
+    format!(
+        "account_id,display_name,organization_id,primary_contact.email\n{}",
+        rows.collect::<String>()
+    )
+}
+
+#[tokio::test]
+async fn no_quote_and_no_option_takes_more_than_it_should() {
+    let scene = Scene::new().await;
+    let tenant = &scene.tenant;
+    // A quote that is not closed ends at the next one, with text behind it.
+    let text = format!(
+        "{HEADER},description\nq1,N,o,a@b.example,\"first\nq2,N,o,a@b.example,\"second\"\n\
+         ,,,,\nq3,N,o,a@b.example,\"third\"\n"
+    );
+    let (summary, _) = scene.import("a.csv", &text, &[]).await;
+    assert_eq!([&summary["created"], &summary["refused"]], [1, 1], "{summary}");
+    assert!(scene.read("a.rejects.csv").contains("in line 3 text stands behind the quote"));
+    // What is ignored is not emptied, whatever it is called.
+    let mut full = account("x", "o");
+    let address = Address { line1: "1".into(), city: "c".into(), ..Default::default() };
+    full.billing_address = Some(address.clone());
+    full.metadata = [("a".to_owned(), "1".to_owned())].into();
+    tenant.account(full).await;
+    for (line, ignore) in [
+        (r#"{"account_id":"x","billing_address":{"line1":"2"}}"#, "billing_address.line1"),
+        (r#"{"account_id":"x","billingAddress":{"line1":"2"}}"#, "billing_address"),
+        (r#"{"account_id":"x","billing_address":{"line1":"2"}}"#, "billingAddress.line1"),
+        (r#"{"account":{"account_id":"x","metadata":{"a":"2"}}}"#, "metadata.a"),
+        (r#"{"account_id":"x","colour":"red"}"#, "colour"),
+    ] {
+        assert_eq!(scene.kept("a.jsonl", line, &["--ignore", ignore]).await, [0, 0, 1], "{line}");
+    }
+    assert_eq!(tenant.get("x").await.unwrap().billing_address, Some(address));
+    // Rows of which a thousand have more entries than a message may have.
+    let metadata: Vec<_> = (0..60).map(|i| format!("metadata.k{i}")).collect();
+    let cells = ",v".repeat(60);
+    let rows: Vec<_> = (0..1000).map(|i| format!("m{i},M,o,a@b.example{cells}\n")).collect();
+    let text = format!("{HEADER},{}\n{}", metadata.join(","), rows.concat());
+    let (summary, finished) = scene.import("m.csv", &text, &[]).await;
+    assert_eq!(summary["created"], 1000, "{finished:?}");
+    assert!(finished.stderr.contains("replace all metadata"), "{finished:?}");
+    // Files that would overwrite each other, or that cannot be written: nothing is sent.
+    let file = scene.write("n.csv", format!("{HEADER}\nn,N,nowhere,a@b.example\n"));
+    for (options, code) in [
+        (["--rejects", "same", "--results", "same"], 2),
+        (["--rejects", &file, "--batch-size", "1"], 2),
+        (["--rejects", "no/such/folder.csv", "--batch-size", "1"], 1),
+    ] {
+        let finished = scene.run(&[&["import", &file][..], &options].concat()).await;
+        assert_eq!(finished.code, Some(code), "{finished:?}");
+        assert!(!finished.stderr.contains("refused"), "{finished:?}");
+    }
+}
+
+const HEADER: &str = "account_id,display_name,organization_id,primary_contact.email";
+
+#[tokio::test]
+async fn a_file_is_imported_whatever_its_form() {
+    let scene = Scene::new().await;
+    for (i, text) in [
+        // A byte order mark, as Excel writes it; semicolons, as it does in Europe; tabs.
+        "\u{feff}account_id,display_name,organization_id,primary_contact.email\r\nID-1,Ä,o,a@b.example\r\n",
+        "account_id;display_name;organization_id;primary_contact.email\nID-1;Ä;o;a@b.example",
+        "account_id\tdisplay_name\torganization_id\tprimary_contact.email\nID-1\tÄ\to\ta@b.example\n",
+        // Old line ends, empty lines, quotes where none are needed, blanks in the header.
+        "account_id,display_name,organization_id,primary_contact.email\rID-1,Ä,o,a@b.example\r",
+        "\n\n\"account_id\", display_name ,organization_id,primary_contact.email\n\n\n\"ID-1\",\"Ä\",o,a@b.example\n\n",
+        // Columns that are told by the service, and one of a person's own.
+        "_note,account_id,display_name,organization_id,primary_contact.email,create_time,update_time\nx,ID-1,Ä,o,a@b.example,1,2\n",
+        // What export puts in front of formulas.
+        "account_id,display_name,organization_id,primary_contact.email\nID-1,Ä,'o,a@b.example\n",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = format!("a{i}");
+        let (summary, finished) =
+            scene.import(&format!("{i}.csv"), &text.replace("ID-1", &id), &[]).await;
+        // The apostrophe of the last one guards nothing, so it belongs to the id.
+        let refused = u64::from(i == 6);
+        assert_eq!(summary["refused"], refused, "{text:?}: {finished:?}");
+        assert_eq!(finished.code, Some(if refused > 0 { 3 } else { 0 }));
+        if refused == 0 {
+            assert_eq!(scene.tenant.get(&id).await.unwrap().display_name, "Ä");
+        }
+    }
+    for (name, text) in [
+        (
+            "1.jsonl",
+            r#"{"account_id": "j1", "display_name": "Ä", "organization_id": "o", "primary_contact": {"email": "a@b.example"}}"#,
+        ),
+        (
+            "2.ndjson",
+            "\u{feff}{\"account\": {\"accountId\": \"j2\", \"displayName\": \"Ä\", \"organizationId\": \"o\", \"primaryContact\": {\"email\": \"a@b.example\"}}}\r\n\r\n",
+        ),
+        (
+            "3.data",
+            r#" {"_row": 1, "account_id": "j3", "display_name": "Ä", "organization_id": "o", "status": "active", "primary_contact": {"email": "a@b.example"}, "create_time": "2020-01-01T00:00:00Z"}"#,
+        ),
+    ] {
+        assert_eq!(scene.kept(name, text, &[]).await, [1, 0, 0], "{name}");
+    }
+    // Files that are no table, and headers that are wrong: nothing is sent.
+    for (name, text, code, says) in [
+        ("a.csv", &b"\xff\xfea\0"[..], 1, "the file is UTF-16"),
+        (
+            "b.csv",
+            b"account_id,display_name\nx,J\xf6rg\n",
+            1,
+            "line 2, byte 28 of the file: this is not UTF-8",
+        ),
+        ("c.csv", b"", 2, "the file is empty"),
+        (
+            "d.csv",
+            b"account_id,display_nam\n",
+            2,
+            "there is no column `display_nam`; do you mean `display_name`?",
+        ),
+        ("e.csv", b"account_id,account_id\n", 2, "column `account_id` occurs twice"),
+        ("f.csv", b"account_id,,display_name\n", 2, "column 2 has no name"),
+        ("g.csv", b"display_name\n", 2, "no column account_id"),
+        (
+            "h.csv",
+            b"account_id,metadata,metadata.x\n",
+            2,
+            "both `metadata` and columns of its entries",
+        ),
+        (
+            "i.csv",
+            b"account_id,display_name\nx,\"y\nz,a\n",
+            1,
+            "the quote opened in line 2 is not closed",
+        ),
+    ] {
+        let path = scene.write(name, text);
+        let finished = scene.run(&["import", &path]).await;
+        assert_eq!(finished.code, Some(code), "{name}: {finished:?}");
+        assert!(finished.stderr.contains(says), "{name}: {finished:?}");
+        assert!(!scene.path(&format!("{}.rejects.csv", &name[..1])).exists());
+    }
+    let path = scene.path("none.csv");
+    let missing = scene.run(&["import", path.to_str().unwrap()]).await;
+    assert!(
+        missing.code == Some(1) && missing.stderr.contains("none.csv: No such file"),
+        "{missing:?}"
+    );
+    let ignored = scene.write("j.csv", "account_id,Owner\n");
+    let unknown = scene.run(&["import", &ignored, "--ignore", "Owner", "--ignore", "Nobody"]).await;
+    assert!(unknown.code == Some(2) && unknown.stderr.contains("--ignore Nobody"), "{unknown:?}");
+    assert_eq!(scene.run(&["import", &ignored, "--ignore", "Owner"]).await.code, Some(0));
+}
+
+#[tokio::test]
+async fn refused_rows_can_be_corrected_and_imported() {
+    let scene = Scene::new().await;
+    let text = format!(
+        "{HEADER},status,is_primary\n\
+         r1,One,o,a@b.example,ACTIVE,true\n\
+         r2,\"Two\nlines\",o,a@b.example,,\n\
+         r3,Three,nowhere,a@b.example,,\n\
+         r4,Four,o\n\
+         r1,Five,o,a@b.example,,\n\
+         r6,Six,o,a@b.example,asleep,\n\
+         ,Seven,o,a@b.example,,\n\
+         r8,Eight,o,a@b.example,,perhaps\n\
+         r9,'=SUM(A1),o,a@b.example,,\n"
+    );
+    let (summary, finished) = scene.import("a.csv", &text, &["--batch-size", "2"]).await;
+    assert_eq!(finished.code, Some(3));
+    assert_eq!([&summary["created"], &summary["refused"]], [2, 7]);
+    let rejects = records(&scene.read("a.rejects.csv"));
+    let found: Vec<_> = rejects.iter().map(|it| (&*it[0], &*it[1], &*it[3])).collect();
+    assert_eq!(
+        found,
+        [
+            ("3", "INVALID_FIELD", "r2"),
+            ("5", "ORGANIZATION_NOT_FOUND", "r3"),
+            ("6", "MALFORMED_ROW", "r4"),
+            ("7", "DUPLICATE_ROW", "r1"),
+            ("8", "INVALID_FIELD", "r6"),
+            ("9", "INVALID_FIELD", ""),
+            ("10", "INVALID_FIELD", "r8"),
+        ]
+    );
+    assert!(finished.stderr.contains("7 refused (INVALID_FIELD 4, "), "{finished:?}");
+    assert_eq!(scene.tenant.get("r9").await.unwrap().display_name, "=SUM(A1)");
+    // The file of refused rows is a file like any other.
+    let corrected = scene
+        .read("a.rejects.csv")
+        .replace("Two\nlines", "Two")
+        .replace("nowhere", "o")
+        .replace("r4,Four,o", "r4,Four,o,a@b.example,,")
+        .replace("r1,Five", "r5,Five")
+        .replace("asleep", "inactive")
+        .replace(",Seven", "r7,Seven")
+        .replace("perhaps", "false");
+    assert_eq!(scene.kept("b.csv", &corrected, &[]).await, [7, 0, 0]);
+    assert!(!scene.path("b.rejects.csv").exists());
+    // Lines of JSON as well.
+    let lines = "{\"account_id\": \"j1\", \"display_name\": 7}\n\
+                 not json\n\
+                 {\"account_id\": \"j2\", \"display_name\": \"J\", \"organization_id\": \"o\", \
+                 \"primary_contact\": {\"email\": \"a@b.example\"}, \"colour\": \"red\"}\n\
+                 [1]\n\
+                 {}\n";
+    let (summary, _) = scene.import("c.jsonl", lines, &[]).await;
+    assert_eq!([&summary["created"], &summary["refused"]], [0, 5]);
+    let rejects: Vec<Value> = scene
+        .read("c.rejects.jsonl")
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let found: Vec<_> = rejects
+        .iter()
+        .map(|it| (it["_row"].as_u64().unwrap(), it["_reason"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            (1, "INVALID_FIELD"),
+            (2, "MALFORMED_ROW"),
+            (3, "INVALID_FIELD"),
+            (4, "MALFORMED_ROW"),
+            (5, "INVALID_FIELD")
+        ]
+    );
+    assert!(rejects[2]["_message"].as_str().unwrap().contains("colour"));
+    assert_eq!(rejects[1]["_line"], "not json");
+    let corrected =
+        scene.read("c.rejects.jsonl").replace("\"colour\": \"red\"", "\"comment\": \"red\"");
+    let (summary, _) = scene.import("d.jsonl", &corrected, &[]).await;
+    assert_eq!([&summary["created"], &summary["refused"]], [1, 4]);
+    assert_eq!(scene.tenant.get("j2").await.unwrap().comment, "red");
+}
+
+#[tokio::test]
+async fn what_is_empty_stays_or_is_emptied() {
+    let scene = Scene::new().await;
+    let tenant = &scene.tenant;
+    let mut full = account("x", "o");
+    full.comment = "kept".into();
+    full.tax_id = "kept".into();
+    full.metadata = [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())].into();
+    tenant.account(full).await;
+    let comment = async || tenant.get("x").await.unwrap().comment;
+    let rows = "account_id,comment,tax_id\nx,,new\n";
+    assert_eq!(scene.kept("a.csv", rows, &[]).await, [0, 1, 0]);
+    assert_eq!(comment().await, "kept");
+    assert_eq!(scene.kept("b.csv", rows, &[]).await, [0, 0, 1], "nothing changes");
+    assert_eq!(scene.kept("c.csv", rows, &["--empty", "clear"]).await, [0, 1, 0]);
+    assert_eq!(comment().await, "");
+    // Metadata is replaced as a whole, by one column or several.
+    assert_eq!(
+        scene.kept("d.csv", "account_id,metadata.a,metadata.c\nx,,3\n", &[]).await,
+        [0, 1, 0]
+    );
+    assert_eq!(tenant.get("x").await.unwrap().metadata, [("c".to_owned(), "3".to_owned())].into());
+    assert_eq!(
+        scene.kept("e.csv", "account_id,metadata\nx,\"{\"\"d\"\":\"\"4\"\"}\"\n", &[]).await,
+        [0, 1, 0]
+    );
+    assert_eq!(tenant.get("x").await.unwrap().metadata, [("d".to_owned(), "4".to_owned())].into());
+    // In JSON, absent is kept, and null is emptied, also inside an address.
+    let patch = |text: &str| format!("{{\"account_id\": \"x\", {text}}}\n");
+    let set = patch(
+        r#""comment": "c", "billing_address": {"line1": "l", "city": "c"}, "preferences": {"n": [1, 2.5, null]}"#,
+    );
+    assert_eq!(scene.kept("f.jsonl", &set, &[]).await, [0, 1, 0]);
+    let cleared = patch(r#""comment": null, "billingAddress": {"line1": ""}"#);
+    assert_eq!(scene.kept("g.jsonl", &cleared, &[]).await, [0, 1, 0]);
+    let found = tenant.get("x").await.unwrap();
+    let address = found.billing_address.unwrap();
+    assert_eq!((&*found.comment, &*address.line1, &*address.city), ("", "", "c"));
+    assert!(found.preferences.is_some());
+    let cleared = patch(r#""billing_address": null, "preferences": {}"#);
+    assert_eq!(scene.kept("h.jsonl", &cleared, &[]).await, [0, 1, 0]);
+    let found = tenant.get("x").await.unwrap();
+    assert!(found.billing_address.is_none() && found.preferences.is_none());
+}
+
+#[tokio::test]
+async fn a_row_brings_links_and_an_organization() {
+    let scene = Scene::new().await;
+    scene.tenant.organization("p", "").await;
+    let text = "account_id,display_name,organization_id,organization.display_name,organization.parent_id,primary_contact.email,linked_organizations\n\
+                x,X,new,New Org,o,a@b.example,o+; p\n";
+    let (summary, finished) = scene.import("a.csv", text, &[]).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert_eq!([&summary["created"], &summary["organizations_created"]], [1, 1]);
+    assert_eq!(scene.kept("b.csv", text, &[]).await, [0, 0, 1]);
+    let exported = scene
+        .run(&["export", "--format", "csv", "--columns", "account_id,linked_organizations"])
+        .await;
+    assert_eq!(exported.stdout, "account_id,linked_organizations\nx,o+;p\n");
+}
+
+#[tokio::test]
+async fn the_options_do_what_they_say() {
+    let scene = Scene::new().await;
+    let tenant = &scene.tenant;
+    let text = format!("{HEADER}\ny1,One,o,a@b.example\ny2,Two,nowhere,a@b.example\n");
+    let (summary, finished) = scene.import("a.csv", &text, &["--dry-run"]).await;
+    assert_eq!((finished.code, &summary["created"]), (Some(3), &Value::from(1)));
+    assert!(finished.stderr.contains("1 would be created"), "{finished:?}");
+    assert!(tenant.get("y1").await.is_err());
+    let (summary, _) = scene.import("a.csv", &text, &["--all-or-nothing"]).await;
+    assert_eq!(summary["refused_by_reason"]["BATCH_REFUSED"], 1);
+    // A row that is refused here refuses the batch, too.
+    let local = format!("{HEADER}\ny1,One,o,a@b.example\ny2,Two\n");
+    let (summary, _) = scene.import("a.csv", &local, &["--all-or-nothing"]).await;
+    assert_eq!(
+        summary["refused_by_reason"],
+        serde_json::json!({"BATCH_REFUSED": 1, "MALFORMED_ROW": 1})
+    );
+    assert!(tenant.get("y1").await.is_err());
+    let (_, finished) = scene.import("a.csv", &text, &["--action", "update"]).await;
+    let rejects = records(&scene.read("a.rejects.csv"));
+    assert_eq!((finished.code, &*rejects[0][1]), (Some(3), "ACCOUNT_NOT_FOUND"));
+    scene.import("a.csv", &text, &[]).await;
+    for (action, refused) in [("create", 2), ("create-missing", 1), ("update", 1)] {
+        let (summary, _) =
+            scene.import("a.csv", &text.replace("One", "New"), &["--action", action]).await;
+        assert_eq!(summary["refused"], refused, "{action}");
+    }
+    assert_eq!(tenant.get("y1").await.unwrap().display_name, "New");
+    // Ids that the service makes.
+    let nameless = "display_name,organization_id,primary_contact.email\nNo id,o,a@b.example\n";
+    for _ in 0..2 {
+        let made = scene.kept("b.csv", nameless, &["--generate-ids"]).await;
+        assert_eq!(made, [1, 0, 0], "each time anew");
+    }
+    // Results, one line a row.
+    let results = scene.path("results.jsonl");
+    scene.import("a.csv", &text, &["--results", results.to_str().unwrap()]).await;
+    let lines: Vec<Value> =
+        scene.read("results.jsonl").lines().map(|it| serde_json::from_str(it).unwrap()).collect();
+    let outcomes: Vec<_> = lines.iter().map(|it| (&it["row"], &it["outcome"])).collect();
+    assert_eq!(
+        outcomes,
+        [(&Value::from(2), &Value::from("UPDATED")), (&Value::from(3), &Value::from("REFUSED"))]
+    );
+    assert_eq!(lines[0]["etag"], tenant.get("y1").await.unwrap().etag);
+    // It stops when too many rows are refused, and says where to go on.
+    let bad = many(50).replace(",o,", ",nowhere,");
+    let (summary, finished) =
+        scene.import("c.csv", &bad, &["--batch-size", "5", "--max-refused", "7"]).await;
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("more than --max-refused 7"), "{finished:?}");
+    let refused = summary["refused"].as_u64().unwrap();
+    assert!((8..=20).contains(&refused), "{refused}");
+    assert_eq!(summary["next_row"], refused + 2);
+    assert_eq!(records(&scene.read("c.rejects.csv")).len() as u64, refused);
+    // One at the limit goes on.
+    let (_, finished) = scene.import("d.csv", &bad, &["--max-refused", "50"]).await;
+    assert_eq!(finished.code, Some(3));
+}
+
+#[tokio::test]
+async fn a_token_and_a_certificate_are_used_and_wrong_ones_are_told() {
+    let authority = Authority::new();
+    let own = authority.sign(&["localhost"], LONG, "accounts", &[ServerAuth]);
+    let mounted = Mounted::new(&own, None);
+    let key = Key::es256("k");
+    let issuer = Issuer::with(&[&key]).await;
+    let (options, tokens) = (mounted.options(false), issuer.options());
+    let options: Vec<_> = options.iter().chain(&tokens).map(String::as_str).collect();
+    let service = Service::fresh(&options, &[]).await;
+    let token = key.sign(&issuer.claims("demo"));
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    fs::write(&ca, &authority.pem).unwrap();
+    let server = format!("https://localhost:{}", service.address.port());
+    let ca = ca.to_str().unwrap();
+    let export = async |server: &str, more: &[&str]| {
+        run(&[&["export", "--server", server, "--retry-for", "0s"], more].concat(), &[]).await
+    };
+    let fine = export(&server, &["--tls-ca", ca, "--token", &token]).await;
+    assert_eq!(fine.code, Some(0), "{fine:?}");
+    let none = export(&server, &["--tls-ca", ca]).await;
+    assert!(none.code == Some(1) && none.stderr.contains("UNAUTHENTICATED"), "{none:?}");
+    let untrusted = export(&server, &[]).await;
+    assert!(
+        untrusted.code == Some(1) && untrusted.stderr.contains("UnknownIssuer"),
+        "{untrusted:?}"
+    );
+    let plain = export(&server.replace("https", "http"), &[]).await;
+    assert_eq!(plain.code, Some(1), "{plain:?}");
+    let odd = export("localhost:50051", &[]).await;
+    assert!(odd.code == Some(1) && odd.stderr.contains("begins with neither"), "{odd:?}");
+}
+
+/// The names that a folder has.
+pub fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|it| it.unwrap().file_name().to_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,215 @@
+//! What is broken off and gone on with ends as if it had not been: nothing is lost, nothing is
+//! there twice.
+
+use std::{
+    borrow::Cow,
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use customer_accounts::proto::ListAccountsRequest;
+use tokio::{io::AsyncReadExt as _, process::Child};
+
+use super::{Scene, many, records};
+use crate::support::{
+    Tenant, eventually,
+    process::{Service, plain_command},
+    real_database, sql,
+};
+
+const ROWS: usize = 6000;
+const DEADLINE: Duration = Duration::from_mins(1);
+
+/// The accounts of the tenant: their ids and etags.
+async fn exported(scene: &Scene) -> Vec<Vec<String>> {
+    let finished = scene
+        .run(&["export", "--format", "csv", "--columns", "account_id,display_name,etag"])
+        .await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    records(&finished.stdout)
+}
+
+/// Each row is an account that was created once and never changed.
+#[track_caller]
+fn assert_once(accounts: &[Vec<String>], rows: usize) {
+    assert_eq!(accounts.len(), rows);
+    for (i, account) in accounts.iter().enumerate() {
+        assert_eq!(account[0], format!("n-{i:05}"));
+        assert!(account[2].ends_with("-1"), "{account:?} was changed");
+    }
+}
+
+fn spawn(scene: &Scene, arguments: &[&str]) -> Child {
+    let target = scene.target();
+    let target: Vec<_> = target.iter().map(String::as_str).collect();
+    plain_command(&[&["import"], arguments, &target].concat(), &[])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits until some accounts, and not all, are there.
+async fn under_way(tenant: &Tenant) {
+    eventually(DEADLINE, "some accounts", async || {
+        let request =
+            ListAccountsRequest { include_total_size: true, page_size: 1, ..Default::default() };
+        let listed = tenant.accounts().list_accounts(request).await.ok()?.into_inner();
+        (listed.total_size > 0).then_some(())
+    })
+    .await;
+}
+
+async fn ended(child: Child) -> (Option<i32>, String) {
+    let Output { status, stderr, .. } =
+        tokio::time::timeout(DEADLINE, child.wait_with_output()).await.unwrap().unwrap();
+    (status.code(), String::from_utf8(stderr).unwrap())
+}
+
+#[tokio::test]
+async fn a_killed_import_is_gone_on_with() {
+    let scene = Scene::new().await;
+    let file = scene.write("many.csv", many(ROWS));
+    let arguments = [&*file, "--batch-size", "50", "--run-id", "r"];
+    for kills in 0..2 {
+        let mut child = spawn(&scene, &arguments);
+        if kills == 0 {
+            under_way(&scene.tenant).await;
+            child.kill().await.unwrap();
+        } else {
+            let mut said = [0; 6];
+            child.stderr.as_mut().unwrap().read_exact(&mut said).await.unwrap();
+            assert_eq!(&said, b"run r\n", "it has begun");
+            let pid = child.id().unwrap().to_string();
+            std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap();
+            let (code, said) = ended(child).await;
+            if code != Some(0) {
+                assert_eq!(code, Some(130), "{said}");
+                assert!(said.contains("go on with: --start-row "), "{said}");
+            }
+        }
+    }
+    // The same run: what was created is answered again, and is no update.
+    let finished = scene.run(&[&["import"], &arguments[..], &["--json"]].concat()).await;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let summary: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!(
+        [&summary["rows"], &summary["created"]],
+        [ROWS, ROWS].map(|it| it as u64),
+        "{summary}"
+    );
+    assert_once(&exported(&scene).await, ROWS);
+    // Another run changes nothing.
+    let again = scene.kept("many.csv", &many(ROWS), &[]).await;
+    assert_eq!(again, [0, 0, ROWS as u64]);
+    // Another file under the same id of a run is refused, not taken for the first.
+    let other = scene.write("other.csv", many(ROWS).replace("Account 0", "Other"));
+    let refused = scene.run(&["import", &other, "--batch-size", "50", "--run-id", "r"]).await;
+    assert!(refused.code == Some(1) && refused.stderr.contains("REQUEST_ID_REUSED"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn an_import_survives_the_end_of_its_service() {
+    let scene = Scene::new().await;
+    let file = scene.write("many.csv", many(ROWS));
+    let Scene { folder, service, tenant } = scene;
+    let address = service.address.to_string();
+    let child = {
+        let server = format!("http://{address}");
+        let id = tenant.caller().tenant.as_str().to_owned();
+        plain_command(
+            &["import", &file, "--batch-size", "50", "--server", &server, "--tenant", &id],
+            &[],
+        )
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+    };
+    under_way(&tenant).await;
+    let service = service.killed_and_started_again().await;
+    let (code, said) = ended(child).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("trying again"), "{said}");
+    let scene = Scene { folder, service, tenant };
+    assert_once(&exported(&scene).await, ROWS);
+    assert!(said.contains("6,000 created, 0 updated, 0 unchanged, 0 refused"), "{said}");
+}
+
+#[tokio::test]
+async fn an_import_survives_the_loss_of_database_connections() {
+    let Some(url) = real_database("terminates connections").await else { return };
+    let scene = Scene::on(Service::on(&url, &[]).await).await;
+    let file = scene.write("many.csv", many(ROWS));
+    let child = spawn(&scene, &[&file, "--batch-size", "50"]);
+    under_way(&scene.tenant).await;
+    let sql = sql(&url).await;
+    for _ in 0..5 {
+        sql.batch_execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid(); SELECT pg_sleep(0.1)",
+        )
+        .await
+        .unwrap();
+    }
+    let (code, said) = ended(child).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert_once(&exported(&scene).await, ROWS);
+    assert!(said.contains("6,000 created, 0 updated, 0 unchanged, 0 refused"), "{said}");
+}
+
+#[tokio::test]
+async fn two_imports_of_a_file_at_once_create_each_account_once() {
+    let scene = Scene::new().await;
+    let file = scene.write("many.csv", many(2000));
+    let both = [spawn(&scene, &[&file, "--batch-size", "100"]), spawn(&scene, &[&file])];
+    for child in both {
+        let (code, said) = ended(child).await;
+        assert_eq!(code, Some(0), "{said}");
+    }
+    assert_once(&exported(&scene).await, 2000);
+}
+
+#[tokio::test]
+async fn a_service_that_does_not_come_back_ends_an_import_with_its_place() {
+    let scene = Scene::new().await;
+    let file = scene.write("many.csv", many(ROWS));
+    let child = spawn(&scene, &[&file, "--batch-size", "50", "--retry-for", "1s"]);
+    under_way(&scene.tenant).await;
+    let Scene { service, folder: _folder, tenant: _ } = scene;
+    service.kill().await;
+    let (code, said) = ended(child).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("go on with: --start-row ") && said.contains("--run-id "), "{said}");
+}
+
+#[tokio::test]
+async fn of_a_hundred_thousand_cells_each_is_where_it_was() {
+    // One row in a hundred is refused: it has no organization that exists.
+    let scene = Scene::new().await;
+    let rows = 5000;
+    let all = many(rows);
+    let lines = all.lines().enumerate().map(|(i, line)| match i {
+        i if i > 0 && i % 100 == 0 => Cow::from(line.replace(",o,", ",nowhere,")),
+        _ => line.into(),
+    });
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let (summary, finished) = scene.import("a.csv", &text, &[]).await;
+    assert_eq!(finished.code, Some(3));
+    assert_eq!([&summary["created"], &summary["refused"]], [4950, 50], "{finished:?}");
+    assert_eq!(records(&scene.read("a.rejects.csv")).len(), 50, "as many as the summary says");
+    let exported = exported(&scene).await;
+    assert_eq!(exported.len(), 4950, "as many as there are");
+    for account in exported {
+        let number: usize = account[0].trim_start_matches("n-").parse().unwrap();
+        assert_eq!(account[1], format!("Account {number}"));
+    }
+    // In batches of which nothing is kept if a row is refused, nothing is left of any.
+    let (summary, _) = scene
+        .import("b.csv", &text.replace("n-", "m-"), &["--all-or-nothing", "--batch-size", "100"])
+        .await;
+    assert_eq!([&summary["created"], &summary["refused"]], [0, 5000]);
+    assert_eq!(summary["refused_by_reason"]["BATCH_REFUSED"], 4950);
+}
