@@ -194,7 +194,9 @@ const RULES: &[(&str, &str)] = &[
     (
         "has an index that begins with the columns of each foreign key",
         "SELECT concat(relname, ': ', conname) FROM t JOIN pg_constraint ON conrelid = t.oid WHERE contype = 'f' AND NOT EXISTS (\
-           SELECT FROM pg_index WHERE indrelid = conrelid AND indpred IS NULL \
+           SELECT FROM pg_index WHERE indrelid = conrelid \
+           AND (indpred IS NULL OR pg_get_expr(indpred, indrelid) = (SELECT format('(%I IS NOT NULL)', attname) FROM pg_attribute \
+                WHERE attrelid = conrelid AND attnum = conkey[cardinality(conkey)])) \
            AND (SELECT array_agg(key ORDER BY position) FROM unnest(indkey::int2[]) WITH ORDINALITY AS k (key, position) \
                 WHERE position <= cardinality(conkey)) = conkey)",
     ),
