@@ -5,7 +5,7 @@
 //! written again without it.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -17,7 +17,7 @@ use super::{
     refusals,
     row::Row,
     wire::{Action, Outcome, Refused, answer},
-    write::{Written, write},
+    write::{Again, Written, write},
 };
 use crate::{
     caller::Caller,
@@ -89,9 +89,10 @@ impl Batch {
 
     async fn attempt(&self, tx: &WriteTx) -> Result<ImportAccountsResponse> {
         locked(&self.undone).take();
-        let mut plans = self.plans(tx).await?;
+        let (mut plans, again) = self.plans(tx).await?;
         let references = References::hold(tx, &mut plans).await?;
-        let Written { mut outcomes, late } = write(tx, plans, &references).await?;
+        let Written { mut outcomes, late } =
+            write(tx, plans, Again { rows: again, action: self.action }, &references).await?;
         let created = references.organizations_created;
         if self.all_or_nothing && outcomes.iter().any(Outcome::is_refused) {
             for outcome in outcomes.iter_mut().filter(|outcome| !outcome.is_refused()) {
@@ -107,21 +108,33 @@ impl Batch {
         Ok(answer(&self.rows, outcomes, created))
     }
 
-    /// What is done with each row.
-    async fn plans(&self, tx: &WriteTx) -> Result<Vec<Plan<'_>>> {
+    /// What is done with each row; and the rows, by position, that must be looked at again when their
+    /// turn comes, because an earlier row changes their account: that is the primary account of its
+    /// organization, and no longer when another one is made that.
+    async fn plans(&self, tx: &WriteTx) -> Result<(Vec<Plan<'_>>, BTreeMap<usize, &Row>)> {
         let late = locked(&self.late).clone();
         let present = Present::lock(tx, &self.rows).await?;
         let mut plans = Vec::with_capacity(self.rows.len());
+        // The organizations that get another primary account.
+        let mut taken = BTreeSet::new();
+        let mut again = BTreeMap::new();
         for (position, row) in self.rows.iter().enumerate() {
             if position % TURN == TURN - 1 {
                 yield_now().await;
             }
-            plans.push(match late.get(&position) {
+            let plan = match late.get(&position) {
                 Some(why) => Plan::Refuse(why.clone()),
                 None => present.plan(tx, self.action, row).await?,
-            });
+            };
+            let is_refused = matches!(plan, Plan::Refuse(_));
+            if !is_refused && present.has_primary(row).is_some_and(|it| taken.contains(it)) {
+                again.insert(position, row);
+            } else if let Some(organization) = plan.takes_primary() {
+                taken.insert(organization.to_owned());
+            }
+            plans.push(plan);
         }
-        Ok(plans)
+        Ok((plans, again))
     }
 }
 

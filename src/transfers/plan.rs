@@ -35,6 +35,18 @@ pub enum Plan<'a> {
     Update(Box<Change<'a>>),
 }
 
+impl Plan<'_> {
+    /// The organization of which the row makes its account the primary one.
+    pub fn takes_primary(&self) -> Option<&str> {
+        let fields = match self {
+            Self::Create(creation) => &creation.new.fields,
+            Self::Update(change) if !change.keeps_primary() => &change.fields,
+            _ => return None,
+        };
+        fields.is_primary.then_some(&*fields.organization_id)
+    }
+}
+
 /// An account to create.
 #[derive(Debug, Clone, Copy)]
 pub struct Creation<'a> {
@@ -57,6 +69,13 @@ pub struct Change<'a> {
     pub links: Vec<&'a (String, bool)>,
     /// The users that differ, with their settings.
     pub users: Vec<Membership<'a>>,
+}
+
+impl Change<'_> {
+    fn keeps_primary(&self) -> bool {
+        let present = &self.current.fields;
+        present.is_primary && present.organization_id == self.fields.organization_id
+    }
 }
 
 /// A user who is added, or whose settings change.
@@ -100,6 +119,12 @@ impl Present {
         let links = links_of(tx, with(|content| !content.links.is_empty())).await?;
         let settings = settings_of(tx, with(|content| !content.users.is_empty())).await?;
         Ok(Self { locked, off, links, settings })
+    }
+
+    /// The organization whose primary account the row names.
+    pub fn has_primary(&self, row: &Row) -> Option<&str> {
+        let account = self.locked.accounts.get(&row.account_id)?;
+        account.fields.is_primary.then_some(&*account.fields.organization_id)
     }
 
     /// Decides what is done with a row.

@@ -1,12 +1,13 @@
 //! Writes the accounts of a batch. New accounts that need nothing but their rows are inserted
 //! together; the others one by one, by the code of the single calls.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, slice};
 
 use super::{
-    plan::{Change, Creation, Membership, Plan, memberships},
+    plan::{Change, Creation, Membership, Plan, Present, memberships},
     references::{References, lost_race},
-    wire::{Outcome, Refused, refused},
+    row::Row,
+    wire::{Action, Outcome, Refused, refused},
 };
 use crate::{
     accounts::store::{Account, NewAccount},
@@ -31,11 +32,29 @@ pub struct Written {
     pub late: BTreeMap<usize, Refused>,
 }
 
+/// Rows that are planned again when their turn comes, by position.
+#[derive(Debug)]
+pub struct Again<'a> {
+    /// The rows.
+    pub rows: BTreeMap<usize, &'a Row>,
+    /// What is done with them.
+    pub action: Action,
+}
+
 /// Writes what the plans say. The transaction must hold what they refer to.
-pub async fn write(tx: &WriteTx, plans: Vec<Plan<'_>>, references: &References) -> Result<Written> {
+pub async fn write(
+    tx: &WriteTx,
+    plans: Vec<Plan<'_>>,
+    again: Again<'_>,
+    references: &References,
+) -> Result<Written> {
     let mut together = insert_together(tx, &plans, references).await?;
     let mut written = Written::default();
-    for (position, plan) in plans.into_iter().enumerate() {
+    for (position, mut plan) in plans.into_iter().enumerate() {
+        if let Some(row) = again.rows.get(&position).filter(|_| !matches!(plan, Plan::Refuse(_))) {
+            let present = Present::lock(tx, slice::from_ref(row)).await?;
+            plan = present.plan(tx, again.action, row).await?;
+        }
         let outcome = match plan {
             Plan::Refuse(why) => Outcome::Refused(why),
             Plan::Keep(etag) => Outcome::Unchanged(etag),

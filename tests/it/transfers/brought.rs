@@ -88,6 +88,17 @@ async fn of_two_primary_accounts_of_one_organization_the_later_row_wins() {
     let flags =
         [tenant.get("a").await.unwrap().is_primary, tenant.get("b").await.unwrap().is_primary];
     assert_eq!(flags, [false, true]);
+    // The same again ends the same: the first takes the flag, the second takes it back.
+    assert_eq!(tenant.import(vec![primary("a"), primary("b")]).await, ["UPDATED", "UPDATED"]);
+    let flags =
+        [tenant.get("a").await.unwrap().is_primary, tenant.get("b").await.unwrap().is_primary];
+    assert_eq!(flags, [false, true]);
+    // A row that changes something else of the one that loses the flag does not give it back.
+    let other = row(Account { comment: "kept".into(), ..account("b", "o") });
+    assert_eq!(tenant.import(vec![primary("a"), other]).await, ["UPDATED", "UPDATED"]);
+    let [a, b] = [tenant.get("a").await.unwrap(), tenant.get("b").await.unwrap()];
+    assert_eq!((a.is_primary, b.is_primary, &*b.comment), (true, false, "kept"));
+    assert_eq!(tenant.import(vec![primary("b")]).await, ["UPDATED"]);
     assert_eq!(tenant.import(vec![primary("a")]).await, ["UPDATED"]);
     assert!(!tenant.get("b").await.unwrap().is_primary);
 }
