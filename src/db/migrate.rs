@@ -42,10 +42,6 @@ const LOCK_PAUSE: Duration = Duration::from_secs(2);
 /// All other locks compete with calls. While a migration waits for a table that a long transaction
 /// uses, all calls that need the table wait behind it. So it waits for less time than they do
 /// (`--lock-timeout`), then lets them through and is tried again.
-///
-/// Everything else is locked in competition with calls. While a migration waits for a table that a
-/// long transaction uses, all calls that need the table queue up behind it; so it waits for less
-/// than they do (`--lock-timeout`), then lets them through and is tried again.
 const ALONE: &str = "SET LOCAL ROLE customer_accounts_owner; \
     SET LOCAL search_path = public, pg_temp; \
     SET LOCAL client_min_messages = warning; \

@@ -108,15 +108,15 @@ impl Method {
 
     fn measured(&self, code: Code) -> &[KeyValue] {
         let made = self.by_code.get(code as usize).map(|slot| {
-            slot.get_or_init(|| self.attributes().into_iter().chain(outcome(code)).collect())
+            slot.get_or_init(|| self.attributes().into_iter().chain(outcome(code, false)).collect())
         });
         made.map_or(&[], |attributes| attributes.as_ref())
     }
 }
 
-/// The attributes of a call that has ended.
-fn outcome(code: Code) -> impl Iterator<Item = KeyValue> {
-    let error = is_our_fault(code).then(|| KeyValue::new("error.type", name(code)));
+/// The attributes of a call that has ended. The planned end of a stream is no error.
+fn outcome(code: Code, planned: bool) -> impl Iterator<Item = KeyValue> {
+    let error = (is_our_fault(code) && !planned).then(|| KeyValue::new("error.type", name(code)));
     std::iter::once(KeyValue::new("rpc.response.status_code", name(code))).chain(error)
 }
 
@@ -166,12 +166,19 @@ impl Call {
         let took = self.started.elapsed();
         self.meters.in_flight.fetch_sub(1, Ordering::Relaxed);
         if let Some(duration) = &self.meters.duration {
-            duration.record(took.as_secs_f64(), self.method.measured(code));
+            let seconds = took.as_secs_f64();
+            if self.planned {
+                let method = self.method.attributes();
+                let attributes: Vec<_> = method.into_iter().chain(outcome(code, true)).collect();
+                duration.record(seconds, &attributes);
+            } else {
+                duration.record(seconds, self.method.measured(code));
+            }
         }
         if let Some(span) = self.context.as_ref().map(|context| context.span())
             && span.is_recording()
         {
-            span.set_attributes(outcome(code));
+            span.set_attributes(outcome(code, self.planned));
             if let Some(tenant) = &self.tenant {
                 span.set_attribute(KeyValue::new("tenant.id", tenant.to_string()));
             }
