@@ -1,7 +1,5 @@
 -- Most accounts have no account manager, and nobody as a contact who is a person. An index without
--- their NULLs is smaller, and a new account does not write it. And as long as a table has no
--- statistics, PostgreSQL takes any index that begins with the tenant for a look by the account's id:
--- it would read all accounts of the tenant whose column is NULL. It cannot take these.
+-- their NULLs is smaller, and a new account does not write it.
 --
 -- Each statement stops writers of accounts for as long as PostgreSQL reads the table once. CREATE
 -- INDEX CONCURRENTLY does not run in a transaction, and a migration is one.

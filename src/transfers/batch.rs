@@ -30,6 +30,9 @@ use crate::{
 /// Rows that are worked on before the task yields, which takes less than a millisecond.
 const TURN: usize = 32;
 
+/// Rows of a batch from which on new plans cost less than old ones can.
+const MANY: usize = 100;
+
 /// A batch.
 #[derive(Debug)]
 pub struct Batch {
@@ -89,6 +92,9 @@ impl Batch {
 
     async fn attempt(&self, tx: &WriteTx) -> Result<ImportAccountsResponse> {
         locked(&self.undone).take();
+        if self.rows.len() >= MANY {
+            tx.discard_plans().await?;
+        }
         let (mut plans, again) = self.plans(tx).await?;
         let references = References::hold(tx, &mut plans).await?;
         let Written { mut outcomes, late } =
