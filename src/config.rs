@@ -105,8 +105,8 @@ pub enum Command {
         #[arg(long, env = "CUSTOMER_ACCOUNTS_TOKEN", hide_env_values = true)]
         token: Option<String>,
     },
-    /// Import accounts from a CSV file or JSON lines into a running service. Tells for each row that
-    /// is refused why, and can be repeated: rows that change nothing are left alone.
+    /// Import accounts from a CSV file or JSON lines into a running service. Tells why a row is
+    /// refused, and can be repeated: rows that change nothing are left alone.
     #[command(after_help = help::IMPORT)]
     Import(Box<ImportOptions>),
     /// Export accounts of a running service to a CSV file or JSON lines.

@@ -1,4 +1,5 @@
-//! Many accounts in one transaction: locked by one statement, and inserted by one statement a table.
+//! Many accounts in one transaction: locked by one statement, and inserted by one statement for
+//! each table.
 
 use std::collections::{BTreeMap, BTreeSet};
 

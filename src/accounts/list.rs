@@ -153,7 +153,7 @@ impl Prepared<'_> {
         self.search.filter(tx, self.list(tx, created, updated), Way::Planned)
     }
 
-    /// The same without the search.
+    /// The accounts that match all filters but the search, created and changed in these periods.
     fn list(&self, tx: &Tx, created: Period, updated: Period) -> Rows<'_> {
         let Self { filter, below, off, today, .. } = self;
         let mut query = accounts::table

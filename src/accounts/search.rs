@@ -35,8 +35,8 @@ const FEW: i64 = 1000;
 /// Least accounts of the list that a search for common words tests in their order before it
 /// collects all that have the words. Collecting costs as much as testing some thousands.
 const WALKED: i64 = 1000;
-/// The same for large pages, as a multiple of their rows: a page of 1000 rows cannot be filled from
-/// 1000 accounts.
+/// Accounts that are tested for each row of a large page, before the walk ends: a page of 1000 rows
+/// cannot be filled from 1000 accounts.
 const WALKED_PER_ROW: i64 = 4;
 
 /// How PostgreSQL applies a term.

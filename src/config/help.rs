@@ -173,8 +173,9 @@ Examples:
 pub(super) const IMPORT: &str = "\
 A CSV file has a header of field names:
   account_id,display_name,organization_id,status,primary_contact.email,billing_address.city
-A line of JSON is an account, or {\"account\": …, \"linked_organizations\": …, \"account_users\": …} as
-`export` writes it. An empty cell and an absent key leave a field as it is; `null` and --empty clear
+A line of JSON is an account, or as `export` writes it
+  {\"account\": …, \"linked_organizations\": …, \"account_users\": …}
+An empty cell and an absent key leave a field as it is; `null` and --empty clear
 empty it. docs/IMPORT.md has every column and recipes.
 
 Examples:
@@ -190,12 +191,14 @@ prints how to go on.";
 pub(super) const EXPORT: &str = "\
 Examples:
   customer-accounts export accounts.csv
-  customer-accounts export --organization org-1 --include-descendants --columns account_id,display_name
+  customer-accounts export names.csv --columns account_id,display_name
+  customer-accounts export --organization org-1 --include-descendants
   customer-accounts export accounts.jsonl --with-links --with-users
   customer-accounts export accounts.jsonl --with-links --with-users --resume
 
-FILE is complete or not there: what is not complete is FILE.part. JSON lines have everything; CSV has
-no users. Ends with 0, with 1 if it did not get to the end, and with 2 if the command line is wrong.";
+FILE is complete or not there: what is not complete is FILE.part. JSON lines have everything, CSV
+has no users. Ends with 0, with 1 if it did not get to the end, with 2 if the command line is wrong,
+and with 130 if it was interrupted.";
 
 pub(super) const TOKEN: &str = "\
 Examples:

@@ -383,8 +383,8 @@ impl Db {
         let left = caller.deadline.saturating_duration_since(Instant::now());
         let until = Instant::now() + left.min(self.wait);
         let waiting = Waiting::begin();
-        // Whoever waits for one of as many connections as there may be waits for another call. If
-        // there are fewer, the server gives no more.
+        // If the pool has as many connections as it may have, the call waits for other calls. If it
+        // has fewer, the server does not accept another connection.
         let most = match timeout_at(until, self.shares.take(&caller.tenant)).await {
             Ok(share) => match timeout_at(until, self.pool.get_owned()).await {
                 Ok(Ok(conn)) => return Ok(Lease::new(conn, share)),

@@ -241,10 +241,10 @@ impl WriteTx {
         Self { tx, trail: Mutex::new(Vec::new()) }
     }
 
-    /// Makes PostgreSQL plan the statements of this connection anew, those of foreign keys included.
-    /// It keeps plans until the statistics of their tables change. A plan from when a table was
-    /// small reads the whole tenant for each row that is inserted into a large one. Costs some
-    /// milliseconds, so it is for transactions that write hundreds of rows.
+    /// Makes PostgreSQL plan the statements of this connection anew, including those of foreign
+    /// keys. PostgreSQL keeps a plan until the statistics of its tables change. A plan from when a
+    /// table was small reads the whole tenant for each row that is inserted into a large one. This
+    /// costs some milliseconds, so it is for transactions that write hundreds of rows.
     pub async fn discard_plans(&self) -> Result<()> {
         Ok((&mut self.conn()).batch_execute("DISCARD PLANS").await?)
     }

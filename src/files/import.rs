@@ -45,8 +45,8 @@ const MAX_ENTRIES: usize = 50_000;
 const LARGEST: usize = 8 * 1024 * 1024;
 
 /// Imports a file, tells the person at the terminal, and returns how it ended. `connect` makes the
-/// connection. At the first interruption, the import ends behind what is under way, at the second at
-/// once.
+/// connection. The first interruption ends the import behind the batches that are under way, the
+/// second one at once.
 pub async fn import(
     options: &ImportOptions,
     connect: impl FnOnce() -> LocalBoxFuture<'static, Result<Channel, String>>,
@@ -100,7 +100,7 @@ async fn run(
     };
     let mut ended = run.import_all().await;
     let (took, report) = (run.progress.end(), run.report);
-    // What is wrong with the file is told when all that could be read of it is done.
+    // An error of the file is printed after the rows before it were imported.
     if let Ok(Ended::Done) = ended
         && let Some(fault) = fault.await.ok().flatten()
     {
@@ -270,7 +270,7 @@ struct Run<'a> {
     batches: mpsc::Receiver<Batch>,
     /// Whether the file was read to its end.
     read_all: bool,
-    /// What was taken from the file and is not answered.
+    /// The batches that were read from the file and are not answered.
     under_way: VecDeque<Batch>,
     report: Report,
     progress: Progress,
@@ -427,7 +427,7 @@ impl Run<'_> {
     }
 }
 
-/// What is wrong with a run.
+/// The text of the error that ends a run.
 fn told(status: &Status) -> String {
     let explained = explain(status);
     match reason(status).as_deref() {
