@@ -32,10 +32,7 @@ pub async fn export(
     connect: impl FnOnce() -> LocalBoxFuture<'static, Result<Channel, String>>,
     interrupt: LocalBoxFuture<'static, ()>,
 ) -> Ended {
-    match run(options, connect, interrupt).await {
-        Ok(ended) => ended,
-        Err(fault) => failed(fault),
-    }
+    run(options, connect, interrupt).await.unwrap_or_else(failed)
 }
 
 async fn run(

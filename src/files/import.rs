@@ -52,10 +52,7 @@ pub async fn import(
     connect: impl FnOnce() -> LocalBoxFuture<'static, Result<Channel, String>>,
     interrupts: Interrupts<'_>,
 ) -> Ended {
-    match run(options, connect, interrupts).await {
-        Ok(ended) => ended,
-        Err(fault) => failed(fault),
-    }
+    run(options, connect, interrupts).await.unwrap_or_else(failed)
 }
 
 async fn run(
@@ -151,7 +148,7 @@ impl Shape {
             }
         }
         let sent: Vec<ImportRow> =
-            rows.iter_mut().filter_map(|row| row.row.as_mut().ok().cloned()).collect();
+            rows.iter().filter_map(|row| row.row.as_ref().ok().cloned()).collect();
         let action: ImportAction = self.options.action.into();
         let dry_run = self.options.dry_run;
         let first = rows.first().map_or(0, |row| row.line);
@@ -334,7 +331,11 @@ impl Run<'_> {
         let requests = stream::unfold(requests, async |mut requests| {
             requests.recv().await.map(|request| (request, requests))
         });
-        let mut answers = self.accounts.import_accounts(requests).await?.into_inner();
+        // A service that hangs does not answer this call.
+        let mut answers = tokio::select! {
+            opened = self.accounts.import_accounts(requests) => opened?.into_inner(),
+            () = &mut self.interrupt => return Ok(Ended::Interrupted),
+        };
         loop {
             let is_all = self.read_all || self.stop.is_some();
             if self.under_way.is_empty() && is_all {

@@ -5,7 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 
 use super::columns;
-use crate::proto::{AccountStatus, ImportAction};
+use crate::{
+    option_values::duration,
+    proto::{AccountStatus, ImportAction},
+};
 
 /// Most rows of a batch, which is a limit of the service.
 const MAX_BATCH: i64 = 1000;
@@ -38,7 +41,7 @@ pub struct Target {
     pub tenant: Option<String>,
 
     /// How long a command tries again when the service cannot be reached.
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = crate::option_values::duration,
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration,
           help_heading = "Service")]
     pub retry_for: Duration,
 }
@@ -218,7 +221,7 @@ pub struct ExportOptions {
     pub include_descendants: bool,
 
     /// Only accounts with this status. May be repeated.
-    #[arg(long, value_name = "STATUS", value_parser = status, help_heading = "Accounts")]
+    #[arg(long, value_name = "STATUS", value_parser = columns::status, help_heading = "Accounts")]
     pub status: Vec<AccountStatus>,
 
     /// Only accounts of this type.
@@ -273,10 +276,6 @@ fn delimiter(text: &str) -> Result<u8, String> {
         [byte] if !byte.is_ascii_alphanumeric() && !b"\"\r\n_.'".contains(byte) => Ok(*byte),
         _ => Err("one character, such as ; or |, or `tab`".into()),
     }
-}
-
-fn status(text: &str) -> Result<AccountStatus, String> {
-    columns::status(text)
 }
 
 /// The longest id of a run: with a line behind it, it must be a `request_id`.

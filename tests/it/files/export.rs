@@ -10,15 +10,13 @@ use serde_json::{Value, json};
 
 use super::{Scene, many, names, records};
 use crate::support::{
-    account,
+    Tenant, account,
     calls::object,
     process::{Service, plain_command},
 };
 
-/// Accounts in which every field of a file is set, and some whose texts are hard to write.
-async fn filled(scene: &Scene) {
-    let tenant = &scene.tenant;
-    tenant.organization("p", "o").await;
+/// An account manager and a user.
+async fn people(tenant: &Tenant) {
     for (id, kind) in [("staff", PersonKind::Staff), ("user", PersonKind::Customer)] {
         let person = Person {
             person_id: id.into(),
@@ -30,6 +28,13 @@ async fn filled(scene: &Scene) {
         let request = CreatePersonRequest { person: Some(person), ..Default::default() };
         tenant.people().create_person(request).await.unwrap();
     }
+}
+
+/// Accounts in which every field of a file is set, and some whose texts are hard to write.
+async fn filled(scene: &Scene) {
+    let tenant = &scene.tenant;
+    tenant.organization("p", "o").await;
+    people(&scene.tenant).await;
     let mut full = account("full", "o");
     full.description = "=1+1".into();
     full.status_reason = "'quoted'".into();
@@ -158,17 +163,7 @@ async fn a_tenant_is_copied_by_its_lines() {
     scene.run(&[&["export", path][..], &options].concat()).await;
     let copy = Scene::on(Service::fresh(&[], &[]).await).await;
     copy.tenant.organization("p", "o").await;
-    for (id, kind) in [("staff", PersonKind::Staff), ("user", PersonKind::Customer)] {
-        let person = Person {
-            person_id: id.into(),
-            display_name: format!("Person {id}"),
-            email: format!("{id}@example.com"),
-            kind: kind.into(),
-            ..Default::default()
-        };
-        let request = CreatePersonRequest { person: Some(person), ..Default::default() };
-        copy.tenant.people().create_person(request).await.unwrap();
-    }
+    people(&copy.tenant).await;
     let imported = copy.run(&["import", path, "--ignore", "etag"]).await;
     assert_eq!(imported.code, Some(0), "{imported:?}");
     let there = copy.path("all.jsonl");
