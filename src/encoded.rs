@@ -2,6 +2,8 @@
 //!
 //! Messages made from descriptors would take a hundred times as much memory.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use prost::{
     DecodeError, Name,
     bytes::{Buf as _, BufMut as _},
@@ -110,36 +112,74 @@ pub fn populated(
     Ok(found)
 }
 
-/// The encoding of `current` with the fields at the ends of `paths` taken from `wanted`, which may
-/// lack them.
-pub fn overlay(
-    current: &[u8],
-    wanted: &[u8],
-    paths: &[&[FieldDescriptor]],
-) -> Result<Vec<u8>, DecodeError> {
-    let through = |number: u32| {
-        paths.iter().filter(move |path| path.first().is_some_and(|field| field.number() == number))
-    };
-    let is_taken = |number: u32| through(number).any(|path| path.len() == 1);
+/// A step on the way from a message to what a mask names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A field of the message.
+    Field(FieldDescriptor),
+    /// The entry with this key, of a map whose keys are strings.
+    Key(String),
+}
+
+impl Step {
+    /// The field; `None` for an entry of a map.
+    pub const fn field(&self) -> Option<&FieldDescriptor> {
+        match self {
+            Self::Field(field) => Some(field),
+            Self::Key(_) => None,
+        }
+    }
+}
+
+/// What is taken of one field.
+#[derive(Default)]
+struct Taken<'a> {
+    /// All of it.
+    whole: bool,
+    /// The entries of the map with these keys.
+    keys: BTreeSet<&'a [u8]>,
+    /// What is at the ends of these paths inside the message.
+    inside: Vec<&'a [Step]>,
+}
+
+/// The number of the key in an entry of a map.
+const KEY: u32 = 1;
+
+/// The encoding of `current` with what is at the ends of `paths` taken from `wanted`, which may
+/// lack it.
+pub fn overlay(current: &[u8], wanted: &[u8], paths: &[&[Step]]) -> Result<Vec<u8>, DecodeError> {
+    let mut fields = BTreeMap::<u32, Taken<'_>>::new();
+    for path in paths {
+        let Some((Step::Field(field), rest)) = path.split_first() else { continue };
+        let taken = fields.entry(field.number()).or_default();
+        match rest {
+            [] => taken.whole = true,
+            [Step::Key(key)] => _ = taken.keys.insert(key.as_bytes()),
+            rest => taken.inside.push(rest),
+        }
+    }
     let mut merged = Vec::with_capacity(current.len() + wanted.len());
-    for (message, taken) in [(current, false), (wanted, true)] {
+    for (message, is_wanted) in [(current, false), (wanted, true)] {
         for record in records(message) {
             let record = record?;
-            // Messages that are merged field by field are added below.
-            if is_taken(record.number) == taken
-                && (taken || through(record.number).next().is_none())
-            {
+            let is_taken = match fields.get(&record.number) {
+                None => false,
+                Some(taken) if taken.whole => true,
+                // Merged field by field, below.
+                Some(taken) if !taken.inside.is_empty() => continue,
+                Some(taken) => taken.keys.contains(&*content(record.content, KEY)?),
+            };
+            if is_taken == is_wanted {
                 merged.extend_from_slice(record.whole);
             }
         }
     }
-    let mut inside: Vec<_> =
-        paths.iter().filter(|path| path.len() > 1).map(|path| path[0].number()).collect();
-    inside.sort_unstable();
-    inside.dedup();
-    for number in inside.into_iter().filter(|number| !is_taken(*number)) {
-        let below: Vec<_> = through(number).map(|path| &path[1..]).collect();
-        let message = overlay(&content(current, number)?, &content(wanted, number)?, &below)?;
+    for (number, taken) in fields {
+        if taken.whole || taken.inside.is_empty() {
+            continue;
+        }
+        let (current, wanted) = (content(current, number)?, content(wanted, number)?);
+        let message = overlay(&current, &wanted, &taken.inside)?;
         encode_key(number, WireType::LengthDelimited, &mut merged);
         encode_varint(message.len() as u64, &mut merged);
         merged.put_slice(&message);

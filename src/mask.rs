@@ -8,11 +8,11 @@
 use std::{collections::BTreeSet, sync::LazyLock};
 
 use prost::{Message, Name};
-use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
+use prost_reflect::{FieldDescriptor, MessageDescriptor};
 use prost_types::FieldMask;
 
 use crate::{
-    encoded::{content, fault, overlay, populated},
+    encoded::{Step, content, fault, overlay, populated},
     error::{Error, Result},
     proto::{self, FieldBehavior, POOL},
     validate::Violations,
@@ -40,8 +40,8 @@ pub type Elsewhere = [(&'static str, &'static str)];
 /// What an update changes.
 #[derive(Debug)]
 pub struct Mask {
-    /// The fields, each as the path from the resource to it.
-    paths: Vec<Vec<FieldDescriptor>>,
+    /// The fields and entries of maps, each as the path from the resource to it.
+    paths: Vec<Vec<Step>>,
     /// Fields that the mask names but another call changes, with the violation.
     fixed: Vec<(FieldDescriptor, &'static str)>,
 }
@@ -66,7 +66,7 @@ impl Mask {
         let populated = populated(&descriptor, &encoded).map_err(|error| fault(&error))?;
         let mut fields = Vec::new();
         if paths.is_empty() {
-            fields.extend(populated.iter().map(|field| vec![field.clone()]));
+            fields.extend(populated.into_iter().map(|field| vec![Step::Field(field)]));
         }
         for path in paths.iter().filter(|path| *path != "*") {
             match resolve(&descriptor, path) {
@@ -81,28 +81,31 @@ impl Mask {
         // since it was read (AIP-203).
         let mut fixed = Vec::new();
         if !paths.is_empty() {
-            let named = fields.iter().filter_map(|path| path.first());
+            let named = fields.iter().filter_map(|path| path.first()?.field());
             for field in named.filter(|field| is_never_changed(field)) {
                 let rule = elsewhere.iter().find(|(name, _)| *name == field.name());
                 fixed.extend(rule.map(|(_, rule)| (field.clone(), *rule)));
             }
         }
         if paths.iter().any(|path| path == "*") {
-            fields = descriptor.fields().map(|field| vec![field]).collect();
+            fields = descriptor.fields().map(|field| vec![Step::Field(field)]).collect();
         }
-        fields.retain(|path| !path.iter().any(is_never_changed));
+        fields.retain(|path| !path.iter().filter_map(Step::field).any(is_never_changed));
         Ok(Self { paths: fields, fixed })
     }
 
     /// Whether the update changes the field `name` of the resource, or a field inside it.
     pub fn has(&self, name: &str) -> bool {
-        self.paths.iter().any(|path| path.first().is_some_and(|field| field.name() == name))
+        let mut first = self.paths.iter().filter_map(|path| path.first()?.field());
+        first.any(|field| field.name() == name)
     }
 
     /// The fields inside the message `name` that the mask names individually.
     pub fn inside(&self, name: &str) -> impl Iterator<Item = &str> {
         self.paths.iter().filter_map(move |path| match path.as_slice() {
-            [outer, inner, ..] if outer.name() == name => Some(inner.name()),
+            [Step::Field(outer), Step::Field(inner), ..] if outer.name() == name => {
+                Some(inner.name())
+            }
             _ => None,
         })
     }
@@ -133,23 +136,40 @@ fn is_never_changed(field: &FieldDescriptor) -> bool {
     NEVER_CHANGED.contains(field.full_name())
 }
 
-/// The fields along a path such as `billing_address.city`; `None` if one does not exist. Maps,
-/// lists and well-known types end a path.
-fn resolve(descriptor: &MessageDescriptor, path: &str) -> Option<Vec<FieldDescriptor>> {
-    let mut message = Some(descriptor.clone());
-    path.split('.')
-        .map(|name| {
-            let field = message.take()?.get_field_by_name(name)?;
-            if let Kind::Message(below) = field.kind()
-                && !field.is_list()
-                && !field.is_map()
-                && !below.package_name().starts_with("google.")
-            {
-                message = Some(below);
-            }
-            Some(field)
-        })
-        .collect()
+/// The steps along a path such as `billing_address.city`; `None` if one does not exist. Lists and
+/// well-known types end a path. Behind a map stands the key of an entry (AIP-161).
+fn resolve(descriptor: &MessageDescriptor, path: &str) -> Option<Vec<Step>> {
+    let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
+    let field = descriptor.get_field_by_name(name)?;
+    let kind = field.kind();
+    let mut steps = vec![Step::Field(field.clone())];
+    let Some(rest) = rest else { return Some(steps) };
+    let below = kind.as_message().filter(|below| !below.package_name().starts_with("google."))?;
+    if field.is_map() {
+        steps.push(Step::Key(key(rest)?));
+    } else if field.is_list() {
+        return None;
+    } else {
+        steps.extend(resolve(below, rest)?);
+    }
+    Some(steps)
+}
+
+/// The key in a path: letters, digits, `_` and `-` as they are, any other text between backticks,
+/// where two of them stand for one.
+fn key(text: &str) -> Option<String> {
+    if let Some(quoted) = text.strip_prefix('`') {
+        let inside = quoted.strip_suffix('`')?;
+        let is_one = !inside.replace("``", "").contains('`');
+        return is_one.then(|| inside.replace("``", "`"));
+    }
+    let is_plain = |it: char| it.is_alphanumeric() || matches!(it, '_' | '-');
+    (!text.is_empty() && text.chars().all(is_plain)).then(|| text.to_owned())
+}
+
+/// The path of the entry with this key in the map `field`.
+pub fn entry(field: &str, key: &str) -> String {
+    format!("{field}.`{}`", key.replace('`', "``"))
 }
 
 #[cfg(test)]
@@ -200,6 +220,34 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_of_a_map_is_taken_alone() {
+        let account = |entries: &[(&str, &str)]| Account {
+            metadata: entries.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            ..account("name", "Bern", "CH")
+        };
+        let current = account(&[("a", "1"), ("b", "2"), ("x.y", "3"), ("q`q", "4")]);
+        let wanted = account(&[("a", "10"), ("x.y", "30"), ("new", "50"), ("q`q", "40")]);
+        for (paths, expected) in [
+            (&["metadata.a"][..], &[("a", "10"), ("b", "2"), ("x.y", "3"), ("q`q", "4")][..]),
+            (&["metadata.`a`"], &[("a", "10"), ("b", "2"), ("x.y", "3"), ("q`q", "4")]),
+            (&["metadata.b"], &[("a", "1"), ("x.y", "3"), ("q`q", "4")]),
+            (&["metadata.nothing"], &[("a", "1"), ("b", "2"), ("x.y", "3"), ("q`q", "4")]),
+            (&["metadata.`x.y`"], &[("a", "1"), ("b", "2"), ("x.y", "30"), ("q`q", "4")]),
+            (&[&*entry("metadata", "q`q")], &[("a", "1"), ("b", "2"), ("x.y", "3"), ("q`q", "40")]),
+            (
+                &["metadata.new", "metadata.b", "metadata.a"],
+                &[("a", "10"), ("x.y", "3"), ("q`q", "4"), ("new", "50")],
+            ),
+            (
+                &["metadata.b", "metadata"],
+                &[("a", "10"), ("x.y", "30"), ("new", "50"), ("q`q", "40")],
+            ),
+        ] {
+            assert_eq!(merge(&current, &wanted, paths), account(expected), "{paths:?}");
+        }
+    }
+
+    #[test]
     fn without_a_mask_the_populated_fields_and_with_a_star_all() {
         let current =
             Account { comment: "kept".into(), etag: "1".into(), ..account("old", "Bern", "CH") };
@@ -233,7 +281,12 @@ mod tests {
             "nickname",
             "billing_address.town",
             "display_name.first",
-            "metadata.key",
+            "metadata.",
+            "metadata.a.b",
+            "metadata.`a",
+            "metadata.a`",
+            "metadata.`a`b`",
+            "metadata.`a`.b",
             "preferences.fields",
             "",
             "Display_Name",

@@ -90,6 +90,14 @@ impl Kind {
         Refusal::new(ErrorReason::EtagMismatch, message).with(&self.id_field(), id).into()
     }
 
+    /// The error for an etag of a resource that does not exist.
+    pub fn etag_of_none(&self, id: &str) -> Error {
+        let words = self.words();
+        let message =
+            format!("{words} {id:?} does not exist, and an etag is that of one that does");
+        Refusal::new(ErrorReason::EtagMismatch, message).with(&self.id_field(), id).into()
+    }
+
     fn taken(&self, field: &str, value: &str) -> Refusal {
         let words = self.words();
         let article = if words.starts_with(['a', 'o']) { "an" } else { "a" };

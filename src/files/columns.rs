@@ -1,20 +1,15 @@
 //! The columns of a CSV file. Each is a field of the contract, named by its path.
 
-use std::{borrow::Cow, collections::HashSet};
-
 use prost_reflect::{DeserializeOptions, DynamicMessage, ReflectMessage as _, SerializeOptions};
 use prost_types::{FieldMask, Struct};
 use serde_json::{Value, json};
 
+use super::header::unknown;
 use crate::proto::{
     Account, AccountStatus, Address, Contact, ExportedAccount, ImportLink, ImportRow, Organization,
     POOL,
 };
 
-/// The name of a column that holds one entry of the metadata begins with this.
-const METADATA: &str = "metadata.";
-/// What the names of columns that an import ignores begin with.
-const PRIVATE: char = '_';
 const STATUS_PREFIX: &str = "ACCOUNT_STATUS_";
 
 /// A column that exports and imports share.
@@ -186,6 +181,11 @@ fn all() -> impl Iterator<Item = &'static Column> {
     before.iter().chain(&ADDRESSES).chain(after)
 }
 
+/// The columns that an import knows.
+pub fn imported() -> impl Iterator<Item = &'static Column> {
+    all().chain(&BROUGHT)
+}
+
 /// The columns of an export that names none.
 pub fn exports(with_links: bool) -> Vec<&'static Column> {
     let is_default = |column: &&Column| match column.part {
@@ -207,148 +207,25 @@ impl Column {
         (self.show)(account)
     }
 
+    /// Reads the text of a cell into a row. The error is the rule that it breaks.
+    pub fn read(&self, row: &mut ImportRow, cell: &str) -> Result<(), String> {
+        (self.read)(row, cell)
+    }
+
+    /// Whether it is a field that an update changes.
+    pub fn is_updated(&self) -> bool {
+        self.part == Part::Field
+    }
+
+    /// Whether only the service tells it.
+    pub fn is_output_only(&self) -> bool {
+        self.part == Part::OutputOnly
+    }
+
     /// Whether the column is that of the linked organizations.
     pub fn is_links(&self) -> bool {
         self.part == Part::Beside
     }
-}
-
-/// A column of a file that is imported.
-#[derive(Debug)]
-pub enum Imported {
-    /// One of the contract's.
-    Known(&'static Column),
-    /// An entry of the metadata, by its key.
-    Metadata(String),
-    /// One that is ignored.
-    Ignored,
-}
-
-/// Whether there are columns of single entries of the metadata.
-pub fn has_entries(columns: &[Imported]) -> bool {
-    columns.iter().any(|column| matches!(column, Imported::Metadata(_)))
-}
-
-/// The columns of a header. The error says what is wrong with it.
-pub fn imported(header: &[String], ignore: &[String]) -> Result<Vec<Imported>, String> {
-    if let Some(name) = ignore.iter().find(|name| !header.iter().any(|it| it.trim() == **name)) {
-        return Err(format!("--ignore {name}: the file has no such column"));
-    }
-    let mut seen = HashSet::new();
-    let mut columns = Vec::new();
-    let mut unknown = Vec::new();
-    for (position, name) in (1..).zip(header) {
-        let name = name.trim();
-        if name.is_empty() {
-            return Err(format!("column {position} has no name in the header"));
-        }
-        if !seen.insert(name) {
-            return Err(format!("column `{}` occurs twice in the header", shown(name)));
-        }
-        match one_imported(name, ignore) {
-            Ok(column) => columns.push(column),
-            Err(message) => unknown.push(message),
-        }
-    }
-    if !unknown.is_empty() {
-        let more = unknown.len().saturating_sub(MAX_UNKNOWN);
-        unknown.truncate(MAX_UNKNOWN);
-        let more = if more > 0 { format!("\nand {more} more") } else { String::new() };
-        return Err(format!(
-            "{}{more}\n(--ignore NAME leaves a column out; --delimiter says what separates them)",
-            unknown.join("\n")
-        ));
-    }
-    let has_all =
-        columns.iter().any(|it| matches!(it, Imported::Known(it) if it.name == "metadata"));
-    if has_all && has_entries(&columns) {
-        return Err("the header has both `metadata` and columns of its entries; use one".into());
-    }
-    Ok(columns)
-}
-
-fn one_imported(name: &str, ignore: &[String]) -> Result<Imported, String> {
-    if name.starts_with(PRIVATE) || name == "create_time" || ignore.iter().any(|it| it == name) {
-        return Ok(Imported::Ignored);
-    }
-    if let Some(key) = name.strip_prefix(METADATA).filter(|key| !key.is_empty()) {
-        return Ok(Imported::Metadata(key.to_owned()));
-    }
-    let found = all().chain(&BROUGHT).find(|column| column.name == name);
-    match found.ok_or_else(|| unknown(name, all().chain(&BROUGHT)))? {
-        Column { part: Part::OutputOnly, .. } => Ok(Imported::Ignored),
-        column => Ok(Imported::Known(column)),
-    }
-}
-
-fn unknown(name: &str, known: impl Iterator<Item = &'static Column>) -> String {
-    let near = known.map(|column| (distance(name, column.name), column.name));
-    let hint = match near.min() {
-        Some((changes, near)) if changes <= near.len() / 2 => format!("; do you mean `{near}`?"),
-        _ => String::new(),
-    };
-    format!("there is no column `{}`{hint}", shown(name))
-}
-
-/// Most characters of a name in an error.
-const MAX_SHOWN: usize = 80;
-/// Most names in an error.
-const MAX_UNKNOWN: usize = 20;
-
-fn shown(name: &str) -> String {
-    name.chars().filter(|it| !it.is_control()).take(MAX_SHOWN).collect()
-}
-
-/// How many characters must be added, removed or replaced to make one name the other (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().take(100).enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
-/// The cells of a row, of which an empty one means the field is emptied if `clear`, and otherwise
-/// that it stays as it is. The error has the column.
-pub fn row(columns: &[Imported], cells: &[Cow<'_, str>], clear: bool) -> Result<ImportRow, String> {
-    let mut row = ImportRow { account: Some(Account::default()), ..Default::default() };
-    let mut paths = Vec::new();
-    for (column, cell) in columns.iter().zip(cells) {
-        match column {
-            Imported::Known(column) => {
-                let updates = column.part == Part::Field;
-                if !cell.is_empty() {
-                    let failed = |rule| format!("{}: {rule}", column.name);
-                    (column.read)(&mut row, cell).map_err(failed)?;
-                } else if !(clear && updates) {
-                    continue;
-                } else if column.name == "account_type_id" {
-                    // Emptied on purpose.
-                    row.without_account_type = true;
-                }
-                if updates {
-                    paths.push(column.name.to_owned());
-                }
-            }
-            Imported::Metadata(key) if !cell.is_empty() || clear => {
-                if !cell.is_empty() {
-                    account_of(&mut row).metadata.insert(key.clone(), cell.to_string());
-                }
-                if !paths.iter().any(|path| path == "metadata") {
-                    paths.push("metadata".into());
-                }
-            }
-            Imported::Metadata(_) | Imported::Ignored => {}
-        }
-    }
-    finish(&mut row, paths);
-    Ok(row)
 }
 
 /// Completes a row that names these fields.
@@ -374,7 +251,8 @@ fn account(exported: &ExportedAccount) -> &Account {
     exported.account.as_ref().unwrap_or(&NONE)
 }
 
-fn account_of(row: &mut ImportRow) -> &mut Account {
+/// The account of a row.
+pub fn account_of(row: &mut ImportRow) -> &mut Account {
     row.account.get_or_insert_default()
 }
 
@@ -540,19 +418,5 @@ mod tests {
             assert!(!guarded.starts_with(['=', '+', '-', '@', '\t', '\r']), "{guarded}");
         }
         assert_eq!(unguard("'x"), "'x", "one that a person has written");
-    }
-
-    #[test]
-    fn names_that_are_nearly_right_are_found() {
-        for (name, near) in [
-            ("display_nam", "display_name"),
-            ("Account_Id", "account_id"),
-            ("billing_address.zip", "billing_address.city"),
-            ("tags", "etag"),
-        ] {
-            let hint = unknown(name, all());
-            assert!(hint.contains(&format!("`{near}`")), "{hint}");
-        }
-        assert_eq!(unknown("revenue_2020_q3", all()), "there is no column `revenue_2020_q3`");
     }
 }

@@ -38,11 +38,12 @@ pub async fn export(
 async fn run(
     options: &ExportOptions,
     connect: impl FnOnce() -> LocalBoxFuture<'static, Result<Channel, String>>,
-    interrupt: LocalBoxFuture<'static, ()>,
+    mut interrupt: LocalBoxFuture<'static, ()>,
 ) -> Result<Ended, Fault> {
     let form = Form::of(options)?;
     let request = request(options, &form);
-    let asked = format!("{request:?} {form:?}");
+    let (server, tenant) = (&options.target.server, &options.target.tenant);
+    let asked = format!("{request:?} {form:?} {server:?} {tenant:?}");
     let known = if options.resume {
         if options.file == STANDARD {
             return Err(Fault::Usage("--resume: needs a file".into()));
@@ -57,7 +58,10 @@ async fn run(
     } else {
         None
     };
-    let channel = connect().await.map_err(Fault::Failed)?;
+    let channel = tokio::select! {
+        connected = connect() => connected.map_err(Fault::Failed)?,
+        () = &mut interrupt => return Ok(Ended::Interrupted),
+    };
     let accounts = service::accounts(channel, &options.target, LARGEST)?;
     let output = Output::open(&options.file, known.as_ref())?;
     let is_new = known.is_none();

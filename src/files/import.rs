@@ -6,41 +6,32 @@
 use std::{
     collections::VecDeque,
     io::{self, Write as _},
-    mem::size_of,
     thread,
 };
 
 use futures_util::{future::LocalBoxFuture, stream};
 use prost::Message as _;
-use prost_types::{Value, value::Kind};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming, transport::Channel};
 use tonic_types::pb as rpc;
 
 use super::{
-    Ended, Fault, failed,
+    Ended, Fault,
+    batch::{self, Batch, Shape},
+    failed,
     options::ImportOptions,
     progress::{Progress, grouped},
-    report::{Outcome, Report},
+    report::{self, Outcome, Report, Totals},
     say,
     service::{self, Accounts, Patience, explain, is_foreign, is_planned, is_transient, reason},
-    source::{FileRow, Raw, Refusal, Source},
+    source::{Refusal, Source},
 };
 use crate::proto::{
-    ErrorReason, ImportAccountsRequest, ImportAccountsResponse, ImportAction, ImportOutcome,
-    ImportResult, ImportRow,
+    ErrorReason, ImportAccountsRequest, ImportAccountsResponse, ImportOutcome, ImportResult,
 };
 
 /// Batches that are sent and not answered.
 const UNDER_WAY: usize = 2;
-/// Most bytes of the rows of a batch. With the rest of the message it is within what the service
-/// accepts by default, 1 MiB.
-const MAX_BYTES: usize = 1000 * 1024;
-/// Most bytes of the rows of a batch as the file has them, which are kept until it is answered.
-const MAX_RAW: usize = 8 * 1024 * 1024;
-/// Most entries of all lists, maps, masks and preferences in the rows of a batch. It is what the
-/// service accepts of any one of them (`ImportAccountsRequest.rows`).
-const MAX_ENTRIES: usize = 50_000;
 /// Most bytes of a response, in which every row has an error.
 const LARGEST: usize = 8 * 1024 * 1024;
 
@@ -52,7 +43,13 @@ pub async fn import(
     connect: impl FnOnce() -> LocalBoxFuture<'static, Result<Channel, String>>,
     interrupts: Interrupts<'_>,
 ) -> Ended {
-    run(options, connect, interrupts).await.unwrap_or_else(failed)
+    run(options, connect, interrupts).await.unwrap_or_else(|fault| {
+        if options.json {
+            let end = report::End { error: Some(fault.to_string()), ..Default::default() };
+            let _ = writeln!(io::stdout(), "{}", Totals::default().json(None, &end));
+        }
+        failed(fault)
+    })
 }
 
 async fn run(
@@ -62,13 +59,14 @@ async fn run(
 ) -> Result<Ended, Fault> {
     let source = Source::open(options)?;
     let report = Report::new(options, source.format, source.header())?;
-    let channel = connect().await.map_err(Fault::Failed)?;
+    let mut interrupt = interrupts();
+    let channel = tokio::select! {
+        connected = connect() => connected.map_err(Fault::Failed)?,
+        () = &mut interrupt => return Ok(Ended::Interrupted),
+    };
     let accounts = service::accounts(channel, &options.target, LARGEST)?;
     let run_id = options.run_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
     let progress = Progress::begin(source.size, options.quiet);
-    if let Some(warning) = source.warning() {
-        progress.say(warning);
-    }
     if !options.quiet && !options.dry_run {
         progress.say(&format!("run {run_id}"));
     }
@@ -77,7 +75,7 @@ async fn run(
     let (faulted, fault) = oneshot::channel();
     // Reading waits for the disk, and parsing keeps a processor busy.
     thread::spawn(move || {
-        let ended = read(source, &shape, &sender);
+        let ended = batch::read(source, &shape, &sender);
         drop(sender);
         let _ = faulted.send(ended.err());
     });
@@ -92,7 +90,7 @@ async fn run(
         patience: Patience::new(options.target.retry_for),
         next_row: options.start_row.unwrap_or(1),
         stop: None,
-        interrupt: interrupts(),
+        interrupt,
         interrupts,
     };
     let mut ended = run.import_all().await;
@@ -103,11 +101,18 @@ async fn run(
     {
         ended = Err(fault);
     }
+    let error = ended.as_ref().err().map(ToString::to_string);
     let ended = match ended {
         Ok(Ended::Done) if report.refused() > 0 => Ended::Refused,
         Ok(ended) => ended,
         Err(fault) => failed(fault),
     };
+    if let Some(line) = options.start_row
+        && ended == Ended::Done
+        && report.rows() == 0
+    {
+        say(&format!("no row begins in line {line} or behind it"));
+    }
     say(&report.summary(took, options.dry_run));
     let is_complete = matches!(ended, Ended::Done | Ended::Refused);
     let next_row = (!is_complete).then_some(run.next_row);
@@ -116,148 +121,10 @@ async fn run(
         say(&format!("it did not get to the end; go on with: --start-row {line}{run}"));
     }
     if options.json {
-        let _ = writeln!(io::stdout(), "{}", report.json(took, &run_id, next_row));
+        let end = report::End { took, run_id: &run_id, next_row, error };
+        let _ = writeln!(io::stdout(), "{}", report.json(&end));
     }
     Ok(ended)
-}
-
-/// What makes batches of rows.
-struct Shape {
-    options: ImportOptions,
-    run_id: String,
-}
-
-/// Rows that go together.
-struct Batch {
-    rows: Vec<FileRow>,
-    /// `None` if no row is sent.
-    request: Option<ImportAccountsRequest>,
-    /// The position of the file behind it.
-    end: u64,
-}
-
-impl Shape {
-    /// A batch of rows. A row that is refused here refuses the others if it has to.
-    fn batch(&self, mut rows: Vec<FileRow>, end: u64) -> Batch {
-        if self.options.all_or_nothing && rows.iter().any(|row| row.row.is_err()) {
-            for row in rows.iter_mut().filter(|row| row.row.is_ok()) {
-                row.row = Err(Refusal::new(
-                    ErrorReason::BatchRefused,
-                    "another row of the batch was refused, and the batch asked for all or nothing",
-                ));
-            }
-        }
-        let sent: Vec<ImportRow> =
-            rows.iter().filter_map(|row| row.row.as_ref().ok().cloned()).collect();
-        let action: ImportAction = self.options.action.into();
-        let dry_run = self.options.dry_run;
-        let first = rows.first().map_or(0, |row| row.line);
-        let request = (!sent.is_empty()).then(|| ImportAccountsRequest {
-            rows: sent,
-            action: action.into(),
-            all_or_nothing: self.options.all_or_nothing,
-            request_id: if dry_run { String::new() } else { format!("{}-{first}", self.run_id) },
-            validate_only: dry_run,
-        });
-        Batch { rows, request, end }
-    }
-}
-
-/// Reads the file to its end, or until nobody takes the batches.
-fn read(mut source: Source, shape: &Shape, batches: &mpsc::Sender<Batch>) -> Result<(), Fault> {
-    let start = shape.options.start_row.unwrap_or_default();
-    let most = usize::try_from(shape.options.batch_size).unwrap_or(1);
-    let (mut rows, mut held) = (Vec::new(), Size::default());
-    let send = |rows, end| batches.blocking_send(shape.batch(rows, end)).is_ok();
-    loop {
-        let next = match source.next() {
-            Ok(next) => next,
-            Err(fault) => {
-                // The rows before are good.
-                if !rows.is_empty() {
-                    send(rows, source.size.unwrap_or_default());
-                }
-                return Err(fault);
-            }
-        };
-        let Some(mut row) = next else { break };
-        if row.line < start {
-            continue;
-        }
-        let mut size = Size::of(&row);
-        if size.encoded > MAX_BYTES {
-            let message =
-                format!("the row has {} bytes, of which a message takes {MAX_BYTES}", size.encoded);
-            row.row = Err(Refusal::new(ErrorReason::RequestTooLarge, message));
-            size = Size::of(&row);
-        }
-        if rows.len() == most || (!rows.is_empty() && !held.has_room_for(&size)) {
-            if !send(std::mem::take(&mut rows), row.position) {
-                return Ok(());
-            }
-            held = Size::default();
-        }
-        held.add(&size);
-        rows.push(row);
-    }
-    if !rows.is_empty() {
-        send(rows, source.size.unwrap_or_default());
-    }
-    Ok(())
-}
-
-/// What rows take.
-#[derive(Debug, Default)]
-struct Size {
-    /// Bytes of a message.
-    encoded: usize,
-    /// Bytes of the file.
-    raw: usize,
-    entries: usize,
-}
-
-impl Size {
-    fn of(row: &FileRow) -> Self {
-        let raw = match &row.raw {
-            Raw::Cells(cells) => cells.iter().map(String::len).sum(),
-            Raw::Line(line) => line.len(),
-        };
-        let Ok(row) = &row.row else { return Self { raw, ..Self::default() } };
-        let encoded = row.encoded_len() + size_of::<u64>();
-        let account = row.account.as_ref();
-        let of_account = account.map_or(0, |account| {
-            let preferences = account.preferences.as_ref();
-            account.metadata.len()
-                + preferences.map_or(0, |it| it.fields.values().map(values).sum())
-        });
-        let roles: usize = row.account_users.iter().map(|user| 1 + user.roles.len()).sum();
-        let brought = row.organization.as_ref().map_or(0, |it| it.metadata.len());
-        let paths = row.update_mask.as_ref().map_or(0, |mask| mask.paths.len());
-        let entries = of_account + roles + brought + paths + row.linked_organizations.len();
-        Self { encoded, raw, entries }
-    }
-
-    const fn has_room_for(&self, row: &Self) -> bool {
-        self.encoded + row.encoded <= MAX_BYTES
-            && self.raw + row.raw <= MAX_RAW
-            && self.entries + row.entries <= MAX_ENTRIES
-    }
-
-    const fn add(&mut self, row: &Self) {
-        self.encoded += row.encoded;
-        self.raw += row.raw;
-        self.entries += row.entries;
-    }
-}
-
-/// How many values there are in a value, itself included.
-fn values(value: &Value) -> usize {
-    let inside: usize = match &value.kind {
-        Some(Kind::ListValue(list)) => list.values.iter().map(values).sum(),
-        Some(Kind::StructValue(object)) => object.fields.values().map(values).sum(),
-        _ => 0,
-    };
-    1 + inside
 }
 
 /// A run.
@@ -410,9 +277,9 @@ impl Run<'_> {
     fn note(&mut self, batch: &Batch, results: Vec<ImportResult>) -> Result<(), End> {
         let mut results = results.into_iter();
         for row in &batch.rows {
-            let outcome = match &row.row {
-                Err(refusal) => Outcome::Refused(refusal.clone()),
-                Ok(_) => results.next().map_or_else(unanswered, outcome),
+            let outcome = match &row.refusal {
+                Some(refusal) => Outcome::Refused(refusal.clone()),
+                None => results.next().map_or_else(unanswered, outcome),
             };
             self.report.note(row, &outcome)?;
         }

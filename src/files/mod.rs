@@ -1,9 +1,12 @@
 //! The commands `import` and `export`: accounts from a file into a running service, and back. They
 //! are clients like any other, of the calls `ImportAccounts` and `ExportAccounts`.
 
+mod batch;
 pub mod columns;
 mod export;
+mod header;
 mod import;
+mod json;
 pub mod options;
 mod part;
 mod progress;
@@ -13,6 +16,7 @@ mod service;
 mod source;
 
 use std::{
+    fmt,
     io::{self, Write as _},
     process::ExitCode,
 };
@@ -53,6 +57,13 @@ impl From<Ended> for ExitCode {
     }
 }
 
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Usage(message) | Self::Failed(message)) = self;
+        f.write_str(message)
+    }
+}
+
 /// Says something to the person at the terminal, if anybody still listens.
 fn say(message: &str) {
     let _ = writeln!(io::stderr(), "{message}");
@@ -60,14 +71,9 @@ fn say(message: &str) {
 
 /// How a command ends that could do nothing.
 fn failed(fault: Fault) -> Ended {
+    say(&format!("error: {fault}"));
     match fault {
-        Fault::Usage(message) => {
-            say(&format!("error: {message}"));
-            Ended::Usage
-        }
-        Fault::Failed(message) => {
-            say(&format!("error: {message}"));
-            Ended::Early
-        }
+        Fault::Usage(_) => Ended::Usage,
+        Fault::Failed(_) => Ended::Early,
     }
 }

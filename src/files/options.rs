@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
+use http::Uri;
 
 use super::columns;
 use crate::{
@@ -18,18 +19,13 @@ const MAX_BATCH: i64 = 1000;
 pub struct Target {
     /// The service: http://HOST:PORT, or https://HOST:PORT for TLS. Without it the service on
     /// --listen.
-    #[arg(long, env = "CUSTOMER_ACCOUNTS_SERVER", value_name = "URL", help_heading = "Service")]
-    pub server: Option<String>,
+    #[arg(long, env = "CUSTOMER_ACCOUNTS_SERVER", value_name = "URL", value_parser = server,
+          help_heading = "Service")]
+    pub server: Option<Uri>,
 
     /// PEM file of the authorities that may sign the certificate of --server; by default those of
-    /// the operating system.
-    #[arg(
-        long,
-        env = "CUSTOMER_ACCOUNTS_TLS_CA",
-        value_name = "FILE",
-        requires = "server",
-        help_heading = "Service"
-    )]
+    /// the operating system. Without --server it is not read.
+    #[arg(long, env = "CUSTOMER_ACCOUNTS_TLS_CA", value_name = "FILE", help_heading = "Service")]
     pub tls_ca: Option<PathBuf>,
 
     /// A token for the service.
@@ -40,7 +36,8 @@ pub struct Target {
     #[arg(long, value_name = "ID", help_heading = "Service")]
     pub tenant: Option<String>,
 
-    /// How long a command tries again when the service cannot be reached.
+    /// How long a command that has begun tries again when it loses the service. The first
+    /// connection is tried once.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration,
           help_heading = "Service")]
     pub retry_for: Duration,
@@ -268,6 +265,17 @@ pub struct ExportOptions {
     /// The service.
     #[command(flatten)]
     pub target: Target,
+}
+
+/// Parses the URL of a service.
+fn server(text: &str) -> Result<Uri, String> {
+    let url: Uri = text.parse().map_err(|error| format!("{error}"))?;
+    let has_scheme = matches!(url.scheme_str(), Some("http" | "https"));
+    match url.path_and_query().map(ToString::to_string).as_deref() {
+        _ if !has_scheme => Err("must begin with https:// or http://".into()),
+        Some("/" | "") => Ok(url),
+        _ => Err("must be https://HOST:PORT, without a path".into()),
+    }
 }
 
 fn delimiter(text: &str) -> Result<u8, String> {

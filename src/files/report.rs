@@ -12,10 +12,12 @@ use serde_json::{Value, json};
 
 use super::{
     Fault,
+    batch::Pending,
+    json::with_entries,
     options::{Format, ImportOptions},
     part::is_same,
     progress::grouped,
-    source::{FileRow, Raw, Refusal, STANDARD, with_entries},
+    source::{Raw, Refusal, STANDARD},
 };
 
 /// The columns that a file of refused rows has in front. An import ignores them.
@@ -34,11 +36,31 @@ pub enum Outcome {
 pub struct Report {
     rejects: Rejects,
     results: Option<BufWriter<File>>,
+    totals: Totals,
+}
+
+/// What became of all rows.
+#[derive(Debug, Default)]
+pub struct Totals {
     /// Rows by outcome.
     outcomes: BTreeMap<&'static str, u64>,
     /// Refused rows by reason.
     reasons: BTreeMap<String, u64>,
+    /// Organizations that were created.
     organizations: i64,
+}
+
+/// How a run ended, for its summary as JSON.
+#[derive(Debug, Default)]
+pub struct End<'a> {
+    /// How long it took.
+    pub took: Duration,
+    /// Its id; empty if it did not begin.
+    pub run_id: &'a str,
+    /// The line to go on with, if it did not get to the end.
+    pub next_row: Option<u64>,
+    /// What ended it early.
+    pub error: Option<String>,
 }
 
 struct Rejects {
@@ -86,31 +108,27 @@ impl Report {
                 file: None,
             },
             results: results.transpose()?.map(BufWriter::new),
-            outcomes: BTreeMap::new(),
-            reasons: BTreeMap::new(),
-            organizations: 0,
+            totals: Totals::default(),
         })
     }
 
     /// Notes what became of a row.
-    pub fn note(&mut self, row: &FileRow, outcome: &Outcome) -> Result<(), Fault> {
+    pub fn note(&mut self, row: &Pending, outcome: &Outcome) -> Result<(), Fault> {
         let (name, result) = match outcome {
             Outcome::Kept(name, id, etag) => {
                 (*name, json!({ "row": row.line, "account_id": id, "outcome": name, "etag": etag }))
             }
             Outcome::Refused(Refusal { reason, message }) => {
                 self.rejects.write(row, reason, message)?;
-                *self.reasons.entry(reason.clone()).or_default() += 1;
-                let account = row.row.as_ref().ok().and_then(|row| row.account.as_ref());
-                let id = account.map(|account| account.account_id.clone()).unwrap_or_default();
+                *self.totals.reasons.entry(reason.clone()).or_default() += 1;
                 let result = json!({
-                    "row": row.line, "account_id": id, "outcome": "REFUSED",
+                    "row": row.line, "account_id": row.account_id, "outcome": "REFUSED",
                     "reason": reason, "message": message,
                 });
                 ("REFUSED", result)
             }
         };
-        *self.outcomes.entry(name).or_default() += 1;
+        *self.totals.outcomes.entry(name).or_default() += 1;
         if let Some(results) = &mut self.results {
             writeln!(results, "{result}")
                 .map_err(|error| Fault::Failed(format!("--results: {error}")))?;
@@ -120,7 +138,7 @@ impl Report {
 
     /// Notes organizations that a batch has created.
     pub const fn note_organizations(&mut self, created: i64) {
-        self.organizations += created;
+        self.totals.organizations += created;
     }
 
     /// Writes what is buffered, so that it is there if the process is killed.
@@ -135,29 +153,26 @@ impl Report {
         Ok(())
     }
 
-    fn of(&self, outcome: &str) -> u64 {
-        self.outcomes.get(outcome).copied().unwrap_or_default()
-    }
-
     /// The rows so far.
     pub fn rows(&self) -> u64 {
-        self.outcomes.values().sum()
+        self.totals.rows()
     }
 
     /// The refused rows so far.
     pub fn refused(&self) -> u64 {
-        self.of("REFUSED")
+        self.totals.of("REFUSED")
     }
 
     /// The summary in a line.
     pub fn summary(&self, took: Duration, dry_run: bool) -> String {
+        let totals = &self.totals;
         let verb = if dry_run { "would be " } else { "" };
         let mut parts: Vec<_> =
             [("CREATED", "created"), ("UPDATED", "updated"), ("UNCHANGED", "unchanged")]
-                .map(|(outcome, word)| format!("{} {verb}{word}", grouped(self.of(outcome))))
+                .map(|(outcome, word)| format!("{} {verb}{word}", grouped(totals.of(outcome))))
                 .into();
         let refused = self.refused();
-        let mut reasons: Vec<_> = self.reasons.iter().collect();
+        let mut reasons: Vec<_> = totals.reasons.iter().collect();
         reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
         let reasons: Vec<_> = reasons
             .iter()
@@ -167,8 +182,8 @@ impl Report {
             [] => "0 refused".to_owned(),
             reasons => format!("{} {verb}refused ({})", grouped(refused), reasons.join(", ")),
         });
-        if self.organizations > 0 {
-            let organizations = u64::try_from(self.organizations).unwrap_or_default();
+        if totals.organizations > 0 {
+            let organizations = u64::try_from(totals.organizations).unwrap_or_default();
             let noun = if organizations == 1 { "organization" } else { "organizations" };
             parts.push(format!("{} {noun} {verb}created", grouped(organizations)));
         }
@@ -183,25 +198,42 @@ impl Report {
     }
 
     /// The summary as JSON.
-    pub fn json(&self, took: Duration, run_id: &str, next_row: Option<u64>) -> Value {
+    pub fn json(&self, end: &End<'_>) -> Value {
+        let rejects = (self.refused() > 0).then_some(self.rejects.path.as_path());
+        self.totals.json(rejects, end)
+    }
+}
+
+impl Totals {
+    fn of(&self, outcome: &str) -> u64 {
+        self.outcomes.get(outcome).copied().unwrap_or_default()
+    }
+
+    fn rows(&self) -> u64 {
+        self.outcomes.values().sum()
+    }
+
+    /// The totals of a run that ended so, as JSON; `rejects` is the file with the refused rows.
+    pub fn json(&self, rejects: Option<&Path>, end: &End<'_>) -> Value {
         json!({
             "rows": self.rows(),
             "created": self.of("CREATED"),
             "updated": self.of("UPDATED"),
             "unchanged": self.of("UNCHANGED"),
-            "refused": self.refused(),
+            "refused": self.of("REFUSED"),
             "organizations_created": self.organizations,
             "refused_by_reason": self.reasons,
-            "rejects": (self.refused() > 0).then(|| self.rejects.path.display().to_string()),
-            "seconds": took.as_secs_f64(),
-            "run_id": run_id,
-            "next_row": next_row,
+            "rejects": rejects.map(|path| path.display().to_string()),
+            "seconds": end.took.as_secs_f64(),
+            "run_id": end.run_id,
+            "next_row": end.next_row,
+            "error": end.error,
         })
     }
 }
 
 impl Rejects {
-    fn write(&mut self, row: &FileRow, reason: &str, message: &str) -> Result<(), Fault> {
+    fn write(&mut self, row: &Pending, reason: &str, message: &str) -> Result<(), Fault> {
         let file = match &mut self.file {
             Some(file) => file,
             file => {

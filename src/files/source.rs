@@ -5,18 +5,18 @@ use std::{
     collections::HashMap,
     fs::File,
     hash::{BuildHasher as _, RandomState},
-    io::{self, BufRead, BufReader, Cursor, IsTerminal as _, Read},
+    io::{self, BufReader, Cursor, IsTerminal as _, Read},
     path::Path,
 };
 
-use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor};
-use serde_json::{Map, Value};
+use prost_reflect::MessageDescriptor;
 
 use super::{
-    Fault,
-    columns::{self, Imported},
+    Fault, columns,
+    header::{self, Imported},
+    json,
     options::{Empty, Format, ImportOptions},
-    scan::{Checked, MAX_RECORD, Record, Scanner},
+    scan::{Checked, Record, Scanner},
 };
 use crate::proto::{ErrorReason, ImportRow, POOL};
 
@@ -27,8 +27,6 @@ pub const STANDARD: &str = "-";
 /// The most bytes of a header.
 const MAX_HEADER: usize = 64 * 1024;
 const BOM: &[u8] = b"\xef\xbb\xbf";
-/// The key of a line that is no JSON object, in a file of refused rows.
-const LINE: &str = "_line";
 
 /// A row of a file.
 #[derive(Debug)]
@@ -37,6 +35,8 @@ pub struct FileRow {
     pub line: u64,
     /// The position of its first byte.
     pub position: u64,
+    /// The id of its account, as far as it can be read.
+    pub account_id: String,
     /// As the file has it.
     pub raw: Raw,
     /// What is sent, or why it is refused at once.
@@ -68,7 +68,8 @@ impl Refusal {
         Self { reason, message: message.into() }
     }
 
-    fn malformed(message: impl Into<String>) -> Self {
+    /// A refusal of a row that is no row of this file.
+    pub fn malformed(message: impl Into<String>) -> Self {
         Self { reason: MALFORMED_ROW.into(), message: message.into() }
     }
 }
@@ -188,11 +189,8 @@ impl Source {
         let Some((_, header)) = record(&mut reader)? else {
             return Err(Fault::Usage("the file is empty; it needs a header".into()));
         };
-        let columns = columns::imported(&header, &options.ignore).map_err(Fault::Usage)?;
-        let has_ids = columns
-            .iter()
-            .any(|column| matches!(column, Imported::Known(it) if it.name == "account_id"));
-        if !has_ids && !options.generate_ids {
+        let columns = header::columns(&header, &options.ignore).map_err(Fault::Usage)?;
+        if !columns.iter().any(Imported::is_id) && !options.generate_ids {
             return Err(Fault::Usage(
                 "the header has no column account_id; with --generate-ids the service makes an id \
                  for each row, and a second run creates every account again"
@@ -207,17 +205,6 @@ impl Source {
         match &self.rows {
             Rows::Csv { header, .. } => Some(header),
             Rows::Json { .. } => None,
-        }
-    }
-
-    /// What a person should know of the file before its rows are sent.
-    pub fn warning(&self) -> Option<&'static str> {
-        match &self.rows {
-            Rows::Csv { columns, .. } if columns::has_entries(columns) => Some(
-                "warning: the columns metadata.KEY of a row replace all metadata of its account, \
-                 unless all of them are empty",
-            ),
-            _ => None,
         }
     }
 
@@ -241,7 +228,7 @@ impl Source {
                     let taken = |cell| if self.raw { cell } else { columns::unguard(cell) };
                     let taken: Vec<_> =
                         cells.iter().map(|cell| Cow::Borrowed(taken(cell.as_str()))).collect();
-                    columns::row(columns, &taken, self.clear)
+                    header::row(columns, &taken, self.clear)
                         .map_err(|message| Refusal::new(ErrorReason::InvalidField, message))
                 } else {
                     Err(Refusal::malformed(format!(
@@ -250,12 +237,14 @@ impl Source {
                         header.len()
                     )))
                 };
-                FileRow { line, position, raw: Raw::Cells(cells), row }
+                let id = columns.iter().position(Imported::is_id).and_then(|at| cells.get(at));
+                let account_id = id.cloned().unwrap_or_default();
+                FileRow { line, position, account_id, raw: Raw::Cells(cells), row }
             }
             Rows::Json { reader, position, line, row } => {
                 let (text, begin) = loop {
                     let begin = (*position, *line);
-                    let Some(text) = json_line(reader, *line)? else { return Ok(None) };
+                    let Some(text) = json::next_line(reader, *line)? else { return Ok(None) };
                     *position += text.len() as u64;
                     *line += 1;
                     if !text.trim().is_empty() {
@@ -263,8 +252,14 @@ impl Source {
                     }
                 };
                 let text = text.trim().to_owned();
-                let row = from_json(&text, row, &self.ignore);
-                FileRow { line: begin.1, position: begin.0, raw: Raw::Line(text), row }
+                let row = json::row(&text, row, &self.ignore);
+                let account_id = match &row {
+                    Ok(row) => row.account.as_ref().map(|it| it.account_id.clone()),
+                    Err(_) => None,
+                };
+                let account_id = account_id.unwrap_or_else(|| json::account_id(&text));
+                let (position, line) = begin;
+                FileRow { line, position, account_id, raw: Raw::Line(text), row }
             }
         };
         Ok(Some(self.with_its_own_id(read)))
@@ -340,136 +335,4 @@ fn record(
     }
     let place = reader.get_mut().next_record().unwrap_or_default();
     Ok(Some((place, record.iter().map(ToOwned::to_owned).collect())))
-}
-
-fn json_line(reader: &mut impl BufRead, line: u64) -> Result<Option<String>, Fault> {
-    let mut bytes = Vec::new();
-    let read = reader.take(MAX_RECORD + 1).read_until(b'\n', &mut bytes);
-    let read = read.map_err(|error| Fault::Failed(error.to_string()))?;
-    if read as u64 > MAX_RECORD {
-        return Err(Fault::Failed(format!("line {line} is longer than {MAX_RECORD} bytes")));
-    }
-    let text = String::from_utf8(bytes).map_err(|error| Fault::Failed(error.to_string()))?;
-    Ok((read > 0).then_some(text))
-}
-
-/// The row of a line: an account, or an object with an `account` as an export has it.
-fn from_json(
-    text: &str,
-    descriptor: &MessageDescriptor,
-    ignore: &[String],
-) -> Result<ImportRow, Refusal> {
-    let invalid = |message: String| Refusal::new(ErrorReason::InvalidField, message);
-    let value = serde_json::from_str(text)
-        .map_err(|error| Refusal::malformed(format!("the line is not JSON: {error}")))?;
-    let Value::Object(mut object) = value else {
-        return Err(Refusal::malformed("the line is not a JSON object"));
-    };
-    object.retain(|key, _| !key.starts_with('_'));
-    if !object.get("account").is_some_and(Value::is_object) {
-        object = Map::from_iter([("account".to_owned(), Value::Object(object))]);
-    }
-    for key in ["row", "update_mask", "updateMask"] {
-        if object.contains_key(key) {
-            return Err(invalid(format!("{key}: is not part of a line")));
-        }
-    }
-    let mut paths = Vec::new();
-    let mut without_type = false;
-    let described = descriptor.get_field_by_name("account").map(|field| field.kind());
-    let described = described.as_ref().and_then(|kind| kind.as_message());
-    if let (Some(Value::Object(account)), Some(described)) = (object.get_mut("account"), described)
-    {
-        for name in ignore {
-            remove(account, Some(described), name);
-        }
-        if let Some(Value::String(status)) = account.get_mut("status")
-            && let Ok(known) = columns::status(status)
-        {
-            known.as_str_name().clone_into(status);
-        }
-        paths = paths_of(account, described, "");
-        let named =
-            ["account_type_id", "accountTypeId"].into_iter().find_map(|key| account.get(key));
-        without_type = named.is_some_and(|value| value.is_null() || value == "");
-    }
-    for name in ignore {
-        remove(&mut object, Some(descriptor), name);
-    }
-    let options = DeserializeOptions::new().deny_unknown_fields(true);
-    let message = DynamicMessage::deserialize_with_options(
-        descriptor.clone(),
-        Value::Object(object),
-        &options,
-    )
-    .map_err(|error| invalid(error.to_string()))?;
-    let mut row =
-        message.transcode_to::<ImportRow>().map_err(|error| invalid(error.to_string()))?;
-    row.without_account_type |= without_type;
-    columns::finish(&mut row, paths);
-    Ok(row)
-}
-
-/// Removes what stands at a path, under either name of its fields. An object of which nothing is
-/// left is removed, too: an empty one would empty the field.
-fn remove(object: &mut Map<String, Value>, described: Option<&MessageDescriptor>, path: &str) {
-    let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
-    let field = described.and_then(|described| {
-        described.fields().find(|field| field.name() == name || field.json_name() == name)
-    });
-    let names = field.as_ref().map(|field| [field.name(), field.json_name()]);
-    for key in names.unwrap_or([name, name]) {
-        let Some(rest) = rest else {
-            object.remove(key);
-            continue;
-        };
-        let Some(Value::Object(inner)) = object.get_mut(key) else { continue };
-        let kind = field.as_ref().map(prost_reflect::FieldDescriptor::kind);
-        remove(inner, kind.as_ref().and_then(|kind| kind.as_message()), rest);
-        if inner.is_empty() {
-            object.remove(key);
-        }
-    }
-}
-
-/// The fields that an object names: those of an account, and those inside its contacts and
-/// addresses. A field that is null or an empty object is named as a whole, and thus emptied.
-fn paths_of(
-    object: &Map<String, Value>,
-    described: &MessageDescriptor,
-    around: &str,
-) -> Vec<String> {
-    let mut paths = Vec::new();
-    for (key, value) in object {
-        let field = described.fields().find(|it| it.name() == key || it.json_name() == key);
-        let Some(field) = field else { continue };
-        let path = format!("{around}{}", field.name());
-        let kind = field.kind();
-        let inner = kind
-            .as_message()
-            .filter(|inner| inner.full_name().starts_with("accounts.v1.") && !inner.is_map_entry());
-        match (inner, value) {
-            (Some(inner), Value::Object(value)) if !value.is_empty() => {
-                paths.extend(paths_of(value, inner, &format!("{path}.")));
-            }
-            _ => paths.push(path),
-        }
-    }
-    paths
-}
-
-/// A line of JSON with these entries in front, in place of the entries with these names.
-pub fn with_entries(line: &str, names: &[&str], entries: &str) -> String {
-    let Ok(mut object) = serde_json::from_str::<Map<_, _>>(line) else {
-        return format!("{{{entries},\"{LINE}\":{}}}", Value::from(line));
-    };
-    let before = object.len();
-    object.retain(|key, _| !names.contains(&key.as_str()));
-    // As it came, where possible.
-    let rest =
-        if object.len() < before { Value::Object(object).to_string() } else { line.to_owned() };
-    match rest.strip_prefix('{').map_or("}", str::trim_start) {
-        "}" => format!("{{{entries}}}"),
-        rest => format!("{{{entries},{rest}"),
-    }
 }

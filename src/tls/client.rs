@@ -60,7 +60,7 @@ pub async fn connect(address: SocketAddr, config: &Transport) -> Result<Channel,
 /// Connects to the service at a URL. Its certificate must be for the host of the URL, and signed by
 /// one of these authorities, by default by those of the operating system.
 pub async fn connect_to(
-    url: &str,
+    url: &Uri,
     authorities: Option<&Path>,
     config: &Transport,
 ) -> Result<Channel, Box<dyn Error>> {
@@ -69,17 +69,12 @@ pub async fn connect_to(
         let cause = cause.map_or_else(|| error.to_string(), ToString::to_string);
         format!("no service answers at {url} (--server): {cause}")
     };
-    let parsed: Uri = url.parse().map_err(|error| format!("--server {url}: {error}"))?;
-    let (host, scheme) = (parsed.host().unwrap_or_default().to_owned(), parsed.scheme_str());
-    let port = parsed.port_u16();
-    let (encrypts, port) = match scheme {
-        Some("https") => (true, port.unwrap_or(443)),
-        Some("http") => (false, port.unwrap_or(80)),
-        _ => return Err(format!("--server {url}: begins with neither https:// nor http://").into()),
-    };
+    let host = url.host().unwrap_or_default().to_owned();
+    let encrypts = url.scheme_str() != Some("http");
+    let port = url.port_u16().unwrap_or(if encrypts { 443 } else { 80 });
     // The connector below encrypts, so the address to connect to has no scheme of its own.
     let endpoint = Endpoint::from_shared(format!("http://{host}:{port}"))?
-        .origin(parsed)
+        .origin(url.clone())
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_while_idle(true);

@@ -165,7 +165,7 @@ impl Present {
             return Err(ACCOUNT.id_taken(&row.account_id));
         }
         if !content.etag().is_empty() {
-            return Err(ACCOUNT.etag_mismatch(&row.account_id));
+            return Err(ACCOUNT.etag_of_none(&row.account_id));
         }
         memberships(tx, content).await?;
         Ok(Plan::Create(Creation { content, new }))

@@ -114,18 +114,38 @@ async fn create_organizations(tx: &WriteTx, plans: &mut [Plan<'_>]) -> Result<i6
     }
     let mut existing =
         Organization::existing(tx, &ids.iter().map(String::as_str).collect()).await?;
+    let brings = |plan: &Plan<'_>| brought(plan).map(|it| it.organization_id.clone());
+    let mut waiting: Vec<_> = plans
+        .iter_mut()
+        .filter(|plan| brings(plan).is_some_and(|id| !existing.contains(&id)))
+        .collect();
     let mut count = 0;
-    for plan in plans {
-        let Some(new) = brought(plan) else { continue };
-        if existing.contains(&new.organization_id) {
-            continue;
+    while !waiting.is_empty() {
+        // A parent that a row brings, too, is created first, wherever that row stands.
+        let ids: BTreeSet<_> = waiting.iter().filter_map(|plan| brings(plan)).collect();
+        let waits = |plan: &&mut Plan<'_>| {
+            brought(plan)
+                .and_then(|it| it.parent_id.as_deref())
+                .is_some_and(|parent| ids.contains(parent))
+        };
+        let (later, mut now): (Vec<_>, Vec<_>) = waiting.into_iter().partition(waits);
+        waiting = later;
+        if now.is_empty() {
+            // They are below each other, and are refused.
+            now = std::mem::take(&mut waiting);
         }
-        match refused(new.insert(tx).await.map_err(lost_race))? {
-            Ok(created) => {
-                existing.insert(created.organization_id);
-                count += 1;
+        for plan in now {
+            let Some(new) = brought(plan).filter(|it| !existing.contains(&it.organization_id))
+            else {
+                continue;
+            };
+            match refused(new.insert(tx).await.map_err(lost_race))? {
+                Ok(created) => {
+                    existing.insert(created.organization_id);
+                    count += 1;
+                }
+                Err(why) => *plan = Plan::Refuse(why),
             }
-            Err(why) => *plan = Plan::Refuse(why),
         }
     }
     Ok(count)

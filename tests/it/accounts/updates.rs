@@ -122,7 +122,7 @@ async fn each_path_that_is_no_field_is_a_violation() {
         "",
         "billing_address.town",
         "display_name.first",
-        "metadata.crm",
+        "metadata.crm.id",
         "preferences.language",
         "* ",
     ];
