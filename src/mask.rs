@@ -167,11 +167,6 @@ fn key(text: &str) -> Option<String> {
     (!text.is_empty() && text.chars().all(is_plain)).then(|| text.to_owned())
 }
 
-/// The path of the entry with this key in the map `field`.
-pub fn entry(field: &str, key: &str) -> String {
-    format!("{field}.`{}`", key.replace('`', "``"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,7 +228,7 @@ mod tests {
             (&["metadata.b"], &[("a", "1"), ("x.y", "3"), ("q`q", "4")]),
             (&["metadata.nothing"], &[("a", "1"), ("b", "2"), ("x.y", "3"), ("q`q", "4")]),
             (&["metadata.`x.y`"], &[("a", "1"), ("b", "2"), ("x.y", "30"), ("q`q", "4")]),
-            (&[&*entry("metadata", "q`q")], &[("a", "1"), ("b", "2"), ("x.y", "3"), ("q`q", "40")]),
+            (&["metadata.`q``q`"], &[("a", "1"), ("b", "2"), ("x.y", "3"), ("q`q", "40")]),
             (
                 &["metadata.new", "metadata.b", "metadata.a"],
                 &[("a", "10"), ("x.y", "3"), ("q`q", "4"), ("new", "50")],

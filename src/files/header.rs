@@ -3,10 +3,7 @@
 use std::{borrow::Cow, collections::HashSet};
 
 use super::columns::{self, Column};
-use crate::{
-    mask,
-    proto::{Account, ImportRow},
-};
+use crate::proto::{Account, ImportRow};
 
 /// The name of a column that holds one entry of the metadata begins with this.
 const METADATA: &str = "metadata.";
@@ -144,13 +141,18 @@ pub fn row(columns: &[Imported], cells: &[Cow<'_, str>], clear: bool) -> Result<
                 if !cell.is_empty() {
                     columns::account_of(&mut row).metadata.insert(key.clone(), cell.to_string());
                 }
-                paths.push(mask::entry("metadata", key));
+                paths.push(entry(key));
             }
             Imported::Metadata(_) | Imported::Ignored => {}
         }
     }
     columns::finish(&mut row, paths);
     Ok(row)
+}
+
+/// The path of an entry of the metadata (AIP-161).
+fn entry(key: &str) -> String {
+    format!("{METADATA}`{}`", key.replace('`', "``"))
 }
 
 #[cfg(test)]

@@ -113,6 +113,25 @@ async fn a_nested_path_changes_that_field_alone() {
 }
 
 #[tokio::test]
+async fn an_entry_of_the_metadata_is_changed_alone() {
+    let (tenant, _) = with_acme().await;
+    let set = |pairs: &[(&str, &str)]| Account {
+        metadata: pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        ..only("a")
+    };
+    let before = set(&[("crm", "1"), ("erp.id", "2"), ("kept", "3")]);
+    tenant.update(before, &["metadata"]).await.unwrap();
+    let wanted = set(&[("crm", "10"), ("kept", "30")]);
+    let updated = tenant.update(wanted.clone(), &["metadata.crm", "metadata.`erp.id`"]).await;
+    assert_eq!(updated.unwrap().metadata, set(&[("crm", "10"), ("kept", "3")]).metadata);
+    let again = tenant.update(wanted, &["metadata.crm"]).await.unwrap();
+    assert_eq!(again, tenant.get("a").await.unwrap(), "nothing changes");
+    // The rules are those of the metadata.
+    let wrong = tenant.update(set(&[("crm", "\u{1}")]), &["metadata.crm"]).await;
+    assert_eq!(fields(wrong), ["account.metadata[\"crm\"]"]);
+}
+
+#[tokio::test]
 async fn each_path_that_is_no_field_is_a_violation() {
     let (tenant, current) = with_acme().await;
     let wrong = [

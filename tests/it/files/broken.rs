@@ -213,3 +213,29 @@ async fn of_a_hundred_thousand_cells_each_is_where_it_was() {
     assert_eq!([&summary["created"], &summary["refused"]], [0, 5000]);
     assert_eq!(summary["refused_by_reason"]["BATCH_REFUSED"], 4950);
 }
+
+#[tokio::test]
+async fn a_person_can_interrupt_a_command_whose_service_hangs() {
+    let scene = Scene::new().await;
+    let file = scene.write("a.csv", many(1));
+    // It accepts connections, and never answers.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    for scheme in ["http", "https"] {
+        let server = format!("{scheme}://{}", silent.local_addr().unwrap());
+        for arguments in [["import", &file], ["export", "-"]] {
+            let child = plain_command(&[&arguments[..], &["--server", &server]].concat(), &[])
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let (mut connection, _) = silent.accept().await.unwrap();
+            // It has sent something, and waits.
+            connection.read_exact(&mut [0; 5]).await.unwrap();
+            let pid = child.id().unwrap().to_string();
+            std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap();
+            let (code, said) = ended(child).await;
+            assert_eq!(code, Some(130), "{scheme} {arguments:?}: {said}");
+        }
+    }
+}

@@ -12,7 +12,7 @@ use super::{Scene, many, names, records};
 use crate::support::{
     Tenant, account,
     calls::object,
-    process::{Service, plain_command},
+    process::{Service, plain_command, run},
 };
 
 /// An account manager and a user.
@@ -215,6 +215,11 @@ async fn a_file_is_complete_or_not_there_and_can_be_gone_on_with() {
     written.write_all(b"{\"account\":").unwrap();
     let other = scene.run(&["export", path, "--resume", "--status", "active"]).await;
     assert!(other.code == Some(2) && other.stderr.contains("the options differ"), "{other:?}");
+    // Neither is another tenant.
+    let [option, server, ..] = scene.target();
+    let target = [&*option, &*server, "--tenant", "other"];
+    let elsewhere = run(&[&["export", path, "--resume"], &target[..]].concat(), &[]).await;
+    assert!(elsewhere.code == Some(2) && elsewhere.stderr.contains("differ"), "{elsewhere:?}");
     let resumed = scene.run(&["export", path, "--resume", "--print-watch-cursor"]).await;
     assert_eq!(resumed.code, Some(0), "{resumed:?}");
     assert!(resumed.stderr.contains("2,500 accounts"), "{resumed:?}");
