@@ -269,7 +269,7 @@ pub struct ExportOptions {
 
 /// Parses the URL of a service.
 fn server(text: &str) -> Result<Uri, String> {
-    let url: Uri = text.parse().map_err(|error| format!("{error}"))?;
+    let url: Uri = text.parse().map_err(|error| format!("must be https://HOST:PORT: {error}"))?;
     let has_scheme = matches!(url.scheme_str(), Some("http" | "https"));
     match url.path_and_query().map(ToString::to_string).as_deref() {
         _ if !has_scheme => Err("must begin with https:// or http://".into()),

@@ -218,8 +218,9 @@ where
             return Poll::Ready(Ok(response));
         }
         if response.body().is_end_stream() {
-            // An answer without a status; no gRPC server gives one.
-            this.running.finish(Code::Unknown);
+            // An answer without a status: to a request that is not gRPC, which `guard` refuses.
+            let is_refusal = response.status().is_client_error();
+            this.running.finish(if is_refusal { Code::InvalidArgument } else { Code::Unknown });
             return Poll::Ready(Ok(response));
         }
         let running = this.running.take();

@@ -249,7 +249,7 @@ async fn a_client_that_does_not_read_its_answers_is_not_read_further() {
     tenant.organization("o", "").await;
     let (send, receive) = tokio::sync::mpsc::channel::<usize>(1000);
     // Batches whose answers are large: errors of a thousand rows.
-    let batches = (0..200).map(move |n| {
+    let batches = (0..80).map(move |n| {
         let _ = send.try_send(n);
         batch((0..1000).map(|_| row(account("", &"x".repeat(51)))).collect())
     });
@@ -269,5 +269,5 @@ async fn a_client_that_does_not_read_its_answers_is_not_read_further() {
     while import.message().await.unwrap().is_some() {
         answers += 1;
     }
-    assert_eq!(answers, 200);
+    assert_eq!(answers, 80);
 }

@@ -413,7 +413,7 @@ async fn a_program_learns_why_nothing_began() {
         ("localhost:50051", "must begin with https:// or http://"),
         ("ftp://localhost", "must begin with https:// or http://"),
         ("http://localhost/path", "without a path"),
-        ("http://", "invalid format"),
+        ("http://", "must be https://HOST:PORT"),
     ] {
         let finished = run(&["import", &file, "--server", url], &[]).await;
         assert_eq!(finished.code, Some(2), "{url}: {finished:?}");

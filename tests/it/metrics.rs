@@ -11,14 +11,17 @@ use tokio::{
 };
 use tonic::Code;
 
-use crate::support::{
-    Tenant, account,
-    certs::{Authority, Mounted, Trust},
-    eventually, has_real_server,
-    process::{Service, run},
-    real_database, real_server, sql,
-    tokens::{Issuer, Key},
-    waiting_for_locks,
+use crate::{
+    peers::request,
+    support::{
+        Tenant, account,
+        certs::{Authority, Mounted, Trust},
+        eventually, has_real_server,
+        process::{Service, run},
+        real_database, real_server, sql,
+        tokens::{Issuer, Key},
+        waiting_for_locks,
+    },
 };
 
 const OPERATIONS: &str = include_str!("../../docs/OPERATIONS.md");
@@ -216,6 +219,21 @@ async fn calls_transactions_and_watches_are_measured() {
 }
 
 /// The endpoint answers one thing, and no client can hold it.
+#[tokio::test]
+async fn a_request_that_is_not_grpc_is_no_error_of_the_service() {
+    let service = Service::fresh(&[], &[]).await;
+    let path = "/accounts.v1.AccountService/GetAccount";
+    let json = Some("application/json");
+    let answer = request(service.address, "localhost", "POST", path, json).await;
+    assert_eq!(answer.status(), 415);
+    let log = service.log();
+    let line = eventually(DEADLINE, "the line of the call", async || {
+        lines(&log.text(), "call finished").pop()
+    });
+    let line = line.await;
+    assert_eq!([&line["level"], &line["code"]], ["INFO", "INVALID_ARGUMENT"], "{line}");
+}
+
 #[tokio::test]
 async fn the_endpoint_is_bounded() {
     let service = Service::fresh(&ON, &[]).await;

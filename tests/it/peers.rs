@@ -497,7 +497,7 @@ async fn without_credentials_the_service_is_nobody_by_another_name() {
     }
 }
 
-async fn request(
+pub async fn request(
     address: SocketAddr,
     authority: &str,
     method: &str,
