@@ -68,6 +68,10 @@ image *arguments:
 monitoring:
     .ci/monitoring
 
+# Calls the service through a real Envoy with docs/examples/envoy.yaml; `just envoy PROGRAM` names the service
+envoy *arguments:
+    .ci/envoy {{ arguments }}
+
 # Looks for known vulnerabilities of the dependencies, in the RustSec database on the network
 audit: tools
     cargo-deny --locked check advisories
