@@ -17,6 +17,9 @@ use serde::Serialize;
 
 use crate::{text, validate::Violations};
 
+/// Most entries, as the contract says of a request. An update of single entries adds to those that
+/// are there.
+const MAX_ENTRIES: usize = 64;
 const MAX_KEY: usize = 64;
 const MAX_VALUE: usize = 500;
 
@@ -33,9 +36,13 @@ const ENTRY: usize = 64;
 pub struct Metadata(pub BTreeMap<String, String>);
 
 impl Metadata {
-    /// Parses the metadata in a field. Every entry that breaks a rule is a violation. The contract
-    /// limits how many entries there are.
+    /// Parses the metadata in a field. Every entry that breaks a rule is a violation, and so are too
+    /// many entries.
     pub fn parse(v: &mut Violations, field: &str, mut entries: BTreeMap<String, String>) -> Self {
+        let count = entries.len();
+        if count > MAX_ENTRIES {
+            v.add(field, format!("must have at most {MAX_ENTRIES} entries, has {count}"));
+        }
         for (key, value) in &mut entries {
             let fits = |c: char| c.is_ascii_alphanumeric() || "_.-/".contains(c);
             if !(1..=MAX_KEY).contains(&key.len()) || !key.chars().all(fits) {

@@ -140,7 +140,8 @@ struct Size {
 impl Size {
     fn of(row: &FileRow) -> Self {
         let raw = match &row.raw {
-            Raw::Cells(cells) => cells.iter().map(String::len).sum(),
+            // An empty cell takes memory, too.
+            Raw::Cells(cells) => cells.iter().map(|cell| size_of::<String>() + cell.len()).sum(),
             Raw::Line(line) => line.len(),
         };
         let Ok(row) = &row.row else { return Self { raw, ..Self::default() } };

@@ -60,7 +60,7 @@ async fn run(
     };
     let channel = tokio::select! {
         connected = connect() => connected.map_err(Fault::Failed)?,
-        () = &mut interrupt => return Ok(Ended::Interrupted),
+        () = &mut interrupt => return Err(Fault::Interrupted),
     };
     let accounts = service::accounts(channel, &options.target, LARGEST)?;
     let output = Output::open(&options.file, known.as_ref())?;
@@ -314,7 +314,7 @@ impl Run {
                 Err(End::Status(status)) if is_transient(&status) => status,
                 ended => return ended.map(|()| Ended::Done),
             };
-            if is_foreign(&status) && !patience.has_succeeded() {
+            if is_foreign(&status) && !patience.has_reached() {
                 return Err(End::Status(status));
             }
             if is_planned(&status) && patience.is_fresh() {
@@ -336,6 +336,7 @@ impl Run {
         let request =
             ExportAccountsRequest { cursor: self.standing.cursor.clone(), ..self.request.clone() };
         let mut messages = self.accounts.export_accounts(request).await?.into_inner();
+        patience.reached();
         while let Some(message) = messages.message().await? {
             self.keep(message)?;
             patience.reset();

@@ -11,12 +11,15 @@ use std::{
 
 use futures_util::{future::LocalBoxFuture, stream};
 use prost::Message as _;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task,
+};
 use tonic::{Status, Streaming, transport::Channel};
 use tonic_types::pb as rpc;
 
 use super::{
-    Ended, Fault,
+    Ended, Fault, INTERRUPTED,
     batch::{self, Batch, Shape},
     failed,
     options::ImportOptions,
@@ -57,12 +60,18 @@ async fn run(
     connect: impl FnOnce() -> LocalBoxFuture<'static, Result<Channel, String>>,
     interrupts: Interrupts<'_>,
 ) -> Result<Ended, Fault> {
-    let source = Source::open(options)?;
-    let report = Report::new(options, source.format, source.header())?;
     let mut interrupt = interrupts();
+    let of_file = options.clone();
+    // Standard input and pipes may have nothing yet.
+    let opening = task::spawn_blocking(move || Source::open(&of_file));
+    let source = tokio::select! {
+        opened = opening => opened.map_err(|error| Fault::Failed(error.to_string()))??,
+        () = &mut interrupt => return Err(Fault::Interrupted),
+    };
+    let report = Report::new(options, source.format, source.header())?;
     let channel = tokio::select! {
         connected = connect() => connected.map_err(Fault::Failed)?,
-        () = &mut interrupt => return Ok(Ended::Interrupted),
+        () = &mut interrupt => return Err(Fault::Interrupted),
     };
     let accounts = service::accounts(channel, &options.target, LARGEST)?;
     let run_id = options.run_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
@@ -101,7 +110,10 @@ async fn run(
     {
         ended = Err(fault);
     }
-    let error = ended.as_ref().err().map(ToString::to_string);
+    let error = match &ended {
+        Ok(Ended::Interrupted) => Some(INTERRUPTED.to_owned()),
+        ended => ended.as_ref().err().map(ToString::to_string),
+    };
     let ended = match ended {
         Ok(Ended::Done) if report.refused() > 0 => Ended::Refused,
         Ok(ended) => ended,
@@ -167,7 +179,7 @@ impl Run<'_> {
                 Err(End::Fault(fault)) => return Err(fault),
                 Err(End::Status(status)) => *status,
             };
-            let is_wrong = is_foreign(&status) && !self.patience.has_succeeded();
+            let is_wrong = is_foreign(&status) && !self.patience.has_reached();
             if is_wrong || !is_transient(&status) {
                 return Err(Fault::Failed(told(&status)));
             }
@@ -203,12 +215,16 @@ impl Run<'_> {
             opened = self.accounts.import_accounts(requests) => opened?.into_inner(),
             () = &mut self.interrupt => return Ok(Ended::Interrupted),
         };
+        self.patience.reached();
         loop {
             let is_all = self.read_all || self.stop.is_some();
             if self.under_way.is_empty() && is_all {
                 drop(sender);
                 // The service says that it has nothing more.
-                let _ = answers.message().await?;
+                tokio::select! {
+                    ended = answers.message() => drop(ended?),
+                    () = &mut self.interrupt => {}
+                }
                 return Ok(self.end()?);
             }
             tokio::select! {
@@ -237,7 +253,8 @@ impl Run<'_> {
     }
 
     fn end(&self) -> Result<Ended, Fault> {
-        match self.stop.filter(|_| !self.read_all) {
+        let is_complete = self.read_all && self.under_way.is_empty();
+        match self.stop.filter(|_| !is_complete) {
             None => Ok(Ended::Done),
             Some(Stop::Interrupted) => Ok(Ended::Interrupted),
             Some(Stop::TooManyRefused) => {

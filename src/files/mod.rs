@@ -34,7 +34,12 @@ pub enum Fault {
     Usage(String),
     /// Something else: the file, the connection, the credentials.
     Failed(String),
+    /// The person at the terminal interrupted it before anything was sent.
+    Interrupted,
 }
+
+/// What a command says that was interrupted.
+const INTERRUPTED: &str = "interrupted";
 
 /// How a command ends, for programs that run it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +64,10 @@ impl From<Ended> for ExitCode {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Usage(message) | Self::Failed(message)) = self;
-        f.write_str(message)
+        match self {
+            Self::Usage(message) | Self::Failed(message) => f.write_str(message),
+            Self::Interrupted => f.write_str(INTERRUPTED),
+        }
     }
 }
 
@@ -75,5 +82,6 @@ fn failed(fault: Fault) -> Ended {
     match fault {
         Fault::Usage(_) => Ended::Usage,
         Fault::Failed(_) => Ended::Early,
+        Fault::Interrupted => Ended::Interrupted,
     }
 }

@@ -270,11 +270,20 @@ pub struct ExportOptions {
 /// Parses the URL of a service.
 fn server(text: &str) -> Result<Uri, String> {
     let url: Uri = text.parse().map_err(|error| format!("must be https://HOST:PORT: {error}"))?;
-    let has_scheme = matches!(url.scheme_str(), Some("http" | "https"));
+    if !matches!(url.scheme_str(), Some("http" | "https")) {
+        return Err("must begin with https:// or http://".into());
+    }
+    let authority = url.authority().map_or("", |it| it.as_str());
+    if authority.contains('@') {
+        return Err("must have no user and no password; --token has the credentials".into());
+    }
+    let host = url.host().unwrap_or_default();
+    if host.is_empty() || (authority != host && url.port_u16().is_none_or(|port| port == 0)) {
+        return Err("must have a host, and a port from 1 to 65535 if any".into());
+    }
     match url.path_and_query().map(ToString::to_string).as_deref() {
-        _ if !has_scheme => Err("must begin with https:// or http://".into()),
-        Some("/" | "") => Ok(url),
-        _ => Err("must be https://HOST:PORT, without a path".into()),
+        None | Some("/" | "") => Ok(url),
+        Some(_) => Err("must be https://HOST:PORT, without a path".into()),
     }
 }
 

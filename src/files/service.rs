@@ -105,13 +105,13 @@ pub struct Patience {
     longest: Duration,
     since: Option<Instant>,
     pause: Duration,
-    succeeded: bool,
+    has_reached: bool,
 }
 
 impl Patience {
     /// Gives up after this time without success.
     pub const fn new(longest: Duration) -> Self {
-        Self { longest, since: None, pause: FIRST_PAUSE, succeeded: false }
+        Self { longest, since: None, pause: FIRST_PAUSE, has_reached: false }
     }
 
     /// Whether the last try achieved something.
@@ -119,14 +119,20 @@ impl Patience {
         self.since.is_none()
     }
 
-    /// Whether any try has achieved something.
-    pub const fn has_succeeded(&self) -> bool {
-        self.succeeded
+    /// Whether the peer has answered as the service does.
+    pub const fn has_reached(&self) -> bool {
+        self.has_reached
+    }
+
+    /// The peer has answered as the service does: an error of the connection is none of another
+    /// protocol.
+    pub const fn reached(&mut self) {
+        self.has_reached = true;
     }
 
     /// Something was achieved.
     pub const fn reset(&mut self) {
-        (self.since, self.pause, self.succeeded) = (None, FIRST_PAUSE, true);
+        (self.since, self.pause) = (None, FIRST_PAUSE);
     }
 
     /// Waits before the next try; `false` if it has been too long.

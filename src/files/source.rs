@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     fs::File,
     hash::{BuildHasher as _, RandomState},
     io::{self, BufReader, Cursor, IsTerminal as _, Read},
@@ -24,6 +24,9 @@ use crate::proto::{ErrorReason, ImportRow, POOL};
 pub const MALFORMED_ROW: &str = "MALFORMED_ROW";
 /// The name of standard input and standard output.
 pub const STANDARD: &str = "-";
+/// The most columns of a file whose empty cells empty their fields, so that every row names all of
+/// them: a limit of the contract (`ImportRow.update_mask`).
+const MAX_CLEARED: usize = 128;
 /// The most bytes of a header.
 const MAX_HEADER: usize = 64 * 1024;
 const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -190,6 +193,12 @@ impl Source {
             return Err(Fault::Usage("the file is empty; it needs a header".into()));
         };
         let columns = header::columns(&header, &options.ignore).map_err(Fault::Usage)?;
+        if options.empty == Empty::Clear && columns.len() > MAX_CLEARED {
+            return Err(Fault::Usage(format!(
+                "the header has {} columns; with --empty clear a file may have {MAX_CLEARED}",
+                columns.len()
+            )));
+        }
         if !columns.iter().any(Imported::is_id) && !options.generate_ids {
             return Err(Fault::Usage(
                 "the header has no column account_id; with --generate-ids the service makes an id \
@@ -238,7 +247,8 @@ impl Source {
                     )))
                 };
                 let id = columns.iter().position(Imported::is_id).and_then(|at| cells.get(at));
-                let account_id = id.cloned().unwrap_or_default();
+                let id = id.map_or("", String::as_str);
+                let account_id = if self.raw { id } else { columns::unguard(id) }.to_owned();
                 FileRow { line, position, account_id, raw: Raw::Cells(cells), row }
             }
             Rows::Json { reader, position, line, row } => {
@@ -265,27 +275,34 @@ impl Source {
         Ok(Some(self.with_its_own_id(read)))
     }
 
-    /// Refuses a row that has no id, or the id of an earlier row.
+    /// Refuses a row that has no id, or the id of an earlier row, also of one that is refused: when
+    /// that one is corrected, the answer must be the same.
     fn with_its_own_id(&mut self, mut read: FileRow) -> FileRow {
-        let Ok(row) = &mut read.row else { return read };
-        row.row = i64::try_from(read.line).unwrap_or(i64::MAX);
-        let id = row.account.as_ref().map_or("", |account| &account.account_id);
-        if id.is_empty() {
-            if !self.generate_ids {
-                read.row = Err(Refusal::new(
+        if let Ok(row) = &mut read.row {
+            row.row = i64::try_from(read.line).unwrap_or(i64::MAX);
+        }
+        let id = &read.account_id;
+        let refusal = if id.is_empty() {
+            (!self.generate_ids).then(|| {
+                Refusal::new(
                     ErrorReason::InvalidField,
                     "account_id: is required, unless --generate-ids is given",
-                ));
-            }
-            return read;
-        }
-        let hash = self.hasher.hash_one(id);
-        if let Some(earlier) = self.seen.get(&hash) {
-            let message = format!("line {earlier} has the account_id {id:?} already");
-            read.row = Err(Refusal::new(ErrorReason::DuplicateRow, message));
+                )
+            })
         } else {
-            self.seen.insert(hash, read.line);
-        }
+            match self.seen.entry(self.hasher.hash_one(id)) {
+                Entry::Vacant(first) => {
+                    first.insert(read.line);
+                    None
+                }
+                Entry::Occupied(earlier) => {
+                    let line = earlier.get();
+                    let message = format!("line {line} has the account_id {id:?} already");
+                    Some(Refusal::new(ErrorReason::DuplicateRow, message))
+                }
+            }
+        };
+        read.row = read.row.and_then(|row| refusal.map_or(Ok(row), Err));
         read
     }
 }

@@ -97,6 +97,10 @@ impl Batch {
         }
         let (mut plans, again) = self.plans(tx).await?;
         let references = References::hold(tx, &mut plans).await?;
+        if !references.late.is_empty() && !self.all_or_nothing {
+            locked(&self.late).extend(references.late);
+            return Err(Error::Retry);
+        }
         let Written { mut outcomes, late } =
             write(tx, plans, Again { rows: again, action: self.action }, &references).await?;
         let created = references.organizations_created;

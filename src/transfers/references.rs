@@ -1,11 +1,11 @@
 //! What the accounts of a batch refer to: checked and locked by one query each, in the order of
 //! locks: the tree, organizations, people.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     plan::{Change, Creation, Plan},
-    wire::refused,
+    wire::{Refused, refused},
 };
 use crate::{
     account_types::store::AccountType,
@@ -24,6 +24,8 @@ pub struct References {
     pub default_type: Option<String>,
     /// How many organizations were created.
     pub organizations_created: i64,
+    /// The rows that were refused when their organization was created already, by position.
+    pub late: BTreeMap<usize, Refused>,
 }
 
 impl References {
@@ -34,10 +36,16 @@ impl References {
         if plans.iter().any(relies_on_tree) {
             tx.lock_tree_shared().await?;
         }
-        let organizations_created = create_organizations(tx, plans).await?;
+        let creators = create_organizations(tx, plans).await?;
         hold_organizations(tx, plans).await?;
         hold_people(tx, plans).await?;
-        Ok(Self { default_type, organizations_created })
+        let late = creators.iter().filter_map(|position| match plans.get(*position) {
+            Some(Plan::Refuse(why)) => Some((*position, why.clone())),
+            _ => None,
+        });
+        let late = late.collect();
+        let organizations_created = i64::try_from(creators.len()).unwrap_or(i64::MAX);
+        Ok(Self { default_type, organizations_created, late })
     }
 }
 
@@ -105,50 +113,46 @@ async fn hold_types(tx: &WriteTx, plans: &mut [Plan<'_>]) -> Result<Option<Strin
     if needed { AccountType::default_id(tx).await } else { Ok(None) }
 }
 
-/// Creates the organizations that rows bring and that do not exist, and returns how many.
-async fn create_organizations(tx: &WriteTx, plans: &mut [Plan<'_>]) -> Result<i64> {
+/// Creates the organizations that rows bring and that do not exist, and returns the positions of
+/// these rows. A parent that a row brings, too, is created first, wherever that row stands.
+async fn create_organizations(tx: &WriteTx, plans: &mut [Plan<'_>]) -> Result<Vec<usize>> {
     let ids: BTreeSet<_> =
         plans.iter().filter_map(brought).map(|it| it.organization_id.clone()).collect();
+    let mut creators = Vec::new();
     if ids.is_empty() {
-        return Ok(0);
+        return Ok(creators);
     }
     let mut existing =
         Organization::existing(tx, &ids.iter().map(String::as_str).collect()).await?;
-    let brings = |plan: &Plan<'_>| brought(plan).map(|it| it.organization_id.clone());
-    let mut waiting: Vec<_> = plans
-        .iter_mut()
-        .filter(|plan| brings(plan).is_some_and(|id| !existing.contains(&id)))
-        .collect();
-    let mut count = 0;
-    while !waiting.is_empty() {
-        // A parent that a row brings, too, is created first, wherever that row stands.
-        let ids: BTreeSet<_> = waiting.iter().filter_map(|plan| brings(plan)).collect();
-        let waits = |plan: &&mut Plan<'_>| {
-            brought(plan)
-                .and_then(|it| it.parent_id.as_deref())
-                .is_some_and(|parent| ids.contains(parent))
+    let mut waiting: Vec<_> = plans.iter_mut().enumerate().collect();
+    loop {
+        waiting.retain(|(_, plan)| {
+            brought(plan).is_some_and(|it| !existing.contains(&it.organization_id))
+        });
+        let awaited: BTreeSet<_> = waiting
+            .iter()
+            .filter_map(|(_, plan)| brought(plan))
+            .map(|it| it.organization_id.clone())
+            .collect();
+        let is_ready = |(_, plan): &(usize, &mut Plan<'_>)| {
+            let parent = brought(plan).and_then(|it| it.parent_id.as_ref());
+            parent.is_none_or(|parent| !awaited.contains(parent))
         };
-        let (later, mut now): (Vec<_>, Vec<_>) = waiting.into_iter().partition(waits);
-        waiting = later;
-        if now.is_empty() {
-            // They are below each other, and are refused.
-            now = std::mem::take(&mut waiting);
+        // If none is ready, they are below each other, and the first one is refused.
+        let ready = waiting.iter().position(is_ready).unwrap_or_default();
+        if waiting.is_empty() {
+            return Ok(creators);
         }
-        for plan in now {
-            let Some(new) = brought(plan).filter(|it| !existing.contains(&it.organization_id))
-            else {
-                continue;
-            };
-            match refused(new.insert(tx).await.map_err(lost_race))? {
-                Ok(created) => {
-                    existing.insert(created.organization_id);
-                    count += 1;
-                }
-                Err(why) => *plan = Plan::Refuse(why),
+        let (position, plan) = waiting.remove(ready);
+        let Some(new) = brought(plan) else { continue };
+        match refused(new.insert(tx).await.map_err(lost_race))? {
+            Ok(created) => {
+                existing.insert(created.organization_id);
+                creators.push(position);
             }
+            Err(why) => *plan = Plan::Refuse(why),
         }
     }
-    Ok(count)
 }
 
 /// The organization that the row of a plan brings.

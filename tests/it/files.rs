@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use customer_accounts::proto::Address;
+use customer_accounts::proto::{Address, GetOrganizationRequest};
 use rcgen::ExtendedKeyUsagePurpose::ServerAuth;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -388,6 +388,34 @@ async fn an_organization_may_come_before_its_parent() {
     let refused: Vec<_> = refused.iter().map(|it| (&*it[3], &*it[1])).collect();
     let reason = "ORGANIZATION_NOT_FOUND";
     assert_eq!(refused, ["a-c1", "a-c2", "a-c3", "a-x"].map(|id| (id, reason)));
+    // A row without a parent takes an organization out of a circle that others would make.
+    let rows = [row("d1", "d2"), row("d2", "d1").replace("a-d2", "a-d3"), row("d1", "")];
+    let text = format!("{header}\n{}", rows.concat()).replacen("a-d1", "a-d2", 1);
+    let (summary, finished) = scene.import("b.csv", &text, &[]).await;
+    assert_eq!([&summary["created"], &summary["refused"]], [3, 0], "{finished:?}");
+}
+
+#[tokio::test]
+async fn a_refused_row_creates_no_organization() {
+    let scene = Scene::new().await;
+    let text = format!(
+        "{HEADER},account_manager_id,organization.display_name,organization.parent_id\n\
+         a,A,o1,a@b.example,nobody,O,\n\
+         b,B,o2,a@b.example,nobody,O,o1\n\
+         c,C,o2,a@b.example,,O,o3\n\
+         d,D,o3,a@b.example,,O,\n"
+    );
+    for (name, options) in [("a.csv", &["--dry-run"][..]), ("b.csv", &[])] {
+        let (summary, finished) = scene.import(name, &text, options).await;
+        let counts =
+            ["created", "refused", "organizations_created"].map(|key| summary[key].as_u64());
+        assert_eq!(counts, [2, 2, 2].map(Some), "{finished:?}");
+    }
+    let exists = async |id: &str| {
+        let request = GetOrganizationRequest { organization_id: id.into() };
+        scene.tenant.organizations().get_organization(request).await.is_ok()
+    };
+    assert_eq!([exists("o1").await, exists("o2").await, exists("o3").await], [false, true, true]);
 }
 
 #[tokio::test]
@@ -414,6 +442,10 @@ async fn a_program_learns_why_nothing_began() {
         ("ftp://localhost", "must begin with https:// or http://"),
         ("http://localhost/path", "without a path"),
         ("http://", "must be https://HOST:PORT"),
+        ("http://me:secret@localhost", "no user and no password"),
+        ("http://localhost:99999", "a port from 1 to 65535"),
+        ("http://localhost:0", "a port from 1 to 65535"),
+        ("http://:1", "must have a host"),
     ] {
         let finished = run(&["import", &file, "--server", url], &[]).await;
         assert_eq!(finished.code, Some(2), "{url}: {finished:?}");

@@ -129,6 +129,14 @@ async fn an_entry_of_the_metadata_is_changed_alone() {
     // The rules are those of the metadata.
     let wrong = tenant.update(set(&[("crm", "\u{1}")]), &["metadata.crm"]).await;
     assert_eq!(fields(wrong), ["account.metadata[\"crm\"]"]);
+    // Also that of how many entries there may be, however few are sent.
+    let many = (0..64).map(|i| (format!("k{i}"), String::new()));
+    let full = Account { metadata: many.collect(), ..only("a") };
+    let full = tenant.update(full, &["metadata"]).await.unwrap();
+    let one_more = tenant.update(set(&[("crm", "1")]), &["metadata.crm"]).await;
+    assert_eq!(fields(one_more), ["account.metadata"]);
+    let instead = tenant.update(set(&[("crm", "1")]), &["metadata.crm", "metadata.k0"]).await;
+    assert_eq!(instead.unwrap().metadata.len(), full.metadata.len());
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use super::{Scene, many, records};
 use crate::support::{
     Tenant, eventually,
     process::{Service, plain_command},
-    real_database, sql,
+    real_database, sql, waiting_for_locks,
 };
 
 const ROWS: usize = 6000;
@@ -238,4 +238,77 @@ async fn a_person_can_interrupt_a_command_whose_service_hangs() {
             assert_eq!(code, Some(130), "{scheme} {arguments:?}: {said}");
         }
     }
+}
+
+/// An import of one batch, which waits for a lock that `sql` holds.
+async fn waiting(scene: &Scene, sql: &tokio_postgres::Client) -> Child {
+    sql.batch_execute("BEGIN; LOCK TABLE accounts").await.unwrap();
+    let file = scene.write("a.csv", many(3));
+    let child = spawn(scene, &[&file, "--json"]);
+    waiting_for_locks(sql, 1).await;
+    child
+}
+
+#[tokio::test]
+async fn an_import_is_gone_on_with_when_its_service_ends_during_the_first_batch() {
+    let Some(url) = real_database("locks a table").await else { return };
+    let Scene { folder, service, tenant } = Scene::on(Service::on(&url, &[]).await).await;
+    let sql = sql(&url).await;
+    let scene = Scene { folder, service, tenant };
+    let child = waiting(&scene, &sql).await;
+    let Scene { folder, service, tenant } = scene;
+    let service = service.killed_and_started_again().await;
+    sql.batch_execute("COMMIT").await.unwrap();
+    let (code, said) = ended(child).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("3 created"), "{said}");
+    assert_once(&exported(&Scene { folder, service, tenant }).await, 3);
+}
+
+#[tokio::test]
+async fn an_interrupted_import_whose_batch_is_lost_did_not_get_to_the_end() {
+    let Some(url) = real_database("locks a table").await else { return };
+    let scene = Scene::on(Service::on(&url, &[]).await).await;
+    let sql = sql(&url).await;
+    let mut child = waiting(&scene, &sql).await;
+    let pid = child.id().unwrap().to_string();
+    std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap();
+    let mut said = String::new();
+    while !said.contains("interrupted: waiting for the batch") {
+        let mut more = [0; 256];
+        let read = child.stderr.as_mut().unwrap().read(&mut more).await.unwrap();
+        assert_ne!(read, 0, "{said}");
+        said.push_str(std::str::from_utf8(&more[..read]).unwrap());
+    }
+    let Scene { service, folder: _folder, tenant: _ } = scene;
+    service.kill().await;
+    let output = tokio::time::timeout(DEADLINE, child.wait_with_output()).await.unwrap().unwrap();
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{summary}");
+    assert_eq!([&summary["rows"], &summary["next_row"]], [0, 1], "{summary}");
+    assert_eq!(summary["error"], "interrupted");
+}
+
+#[tokio::test]
+async fn a_person_can_interrupt_an_import_that_waits_for_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe.csv");
+    std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    let child = plain_command(&["import", pipe.to_str().unwrap(), "--json"], &[])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // This waits until the command has opened it. Nothing is written.
+    let writer = tokio::task::spawn_blocking(move || {
+        std::fs::OpenOptions::new().write(true).open(&pipe).unwrap()
+    });
+    let _writer = tokio::time::timeout(DEADLINE, writer).await.unwrap().unwrap();
+    let pid = child.id().unwrap().to_string();
+    std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap();
+    let output = tokio::time::timeout(DEADLINE, child.wait_with_output()).await.unwrap().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["error"], "interrupted");
 }
