@@ -1,5 +1,5 @@
-"""What .ci/failover-run and .ci/pooler-run share: a folder and processes that end with the script, a
-service on a port of its own, its generated clients, and psql.
+"""What .ci/failover-run and .ci/pooler-run share: a folder and processes that end with the script,
+a service on a port of its own, its generated clients, and psql.
 """
 
 import contextlib
@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 POSTGRES = Path(os.environ["POSTGRES_BIN"])  # the folder of its programs
 SERVICE = os.environ["SERVICE_BIN"]  # the program of the service
 # PostgreSQL, PgBouncer and Patroni refuse to run as root.
-AS_USER = "setpriv --reuid=nobody --regid=nogroup --clear-groups --".split() if os.geteuid() == 0 else []
+AS_USER = []
+if os.geteuid() == 0:
+    AS_USER = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--"]
 
 
 class Fault(Exception):
@@ -32,7 +34,10 @@ def say(text):
 
 @contextlib.contextmanager
 def scratch(name):
-    """A folder in /tmp, for short paths of sockets, and an ExitStack that ends before it is removed."""
+    """A folder, and an ExitStack that ends before the folder is removed.
+
+    In /tmp: paths of sockets must be short, and another user must have access.
+    """
 
     def end(number, _frame):
         sys.exit(128 + number)
@@ -53,6 +58,22 @@ def scratch(name):
                     signal.signal(number, signal.SIG_IGN)
     finally:
         shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def logs(folder, names):
+    """Prints the ends of logs when something goes wrong. A Fault ends the script."""
+    try:
+        yield
+    except Exception as error:
+        for name in names:
+            log = folder / f"{name}.log"
+            lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+            say(f"--- the end of the log of {name}")
+            say("\n".join(lines[-10:]))
+        if isinstance(error, Fault):
+            sys.exit(f"fault: {error}")
+        raise
 
 
 def free_ports(count):
@@ -125,8 +146,8 @@ def run(*command, environment=None, check=True):
 
 def sql(url, statement, check=True):
     """The rows of a statement, as lists of texts; None if it fails and `check` is false."""
-    psql = POSTGRES / "psql"
-    done = run(psql, "-X", "-q", "--csv", "-t", "-v", "ON_ERROR_STOP=1", "-c", statement, url, check=check)
+    options = ("-X", "-q", "--csv", "-t", "-v", "ON_ERROR_STOP=1")
+    done = run(POSTGRES / "psql", *options, "-c", statement, url, check=check)
     if done.returncode == 0:
         return list(csv.reader(io.StringIO(done.stdout)))
     return None
@@ -163,7 +184,8 @@ class Service:
         def serves():
             if self.process.has_ended():
                 raise Fault(f"the service does not start: {self.process.text()}")
-            return run(SERVICE, "healthcheck", "--listen", self.address, check=False).returncode == 0
+            done = run(SERVICE, "healthcheck", "--listen", self.address, check=False)
+            return done.returncode == 0
 
         wait_until("the service serves", 30, serves)
 
