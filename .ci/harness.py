@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 POSTGRES = Path(os.environ["POSTGRES_BIN"])  # the folder of its programs
-SERVICE = os.environ["SERVICE_BIN"]  # the program of the service
+SERVICE = os.path.abspath(os.environ["SERVICE_BIN"])  # the program of the service
 # PostgreSQL, PgBouncer and Patroni refuse to run as root.
 AS_USER = []
 if os.geteuid() == 0:
@@ -74,6 +74,15 @@ def logs(folder, names):
         if isinstance(error, Fault):
             sys.exit(f"fault: {error}")
         raise
+
+
+def shared(path, folder):
+    """The path, or a copy of it in the folder, if the other user has no access to it."""
+    if run(*AS_USER, "test", "-r", path, check=False).returncode == 0:
+        return path
+    copy = folder / path.name
+    shutil.copytree(path, copy, symlinks=True)
+    return copy
 
 
 def free_ports(count):
