@@ -72,6 +72,14 @@ monitoring:
 envoy *arguments:
     .ci/envoy {{ arguments }}
 
+# Loses the leader of two servers under Patroni in three ways, and looks for lost changes; 3 minutes
+failover *arguments:
+    .ci/failover {{ arguments }}
+
+# Tries the service behind PgBouncer in transaction mode, as root on Debian; 1 minute
+pooler:
+    .ci/pooler
+
 # Looks for known vulnerabilities of the dependencies, in the RustSec database on the network
 audit: tools
     cargo-deny --locked check advisories
