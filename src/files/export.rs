@@ -32,7 +32,7 @@ pub async fn export(
     connect: impl FnOnce() -> LocalBoxFuture<'static, Result<Channel, String>>,
     interrupt: LocalBoxFuture<'static, ()>,
 ) -> Ended {
-    run(options, connect, interrupt).await.unwrap_or_else(failed)
+    run(options, connect, interrupt).await.unwrap_or_else(|fault| failed(&fault))
 }
 
 async fn run(
@@ -93,8 +93,8 @@ async fn run(
         },
         Ok(ended) => ended,
         Err(End::Output(error)) => return closed(&error),
-        Err(End::Fault(fault)) => failed(fault),
-        Err(End::Status(status)) => failed(Fault::Failed(explain(&status))),
+        Err(End::Fault(fault)) => failed(&fault),
+        Err(End::Status(status)) => failed(&Fault::Failed(explain(&status))),
     };
     let standing = run.standing;
     if ended != Ended::Done {

@@ -51,7 +51,7 @@ pub async fn import(
             let end = report::End { error: Some(fault.to_string()), ..Default::default() };
             let _ = writeln!(io::stdout(), "{}", Totals::default().json(None, &end));
         }
-        failed(fault)
+        failed(&fault)
     })
 }
 
@@ -117,7 +117,7 @@ async fn run(
     let ended = match ended {
         Ok(Ended::Done) if report.refused() > 0 => Ended::Refused,
         Ok(ended) => ended,
-        Err(fault) => failed(fault),
+        Err(fault) => failed(&fault),
     };
     if let Some(line) = options.start_row
         && ended == Ended::Done

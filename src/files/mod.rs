@@ -77,7 +77,7 @@ fn say(message: &str) {
 }
 
 /// How a command ends that could do nothing.
-fn failed(fault: Fault) -> Ended {
+fn failed(fault: &Fault) -> Ended {
     say(&format!("error: {fault}"));
     match fault {
         Fault::Usage(_) => Ended::Usage,

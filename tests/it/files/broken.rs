@@ -242,7 +242,8 @@ async fn a_person_can_interrupt_a_command_whose_service_hangs() {
 
 /// An import of one batch, which waits for a lock that `sql` holds.
 async fn waiting(scene: &Scene, sql: &tokio_postgres::Client) -> Child {
-    sql.batch_execute("BEGIN; LOCK TABLE accounts").await.unwrap();
+    let lock = "BEGIN; SELECT FROM organizations WHERE organization_id = 'o' FOR UPDATE";
+    sql.batch_execute(lock).await.unwrap();
     let file = scene.write("a.csv", many(3));
     let child = spawn(scene, &[&file, "--json"]);
     waiting_for_locks(sql, 1).await;
@@ -251,7 +252,7 @@ async fn waiting(scene: &Scene, sql: &tokio_postgres::Client) -> Child {
 
 #[tokio::test]
 async fn an_import_is_gone_on_with_when_its_service_ends_during_the_first_batch() {
-    let Some(url) = real_database("locks a table").await else { return };
+    let Some(url) = real_database("locks a row").await else { return };
     let Scene { folder, service, tenant } = Scene::on(Service::on(&url, &[]).await).await;
     let sql = sql(&url).await;
     let scene = Scene { folder, service, tenant };
@@ -267,7 +268,7 @@ async fn an_import_is_gone_on_with_when_its_service_ends_during_the_first_batch(
 
 #[tokio::test]
 async fn an_interrupted_import_whose_batch_is_lost_did_not_get_to_the_end() {
-    let Some(url) = real_database("locks a table").await else { return };
+    let Some(url) = real_database("locks a row").await else { return };
     let scene = Scene::on(Service::on(&url, &[]).await).await;
     let sql = sql(&url).await;
     let mut child = waiting(&scene, &sql).await;
