@@ -468,7 +468,16 @@ impl Tx {
                         .eq(accounts::tenant_id)
                         .and(account_users::account_id.eq(accounts::account_id))),
                 )
-                .filter(account_users::person_id.eq(people::person_id));
+                .filter(account_users::person_id.eq(people::person_id))
+                // A user through an organization who was removed as an individual one keeps a row
+                // in which nothing is set.
+                .filter(
+                    account_users::individual
+                        .or(account_users::billing)
+                        .or(account_users::roles.ne(Vec::<String>::new()))
+                        .or(account_users::start_date.is_not_null())
+                        .or(account_users::end_date.is_not_null()),
+                );
             let person_id = || people::person_id.nullable();
             let named_elsewhere = elsewhere().filter(
                 accounts::account_manager_id

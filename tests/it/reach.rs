@@ -799,7 +799,17 @@ impl Tenant {
 
 #[tokio::test]
 async fn reach_is_what_a_naive_model_says() {
-    let (mut dice, mut model) = (Dice::seeded(seed()), Model::default());
+    compare_with_model(seed()).await;
+}
+
+#[tokio::test]
+async fn a_user_on_whom_nothing_is_set_elsewhere_is_in_charge_of_themselves() {
+    // It removes an individual user who remains one through an organization.
+    compare_with_model(11_252_560_142_902_995_826).await;
+}
+
+async fn compare_with_model(seed: u64) {
+    let (mut dice, mut model) = (Dice::seeded(seed), Model::default());
     let tenant = Tenant::new().await;
     for i in 0..ORGANIZATIONS {
         let parent = if i < 3 { String::new() } else { format!("o{}", dice.roll(i)) };
