@@ -131,14 +131,14 @@ impl Step {
     }
 }
 
-/// What is taken of one field.
+/// The parts of one field that a mask names.
 #[derive(Default)]
 struct Taken<'a> {
-    /// All of it.
+    /// Whether the mask names the whole field.
     whole: bool,
     /// The entries of the map with these keys.
     keys: BTreeSet<&'a [u8]>,
-    /// What is at the ends of these paths inside the message.
+    /// The paths that the mask names inside the message.
     inside: Vec<&'a [Step]>,
 }
 

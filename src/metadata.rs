@@ -36,8 +36,8 @@ const ENTRY: usize = 64;
 pub struct Metadata(pub BTreeMap<String, String>);
 
 impl Metadata {
-    /// Parses the metadata in a field. Every entry that breaks a rule is a violation, and so are too
-    /// many entries.
+    /// Parses the metadata in a field. Every entry that breaks a rule is a violation, and so are
+    /// too many entries.
     pub fn parse(v: &mut Violations, field: &str, mut entries: BTreeMap<String, String>) -> Self {
         let count = entries.len();
         if count > MAX_ENTRIES {

@@ -21,7 +21,8 @@ const MAX_RAW: usize = 8 * 1024 * 1024;
 /// Most entries of all lists, maps, masks and preferences in the rows of a batch. It is what the
 /// service accepts of any one of them (`ImportAccountsRequest.rows`).
 const MAX_ENTRIES: usize = 50_000;
-/// What makes batches of rows.
+
+/// The options and the run by which rows become batches.
 pub struct Shape {
     /// The options of the command.
     pub options: ImportOptions,
@@ -39,7 +40,7 @@ pub struct Batch {
     pub end: u64,
 }
 
-/// What is kept of a row until its batch is answered.
+/// A row that waits for the answer of its batch: the parts of it that the report needs.
 pub struct Pending {
     /// The line in which it begins.
     pub line: u64,

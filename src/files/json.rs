@@ -66,11 +66,10 @@ pub fn row(
     for name in ignore {
         remove(&mut object, Some(descriptor), name);
     }
-    let message = message(descriptor, &object).map_err(|rule| {
-        invalid(match culprit(descriptor, &object) {
-            Some((path, rule)) => format!("{path}: {rule}"),
-            None => rule,
-        })
+    let value = Value::Object(object);
+    let message = message(descriptor, &value).map_err(|rule| {
+        let found = value.as_object().and_then(|object| culprit(descriptor, object));
+        invalid(found.map_or(rule, |(path, rule)| format!("{path}: {rule}")))
     })?;
     let mut row =
         message.transcode_to::<ImportRow>().map_err(|error| invalid(error.to_string()))?;
@@ -79,12 +78,8 @@ pub fn row(
     Ok(row)
 }
 
-fn message(
-    descriptor: &MessageDescriptor,
-    object: &Map<String, Value>,
-) -> Result<DynamicMessage, String> {
+fn message(descriptor: &MessageDescriptor, value: &Value) -> Result<DynamicMessage, String> {
     let options = DeserializeOptions::new().deny_unknown_fields(true);
-    let value = Value::Object(object.clone());
     DynamicMessage::deserialize_with_options(descriptor.clone(), value, &options)
         .map_err(|error| told(&error))
 }
@@ -95,7 +90,7 @@ fn culprit(
     object: &Map<String, Value>,
 ) -> Option<(String, String)> {
     object.iter().find_map(|(key, value)| {
-        let alone = Map::from_iter([(key.clone(), value.clone())]);
+        let alone = Value::Object(Map::from_iter([(key.clone(), value.clone())]));
         let rule = message(descriptor, &alone).err()?;
         let field = descriptor
             .fields()
@@ -118,7 +113,8 @@ fn culprit(
     })
 }
 
-/// What is wrong. The parser sees one line only, so the number of its line says nothing.
+/// The text of an error, without the number of its line: the parser gets one line of the file at a
+/// time, so that this number is always 1.
 fn told(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match (text.split_once(" at line 1 column "), error.line()) {

@@ -134,23 +134,31 @@ async fn create_organizations(tx: &WriteTx, plans: &mut [Plan<'_>]) -> Result<Ve
             .filter_map(|(_, plan)| brought(plan))
             .map(|it| it.organization_id.clone())
             .collect();
-        let is_ready = |(_, plan): &(usize, &mut Plan<'_>)| {
+        let waits = |(_, plan): &(usize, &mut Plan<'_>)| {
             let parent = brought(plan).and_then(|it| it.parent_id.as_ref());
-            parent.is_none_or(|parent| !awaited.contains(parent))
+            parent.is_some_and(|parent| awaited.contains(parent))
         };
-        // If none is ready, they are below each other, and the first one is refused.
-        let ready = waiting.iter().position(is_ready).unwrap_or_default();
-        if waiting.is_empty() {
-            return Ok(creators);
-        }
-        let (position, plan) = waiting.remove(ready);
-        let Some(new) = brought(plan) else { continue };
-        match refused(new.insert(tx).await.map_err(lost_race))? {
-            Ok(created) => {
-                existing.insert(created.organization_id);
-                creators.push(position);
+        let (mut later, mut ready): (Vec<_>, Vec<_>) = waiting.into_iter().partition(waits);
+        if ready.is_empty() {
+            if later.is_empty() {
+                return Ok(creators);
             }
-            Err(why) => *plan = Plan::Refuse(why),
+            // They are below each other: the first one is refused.
+            ready.push(later.remove(0));
+        }
+        waiting = later;
+        for (position, plan) in ready {
+            let Some(new) = brought(plan).filter(|it| !existing.contains(&it.organization_id))
+            else {
+                continue;
+            };
+            match refused(new.insert(tx).await.map_err(lost_race))? {
+                Ok(created) => {
+                    existing.insert(created.organization_id);
+                    creators.push(position);
+                }
+                Err(why) => *plan = Plan::Refuse(why),
+            }
         }
     }
 }

@@ -341,7 +341,8 @@ async fn each_result_has_the_id_that_its_row_has() {
     let path = scene.path("results");
     let results = ["--results", path.to_str().unwrap()];
     let csv = format!(
-        "{HEADER}\nr1,One,o,a@b.example\nr1,Again,o,a@b.example\nr3,Cut\nr4,Four,nowhere,a@b.example\n"
+        "{HEADER}\nr1,One,o,a@b.example\nr1,Again,o,a@b.example\nr3,Cut\n\
+         r4,Four,nowhere,a@b.example\n"
     );
     let json = "{\"account_id\": \"r5\", \"display_name\": 5}\n\
                 {\"account\": {\"accountId\": \"r6\", \"colour\": 1}}\n";

@@ -218,7 +218,6 @@ async fn calls_transactions_and_watches_are_measured() {
     drop(watch);
 }
 
-/// The endpoint answers one thing, and no client can hold it.
 #[tokio::test]
 async fn a_request_that_is_not_grpc_is_no_error_of_the_service() {
     let service = Service::fresh(&[], &[]).await;
@@ -234,6 +233,7 @@ async fn a_request_that_is_not_grpc_is_no_error_of_the_service() {
     assert_eq!([&line["level"], &line["code"]], ["INFO", "INVALID_ARGUMENT"], "{line}");
 }
 
+/// The endpoint answers one thing, and no client can hold it.
 #[tokio::test]
 async fn the_endpoint_is_bounded() {
     let service = Service::fresh(&ON, &[]).await;

@@ -253,9 +253,8 @@ async fn waiting(scene: &Scene, sql: &tokio_postgres::Client) -> Child {
 #[tokio::test]
 async fn an_import_is_gone_on_with_when_its_service_ends_during_the_first_batch() {
     let Some(url) = real_database("locks a row").await else { return };
-    let Scene { folder, service, tenant } = Scene::on(Service::on(&url, &[]).await).await;
+    let scene = Scene::on(Service::on(&url, &[]).await).await;
     let sql = sql(&url).await;
-    let scene = Scene { folder, service, tenant };
     let child = waiting(&scene, &sql).await;
     let Scene { folder, service, tenant } = scene;
     let service = service.killed_and_started_again().await;
