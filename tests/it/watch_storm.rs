@@ -180,9 +180,11 @@ impl Storm {
     /// Cuts off sessions of the service, as a network or an administrator does.
     async fn cut_sessions(self, cut: Arc<AtomicUsize>, mut dice: Dice) {
         let sql = self.spared().await;
+        // A session that PostgreSQL is still starting has no name yet: it may be one to spare.
         let victims = format!(
             "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity \
-             WHERE backend_type = 'client backend' AND application_name <> '{SPARED}' ORDER BY random() LIMIT 3) AS victims"
+             WHERE backend_type = 'client backend' AND application_name NOT IN ('', '{SPARED}') \
+             ORDER BY random() LIMIT 3) AS victims"
         );
         loop {
             let starting = self.starting.lock().await;
