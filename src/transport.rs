@@ -33,6 +33,11 @@ const LOCAL_RESETS: usize = 1024;
 /// only so that the guard can answer with a status: hyper would answer with HTTP status 431, which
 /// gRPC clients do not understand, or close the connection.
 const MAX_HEADER_LIST: u32 = 1280 * 1024;
+/// Most bytes of requests that a peer may send ahead of what the calls of its connection have read,
+/// and ahead of what one call has read. They lie in memory that no other limit counts. The window of
+/// a call lets 128 KiB travel in each round trip: 2.6 MB/s of an import over 50 ms.
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+const STREAM_WINDOW: u32 = 128 * 1024;
 /// Most bytes of each answer that are buffered in a connection until its peer reads them.
 const MAX_SEND_BUFFER: usize = 32 * 1024;
 /// How long a connection may be silent before it is sent a PING, and how long the peer then has to
@@ -103,6 +108,8 @@ async fn serve_connection<S>(
         .max_concurrent_streams(limits.streams)
         .max_local_error_reset_streams(LOCAL_RESETS)
         .max_header_list_size(MAX_HEADER_LIST)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW)
         .max_send_buf_size(MAX_SEND_BUFFER)
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)

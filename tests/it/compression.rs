@@ -1,22 +1,17 @@
 //! Compressed messages: requests that come with gzip, answers that leave with it, and encodings
 //! that the service does not read.
 
-use std::{collections::BTreeMap, io::Read as _, time::Duration};
+use std::{io::Read as _, time::Duration};
 
 use customer_accounts::proto::{
     Account, CreateAccountRequest, ListAccountsRequest, PACKAGE, POOL, WatchActivitiesRequest,
 };
 use flate2::{Compress, Compression, FlushCompress, Status as Flate, bufread::GzDecoder};
-use futures_util::{
-    StreamExt as _,
-    future::poll_fn,
-    stream::{self, FuturesUnordered},
-};
+use futures_util::future::poll_fn;
 use http::{HeaderMap, Request, Response};
-use http_body::Frame;
-use http_body_util::{BodyExt as _, Full, StreamBody};
+use http_body_util::{BodyExt as _, Full};
 use prost::{Message as _, bytes::Bytes};
-use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{
     Code, Status, body::Body, client::GrpcService as _, codec::CompressionEncoding::Gzip,
     transport::Channel,
@@ -24,15 +19,15 @@ use tonic::{
 
 use crate::{
     bounds::filled,
-    support::{Tenant, account, frames, process::Service, real_database, refusal, refused},
+    support::{Tenant, account, frames, refusal, refused},
 };
 
-const LIST: &str = "/accounts.v1.AccountService/ListAccounts";
+pub const LIST: &str = "/accounts.v1.AccountService/ListAccounts";
 const WATCH: &str = "/accounts.v1.ActivityService/WatchActivities";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A message as gRPC sends it when it is compressed.
-fn compressed(message: &[u8]) -> Vec<u8> {
+pub fn compressed(message: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = flate2::write::GzEncoder::new(&mut bytes, Compression::fast());
     std::io::Write::write_all(&mut encoder, message).unwrap();
@@ -41,7 +36,7 @@ fn compressed(message: &[u8]) -> Vec<u8> {
 }
 
 /// About a megabyte that becomes a gigabyte.
-fn bomb() -> Vec<u8> {
+pub fn bomb() -> Vec<u8> {
     let mut zeros = vec![0; 1024 * 1024];
     let mut deflated = Vec::with_capacity(4096);
     let status = Compress::new(Compression::best(), false).compress_vec(
@@ -83,7 +78,7 @@ async fn call(
 }
 
 /// The error in headers.
-fn error(headers: &HeaderMap) -> Result<(), Status> {
+pub fn error(headers: &HeaderMap) -> Result<(), Status> {
     Status::from_header_map(headers).filter(|status| status.code() != Code::Ok).map_or(Ok(()), Err)
 }
 
@@ -277,87 +272,4 @@ async fn what_is_not_gzip_or_too_large_is_told_so() {
         call(&tenant.channel, LIST, &[("x-tenant-id", &tenant.caller.tenant)], &compressed(b""))
             .await;
     assert_eq!(refusal(error(answer.headers())), "MALFORMED_REQUEST");
-}
-
-const MEMORY: &str = "the embedded server is part of the process whose memory is measured";
-/// Most memory in KiB, as for callers without compression (`peers/floods.rs`).
-const MAX_KIB: u64 = 111 * 1024;
-const CONNECTIONS: usize = 16;
-const CALLS: usize = 40;
-
-/// Makes calls whose request never ends, beginning with this body. Returns how many were answered
-/// with each reason until `patience` is over, where `WAITING` counts those without an answer, and
-/// the peak of the service's memory.
-async fn unfinished(
-    service: &Service,
-    patience: Duration,
-    part: &[u8],
-) -> (BTreeMap<String, usize>, u64) {
-    let part = Bytes::copy_from_slice(part);
-    let mut calls = FuturesUnordered::new();
-    for _ in 0..CONNECTIONS {
-        let channel = service.channel().await;
-        for _ in 0..CALLS {
-            let body = StreamBody::new(
-                stream::iter([Ok::<_, Status>(Frame::data(part.clone()))]).chain(stream::pending()),
-            );
-            let request = Request::post(format!("http://localhost{LIST}"))
-                .header("content-type", "application/grpc");
-            let request = request
-                .header("grpc-encoding", "gzip")
-                .header("te", "trailers")
-                .header("x-tenant-id", "unfinished");
-            let (mut channel, request) = (channel.clone(), request.body(Body::new(body)).unwrap());
-            calls.push(async move {
-                poll_fn(|cx| channel.poll_ready(cx)).await.unwrap();
-                let answer = channel.call(request).await.unwrap();
-                refusal(error(answer.headers()))
-            });
-        }
-    }
-    let (mut answers, mut peak) = (BTreeMap::new(), 0);
-    let (mut ticks, deadline) = (interval(Duration::from_millis(5)), Instant::now() + patience);
-    loop {
-        tokio::select! {
-            biased;
-            _ = ticks.tick() => peak = peak.max(service.own_kib()),
-            () = sleep_until(deadline) => break,
-            Some(answer) = calls.next() => *answers.entry(answer).or_default() += 1,
-            else => break,
-        }
-    }
-    answers.insert("WAITING".to_owned(), calls.len());
-    (answers, peak)
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_are_bounded_and_counted_by_what_they_become() {
-    let Some(url) = real_database(MEMORY).await else { return };
-    let service = Service::on(&url, &["--default-deadline", "60s"]).await;
-    // A kilobyte that becomes nearly a megabyte, which its call keeps until the request ends.
-    let page_token = "x".repeat(1024 * 1024 - 10);
-    let grows =
-        compressed(&ListAccountsRequest { page_token, ..Default::default() }.encode_to_vec());
-    assert!(grows.len() < 10_000);
-    let (answers, peak) = unfinished(&service, PATIENCE, &grows).await;
-    println!("small requests that grow: {peak} KiB, {answers:?}");
-    // 32 MiB are counted, of which one tenant may have three quarters.
-    let (waiting, refused) = (answers["WAITING"], answers["OVERLOADED"]);
-    assert!(
-        (10..=24).contains(&waiting) && waiting + refused == CONNECTIONS * CALLS,
-        "{answers:?}"
-    );
-    assert!(peak < MAX_KIB, "{peak} KiB");
-
-    let (answers, peak) = unfinished(&service, 3 * PATIENCE, &bomb()).await;
-    println!("bombs: {peak} KiB, {answers:?}");
-    assert!(answers["REQUEST_TOO_LARGE"] > CALLS, "{answers:?}");
-    assert!(
-        answers
-            .keys()
-            .all(|answer| ["REQUEST_TOO_LARGE", "OVERLOADED", "WAITING"].contains(&&**answer)),
-        "{answers:?}"
-    );
-    assert_eq!(answers["WAITING"], 0);
-    assert!(peak < MAX_KIB, "{peak} KiB");
 }

@@ -20,6 +20,7 @@ mod account_types;
 mod accounts;
 mod activities;
 mod activity_plans;
+mod alone;
 mod backup;
 mod bounds;
 mod charge;

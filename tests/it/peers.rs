@@ -1,8 +1,6 @@
 //! Misbehaving peers: silent ones, ones that stop half way, that send too much or that do not read.
 //! They cost the service little, and other peers nothing.
 
-mod floods;
-
 use std::{net::SocketAddr, time::Duration};
 
 use customer_accounts::{
@@ -33,11 +31,11 @@ use crate::support::{
 
 /// Longest wait for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
-const LIST: &str = "/accounts.v1.AccountTypeService/ListAccountTypes";
+pub const LIST: &str = "/accounts.v1.AccountTypeService/ListAccountTypes";
 const WATCH: &str = "/accounts.v1.ActivityService/WatchActivities";
-const CHECK: &str = "/grpc.health.v1.Health/Check";
-const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
-const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+pub const CHECK: &str = "/grpc.health.v1.Health/Check";
+pub const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
+pub const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 /// CANCEL, of the error codes of HTTP/2.
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
 
@@ -80,7 +78,7 @@ impl Here {
     }
 }
 
-async fn ask(tenant: &Tenant) -> Result<(), tonic::Status> {
+pub async fn ask(tenant: &Tenant) -> Result<(), tonic::Status> {
     tenant.account_types().list_account_types(ListAccountTypesRequest::default()).await.map(drop)
 }
 

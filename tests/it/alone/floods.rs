@@ -18,12 +18,13 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, body::Body, client::GrpcService as _};
 
-use super::{CHECK, HEALTH_WATCH, LIST, REFLECTION, ask, message};
+use super::WHY;
+use crate::peers::{CHECK, HEALTH_WATCH, LIST, REFLECTION, ask};
 use crate::support::{
     As, Tenant, account, connect,
     frames::{
         CONTINUATION, DATA, END_HEADERS, HEADERS, PING, RST_STREAM, RawPeer, SETTINGS,
-        WINDOW_UPDATE, frame, header_block,
+        WINDOW_UPDATE, frame, header_block, message,
     },
     process::Service,
     real_database,
@@ -54,10 +55,7 @@ const FLOOD: Duration = Duration::from_secs(2);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixteen_bad_peers_cost_little_and_disturb_nobody() {
-    let Some(url) = real_database("an embedded server takes more memory than the service").await
-    else {
-        return;
-    };
+    let Some(url) = real_database(WHY).await else { return };
     let service = Service::on(&url, &["--default-deadline", "5s"]).await;
     let tenant = Tenant::on(service.channel().await);
     tenant.organization("o", "").await;
