@@ -90,7 +90,9 @@ async fn run(command: Command, config: &Config) -> Result<ExitCode, Box<dyn Erro
         Command::Export(options) => {
             let connect = || to_service(config, &options.target);
             let interrupt = Box::pin(stop_signal()?);
-            return Ok(files::export(&options, connect, interrupt).await.into());
+            let server = options.target.server.as_ref().map(ToString::to_string);
+            let address = server.unwrap_or_else(|| config.listen.to_string());
+            return Ok(files::export(&options, &address, connect, interrupt).await.into());
         }
         Command::Serve => serve(config).await,
         Command::Migrate { revert } => {

@@ -143,7 +143,7 @@ impl Size {
         let raw = match &row.raw {
             // An empty cell takes memory, too.
             Raw::Cells(cells) => cells.iter().map(|cell| size_of::<String>() + cell.len()).sum(),
-            Raw::Line(line) => line.len(),
+            Raw::Text(text) | Raw::Line(text) => text.len(),
         };
         let Ok(row) = &row.row else { return Self { raw, ..Self::default() } };
         let encoded = row.encoded_len() + size_of::<u64>();

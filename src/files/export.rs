@@ -26,24 +26,25 @@ const LARGEST: usize = 16 * 1024 * 1024;
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Exports accounts, tells the person at the terminal, and returns how it ended. `connect` makes
-/// the connection; when `interrupt` is over, the export ends.
+/// the connection to the service with this address; when `interrupt` is over, the export ends.
 pub async fn export(
     options: &ExportOptions,
+    address: &str,
     connect: impl FnOnce() -> LocalBoxFuture<'static, Result<Channel, String>>,
     interrupt: LocalBoxFuture<'static, ()>,
 ) -> Ended {
-    run(options, connect, interrupt).await.unwrap_or_else(|fault| failed(&fault))
+    run(options, address, connect, interrupt).await.unwrap_or_else(|fault| failed(&fault))
 }
 
 async fn run(
     options: &ExportOptions,
+    address: &str,
     connect: impl FnOnce() -> LocalBoxFuture<'static, Result<Channel, String>>,
     mut interrupt: LocalBoxFuture<'static, ()>,
 ) -> Result<Ended, Fault> {
     let form = Form::of(options)?;
     let request = request(options, &form);
-    let (server, tenant) = (&options.target.server, &options.target.tenant);
-    let asked = format!("{request:?} {form:?} {server:?} {tenant:?}");
+    let asked = format!("{request:?} {form:?} {address} {:?}", options.target.tenant);
     let known = if options.resume {
         if options.file == STANDARD {
             return Err(Fault::Usage("--resume: needs a file".into()));

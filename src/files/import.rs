@@ -68,7 +68,7 @@ async fn run(
         opened = opening => opened.map_err(|error| Fault::Failed(error.to_string()))??,
         () = &mut interrupt => return Err(Fault::Interrupted),
     };
-    let report = Report::new(options, source.format, source.header())?;
+    let report = Report::new(options, &source)?;
     let channel = tokio::select! {
         connected = connect() => connected.map_err(Fault::Failed)?,
         () = &mut interrupt => return Err(Fault::Interrupted),
@@ -110,6 +110,7 @@ async fn run(
     {
         ended = Err(fault);
     }
+    let is_reused = matches!(&ended, Err(Fault::Reused(_)));
     let error = match &ended {
         Ok(Ended::Interrupted) => Some(INTERRUPTED.to_owned()),
         ended => ended.as_ref().err().map(ToString::to_string),
@@ -129,7 +130,8 @@ async fn run(
     let is_complete = matches!(ended, Ended::Done | Ended::Refused);
     let next_row = (!is_complete).then_some(run.next_row);
     if let Some(line) = next_row {
-        let run = if options.dry_run { String::new() } else { format!(" --run-id {run_id}") };
+        let names_run = !options.dry_run && !is_reused;
+        let run = if names_run { format!(" --run-id {run_id}") } else { String::new() };
         say(&format!("it did not get to the end; go on with: --start-row {line}{run}"));
     }
     if options.json {
@@ -181,7 +183,7 @@ impl Run<'_> {
             };
             let is_wrong = is_foreign(&status) && !self.patience.has_reached();
             if is_wrong || !is_transient(&status) {
-                return Err(Fault::Failed(told(&status)));
+                return Err(failure(&status));
             }
             if self.stop.is_some() {
                 // Nobody waits for what is under way. It has its request_id.
@@ -193,7 +195,7 @@ impl Run<'_> {
             self.progress.say(&format!("{}; trying again", explain(&status)));
             tokio::select! {
                 goes_on = self.patience.wait() => if !goes_on {
-                    return Err(Fault::Failed(told(&status)));
+                    return Err(failure(&status));
                 },
                 () = &mut self.interrupt => return Ok(Ended::Interrupted),
             }
@@ -312,14 +314,14 @@ impl Run<'_> {
     }
 }
 
-/// The text of the error that ends a run.
-fn told(status: &Status) -> String {
+/// The error that ends a run.
+fn failure(status: &Status) -> Fault {
     let explained = explain(status);
     match reason(status).as_deref() {
-        Some("REQUEST_ID_REUSED") => format!(
-            "{explained}. The run of --run-id had another file or other options: begin without it"
-        ),
-        _ => explained,
+        Some("REQUEST_ID_REUSED") => Fault::Reused(format!(
+            "{explained}. The run of --run-id had other rows or other options: go on without it"
+        )),
+        _ => Fault::Failed(explained),
     }
 }
 

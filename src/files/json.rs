@@ -1,9 +1,13 @@
 //! A line of JSON as a row: an account, or an object with an account as an export has it.
 
-use std::io::{BufRead, Read as _};
+use std::{
+    fmt,
+    io::{BufRead, Read as _},
+};
 
 use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor};
-use serde_json::{Map, Value};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
 
 use super::{Fault, columns, scan::MAX_RECORD, source::Refusal};
 use crate::proto::{ErrorReason, ImportRow};
@@ -30,8 +34,14 @@ pub fn row(
     ignore: &[String],
 ) -> Result<ImportRow, Refusal> {
     let invalid = |message: String| Refusal::new(ErrorReason::InvalidField, message);
-    let value = serde_json::from_str(text)
-        .map_err(|error| Refusal::malformed(format!("the line is not JSON: {}", told(&error))))?;
+    let Unique(value) = serde_json::from_str(text).map_err(|error| {
+        let told = told(&error);
+        Refusal::malformed(if error.is_data() {
+            told
+        } else {
+            format!("the line is not JSON: {told}")
+        })
+    })?;
     let Value::Object(mut object) = value else {
         return Err(Refusal::malformed("the line is not a JSON object"));
     };
@@ -43,6 +53,9 @@ pub fn row(
         if object.contains_key(key) {
             return Err(invalid(format!("{key}: is not part of a line")));
         }
+    }
+    if let Some(path) = named_twice(descriptor, &object) {
+        return Err(invalid(format!("{path}: has a value under each of its two names")));
     }
     let mut paths = Vec::new();
     let mut without_type = false;
@@ -111,6 +124,89 @@ fn culprit(
             None => (key.clone(), rule),
         })
     })
+}
+
+/// The path of a field that an object has under both of its names.
+fn named_twice(descriptor: &MessageDescriptor, object: &Map<String, Value>) -> Option<String> {
+    descriptor.fields().filter(|field| !field.is_map()).find_map(|field| {
+        let (name, kind) = (field.name(), field.kind());
+        let value = object.get(name).or_else(|| object.get(field.json_name()))?;
+        if name != field.json_name()
+            && [name, field.json_name()].iter().all(|name| object.contains_key(*name))
+        {
+            return Some(name.to_owned());
+        }
+        let below = kind.as_message()?;
+        let inside = |value: &Value| named_twice(below, value.as_object()?);
+        match value {
+            Value::Array(items) => (0..)
+                .zip(items)
+                .find_map(|(i, item)| Some(format!("{name}[{i}].{}", inside(item)?))),
+            value => Some(format!("{name}.{}", inside(value)?)),
+        }
+    })
+}
+
+/// A value in which no object has a key twice: one of the two would be lost.
+struct Unique(Value);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(UniqueVisitor).map(Self)
+    }
+}
+
+struct UniqueVisitor;
+
+impl<'de> Visitor<'de> for UniqueVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(Unique(item)) = items.next_element()? {
+            all.push(item);
+        }
+        Ok(all.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut all = Map::new();
+        while let Some((key, Unique(value))) = entries.next_entry::<String, _>()? {
+            if all.contains_key(&key) {
+                return Err(de::Error::custom(format_args!("the key {key:?} occurs twice")));
+            }
+            all.insert(key, value);
+        }
+        Ok(all.into())
+    }
 }
 
 /// The text of an error, without the number of its line: the parser gets one line of the file at a

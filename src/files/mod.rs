@@ -34,6 +34,8 @@ pub enum Fault {
     Usage(String),
     /// Something else: the file, the connection, the credentials.
     Failed(String),
+    /// The id of the run stands for other rows or other options.
+    Reused(String),
     /// The person at the terminal interrupted it before anything was sent.
     Interrupted,
 }
@@ -65,7 +67,9 @@ impl From<Ended> for ExitCode {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(message) | Self::Failed(message) => f.write_str(message),
+            Self::Usage(message) | Self::Failed(message) | Self::Reused(message) => {
+                f.write_str(message)
+            }
             Self::Interrupted => f.write_str(INTERRUPTED),
         }
     }
@@ -81,7 +85,7 @@ fn failed(fault: &Fault) -> Ended {
     say(&format!("error: {fault}"));
     match fault {
         Fault::Usage(_) => Ended::Usage,
-        Fault::Failed(_) => Ended::Early,
+        Fault::Failed(_) | Fault::Reused(_) => Ended::Early,
         Fault::Interrupted => Ended::Interrupted,
     }
 }

@@ -17,7 +17,7 @@ use super::{
     options::{Format, ImportOptions},
     part::is_same,
     progress::grouped,
-    source::{Raw, Refusal, STANDARD},
+    source::{Raw, Refusal, STANDARD, Source, Table},
 };
 
 /// The columns that a file of refused rows has in front. An import ignores them.
@@ -65,21 +65,18 @@ pub struct End<'a> {
 
 struct Rejects {
     path: PathBuf,
-    /// What goes before the first row of a new file.
-    header: Option<Vec<String>>,
+    /// Of a CSV file: its header, which a new file begins with, and its delimiter.
+    table: Option<Table>,
     /// Whether it goes on with a file of an earlier run.
     append: bool,
     file: Option<BufWriter<File>>,
 }
 
 impl Report {
-    /// A report of nothing. Of a CSV file it has the header.
-    pub fn new(
-        options: &ImportOptions,
-        format: Format,
-        header: Option<&[String]>,
-    ) -> Result<Self, Fault> {
-        let path = options.rejects.clone().unwrap_or_else(|| default(&options.file, format));
+    /// A report of nothing.
+    pub fn new(options: &ImportOptions, source: &Source) -> Result<Self, Fault> {
+        let path = options.rejects.clone();
+        let path = path.unwrap_or_else(|| default(&options.file, source.format));
         let all = [
             ("the file that is imported", Some(Path::new(&options.file))),
             ("--rejects", Some(path.as_path())),
@@ -103,7 +100,7 @@ impl Report {
         Ok(Self {
             rejects: Rejects {
                 path,
-                header: header.map(<[String]>::to_vec),
+                table: source.table().cloned(),
                 append: options.start_row.is_some(),
                 file: None,
             },
@@ -240,23 +237,31 @@ impl Rejects {
                 let opened = open(&self.path, self.append)?;
                 let is_new = opened.metadata().is_ok_and(|about| about.len() == 0);
                 let file = file.insert(BufWriter::new(opened));
-                if let Some(header) = self.header.as_ref().filter(|_| is_new) {
-                    let own = header.iter().filter(|name| !REJECTED.contains(&name.trim()));
-                    line(file, REJECTED.into_iter().chain(own.map(String::as_str)))?;
+                if let Some(table) = self.table.as_ref().filter(|_| is_new) {
+                    let own = table.header.iter().filter(|name| !is_about(name));
+                    let names = REJECTED.into_iter().chain(own.map(String::as_str));
+                    write!(file, "{}", line(names, table.delimiter)?)
+                        .map_err(|error| unwritten(&error))?;
                 }
                 file
             }
         };
         let number = row.line.to_string();
-        match &row.raw {
+        let about = [number.as_str(), reason, message];
+        let table = self.table.as_ref();
+        let (header, delimiter) = table.map_or((&[][..], b','), |it| (&it.header, it.delimiter));
+        // A file of refused rows that is imported has these columns already.
+        let is_own = |i: usize| header.get(i).is_none_or(|name| !is_about(name));
+        let text = match &row.raw {
             Raw::Cells(cells) => {
-                // A file of refused rows that is imported has these columns already.
-                let header = self.header.as_deref().unwrap_or_default();
-                let own = cells.iter().enumerate().filter(|(i, _)| {
-                    header.get(*i).is_none_or(|name| !REJECTED.contains(&name.trim()))
-                });
-                let about = [number.as_str(), reason, message];
-                line(file, about.into_iter().chain(own.map(|(_, cell)| cell.as_str())))
+                let own = cells.iter().enumerate().filter(|(i, _)| is_own(*i));
+                line(about.into_iter().chain(own.map(|(_, cell)| cell.as_str())), delimiter)?
+            }
+            Raw::Text(text) => {
+                let other = (0..).take_while(|i| !is_own(*i)).count();
+                let about = line(about.into_iter(), delimiter)?;
+                let about = about.trim_end_matches('\n');
+                format!("{about}{}{}\n", char::from(delimiter), behind(text, other, delimiter))
             }
             Raw::Line(text) => {
                 let entries = format!(
@@ -264,11 +269,27 @@ impl Rejects {
                     Value::from(reason),
                     Value::from(message)
                 );
-                writeln!(file, "{}", with_entries(text, &REJECTED, &entries))
-                    .map_err(|error| unwritten(&error))
+                with_entries(text, &REJECTED, &entries) + "\n"
             }
-        }
+        };
+        file.write_all(text.as_bytes()).map_err(|error| unwritten(&error))
     }
+}
+
+/// Whether a column says why a row was refused.
+fn is_about(name: &str) -> bool {
+    REJECTED.contains(&name.trim())
+}
+
+/// The text of a record behind its first cells.
+fn behind(record: &str, cells: usize, delimiter: u8) -> &str {
+    let mut quoted = false;
+    let ends = record.bytes().enumerate().filter(|(_, byte)| {
+        quoted ^= *byte == b'"';
+        *byte == delimiter && !quoted
+    });
+    let begin = cells.checked_sub(1).map_or(Some(0), |last| ends.map(|(at, _)| at + 1).nth(last));
+    begin.and_then(|begin| record.get(begin..)).unwrap_or_default()
 }
 
 /// Whether two paths lead to one file, or will.
@@ -283,10 +304,12 @@ fn unwritten(error: &dyn std::fmt::Display) -> Fault {
     Fault::Failed(format!("--rejects: {error}"))
 }
 
-fn line<'a>(file: &mut BufWriter<File>, cells: impl Iterator<Item = &'a str>) -> Result<(), Fault> {
-    let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(file);
+/// A line of a CSV file.
+fn line<'a>(cells: impl Iterator<Item = &'a str>, delimiter: u8) -> Result<String, Fault> {
+    let mut writer = csv::WriterBuilder::new().delimiter(delimiter).from_writer(Vec::new());
     writer.write_record(cells).map_err(|error| unwritten(&error))?;
-    writer.flush().map_err(|error| unwritten(&error))
+    let bytes = writer.into_inner().map_err(|error| unwritten(&error))?;
+    String::from_utf8(bytes).map_err(|error| unwritten(&error))
 }
 
 fn open(path: &Path, append: bool) -> Result<File, Fault> {

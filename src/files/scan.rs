@@ -7,8 +7,9 @@ use std::{
     io::{self, Read},
 };
 
-/// Longest record, in bytes.
-pub const MAX_RECORD: u64 = 1024 * 1024;
+/// Longest record, in bytes: twice what a message takes, so that a refused row is still read when
+/// the reason stands in front of it.
+pub const MAX_RECORD: u64 = 2 * 1024 * 1024;
 
 /// Counts the lines that end in LF, CR or CR LF.
 #[derive(Debug, Clone, Copy)]
@@ -98,15 +99,24 @@ enum State {
 }
 
 /// Where a record stands in the file.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
     /// The position of its first byte.
     pub position: u64,
     /// The line of that byte.
     pub line: u64,
-    /// The line in which text stands behind a closing quote, if it does anywhere. The parser would
-    /// take it for a part of the cell, and after a quote that was not closed, the next record, too.
-    pub text_behind_quote: Option<u64>,
+    /// Text behind a closing quote, if it stands anywhere. The parser would take it for a part of
+    /// the cell, and after a quote that was not closed, the next record, too.
+    pub text_behind_quote: Option<Misquoted>,
+}
+
+/// A record in which text stands behind a closing quote.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Misquoted {
+    /// The line of that text.
+    pub line: u64,
+    /// The record as the file has it, without the end of its last line.
+    pub record: String,
 }
 
 /// Passes the bytes of a CSV file on, and notes where its records begin.
@@ -119,6 +129,8 @@ pub struct Scanner<R> {
     state: State,
     /// Where the last record begins.
     begin: u64,
+    /// Its bytes, as far as they were passed on.
+    record: Vec<u8>,
     /// The records that were scanned and not parsed.
     records: VecDeque<Record>,
 }
@@ -127,7 +139,8 @@ impl<R: Read> Scanner<R> {
     /// `position` is that of the reader's first byte in the file.
     pub fn new(inner: R, position: u64, delimiter: u8) -> Self {
         let (lines, state, records) = (Lines::new(), State::Between, VecDeque::new());
-        Self { inner, delimiter, position, lines, state, begin: position, records }
+        let (begin, record) = (position, Vec::new());
+        Self { inner, delimiter, position, lines, state, begin, record, records }
     }
 
     /// The next record that the parser returns.
@@ -139,6 +152,7 @@ impl<R: Read> Scanner<R> {
         let ends = matches!(byte, b'\r' | b'\n');
         if self.state == State::Between && !ends {
             self.begin = self.position;
+            self.record.clear();
             let (position, line) = (self.position, self.lines.line);
             self.records.push_back(Record { position, line, text_behind_quote: None });
             self.state = State::Cell;
@@ -153,14 +167,30 @@ impl<R: Read> Scanner<R> {
             _ if byte == self.delimiter => State::Cell,
             State::Closing(_) => {
                 if let Some(record) = self.records.back_mut() {
-                    record.text_behind_quote.get_or_insert(self.lines.line);
+                    record.text_behind_quote.get_or_insert_with(|| {
+                        let line = self.lines.line;
+                        Misquoted { line, record: String::new() }
+                    });
                 }
                 State::Plain
             }
             _ => State::Plain,
         };
+        if self.state == State::Between {
+            self.end_record();
+        } else {
+            self.record.push(byte);
+        }
         self.lines.pass(byte);
         self.position += 1;
+    }
+
+    /// Keeps the record that has ended if it is needed as the file has it.
+    fn end_record(&mut self) {
+        let last = self.records.back_mut().and_then(|record| record.text_behind_quote.as_mut());
+        if let Some(misquoted) = last.filter(|it| it.record.is_empty()) {
+            misquoted.record = String::from_utf8_lossy(&self.record).into_owned();
+        }
     }
 
     fn open_quote(&self) -> Option<io::Error> {
@@ -181,10 +211,13 @@ impl<R: Read> Read for Scanner<R> {
                 }));
             }
         }
-        match self.open_quote() {
-            Some(error) if read == 0 && !buffer.is_empty() => Err(error),
-            _ => Ok(read),
+        if read == 0 && !buffer.is_empty() {
+            if let Some(error) = self.open_quote() {
+                return Err(error);
+            }
+            self.end_record();
         }
+        Ok(read)
     }
 }
 
@@ -225,8 +258,9 @@ mod tests {
             read_in(&mut scanner, size).unwrap();
             let found: Vec<_> = std::iter::from_fn(|| scanner.next_record()).collect();
             let lines: Vec<_> = found.iter().map(|record| record.line).collect();
-            let behind: Vec<_> = found.iter().map(|record| record.text_behind_quote).collect();
-            assert_eq!(behind, [None, None, None, Some(9)]);
+            let behind: Vec<_> = found.iter().map(|it| it.text_behind_quote.clone()).collect();
+            let last = Misquoted { line: 9, record: "last,\"z\" tail".into() };
+            assert_eq!(behind, [None, None, None, Some(last)]);
             assert_eq!(lines, [1, 3, 6, 9]);
             let mut csv = csv::ReaderBuilder::new()
                 .has_headers(false)
@@ -257,6 +291,6 @@ mod tests {
         assert_eq!(error.to_string(), "the quote opened in line 2 is not closed");
         let endless = io::Cursor::new(b"h\n").chain(io::repeat(b'x'));
         let error = read_in(Scanner::new(endless, 0, b','), 4096).unwrap_err();
-        assert_eq!(error.to_string(), "line 2 is longer than 1048576 bytes");
+        assert_eq!(error.to_string(), "line 2 is longer than 2097152 bytes");
     }
 }

@@ -51,6 +51,8 @@ pub struct FileRow {
 pub enum Raw {
     /// The cells of a CSV file.
     Cells(Vec<String>),
+    /// The text of a row of a CSV file that cannot be told by its cells.
+    Text(String),
     /// A line of JSON.
     Line(String),
 }
@@ -94,18 +96,18 @@ pub struct Source {
     pub format: Format,
 }
 
+/// What a CSV file says of its rows.
+#[derive(Debug, Clone)]
+pub struct Table {
+    /// The names of the columns.
+    pub header: Vec<String>,
+    /// What separates the cells.
+    pub delimiter: u8,
+}
+
 enum Rows {
-    Csv {
-        reader: csv::Reader<Scanner<Checked<Bytes>>>,
-        header: Vec<String>,
-        columns: Vec<Imported>,
-    },
-    Json {
-        reader: BufReader<Checked<Bytes>>,
-        position: u64,
-        line: u64,
-        row: MessageDescriptor,
-    },
+    Csv { reader: csv::Reader<Scanner<Checked<Bytes>>>, table: Table, columns: Vec<Imported> },
+    Json { reader: BufReader<Checked<Bytes>>, position: u64, line: u64, row: MessageDescriptor },
 }
 
 type Bytes = Box<dyn Read + Send>;
@@ -206,13 +208,13 @@ impl Source {
                     .into(),
             ));
         }
-        Ok(Rows::Csv { reader, header, columns })
+        Ok(Rows::Csv { reader, table: Table { header, delimiter }, columns })
     }
 
-    /// The header of a CSV file.
-    pub fn header(&self) -> Option<&[String]> {
+    /// Of a CSV file, what it says of its rows.
+    pub const fn table(&self) -> Option<&Table> {
         match &self.rows {
-            Rows::Csv { header, .. } => Some(header),
+            Rows::Csv { table, .. } => Some(table),
             Rows::Json { .. } => None,
         }
     }
@@ -220,7 +222,7 @@ impl Source {
     /// Returns the next row; `None` at the end. Fails if the rest of the file cannot be read.
     pub fn next(&mut self) -> Result<Option<FileRow>, Fault> {
         let read = match &mut self.rows {
-            Rows::Csv { reader, header, columns } => {
+            Rows::Csv { reader, table: Table { header, .. }, columns } => {
                 let (Record { position, line, text_behind_quote }, cells) = loop {
                     let Some((place, cells)) = record(reader)? else { return Ok(None) };
                     // A spreadsheet writes rows that only look empty.
@@ -228,10 +230,11 @@ impl Source {
                         break (place, cells);
                     }
                 };
-                let row = if let Some(line) = text_behind_quote {
+                let row = if let Some(misquoted) = &text_behind_quote {
                     Err(Refusal::malformed(format!(
-                        "in line {line} text stands behind the quote that closes a cell; a quote \
-                         inside a cell is written twice"
+                        "in line {} text stands behind the quote that closes a cell; a quote \
+                         inside a cell is written twice",
+                        misquoted.line
                     )))
                 } else if cells.len() == header.len() {
                     let taken = |cell| if self.raw { cell } else { columns::unguard(cell) };
@@ -249,7 +252,9 @@ impl Source {
                 let id = columns.iter().position(Imported::is_id).and_then(|at| cells.get(at));
                 let id = id.map_or("", String::as_str);
                 let account_id = if self.raw { id } else { columns::unguard(id) }.to_owned();
-                FileRow { line, position, account_id, raw: Raw::Cells(cells), row }
+                let text = text_behind_quote.map(|misquoted| Raw::Text(misquoted.record));
+                let raw = text.unwrap_or(Raw::Cells(cells));
+                FileRow { line, position, account_id, raw, row }
             }
             Rows::Json { reader, position, line, row } => {
                 let (text, begin) = loop {

@@ -129,29 +129,35 @@ async fn create_organizations(tx: &WriteTx, plans: &mut [Plan<'_>]) -> Result<Ve
         waiting.retain(|(_, plan)| {
             brought(plan).is_some_and(|it| !existing.contains(&it.organization_id))
         });
-        let awaited: BTreeSet<_> = waiting
-            .iter()
-            .filter_map(|(_, plan)| brought(plan))
-            .map(|it| it.organization_id.clone())
-            .collect();
-        let waits = |(_, plan): &(usize, &mut Plan<'_>)| {
+        // The first row that brings an organization says what it is.
+        let mut awaited = BTreeMap::new();
+        for (position, plan) in &waiting {
+            if let Some(new) = brought(plan) {
+                awaited.entry(new.organization_id.clone()).or_insert(*position);
+            }
+        }
+        let waits_for_parent = |plan: &Plan<'_>| {
             let parent = brought(plan).and_then(|it| it.parent_id.as_ref());
-            parent.is_some_and(|parent| awaited.contains(parent))
+            parent.is_some_and(|parent| awaited.contains_key(parent))
         };
-        let (mut later, mut ready): (Vec<_>, Vec<_>) = waiting.into_iter().partition(waits);
+        let (mut later, mut ready): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|(position, plan)| {
+                let is_first = brought(plan)
+                    .is_some_and(|it| awaited.get(&it.organization_id) == Some(position));
+                !is_first || waits_for_parent(plan)
+            });
         if ready.is_empty() {
             if later.is_empty() {
                 return Ok(creators);
             }
-            // They are below each other: the first one is refused.
-            ready.push(later.remove(0));
+            // They are below each other. Another row may say otherwise of one of them; if none
+            // does, the first one is refused.
+            let other = later.iter().position(|(_, plan)| !waits_for_parent(plan));
+            ready.push(later.remove(other.unwrap_or(0)));
         }
         waiting = later;
         for (position, plan) in ready {
-            let Some(new) = brought(plan).filter(|it| !existing.contains(&it.organization_id))
-            else {
-                continue;
-            };
+            let Some(new) = brought(plan) else { continue };
             match refused(new.insert(tx).await.map_err(lost_race))? {
                 Ok(created) => {
                     existing.insert(created.organization_id);

@@ -107,6 +107,8 @@ async fn a_killed_import_is_gone_on_with() {
     let other = scene.write("other.csv", many(ROWS).replace("Account 0", "Other"));
     let refused = scene.run(&["import", &other, "--batch-size", "50", "--run-id", "r"]).await;
     assert!(refused.code == Some(1) && refused.stderr.contains("REQUEST_ID_REUSED"), "{refused:?}");
+    let goes_on = refused.stderr.split_once("go on with: --start-row ").unwrap().1;
+    assert!(!goes_on.contains("--run-id"), "it would be refused again: {refused:?}");
 }
 
 #[tokio::test]

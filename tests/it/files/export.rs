@@ -192,14 +192,21 @@ async fn a_file_is_complete_or_not_there_and_can_be_gone_on_with() {
     assert_eq!(whole.lines().count(), 2500);
     assert!(!names(scene.folder.path()).iter().any(|name| name.contains(".part")));
     // Runs that end in the middle, until one has noted where it stood.
-    let target = scene.target();
-    let export: Vec<_> =
+    let [.., tenant, id] = scene.target();
+    let address = scene.service.address.to_string();
+    let from = |address, id| ["--listen", address, &*tenant, id].map(ToOwned::to_owned);
+    let export = async |more: &[&str], target: [String; 4]| {
+        let target: Vec<_> = target.iter().map(String::as_str).collect();
+        run(&[&["export", path], more, &target].concat(), &[]).await
+    };
+    let target = from(&address, &id);
+    let begin: Vec<_> =
         ["export", path].into_iter().chain(target.iter().map(String::as_str)).collect();
     let cursor = scene.path("out.jsonl.part.cursor");
     for attempt in 0.. {
         assert!(attempt < 100, "each run got to the end");
         let _ = fs::remove_file(path);
-        let mut child = plain_command(&export, &[]).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = plain_command(&begin, &[]).stderr(Stdio::null()).spawn().unwrap();
         while !cursor.exists() && child.try_wait().unwrap().is_none() {
             tokio::task::yield_now().await;
         }
@@ -213,21 +220,23 @@ async fn a_file_is_complete_or_not_there_and_can_be_gone_on_with() {
     // With bytes behind what it noted.
     let mut written = fs::OpenOptions::new().append(true).open(&part).unwrap();
     written.write_all(b"{\"account\":").unwrap();
-    let other = scene.run(&["export", path, "--resume", "--status", "active"]).await;
-    assert!(other.code == Some(2) && other.stderr.contains("the options differ"), "{other:?}");
-    // Neither is another tenant.
-    let [option, server, ..] = scene.target();
-    let target = [&*option, &*server, "--tenant", "other"];
-    let elsewhere = run(&[&["export", path, "--resume"], &target[..]].concat(), &[]).await;
-    assert!(elsewhere.code == Some(2) && elsewhere.stderr.contains("differ"), "{elsewhere:?}");
-    let resumed = scene.run(&["export", path, "--resume", "--print-watch-cursor"]).await;
+    // Neither the options nor the service nor the tenant may be another.
+    for (more, target) in [
+        (&["--resume", "--status", "active"][..], from(&address, &id)),
+        (&["--resume"], from("127.0.0.1:1", &id)),
+        (&["--resume"], from(&address, "other")),
+    ] {
+        let other = export(more, target).await;
+        assert!(other.code == Some(2) && other.stderr.contains("the options differ"), "{other:?}");
+    }
+    let resumed = export(&["--resume", "--print-watch-cursor"], target.clone()).await;
     assert_eq!(resumed.code, Some(0), "{resumed:?}");
     assert!(resumed.stderr.contains("2,500 accounts"), "{resumed:?}");
     let cursor = resumed.stderr.split("watch cursor: ").nth(1).map(str::trim);
     assert!(cursor.is_some_and(|cursor| cursor.len() > 10), "{resumed:?}");
     assert_eq!(scene.read("out.jsonl"), whole);
     assert!(!names(scene.folder.path()).iter().any(|name| name.contains(".part")));
-    let nothing = scene.run(&["export", path, "--resume"]).await;
+    let nothing = export(&["--resume"], target).await;
     assert!(nothing.code == Some(2) && nothing.stderr.contains("export without it"), "{nothing:?}");
 }
 
