@@ -6,14 +6,13 @@ mod example;
 use std::collections::{HashMap, HashSet};
 
 use tonic::{
-    Code, Request, Status,
-    metadata::{Ascii, MetadataValue},
-    service::{Interceptor, interceptor::InterceptedService},
+    Code, Request, Status, metadata::MetadataValue, service::interceptor::InterceptedService,
     transport::Channel,
 };
 
 use self::example::{ACCOUNTS, BILLING, MANAGER, ORGANIZATIONS, PEOPLE, TYPES};
 use crate::{
+    files::Caller,
     proto::{
         Account, AccountType, AddOrganizationMemberRequest, Address, Contact, CreateAccountRequest,
         CreateAccountTypeRequest, CreateOrganizationRequest, CreatePersonRequest,
@@ -45,16 +44,13 @@ pub struct Seeded {
     pub kept: usize,
 }
 
-type Authorized = InterceptedService<Channel, Bearer>;
+type Authorized = InterceptedService<Channel, Caller>;
 
 /// Fills the tenant, as the caller of the token if there is one. Existing resources stay as they
 /// are, whoever created or changed them, so it can be run again.
 pub async fn seed(channel: Channel, token: Option<&str>) -> Result<Seeded, Status> {
-    let bearer =
-        token.map(|token| format!("Bearer {token}").parse()).transpose().map_err(|_| {
-            Status::unauthenticated("--token takes a token as `customer-accounts token` prints it")
-        })?;
-    let channel = InterceptedService::new(channel, Bearer(bearer));
+    let caller = Caller::new(token, None).map_err(Status::unauthenticated)?;
+    let channel = InterceptedService::new(channel, caller);
     let mut run = Run::default();
     run.types(&mut AccountTypeServiceClient::new(channel.clone())).await?;
     let mut organizations = OrganizationServiceClient::new(channel.clone());
@@ -336,19 +332,6 @@ fn converted(id: &str, account_type_id: String) -> UpdateAccountRequest {
         ..Default::default()
     };
     UpdateAccountRequest { account: Some(account), ..Default::default() }
-}
-
-/// Adds the token to every request.
-#[derive(Clone)]
-struct Bearer(Option<MetadataValue<Ascii>>);
-
-impl Interceptor for Bearer {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(bearer) = &self.0 {
-            request.metadata_mut().insert("authorization", bearer.clone());
-        }
-        Ok(request)
-    }
 }
 
 fn as_seed<T>(message: T) -> Request<T> {

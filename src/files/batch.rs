@@ -38,6 +38,8 @@ pub struct Batch {
     pub request: Option<ImportAccountsRequest>,
     /// The position of the file behind it.
     pub end: u64,
+    /// Whether no row of the file is behind it.
+    pub is_last: bool,
 }
 
 /// A row that waits for the answer of its batch: the parts of it that the report needs.
@@ -54,7 +56,7 @@ pub struct Pending {
 
 impl Shape {
     /// A batch of rows. A row that is refused here refuses the others if it has to.
-    fn batch(&self, rows: Vec<FileRow>, end: u64) -> Batch {
+    fn batch(&self, rows: Vec<FileRow>, end: u64, is_last: bool) -> Batch {
         let refuses_all = self.options.all_or_nothing && rows.iter().any(|row| row.row.is_err());
         let first = rows.first().map_or(0, |row| row.line);
         let (mut pending, mut sent) = (Vec::with_capacity(rows.len()), Vec::new());
@@ -81,7 +83,7 @@ impl Shape {
             request_id: if dry_run { String::new() } else { format!("{}-{first}", self.run_id) },
             validate_only: dry_run,
         });
-        Batch { rows: pending, request, end }
+        Batch { rows: pending, request, end, is_last }
     }
 }
 
@@ -90,14 +92,14 @@ pub fn read(mut source: Source, shape: &Shape, batches: &mpsc::Sender<Batch>) ->
     let start = shape.options.start_row.unwrap_or_default();
     let most = usize::try_from(shape.options.batch_size).unwrap_or(1);
     let (mut rows, mut held) = (Vec::new(), Size::default());
-    let send = |rows, end| batches.blocking_send(shape.batch(rows, end)).is_ok();
+    let send = |rows, end, is_last| batches.blocking_send(shape.batch(rows, end, is_last)).is_ok();
     loop {
         let next = match source.next() {
             Ok(next) => next,
             Err(fault) => {
                 // The rows before are good.
                 if !rows.is_empty() {
-                    send(rows, source.size.unwrap_or_default());
+                    send(rows, source.size.unwrap_or_default(), false);
                 }
                 return Err(fault);
             }
@@ -114,7 +116,7 @@ pub fn read(mut source: Source, shape: &Shape, batches: &mpsc::Sender<Batch>) ->
             size = Size::of(&row);
         }
         if rows.len() == most || (!rows.is_empty() && !held.has_room_for(&size)) {
-            if !send(std::mem::take(&mut rows), row.position) {
+            if !send(std::mem::take(&mut rows), row.position, false) {
                 return Ok(());
             }
             held = Size::default();
@@ -123,7 +125,7 @@ pub fn read(mut source: Source, shape: &Shape, batches: &mpsc::Sender<Batch>) ->
         rows.push(row);
     }
     if !rows.is_empty() {
-        send(rows, source.size.unwrap_or_default());
+        send(rows, source.size.unwrap_or_default(), true);
     }
     Ok(())
 }

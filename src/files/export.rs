@@ -13,10 +13,10 @@ use super::{
     columns::{self, Column, guard},
     failed,
     options::{ExportOptions, Format},
-    part::{Output, Standing, can_resume, standing},
-    progress::{Progress, grouped},
+    part::{Output, Standing, can_resume, is_no_file, standing},
+    progress::{Progress, counted},
     say,
-    service::{self, Accounts, Patience, explain, is_foreign, is_planned, is_transient},
+    service::{self, Accounts, Patience, explain},
     source::{STANDARD, format_of},
 };
 use crate::proto::{ExportAccountsRequest, ExportAccountsResponse, ExportedAccount, POOL};
@@ -104,7 +104,7 @@ async fn run(
         }
     } else if !options.quiet {
         let seconds = began.elapsed().as_secs_f64();
-        say(&format!("{} accounts in {seconds:.1} s", grouped(standing.accounts)));
+        say(&format!("{} in {seconds:.1} s", counted(standing.accounts, "account")));
     }
     if options.print_watch_cursor && ended == Ended::Done {
         say(&format!("watch cursor: {}", standing.watch_cursor));
@@ -161,7 +161,7 @@ impl Form {
         let format = match options.format {
             Format::Auto => match format_of(&options.file) {
                 Some(format) => format,
-                None if options.file == STANDARD || Path::new(&options.file).exists() => {
+                None if options.file == STANDARD || is_no_file(Path::new(&options.file)) => {
                     Format::Jsonl
                 }
                 None => {
@@ -195,6 +195,12 @@ impl Form {
         }
         let columns = match &*options.columns {
             [] => columns::exports(options.with_links),
+            columns if options.with_links && !columns.iter().any(|it| it.is_links()) => {
+                return Err(Fault::Usage(
+                    "--with-links: --columns says what is exported; name linked_organizations"
+                        .into(),
+                ));
+            }
             columns => columns.to_vec(),
         };
         let mut names = HashSet::new();
@@ -312,17 +318,10 @@ impl Run {
     ) -> Result<Ended, End> {
         loop {
             let status = match self.stream(&mut patience, progress).await {
-                Err(End::Status(status)) if is_transient(&status) => status,
+                Err(End::Status(status)) if patience.allows(&status) => status,
                 ended => return ended.map(|()| Ended::Done),
             };
-            if is_foreign(&status) && !patience.has_reached() {
-                return Err(End::Status(status));
-            }
-            if is_planned(&status) && patience.is_fresh() {
-                continue;
-            }
-            progress.say(&format!("{}; trying again", explain(&status)));
-            if !patience.wait().await {
+            if !patience.wait(&status, progress).await {
                 return Err(End::Status(status));
             }
         }

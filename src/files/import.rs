@@ -23,10 +23,10 @@ use super::{
     batch::{self, Batch, Shape},
     failed,
     options::ImportOptions,
-    progress::{Progress, grouped},
+    progress::{Progress, counted, grouped},
     report::{self, Outcome, Report, Totals},
     say,
-    service::{self, Accounts, Patience, explain, is_foreign, is_planned, is_transient, reason},
+    service::{self, Accounts, Patience, explain, reason},
     source::{Refusal, Source},
 };
 use crate::proto::{
@@ -103,12 +103,14 @@ async fn run(
         interrupts,
     };
     let mut ended = run.import_all().await;
+    let mut is_complete = run.is_complete();
     let (took, report) = (run.progress.end(), run.report);
     // An error of the file is printed after the rows before it were imported.
     if let Ok(Ended::Done) = ended
         && let Some(fault) = fault.await.ok().flatten()
     {
         ended = Err(fault);
+        is_complete = false;
     }
     let is_reused = matches!(&ended, Err(Fault::Reused(_)));
     let error = match &ended {
@@ -127,7 +129,6 @@ async fn run(
         say(&format!("no row begins in line {line} or behind it"));
     }
     say(&report.summary(took, options.dry_run));
-    let is_complete = matches!(ended, Ended::Done | Ended::Refused);
     let next_row = (!is_complete).then_some(run.next_row);
     if let Some(line) = next_row {
         let names_run = !options.dry_run && !is_reused;
@@ -146,7 +147,7 @@ struct Run<'a> {
     options: &'a ImportOptions,
     accounts: Accounts,
     batches: mpsc::Receiver<Batch>,
-    /// Whether the file was read to its end.
+    /// Whether all rows of the file were read.
     read_all: bool,
     /// The batches that were read from the file and are not answered.
     under_way: VecDeque<Batch>,
@@ -181,20 +182,15 @@ impl Run<'_> {
                 Err(End::Fault(fault)) => return Err(fault),
                 Err(End::Status(status)) => *status,
             };
-            let is_wrong = is_foreign(&status) && !self.patience.has_reached();
-            if is_wrong || !is_transient(&status) {
+            if !self.patience.allows(&status) {
                 return Err(failure(&status));
             }
             if self.stop.is_some() {
                 // Nobody waits for what is under way. It has its request_id.
                 return self.end();
             }
-            if is_planned(&status) && self.patience.is_fresh() {
-                continue;
-            }
-            self.progress.say(&format!("{}; trying again", explain(&status)));
             tokio::select! {
-                goes_on = self.patience.wait() => if !goes_on {
+                goes_on = self.patience.wait(&status, &self.progress) => if !goes_on {
                     return Err(failure(&status));
                 },
                 () = &mut self.interrupt => return Ok(Ended::Interrupted),
@@ -239,6 +235,7 @@ impl Run<'_> {
                         // It waits for nothing, and if the stream has ended, an answer says so.
                         let _ = sender.try_send(request.clone());
                     }
+                    self.read_all = batch.is_last;
                     self.under_way.push_back(batch);
                     self.finish_unsent()?;
                 }
@@ -254,16 +251,20 @@ impl Run<'_> {
         }
     }
 
+    /// Whether what became of every row is noted.
+    fn is_complete(&self) -> bool {
+        self.read_all && self.under_way.is_empty()
+    }
+
     fn end(&self) -> Result<Ended, Fault> {
-        let is_complete = self.read_all && self.under_way.is_empty();
-        match self.stop.filter(|_| !is_complete) {
-            None => Ok(Ended::Done),
-            Some(Stop::Interrupted) => Ok(Ended::Interrupted),
+        match self.stop {
+            Some(Stop::Interrupted) if !self.is_complete() => Ok(Ended::Interrupted),
+            None | Some(Stop::Interrupted) => Ok(Ended::Done),
             Some(Stop::TooManyRefused) => {
                 let (refused, most) = (self.report.refused(), self.options.max_refused);
                 let most = grouped(most.unwrap_or_default());
-                let refused = grouped(refused);
-                let message = format!("{refused} rows are refused, more than --max-refused {most}");
+                let refused = counted(refused, "row");
+                let message = format!("{refused} refused, more than --max-refused {most}");
                 Err(Fault::Failed(message))
             }
         }

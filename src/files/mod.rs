@@ -25,6 +25,7 @@ pub use self::{
     export::export,
     import::{Interrupts, import},
     options::{ExportOptions, ImportOptions},
+    service::Caller,
 };
 
 /// Why a command ends early.

@@ -123,7 +123,7 @@ impl Output {
 }
 
 /// Whether there is something at the path that must not be replaced by a file: a pipe, a device.
-fn is_no_file(path: &Path) -> bool {
+pub fn is_no_file(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|about| !about.is_file() && !about.is_dir())
 }
 

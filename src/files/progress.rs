@@ -49,7 +49,7 @@ impl Progress {
         let seconds = self.began.elapsed().as_secs().max(1);
         let refused =
             if refused > 0 { format!(", {} refused", grouped(refused)) } else { String::new() };
-        let message = format!("{} rows, {}/s{refused}", grouped(rows), grouped(rows / seconds));
+        let message = format!("{}, {}/s{refused}", counted(rows, "row"), grouped(rows / seconds));
         if let Some(next) = &mut self.next
             && *next <= Instant::now()
         {
@@ -85,9 +85,21 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
+/// A number and what it counts: `1 account`, `2,000 accounts`.
+pub fn counted(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::grouped;
+    use super::{counted, grouped};
+
+    #[test]
+    fn one_is_not_many() {
+        for (number, text) in [(0, "0 rows"), (1, "1 row"), (1000, "1,000 rows")] {
+            assert_eq!(counted(number, "row"), text);
+        }
+    }
 
     #[test]
     fn thousands_are_apart() {

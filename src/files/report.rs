@@ -16,7 +16,7 @@ use super::{
     json::with_entries,
     options::{Format, ImportOptions},
     part::is_same,
-    progress::grouped,
+    progress::{counted, grouped},
     source::{Raw, Refusal, STANDARD, Source, Table},
 };
 
@@ -181,8 +181,7 @@ impl Report {
         });
         if totals.organizations > 0 {
             let organizations = u64::try_from(totals.organizations).unwrap_or_default();
-            let noun = if organizations == 1 { "organization" } else { "organizations" };
-            parts.push(format!("{} {noun} {verb}created", grouped(organizations)));
+            parts.push(format!("{} {verb}created", counted(organizations, "organization")));
         }
         let rejects = if refused > 0 {
             format!("; refused rows are in {}", self.rejects.path.display())
@@ -258,7 +257,7 @@ impl Rejects {
                 line(about.into_iter().chain(own.map(|(_, cell)| cell.as_str())), delimiter)?
             }
             Raw::Text(text) => {
-                let other = (0..).take_while(|i| !is_own(*i)).count();
+                let other = (0..header.len()).take_while(|i| !is_own(*i)).count();
                 let about = line(about.into_iter(), delimiter)?;
                 let about = about.trim_end_matches('\n');
                 format!("{about}{}{}\n", char::from(delimiter), behind(text, other, delimiter))

@@ -11,7 +11,7 @@ use tonic::{
 };
 use tonic_types::StatusExt as _;
 
-use super::{Fault, options::Target};
+use super::{Fault, options::Target, progress::Progress};
 use crate::proto::{ErrorReason, account_service_client::AccountServiceClient};
 
 /// The pause before the first retry; each further one is twice as long.
@@ -24,15 +24,8 @@ pub type Accounts = AccountServiceClient<InterceptedService<Channel, Caller>>;
 
 /// Makes a client that takes messages of this many bytes.
 pub fn accounts(channel: Channel, target: &Target, largest: usize) -> Result<Accounts, Fault> {
-    let metadata = |option: &str, value: Option<String>| {
-        let parsed = value.map(|value| value.parse::<MetadataValue<Ascii>>()).transpose();
-        parsed
-            .map_err(|_| Fault::Usage(format!("{option}: has characters that no header may have")))
-    };
-    let caller = Caller {
-        bearer: metadata("--token", target.token.as_ref().map(|it| format!("Bearer {it}")))?,
-        tenant: metadata("--tenant", target.tenant.clone())?,
-    };
+    let caller = Caller::new(target.token.as_deref(), target.tenant.as_deref());
+    let caller = caller.map_err(Fault::Usage)?;
     Ok(AccountServiceClient::with_interceptor(channel, caller).max_decoding_message_size(largest))
 }
 
@@ -41,6 +34,21 @@ pub fn accounts(channel: Channel, target: &Target, largest: usize) -> Result<Acc
 pub struct Caller {
     bearer: Option<MetadataValue<Ascii>>,
     tenant: Option<MetadataValue<Ascii>>,
+}
+
+impl Caller {
+    /// The caller with a token, and on a service without credentials of a tenant. The error names
+    /// the option whose value no header may have.
+    pub fn new(token: Option<&str>, tenant: Option<&str>) -> Result<Self, String> {
+        let metadata = |option: &str, value: Option<String>| {
+            let parsed = value.map(|value| value.parse::<MetadataValue<Ascii>>()).transpose();
+            parsed.map_err(|_| format!("{option}: has characters that no header may have"))
+        };
+        Ok(Self {
+            bearer: metadata("--token", token.map(|token| format!("Bearer {token}")))?,
+            tenant: metadata("--tenant", tenant.map(ToOwned::to_owned))?,
+        })
+    }
 }
 
 impl Interceptor for Caller {
@@ -56,7 +64,7 @@ impl Interceptor for Caller {
 
 /// Whether a call that ended so can succeed when it is made again. A batch has a `request_id`, so
 /// that a repeat does nothing twice.
-pub fn is_transient(status: &Status) -> bool {
+fn is_transient(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable | Code::Aborted | Code::DeadlineExceeded => true,
         Code::ResourceExhausted => reason(status).as_deref() == Some("OVERLOADED"),
@@ -69,7 +77,7 @@ pub fn is_transient(status: &Status) -> bool {
 }
 
 /// An error of a peer that speaks another protocol, or of a connection that has broken.
-pub fn is_foreign(status: &Status) -> bool {
+fn is_foreign(status: &Status) -> bool {
     matches!(status.code(), Code::Unknown | Code::Internal) && status.details().is_empty()
 }
 
@@ -94,7 +102,7 @@ pub fn explain(status: &Status) -> String {
 }
 
 /// The time of a stream ended, not the service: the next one can begin at once.
-pub fn is_planned(status: &Status) -> bool {
+fn is_planned(status: &Status) -> bool {
     let ended = ErrorReason::StreamEnded.as_str_name().trim_start_matches("ERROR_REASON_");
     reason(status).as_deref() == Some(ended)
 }
@@ -114,18 +122,13 @@ impl Patience {
         Self { longest, since: None, pause: FIRST_PAUSE, has_reached: false }
     }
 
-    /// Whether the last try achieved something.
-    pub const fn is_fresh(&self) -> bool {
-        self.since.is_none()
+    /// Whether a call that ended so is made again. An error of a peer that has never answered as the
+    /// service does is that of another protocol.
+    pub fn allows(&self, status: &Status) -> bool {
+        is_transient(status) && (self.has_reached || !is_foreign(status))
     }
 
-    /// Whether the peer has answered as the service does.
-    pub const fn has_reached(&self) -> bool {
-        self.has_reached
-    }
-
-    /// The peer has answered as the service does: an error of the connection is none of another
-    /// protocol.
+    /// The peer has answered as the service does.
     pub const fn reached(&mut self) {
         self.has_reached = true;
     }
@@ -135,8 +138,13 @@ impl Patience {
         (self.since, self.pause) = (None, FIRST_PAUSE);
     }
 
-    /// Waits before the next try; `false` if it has been too long.
-    pub async fn wait(&mut self) -> bool {
+    /// Waits before the next try, and says why; `false` if it has been too long. The service ends
+    /// streams as planned: the next one can begin at once.
+    pub async fn wait(&mut self, status: &Status, progress: &Progress) -> bool {
+        if is_planned(status) && self.since.is_none() {
+            return true;
+        }
+        progress.say(&format!("{}; trying again", explain(status)));
         let since = *self.since.get_or_insert_with(Instant::now);
         if since.elapsed() + self.pause > self.longest {
             return false;

@@ -106,11 +106,12 @@ pub struct Table {
 }
 
 enum Rows {
-    Csv { reader: csv::Reader<Scanner<Checked<Bytes>>>, table: Table, columns: Vec<Imported> },
+    Csv { reader: Box<CsvReader>, table: Table, columns: Vec<Imported> },
     Json { reader: BufReader<Checked<Bytes>>, position: u64, line: u64, row: MessageDescriptor },
 }
 
 type Bytes = Box<dyn Read + Send>;
+type CsvReader = csv::Reader<Scanner<Checked<Bytes>>>;
 
 impl Source {
     /// Opens a file and reads its header.
@@ -208,7 +209,7 @@ impl Source {
                     .into(),
             ));
         }
-        Ok(Rows::Csv { reader, table: Table { header, delimiter }, columns })
+        Ok(Rows::Csv { reader: Box::new(reader), table: Table { header, delimiter }, columns })
     }
 
     /// Of a CSV file, what it says of its rows.
@@ -344,9 +345,7 @@ fn delimiter(head: &[u8]) -> u8 {
 }
 
 /// The next record of a CSV file: where it stands, and its cells.
-fn record(
-    reader: &mut csv::Reader<Scanner<Checked<Bytes>>>,
-) -> Result<Option<(Record, Vec<String>)>, Fault> {
+fn record(reader: &mut CsvReader) -> Result<Option<(Record, Vec<String>)>, Fault> {
     let mut record = csv::StringRecord::new();
     let more = reader.read_record(&mut record).map_err(|error| match error.into_kind() {
         csv::ErrorKind::Io(error) => Fault::Failed(error.to_string()),

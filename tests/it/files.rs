@@ -655,6 +655,16 @@ async fn the_options_do_what_they_say() {
     assert!((8..=20).contains(&refused), "{refused}");
     assert_eq!(summary["next_row"], refused + 2);
     assert_eq!(records(&scene.read("c.rejects.csv")).len() as u64, refused);
+    // It is an error in the last batch as well, which leaves nothing to go on with.
+    for size in ["1000", "1"] {
+        let options = ["--max-refused", "49", "--batch-size", size];
+        let (summary, finished) = scene.import("d.csv", &bad, &options).await;
+        assert_eq!((finished.code, &summary["next_row"]), (Some(1), &Value::Null), "{finished:?}");
+        assert!(!finished.stderr.contains("go on with"), "{finished:?}");
+    }
+    let local = "account_id,comment\nn1\nn2\n";
+    let (summary, finished) = scene.import("e.csv", local, &["--max-refused", "0"]).await;
+    assert_eq!((finished.code, &summary["next_row"]), (Some(1), &Value::Null), "{finished:?}");
     // One at the limit goes on.
     let (_, finished) = scene.import("d.csv", &bad, &["--max-refused", "50"]).await;
     assert_eq!(finished.code, Some(3));

@@ -316,6 +316,7 @@ async fn what_csv_cannot_say_is_told() {
         ..Default::default()
     };
     scene.tenant.memberships().link_organization(link).await.unwrap();
+    let existing = &*scene.write("notes", "mine");
     let failed = scene.run(&["export", "--format", "csv", "--with-links"]).await;
     assert!(failed.code == Some(1) && failed.stderr.contains("use JSON lines"), "{failed:?}");
     for (options, says) in [
@@ -325,6 +326,9 @@ async fn what_csv_cannot_say_is_told() {
         (&["--status", "asleep"], "must be one of ACTIVE"),
         (&["--resume"], "--resume: needs a file"),
         (&["accounts.xlsx"], "the name says no format"),
+        // Also of a file that is there.
+        (&[existing], "the name says no format"),
+        (&["--format", "csv", "--columns", "account_id", "--with-links"], "name linked_org"),
         (&["--format", "csv", "--columns", "status,status"], "status is named twice"),
     ] {
         let wrong = scene.run(&[&["export"], options].concat()).await;
