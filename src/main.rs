@@ -137,7 +137,7 @@ async fn run(command: Command, config: &Config) -> Result<ExitCode, Box<dyn Erro
         Command::Seed { token } => {
             let seeded = seed::seed(connect(config).await?, token.as_deref()).await?;
             println!(
-                "tenant demo: {} resources created, {} were there already",
+                "tenant demo: {} resources created, {} already there",
                 seeded.created, seeded.kept
             );
             Ok(())

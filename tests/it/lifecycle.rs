@@ -418,7 +418,7 @@ async fn seed_fills_the_demo_tenant_and_can_be_run_again() {
     let address = service.address.to_string();
     let seeded = run(&["seed", "--listen", &address], &[]).await;
     assert_eq!(seeded.code, Some(0), "{seeded:?}");
-    assert!(seeded.stdout.contains("33 resources created, 0 were there already"), "{seeded:?}");
+    assert!(seeded.stdout.contains("33 resources created, 0 already there"), "{seeded:?}");
     let channel = service.channel().await;
     let caller = As {
         tenant: "demo".into(),
@@ -474,7 +474,7 @@ async fn seed_fills_the_demo_tenant_and_can_be_run_again() {
 
     let again = run(&["seed", "--listen", &address], &[]).await;
     assert_eq!(again.code, Some(0), "{again:?}");
-    assert!(again.stdout.contains("0 resources created, 33 were there already"), "{again:?}");
+    assert!(again.stdout.contains("0 resources created, 33 already there"), "{again:?}");
     assert_eq!(get("acct-globex").await, converted, "what was there stays as it was");
     service.terminate();
     service.ended().await;

@@ -150,7 +150,7 @@ async fn seeding_again_leaves_what_people_have_changed() {
     change_everything(&tenant).await;
     let before = changes(&tenant).await;
     let again = seed(&service).await;
-    assert!(again.stdout.contains("0 resources created, 33 were there already"), "{again:?}");
+    assert!(again.stdout.contains("0 resources created, 33 already there"), "{again:?}");
     assert_eq!(changes(&tenant).await, before, "nothing was changed");
 
     // What is missing is made again, and nothing else is touched by it.
@@ -169,7 +169,7 @@ async fn seeding_again_leaves_what_people_have_changed() {
     tenant.account_types().update_account_type(active).await.unwrap();
     let before = changes(&tenant).await;
     let again = seed(&service).await;
-    assert!(again.stdout.contains("8 resources created, 25 were there already"), "{again:?}");
+    assert!(again.stdout.contains("8 resources created, 25 already there"), "{again:?}");
     let request = ListActivitiesRequest { page_size: 1000, ..Default::default() };
     let made =
         tenant.activities().list_activities(request).await.unwrap().into_inner().activities.len()
@@ -228,7 +228,7 @@ async fn seed_makes_do_with_what_users_have() {
     let own = AccountType { display_name: "ENTERPRISE".into(), ..Default::default() };
     let own = tenant.try_account_type(own).await.unwrap().account_type_id;
     let seeded = seed(&service).await.stdout;
-    assert!(seeded.contains("32 resources created, 1 were there already"), "{seeded}");
+    assert!(seeded.contains("32 resources created, 1 already there"), "{seeded}");
     assert_eq!(tenant.get("acct-acme").await.unwrap().account_type_id, own);
 
     tenant.deactivate(&own).await;
@@ -237,7 +237,7 @@ async fn seed_makes_do_with_what_users_have() {
     let namesake = Person { subject: "alex.silva".into(), ..person("namesake") };
     tenant.try_person(namesake).await.unwrap();
     let seeded = seed(&service).await.stdout;
-    assert!(seeded.contains("4 resources created, 29 were there already"), "{seeded}");
+    assert!(seeded.contains("4 resources created, 29 already there"), "{seeded}");
     assert_eq!(tenant.get("acct-acme-apac").await.unwrap().account_type_id, "smb");
     assert_eq!(tenant.get_person("acme-silva").await.unwrap().subject, "");
 
