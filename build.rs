@@ -27,6 +27,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         files.push(entry?.path());
     }
     files.sort();
+    // No message of the contract contains the details of errors, but errors do.
+    files.push("proto/google/rpc/error_details.proto".into());
 
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.include_source_info(true).include_imports(true).open_files(files)?;

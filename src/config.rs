@@ -61,7 +61,8 @@ impl Cli {
                 | Command::Seed { .. }
                 | Command::Import(_)
                 | Command::Export(_)
-                | Command::Token(_),
+                | Command::Token(_)
+                | Command::Descriptors { .. },
             ) => false,
         };
         needed.then_some(&self.config.data_dir)
@@ -116,6 +117,13 @@ pub enum Command {
     /// use makes. Prints to stderr which options a service needs to accept the key.
     #[command(after_help = help::TOKEN)]
     Token(DevelopmentToken),
+    /// Write the protobuf descriptors of the API: services and messages with their comments, and the
+    /// details of errors (google.rpc).
+    #[command(after_help = help::DESCRIPTORS)]
+    Descriptors {
+        /// The file to write, a `FileDescriptorSet`; `-` for standard output.
+        file: PathBuf,
+    },
 }
 
 /// What a service is asked for by `healthcheck`.
@@ -142,6 +150,7 @@ impl Command {
             Self::Import(_) => "import",
             Self::Export(_) => "export",
             Self::Token(_) => "token",
+            Self::Descriptors { .. } => "descriptors",
         }
     }
 }

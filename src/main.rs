@@ -1,8 +1,15 @@
 //! Parses the command line, starts telemetry and runs the command.
 
 use std::{
-    convert::Infallible, error::Error, future::pending, net::SocketAddr, pin::pin,
-    process::ExitCode, time::Duration,
+    convert::Infallible,
+    error::Error,
+    fs,
+    future::pending,
+    io::{self, Write as _},
+    net::SocketAddr,
+    pin::pin,
+    process::ExitCode,
+    time::Duration,
 };
 
 use customer_accounts::{
@@ -10,6 +17,7 @@ use customer_accounts::{
     config::{Cli, Command, Config, Health, Listen},
     db::{self, Bounds, Db, Manager, migrate, migrate::MigrateError, prune, transfer},
     files::{self, options::Target},
+    proto::DESCRIPTORS,
     renew, seed,
     server::{self, LIVENESS, READINESS},
     telemetry::{self, Telemetry},
@@ -150,6 +158,15 @@ async fn run(command: Command, config: &Config) -> Result<ExitCode, Box<dyn Erro
                 made.audience
             );
             println!("{}", made.token);
+            Ok(())
+        }
+        Command::Descriptors { file } => {
+            if file.as_os_str() == "-" {
+                io::stdout().write_all(DESCRIPTORS)?;
+            } else {
+                fs::write(&file, DESCRIPTORS)
+                    .map_err(|error| format!("{}: {error}", file.display()))?;
+            }
             Ok(())
         }
     };
@@ -403,7 +420,7 @@ impl Database {
 }
 
 /// Completes at SIGTERM or SIGINT (where there are no such signals, at Ctrl-C).
-fn stop_signal() -> Result<impl Future<Output = ()> + Send, std::io::Error> {
+fn stop_signal() -> Result<impl Future<Output = ()> + Send, io::Error> {
     #[cfg(unix)]
     {
         let mut terminate = signal::unix::signal(signal::unix::SignalKind::terminate())?;

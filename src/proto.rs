@@ -30,7 +30,8 @@ mod behavior {
     tonic::include_proto!("google.api");
 }
 
-/// The encoded descriptor set: the services, their imports and the custom method options.
+/// The encoded descriptor set: the services, their imports, the custom method options and the
+/// details of errors.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// The package all services live in; also the domain of `google.rpc.ErrorInfo`.

@@ -205,6 +205,13 @@ Examples:
   customer-accounts token
   customer-accounts token --subject robin.stone --roles viewer";
 
+pub(super) const DESCRIPTORS: &str = "\
+Proxies that translate JSON, such as Envoy, and clients of a service without reflection need them.
+
+Examples:
+  customer-accounts descriptors accounts.binpb
+  grpcurl -protoset accounts.binpb describe accounts.v1.AccountService";
+
 /// Gives the options their headings, and hides the options that a command does not use from its
 /// help.
 pub(super) fn arrange(command: Command) -> Command {

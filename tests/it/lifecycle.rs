@@ -63,6 +63,10 @@ struct Described {
     pool: DescriptorPool,
 }
 
+/// The details of errors, which clients and proxies decode.
+const DETAILS: [&str; 5] =
+    ["ErrorInfo", "BadRequest", "PreconditionFailure", "ResourceInfo", "RetryInfo"];
+
 /// A `FileDescriptorSet` whose files stay as they came, with options that the Rust types do not
 /// know.
 #[derive(prost::Message)]
@@ -155,15 +159,49 @@ async fn both_versions_of_reflection_describe_everything() {
                 );
             }
         }
-        for detail in
-            ["ErrorInfo", "BadRequest", "PreconditionFailure", "ResourceInfo", "RetryInfo"]
-        {
+        for detail in DETAILS {
             assert!(
                 pool.get_message_by_name(&format!("google.rpc.{detail}")).is_some(),
                 "{version}: {detail}"
             );
         }
     }
+}
+
+#[tokio::test]
+async fn descriptors_are_written_to_a_file_and_to_standard_output() {
+    let folder = tempfile::Builder::new().prefix("ca-it").tempdir().unwrap();
+    let file = folder.path().join("accounts.binpb");
+    let written = run(&["descriptors", file.to_str().unwrap()], &[]).await;
+    assert_eq!((written.code, &*written.stdout), (Some(0), ""), "{written:?}");
+    let bytes = std::fs::read(&file).unwrap();
+    let pool = DescriptorPool::decode(&*bytes).unwrap();
+    for service in SERVICES {
+        assert!(pool.get_service_by_name(service).is_some(), "{service}");
+    }
+    assert!(pool.get_extension_by_name("accounts.v1.policy").is_some());
+    for detail in DETAILS {
+        assert!(pool.get_message_by_name(&format!("google.rpc.{detail}")).is_some(), "{detail}");
+    }
+    // Programs such as Envoy read a file only after those that it imports, and each once.
+    let mut seen = Vec::new();
+    for file in Files::decode(&*bytes).unwrap().files {
+        let file = FileDescriptorProto::decode(&*file).unwrap();
+        assert!(!seen.contains(&file.name), "{:?} stands twice", file.name);
+        for import in file.dependency {
+            assert!(seen.contains(&Some(import.clone())), "{import} is behind {:?}", file.name);
+        }
+        seen.push(file.name);
+    }
+
+    let output = plain_command(&["descriptors", "-"], &[]).output().await.unwrap();
+    assert!(output.status.success() && output.stdout == bytes);
+    let refused = run(&["descriptors", "no-such-folder/accounts.binpb"], &[]).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(
+        refused.stderr.starts_with("error: no-such-folder/accounts.binpb: No such file"),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]

@@ -136,14 +136,15 @@ async fn a_watch_that_nobody_reads_ends_and_one_without_news_does_not() {
 /// Requests that never end hold bytes, which are bounded for the tenant and in all.
 #[tokio::test]
 async fn unfinished_requests_hold_no_more_bytes_than_they_may() {
-    let here = Here::serve(&["--max-buffered-bytes", "1048576", "--tenant-share", "50"]);
+    let here = Here::serve(&["--max-buffered-bytes", "262144", "--tenant-share", "50"]);
     let settled = async || {
         let mut peer = here.peer(1000).await;
         peer.settle().await;
         peer
     };
     let (mut peer, mut other) = (settled().await, settled().await);
-    let unfinished = [&[0, 0, 15, 0, 0][..], &vec![0; 400_000]].concat();
+    // What the windows of a stream and a connection have room for.
+    let unfinished = [&[0, 0, 15, 0, 0][..], &vec![0; 100_000]].concat();
     let both = [peer.begin(LIST, &unfinished).await, peer.begin(LIST, &unfinished).await];
     // One of them is too much for the tenant, and is told so; another tenant still has its share.
     assert!(both.contains(&peer.until(HEADERS).await.stream));
