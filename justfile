@@ -38,6 +38,10 @@ lint: tools
 bench *arguments:
     cargo run --locked --release -p customer-accounts-bench -- {{ arguments }}
 
+# Fuzzes what others send, each target for a minute; `just fuzz 10 request` one for 10 seconds
+fuzz *arguments:
+    .ci/fuzz {{ arguments }}
+
 # Formats Rust and protos
 fmt: tools
     cargo fmt

@@ -73,3 +73,6 @@ pub mod server;
 pub mod telemetry;
 pub mod tls;
 pub mod transport;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;

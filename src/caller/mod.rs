@@ -6,6 +6,8 @@
 mod claims;
 mod development;
 pub mod development_key;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod issuer;
 mod jwks;
 pub mod mesh;

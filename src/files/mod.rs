@@ -4,6 +4,8 @@
 mod batch;
 pub mod columns;
 mod export;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod header;
 mod import;
 mod json;

@@ -136,7 +136,12 @@ impl Source {
         Self::read(file, size, options)
     }
 
-    fn read(mut file: Bytes, size: Option<u64>, options: &ImportOptions) -> Result<Self, Fault> {
+    /// Reads the header of a file of this size.
+    pub(super) fn read(
+        mut file: Bytes,
+        size: Option<u64>,
+        options: &ImportOptions,
+    ) -> Result<Self, Fault> {
         let head = first_line(&mut file).map_err(|error| Fault::Failed(error.to_string()))?;
         if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
             return Err(Fault::Failed(

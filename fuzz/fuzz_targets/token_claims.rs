@@ -1,0 +1,5 @@
+//! Fuzzes `token_claims` of `src/fuzzing.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| customer_accounts_fuzz::run("token_claims", data));
