@@ -1,5 +1,6 @@
 //! Fuzzing of what names a caller; see `crate::fuzzing`.
 
+use clap::Parser;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use serde_json::{Map, Value};
@@ -77,7 +78,12 @@ pub fn token_claims(data: &[u8]) {
     }
 }
 
+/// The defaults.
 fn options() -> TokenOptions {
-    use clap::Parser as _;
-    crate::config::Cli::parse_from(["customer-accounts"]).config.tokens
+    #[derive(Parser)]
+    struct Only {
+        #[command(flatten)]
+        tokens: TokenOptions,
+    }
+    Only::parse_from([""]).tokens
 }
