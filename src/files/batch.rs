@@ -109,10 +109,8 @@ pub fn read(mut source: Source, shape: &Shape, batches: &mpsc::Sender<Batch>) ->
             continue;
         }
         let mut size = Size::of(&row);
-        if size.encoded > MAX_BYTES {
-            let message =
-                format!("the row has {} bytes, of which a message takes {MAX_BYTES}", size.encoded);
-            row.row = Err(Refusal::new(ErrorReason::RequestTooLarge, message));
+        if let Some(excess) = size.excess() {
+            row.row = Err(Refusal::new(ErrorReason::RequestTooLarge, excess));
             size = Size::of(&row);
         }
         if rows.len() == most || (!rows.is_empty() && !held.has_room_for(&size)) {
@@ -160,6 +158,22 @@ impl Size {
         let paths = row.update_mask.as_ref().map_or(0, |mask| mask.paths.len());
         let entries = of_account + roles + brought + paths + row.linked_organizations.len();
         Self { encoded, raw, entries }
+    }
+
+    /// What of a row is more than a message takes.
+    fn excess(&self) -> Option<String> {
+        let Self { encoded, entries, .. } = self;
+        if *encoded > MAX_BYTES {
+            return Some(format!(
+                "the row has {encoded} bytes, of which a message takes {MAX_BYTES}"
+            ));
+        }
+        (*entries > MAX_ENTRIES).then(|| {
+            format!(
+                "the row has {entries} entries in its lists, metadata and preferences, of which a \
+                 message takes {MAX_ENTRIES}"
+            )
+        })
     }
 
     const fn has_room_for(&self, row: &Self) -> bool {

@@ -2,9 +2,9 @@
 
 use prost_reflect::{DeserializeOptions, DynamicMessage, ReflectMessage as _, SerializeOptions};
 use prost_types::{FieldMask, Struct};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::header::unknown;
+use super::{header::unknown, json};
 use crate::proto::{
     Account, AccountStatus, Address, Contact, ExportedAccount, ImportLink, ImportRow, Organization,
     POOL,
@@ -266,15 +266,16 @@ pub fn status(text: &str) -> Result<AccountStatus, String> {
     let name = upper.strip_prefix(STATUS_PREFIX).unwrap_or(&upper);
     AccountStatus::from_str_name(&format!("{STATUS_PREFIX}{name}"))
         .filter(|status| *status != AccountStatus::Unspecified)
-        .ok_or_else(|| format!("must be one of {}", statuses().join(", ")))
+        .ok_or_else(statuses_rule)
 }
 
-/// The names of the statuses without their prefix.
-fn statuses() -> Vec<String> {
+/// The rule for a status, with their names without their prefix.
+pub fn statuses_rule() -> String {
     let described = POOL.get_enum_by_name("accounts.v1.AccountStatus");
     let values = described.iter().flat_map(|it| it.values().collect::<Vec<_>>());
     let named = values.filter(|value| value.number() != 0);
-    named.map(|value| value.name().trim_start_matches(STATUS_PREFIX).to_owned()).collect()
+    let names = named.map(|value| value.name().trim_start_matches(STATUS_PREFIX).to_owned());
+    format!("must be one of {}", names.collect::<Vec<_>>().join(", "))
 }
 
 fn show_status(exported: &ExportedAccount) -> String {
@@ -309,8 +310,12 @@ fn show_preferences(exported: &ExportedAccount) -> Result<String, String> {
 }
 
 fn read_preferences(row: &mut ImportRow, cell: &str) -> Result<(), String> {
-    let object = serde_json::from_str::<Value>(cell).ok().filter(Value::is_object);
-    let object = object.ok_or("must be a JSON object, such as {\"language\": \"de\"}")?;
+    const RULE: &str = "must be a JSON object, such as {\"language\": \"de\"}";
+    let object = json::value(cell).map_err(|error| format!("{RULE}: {}", json::told(&error)))?;
+    if !object.is_object() {
+        return Err(RULE.into());
+    }
+    json::check_preferences(&object)?;
     let options = DeserializeOptions::new();
     let descriptor = dynamic("google.protobuf.Struct")?.descriptor();
     let message = DynamicMessage::deserialize_with_options(descriptor, object, &options);
@@ -335,9 +340,9 @@ fn show_metadata(exported: &ExportedAccount) -> String {
 }
 
 fn read_metadata(row: &mut ImportRow, cell: &str) -> Result<(), String> {
-    let entries = serde_json::from_str(cell);
-    account_of(row).metadata = entries
-        .map_err(|_| "must be a JSON object whose values are texts, such as {\"crm\": \"17\"}")?;
+    const RULE: &str = "must be a JSON object whose values are texts, such as {\"crm\": \"17\"}";
+    let object = json::value(cell).map_err(|error| format!("{RULE}: {}", json::told(&error)))?;
+    account_of(row).metadata = serde_json::from_value(object).map_err(|_| RULE)?;
     Ok(())
 }
 

@@ -129,6 +129,11 @@ pub fn row(columns: &[Imported], cells: &[Cow<'_, str>], clear: bool) -> Result<
                     column.read(&mut row, cell).map_err(failed)?;
                 } else if !(clear && updates) {
                     continue;
+                } else if column.name == "status" {
+                    return Err(format!(
+                        "status: cannot be empty; it {}",
+                        columns::statuses_rule()
+                    ));
                 } else if column.name == "account_type_id" {
                     // Emptied on purpose.
                     row.without_account_type = true;
@@ -151,7 +156,7 @@ pub fn row(columns: &[Imported], cells: &[Cow<'_, str>], clear: bool) -> Result<
 }
 
 /// The path of an entry of the metadata (AIP-161).
-fn entry(key: &str) -> String {
+pub fn entry(key: &str) -> String {
     format!("{METADATA}`{}`", key.replace('`', "``"))
 }
 

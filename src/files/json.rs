@@ -1,19 +1,25 @@
 //! A line of JSON as a row: an account, or an object with an account as an export has it.
 
 use std::{
+    cell::Cell,
     fmt,
     io::{BufRead, Read as _},
 };
 
 use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor};
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::{Fault, columns, scan::MAX_RECORD, source::Refusal};
+use super::{Fault, columns, header, scan::MAX_RECORD, source::Refusal};
 use crate::proto::{ErrorReason, ImportRow};
 
 /// The key of a line that is no JSON object, in a file of refused rows.
 const LINE: &str = "_line";
+/// The most values of a text, so that it takes a bounded amount of memory. No message takes more
+/// than 50,000 entries.
+const MAX_VALUES: usize = 60_000;
+/// The most objects and lists in each other that preferences take, by the contract.
+const MAX_DEPTH: usize = 32;
 
 /// The next line; `None` at the end.
 pub fn next_line(reader: &mut impl BufRead, line: u64) -> Result<Option<String>, Fault> {
@@ -34,10 +40,12 @@ pub fn row(
     ignore: &[String],
 ) -> Result<ImportRow, Refusal> {
     let invalid = |message: String| Refusal::new(ErrorReason::InvalidField, message);
-    let Unique(value) = serde_json::from_str(text).map_err(|error| {
+    let value = value(text).map_err(|error| {
         let told = told(&error);
         Refusal::malformed(if error.is_data() {
             told
+        } else if error.is_eof() {
+            "the line ends within an object: each object must be on one line".to_owned()
         } else {
             format!("the line is not JSON: {told}")
         })
@@ -66,12 +74,23 @@ pub fn row(
         for name in ignore {
             remove(account, Some(described), name);
         }
-        if let Some(Value::String(status)) = account.get_mut("status")
-            && let Ok(known) = columns::status(status)
-        {
+        if let Some(Value::String(status)) = account.get_mut("status") {
+            let known = columns::status(status)
+                .map_err(|rule| invalid(format!("account.status: {rule}")))?;
             known.as_str_name().clone_into(status);
         }
+        if let Some(preferences) = account.get("preferences") {
+            check_preferences(preferences)
+                .map_err(|rule| invalid(format!("account.preferences: {rule}")))?;
+        }
         paths = paths_of(account, described, "");
+        // An entry that is ignored stays, so the others are named.
+        if let Some(Value::Object(entries)) = account.get("metadata")
+            && ignore.iter().any(|name| is_entry(name))
+        {
+            paths.retain(|path| path != "metadata");
+            paths.extend(entries.keys().map(|key| header::entry(key)));
+        }
         let named =
             ["account_type_id", "accountTypeId"].into_iter().find_map(|key| account.get(key));
         without_type = named.is_some_and(|value| value.is_null() || value == "");
@@ -102,27 +121,39 @@ fn culprit(
     descriptor: &MessageDescriptor,
     object: &Map<String, Value>,
 ) -> Option<(String, String)> {
+    let alone = |key: &str, value: Value| Map::from_iter([(key.to_owned(), value)]);
     object.iter().find_map(|(key, value)| {
-        let alone = Value::Object(Map::from_iter([(key.clone(), value.clone())]));
-        let rule = message(descriptor, &alone).err()?;
-        let field = descriptor
-            .fields()
-            .find(|it| [it.name(), it.json_name()].contains(&key.as_str()) && !it.is_map());
-        let Some(field) = field else { return Some((key.clone(), rule)) };
-        let kind = field.kind();
-        let below = kind.as_message().filter(|it| !it.full_name().starts_with("google."));
-        let inside = |value: &Value| culprit(below?, value.as_object()?);
-        let (step, found) = match value {
-            Value::Array(items) => (0..)
+        let whole = message(descriptor, &alone(key, value.clone()).into()).err()?;
+        let field =
+            descriptor.fields().find(|it| [it.name(), it.json_name()].contains(&key.as_str()));
+        let Some(field) = field else { return Some((key.clone(), whole)) };
+        // The items of a list and the entries of a map, each as the only one.
+        let parts: Vec<(String, &Value, Value)> = match value {
+            Value::Array(items) if field.is_list() => (0..)
                 .zip(items)
-                .find_map(|(i, item)| Some((format!("[{i}]."), inside(item)?)))
-                .unzip(),
-            value => (Some(".".to_owned()), inside(value)),
+                .map(|(i, item)| (format!("{key}[{i}]"), item, vec![item.clone()].into()))
+                .collect(),
+            Value::Object(entries) if field.is_map() => entries
+                .iter()
+                .map(|(name, value)| {
+                    (format!("{key}.{name}"), value, alone(name, value.clone()).into())
+                })
+                .collect(),
+            value => vec![(key.clone(), value, value.clone())],
         };
-        Some(match step.zip(found) {
-            Some((step, (path, rule))) => (format!("{key}{step}{path}"), rule),
-            None => (key.clone(), rule),
-        })
+        let kind = field.kind();
+        let below = kind
+            .as_message()
+            .filter(|it| !field.is_map() && !it.full_name().starts_with("google."));
+        let found = parts.into_iter().find_map(|(path, part, only)| {
+            let rule = message(descriptor, &alone(key, only).into()).err()?;
+            let inside = below.and_then(|below| culprit(below, part.as_object()?));
+            Some(match inside {
+                Some((inner, rule)) => (format!("{path}.{inner}"), rule),
+                None => (path, rule),
+            })
+        });
+        Some(found.unwrap_or_else(|| (key.clone(), whole)))
     })
 }
 
@@ -147,18 +178,48 @@ fn named_twice(descriptor: &MessageDescriptor, object: &Map<String, Value>) -> O
     })
 }
 
-/// A value in which no object has a key twice: one of the two would be lost.
-struct Unique(Value);
+/// The value of a text in which no object has a key twice, since one of the two would be lost.
+pub fn value(text: &str) -> Result<Value, serde_json::Error> {
+    let mut parser = serde_json::Deserializer::from_str(text);
+    let value = Bounded(&Cell::new(MAX_VALUES)).deserialize(&mut parser)?;
+    parser.end()?;
+    Ok(value)
+}
 
-impl<'de> Deserialize<'de> for Unique {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(UniqueVisitor).map(Self)
+/// Checks what the value of preferences must be before it becomes a message.
+pub fn check_preferences(value: &Value) -> Result<(), String> {
+    if depth(value) > MAX_DEPTH {
+        return Err(format!("must have at most {MAX_DEPTH} objects and lists in each other"));
+    }
+    Ok(())
+}
+
+/// How many objects and lists are in each other.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or_default(),
+        Value::Object(entries) => 1 + entries.values().map(depth).max().unwrap_or_default(),
+        _ => 0,
     }
 }
 
-struct UniqueVisitor;
+/// Reads a value, while so many values are left.
+#[derive(Clone, Copy)]
+struct Bounded<'a>(&'a Cell<usize>);
 
-impl<'de> Visitor<'de> for UniqueVisitor {
+impl<'de> DeserializeSeed<'de> for Bounded<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
+        let Some(left) = self.0.get().checked_sub(1) else {
+            return Err(de::Error::custom(format_args!("there are more than {MAX_VALUES} values")));
+        };
+        self.0.set(left);
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Bounded<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -191,7 +252,7 @@ impl<'de> Visitor<'de> for UniqueVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut all = Vec::new();
-        while let Some(Unique(item)) = items.next_element()? {
+        while let Some(item) = items.next_element_seed(self)? {
             all.push(item);
         }
         Ok(all.into())
@@ -199,19 +260,24 @@ impl<'de> Visitor<'de> for UniqueVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut all = Map::new();
-        while let Some((key, Unique(value))) = entries.next_entry::<String, _>()? {
+        while let Some(key) = entries.next_key::<String>()? {
             if all.contains_key(&key) {
                 return Err(de::Error::custom(format_args!("the key {key:?} occurs twice")));
             }
-            all.insert(key, value);
+            all.insert(key, entries.next_value_seed(self)?);
         }
         Ok(all.into())
     }
 }
 
+/// Whether the name of something to ignore is that of an entry of the metadata.
+fn is_entry(name: &str) -> bool {
+    name.trim_start_matches("account.").starts_with("metadata.")
+}
+
 /// The text of an error, without the number of its line: the parser gets one line of the file at a
 /// time, so that this number is always 1.
-fn told(error: &serde_json::Error) -> String {
+pub fn told(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match (text.split_once(" at line 1 column "), error.line()) {
         (Some((rule, _)), 0) => rule.to_owned(),
@@ -278,7 +344,11 @@ fn paths_of(
 
 /// A line of JSON with these entries in front, in place of the entries with these names.
 pub fn with_entries(line: &str, names: &[&str], entries: &str) -> String {
-    let Ok(mut object) = serde_json::from_str::<Map<_, _>>(line) else {
+    let object = serde_json::from_str::<Map<_, _>>(line).ok().filter(|object| {
+        // Without one of the names the text stays. Otherwise a key that occurs twice is not lost.
+        value(line).is_ok() || !names.iter().any(|name| object.contains_key(*name))
+    });
+    let Some(mut object) = object else {
         return format!("{{{entries},\"{LINE}\":{}}}", Value::from(line));
     };
     let before = object.len();

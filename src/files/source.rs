@@ -16,6 +16,7 @@ use super::{
     header::{self, Imported},
     json,
     options::{Empty, Format, ImportOptions},
+    progress::counted,
     scan::{Checked, Record, Scanner},
 };
 use crate::proto::{ErrorReason, ImportRow, POOL};
@@ -143,7 +144,8 @@ impl Source {
         options: &ImportOptions,
     ) -> Result<Self, Fault> {
         let head = first_line(&mut file).map_err(|error| Fault::Failed(error.to_string()))?;
-        if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
+        // UTF-16 has a NUL beside each letter of ASCII.
+        if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") || has_nul(&head) {
             return Err(Fault::Failed(
                 "the file is UTF-16; save it as UTF-8 (in a spreadsheet: \"CSV UTF-8\")".into(),
             ));
@@ -162,6 +164,14 @@ impl Source {
             .map_err(|error| Fault::Failed(error.to_string()))?;
         let position = skipped as u64;
         let checked = Checked::new(Box::new(bytes) as Bytes, position);
+        let whole =
+            |name: &&String| name.trim_start_matches("account.").starts_with("preferences.");
+        if let Some(name) = options.ignore.iter().find(whole) {
+            return Err(Fault::Usage(format!(
+                "--ignore {name}: preferences are replaced as a whole, so none of their entries can \
+                 be left out"
+            )));
+        }
         let rows = match format {
             Format::Jsonl => Rows::Json {
                 reader: BufReader::new(checked),
@@ -250,8 +260,8 @@ impl Source {
                         .map_err(|message| Refusal::new(ErrorReason::InvalidField, message))
                 } else {
                     Err(Refusal::malformed(format!(
-                        "the row has {} cells, the header {}",
-                        cells.len(),
+                        "the row has {}, the header {}",
+                        counted(cells.len() as u64, "cell"),
                         header.len()
                     )))
                 };
@@ -316,6 +326,11 @@ impl Source {
         read.row = read.row.and_then(|row| refusal.map_or(Ok(row), Err));
         read
     }
+}
+
+/// Whether a NUL is in the first line.
+fn has_nul(head: &[u8]) -> bool {
+    head.iter().take_while(|byte| **byte != b'\n').any(|byte| *byte == 0)
 }
 
 /// Reads to the end of the first line, and some bytes more.

@@ -105,7 +105,7 @@ impl Listed for Organization {
 }
 
 /// A valid organization that has not been inserted yet.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct NewOrganization {
     /// Its id.
     pub organization_id: String,

@@ -82,11 +82,21 @@ impl Batch {
         caller: &Caller,
         meta: &Meta,
     ) -> Result<ImportAccountsResponse> {
-        // Boxed, because it would make the future of the stream larger.
-        let committed = Box::pin(db.write(caller, meta, async |tx| self.attempt(tx).await)).await;
-        match locked(&self.undone).take() {
-            Some(answer) if committed.is_err() => Ok(answer),
-            _ => committed,
+        loop {
+            let known = locked(&self.late).len();
+            // Boxed, because it would make the future of the stream larger.
+            let committed =
+                Box::pin(db.write(caller, meta, async |tx| self.attempt(tx).await)).await;
+            let undone = locked(&self.undone).take();
+            if committed.is_ok() {
+                return committed;
+            }
+            if let Some(answer) = undone {
+                return Ok(answer);
+            }
+            if locked(&self.late).len() == known {
+                return committed;
+            }
         }
     }
 
@@ -98,11 +108,14 @@ impl Batch {
         let (mut plans, again) = self.plans(tx).await?;
         let references = References::hold(tx, &mut plans).await?;
         if !references.late.is_empty() && !self.all_or_nothing {
-            locked(&self.late).extend(references.late);
-            return Err(Error::Retry);
+            return Err(self.without(references.late));
         }
         let Written { mut outcomes, late } =
             write(tx, plans, Again { rows: again, action: self.action }, &references).await?;
+        let is_whole = outcomes.len() == self.rows.len();
+        if !late.is_empty() && !(self.all_or_nothing && is_whole) {
+            return Err(self.without(late));
+        }
         let created = references.organizations_created;
         if self.all_or_nothing && outcomes.iter().any(Outcome::is_refused) {
             for outcome in outcomes.iter_mut().filter(|outcome| !outcome.is_refused()) {
@@ -111,11 +124,14 @@ impl Batch {
             *locked(&self.undone) = Some(answer(&self.rows, outcomes, 0));
             return Err(refusals::batch_refused());
         }
-        if !late.is_empty() {
-            locked(&self.late).extend(late);
-            return Err(Error::Retry);
-        }
         Ok(answer(&self.rows, outcomes, created))
+    }
+
+    /// Remembers rows that were refused too late. The error undoes the attempt; it is no lost race,
+    /// of which there may be few only.
+    fn without(&self, late: BTreeMap<usize, Refused>) -> Error {
+        locked(&self.late).extend(late);
+        refusals::batch_refused()
     }
 
     /// What is done with each row; and the rows, by position, that must be looked at again when their

@@ -24,7 +24,8 @@ pub struct References {
     pub default_type: Option<String>,
     /// How many organizations were created.
     pub organizations_created: i64,
-    /// The rows that were refused when their organization was created already, by position.
+    /// The rows that were refused when the organization that they bring was created already, by
+    /// position.
     pub late: BTreeMap<usize, Refused>,
 }
 
@@ -37,16 +38,37 @@ impl References {
             tx.lock_tree_shared().await?;
         }
         let creators = create_organizations(tx, plans).await?;
+        let brought: Vec<_> = plans.iter().map(brought).collect();
         hold_organizations(tx, plans).await?;
         hold_people(tx, plans).await?;
-        let late = creators.iter().filter_map(|position| match plans.get(*position) {
-            Some(Plan::Refuse(why)) => Some((*position, why.clone())),
-            _ => None,
-        });
-        let late = late.collect();
+        let late = too_late(plans, &creators, &brought);
         let organizations_created = i64::try_from(creators.len()).unwrap_or(i64::MAX);
         Ok(Self { default_type, organizations_created, late })
     }
+}
+
+/// The rows that were refused after they created an organization, and those that were refused and
+/// bring the same one: without the first, the next of them would create it, and be refused then.
+fn too_late(
+    plans: &[Plan<'_>],
+    creators: &[usize],
+    brought: &[Option<&NewOrganization>],
+) -> BTreeMap<usize, Refused> {
+    let refused = |position: usize| match plans.get(position) {
+        Some(Plan::Refuse(why)) => Some(why.clone()),
+        _ => None,
+    };
+    let brings = |position: usize| brought.get(position).copied().flatten();
+    let undone: BTreeMap<_, _> = creators
+        .iter()
+        .filter(|position| refused(**position).is_some())
+        .filter_map(|position| brings(*position))
+        .map(|organization| (&organization.organization_id, organization))
+        .collect();
+    let is_undone =
+        |new: &NewOrganization| undone.get(&new.organization_id).is_some_and(|it| *it == new);
+    let late = (0..plans.len()).filter(|position| brings(*position).is_some_and(is_undone));
+    late.filter_map(|position| Some((position, refused(position)?))).collect()
 }
 
 /// Refuses the rows for which a check fails.
@@ -98,16 +120,12 @@ impl Change<'_> {
     }
 }
 
+/// Locks the types that accounts get, refuses the rows that name none that is active, and returns
+/// the default type if an account needs it.
 async fn hold_types(tx: &WriteTx, plans: &mut [Plan<'_>]) -> Result<Option<String>> {
-    let named = created(plans).filter_map(|it| it.new.fields.account_type_id.clone());
-    let named: BTreeSet<_> = named.collect();
+    let named: BTreeSet<_> = plans.iter().filter_map(new_type).map(ToOwned::to_owned).collect();
     let types = AccountType::hold_all(tx, &named.iter().map(String::as_str).collect()).await?;
-    check(plans, |plan| match plan {
-        Plan::Create(Creation { new, .. }) => {
-            new.fields.account_type_id.as_deref().map_or(Ok(()), |id| types.require_active(id))
-        }
-        _ => Ok(()),
-    })?;
+    check(plans, |plan| new_type(plan).map_or(Ok(()), |id| types.require_active(id)))?;
     let needed = created(plans)
         .any(|it| it.new.fields.account_type_id.is_none() && !it.new.without_account_type);
     if needed { AccountType::default_id(tx).await } else { Ok(None) }
@@ -169,8 +187,25 @@ async fn create_organizations(tx: &WriteTx, plans: &mut [Plan<'_>]) -> Result<Ve
     }
 }
 
+/// The type that the account of a row gets. An update that is refused for its status is refused for
+/// that, as by the single call.
+fn new_type<'p>(plan: &'p Plan<'_>) -> Option<&'p str> {
+    match plan {
+        Plan::Create(Creation { new, .. }) => new.fields.account_type_id.as_deref(),
+        Plan::Update(change) => {
+            let Change { current, fields, .. } = &**change;
+            let id = fields.account_type_id.as_deref();
+            id.filter(|_| {
+                current.fields.account_type_id != fields.account_type_id
+                    && current.fields.status.require_next(fields.status, "").is_ok()
+            })
+        }
+        Plan::Refuse(_) | Plan::Keep(_) => None,
+    }
+}
+
 /// The organization that the row of a plan brings.
-fn brought<'p>(plan: &'p Plan<'_>) -> Option<&'p NewOrganization> {
+fn brought<'a>(plan: &Plan<'a>) -> Option<&'a NewOrganization> {
     match plan {
         Plan::Create(Creation { content, .. }) => content.organization.as_ref(),
         Plan::Update(change) => change.content.organization.as_ref(),

@@ -26,7 +26,7 @@ use crate::{
 /// already.
 #[derive(Debug, Default)]
 pub struct Written {
-    /// One outcome for each row.
+    /// One outcome for each row, up to the first that failed behind a late one.
     pub outcomes: Vec<Outcome>,
     /// The rows that were refused too late, by position.
     pub late: BTreeMap<usize, Refused>,
@@ -50,29 +50,40 @@ pub async fn write(
 ) -> Result<Written> {
     let mut together = insert_together(tx, &plans, references).await?;
     let mut written = Written::default();
-    for (position, mut plan) in plans.into_iter().enumerate() {
-        if let Some(row) = again.rows.get(&position).filter(|_| !matches!(plan, Plan::Refuse(_))) {
-            let present = Present::lock(tx, slice::from_ref(row)).await?;
-            plan = present.plan(tx, again.action, row).await?;
+    for (position, plan) in plans.into_iter().enumerate() {
+        let inserted = together.remove(&position);
+        match one(tx, position, plan, inserted, &again, &mut written.late).await {
+            Ok(outcome) => written.outcomes.push(outcome),
+            // A constraint that refuses a row ends the transaction for the rows behind it.
+            Err(_) if !written.late.is_empty() => break,
+            Err(error) => return Err(error),
         }
-        let outcome = match plan {
-            Plan::Refuse(why) => Outcome::Refused(why),
-            Plan::Keep(etag) => Outcome::Unchanged(etag),
-            Plan::Create(creation) => match together.remove(&position) {
-                Some(account) => Outcome::created(&account),
-                None => late(&mut written, position, create(tx, creation).await)?,
-            },
-            Plan::Update(change) => late(&mut written, position, update(tx, *change).await)?,
-        };
-        written.outcomes.push(outcome);
     }
     Ok(written)
 }
 
-/// The outcome of a row that was written alone.
-fn late(written: &mut Written, position: usize, outcome: Result<Outcome>) -> Result<Outcome> {
+/// Writes one row, unless its account was `inserted` already.
+async fn one(
+    tx: &WriteTx,
+    position: usize,
+    mut plan: Plan<'_>,
+    inserted: Option<Account>,
+    again: &Again<'_>,
+    late: &mut BTreeMap<usize, Refused>,
+) -> Result<Outcome> {
+    if let Some(row) = again.rows.get(&position).filter(|_| !matches!(plan, Plan::Refuse(_))) {
+        let present = Present::lock(tx, slice::from_ref(row)).await?;
+        plan = present.plan(tx, again.action, row).await?;
+    }
+    let outcome = match (plan, inserted) {
+        (Plan::Refuse(why), _) => return Ok(Outcome::Refused(why)),
+        (Plan::Keep(etag), _) => return Ok(Outcome::Unchanged(etag)),
+        (Plan::Create(_), Some(account)) => return Ok(Outcome::created(&account)),
+        (Plan::Create(creation), None) => create(tx, creation).await,
+        (Plan::Update(change), _) => update(tx, *change).await,
+    };
     Ok(refused(outcome.map_err(lost_race))?.unwrap_or_else(|why| {
-        written.late.insert(position, why.clone());
+        late.insert(position, why.clone());
         Outcome::Refused(why)
     }))
 }

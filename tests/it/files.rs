@@ -402,6 +402,120 @@ async fn a_line_of_json_names_each_field_once() {
 }
 
 #[tokio::test]
+async fn a_line_of_json_says_which_part_of_it_is_wrong() {
+    let scene = Scene::new().await;
+    let deep = format!("{}{}", "[".repeat(45), "]".repeat(45));
+    let many = vec!["0"; 70_000].join(",");
+    let lines = [
+        (
+            r#"{"account_id":"a","metadata":{"x":"1","crm":1}}"#,
+            "account.metadata.crm: invalid type",
+        ),
+        (
+            r#"{"account":{"account_id":"b"},"linked_organizations":[{"organization_id":"o"},null]}"#,
+            "linked_organizations[1]: ",
+        ),
+        (
+            r#"{"account":{"account_id":"c"},"linked_organizations":["o"]}"#,
+            "linked_organizations[0]: invalid type",
+        ),
+        (
+            r#"{"account":{"account_id":"d"},"account_users":[{"person_id":"p","roles":["x",1]}]}"#,
+            "account_users[0].roles[1]: invalid type",
+        ),
+        (r#"{"account_id":"e","status":"FOO"}"#, "account.status: must be one of ACTIVE, "),
+        (r#"{"account_id":"f","status":""}"#, "account.status: must be one of ACTIVE, "),
+        (
+            &format!(r#"{{"account_id":"g","preferences":{{"a":{deep}}}}}"#),
+            "account.preferences: must have at most 32 objects and lists in each other",
+        ),
+        (
+            &format!(r#"{{"account_id":"h","preferences":{{"a":[{many}]}}}}"#),
+            "there are more than 60000 values",
+        ),
+        (r#"{"account_id":"i","#, "the line ends within an object"),
+    ];
+    for (line, says) in lines {
+        scene.import("a.jsonl", line, &[]).await;
+        let rejected: Value = serde_json::from_str(&scene.read("a.rejects.jsonl")).unwrap();
+        let message = rejected["_message"].as_str().unwrap();
+        assert!(message.starts_with(says), "{says}: {message}");
+    }
+}
+
+/// Not even by importing the rejects file again and again.
+#[tokio::test]
+async fn of_a_key_that_occurs_twice_neither_value_is_lost() {
+    let scene = Scene::new().await;
+    let line = r#"{"account_id":"twice","display_name":"D","organization_id":"o","primary_contact":{"email":"a@b.example"},"comment":"first","comment":"second"}"#;
+    let (mut name, mut text) = ("a".to_owned(), line.to_owned());
+    for _ in 0..3 {
+        let done = scene.import(&format!("{name}.jsonl"), &text, &[]).await;
+        assert_eq!(done.code, Some(3), "{done:?}");
+        name += ".rejects";
+        text = scene.read(&format!("{name}.jsonl"));
+        assert!(text.contains("first") && text.contains("second"), "{text}");
+    }
+    let cells = r#"account_id,metadata,preferences
+taken,"{""a"":""1"",""a"":""2""}",
+taken-2,,"{""x"":1,""x"":2}"
+taken-3,,"{""x"":1e400}"
+"#;
+    scene.import("b.csv", cells, &[]).await;
+    let rejects = scene.read("b.rejects.csv");
+    for says in [
+        "metadata: must be",
+        "preferences: must be",
+        "the key \"\"a\"\" occurs twice",
+        "number out of range",
+    ] {
+        assert!(rejects.contains(says), "{says}: {rejects}");
+    }
+}
+
+#[tokio::test]
+async fn an_ignored_entry_of_the_metadata_stays_and_one_of_preferences_cannot_be_ignored() {
+    let scene = Scene::new().await;
+    let of = |crm: &str, erp: &str| {
+        format!(
+            r#"{{"account_id":"ign","display_name":"D","organization_id":"o","primary_contact":{{"email":"a@b.example"}},"metadata":{{"crm":"{crm}","erp":"{erp}"}}}}"#
+        )
+    };
+    assert_eq!(scene.import("a.jsonl", &of("17", "4"), &[]).await.code, Some(0));
+    for ignored in ["metadata.crm", "account.metadata.crm"] {
+        let done = scene.import("b.jsonl", &of("99", ignored), &["--ignore", ignored]).await;
+        assert_eq!(done.code, Some(0), "{done:?}");
+        let metadata = scene.tenant.get("ign").await.unwrap().metadata;
+        assert_eq!((&*metadata["crm"], &*metadata["erp"]), ("17", ignored));
+    }
+    let refused = scene.import("b.jsonl", &of("1", "1"), &["--ignore", "preferences.x"]).await;
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.stderr.contains("replaced as a whole"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn what_no_message_takes_is_refused_alone() {
+    let scene = Scene::new().await;
+    let links = vec!["o"; 60_000].join(";");
+    let good = "D,o,a@b.example";
+    let text = format!("{HEADER},linked_organizations\nmany,{good},{links}\nfine,{good},\n");
+    let done = scene.import("a.csv", &text, &[]).await;
+    assert_eq!(done.code, Some(3), "{done:?}");
+    assert!(scene.read("a.rejects.csv").contains("has 60004 entries"), "{done:?}");
+    scene.tenant.get("fine").await.unwrap();
+    // A status has no empty value.
+    let text = "account_id,status\nfine,\n";
+    scene.import("b.csv", text, &["--empty", "clear"]).await;
+    let rejects = scene.read("b.rejects.csv");
+    assert!(rejects.contains("status: cannot be empty; it must be one of ACTIVE, "), "{rejects}");
+    // UTF-16 without a byte order mark.
+    let wide: String = "account_id,comment\nfine,x\n".chars().flat_map(|c| [c, '\0']).collect();
+    let done = scene.import("c.csv", &wide, &[]).await;
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.stderr.contains("the file is UTF-16"), "{done:?}");
+}
+
+#[tokio::test]
 async fn each_result_has_the_id_that_its_row_has() {
     let scene = Scene::new().await;
     let path = scene.path("results");

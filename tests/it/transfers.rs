@@ -154,6 +154,29 @@ async fn an_update_is_refused_with_the_error_of_the_single_call() {
     }
 }
 
+/// Twice, because the first time statements are prepared on the way, which changes what fails.
+#[tokio::test]
+async fn a_type_that_an_update_may_not_take_refuses_its_row_alone() {
+    let tenant = scene().await;
+    for id in ["a", "b", "c", "d", "e", "f", "g"] {
+        tenant.account(account(id, "o")).await;
+    }
+    let typed =
+        |id: &str, to: &str| row(Account { account_type_id: to.into(), ..account(id, "o") });
+    for comment in ["first", "second"] {
+        let named = |id: &str| row(Account { comment: comment.into(), ..account(id, "o") });
+        let mut rows: Vec<_> = ["a", "b", "c", "d", "e"].map(|id| typed(id, "nothing")).into();
+        rows.extend([named("f"), typed("taken", "inactive"), named("g")]);
+        let mut expected = ["ACCOUNT_TYPE_NOT_FOUND"; 8];
+        (expected[5], expected[6], expected[7]) = ("UPDATED", "ACCOUNT_TYPE_INACTIVE", "UPDATED");
+        assert_eq!(tenant.import(rows.clone()).await, expected, "{comment}");
+        let whole = ImportAccountsRequest { all_or_nothing: true, ..batch(rows) };
+        let answer = tenant.try_import(whole).await.unwrap();
+        (expected[5], expected[7]) = ("BATCH_REFUSED", "BATCH_REFUSED");
+        assert_eq!(outcomes(&answer), expected, "{comment}");
+    }
+}
+
 #[tokio::test]
 async fn actions_say_what_happens_to_what_is_there_and_to_what_is_not() {
     let tenant = scene().await;

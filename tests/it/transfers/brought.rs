@@ -59,6 +59,28 @@ async fn links_and_users_of_rows_are_added_and_changed_and_others_stay() {
 }
 
 #[tokio::test]
+async fn many_refused_rows_with_one_organization_leave_it_to_a_good_one() {
+    let tenant = scene().await;
+    let brings = |id: &str, organization: &str, manager: &str| ImportRow {
+        organization: Some(Organization {
+            organization_id: organization.into(),
+            display_name: organization.into(),
+            ..Default::default()
+        }),
+        ..row(Account { account_manager_id: manager.into(), ..account(id, organization) })
+    };
+    let mut rows: Vec<_> = (0..20).map(|n| brings(&format!("bad-{n}"), "new", "nobody")).collect();
+    rows.extend((0..20).map(|n| brings(&format!("other-{n}"), "none", "nobody")));
+    rows.extend([brings("good", "new", "staff"), row(account("plain", "o"))]);
+    let mut expected = vec!["PERSON_NOT_FOUND"; 40];
+    expected.extend(["CREATED", "CREATED"]);
+    assert_eq!(tenant.import(rows).await, expected);
+    assert_eq!(tenant.get("good").await.unwrap().organization_id, "new");
+    let none = tenant.import(vec![row(account("late", "none"))]).await;
+    assert_eq!(none, ["ORGANIZATION_NOT_FOUND"], "nobody has brought it");
+}
+
+#[tokio::test]
 async fn a_row_that_is_refused_after_it_was_written_leaves_nothing_and_the_others_stay() {
     let tenant = scene().await;
     let contact = |id: &str, person: &str| {
