@@ -185,8 +185,8 @@ Examples:
   customer-accounts import crm.csv --ignore Owner --server https://accounts.example:50051
 
 Ends with 0 if all rows are kept, 3 if some were refused, 2 if the command line or the header is
-wrong and nothing was sent, 1 if it did not get to the end, and 130 if it was interrupted; then it
-prints how to go on.";
+wrong and nothing was sent, 1 if it did not get to the end, and 130 if it was interrupted. If it has
+begun and did not get to the end, it prints how to go on.";
 
 pub(super) const EXPORT: &str = "\
 Examples:

@@ -17,8 +17,8 @@ const MAX_BATCH: i64 = 1000;
 /// The service that a command calls, and as whom.
 #[derive(Debug, Clone, Args)]
 pub struct Target {
-    /// The service: http://HOST:PORT, or https://HOST:PORT for TLS. Without it the service on
-    /// --listen.
+    /// The service to call: http://HOST:PORT, or https://HOST:PORT for TLS. By default the service
+    /// on --listen.
     #[arg(long, env = "CUSTOMER_ACCOUNTS_SERVER", value_name = "URL", value_parser = server,
           help_heading = "Service")]
     pub server: Option<Uri>,
@@ -28,16 +28,17 @@ pub struct Target {
     #[arg(long, env = "CUSTOMER_ACCOUNTS_TLS_CA", value_name = "FILE", help_heading = "Service")]
     pub tls_ca: Option<PathBuf>,
 
-    /// A token for the service.
+    /// A token for the service. It names the tenant.
     #[arg(long, env = "CUSTOMER_ACCOUNTS_TOKEN", hide_env_values = true, help_heading = "Service")]
     pub token: Option<String>,
 
-    /// The tenant, for a service without credentials, in development.
+    /// The tenant, for a service without credentials, in development. Not beside a token.
     #[arg(long, value_name = "ID", help_heading = "Service")]
     pub tenant: Option<String>,
 
-    /// How long a command that has begun tries again when it loses the service. The first
-    /// connection is tried once.
+    /// How long to try again when the connection is lost, the service restarts, or its answer says
+    /// to try again: a number and ms, s, m or h, such as 30s. If no service answers at the start,
+    /// the command ends at once.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration,
           help_heading = "Service")]
     pub retry_for: Duration,
@@ -46,7 +47,9 @@ pub struct Target {
 /// The format of a file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// By the name of the file; of an import with another name, by its first byte.
+    /// By the ending of the name: .csv, .tsv, .txt; .jsonl, .ndjson, .json. With another ending an
+    /// import looks at the first character, and an export to a file is refused. Standard output is
+    /// JSON lines.
     #[default]
     Auto,
     /// Values separated by commas, with a header.
@@ -102,8 +105,8 @@ pub struct ImportOptions {
     #[arg(long, value_enum, default_value_t, help_heading = "File")]
     pub format: Format,
 
-    /// What separates the cells of a CSV file: one character, or `tab`. By default found in the
-    /// header: a comma, a semicolon or a tab.
+    /// What separates the cells of a CSV file: one character, or `tab`. By default a comma, a
+    /// semicolon or a tab: the one that occurs most often in the header.
     #[arg(long, value_name = "CHARACTER", value_parser = delimiter, help_heading = "File")]
     pub delimiter: Option<u8>,
 
@@ -111,7 +114,7 @@ pub struct ImportOptions {
     #[arg(long, value_enum, default_value_t, help_heading = "File")]
     pub empty: Empty,
 
-    /// Ignore a column or field. May be repeated.
+    /// Ignore a column, named exactly as the header has it, or a field of JSON. May be repeated.
     #[arg(long, value_name = "COLUMN", help_heading = "File")]
     pub ignore: Vec<String>,
 
@@ -147,7 +150,7 @@ pub struct ImportOptions {
     #[arg(long, value_name = "N", help_heading = "Import")]
     pub max_refused: Option<u64>,
 
-    /// Go on at this line of the file, which a run that ended early has printed.
+    /// The line of the file to go on at, as a run that ended early has printed it.
     #[arg(long, value_name = "LINE", help_heading = "Import")]
     pub start_row: Option<u64>,
 
@@ -186,7 +189,7 @@ pub struct ExportOptions {
     #[arg(value_name = "FILE", default_value = "-")]
     pub file: String,
 
-    /// The format of the file; by default that of its name, and otherwise JSON lines.
+    /// The format of the file. By default that of its name; JSON lines on standard output.
     #[arg(long, value_enum, default_value_t, help_heading = "File")]
     pub format: Format,
 
