@@ -450,7 +450,7 @@ async fn of_a_key_that_occurs_twice_neither_value_is_lost() {
     let line = r#"{"account_id":"twice","display_name":"D","organization_id":"o","primary_contact":{"email":"a@b.example"},"comment":"first","comment":"second"}"#;
     let (mut name, mut text) = ("a".to_owned(), line.to_owned());
     for _ in 0..3 {
-        let done = scene.import(&format!("{name}.jsonl"), &text, &[]).await;
+        let (_, done) = scene.import(&format!("{name}.jsonl"), &text, &[]).await;
         assert_eq!(done.code, Some(3), "{done:?}");
         name += ".rejects";
         text = scene.read(&format!("{name}.jsonl"));
@@ -481,14 +481,15 @@ async fn an_ignored_entry_of_the_metadata_stays_and_one_of_preferences_cannot_be
             r#"{{"account_id":"ign","display_name":"D","organization_id":"o","primary_contact":{{"email":"a@b.example"}},"metadata":{{"crm":"{crm}","erp":"{erp}"}}}}"#
         )
     };
-    assert_eq!(scene.import("a.jsonl", &of("17", "4"), &[]).await.code, Some(0));
+    assert_eq!(scene.import("a.jsonl", &of("17", "4"), &[]).await.1.code, Some(0));
     for ignored in ["metadata.crm", "account.metadata.crm"] {
-        let done = scene.import("b.jsonl", &of("99", ignored), &["--ignore", ignored]).await;
+        let (_, done) = scene.import("b.jsonl", &of("99", ignored), &["--ignore", ignored]).await;
         assert_eq!(done.code, Some(0), "{done:?}");
         let metadata = scene.tenant.get("ign").await.unwrap().metadata;
         assert_eq!((&*metadata["crm"], &*metadata["erp"]), ("17", ignored));
     }
-    let refused = scene.import("b.jsonl", &of("1", "1"), &["--ignore", "preferences.x"]).await;
+    let ignored = ["--ignore", "preferences.x"];
+    let (_, refused) = scene.import("b.jsonl", &of("1", "1"), &ignored).await;
     assert_eq!(refused.code, Some(2), "{refused:?}");
     assert!(refused.stderr.contains("replaced as a whole"), "{refused:?}");
 }
@@ -499,7 +500,7 @@ async fn what_no_message_takes_is_refused_alone() {
     let links = vec!["o"; 60_000].join(";");
     let good = "D,o,a@b.example";
     let text = format!("{HEADER},linked_organizations\nmany,{good},{links}\nfine,{good},\n");
-    let done = scene.import("a.csv", &text, &[]).await;
+    let (_, done) = scene.import("a.csv", &text, &[]).await;
     assert_eq!(done.code, Some(3), "{done:?}");
     assert!(scene.read("a.rejects.csv").contains("has 60004 entries"), "{done:?}");
     scene.tenant.get("fine").await.unwrap();
@@ -510,7 +511,7 @@ async fn what_no_message_takes_is_refused_alone() {
     assert!(rejects.contains("status: cannot be empty; it must be one of ACTIVE, "), "{rejects}");
     // UTF-16 without a byte order mark.
     let wide: String = "account_id,comment\nfine,x\n".chars().flat_map(|c| [c, '\0']).collect();
-    let done = scene.import("c.csv", &wide, &[]).await;
+    let (_, done) = scene.import("c.csv", &wide, &[]).await;
     assert_eq!(done.code, Some(1), "{done:?}");
     assert!(done.stderr.contains("the file is UTF-16"), "{done:?}");
 }
