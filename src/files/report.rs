@@ -19,7 +19,7 @@ use super::{
     options::{Format, ImportOptions},
     part::is_same,
     progress::{counted, grouped},
-    source::{Raw, Refusal, STANDARD, Source, Table},
+    source::{Raw, Refusal, Source, Table},
 };
 
 /// The columns that a file of refused rows has in front. An import ignores them.
@@ -408,10 +408,11 @@ fn line<'a>(cells: impl Iterator<Item = &'a str>, delimiter: u8) -> Result<Strin
     String::from_utf8(bytes).map_err(|error| unwritten(&error))
 }
 
-/// `accounts.csv` → `accounts.rejects.csv`.
+/// `accounts.csv` → `accounts.rejects.csv`. Standard input and pipes, such as `/dev/fd/63`, may have
+/// no folder to write to: their rejects file is in the current one.
 fn default(file: &str, source: &Source) -> PathBuf {
     let extension = if source.format == Format::Jsonl { "jsonl" } else { "csv" };
-    if file == STANDARD {
+    if source.size.is_none() {
         return format!("import.rejects.{extension}").into();
     }
     let path = Path::new(file);

@@ -8,7 +8,10 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio::{io::AsyncReadExt as _, process::Command};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::Command,
+};
 
 use super::{
     HEADER, Scene,
@@ -237,4 +240,26 @@ async fn the_files_of_an_import_are_two_and_no_pipes() {
         assert!(finished.stderr.contains(says), "{finished:?}");
         assert_eq!(names(folder.path()), before);
     }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn refused_rows_of_a_pipe_go_to_the_current_folder() {
+    let scene = Scene::new().await;
+    let target = scene.target();
+    let target: Vec<_> = target.iter().map(String::as_str).collect();
+    let arguments = ["import", "/dev/stdin", "--format", "csv"];
+    let mut child = plain_command(&[&arguments, &target[..]].concat(), &[])
+        .current_dir(scene.folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let text = format!("{HEADER}\nb,B,nowhere,a@b.example\n");
+    child.stdin.take().unwrap().write_all(text.as_bytes()).await.unwrap();
+    let (code, said) = ended(child).await;
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("refused rows are in import.rejects.csv"), "{said}");
+    assert_eq!(refused(&scene.read("import.rejects.csv")), [2]);
 }
