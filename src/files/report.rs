@@ -204,7 +204,7 @@ impl Report {
             .map(|(reason, count)| format!("{reason} {}", grouped(**count)))
             .collect();
         parts.push(match &*reasons {
-            [] => "0 refused".to_owned(),
+            [] => format!("0 {verb}refused"),
             reasons => format!("{} {verb}refused ({})", grouped(refused), reasons.join(", ")),
         });
         if totals.organizations > 0 {
