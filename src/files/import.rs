@@ -1,7 +1,8 @@
 //! `import`: sends the rows of a file in batches, and notes what became of each.
 //!
 //! Two batches are under way at most: the service works on one while it receives the other. A batch
-//! that was not answered is sent again when the connection is lost, under the same `request_id`.
+//! that was not answered is sent again, under the same `request_id`, when the connection is lost or
+//! the service answers with an error that may pass.
 
 use std::{
     collections::VecDeque,
@@ -104,13 +105,16 @@ async fn run(
     };
     let mut ended = run.import_all().await;
     let mut is_complete = run.is_complete();
-    let (took, report) = (run.progress.end(), run.report);
-    // An error of the file is printed after the rows before it were imported.
-    if let Ok(Ended::Done) = ended
-        && let Some(fault) = fault.await.ok().flatten()
-    {
-        ended = Err(fault);
-        is_complete = false;
+    let (took, mut report) = (run.progress.end(), run.report);
+    if let Ok(Ended::Done) = ended {
+        if let Some(fault) = fault.await.ok().flatten() {
+            // An error of the file is printed after the rows before it were imported.
+            ended = Err(fault);
+            is_complete = false;
+        } else if let Err(fault) = report.begin() {
+            // A file without rows has no batch whose note empties the files of an earlier run.
+            ended = Err(fault);
+        }
     }
     let is_reused = matches!(&ended, Err(Fault::Reused(_)));
     let error = match &ended {
@@ -131,9 +135,14 @@ async fn run(
     say(&report.summary(took, options.dry_run));
     let next_row = (!is_complete).then_some(run.next_row);
     if let Some(line) = next_row {
-        let names_run = !options.dry_run && !is_reused;
-        let run = if names_run { format!(" --run-id {run_id}") } else { String::new() };
-        say(&format!("it did not get to the end; go on with: --start-row {line}{run}"));
+        let run = (!options.dry_run && !is_reused).then(|| format!(" --run-id {run_id}"));
+        let run = run.unwrap_or_default();
+        let advice = match (report.is_new(), &*run) {
+            (false, run) => format!("go on with: --start-row {line}{run}"),
+            (true, "") => "run it again".to_owned(),
+            (true, run) => format!("run it again with:{run}"),
+        };
+        say(&format!("it did not get to the end; {advice}"));
     }
     if options.json {
         let end = report::End { took, run_id: &run_id, next_row, error };
@@ -149,12 +158,12 @@ struct Run<'a> {
     batches: mpsc::Receiver<Batch>,
     /// Whether all rows of the file were read.
     read_all: bool,
-    /// The batches that were read from the file and are not answered.
+    /// The batches that were read from the file and are not noted.
     under_way: VecDeque<Batch>,
     report: Report,
     progress: Progress,
     patience: Patience,
-    /// The line behind that in which the last row begins that is answered.
+    /// The line behind that in which the last row begins that is noted.
     next_row: u64,
     /// Why no further batch is sent.
     stop: Option<Stop>,
@@ -251,7 +260,7 @@ impl Run<'_> {
         }
     }
 
-    /// Whether what became of every row is noted.
+    /// Whether the file was read to its end and every batch is noted.
     fn is_complete(&self) -> bool {
         self.read_all && self.under_way.is_empty()
     }
@@ -272,42 +281,40 @@ impl Run<'_> {
 
     /// Notes what became of a batch, and of those behind it that were not sent.
     fn answered(&mut self, answer: ImportAccountsResponse) -> Result<(), End> {
-        let unexpected =
-            || Fault::Failed("the service has answered a batch that was not sent".into());
-        let batch = self.under_way.pop_front().ok_or_else(unexpected)?;
-        let sent = batch.request.as_ref().map_or(0, |request| request.rows.len());
-        if answer.results.len() != sent {
-            return Err(unexpected().into());
+        let request = self.under_way.front().and_then(|batch| batch.request.as_ref());
+        if request.is_none_or(|request| request.rows.len() != answer.results.len()) {
+            let message = "the service has answered a batch that was not sent";
+            return Err(Fault::Failed(message.into()).into());
         }
         self.patience.reset();
         let created = answer.batch.as_ref().map_or(0, |batch| batch.organizations_created);
-        self.report.note_organizations(created);
-        self.note(&batch, answer.results)?;
+        self.note(answer.results, created)?;
         self.finish_unsent()
     }
 
     /// Finishes batches of which no row is sent, if it is their turn.
     fn finish_unsent(&mut self) -> Result<(), End> {
-        while let Some(batch) = self.under_way.pop_front_if(|batch| batch.request.is_none()) {
-            self.note(&batch, Vec::new())?;
+        while self.under_way.front().is_some_and(|batch| batch.request.is_none()) {
+            self.note(Vec::new(), 0)?;
         }
         Ok(())
     }
 
-    fn note(&mut self, batch: &Batch, results: Vec<ImportResult>) -> Result<(), End> {
+    /// Notes what became of the first batch that is under way. If that fails, the batch stays under
+    /// way, so that a later run goes on with its first row.
+    fn note(&mut self, results: Vec<ImportResult>, organizations: i64) -> Result<(), Fault> {
+        let Some(batch) = self.under_way.front() else { return Ok(()) };
         let mut results = results.into_iter();
-        for row in &batch.rows {
-            let outcome = match &row.refusal {
-                Some(refusal) => Outcome::Refused(refusal.clone()),
-                None => results.next().map_or_else(unanswered, outcome),
-            };
-            self.report.note(row, &outcome)?;
-        }
-        self.report.flush()?;
+        let rows = batch.rows.iter().map(|row| match &row.refusal {
+            Some(refusal) => (row, Outcome::Refused(refusal.clone())),
+            None => (row, results.next().map_or_else(unanswered, outcome)),
+        });
+        self.report.note(rows, organizations)?;
         self.progress.show(batch.end, self.report.rows(), self.report.refused());
         if let Some(last) = batch.rows.last() {
             self.next_row = last.line + 1;
         }
+        self.under_way.pop_front();
         if self.options.max_refused.is_some_and(|most| self.report.refused() > most) {
             self.stop.get_or_insert(Stop::TooManyRefused);
         }

@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
-    io::{BufWriter, Write as _},
+    fmt::Display,
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Seek as _, SeekFrom, Write as _},
+    iter,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,7 +19,7 @@ use super::{
     options::{Format, ImportOptions},
     part::is_same,
     progress::{counted, grouped},
-    source::{Raw, Refusal, STANDARD, Source, Table},
+    source::{Raw, Refusal, Source, Table},
 };
 
 /// The columns that a file of refused rows has in front. An import ignores them.
@@ -32,15 +34,20 @@ pub enum Outcome {
     Refused(Refusal),
 }
 
-/// The report of a run.
+/// The report of a run. It has each batch whole or not at all.
 pub struct Report {
-    rejects: Rejects,
-    results: Option<BufWriter<File>>,
+    rejects: Output,
+    results: Option<Output>,
+    /// Of a CSV file: its header, with which the file of refused rows begins, and its delimiter.
+    table: Option<Table>,
+    /// Whether the run does not go on with another one and has noted no batch. Its first batch
+    /// replaces what the files contain.
+    is_new: bool,
     totals: Totals,
 }
 
 /// What became of all rows.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Totals {
     /// Rows by outcome.
     outcomes: BTreeMap<&'static str, u64>,
@@ -63,90 +70,111 @@ pub struct End<'a> {
     pub error: Option<String>,
 }
 
-struct Rejects {
+/// A file that a run writes. No other import writes it at the same time.
+struct Output {
+    /// The option that names the file.
+    option: &'static str,
     path: PathBuf,
-    /// Of a CSV file: its header, which a new file begins with, and its delimiter.
-    table: Option<Table>,
-    /// Whether it goes on with a file of an earlier run.
-    append: bool,
-    file: Option<BufWriter<File>>,
+    file: File,
+    /// Whether it is a regular file, and not a device such as `/dev/null`.
+    is_file: bool,
+    /// The bytes up to the end of the last batch that is noted.
+    length: u64,
+    /// Whether the file is removed in the end if it is empty.
+    is_removed_if_empty: bool,
 }
 
 impl Report {
-    /// A report of nothing.
+    /// Opens and locks the files of a run without changing them. Fails if one of them cannot be
+    /// opened for writing, so that nothing is sent then.
     pub fn new(options: &ImportOptions, source: &Source) -> Result<Self, Fault> {
-        let path = options.rejects.clone();
-        let path = path.unwrap_or_else(|| default(&options.file, source.format));
-        let all = [
-            ("the file that is imported", Some(Path::new(&options.file))),
-            ("--rejects", Some(path.as_path())),
-            ("--results", options.results.as_deref()),
-        ];
-        for (i, (name, path)) in all.iter().enumerate().skip(1) {
-            let Some(path) = path else { continue };
-            for (other, file) in all.iter().take(i) {
-                if file.is_some_and(|file| is_one(file, path)) {
-                    return Err(Fault::Usage(format!("{name}: {} is {other}", path.display())));
-                }
-            }
-        }
-        // Nothing is sent if a refused row could not be written.
-        let is_there = path.exists();
-        drop(open(&path, true)?);
-        if !is_there {
-            let _ = fs::remove_file(&path);
-        }
-        let results = options.results.as_ref().map(|path| open(path, options.start_row.is_some()));
+        let imported = ("the file that is imported", Path::new(&options.file));
+        let path = options.rejects.clone().unwrap_or_else(|| default(&options.file, source));
+        let rejects = Output::open("--rejects", path, &[imported])?;
+        let others = [imported, ("the file of --rejects", rejects.path.as_path())];
+        let results = options.results.clone();
+        let results = results.map(|path| Output::open("--results", path, &others)).transpose()?;
+        let first_row = if source.table().is_some() { 2 } else { 1 };
         Ok(Self {
-            rejects: Rejects {
-                path,
-                table: source.table().cloned(),
-                append: options.start_row.is_some(),
-                file: None,
-            },
-            results: results.transpose()?.map(BufWriter::new),
+            rejects,
+            results,
+            table: source.table().cloned(),
+            is_new: options.start_row.is_none_or(|line| line <= first_row),
             totals: Totals::default(),
         })
     }
 
-    /// Notes what became of a row.
-    pub fn note(&mut self, row: &Pending, outcome: &Outcome) -> Result<(), Fault> {
-        let (name, result) = match outcome {
-            Outcome::Kept(name, id, etag) => {
-                (*name, json!({ "row": row.line, "account_id": id, "outcome": name, "etag": etag }))
+    /// Empties the files if this is a new run that has noted no batch.
+    pub fn begin(&mut self) -> Result<(), Fault> {
+        if self.is_new {
+            for file in iter::once(&mut self.rejects).chain(&mut self.results) {
+                file.length = 0;
+                file.cut()?;
             }
-            Outcome::Refused(Refusal { reason, message }) => {
-                self.rejects.write(row, reason, message)?;
-                *self.totals.reasons.entry(reason.clone()).or_default() += 1;
-                let result = json!({
-                    "row": row.line, "account_id": row.account_id, "outcome": "REFUSED",
-                    "reason": reason, "message": message,
-                });
-                ("REFUSED", result)
-            }
-        };
-        *self.totals.outcomes.entry(name).or_default() += 1;
+        }
+        // A run without refused rows leaves no rejects file. Results without lines are a file.
+        self.rejects.is_removed_if_empty = true;
         if let Some(results) = &mut self.results {
-            writeln!(results, "{result}")
-                .map_err(|error| Fault::Failed(format!("--results: {error}")))?;
+            results.is_removed_if_empty = false;
         }
         Ok(())
     }
 
-    /// Notes organizations that a batch has created.
-    pub const fn note_organizations(&mut self, created: i64) {
-        self.totals.organizations += created;
+    /// Whether the run does not go on with another one and has noted no batch.
+    pub const fn is_new(&self) -> bool {
+        self.is_new
     }
 
-    /// Writes what is buffered, so that it is there if the process is killed.
-    pub fn flush(&mut self) -> Result<(), Fault> {
-        for (name, file) in
-            [("--rejects", &mut self.rejects.file), ("--results", &mut self.results)]
-        {
-            if let Some(file) = file {
-                file.flush().map_err(|error| Fault::Failed(format!("{name}: {error}")))?;
+    /// Notes what became of the rows of a batch, which has created so many organizations. If a file
+    /// cannot be written, nothing of the batch is noted in any file or in the totals.
+    pub fn note<'a>(
+        &mut self,
+        rows: impl Iterator<Item = (&'a Pending, Outcome)>,
+        organizations: i64,
+    ) -> Result<(), Fault> {
+        self.begin()?;
+        let mut totals = self.totals.clone();
+        totals.organizations += organizations;
+        let (mut rejects, mut results) = (String::new(), String::new());
+        for (row, outcome) in rows {
+            let (name, result) = match outcome {
+                Outcome::Kept(name, id, etag) => {
+                    let result = json!({
+                        "row": row.line, "account_id": id, "outcome": name, "etag": etag,
+                    });
+                    (name, result)
+                }
+                Outcome::Refused(Refusal { reason, message }) => {
+                    if self.rejects.length == 0 && rejects.is_empty() {
+                        rejects.push_str(&head(self.table.as_ref())?);
+                    }
+                    let rejected = rejected(self.table.as_ref(), row, &reason, &message)?;
+                    rejects.push_str(&rejected);
+                    let result = json!({
+                        "row": row.line, "account_id": row.account_id, "outcome": "REFUSED",
+                        "reason": reason, "message": message,
+                    });
+                    *totals.reasons.entry(reason).or_default() += 1;
+                    ("REFUSED", result)
+                }
+            };
+            *totals.outcomes.entry(name).or_default() += 1;
+            results.push_str(&result.to_string());
+            results.push('\n');
+        }
+        let mut files = vec![(&mut self.rejects, rejects)];
+        files.extend(self.results.as_mut().map(|file| (file, results)));
+        let written = files.iter_mut().try_for_each(|(file, text)| file.write(text));
+        for (file, text) in files {
+            if written.is_ok() {
+                file.length += text.len() as u64;
+            } else {
+                file.cut()?;
             }
         }
+        written?;
+        self.is_new = false;
+        self.totals = totals;
         Ok(())
     }
 
@@ -176,7 +204,7 @@ impl Report {
             .map(|(reason, count)| format!("{reason} {}", grouped(**count)))
             .collect();
         parts.push(match &*reasons {
-            [] => "0 refused".to_owned(),
+            [] => format!("0 {verb}refused"),
             reasons => format!("{} {verb}refused ({})", grouped(refused), reasons.join(", ")),
         });
         if totals.organizations > 0 {
@@ -185,8 +213,6 @@ impl Report {
         }
         let rejects = if refused > 0 {
             format!("; refused rows are in {}", self.rejects.path.display())
-        } else if self.rejects.path.exists() {
-            format!("; {} is of an earlier run", self.rejects.path.display())
         } else {
             String::new()
         };
@@ -228,50 +254,129 @@ impl Totals {
     }
 }
 
-impl Rejects {
-    fn write(&mut self, row: &Pending, reason: &str, message: &str) -> Result<(), Fault> {
-        let file = match &mut self.file {
-            Some(file) => file,
-            file => {
-                let opened = open(&self.path, self.append)?;
-                let is_new = opened.metadata().is_ok_and(|about| about.len() == 0);
-                let file = file.insert(BufWriter::new(opened));
-                if let Some(table) = self.table.as_ref().filter(|_| is_new) {
-                    let own = table.header.iter().filter(|name| !is_about(name));
-                    let names = REJECTED.into_iter().chain(own.map(String::as_str));
-                    write!(file, "{}", line(names, table.delimiter)?)
-                        .map_err(|error| unwritten(&error))?;
+impl Output {
+    /// Opens and locks a file. Fails if it is one of the others, each with what it is called.
+    fn open(option: &'static str, path: PathBuf, others: &[(&str, &Path)]) -> Result<Self, Fault> {
+        let before = fs::metadata(&path);
+        if let Ok(about) = &before {
+            // Opening or writing a pipe blocks until somebody reads it, and no signal ends that.
+            if is_pipe(about) {
+                return Err(Fault::Usage(named(option, &path, &"is a pipe; name a file")));
+            }
+            for (name, other) in others {
+                if fs::metadata(other).is_ok_and(|other| is_same(&other, about)) {
+                    return Err(Fault::Usage(named(option, &path, &format!("is {name}"))));
                 }
-                file
             }
-        };
-        let number = row.line.to_string();
-        let about = [number.as_str(), reason, message];
-        let table = self.table.as_ref();
-        let (header, delimiter) = table.map_or((&[][..], b','), |it| (&it.header, it.delimiter));
-        // A file of refused rows that is imported has these columns already.
-        let is_own = |i: usize| header.get(i).is_none_or(|name| !is_about(name));
-        let text = match &row.raw {
-            Raw::Cells(cells) => {
-                let own = cells.iter().enumerate().filter(|(i, _)| is_own(*i));
-                line(about.into_iter().chain(own.map(|(_, cell)| cell.as_str())), delimiter)?
-            }
-            Raw::Text(text) => {
-                let other = (0..header.len()).take_while(|i| !is_own(*i)).count();
-                let about = line(about.into_iter(), delimiter)?;
-                let about = about.trim_end_matches('\n');
-                format!("{about}{}{}\n", char::from(delimiter), behind(text, other, delimiter))
-            }
-            Raw::Line(text) => {
-                let entries = format!(
-                    "\"_row\":{number},\"_reason\":{},\"_message\":{}",
-                    Value::from(reason),
-                    Value::from(message)
-                );
-                with_entries(text, &REJECTED, &entries) + "\n"
-            }
-        };
-        file.write_all(text.as_bytes()).map_err(|error| unwritten(&error))
+        }
+        let failed = |error: io::Error| Fault::Failed(named(option, &path, &error));
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        let is_file = file.metadata().map_err(failed)?.is_file();
+        let length = if is_file { lock(&file, &path).map_err(failed)? } else { 0 };
+        Ok(Self { option, path, file, is_file, length, is_removed_if_empty: before.is_err() })
+    }
+
+    fn write(&mut self, text: &str) -> Result<(), Fault> {
+        let written = self.file.write_all(text.as_bytes());
+        written.map_err(|error| Fault::Failed(named(self.option, &self.path, &error)))
+    }
+
+    /// Cuts the file back to the end of the last batch that is noted.
+    fn cut(&mut self) -> Result<(), Fault> {
+        if !self.is_file {
+            return Ok(());
+        }
+        let cut = self.file.set_len(self.length);
+        let cut = cut.and_then(|()| self.file.seek(SeekFrom::Start(self.length)));
+        cut.map_err(|error| Fault::Failed(named(self.option, &self.path, &error)))?;
+        Ok(())
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        // If the path is a link, this removes the file that it leads to.
+        if self.is_file
+            && self.is_removed_if_empty
+            && self.length == 0
+            && let Ok(path) = fs::canonicalize(&self.path)
+        {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Locks an open file, moves to its end, and returns its length. Fails if another import has it
+/// locked, or has removed it: an import removes an empty file before it unlocks it.
+fn lock(mut file: &File, path: &Path) -> io::Result<u64> {
+    let locked = file.try_lock();
+    let own = file.metadata()?;
+    match locked {
+        Ok(()) if fs::metadata(path).is_ok_and(|there| is_same(&there, &own)) => {
+            file.seek(SeekFrom::End(0))
+        }
+        Ok(()) | Err(TryLockError::WouldBlock) => Err(io::Error::other("another import writes it")),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn is_pipe(about: &fs::Metadata) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt as _;
+        about.file_type().is_fifo()
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = about;
+        false
+    }
+}
+
+/// A message about the file of an option.
+fn named(option: &str, path: &Path, message: &dyn Display) -> String {
+    format!("{option} {}: {message}", path.display())
+}
+
+/// What a file of refused rows begins with: of a CSV file the header, otherwise nothing.
+fn head(table: Option<&Table>) -> Result<String, Fault> {
+    let Some(Table { header, delimiter }) = table else { return Ok(String::new()) };
+    let own = header.iter().filter(|name| !is_about(name));
+    line(REJECTED.into_iter().chain(own.map(String::as_str)), *delimiter)
+}
+
+/// A refused row for the file of refused rows.
+fn rejected(
+    table: Option<&Table>,
+    row: &Pending,
+    reason: &str,
+    message: &str,
+) -> Result<String, Fault> {
+    let number = row.line.to_string();
+    let about = [number.as_str(), reason, message];
+    let (header, delimiter) = table.map_or((&[][..], b','), |it| (&it.header, it.delimiter));
+    // A file of refused rows that is imported has these columns already.
+    let is_own = |i: usize| header.get(i).is_none_or(|name| !is_about(name));
+    match &row.raw {
+        Raw::Cells(cells) => {
+            let own = cells.iter().enumerate().filter(|(i, _)| is_own(*i));
+            line(about.into_iter().chain(own.map(|(_, cell)| cell.as_str())), delimiter)
+        }
+        Raw::Text(text) => {
+            let other = (0..header.len()).take_while(|i| !is_own(*i)).count();
+            let about = line(about.into_iter(), delimiter)?;
+            let about = about.trim_end_matches('\n');
+            Ok(format!("{about}{}{}\n", char::from(delimiter), behind(text, other, delimiter)))
+        }
+        Raw::Line(text) => {
+            let entries = format!(
+                "\"_row\":{number},\"_reason\":{},\"_message\":{}",
+                Value::from(reason),
+                Value::from(message)
+            );
+            Ok(with_entries(text, &REJECTED, &entries) + "\n")
+        }
     }
 }
 
@@ -291,15 +396,7 @@ fn behind(record: &str, cells: usize, delimiter: u8) -> &str {
     begin.and_then(|begin| record.get(begin..)).unwrap_or_default()
 }
 
-/// Whether two paths lead to one file, or will.
-fn is_one(a: &Path, b: &Path) -> bool {
-    match (fs::metadata(a), fs::metadata(b)) {
-        (Ok(a), Ok(b)) => is_same(&a, &b),
-        _ => a == b,
-    }
-}
-
-fn unwritten(error: &dyn std::fmt::Display) -> Fault {
+fn unwritten(error: &dyn Display) -> Fault {
     Fault::Failed(format!("--rejects: {error}"))
 }
 
@@ -311,16 +408,11 @@ fn line<'a>(cells: impl Iterator<Item = &'a str>, delimiter: u8) -> Result<Strin
     String::from_utf8(bytes).map_err(|error| unwritten(&error))
 }
 
-fn open(path: &Path, append: bool) -> Result<File, Fault> {
-    let mut options = OpenOptions::new();
-    let opened = options.write(true).create(true).append(append).truncate(!append).open(path);
-    opened.map_err(|error| Fault::Failed(format!("{}: {error}", path.display())))
-}
-
-/// `accounts.csv` → `accounts.rejects.csv`.
-fn default(file: &str, format: Format) -> PathBuf {
-    let extension = if format == Format::Jsonl { "jsonl" } else { "csv" };
-    if file == STANDARD {
+/// `accounts.csv` → `accounts.rejects.csv`. Standard input and pipes, such as `/dev/fd/63`, may have
+/// no folder to write to: their rejects file is in the current one.
+fn default(file: &str, source: &Source) -> PathBuf {
+    let extension = if source.format == Format::Jsonl { "jsonl" } else { "csv" };
+    if source.size.is_none() {
         return format!("import.rejects.{extension}").into();
     }
     let path = Path::new(file);

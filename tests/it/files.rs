@@ -2,6 +2,7 @@
 
 mod broken;
 mod export;
+mod rejects;
 
 use std::{
     fs,

@@ -39,7 +39,8 @@ fn assert_once(accounts: &[Vec<String>], rows: usize) {
     }
 }
 
-fn spawn(scene: &Scene, arguments: &[&str]) -> Child {
+/// The command `import` with these arguments, which runs.
+pub fn spawn(scene: &Scene, arguments: &[&str]) -> Child {
     let target = scene.target();
     let target: Vec<_> = target.iter().map(String::as_str).collect();
     plain_command(&[&["import"], arguments, &target].concat(), &[])
@@ -61,7 +62,8 @@ async fn under_way(tenant: &Tenant) {
     .await;
 }
 
-async fn ended(child: Child) -> (Option<i32>, String) {
+/// The exit code of a command, and what it has said.
+pub async fn ended(child: Child) -> (Option<i32>, String) {
     let Output { status, stderr, .. } =
         tokio::time::timeout(DEADLINE, child.wait_with_output()).await.unwrap().unwrap();
     (status.code(), String::from_utf8(stderr).unwrap())
@@ -86,7 +88,7 @@ async fn a_killed_import_is_gone_on_with() {
             let (code, said) = ended(child).await;
             if code != Some(0) {
                 assert_eq!(code, Some(130), "{said}");
-                assert!(said.contains("go on with: --start-row "), "{said}");
+                assert!(said.contains("it did not get to the end; "), "{said}");
             }
         }
     }
@@ -107,8 +109,8 @@ async fn a_killed_import_is_gone_on_with() {
     let other = scene.write("other.csv", many(ROWS).replace("Account 0", "Other"));
     let refused = scene.run(&["import", &other, "--batch-size", "50", "--run-id", "r"]).await;
     assert!(refused.code == Some(1) && refused.stderr.contains("REQUEST_ID_REUSED"), "{refused:?}");
-    let goes_on = refused.stderr.split_once("go on with: --start-row ").unwrap().1;
-    assert!(!goes_on.contains("--run-id"), "it would be refused again: {refused:?}");
+    let advice = refused.stderr.split_once("it did not get to the end; ").unwrap().1;
+    assert_eq!(advice, "run it again\n", "with --run-id it would be refused again: {refused:?}");
 }
 
 #[tokio::test]
@@ -166,7 +168,11 @@ async fn an_import_survives_the_loss_of_database_connections() {
 async fn two_imports_of_a_file_at_once_create_each_account_once() {
     let scene = Scene::new().await;
     let file = scene.write("many.csv", many(2000));
-    let both = [spawn(&scene, &[&file, "--batch-size", "100"]), spawn(&scene, &[&file])];
+    let rejects = scene.path("other.rejects.csv");
+    let both = [
+        spawn(&scene, &[&file, "--batch-size", "100"]),
+        spawn(&scene, &[&file, "--rejects", rejects.to_str().unwrap()]),
+    ];
     for child in both {
         let (code, said) = ended(child).await;
         assert_eq!(code, Some(0), "{said}");
@@ -184,7 +190,7 @@ async fn a_service_that_does_not_come_back_ends_an_import_with_its_place() {
     service.kill().await;
     let (code, said) = ended(child).await;
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("go on with: --start-row ") && said.contains("--run-id "), "{said}");
+    assert!(said.contains("it did not get to the end; ") && said.contains("--run-id "), "{said}");
 }
 
 #[tokio::test]
