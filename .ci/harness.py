@@ -1,6 +1,6 @@
-"""What .ci/failover-run, .ci/pooler-run and .ci/rollout-run share: a folder and processes that end with
-the script, a service on a port of its own, its generated clients, psql, and the comparison of what
-was answered with what is stored.
+"""What .ci/failover-run, .ci/pooler-run and .ci/rollout-run share: a folder and processes that end
+with the script, a service on a port of its own, its generated clients, psql, and the comparison of
+the accounts that were answered with those that are stored.
 """
 
 import contextlib
@@ -183,10 +183,9 @@ def prepare(url):
 class Service:
     """A running service. It believes what callers say about themselves."""
 
-    def __init__(self, stack, folder, url, *options, name="service", program=SERVICE):
-        self.stack, self.url, self.options = stack, url, options
-        self.log = folder / f"{name}.log"
-        self.address = f"127.0.0.1:{free_ports(1)[0]}"
+    def __init__(self, stack, log, url, *options, program=SERVICE, address=None):
+        self.stack, self.log, self.url, self.options = stack, log, url, options
+        self.address = address or f"127.0.0.1:{free_ports(1)[0]}"
         self.start(program)
 
     def start(self, program=SERVICE):
@@ -252,9 +251,8 @@ def persistently(call, request, metadata, seconds, refused, timeout=5):
 
 
 def compare(ask, tenant, answered):
-    """Which answered accounts (a name and an id each) are lost, and what is there that should not be.
-
-    `ask` returns the rows of a statement.
+    """Which answered accounts (a name and an id each) are lost, which accounts there are twice, and
+    which have not exactly one activity of their creation. `ask` returns the rows of a statement.
     """
     accounts, created = {}, Counter()
     rows = ask(f"SELECT display_name, account_id FROM accounts WHERE tenant_id = '{tenant}'")
