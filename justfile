@@ -84,6 +84,10 @@ failover *arguments:
 pooler:
     .ci/pooler
 
+# Replaces two replicas under load, with a migration, and back: no call may fail; 40 seconds
+rollout *arguments:
+    .ci/rollout {{ arguments }}
+
 # Looks for known vulnerabilities of the dependencies, in the RustSec database on the network
 audit: tools
     cargo-deny --locked check advisories

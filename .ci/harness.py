@@ -1,5 +1,6 @@
-"""What .ci/failover-run and .ci/pooler-run share: a folder and processes that end with the script,
-a service on a port of its own, its generated clients, and psql.
+"""What .ci/failover-run, .ci/pooler-run and .ci/rollout-run share: a folder and processes that end
+with the script, a service on a port of its own, its generated clients, psql, and the comparison of
+the accounts that were answered with those that are stored.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,8 +133,9 @@ class Process:
         self.process.wait()
 
     def stop(self, seconds=30):
+        """Returns the exit code."""
         self.process.terminate()
-        self.process.wait(seconds)
+        return self.process.wait(seconds)
 
     def text(self):
         return self.log.read_text(errors="replace")
@@ -180,20 +183,20 @@ def prepare(url):
 class Service:
     """A running service. It believes what callers say about themselves."""
 
-    def __init__(self, stack, folder, url, *options):
-        self.stack, self.folder, self.url, self.options = stack, folder, url, options
-        self.start()
+    def __init__(self, stack, log, url, *options, program=SERVICE, address=None):
+        self.stack, self.log, self.url, self.options = stack, log, url, options
+        self.address = address or f"127.0.0.1:{free_ports(1)[0]}"
+        self.start(program)
 
-    def start(self):
-        self.address = f"127.0.0.1:{free_ports(1)[0]}"
-        command = [SERVICE, "serve", "--listen", self.address, "--migrate", "false", *self.options]
-        log = self.folder / "service.log"
-        self.process = Process(self.stack, command, log, {"DATABASE_URL": self.url})
+    def start(self, program=SERVICE):
+        """Starts a program at the address of the service, and waits until it serves."""
+        command = [program, "serve", "--listen", self.address, "--migrate", "false", *self.options]
+        self.process = Process(self.stack, command, self.log, {"DATABASE_URL": self.url})
 
         def serves():
             if self.process.has_ended():
                 raise Fault(f"the service does not start: {self.process.text()}")
-            done = run(SERVICE, "healthcheck", "--listen", self.address, check=False)
+            done = run(program, "healthcheck", "--listen", self.address, check=False)
             return done.returncode == 0
 
         wait_until("the service serves", 30, serves)
@@ -245,3 +248,35 @@ def persistently(call, request, metadata, seconds, refused, timeout=5):
             if not (code in again or why == "CONFLICT") or time.monotonic() > deadline:
                 raise
             time.sleep(delay or 0.1)
+
+
+def compare(ask, tenant, answered):
+    """Which answered accounts (a name and an id each) are lost, which accounts there are twice, and
+    which have not exactly one activity of their creation. `ask` returns the rows of a statement.
+    """
+    accounts, created = {}, Counter()
+    rows = ask(f"SELECT display_name, account_id FROM accounts WHERE tenant_id = '{tenant}'")
+    for name, account_id in rows:
+        accounts.setdefault(name, []).append(account_id)
+    rows = ask(
+        "SELECT resource_id FROM activities"
+        f" WHERE tenant_id = '{tenant}' AND action = 'account.created'"
+    )
+    for (account_id,) in rows:
+        created[account_id] += 1
+    lost = [name for name, id_ in answered.items() if id_ not in accounts.get(name, [])]
+    doubled = [name for name, ids in accounts.items() if len(ids) > 1]
+    trail = [ids[0] for ids in accounts.values() if created[ids[0]] != 1]
+    trail += created.keys() - {id_ for ids in accounts.values() for id_ in ids}
+    return lost, doubled, trail
+
+
+def create_organization(channel, tenant, display_name="Acme", refused=say):
+    """Creates the organization `acme`, to which accounts can belong."""
+    from accounts.v1 import organizations_pb2, organizations_pb2_grpc
+
+    stub = organizations_pb2_grpc.OrganizationServiceStub(channel)
+    organization = organizations_pb2.Organization(organization_id="acme", display_name=display_name)
+    request = organizations_pb2.CreateOrganizationRequest(organization=organization)
+    request.request_id = "organization"
+    persistently(stub.CreateOrganization, request, (("x-tenant-id", tenant),), 30, refused)
