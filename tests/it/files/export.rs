@@ -1,12 +1,13 @@
 //! `export`: the same to the byte, complete or not there, and gone on with.
 
-use std::{fs, io::Write as _, process::Stdio, time::Duration};
+use std::{fs, io::Write as _, path::Path, process::Stdio, time::Duration};
 
 use customer_accounts::proto::{
     AddAccountUserRequest, CreatePersonRequest, LinkOrganizationRequest, ListActivitiesRequest,
     Person, PersonKind, WatchActivitiesRequest,
 };
 use serde_json::{Value, json};
+use tokio::{net::TcpListener, process::Command, time::timeout};
 
 use super::{Scene, many, names, records};
 use crate::support::{
@@ -14,6 +15,8 @@ use crate::support::{
     calls::object,
     process::{Service, plain_command, run},
 };
+
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// An account manager and a user.
 async fn people(tenant: &Tenant) {
@@ -181,6 +184,21 @@ async fn a_tenant_is_copied_by_its_lines() {
     assert_eq!(told(copy.read("all.jsonl")), told(scene.read("all.jsonl")));
 }
 
+/// Kills exports until one has noted where it stood.
+async fn broken_off(cursor: &Path, export: impl Fn() -> Command) {
+    for attempt in 0.. {
+        assert!(attempt < 100, "each run got to the end");
+        let mut child = export().stderr(Stdio::null()).spawn().unwrap();
+        while !cursor.exists() && child.try_wait().unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+        child.kill().await.unwrap();
+        if cursor.exists() {
+            break;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_file_is_complete_or_not_there_and_can_be_gone_on_with() {
     let scene = Scene::new().await;
@@ -191,7 +209,6 @@ async fn a_file_is_complete_or_not_there_and_can_be_gone_on_with() {
     let whole = scene.read("out.jsonl");
     assert_eq!(whole.lines().count(), 2500);
     assert!(!names(scene.folder.path()).iter().any(|name| name.contains(".part")));
-    // Runs that end in the middle, until one has noted where it stood.
     let [.., tenant, id] = scene.target();
     let address = scene.service.address.to_string();
     let from = |address, id| ["--listen", address, &*tenant, id].map(ToOwned::to_owned);
@@ -203,20 +220,29 @@ async fn a_file_is_complete_or_not_there_and_can_be_gone_on_with() {
     let begin: Vec<_> =
         ["export", path].into_iter().chain(target.iter().map(String::as_str)).collect();
     let cursor = scene.path("out.jsonl.part.cursor");
-    for attempt in 0.. {
-        assert!(attempt < 100, "each run got to the end");
+    broken_off(&cursor, || {
         let _ = fs::remove_file(path);
-        let mut child = plain_command(&begin, &[]).stderr(Stdio::null()).spawn().unwrap();
-        while !cursor.exists() && child.try_wait().unwrap().is_none() {
-            tokio::task::yield_now().await;
-        }
-        child.kill().await.unwrap();
-        if cursor.exists() {
-            break;
-        }
-    }
+        plain_command(&begin, &[])
+    })
+    .await;
     assert!(!scene.path("out.jsonl").exists());
     let part = scene.path("out.jsonl.part");
+    // From before it connects, an export that goes on keeps others from the part.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent_address = silent.local_addr().unwrap().to_string();
+    let noted = fs::read_to_string(&cursor).unwrap();
+    fs::write(&cursor, noted.replace(&address, &silent_address)).unwrap();
+    let silent_target = from(&silent_address, &id);
+    let going_on: Vec<_> = ["export", path, "--resume"]
+        .into_iter()
+        .chain(silent_target.iter().map(String::as_str))
+        .collect();
+    let mut first = plain_command(&going_on, &[]).stderr(Stdio::null()).spawn().unwrap();
+    let _connection = timeout(DEADLINE, silent.accept()).await.unwrap().unwrap();
+    let second = run(&going_on, &[]).await;
+    assert!(second.code == Some(1) && second.stderr.contains("another export"), "{second:?}");
+    first.kill().await.unwrap();
+    fs::write(&cursor, noted).unwrap();
     // With bytes behind what it noted.
     let mut written = fs::OpenOptions::new().append(true).open(&part).unwrap();
     written.write_all(b"{\"account\":").unwrap();
@@ -232,12 +258,19 @@ async fn a_file_is_complete_or_not_there_and_can_be_gone_on_with() {
     let resumed = export(&["--resume", "--print-watch-cursor"], target.clone()).await;
     assert_eq!(resumed.code, Some(0), "{resumed:?}");
     assert!(resumed.stderr.contains("2,500 accounts"), "{resumed:?}");
-    let cursor = resumed.stderr.split("watch cursor: ").nth(1).map(str::trim);
-    assert!(cursor.is_some_and(|cursor| cursor.len() > 10), "{resumed:?}");
+    let watch_cursor = resumed.stderr.split("watch cursor: ").nth(1).map(str::trim);
+    assert!(watch_cursor.is_some_and(|it| it.len() > 10), "{resumed:?}");
     assert_eq!(scene.read("out.jsonl"), whole);
     assert!(!names(scene.folder.path()).iter().any(|name| name.contains(".part")));
-    let nothing = export(&["--resume"], target).await;
+    let nothing = export(&["--resume"], target.clone()).await;
     assert!(nothing.code == Some(2) && nothing.stderr.contains("export without it"), "{nothing:?}");
+    // An export that fails before its first page cannot be gone on with, also where another one
+    // has ended early.
+    fs::write(&part, "earlier").unwrap();
+    fs::write(&cursor, "{}").unwrap();
+    let failed = export(&["--organization", &"x".repeat(51)], target).await;
+    assert!(failed.code == Some(1) && !failed.stderr.contains("--resume"), "{failed:?}");
+    assert!(!cursor.exists());
 }
 
 #[tokio::test]
@@ -356,5 +389,5 @@ async fn a_watch_from_the_cursor_tells_what_changed_since() {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), told).await.unwrap();
+    timeout(Duration::from_secs(20), told).await.unwrap();
 }
