@@ -55,7 +55,10 @@ async fn run(
         (output, standing, None)
     } else {
         let header = form.header()?;
-        let output = Output::create(&options.file)?;
+        let output = tokio::select! {
+            created = Output::create(&options.file) => created?,
+            () = &mut interrupt => return Err(Fault::Interrupted),
+        };
         let standing = Standing {
             cursor: String::new(),
             length: 0,
@@ -68,13 +71,9 @@ async fn run(
     let mut run = Run { accounts, request, form, output, standing };
     let mut progress = Progress::begin(None, options.quiet || options.file == STANDARD);
     let began = Instant::now();
-    if let Some(header) = header
-        && let Err(error) = run.output.write(&header)
-    {
-        return closed(&error);
-    }
+    let patience = Patience::new(options.target.retry_for);
     let done = tokio::select! {
-        done = run.export_all(Patience::new(options.target.retry_for), &mut progress) => done,
+        done = run.export_all(header, patience, &mut progress) => done,
         () = interrupt => Ok(Ended::Interrupted),
     };
     progress.end();
@@ -302,12 +301,17 @@ impl From<io::Error> for End {
 }
 
 impl Run {
-    /// Reads everything, over as many connections as that takes.
+    /// Writes the header of a new export, and reads everything, over as many connections as that
+    /// takes.
     async fn export_all(
         &mut self,
+        header: Option<Vec<u8>>,
         mut patience: Patience,
         progress: &mut Progress,
     ) -> Result<Ended, End> {
+        if let Some(header) = header {
+            self.output.write(header).await?;
+        }
         loop {
             let status = match self.stream(&mut patience, progress).await {
                 Err(End::Status(status)) if patience.allows(&status) => status,
@@ -330,7 +334,7 @@ impl Run {
         let mut messages = self.accounts.export_accounts(request).await?.into_inner();
         patience.reached();
         while let Some(message) = messages.message().await? {
-            self.keep(message)?;
+            self.keep(message).await?;
             patience.reset();
             progress.show(0, self.standing.accounts, 0);
             // The next message may be there already. An interruption is noticed here.
@@ -339,9 +343,9 @@ impl Run {
         Ok(())
     }
 
-    fn keep(&mut self, message: ExportAccountsResponse) -> Result<(), End> {
+    async fn keep(&mut self, message: ExportAccountsResponse) -> Result<(), End> {
         let ExportAccountsResponse { accounts, cursor, watch_cursor } = message;
-        self.output.write(&self.form.lines(&accounts)?)?;
+        self.output.write(self.form.lines(&accounts)?).await?;
         self.standing.accounts += accounts.len() as u64;
         self.standing.cursor = cursor;
         if !watch_cursor.is_empty() {

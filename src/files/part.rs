@@ -6,9 +6,11 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufWriter, Seek as _, SeekFrom, Write},
     path::{Path, PathBuf},
+    thread,
 };
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
 use super::{Fault, source::STANDARD};
 
@@ -30,9 +32,17 @@ pub struct Standing {
 /// Where an export writes to.
 pub enum Output {
     /// Standard output, a pipe or a device.
-    Stream(BufWriter<Box<dyn Write>>),
+    Stream(Stream),
     /// A file.
     Part(Part),
+}
+
+/// Standard output, a pipe or a device. Both opening it and writing to it can wait for its reader
+/// without end, so a thread does them. The process can end while the thread waits; the runtime
+/// would wait for a blocking task.
+pub struct Stream {
+    pages: mpsc::Sender<Vec<u8>>,
+    results: mpsc::Receiver<io::Result<()>>,
 }
 
 /// A file that is not complete.
@@ -45,19 +55,19 @@ pub struct Part {
 }
 
 impl Output {
-    /// Opens the output of a new export.
-    pub fn create(file: &str) -> Result<Self, Fault> {
+    /// Opens the output of a new export. Waits until a pipe has a reader.
+    pub async fn create(file: &str) -> Result<Self, Fault> {
         if file == STANDARD {
-            return Ok(Self::Stream(BufWriter::new(Box::new(io::stdout()))));
+            let opened = Stream::open(None).await;
+            return opened.map(Self::Stream).map_err(|error| named(Path::new(file), &error));
         }
         let path = target(file);
         if path.is_dir() {
             return Err(Fault::Usage(format!("{}: is a directory", path.display())));
         }
         if is_no_file(&path) {
-            let opened = OpenOptions::new().write(true).open(&path);
-            let opened = opened.map_err(|error| named(&path, &error))?;
-            return Ok(Self::Stream(BufWriter::new(Box::new(opened))));
+            let opened = Stream::open(Some(path.clone())).await;
+            return opened.map(Self::Stream).map_err(|error| named(&path, &error));
         }
         let create = || {
             let part = open_part(&path, true)?;
@@ -115,22 +125,19 @@ impl Output {
     }
 
     /// Writes bytes.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub async fn write(&mut self, bytes: Vec<u8>) -> io::Result<()> {
         match self {
-            Self::Stream(out) => out.write_all(bytes),
+            Self::Stream(stream) => stream.write(bytes).await,
             Self::Part(part) => {
                 part.written += bytes.len() as u64;
-                part.file.write_all(bytes)
+                part.file.write_all(&bytes)
             }
         }
     }
 
     /// Makes what is written last, and notes where the export stands.
     pub fn note(&mut self, mut standing: Standing) -> io::Result<()> {
-        let part = match self {
-            Self::Stream(out) => return out.flush(),
-            Self::Part(part) => part,
-        };
+        let Self::Part(part) = self else { return Ok(()) };
         part.file.flush()?;
         part.file.get_ref().sync_data()?;
         standing.length = part.written;
@@ -143,10 +150,7 @@ impl Output {
 
     /// Puts the file into its place.
     pub fn finish(self) -> io::Result<()> {
-        let mut part = match self {
-            Self::Stream(mut out) => return out.flush(),
-            Self::Part(part) => part,
-        };
+        let Self::Part(mut part) = self else { return Ok(()) };
         part.file.flush()?;
         part.file.get_ref().sync_all()?;
         // This must come before the renaming: afterwards another export can write its cursor here.
@@ -155,6 +159,55 @@ impl Output {
         // The folder has the name of the file.
         File::open(folder(&part.path))?.sync_all()
     }
+}
+
+impl Stream {
+    /// Opens a pipe or a device, or standard output if there is no path.
+    async fn open(path: Option<PathBuf>) -> io::Result<Self> {
+        let (pages, mut to_write) = mpsc::channel(1);
+        let (sender, results) = mpsc::channel(1);
+        thread::spawn(move || {
+            if let Err(error) = write_pages(path.as_deref(), &mut to_write, &sender) {
+                // Nobody waits for it if the export was interrupted.
+                let _ = sender.blocking_send(Err(error));
+            }
+        });
+        let mut stream = Self { pages, results };
+        stream.result().await?;
+        Ok(stream)
+    }
+
+    async fn write(&mut self, bytes: Vec<u8>) -> io::Result<()> {
+        // If the thread has ended, there is no result.
+        let _ = self.pages.send(bytes).await;
+        self.result().await
+    }
+
+    /// The result of what the thread does.
+    async fn result(&mut self) -> io::Result<()> {
+        let result = self.results.recv().await;
+        result.unwrap_or_else(|| Err(io::Error::other("the thread that writes has ended")))
+    }
+}
+
+/// Opens a stream and writes each page to it. Sends a result when the stream is open, and after
+/// each page.
+fn write_pages(
+    path: Option<&Path>,
+    pages: &mut mpsc::Receiver<Vec<u8>>,
+    results: &mpsc::Sender<io::Result<()>>,
+) -> io::Result<()> {
+    let mut out: Box<dyn Write> = match path {
+        Some(path) => Box::new(OpenOptions::new().write(true).open(path)?),
+        None => Box::new(io::stdout()),
+    };
+    while results.blocking_send(Ok(())).is_ok()
+        && let Some(page) = pages.blocking_recv()
+    {
+        out.write_all(&page)?;
+        out.flush()?;
+    }
+    Ok(())
 }
 
 /// Opens the part of a file and locks it. An export holds the lock until it has renamed the part.
@@ -270,14 +323,14 @@ mod tests {
         assert!(matches!(second, Err(Fault::Failed(said)) if said.contains("another export")));
     }
 
-    #[test]
-    fn a_new_export_has_no_cursor_until_it_has_noted_one() {
+    #[tokio::test]
+    async fn a_new_export_has_no_cursor_until_it_has_noted_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.jsonl");
         fs::write(part(&path), "earlier").unwrap();
         fs::write(cursor(&path), serde_json::to_vec(&standing(7)).unwrap()).unwrap();
-        let mut output = Output::create(path.to_str().unwrap()).unwrap();
-        output.write(b"new").unwrap();
+        let mut output = Output::create(path.to_str().unwrap()).await.unwrap();
+        output.write(b"new".to_vec()).await.unwrap();
         assert!(!cursor(&path).exists() && !output.can_resume());
         output.note(standing(0)).unwrap();
         assert!(cursor(&path).exists() && output.can_resume());

@@ -7,12 +7,13 @@ use customer_accounts::proto::{
     Person, PersonKind, WatchActivitiesRequest,
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, process::Command, time::timeout};
+use tokio::{io::AsyncReadExt as _, net::TcpListener, process::Command, time::timeout};
 
 use super::{Scene, many, names, records};
 use crate::support::{
     Tenant, account,
     calls::object,
+    eventually,
     process::{Service, plain_command, run},
 };
 
@@ -336,6 +337,52 @@ async fn a_file_keeps_its_mode_and_its_links_and_has_one_writer() {
     assert_eq!(scene.read("own.csv").lines().count(), 2);
     drop(part);
     assert_eq!(scene.run(&["export", own.to_str().unwrap()]).await.code, Some(0));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_person_can_interrupt_an_export_whose_reader_does_not_read() {
+    let scene = Scene::new().await;
+    scene.kept("many.csv", &many(3000), &[]).await;
+    let pipe = scene.path("pipe.jsonl");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let target = scene.target();
+    for file in ["-", pipe.to_str().unwrap()] {
+        for signal in ["-INT", "-TERM"] {
+            let arguments: Vec<_> =
+                ["export", file].into_iter().chain(target.iter().map(String::as_str)).collect();
+            let mut child = plain_command(&arguments, &[])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let pid = child.id().unwrap().to_string();
+            if file == "-" {
+                child.stdout.as_mut().unwrap().read_exact(&mut [0]).await.unwrap();
+            } else {
+                handles_signals(&pid).await;
+            }
+            // In this time it fills the pipe, or begins to wait for somebody to open it.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            std::process::Command::new("kill").args([signal, &pid]).status().unwrap();
+            // Sooner than the runtime would give up waiting for a blocking task.
+            let ended = timeout(Duration::from_secs(5), child.wait()).await;
+            let code = ended.expect("ends at once").unwrap().code();
+            assert_eq!(code, Some(130), "{file} {signal}");
+        }
+    }
+}
+
+/// Waits until a process catches SIGINT, so that it no longer ends by it.
+#[cfg(unix)]
+async fn handles_signals(pid: &str) {
+    eventually(DEADLINE, "a handler of signals", async || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+        let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+        (caught & 0b10 != 0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
