@@ -155,9 +155,17 @@ impl Output {
         part.file.get_ref().sync_all()?;
         // This must come before the renaming: afterwards another export can write its cursor here.
         remove(&cursor(&part.path))?;
+        if let Ok(before) = fs::metadata(&part.path) {
+            part.file.get_ref().set_permissions(before.permissions())?;
+        }
         fs::rename(self::part(&part.path), &part.path)?;
-        // The folder has the name of the file.
-        File::open(folder(&part.path))?.sync_all()
+        // The folder has the name of the file. One that may be written to and not read cannot be
+        // opened, and neither can any folder on Windows.
+        match File::open(folder(&part.path)) {
+            Ok(folder) => folder.sync_all(),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -214,7 +222,17 @@ fn write_pages(
 fn open_part(path: &Path, create: bool) -> io::Result<File> {
     let part = part(path);
     let mut options = OpenOptions::new();
-    let file = options.write(true).create(create).truncate(false).open(&part)?;
+    options.write(true).create(create).truncate(false);
+    // Only the owner may read a part that replaces a file, which may have secrets. `finish` gives it
+    // the mode of the file. With a mode such as 0444 the part could not be opened again.
+    #[cfg(unix)]
+    let replaces = path.exists();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(if replaces { 0o600 } else { 0o666 });
+    }
+    let file = options.open(&part)?;
     let is_locked = file.try_lock().is_ok();
     // Another export may have renamed it after it was opened here.
     let about = file.metadata()?;
@@ -222,8 +240,10 @@ fn open_part(path: &Path, create: bool) -> io::Result<File> {
     if !is_locked || !is_in_place {
         return Err(io::Error::other("another export writes it"));
     }
-    if let Ok(before) = fs::metadata(path) {
-        file.set_permissions(before.permissions())?;
+    #[cfg(unix)]
+    if replaces {
+        use std::os::unix::fs::PermissionsExt as _;
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
     }
     Ok(file)
 }

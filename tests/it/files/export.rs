@@ -13,6 +13,7 @@ use super::{Scene, many, names, records};
 use crate::support::{
     Tenant, account,
     calls::object,
+    cluster::is_root,
     eventually,
     process::{Service, plain_command, run},
 };
@@ -337,6 +338,59 @@ async fn a_file_keeps_its_mode_and_its_links_and_has_one_writer() {
     assert_eq!(scene.read("own.csv").lines().count(), 2);
     drop(part);
     assert_eq!(scene.run(&["export", own.to_str().unwrap()]).await.code, Some(0));
+}
+
+/// A command that cannot ignore the modes of files, which root can otherwise.
+#[cfg(unix)]
+fn command_bound_by_modes(arguments: &[&str]) -> Command {
+    let plain = plain_command(arguments, &[]);
+    if !is_root() {
+        return plain;
+    }
+    let plain = plain.as_std();
+    let mut bound = Command::new("setpriv");
+    bound.args(["--bounding-set=-all", "--inh-caps=-all"]);
+    bound.arg(plain.get_program()).args(plain.get_args()).kill_on_drop(true);
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => bound.env(name, value),
+            None => bound.env_remove(name),
+        };
+    }
+    bound
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_is_read_only_and_a_folder_that_cannot_be_read_are_written_to() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let scene = Scene::new().await;
+    scene.kept("many.csv", &many(2500), &[]).await;
+    let folder = scene.path("folder");
+    fs::create_dir(&folder).unwrap();
+    let own = folder.join("own.jsonl");
+    fs::write(&own, "before").unwrap();
+    set(&own, 0o444).unwrap();
+    let target = scene.target();
+    let arguments: Vec<_> = ["export", own.to_str().unwrap()]
+        .into_iter()
+        .chain(target.iter().map(String::as_str))
+        .collect();
+    let cursor = folder.join("own.jsonl.part.cursor");
+    broken_off(&cursor, || command_bound_by_modes(&arguments)).await;
+    assert_eq!(mode(&folder.join("own.jsonl.part")), 0o600);
+    set(&folder, 0o333).unwrap();
+    for more in [&["--resume"][..], &[]] {
+        let export = command_bound_by_modes(&[&arguments[..], more].concat()).output();
+        let ended = timeout(DEADLINE, export).await.unwrap().unwrap();
+        assert_eq!(ended.status.code(), Some(0), "{more:?}: {ended:?}");
+        assert_eq!(mode(&own), 0o444);
+        assert_eq!(fs::read_to_string(&own).unwrap().lines().count(), 2500);
+    }
+    set(&folder, 0o755).unwrap();
 }
 
 #[cfg(unix)]
