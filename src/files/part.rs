@@ -14,6 +14,9 @@ use tokio::sync::mpsc;
 
 use super::{Fault, source::STANDARD};
 
+/// Most links that a name may lead over.
+const MOST_LINKS: usize = 40;
+
 /// Where an export stands, in a file beside its part.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Standing {
@@ -61,7 +64,7 @@ impl Output {
             let opened = Stream::open(None).await;
             return opened.map(Self::Stream).map_err(|error| named(Path::new(file), &error));
         }
-        let path = target(file);
+        let path = target(file)?;
         if path.is_dir() {
             return Err(Fault::Usage(format!("{}: is a directory", path.display())));
         }
@@ -77,7 +80,14 @@ impl Output {
             part.set_len(0)?;
             Ok::<_, io::Error>(part)
         };
-        let opened = create().map_err(|error| named(&part(&path), &error))?;
+        let opened = create().map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                let folder = folder(&path).display();
+                Fault::Failed(format!("{file}: there is no folder {folder}"))
+            } else {
+                named(&part(&path), &error)
+            }
+        })?;
         let file = BufWriter::new(opened);
         Ok(Self::Part(Part { path, file, written: 0, is_noted: false }))
     }
@@ -88,7 +98,7 @@ impl Output {
         if file == STANDARD {
             return Err(Fault::Usage("--resume: needs a file".into()));
         }
-        let path = target(file);
+        let path = target(file)?;
         let (part, cursor) = (part(&path), cursor(&path));
         let unusable = |path: &Path, why: &dyn std::fmt::Display| {
             Fault::Usage(format!("--resume: {}: {why}; export without it", path.display()))
@@ -253,9 +263,17 @@ pub fn is_no_file(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|about| !about.is_file() && !about.is_dir())
 }
 
-/// The file that a name leads to: a link stays a link.
-fn target(file: &str) -> PathBuf {
-    fs::canonicalize(file).unwrap_or_else(|_| file.into())
+/// The file that a name leads to, also over links, which stay links. The file need not exist.
+fn target(file: &str) -> Result<PathBuf, Fault> {
+    let mut path = PathBuf::from(file);
+    for _ in 0..MOST_LINKS {
+        match fs::read_link(&path) {
+            // What a link such as /dev/stdout says need not be the path of the pipe.
+            Ok(next) if !is_no_file(&path) => path = folder(&path).join(next),
+            _ => return Ok(path),
+        }
+    }
+    Err(named(Path::new(file), &"leads over too many links"))
 }
 
 /// Removes a file that need not exist.

@@ -338,6 +338,23 @@ async fn a_file_keeps_its_mode_and_its_links_and_has_one_writer() {
     assert_eq!(scene.read("own.csv").lines().count(), 2);
     drop(part);
     assert_eq!(scene.run(&["export", own.to_str().unwrap()]).await.code, Some(0));
+    // A link to a file that does not exist stays a link, too.
+    for (name, leads_to) in [("new.csv", "other.csv"), ("other.csv", "last.csv")] {
+        symlink(leads_to, scene.path(name)).unwrap();
+    }
+    let exported = scene.run(&["export", scene.path("new.csv").to_str().unwrap()]).await;
+    assert_eq!(exported.code, Some(0), "{exported:?}");
+    assert!(fs::symlink_metadata(scene.path("last.csv")).unwrap().is_file());
+    assert_eq!(scene.read("new.csv").lines().count(), 2);
+    for (name, leads_to, says) in
+        [("lost.csv", "no/x.csv", "there is no folder"), ("loop.csv", "loop.csv", "too many links")]
+    {
+        let link = scene.path(name);
+        symlink(leads_to, &link).unwrap();
+        let failed = scene.run(&["export", link.to_str().unwrap()]).await;
+        assert!(failed.code == Some(1) && failed.stderr.contains(says), "{failed:?}");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink(), "{name}");
+    }
 }
 
 /// A command that cannot ignore the modes of files, which root can otherwise.
