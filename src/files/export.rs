@@ -13,7 +13,7 @@ use super::{
     columns::{self, Column, guard},
     failed,
     options::{ExportOptions, Format},
-    part::{Output, Standing, can_resume, is_no_file, standing},
+    part::{Output, Standing, is_no_file},
     progress::{Progress, counted},
     say,
     service::{self, Accounts, Patience, explain},
@@ -45,48 +45,39 @@ async fn run(
     let form = Form::of(options)?;
     let request = request(options, &form);
     let asked = format!("{request:?} {form:?} {address} {:?}", options.target.tenant);
-    let known = if options.resume {
-        if options.file == STANDARD {
-            return Err(Fault::Usage("--resume: needs a file".into()));
-        }
-        let known = standing(&options.file)?;
-        if known.options != asked {
-            return Err(Fault::Usage(
-                "--resume: the options differ from those of the export that ended early".into(),
-            ));
-        }
-        Some(known)
-    } else {
-        None
-    };
+    let resumed = if options.resume { Some(Output::resume(&options.file, &asked)?) } else { None };
     let channel = tokio::select! {
         connected = connect() => connected.map_err(Fault::Failed)?,
         () = &mut interrupt => return Err(Fault::Interrupted),
     };
     let accounts = service::accounts(channel, &options.target, LARGEST)?;
-    let output = Output::open(&options.file, known.as_ref())?;
-    let is_new = known.is_none();
-    let standing = known.unwrap_or(Standing {
-        cursor: String::new(),
-        length: 0,
-        accounts: 0,
-        watch_cursor: String::new(),
-        options: asked,
-    });
+    let (output, standing, header) = if let Some((output, standing)) = resumed {
+        (output, standing, None)
+    } else {
+        let header = form.header()?;
+        let output = tokio::select! {
+            created = Output::create(&options.file) => created?,
+            () = &mut interrupt => return Err(Fault::Interrupted),
+        };
+        let standing = Standing {
+            cursor: String::new(),
+            length: 0,
+            accounts: 0,
+            watch_cursor: String::new(),
+            options: asked,
+        };
+        (output, standing, Some(header))
+    };
     let mut run = Run { accounts, request, form, output, standing };
     let mut progress = Progress::begin(None, options.quiet || options.file == STANDARD);
     let began = Instant::now();
-    if is_new {
-        let header = run.form.header()?;
-        if let Err(error) = run.output.write(&header) {
-            return closed(&error);
-        }
-    }
+    let patience = Patience::new(options.target.retry_for);
     let done = tokio::select! {
-        done = run.export_all(Patience::new(options.target.retry_for), &mut progress) => done,
+        done = run.export_all(header, patience, &mut progress) => done,
         () = interrupt => Ok(Ended::Interrupted),
     };
     progress.end();
+    let can_resume = run.output.can_resume();
     let ended = match done {
         Ok(Ended::Done) => match run.output.finish() {
             Ok(()) => Ended::Done,
@@ -99,7 +90,7 @@ async fn run(
     };
     let standing = run.standing;
     if ended != Ended::Done {
-        if can_resume(&options.file) {
+        if can_resume {
             say("it did not get to the end; go on with --resume and the same options");
         }
     } else if !options.quiet {
@@ -310,12 +301,17 @@ impl From<io::Error> for End {
 }
 
 impl Run {
-    /// Reads everything, over as many connections as that takes.
+    /// Writes the header of a new export, and reads everything, over as many connections as that
+    /// takes.
     async fn export_all(
         &mut self,
+        header: Option<Vec<u8>>,
         mut patience: Patience,
         progress: &mut Progress,
     ) -> Result<Ended, End> {
+        if let Some(header) = header {
+            self.output.write(header).await?;
+        }
         loop {
             let status = match self.stream(&mut patience, progress).await {
                 Err(End::Status(status)) if patience.allows(&status) => status,
@@ -338,7 +334,7 @@ impl Run {
         let mut messages = self.accounts.export_accounts(request).await?.into_inner();
         patience.reached();
         while let Some(message) = messages.message().await? {
-            self.keep(message)?;
+            self.keep(message).await?;
             patience.reset();
             progress.show(0, self.standing.accounts, 0);
             // The next message may be there already. An interruption is noticed here.
@@ -347,9 +343,9 @@ impl Run {
         Ok(())
     }
 
-    fn keep(&mut self, message: ExportAccountsResponse) -> Result<(), End> {
+    async fn keep(&mut self, message: ExportAccountsResponse) -> Result<(), End> {
         let ExportAccountsResponse { accounts, cursor, watch_cursor } = message;
-        self.output.write(&self.form.lines(&accounts)?)?;
+        self.output.write(self.form.lines(&accounts)?).await?;
         self.standing.accounts += accounts.len() as u64;
         self.standing.cursor = cursor;
         if !watch_cursor.is_empty() {

@@ -1,19 +1,24 @@
 //! `export`: the same to the byte, complete or not there, and gone on with.
 
-use std::{fs, io::Write as _, process::Stdio, time::Duration};
+use std::{fs, io::Write as _, path::Path, process::Stdio, time::Duration};
 
 use customer_accounts::proto::{
     AddAccountUserRequest, CreatePersonRequest, LinkOrganizationRequest, ListActivitiesRequest,
     Person, PersonKind, WatchActivitiesRequest,
 };
 use serde_json::{Value, json};
+use tokio::{io::AsyncReadExt as _, net::TcpListener, process::Command, time::timeout};
 
 use super::{Scene, many, names, records};
 use crate::support::{
     Tenant, account,
     calls::object,
+    cluster::is_root,
+    eventually,
     process::{Service, plain_command, run},
 };
+
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// An account manager and a user.
 async fn people(tenant: &Tenant) {
@@ -181,6 +186,21 @@ async fn a_tenant_is_copied_by_its_lines() {
     assert_eq!(told(copy.read("all.jsonl")), told(scene.read("all.jsonl")));
 }
 
+/// Kills exports until one has noted where it stood.
+async fn broken_off(cursor: &Path, export: impl Fn() -> Command) {
+    for attempt in 0.. {
+        assert!(attempt < 100, "each run got to the end");
+        let mut child = export().stderr(Stdio::null()).spawn().unwrap();
+        while !cursor.exists() && child.try_wait().unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+        child.kill().await.unwrap();
+        if cursor.exists() {
+            break;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_file_is_complete_or_not_there_and_can_be_gone_on_with() {
     let scene = Scene::new().await;
@@ -191,7 +211,6 @@ async fn a_file_is_complete_or_not_there_and_can_be_gone_on_with() {
     let whole = scene.read("out.jsonl");
     assert_eq!(whole.lines().count(), 2500);
     assert!(!names(scene.folder.path()).iter().any(|name| name.contains(".part")));
-    // Runs that end in the middle, until one has noted where it stood.
     let [.., tenant, id] = scene.target();
     let address = scene.service.address.to_string();
     let from = |address, id| ["--listen", address, &*tenant, id].map(ToOwned::to_owned);
@@ -203,20 +222,29 @@ async fn a_file_is_complete_or_not_there_and_can_be_gone_on_with() {
     let begin: Vec<_> =
         ["export", path].into_iter().chain(target.iter().map(String::as_str)).collect();
     let cursor = scene.path("out.jsonl.part.cursor");
-    for attempt in 0.. {
-        assert!(attempt < 100, "each run got to the end");
+    broken_off(&cursor, || {
         let _ = fs::remove_file(path);
-        let mut child = plain_command(&begin, &[]).stderr(Stdio::null()).spawn().unwrap();
-        while !cursor.exists() && child.try_wait().unwrap().is_none() {
-            tokio::task::yield_now().await;
-        }
-        child.kill().await.unwrap();
-        if cursor.exists() {
-            break;
-        }
-    }
+        plain_command(&begin, &[])
+    })
+    .await;
     assert!(!scene.path("out.jsonl").exists());
     let part = scene.path("out.jsonl.part");
+    // From before it connects, an export that goes on keeps others from the part.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent_address = silent.local_addr().unwrap().to_string();
+    let noted = fs::read_to_string(&cursor).unwrap();
+    fs::write(&cursor, noted.replace(&address, &silent_address)).unwrap();
+    let silent_target = from(&silent_address, &id);
+    let going_on: Vec<_> = ["export", path, "--resume"]
+        .into_iter()
+        .chain(silent_target.iter().map(String::as_str))
+        .collect();
+    let mut first = plain_command(&going_on, &[]).stderr(Stdio::null()).spawn().unwrap();
+    let _connection = timeout(DEADLINE, silent.accept()).await.unwrap().unwrap();
+    let second = run(&going_on, &[]).await;
+    assert!(second.code == Some(1) && second.stderr.contains("another export"), "{second:?}");
+    first.kill().await.unwrap();
+    fs::write(&cursor, noted).unwrap();
     // With bytes behind what it noted.
     let mut written = fs::OpenOptions::new().append(true).open(&part).unwrap();
     written.write_all(b"{\"account\":").unwrap();
@@ -232,12 +260,19 @@ async fn a_file_is_complete_or_not_there_and_can_be_gone_on_with() {
     let resumed = export(&["--resume", "--print-watch-cursor"], target.clone()).await;
     assert_eq!(resumed.code, Some(0), "{resumed:?}");
     assert!(resumed.stderr.contains("2,500 accounts"), "{resumed:?}");
-    let cursor = resumed.stderr.split("watch cursor: ").nth(1).map(str::trim);
-    assert!(cursor.is_some_and(|cursor| cursor.len() > 10), "{resumed:?}");
+    let watch_cursor = resumed.stderr.split("watch cursor: ").nth(1).map(str::trim);
+    assert!(watch_cursor.is_some_and(|it| it.len() > 10), "{resumed:?}");
     assert_eq!(scene.read("out.jsonl"), whole);
     assert!(!names(scene.folder.path()).iter().any(|name| name.contains(".part")));
-    let nothing = export(&["--resume"], target).await;
+    let nothing = export(&["--resume"], target.clone()).await;
     assert!(nothing.code == Some(2) && nothing.stderr.contains("export without it"), "{nothing:?}");
+    // An export that fails before its first page cannot be gone on with, also where another one
+    // has ended early.
+    fs::write(&part, "earlier").unwrap();
+    fs::write(&cursor, "{}").unwrap();
+    let failed = export(&["--organization", &"x".repeat(51)], target).await;
+    assert!(failed.code == Some(1) && !failed.stderr.contains("--resume"), "{failed:?}");
+    assert!(!cursor.exists());
 }
 
 #[tokio::test]
@@ -303,6 +338,122 @@ async fn a_file_keeps_its_mode_and_its_links_and_has_one_writer() {
     assert_eq!(scene.read("own.csv").lines().count(), 2);
     drop(part);
     assert_eq!(scene.run(&["export", own.to_str().unwrap()]).await.code, Some(0));
+    // A link to a file that does not exist stays a link, too.
+    for (name, leads_to) in [("new.csv", "other.csv"), ("other.csv", "last.csv")] {
+        symlink(leads_to, scene.path(name)).unwrap();
+    }
+    let exported = scene.run(&["export", scene.path("new.csv").to_str().unwrap()]).await;
+    assert_eq!(exported.code, Some(0), "{exported:?}");
+    assert!(fs::symlink_metadata(scene.path("last.csv")).unwrap().is_file());
+    assert_eq!(scene.read("new.csv").lines().count(), 2);
+    for (name, leads_to, says) in
+        [("lost.csv", "no/x.csv", "there is no folder"), ("loop.csv", "loop.csv", "too many links")]
+    {
+        let link = scene.path(name);
+        symlink(leads_to, &link).unwrap();
+        let failed = scene.run(&["export", link.to_str().unwrap()]).await;
+        assert!(failed.code == Some(1) && failed.stderr.contains(says), "{failed:?}");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink(), "{name}");
+    }
+}
+
+/// A command that cannot ignore the modes of files, which root can otherwise.
+#[cfg(unix)]
+fn command_bound_by_modes(arguments: &[&str]) -> Command {
+    let plain = plain_command(arguments, &[]);
+    if !is_root() {
+        return plain;
+    }
+    let plain = plain.as_std();
+    let mut bound = Command::new("setpriv");
+    bound.args(["--bounding-set=-all", "--inh-caps=-all"]);
+    bound.arg(plain.get_program()).args(plain.get_args()).kill_on_drop(true);
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => bound.env(name, value),
+            None => bound.env_remove(name),
+        };
+    }
+    bound
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_is_read_only_and_a_folder_that_cannot_be_read_are_written_to() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let scene = Scene::new().await;
+    scene.kept("many.csv", &many(2500), &[]).await;
+    let folder = scene.path("folder");
+    fs::create_dir(&folder).unwrap();
+    let own = folder.join("own.jsonl");
+    fs::write(&own, "before").unwrap();
+    set(&own, 0o444).unwrap();
+    let target = scene.target();
+    let arguments: Vec<_> = ["export", own.to_str().unwrap()]
+        .into_iter()
+        .chain(target.iter().map(String::as_str))
+        .collect();
+    let cursor = folder.join("own.jsonl.part.cursor");
+    broken_off(&cursor, || command_bound_by_modes(&arguments)).await;
+    assert_eq!(mode(&folder.join("own.jsonl.part")), 0o600);
+    set(&folder, 0o333).unwrap();
+    for more in [&["--resume"][..], &[]] {
+        let export = command_bound_by_modes(&[&arguments[..], more].concat()).output();
+        let ended = timeout(DEADLINE, export).await.unwrap().unwrap();
+        assert_eq!(ended.status.code(), Some(0), "{more:?}: {ended:?}");
+        assert_eq!(mode(&own), 0o444);
+        assert_eq!(fs::read_to_string(&own).unwrap().lines().count(), 2500);
+    }
+    set(&folder, 0o755).unwrap();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_person_can_interrupt_an_export_whose_reader_does_not_read() {
+    let scene = Scene::new().await;
+    scene.kept("many.csv", &many(3000), &[]).await;
+    let pipe = scene.path("pipe.jsonl");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let target = scene.target();
+    for file in ["-", pipe.to_str().unwrap()] {
+        for signal in ["-INT", "-TERM"] {
+            let arguments: Vec<_> =
+                ["export", file].into_iter().chain(target.iter().map(String::as_str)).collect();
+            let mut child = plain_command(&arguments, &[])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let pid = child.id().unwrap().to_string();
+            if file == "-" {
+                child.stdout.as_mut().unwrap().read_exact(&mut [0]).await.unwrap();
+            } else {
+                handles_signals(&pid).await;
+            }
+            // In this time it fills the pipe, or begins to wait for somebody to open it.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            std::process::Command::new("kill").args([signal, &pid]).status().unwrap();
+            // Sooner than the runtime would give up waiting for a blocking task.
+            let ended = timeout(Duration::from_secs(5), child.wait()).await;
+            let code = ended.expect("ends at once").unwrap().code();
+            assert_eq!(code, Some(130), "{file} {signal}");
+        }
+    }
+}
+
+/// Waits until a process catches SIGINT, so that it no longer ends by it.
+#[cfg(unix)]
+async fn handles_signals(pid: &str) {
+    eventually(DEADLINE, "a handler of signals", async || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+        let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+        (caught & 0b10 != 0).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -356,5 +507,5 @@ async fn a_watch_from_the_cursor_tells_what_changed_since() {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), told).await.unwrap();
+    timeout(Duration::from_secs(20), told).await.unwrap();
 }
