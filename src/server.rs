@@ -66,8 +66,9 @@ const PROBE: Duration = Duration::from_secs(1);
 const PROBES_TO_CHANGE: u32 = 2;
 /// How long a shutdown waits for streams without an end.
 const STREAMS_END: Duration = Duration::from_secs(1);
-/// Time for the last answers to be sent once no call is under way.
-const FLUSH: Duration = Duration::from_millis(100);
+/// Longest that connections stay open once no call is under way. They close by themselves when their
+/// peer has answered GOAWAY, which takes a round trip: until then calls may be on their way.
+const LAST_CALLS: Duration = Duration::from_secs(2);
 
 /// What a deletion of an account takes along, in the order in which it is deleted.
 const OF_ACCOUNTS: &[&dyn Dependents] = &[
@@ -208,7 +209,8 @@ pub async fn serve(
             draining.cancel();
             guard.idle().await;
             tokio::join!(streams.ended(STREAMS_END), permits.ended(STREAMS_END));
-            sleep(FLUSH).await;
+            sleep(LAST_CALLS).await;
+            guard.idle().await;
         };
         if timeout(config.shutdown_deadline, drained).await.is_err() {
             tracing::warn!("the shutdown deadline has passed with calls under way");

@@ -65,6 +65,9 @@ pub fn row(
     if let Some(path) = named_twice(descriptor, &object) {
         return Err(invalid(format!("{path}: has a value under each of its two names")));
     }
+    for name in ignore {
+        remove(&mut object, Some(descriptor), name);
+    }
     let mut paths = Vec::new();
     let mut without_type = false;
     let described = descriptor.get_field_by_name("account").map(|field| field.kind());
@@ -94,9 +97,6 @@ pub fn row(
         let named =
             ["account_type_id", "accountTypeId"].into_iter().find_map(|key| account.get(key));
         without_type = named.is_some_and(|value| value.is_null() || value == "");
-    }
-    for name in ignore {
-        remove(&mut object, Some(descriptor), name);
     }
     let value = Value::Object(object);
     let message = message(descriptor, &value).map_err(|rule| {
