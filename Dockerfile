@@ -12,8 +12,9 @@ ENV CARGO_PROFILE_RELEASE_STRIP=symbols
 COPY Cargo.toml Cargo.lock ./
 COPY client/Cargo.toml client/
 COPY bench/Cargo.toml bench/
-RUN mkdir -p src client/src bench/src benches \
-    && touch src/lib.rs client/src/lib.rs \
+COPY fuzz/Cargo.toml fuzz/
+RUN mkdir -p src client/src bench/src fuzz/src benches \
+    && touch src/lib.rs client/src/lib.rs fuzz/src/lib.rs \
     && echo 'fn main() {}' >src/main.rs \
     && for other in build.rs client/build.rs bench/src/main.rs benches/identity.rs; do cp src/main.rs "$other"; done \
     && cargo build --locked --release --no-default-features --package customer-accounts \
