@@ -12,10 +12,7 @@ use std::{
 
 use futures_util::{future::LocalBoxFuture, stream};
 use prost::Message as _;
-use tokio::{
-    sync::{mpsc, oneshot},
-    task,
-};
+use tokio::sync::{mpsc, oneshot};
 use tonic::{Status, Streaming, transport::Channel};
 use tonic_types::pb as rpc;
 
@@ -63,10 +60,12 @@ async fn run(
 ) -> Result<Ended, Fault> {
     let mut interrupt = interrupts();
     let of_file = options.clone();
-    // Standard input and pipes may have nothing yet.
-    let opening = task::spawn_blocking(move || Source::open(&of_file));
+    // Standard input and pipes may have nothing yet. The process can end while a thread waits for
+    // them; the runtime would wait for a blocking task.
+    let (opened, opening) = oneshot::channel();
+    thread::spawn(move || drop(opened.send(Source::open(&of_file))));
     let source = tokio::select! {
-        opened = opening => opened.map_err(|error| Fault::Failed(error.to_string()))??,
+        source = opening => source.map_err(|error| Fault::Failed(error.to_string()))??,
         () = &mut interrupt => return Err(Fault::Interrupted),
     };
     let report = Report::new(options, &source)?;

@@ -6,7 +6,7 @@ use std::{
     io::{BufRead, Read as _},
 };
 
-use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor};
+use prost_reflect::{DeserializeOptions, DynamicMessage, FieldDescriptor, MessageDescriptor};
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
@@ -88,9 +88,14 @@ pub fn row(
         }
         paths = paths_of(account, described, "");
         // An entry that is ignored stays, so the others are named.
-        if let Some(Value::Object(entries)) = account.get("metadata")
+        if let Some(metadata) = account.get("metadata")
             && ignore.iter().any(|name| is_entry(name))
         {
+            let Value::Object(entries) = metadata else {
+                return Err(invalid(
+                    "account.metadata: cannot be emptied while --ignore keeps an entry".to_owned(),
+                ));
+            };
             paths.retain(|path| path != "metadata");
             paths.extend(entries.keys().map(|key| header::entry(key)));
         }
@@ -308,7 +313,11 @@ fn remove(object: &mut Map<String, Value>, described: Option<&MessageDescriptor>
             continue;
         };
         let Some(Value::Object(inner)) = object.get_mut(key) else { continue };
-        let kind = field.as_ref().map(prost_reflect::FieldDescriptor::kind);
+        if field.as_ref().is_some_and(FieldDescriptor::is_map) {
+            // The key of an entry may have dots.
+            inner.remove(rest);
+        }
+        let kind = field.as_ref().map(FieldDescriptor::kind);
         remove(inner, kind.as_ref().and_then(|kind| kind.as_message()), rest);
         if inner.is_empty() {
             object.remove(key);

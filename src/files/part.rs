@@ -99,6 +99,9 @@ impl Output {
             return Err(Fault::Usage("--resume: needs a file".into()));
         }
         let path = target(file)?;
+        if path.exists() && !path.is_file() {
+            return Err(Fault::Usage(format!("--resume: {}: is no file", path.display())));
+        }
         let (part, cursor) = (part(&path), cursor(&path));
         let unusable = |path: &Path, why: &dyn std::fmt::Display| {
             Fault::Usage(format!("--resume: {}: {why}; export without it", path.display()))
@@ -108,9 +111,10 @@ impl Output {
             io::ErrorKind::NotFound => unusable(&part, &error),
             _ => named(&part, &error),
         })?;
+        require_file(&cursor).map_err(|error| unusable(&cursor, &error))?;
         let noted = fs::read(&cursor).map_err(|error| unusable(&cursor, &error))?;
         let standing: Standing =
-            serde_json::from_slice(&noted).map_err(|error| named(&cursor, &error))?;
+            serde_json::from_slice(&noted).map_err(|error| unusable(&cursor, &error))?;
         if standing.options != options {
             return Err(Fault::Usage(
                 "--resume: the options differ from those of the export that ended early".into(),
@@ -152,6 +156,7 @@ impl Output {
         part.file.get_ref().sync_data()?;
         standing.length = part.written;
         let (noted, new) = (cursor(&part.path), cursor(&part.path).with_extension("new"));
+        require_file(&new)?;
         fs::write(&new, serde_json::to_vec(&standing)?)?;
         fs::rename(new, noted)?;
         part.is_noted = true;
@@ -231,6 +236,7 @@ fn write_pages(
 /// Opens the part of a file and locks it. An export holds the lock until it has renamed the part.
 fn open_part(path: &Path, create: bool) -> io::Result<File> {
     let part = part(path);
+    require_file(&part)?;
     let mut options = OpenOptions::new();
     options.write(true).create(create).truncate(false);
     // Only the owner may read a part that replaces a file, which may have secrets. `finish` gives it
@@ -274,6 +280,15 @@ fn target(file: &str) -> Result<PathBuf, Fault> {
         }
     }
     Err(named(Path::new(file), &"leads over too many links"))
+}
+
+/// Fails if there is something at the path of a part or a cursor that no export has made: a link
+/// leads elsewhere, and a pipe waits for its other end.
+fn require_file(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(about) if !about.is_file() => Err(io::Error::other("is no file of an export")),
+        _ => Ok(()),
+    }
 }
 
 /// Removes a file that need not exist.

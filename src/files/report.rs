@@ -88,10 +88,10 @@ impl Report {
     /// Opens and locks the files of a run without changing them. Fails if one of them cannot be
     /// opened for writing, so that nothing is sent then.
     pub fn new(options: &ImportOptions, source: &Source) -> Result<Self, Fault> {
-        let imported = ("the file that is imported", Path::new(&options.file));
+        let imported = ("the file that is imported", source.about.clone());
         let path = options.rejects.clone().unwrap_or_else(|| default(&options.file, source));
-        let rejects = Output::open("--rejects", path, &[imported])?;
-        let others = [imported, ("the file of --rejects", rejects.path.as_path())];
+        let rejects = Output::open("--rejects", path, &[imported.clone()])?;
+        let others = [imported, ("the file of --rejects", rejects.file.metadata().ok())];
         let results = options.results.clone();
         let results = results.map(|path| Output::open("--results", path, &others)).transpose()?;
         let first_row = if source.table().is_some() { 2 } else { 1 };
@@ -256,7 +256,11 @@ impl Totals {
 
 impl Output {
     /// Opens and locks a file. Fails if it is one of the others, each with what it is called.
-    fn open(option: &'static str, path: PathBuf, others: &[(&str, &Path)]) -> Result<Self, Fault> {
+    fn open(
+        option: &'static str,
+        path: PathBuf,
+        others: &[(&str, Option<fs::Metadata>)],
+    ) -> Result<Self, Fault> {
         let before = fs::metadata(&path);
         if let Ok(about) = &before {
             // Opening or writing a pipe blocks until somebody reads it, and no signal ends that.
@@ -264,7 +268,7 @@ impl Output {
                 return Err(Fault::Usage(named(option, &path, &"is a pipe; name a file")));
             }
             for (name, other) in others {
-                if fs::metadata(other).is_ok_and(|other| is_same(&other, about)) {
+                if other.as_ref().is_some_and(|it| it.is_file() && is_same(it, about)) {
                     return Err(Fault::Usage(named(option, &path, &format!("is {name}"))));
                 }
             }

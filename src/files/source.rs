@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     collections::{HashMap, hash_map::Entry},
-    fs::File,
+    fs::{self, File},
     hash::{BuildHasher as _, RandomState},
     io::{self, BufReader, Cursor, IsTerminal as _, Read},
     path::Path,
@@ -93,6 +93,8 @@ pub struct Source {
     hasher: RandomState,
     /// The size in bytes, if it is known.
     pub size: Option<u64>,
+    /// The file that is read, also where it is standard input.
+    pub about: Option<fs::Metadata>,
     /// The format that was found.
     pub format: Format,
 }
@@ -117,14 +119,15 @@ type CsvReader = csv::Reader<Scanner<Checked<Bytes>>>;
 impl Source {
     /// Opens a file and reads its header.
     pub fn open(options: &ImportOptions) -> Result<Self, Fault> {
-        let (file, size): (Bytes, _) = if options.file == STANDARD {
+        let (file, size, about): (Bytes, _, _) = if options.file == STANDARD {
             let input = io::stdin();
             if input.is_terminal() {
                 return Err(Fault::Usage(
                     "there is nothing on standard input: name a file, or pipe one in".into(),
                 ));
             }
-            (Box::new(input), None)
+            let about = about_standard_input();
+            (Box::new(input), None, about)
         } else {
             let named = |error| Fault::Failed(format!("{}: {error}", options.file));
             let file = File::open(&options.file).map_err(named)?;
@@ -132,9 +135,9 @@ impl Source {
             if about.is_dir() {
                 return Err(Fault::Failed(format!("{}: is a directory", options.file)));
             }
-            (Box::new(file), about.is_file().then_some(about.len()))
+            (Box::new(file), about.is_file().then_some(about.len()), Some(about))
         };
-        Self::read(file, size, options)
+        Ok(Self { about, ..Self::read(file, size, options)? })
     }
 
     /// Reads the header of a file of this size.
@@ -192,6 +195,7 @@ impl Source {
             seen: HashMap::new(),
             hasher: RandomState::new(),
             size,
+            about: None,
             format,
         })
     }
@@ -326,6 +330,18 @@ impl Source {
         read.row = read.row.and_then(|row| refusal.map_or(Ok(row), Err));
         read
     }
+}
+
+/// The file that standard input is redirected from.
+fn about_standard_input() -> Option<fs::Metadata> {
+    #[cfg(unix)]
+    {
+        use std::os::fd::AsFd as _;
+        let input = io::stdin().as_fd().try_clone_to_owned().ok()?;
+        File::from(input).metadata().ok()
+    }
+    #[cfg(not(unix))]
+    None
 }
 
 /// Whether a NUL is in the first line.

@@ -40,19 +40,22 @@ impl References {
         let creators = create_organizations(tx, plans).await?;
         let brought: Vec<_> = plans.iter().map(brought).collect();
         hold_organizations(tx, plans).await?;
+        let is_open: Vec<_> = plans.iter().map(|it| !matches!(it, Plan::Refuse(_))).collect();
         hold_people(tx, plans).await?;
-        let late = too_late(plans, &creators, &brought);
+        let late = too_late(plans, &creators, &brought, &is_open);
         let organizations_created = i64::try_from(creators.len()).unwrap_or(i64::MAX);
         Ok(Self { default_type, organizations_created, late })
     }
 }
 
-/// The rows that were refused after they created an organization, and those that were refused and
-/// bring the same one: without the first, the next of them would create it, and be refused then.
+/// The rows that were refused after they created an organization, and the refused ones that would
+/// create it without them, and be refused then: those that say the same of it, and those that were
+/// refused for their people (`is_open` until then), whatever they say of it.
 fn too_late(
     plans: &[Plan<'_>],
     creators: &[usize],
     brought: &[Option<&NewOrganization>],
+    is_open: &[bool],
 ) -> BTreeMap<usize, Refused> {
     let refused = |position: usize| match plans.get(position) {
         Some(Plan::Refuse(why)) => Some(why.clone()),
@@ -65,9 +68,12 @@ fn too_late(
         .filter_map(|position| brings(*position))
         .map(|organization| (&organization.organization_id, organization))
         .collect();
-    let is_undone =
-        |new: &NewOrganization| undone.get(&new.organization_id).is_some_and(|it| *it == new);
-    let late = (0..plans.len()).filter(|position| brings(*position).is_some_and(is_undone));
+    let is_late = |position: &usize| {
+        let new = brings(*position);
+        let made = new.and_then(|new| undone.get(&new.organization_id));
+        made.is_some_and(|made| is_open.get(*position) == Some(&true) || Some(*made) == new)
+    };
+    let late = (0..plans.len()).filter(is_late);
     late.filter_map(|position| Some((position, refused(position)?))).collect()
 }
 

@@ -489,6 +489,15 @@ async fn an_ignored_entry_of_the_metadata_stays_and_one_of_preferences_cannot_be
         let metadata = scene.tenant.get("ign").await.unwrap().metadata;
         assert_eq!((&*metadata["crm"], &*metadata["erp"]), ("17", ignored));
     }
+    let dotted = of("1", "1").replace("\"crm\"", "\"a.b\"");
+    let (_, done) = scene.import("c.jsonl", &dotted, &["--ignore", "metadata.a.b"]).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let metadata = scene.tenant.get("ign").await.unwrap().metadata;
+    assert!(!metadata.contains_key("a.b") && metadata["crm"] == "17", "{metadata:?}");
+    let emptied = r#"{"account_id":"ign","metadata":null}"#;
+    let (_, done) = scene.import("d.jsonl", emptied, &["--ignore", "metadata.crm"]).await;
+    assert_eq!(done.code, Some(3), "{done:?}");
+    assert_eq!(scene.tenant.get("ign").await.unwrap().metadata["crm"], "17");
     let ignored = ["--ignore", "preferences.x"];
     let (_, refused) = scene.import("b.jsonl", &of("1", "1"), &ignored).await;
     assert_eq!(refused.code, Some(2), "{refused:?}");

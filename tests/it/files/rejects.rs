@@ -240,6 +240,17 @@ async fn the_files_of_an_import_are_two_and_no_pipes() {
         assert!(finished.stderr.contains(says), "{finished:?}");
         assert_eq!(names(folder.path()), before);
     }
+    // Standard input has no name, but can be one of the files.
+    for option in ["--rejects", "--results"] {
+        let file = at("a.csv");
+        let mut command = plain_command(&["import", "-", option, &file], &[]);
+        let output = command.current_dir(folder.path()).stdin(fs::File::open(&file).unwrap());
+        let output = output.output().await.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("is the file that is imported"), "{said}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), many(1));
+    }
 }
 
 #[cfg(unix)]

@@ -71,6 +71,10 @@ async fn many_refused_rows_with_one_organization_leave_it_to_a_good_one() {
     };
     let mut rows: Vec<_> = (0..20).map(|n| brings(&format!("bad-{n}"), "new", "nobody")).collect();
     rows.extend((0..20).map(|n| brings(&format!("other-{n}"), "none", "nobody")));
+    // What they say of it does not matter.
+    for (n, row) in rows.iter_mut().enumerate().take(20) {
+        row.organization.as_mut().unwrap().display_name = format!("New {n}");
+    }
     rows.extend([brings("good", "new", "staff"), row(account("plain", "o"))]);
     let mut expected = vec!["PERSON_NOT_FOUND"; 40];
     expected.extend(["CREATED", "CREATED"]);
