@@ -75,4 +75,5 @@ pub mod tls;
 pub mod transport;
 
 #[cfg(any(test, fuzzing))]
+#[expect(clippy::expect_used, clippy::panic, reason = "a target fails by a panic")]
 pub mod fuzzing;

@@ -7,6 +7,7 @@ mod claims;
 mod development;
 pub mod development_key;
 #[cfg(any(test, fuzzing))]
+#[expect(clippy::expect_used, reason = "a target fails by a panic")]
 pub mod fuzzing;
 mod issuer;
 mod jwks;

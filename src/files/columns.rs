@@ -274,8 +274,8 @@ pub fn statuses_rule() -> String {
     let described = POOL.get_enum_by_name("accounts.v1.AccountStatus");
     let values = described.iter().flat_map(|it| it.values().collect::<Vec<_>>());
     let named = values.filter(|value| value.number() != 0);
-    let names = named.map(|value| value.name().trim_start_matches(STATUS_PREFIX).to_owned());
-    format!("must be one of {}", names.collect::<Vec<_>>().join(", "))
+    let texts = named.map(|value| value.name().trim_start_matches(STATUS_PREFIX).to_owned());
+    format!("must be one of {}", texts.collect::<Vec<_>>().join(", "))
 }
 
 fn show_status(exported: &ExportedAccount) -> String {

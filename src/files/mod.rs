@@ -5,6 +5,7 @@ mod batch;
 pub mod columns;
 mod export;
 #[cfg(any(test, fuzzing))]
+#[expect(clippy::expect_used, reason = "a target fails by a panic")]
 pub mod fuzzing;
 mod header;
 mod import;

@@ -7,6 +7,7 @@ use std::{
     io::{self, Seek as _, SeekFrom, Write as _},
     iter,
     path::{Path, PathBuf},
+    slice,
     time::Duration,
 };
 
@@ -90,7 +91,7 @@ impl Report {
     pub fn new(options: &ImportOptions, source: &Source) -> Result<Self, Fault> {
         let imported = ("the file that is imported", source.about.clone());
         let path = options.rejects.clone().unwrap_or_else(|| default(&options.file, source));
-        let rejects = Output::open("--rejects", path, &[imported.clone()])?;
+        let rejects = Output::open("--rejects", path, slice::from_ref(&imported))?;
         let others = [imported, ("the file of --rejects", rejects.file.metadata().ok())];
         let results = options.results.clone();
         let results = results.map(|path| Output::open("--results", path, &others)).transpose()?;

@@ -195,7 +195,7 @@ impl Maker<'_> {
     fn message(&mut self, descriptor: &MessageDescriptor, depth: usize) -> DynamicMessage {
         let mut message = DynamicMessage::new(descriptor.clone());
         for field in descriptor.fields() {
-            if self.next() % 2 == 0 {
+            if self.next().is_multiple_of(2) {
                 continue;
             }
             let value = self.field(&field, depth);

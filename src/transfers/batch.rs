@@ -113,7 +113,8 @@ impl Batch {
         let Written { mut outcomes, late } =
             write(tx, plans, Again { rows: again, action: self.action }, &references).await?;
         let is_whole = outcomes.len() == self.rows.len();
-        if !late.is_empty() && !(self.all_or_nothing && is_whole) {
+        let may_stay = late.is_empty() || (self.all_or_nothing && is_whole);
+        if !may_stay {
             return Err(self.without(late));
         }
         let created = references.organizations_created;

@@ -79,8 +79,9 @@ async fn one(
         (Plan::Refuse(why), _) => return Ok(Outcome::Refused(why)),
         (Plan::Keep(etag), _) => return Ok(Outcome::Unchanged(etag)),
         (Plan::Create(_), Some(account)) => return Ok(Outcome::created(&account)),
-        (Plan::Create(creation), None) => create(tx, creation).await,
-        (Plan::Update(change), _) => update(tx, *change).await,
+        // Boxed, because they would make the future of the stream larger.
+        (Plan::Create(creation), None) => Box::pin(create(tx, creation)).await,
+        (Plan::Update(change), _) => Box::pin(update(tx, *change)).await,
     };
     Ok(refused(outcome.map_err(lost_race))?.unwrap_or_else(|why| {
         late.insert(position, why.clone());
